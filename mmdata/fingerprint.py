@@ -1,0 +1,27 @@
+"""Fingerprints: what a result was made from, in sixteen hex digits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash any JSON-able values and pydantic models, key order aside. 16 hex digits (64 bits of SHA-256)."""
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a value: keys sorted, no spaces, non-ASCII kept."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} cannot be fingerprinted: give plain values or pydantic models")

@@ -1,0 +1,125 @@
+"""What is fresh, what is stale, and which parts may enter a release: read from the stamps alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mmdata.config import Corpus
+from mmdata.fingerprint import fingerprint
+from mmdata.workspace import PART_STAGES, Part, PartStage, PartStamp, Workspace
+
+CODE_VERSIONS: dict[str, int] = {"rows": 1, "media": 1, "features": 1, "selection": 1, "shards": 1, "instructions": 1}
+"""Raised when a stage's code changes what it writes: everything made by the older code is then stale."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlan:
+    """What a part needs.
+
+    Args:
+        stale: the stages to run, in order; empty: the part is up to date.
+        why: one line for people.
+        fingerprint: names this state of affairs; the same need has the same fingerprint (a sensor's run key).
+    """
+
+    part: Part
+    stale: tuple[PartStage, ...]
+    why: str
+    fingerprint: str
+
+
+def stage_settings(corpus: Corpus, part: Part, stage: PartStage) -> str:
+    """Fingerprint of the code version and of the settings that change what a stage writes for a part.
+
+    Speed settings (threads, batch size, device) and patience (timeouts, retries) are left out on purpose.
+    """
+    if stage == "rows":
+        source = next(s for s in corpus.sources if s.name == part.source)
+        return fingerprint("rows", CODE_VERSIONS["rows"], source.kind, source.columns, source.slice_rows)
+    if stage == "media":
+        kept = {"image_size", "encode_quality", "max_bytes", "max_pixels", "respect_robots"}
+        return fingerprint("media", CODE_VERSIONS["media"], corpus.download.model_dump(include=kept))
+    return fingerprint("features", CODE_VERSIONS["features"], corpus.score.model, corpus.score.pretrained)
+
+
+def rows_input(part: Part) -> str:
+    """Digest of what the rows stage of a part reads."""
+    return fingerprint(part.digest, part.start, part.stop)
+
+
+def features_input(rows_digest: str, media_digest: str) -> str:
+    """Digest of what the features stage reads, of a slice or of a part."""
+    return fingerprint(rows_digest, media_digest)
+
+
+def plan_part(corpus: Corpus, workspace: Workspace, part: Part, now: datetime | None = None) -> PartPlan:
+    """Say which stages of a part must run, and why."""
+    stale: list[PartStage] = []
+    reasons: list[str] = []
+    stamps: dict[str, PartStamp | None] = {stage: workspace.part_stamp(part.name, stage) for stage in PART_STAGES}
+    due = ""
+    for stage in PART_STAGES:
+        stamp = stamps[stage]
+        if stale:
+            stale.append(stage)
+        elif stamp is None:
+            stale.append(stage)
+            reasons.append(f"{stage}: not finished")
+        elif stamp.fingerprint != fingerprint(stage_settings(corpus, part, stage), _input(part, stage, stamps)):
+            stale.append(stage)
+            reasons.append(f"{stage}: its input or settings changed")
+        elif stage == "media" and is_due(stamp.next_retry_at, now):
+            stale.append(stage)
+            due = stamp.next_retry_at or ""
+            reasons.append(f"media: retries due since {stamp.next_retry_at}")
+    settings = [stage_settings(corpus, part, stage) for stage in PART_STAGES]
+    return PartPlan(part, tuple(stale), "; ".join(reasons), fingerprint(rows_input(part), settings, stale, due))
+
+
+def is_due(next_retry_at: str | None, now: datetime | None = None) -> bool:
+    """Whether a retry time has come."""
+    return next_retry_at is not None and datetime.fromisoformat(next_retry_at) <= (now or datetime.now(UTC))
+
+
+def plan_parts(corpus: Corpus, workspace: Workspace, now: datetime | None = None) -> Iterator[PartPlan]:
+    """The plan of every live part, in catalogue order."""
+    for part in configured_parts(corpus, workspace):
+        yield plan_part(corpus, workspace, part, now)
+
+
+def configured_parts(corpus: Corpus, workspace: Workspace) -> list[Part]:
+    """The live parts of the sources that the corpus names; a source taken out of corpus.yaml leaves with its parts."""
+    names = {source.name for source in corpus.sources}
+    return [part for part in workspace.catalog().live_parts() if part.source in names]
+
+
+def releasable_parts(corpus: Corpus, workspace: Workspace) -> tuple[list[Part], dict[str, str]]:
+    """The parts that a release may hold, and for the others the reason why not.
+
+    A part counts when all its stages are stamped with the fingerprints that the corpus asks for and accepted.
+    Retries that are due do not hold a part back: what it has is sound.
+    """
+    ready: list[Part] = []
+    refused: dict[str, str] = {}
+    for part in configured_parts(corpus, workspace):
+        plan = plan_part(corpus, workspace, part, now=datetime.min.replace(tzinfo=UTC))
+        stamps = [workspace.part_stamp(part.name, stage) for stage in PART_STAGES]
+        rejected = next((s.reason for s in stamps if s is not None and not s.accepted), None)
+        if plan.stale:
+            refused[part.name] = plan.why
+        elif rejected is not None:
+            refused[part.name] = rejected
+        else:
+            ready.append(part)
+    return ready, refused
+
+
+def _input(part: Part, stage: PartStage, stamps: dict[str, PartStamp | None]) -> str:
+    rows, media = stamps["rows"], stamps["media"]
+    if stage == "rows":
+        return rows_input(part)
+    if stage == "media":
+        return rows.digest if rows else ""
+    return features_input(rows.digest if rows else "", media.digest if media else "")

@@ -1,0 +1,67 @@
+"""Atomic publish: a reader sees the whole old file or the whole new one, whatever happens to the writer.
+
+On a local disk: write under a temporary name in the same folder, fsync, rename, fsync the folder. On an object
+store: write to local disk, then upload in one call, which the store publishes whole. kill -9 leaves a temporary
+file (`.tmp-…`) at worst, which nothing ever reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from upath import UPath
+
+TEMPORARY = ".tmp-"
+
+
+def is_local(path: UPath) -> bool:
+    """Whether the path lies on a disk of this machine."""
+    return path.protocol in ("", "file", "local")
+
+
+@contextmanager
+def atomic_path(target: UPath) -> Iterator[Path]:
+    """Give a local file to write; it becomes `target` when the block ends without an error, and not before."""
+    if is_local(target):
+        final = Path(target.path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        draft = final.parent / f"{TEMPORARY}{secrets.token_hex(6)}-{final.name}"
+        try:
+            yield draft
+            sync(draft)
+            draft.replace(final)
+            sync(final.parent)
+        finally:
+            draft.unlink(missing_ok=True)
+        return
+    with tempfile.TemporaryDirectory(prefix="mmdata-") as folder:
+        draft = Path(folder) / target.name
+        yield draft
+        target.fs.put_file(str(draft), target.path)
+
+
+def publish_bytes(target: UPath, data: bytes) -> None:
+    """Publish bytes under a name, atomically."""
+    with atomic_path(target) as draft:
+        draft.write_bytes(data)
+
+
+def publish_json(target: UPath, value: Any) -> None:
+    """Publish a value as indented JSON, keys sorted, atomically."""
+    publish_bytes(target, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,251 @@
+"""The sample: its identity, its tables' schemas, its modality signature and its key in a shard."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+ROWS = pa.schema(
+    [
+        pa.field("uid", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("part", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # image | video | audio | text
+        pa.field("url", pa.string()),  # canonical
+        pa.field("caption", pa.string()),
+        pa.field("start_s", pa.float64()),
+        pa.field("end_s", pa.float64()),
+        pa.field("lang", pa.string()),  # as the source says; the detected one is a feature
+        pa.field("expected_sha256", pa.string()),
+        pa.field("problem", pa.string()),  # why the row cannot be used; null: it can
+        pa.field("copies", pa.int32(), nullable=False),  # identical source rows that this one stands for
+        pa.field("row", pa.int64(), nullable=False),  # 0-based number of the first of them in its file
+        pa.field("extra", pa.string()),  # the source's own columns, a JSON object
+    ]
+)
+"""What a source says, one row a uid. Made by mmdata.sources."""
+
+MEDIA = pa.schema(
+    [
+        pa.field("uid", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),  # see STATUSES
+        pa.field("error", pa.string()),  # a short class, such as `http_404`: counted as the reason
+        pa.field("detail", pa.string()),  # the full message
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("next_retry_at", pa.timestamp("ms", "UTC")),  # null: never again
+        pa.field("sha256", pa.string()),  # of the bytes as fetched
+        pa.field("bytes", pa.int64()),  # as fetched
+        pa.field("mime", pa.string()),
+        pa.field("original_width", pa.int32()),
+        pa.field("original_height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("duration_s", pa.float64()),
+        pa.field("fps", pa.float64()),
+        pa.field("ext", pa.string()),  # of the stored member: jpg, png, webp
+        pa.field("offset", pa.int64()),  # of the member's first data byte in the slice's tar
+        pa.field("length", pa.int64()),
+        pa.field("fetched_at", pa.timestamp("ms", "UTC")),
+        pa.field("etag", pa.string()),
+    ]
+)
+"""What the web answered, one row a uid. Made by mmdata.download; the bytes lie in the slice's tar."""
+
+STATUSES = ("success", "failed_to_download", "failed_to_resize", "refused", "pending")
+
+FEATURES = pa.schema(
+    [
+        pa.field("uid", pa.string(), nullable=False),
+        pa.field("clip_score", pa.float32()),  # cosine in [-1, 1]; null: no media
+        pa.field("embedding", pa.list_(pa.float16())),  # unit length, of the image
+        pa.field("phash", pa.uint64()),
+        pa.field("lang", pa.string()),
+        pa.field("lang_prob", pa.float32()),
+        pa.field("n_words", pa.int32()),
+        pa.field("n_chars", pa.int32()),
+        pa.field("aspect", pa.float32()),  # longer side over shorter side
+        pa.field("sharpness", pa.float32()),  # variance of the Laplacian on the stored image's grey levels
+        pa.field("faces", pa.int32()),
+        pa.field("audio_rms_db", pa.float32()),
+        pa.field("speech_ratio", pa.float32()),
+        pa.field("problem", pa.string()),  # why a fetched sample could not be scored
+    ]
+)
+"""What was measured, one row a uid. Made by mmdata.score; the table's metadata names the scorer."""
+
+SELECTION = pa.schema(
+    [
+        pa.field("uid", pa.string(), nullable=False),
+        pa.field("part", pa.string(), nullable=False),
+        pa.field("slice", pa.string(), nullable=False),
+        pa.field("copies", pa.int32(), nullable=False),  # source rows that this uid stands for, over all parts
+        pa.field("signature", pa.string(), nullable=False),
+        pa.field("clip_score", pa.float32()),
+        pa.field("keep", pa.bool_(), nullable=False),
+        pa.field("reason", pa.string()),  # the first rule that dropped it, such as `filter:clip_score`; null if kept
+        pa.field("duplicate_of", pa.string()),  # the uid that stays instead
+        pa.field("cluster", pa.int32()),  # k-means cluster of the embedding; null without one
+        pa.field("concept", pa.string()),  # what its rarity is counted by
+        pa.field("rate", pa.float64(), nullable=False),  # keep probability after balancing
+        pa.field("repeats", pa.int32(), nullable=False),  # times it stands in the release; 0 if dropped
+        pa.field("split", pa.string()),  # train | validation; null if dropped
+    ]
+)
+"""What was decided, one row a uid. Made by mmdata.select."""
+
+INDEX = pa.schema(
+    [
+        pa.field("uid", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),  # in the shard: uid, or uid_r01 for a copy
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),  # of the sample's first tar header in the shard
+        pa.field("length", pa.int64(), nullable=False),  # of the sample's members, headers and padding included
+        pa.field("signature", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("copy", pa.int32(), nullable=False),  # 0 for the first
+        pa.field("repeats", pa.int32(), nullable=False),
+        pa.field("tokens", pa.int32(), nullable=False),  # estimate: 4/3 a word; CJK: one a character
+        pa.field("pixels", pa.int64(), nullable=False),
+        pa.field("clip_score", pa.float32()),
+        pa.field("cluster", pa.int32()),
+        pa.field("concept", pa.string()),
+    ]
+)
+"""Where each sample of a release lies, in shard order: shard, then offset. Made by mmdata.shards."""
+
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_UNSAFE = re.compile(r"[\x00-\x20\x7f]")
+
+
+def canonical_url(url: str) -> str:
+    """One spelling of a URL: scheme and host in lower case, no default port, no fragment, escapes in upper case.
+
+    Path, query and their order stay, since servers may tell them apart. Text that is no absolute URL is
+    returned stripped, so that it still has one identity; whether it may be fetched is the guard's decision.
+    """
+    url = url.strip()
+    try:
+        scheme, netloc, path, query, _fragment = urlsplit(url)
+        if not scheme or not netloc:
+            return url
+        user, at, host = netloc.rpartition("@")
+        name, colon, port = host.rpartition(":")
+        if not colon or not port.isdigit():
+            name, port = host.rstrip(":"), ""
+        name = name.lower().rstrip(".")
+        if not name.isascii():
+            name = name.encode("idna").decode("ascii")
+    except (ValueError, UnicodeError):
+        return url
+    scheme = scheme.lower()
+    if port and _DEFAULT_PORTS.get(scheme) != port:
+        name = f"{name}:{port}"
+    return urlunsplit((scheme, user + at + name, _escape(path) or "/", _escape(query), ""))
+
+
+def _escape(text: str) -> str:
+    text = re.sub(r"%[0-9a-fA-F]{2}", lambda found: found.group().upper(), text)
+    return quote(_UNSAFE.sub(lambda found: f"%{ord(found.group()):02X}", text), safe="%/:?#[]@!$&'()*+,;=~-._|")
+
+
+def sample_uid(url: str | None, caption: str | None, start_s: float | None = None, end_s: float | None = None) -> str:
+    """The sample's identity: a 128-bit BLAKE2b of canonical URL, clip times and caption, as 32 hex digits.
+
+    Args:
+        url: already canonical (see `canonical_url`); None for text samples.
+        start_s, end_s: the clip's bounds in seconds, to the millisecond; None for a whole file.
+    """
+    times = "" if start_s is None or end_s is None else f"{start_s:.3f}-{end_s:.3f}"
+    text = "\x1f".join((url or "", times, caption or ""))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def modality_signature(kind: str, has_caption: bool, has_audio: bool = False) -> str:
+    """The sorted set of what a sample holds, joined by `+`: `image+text`, `audio+text+video`, `text`.
+
+    Args:
+        kind: image, video, audio or text.
+        has_audio: a video clip's own sound is stored with it.
+    """
+    held = {kind}
+    if has_caption:
+        held.add("text")
+    if has_audio:
+        held.add("audio")
+    return "+".join(sorted(held))
+
+
+def sample_key(uid: str, copy: int = 0) -> str:
+    """The key in a shard: the uid, and for the further copies `<uid>_r01`, `<uid>_r02`, …"""
+    return uid if copy == 0 else f"{uid}_r{copy:02d}"
+
+
+def key_uid(key: str) -> str:
+    """The uid of a key, copy or not."""
+    return key.partition("_r")[0]
+
+
+def estimate_tokens(captions: pl.Expr) -> pl.Expr:
+    """Tokens of a caption, estimated without a tokenizer: 4/3 a word, and one for each CJK character. int32."""
+    cjk = captions.str.count_matches(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]")
+    words = captions.str.count_matches(r"[^\s\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]+")
+    return (cjk + (words * 4 + 2) // 3).fill_null(0).cast(pl.Int32)
+
+
+def draws(uids: pl.Series, seed: int, stage: str) -> pl.Series:
+    """A uniform number in [0, 1) for each uid: a pure function of (seed, stage, uid), whatever the order.
+
+    SplitMix64's finaliser over the uid's own 128 bits and a key made of seed and stage.
+
+    Args:
+        uids: strings of 32 hex digits.
+
+    Returns:
+        float64, as long as `uids`, each a multiple of 2^-53.
+
+    Raises:
+        ValueError: a uid is not 32 hex digits.
+    """
+    return pl.Series("draw", (hash64(uids, seed, stage) >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+def hash64(uids: pl.Series, seed: int, stage: str) -> np.ndarray:
+    """The 64 bits under `draws`, as uint64: for bucketing and for templates picked by hash."""
+    key = int.from_bytes(hashlib.blake2b(f"{seed}\x1f{stage}".encode(), digest_size=8).digest(), "little")
+    high, low = _uid_words(uids)
+    return _mix(_mix(low ^ np.uint64(key)) ^ high)
+
+
+def _mix(bits: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return bits ^ (bits >> np.uint64(31))
+
+
+def _uid_words(uids: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    if len(uids) == 0:
+        return np.empty(0, np.uint64), np.empty(0, np.uint64)
+    if uids.null_count() or not bool((uids.str.len_bytes() == 32).all()):
+        raise ValueError("every uid must be 32 hex digits (see sample_uid)")
+    raw = uids.rechunk().str.decode("hex", strict=True).to_arrow(compat_level=pl.CompatLevel.oldest())
+    packed = raw.cast(pa.binary(16))
+    words = np.frombuffer(packed.buffers()[1], dtype=">u8", count=2 * len(packed), offset=16 * packed.offset)
+    words = words.reshape(-1, 2)
+    return words[:, 0].astype(np.uint64), words[:, 1].astype(np.uint64)
+
+
+def empty(schema: pa.Schema) -> pa.Table:
+    """A table of no rows."""
+    return schema.empty_table()
+
+
+def table_of(rows: Iterable[dict], schema: pa.Schema) -> pa.Table:
+    """A table from dicts, sorted by uid, absent keys null."""
+    return pa.Table.from_pylist(list(rows), schema=schema).sort_by("uid")
