@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from typing import Any
 
 import pyarrow as pa
 
@@ -79,10 +80,10 @@ def run_part_stage(
     pending: dict[str, str] = {}
     for name, digest in inputs.items():
         expected = fingerprint(settings, digest)
-        stamp = workspace.slice_stamp(part, stage, name)
-        fresh = stamp is not None and stamp.fingerprint == expected and workspace.table(part, stage, name).exists()
-        if stamp is not None and fresh and not is_due(stamp):
-            stamps[name] = stamp
+        known = workspace.slice_stamp(part, stage, name)
+        fresh = known is not None and known.fingerprint == expected and workspace.table(part, stage, name).exists()
+        if known is not None and fresh and not is_due(known):
+            stamps[name] = known
         else:
             pending[name] = expected
     reused = len(stamps)
@@ -192,7 +193,8 @@ def _map_on_ray(work: Work, names: list[str], workers: int) -> Iterator[tuple[st
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
     remote = ray.remote(max_retries=1)(attempt)
-    waiting, running = list(names), {}
+    waiting: list[str] = list(names)
+    running: dict[Any, str] = {}
     while waiting or running:
         while waiting and len(running) < workers:
             name = waiting.pop(0)
