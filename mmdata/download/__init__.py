@@ -1,0 +1,1 @@
+"""Fetching media from the open web without being led astray, held up or filled up."""

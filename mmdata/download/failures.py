@@ -1,0 +1,76 @@
+"""Why a fetch failed: a short class to count by, the message, and whether it may pass."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import ssl
+import urllib.error
+
+_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+
+REFUSALS = frozenset({"bad_row", "bad_scheme", "bad_url", "userinfo", "bad_port", "private_address", "robots", "bomb"})
+"""Error classes whose status is `refused`: we would not, whatever the server would."""
+
+_HTTP_MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+
+
+class FetchError(Exception):
+    """A fetch that ended without media.
+
+    Args:
+        error: the class it is counted by, such as `http_404` or `private_address`.
+        detail: the full message, without credentials.
+        may_pass: a later try may succeed.
+        retry_after_s: what the server asked us to wait.
+    """
+
+    def __init__(self, error: str, detail: str, may_pass: bool = False, retry_after_s: float | None = None) -> None:
+        self.error, self.detail = error, _USERINFO.sub("", detail)
+        self.may_pass, self.retry_after_s = may_pass, retry_after_s
+        super().__init__(f"{error}: {self.detail}")
+
+    @property
+    def status(self) -> str:
+        """The media table's status for it."""
+        return "refused" if self.error in REFUSALS else "failed_to_download"
+
+
+def as_fetch_error(error: BaseException) -> FetchError:
+    """The class of whatever urllib, http.client, ssl or a socket raised."""
+    if isinstance(error, FetchError):
+        return error
+    if isinstance(error, urllib.error.HTTPError):
+        if error.code in (301, 302, 303, 307, 308):
+            return FetchError("too_many_redirects", f"HTTP {error.code}: {error.reason}")
+        wait = retry_after_s(error.headers.get("Retry-After") if error.headers else None)
+        return FetchError(f"http_{error.code}", f"HTTP {error.code} {error.reason}", error.code in _HTTP_MAY_PASS, wait)
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
+        return as_fetch_error(error.reason)
+    text = f"{type(error).__name__}: {error}"
+    classes: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, bool], ...] = (
+        (ssl.SSLCertVerificationError, "tls_certificate", False),
+        (ssl.SSLError, "tls", True),
+        (TimeoutError, "timeout", True),
+        (ConnectionRefusedError, "connection_refused", True),
+        ((ConnectionError, http.client.RemoteDisconnected), "connection_reset", True),
+        (http.client.IncompleteRead, "truncated", True),
+        ((http.client.InvalidURL, UnicodeError), "bad_url", False),
+        (http.client.HTTPException, "bad_response", False),
+        (socket.gaierror, "dns", True),
+        (OSError, "network", True),
+        (ValueError, "bad_url", False),
+    )
+    for kinds, name, may_pass in classes:
+        if isinstance(error, kinds):
+            return FetchError(name, text, may_pass)
+    return FetchError("unexpected", text)
+
+
+def retry_after_s(header: str | None) -> float | None:
+    """Seconds of a Retry-After header; its date form is left to the ledger's own back-off."""
+    try:
+        return max(0.0, float(header)) if header else None
+    except ValueError:
+        return None

@@ -1,0 +1,325 @@
+"""The guarded URL opener: what img2dataset's `urlopen` goes through, in every thread of the process.
+
+It speaks http and https only, connects to the very address that it checked (so a name that changes its answer between
+the check and the connection gains nothing), checks every redirect in the same way, uses no proxy, and ends a fetch at a
+deadline or a byte cap however slowly or endlessly the server talks: both are enforced at the socket, below the parsing
+of headers and chunks.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import socket
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from mmdata.config import Download
+from mmdata.download.addresses import (
+    AllowList,
+    Resolver,
+    allowed_addresses,
+    literal_address,
+    resolve_within,
+    system_resolver,
+)
+from mmdata.download.failures import FetchError, as_fetch_error
+
+HEADER_BYTES = 256_000  # what status lines, headers and chunk framing may take beside the body
+MAX_REDIRECTS = 5
+DNS_CACHE_S = 60.0
+
+
+@dataclass(slots=True)
+class Fetch:
+    """One fetch in progress, known to the guard through the thread that runs it.
+
+    Args:
+        deadline: `time.monotonic()` after which nothing more is waited for.
+        budget: bytes that may still arrive.
+        idle_s: seconds without a byte before a connection is given up.
+        failure: what went wrong, in our own terms; img2dataset hands on text only.
+        etag, content_type: of the final response.
+    """
+
+    deadline: float
+    budget: int
+    idle_s: float
+    failure: FetchError | None = None
+    etag: str | None = None
+    content_type: str | None = None
+
+    def patience_s(self) -> float:
+        """Seconds that the next wait may take. Raises FetchError `deadline` when there are none left."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise FetchError("deadline", "the fetch took longer than download.deadline_s", may_pass=True)
+        return min(self.idle_s, left)
+
+    @contextmanager
+    def waiting(self, connection: Any) -> Iterator[None]:
+        """Let a socket wait as long as patience lasts; a wait that the deadline cut short is a `deadline`."""
+        connection.settimeout(self.patience_s())
+        try:
+            yield
+        except TimeoutError:
+            self.patience_s()
+            raise
+
+    def take(self, count: int) -> None:
+        """Count bytes that arrived. Raises FetchError `too_large`."""
+        self.budget -= count
+        if self.budget < 0:
+            raise FetchError("too_large", "the response is longer than download.max_bytes")
+
+
+_current = threading.local()
+
+
+@contextmanager
+def fetching(download: Download, deadline: float | None = None) -> Iterator[Fetch]:
+    """Give this thread a fetch: within the block, what it opens is bound to one deadline and one byte cap.
+
+    Args:
+        deadline: `time.monotonic()` at which it ends; by default `download.deadline_s` from now.
+    """
+    fetch = Fetch(
+        deadline=time.monotonic() + download.deadline_s if deadline is None else deadline,
+        budget=download.max_bytes + HEADER_BYTES,
+        idle_s=download.timeout_s,
+    )
+    _current.fetch = fetch
+    try:
+        yield fetch
+    finally:
+        _current.fetch = None
+
+
+def current_fetch() -> Fetch:
+    """This thread's fetch. Raises FetchError where code opens a URL outside of `fetching`."""
+    fetch = getattr(_current, "fetch", None)
+    if fetch is None:
+        raise FetchError("unexpected", "a URL was opened outside of mmdata.download.guard.fetching")
+    return fetch
+
+
+class _Bound:
+    """Mixed into a socket: its reads are bound to the thread's fetch."""
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        fetch = current_fetch()
+        with fetch.waiting(self):
+            count = super().recv_into(*args, **kwargs)  # type: ignore[misc]
+        fetch.take(count)
+        return count
+
+
+class _BoundSocket(_Bound, socket.socket):
+    pass
+
+
+class _BoundTLSSocket(_Bound, ssl.SSLSocket):
+    pass
+
+
+@dataclass
+class Guard:
+    """The rules and what they need to be applied: one for the process.
+
+    Args:
+        download: the settings; the allow-list comes from them.
+        resolve: how names are looked up; replaced in tests.
+    """
+
+    download: Download
+    resolve: Resolver = system_resolver
+    _answers: dict[tuple[str, int], tuple[float, list[str]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.allow = AllowList(self.download.allow_hosts)
+
+    def check_url(self, url: str) -> None:
+        """Refuse what can be told from the URL alone. Raises FetchError."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise FetchError("bad_url", f"{url}: {error}") from None
+        if parts.scheme not in ("http", "https"):
+            raise FetchError("bad_scheme", f"{parts.scheme or 'no scheme'}: only http and https are fetched")
+        if not parts.hostname:
+            raise FetchError("bad_url", f"{url}: no host")
+        if parts.username is not None or parts.password is not None:
+            raise FetchError("userinfo", f"{parts.hostname}: the URL carries a user name or password")
+        well_known = port is not None and port < 1024 and port not in (80, 443)
+        if well_known and not self._is_allowed_host(parts.hostname):
+            raise FetchError("bad_port", f"{parts.hostname}:{port}: a well-known port of another service")
+
+    def _is_allowed_host(self, host: str) -> bool:
+        literal = literal_address(host)
+        return self.allow.has_name(host) or (literal is not None and self.allow.has_address(literal))
+
+    def connect(self, host: str, port: int) -> socket.socket:
+        """A connection to an address of the host that passed the check."""
+        fetch = current_fetch()
+        last: OSError | None = None
+        for address in self._addresses(host, port, fetch):
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            connection = _BoundSocket(family, socket.SOCK_STREAM)
+            try:
+                with fetch.waiting(connection):
+                    connection.connect((address, port))
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:
+                connection.close()
+                last = error
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                return connection
+        raise last or OSError(f"{host}: no address to connect to")
+
+    def _addresses(self, host: str, port: int, fetch: Fetch) -> list[str]:
+        known = self._answers.get((host, port))
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
+
+        def look_up(name: str, number: int) -> list[str]:
+            return resolve_within(self.resolve, name, number, fetch.patience_s())
+
+        addresses = allowed_addresses(host, port, self.allow, look_up)
+        self._answers[host, port] = (time.monotonic() + DNS_CACHE_S, addresses)
+        return addresses
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, host: str, *, guard: Guard, **options: Any) -> None:
+        super().__init__(host, **options)
+        self._guard = guard
+
+    def connect(self) -> None:
+        self.sock = self._guard.connect(self.host, self.port)
+
+
+class _TLSConnection(http.client.HTTPSConnection):
+    def __init__(self, host: str, *, guard: Guard, context: ssl.SSLContext, **options: Any) -> None:
+        super().__init__(host, context=context, **options)
+        self._guard, self._tls = guard, context
+
+    def connect(self) -> None:
+        plain = self._guard.connect(self.host, self.port)
+        with current_fetch().waiting(plain):
+            self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+
+
+class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Opens http and https through guarded connections, and looks at every request and response on the way."""
+
+    handler_order = 100
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+        self.tls = ssl.create_default_context()
+        self.tls.sslsocket_class = _BoundTLSSocket
+        super().__init__(context=self.tls)
+
+    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
+        self.guard.check_url(request.full_url)
+        request.add_header("Accept-Encoding", "identity")
+        return request
+
+    https_request = http_request
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(functools.partial(_Connection, guard=self.guard), request)
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(
+            functools.partial(_TLSConnection, guard=self.guard, context=self.tls),
+            request,
+        )
+
+    def http_response(self, request: urllib.request.Request, response: Any) -> Any:
+        limit = self.guard.download.max_bytes
+        length = response.headers.get("Content-Length", "")
+        if length.isdigit() and int(length) > limit:
+            raise FetchError("too_large", f"Content-Length {length} is over download.max_bytes ({limit})")
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise FetchError("bad_response", f"Content-Encoding {encoding!r}, though none was asked for")
+        fetch = current_fetch()
+        fetch.etag, fetch.content_type = response.headers.get("ETag"), response.headers.get("Content-Type")
+        response.read = functools.partial(_read_whole, response.read, fetch, limit)
+        return response
+
+    https_response = http_response
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    max_redirections = MAX_REDIRECTS
+    max_repeats = 2
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        self.guard.check_url(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        target = headers.get("location") or headers.get("uri") or ""
+        scheme = urlsplit(target).scheme
+        if scheme and scheme not in ("http", "https"):
+            raise FetchError("bad_scheme", f"redirected to {scheme}: only http and https are fetched")
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+class GuardedOpener(urllib.request.OpenerDirector):
+    """The opener: nothing in it but the guard's handlers, and what goes wrong is noted on the thread's fetch."""
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__()
+        self.guard = guard
+        errors = (urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPErrorProcessor())
+        for handler in (_Handler(guard), _Redirects(guard), *errors):
+            self.add_handler(handler)
+
+    def open(self, fullurl: Any, data: Any = None, timeout: float | None = None) -> Any:
+        fetch = current_fetch()
+        with _noting(fetch):
+            url = fullurl if isinstance(fullurl, str) else fullurl.full_url
+            self.guard.check_url(url)  # before urllib picks a handler by scheme
+            return super().open(fullurl, data, fetch.patience_s())
+
+
+def install(guard: Guard) -> None:
+    """Make this guard what `urllib.request.urlopen` uses in the whole process."""
+    urllib.request.install_opener(GuardedOpener(guard))
+
+
+@contextmanager
+def _noting(fetch: Fetch) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        fetch.failure = as_fetch_error(error)
+        raise
+
+
+def _read_whole(read: Callable[..., bytes], fetch: Fetch, limit: int, *args: int) -> bytes:
+    with _noting(fetch):
+        body = read(*args)
+        if len(body) > limit:
+            raise FetchError("too_large", f"the body is over download.max_bytes ({limit})")
+        return body

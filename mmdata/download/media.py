@@ -1,0 +1,292 @@
+"""The media stage: fetch what a part's rows point at, into one tar and one table a slice."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import IO, Any
+
+import pyarrow as pa
+from upath import UPath
+
+from mmdata.config import Corpus, Download
+from mmdata.download.failures import FetchError
+from mmdata.download.guard import Guard, install
+from mmdata.download.hosts import fetch_all, host_of
+from mmdata.download.images import FetchedImage, fetch_image, prepare
+from mmdata.download.ledger import next_retry_at
+from mmdata.engine import SliceResult, run_part_stage, table_digest
+from mmdata.errors import DataError
+from mmdata.plan import is_due, stage_settings
+from mmdata.publish import atomic_path
+from mmdata.samples import MEDIA, table_of
+from mmdata.stage import Progress, StageReport, add_counts, silent
+from mmdata.tables import read_table
+from mmdata.workspace import SliceStamp, Workspace
+
+SETTINGS_KEY = b"mmdata.settings"
+"""Schema metadata of a media table: the settings its bytes were made with, so that a later run may keep them."""
+
+
+def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Progress = silent) -> StageReport:
+    """Fetch a part's media: what is missing, and the failures whose retry is due. Successes are never fetched again.
+
+    Raises:
+        DataError: the part's rows are not read yet.
+        PartFailed: a slice failed as a whole (a full disk, a corrupt table); its rows' own failures never raise.
+    """
+    part = workspace.part(part_name)
+    rows = workspace.part_stamp(part_name, "rows")
+    if rows is None:
+        raise DataError(f"part {part_name} has no rows yet. Remedy: materialise source_rows for {part_name} first.")
+    inputs = {name: _slice_digest(workspace, part_name, name) for name in rows.slices}
+    settings = stage_settings(corpus, part, "media")
+    started = time.monotonic()
+    work = partial(
+        fetch_slice,
+        root=str(workspace.root),
+        part_name=part_name,
+        download=corpus.download,
+        settings=settings,
+        progress=_Share(progress, rows.rows) if corpus.engine.workers == 1 else None,
+    )
+    result = run_part_stage(
+        workspace,
+        part_name,
+        "media",
+        settings=settings,
+        inputs=inputs,
+        upstream=rows.digest,
+        work=work,
+        engine=corpus.engine,
+        is_due=lambda stamp: is_due(stamp.next_retry_at),
+        accept=partial(_refusal, least=corpus.download.min_success_share),
+    )
+    seconds = time.monotonic() - started
+    progress("media", rows.rows, rows.rows)
+    counts = dict(result.stamp.counts)
+    fetchable = counts.get("fetchable", 0)
+    numbers = {"success_share": counts.get("success", 0) / fetchable if fetchable else 1.0, "seconds": seconds}
+    if result.done:
+        numbers["urls_per_s"] = sum(s.numbers.get("fetched", 0) for s in result.slices.values()) / max(seconds, 1e-9)
+    return StageReport(
+        "media",
+        part_name,
+        counts=counts,
+        reasons=result.stamp.reasons,
+        numbers=numbers,
+        tables={"failures by host": _failures_by_host(workspace, part_name, result.stamp.slices)},
+        paths={"media": str(workspace.part_dir(part_name) / "media")},
+        slices_done=result.done,
+        slices_reused=result.reused,
+    )
+
+
+def fetch_slice(
+    name: str, *, root: str, part_name: str, download: Download, settings: str, progress: Callable[[int], None] | None
+) -> SliceResult:
+    """Fetch one slice: publishes its tar, and returns its media table.
+
+    A URL that stands in several rows is fetched once, and all of them address the same bytes.
+    """
+    workspace = Workspace(root)
+    rows = read_table(workspace.table(part_name, "rows", name)).to_pylist()
+    earlier = _earlier(workspace, part_name, name, settings)
+    by_url: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["problem"] is None:
+            by_url.setdefault(row["url"], []).append(row)
+    now = datetime.now(UTC)
+    known = {url: record for url, sharers in by_url.items() if (record := earlier.of(sharers)) is not None}
+    urls = [url for url in by_url if not _is_settled(known.get(url), now)]
+    if progress is not None:
+        progress(len(rows) - sum(len(by_url[url]) for url in urls))
+    with tempfile.TemporaryFile() as spool, earlier.open_tar() as old_tar:
+        places = {
+            url: (old_tar, record["offset"], record["length"])
+            for url, record in known.items()
+            if record["status"] == "success"
+        }
+        if urls:
+            prepare(download)
+            install(Guard(download))
+        fetch = partial(_fetch_safely, download=download)
+        for url, image in fetch_all(urls, fetch, download.threads, download.per_host):
+            attempts = 1 + (known[url]["attempts"] if url in known else 0)
+            known[url] = _record(url, image, attempts, download)
+            if image.data is not None:
+                places[url] = (spool, spool.seek(0, io.SEEK_END), len(image.data))
+                spool.write(image.data)
+            if progress is not None:
+                progress(len(by_url[url]))
+        owners = {url: min(row["uid"] for row in by_url[url]) for url in places}
+        offsets = _write_tar(workspace.media_tar(part_name, name), owners, places)
+    records = [_bad_row(row) for row in rows if row["problem"] is not None]
+    for url, sharers in by_url.items():
+        records += [_for_row(row, known[url], offsets.get(url)) for row in sharers]
+    table = table_of(records, MEDIA).replace_schema_metadata({SETTINGS_KEY: settings.encode()})
+    return _counted(table, fetched=len(urls))
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """What the slice's last whole run left behind that still holds.
+
+    Args:
+        records: media record by uid; a uid names its URL, so its record is its URL's.
+        tar: the bytes they address.
+    """
+
+    records: Mapping[str, dict[str, Any]]
+    tar: UPath | None
+
+    def of(self, sharers: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """The record of a URL, by any of the rows that share it."""
+        found = [self.records[row["uid"]] for row in sharers if row["uid"] in self.records]
+        # a hash mismatch is one row's own; another row may have accepted the same bytes
+        return next((record for record in found if record["status"] == "success"), found[0] if found else None)
+
+    def open_tar(self) -> IO[bytes]:
+        return self.tar.open("rb") if self.tar is not None else io.BytesIO()
+
+
+def _earlier(workspace: Workspace, part_name: str, name: str, settings: str) -> _Earlier:
+    stamp, tar = workspace.slice_stamp(part_name, "media", name), workspace.media_tar(part_name, name)
+    path = workspace.table(part_name, "media", name)
+    if stamp is None or not path.exists() or not tar.exists():
+        return _Earlier({}, None)
+    table = read_table(path)
+    if (table.schema.metadata or {}).get(SETTINGS_KEY) != settings.encode() or table_digest(table) != stamp.digest:
+        return _Earlier({}, None)  # other settings; or a run was killed between table and stamp
+    return _Earlier({record["uid"]: record for record in table.to_pylist()}, tar)
+
+
+def _is_settled(record: dict[str, Any] | None, now: datetime) -> bool:
+    """Whether a URL needs no fetch now: it succeeded, is final, or is not due yet."""
+    if record is None:
+        return False
+    due = record["next_retry_at"]
+    return record["status"] == "success" or due is None or due > now
+
+
+def _fetch_safely(url: str, download: Download) -> FetchedImage:
+    try:
+        return fetch_image(url, download)
+    except Exception as error:  # noqa: BLE001 - one URL's surprise is one row's reason, with its type in the detail
+        return FetchedImage("failed_to_download", failure=FetchError("unexpected", f"{type(error).__name__}: {error}"))
+
+
+def _record(url: str, image: FetchedImage, attempts: int, download: Download) -> dict[str, Any]:
+    """The media record of a fetch, but for uid and offset."""
+    failure = image.failure
+    now = datetime.now(UTC)
+    width, height = image.size or (None, None)
+    original_width, original_height = image.original_size or (None, None)
+    return {
+        "status": image.status,
+        "error": failure.error if failure else None,
+        "detail": failure.detail if failure else None,
+        "attempts": attempts,
+        "next_retry_at": next_retry_at(url, failure, attempts, download, now) if failure else None,
+        "sha256": image.sha256,
+        "bytes": image.size_bytes,
+        "mime": image.mime,
+        "original_width": original_width,
+        "original_height": original_height,
+        "width": width,
+        "height": height,
+        "ext": "jpg" if image.data is not None else None,
+        "length": len(image.data) if image.data is not None else None,
+        "fetched_at": now.replace(microsecond=now.microsecond // 1000 * 1000),
+        "etag": image.etag,
+    }
+
+
+def _for_row(row: dict[str, Any], record: dict[str, Any], offset: int | None) -> dict[str, Any]:
+    """A URL's record as one row's: addressed, and held against the hash that the source gave for it."""
+    expected, got = row["expected_sha256"], record["sha256"]
+    own = {**record, "uid": row["uid"], "offset": offset}
+    if expected is None or got is None or expected.lower() == got:
+        return own
+    gone = dict.fromkeys(("width", "height", "ext", "offset", "length", "next_retry_at"))
+    detail = f"expected sha256 {expected.lower()}, got {got}"
+    return {**own, **gone, "status": "failed_to_download", "error": "hash_mismatch", "detail": detail}
+
+
+def _bad_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {"uid": row["uid"], "status": "refused", "error": "bad_row", "detail": row["problem"], "attempts": 0}
+
+
+def _write_tar(
+    target: UPath, owners: Mapping[str, str], places: Mapping[str, tuple[IO[bytes], int, int]]
+) -> dict[str, int]:
+    """Publish the slice's tar: one member a URL, named and ordered by the first uid that owns it; offsets by URL."""
+    offsets: dict[str, int] = {}
+    with atomic_path(target) as draft, tarfile.open(draft, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for url in sorted(owners, key=owners.__getitem__):
+            source, start, length = places[url]
+            source.seek(start)
+            info = tarfile.TarInfo(f"{owners[url]}.jpg")
+            info.size = length
+            offsets[url] = archive.offset + tarfile.BLOCKSIZE
+            archive.addfile(info, io.BytesIO(source.read(length)))
+    return offsets
+
+
+def _counted(table: pa.Table, fetched: int) -> SliceResult:
+    statuses, errors = Counter(table["status"].to_pylist()), Counter(table["error"].drop_null().to_pylist())
+    counts = {"rows": table.num_rows, "fetchable": table.num_rows - errors["bad_row"], **statuses}
+    retries = [due for due in table["next_retry_at"].to_pylist() if due is not None]
+    earliest = min(retries).isoformat() if retries else None
+    return SliceResult(table, counts, errors, {"fetched": float(fetched)}, earliest)
+
+
+def _refusal(slices: Mapping[str, SliceStamp], least: float) -> str | None:
+    """Why the part may not enter a release: too few of its URLs gave an image."""
+    counts = add_counts(stamp.counts for stamp in slices.values())
+    success, fetchable = counts.get("success", 0), counts.get("fetchable", 0)
+    if fetchable == 0 or success >= least * fetchable:
+        return None
+    share = success / fetchable
+    return (
+        f"media: success share {share:.3f} ({success} of {fetchable}) is under download.min_success_share ({least:g})"
+    )
+
+
+def _slice_digest(workspace: Workspace, part_name: str, name: str) -> str:
+    stamp = workspace.slice_stamp(part_name, "rows", name)
+    if stamp is None:
+        raise DataError(f"part {part_name}: slice {name} of rows has no stamp. Remedy: materialise source_rows again.")
+    return stamp.digest
+
+
+def _failures_by_host(workspace: Workspace, part_name: str, slices: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The ten hosts with the most failures: host, error class, count."""
+    counted: Counter[tuple[str, str]] = Counter()
+    for name in slices:
+        urls = read_table(workspace.table(part_name, "rows", name), ["uid", "url"])
+        errors = read_table(workspace.table(part_name, "media", name), ["uid", "error"])
+        joined = urls.join(errors, "uid").select(["url", "error"])
+        for url, error in zip(joined["url"].to_pylist(), joined["error"].to_pylist(), strict=True):
+            if error is not None and error != "bad_row":
+                counted[host_of(url), error] += 1
+    top = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:10]
+    return [{"host": host, "error": error, "rows": count} for (host, error), count in top]
+
+
+class _Share:
+    """Adds up what the slices report into the part's progress."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        self._progress("media", min(self._done, self._total), self._total)
