@@ -1,0 +1,1 @@
+"""Instruction records: tasks, templates and forms over the samples of a release."""

@@ -1,0 +1,1 @@
+"""What a release looks like: plots, the HTML report, Croissant metadata."""

@@ -1,0 +1,251 @@
+"""Croissant 1.0 metadata of a release: what files there are and which records they hold, as JSON-LD.
+
+Follows http://mlcommons.org/croissant/1.0. Paths are relative to the release's folder. What mmdata cannot know is left
+out: the licence, the creators and the home page of a web corpus are its publisher's to add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
+
+_CROISSANT_TERMS = (
+    "citeAs", "column", "dataBiases", "dataCollection", "extract", "field", "fileProperty", "fileObject", "fileSet",
+    "format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path",
+    "personalSensitiveInformation", "recordSet", "references", "regex", "repeated", "replace", "separator", "source",
+    "subField", "transform",
+)  # fmt: skip
+
+CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    **{term: f"cr:{term}" for term in _CROISSANT_TERMS},
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "dct": "http://purl.org/dc/terms/",
+    "sc": "https://schema.org/",
+    "wd": "https://www.wikidata.org/wiki/",
+}
+
+SPLIT_TYPE = "wd:Q3985153"  # the type that Croissant gives to a field naming the split
+SPLITS = {"train": "training_split", "validation": "validation_split"}
+
+_INDEX_COLUMNS = (
+    ("key", "sc:Text", "Name of the sample in its shard: the uid, with _r01, _r02 for a repeated copy."),
+    ("uid", "sc:Text", "Identity of the sample: 32 hex digits from URL and caption."),
+    ("shard", "sc:Text", "Shard that holds the sample."),
+    ("offset", "sc:Integer", "Byte of the sample's first tar header in the shard."),
+    ("length", "sc:Integer", "Bytes of the sample in the shard, headers and padding included."),
+    ("signature", "sc:Text", "What the sample holds, such as image+text."),
+    ("copy", "sc:Integer", "0 for the first copy of a sample."),
+    ("repeats", "sc:Integer", "Times the sample stands in the release."),
+    ("tokens", "sc:Integer", "Tokens of the caption, estimated."),
+    ("pixels", "sc:Integer", "Pixels of the stored picture."),
+    ("clip_score", "sc:Float", "Cosine of picture and caption under the release's scorer."),
+    ("concept", "sc:Text", "Concept that the sample's rarity is counted by."),
+)
+
+_RECORD_FIELDS = (
+    ("instruction", "What is asked."),
+    ("input_image", "Picture the instruction is about: a path into a shard, or a data URI; null where none."),
+    ("reference_image", "Second picture, to compare with; null where none."),
+    ("output", "The answer: text, or a path to the picture to be made."),
+)
+
+
+def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a release in Croissant 1.0 JSON-LD.
+
+    Args:
+        manifest: as in manifest.json; `files` may still lack the files that are written after this one.
+
+    Returns:
+        A JSON object to be stored as croissant.json in the release's folder.
+    """
+    release_id = manifest["release_id"]
+    shards, files = manifest.get("shards", []), manifest.get("files", {})
+    dataset: dict[str, Any] = {
+        "@context": CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": CONFORMS_TO,
+        "name": f"mmdata-{release_id}",
+        "description": _description(manifest),
+        "identifier": release_id,
+        "isLiveDataset": False,
+        "keywords": ["multimodal", "webdataset", *sorted(manifest.get("signatures", {}))],
+        "distribution": [_shard_object(shard) for shard in shards] + _file_objects(files),
+        "recordSet": [_split_values()],
+    }
+    if created_at := manifest.get("created_at"):
+        dataset["datePublished"] = created_at
+    if shards:
+        dataset["distribution"] += _members(shards)
+        dataset["recordSet"] += [_member_records(), _caption_records()]
+    if "index.parquet" in files:
+        dataset["recordSet"].append(_index_records())
+    for name in sorted(files):
+        if name.startswith("instruct-record-") and name.endswith(".jsonl"):
+            dataset["recordSet"].append(_instruction_records(name))
+    return dataset
+
+
+def _description(manifest: Mapping[str, Any]) -> str:
+    shards = manifest.get("shards", [])
+    samples, size = sum(s["samples"] for s in shards), sum(s["bytes"] for s in shards)
+    scorer = manifest.get("scorer") or {}
+    scored = f" Image-text scores are by {scorer['model']}." if scorer.get("model") else ""
+    parent = f" It follows release {manifest['parent']}." if manifest.get("parent") else ""
+    return (
+        f"Release {manifest['release_id']} of a multimodal corpus: {samples:,} samples in {len(shards):,} WebDataset "
+        f"shards ({size / 1e6:,.1f} MB).{scored}{parent} Pictures and captions come from the web and keep the "
+        "rights of their owners; each sample's .json member names its source URL."
+    )
+
+
+def _shard_object(shard: Mapping[str, Any]) -> dict[str, Any]:
+    name = f"{shard['name'].removesuffix('.tar')}.tar"
+    return _file_object(f"shards/{name}", f"../../shards/{name}", "application/x-tar", shard["sha256"], shard["bytes"])
+
+
+def _file_objects(files: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    kinds = {
+        "parquet": "application/x-parquet",
+        "jsonl": "application/jsonlines",
+        "json": "application/json",
+        "html": "text/html",
+    }
+    return [
+        _file_object(
+            name,
+            name,
+            kinds.get(name.rpartition(".")[2], "application/octet-stream"),
+            facts["sha256"],
+            facts["bytes"],
+        )
+        for name, facts in sorted(files.items())
+        if name != "croissant.json"
+    ]
+
+
+def _file_object(identity: str, url: str, kind: str, sha256: str, size: int) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": identity,
+        "name": identity,
+        "contentUrl": url,
+        "contentSize": f"{size} B",
+        "encodingFormat": kind,
+        "sha256": sha256,
+    }
+
+
+def _members(shards: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    holders = [{"@id": f"shards/{shard['name'].removesuffix('.tar')}.tar"} for shard in shards]
+    kinds: list[tuple[str, str, str | list[str], str | list[str]]] = [
+        ("images", "Pictures.", ["image/jpeg", "image/png", "image/webp"], ["*.jpg", "*.png", "*.webp"]),
+        ("captions", "Captions, UTF-8.", "text/plain", "*.txt"),
+        ("metadata", "What is known of each sample.", "application/json", "*.json"),
+    ]
+    return [
+        {
+            "@type": "cr:FileSet",
+            "@id": f"{name}-in-shards",
+            "name": f"{name}-in-shards",
+            "description": f"{text} One a sample, found by its key.",
+            "containedIn": holders,
+            "encodingFormat": kind,
+            "includes": pattern,
+        }
+        for name, text, kind, pattern in kinds
+    ]
+
+
+def _split_values() -> dict[str, Any]:
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "splits",
+        "name": "splits",
+        "description": "The splits and what they are for.",
+        "dataType": "sc:Enumeration",
+        "key": {"@id": "splits/name"},
+        "field": [
+            {"@type": "cr:Field", "@id": "splits/name", "name": "name", "dataType": "sc:Text"},
+            {"@type": "cr:Field", "@id": "splits/url", "name": "url", "dataType": ["sc:URL", SPLIT_TYPE]},
+        ],
+        "data": [
+            {"splits/name": name, "splits/url": f"https://mlcommons.org/definitions/{meaning}"}
+            for name, meaning in SPLITS.items()
+        ],
+    }
+
+
+def _member_records() -> dict[str, Any]:
+    return _record_set(
+        "images",
+        "The pictures, read from the shards.",
+        [
+            _field("images", "key", "sc:Text", "Key of the sample.", _name_in("images", r"([^/]+)\.(?:jpg|png|webp)$")),
+            _field("images", "image", "sc:ImageObject", "The picture.", _content_of("images")),
+        ],
+    )
+
+
+def _caption_records() -> dict[str, Any]:
+    key = _field("captions", "key", "sc:Text", "Key of the sample.", _name_in("captions", r"([^/]+)\.txt$"))
+    key["references"] = {"field": {"@id": "images/key"}}
+    text = _field("captions", "text", "sc:Text", "The caption.", _content_of("captions"))
+    return _record_set("captions", "The captions, read from the shards.", [key, text])
+
+
+def _index_records() -> dict[str, Any]:
+    fields = [
+        _field("samples", name, kind, text, _column("index.parquet", name)) for name, kind, text in _INDEX_COLUMNS
+    ]
+    split = _field(
+        "samples", "split", ["sc:Text", SPLIT_TYPE], "train or validation.", _column("index.parquet", "split")
+    )
+    split["references"] = {"field": {"@id": "splits/name"}}
+    return _record_set("samples", "One record a sample and copy: where it lies and what it is.", [*fields, split])
+
+
+def _instruction_records(name: str) -> dict[str, Any]:
+    identity = name.removesuffix(".jsonl")
+    fields = [_field(identity, field, "sc:Text", text, _column(name, field)) for field, text in _RECORD_FIELDS]
+    return _record_set(identity, "Instruction records.", fields, key=None)
+
+
+def _record_set(name: str, text: str, fields: list[dict[str, Any]], key: str | None = "key") -> dict[str, Any]:
+    record_set = {"@type": "cr:RecordSet", "@id": name, "name": name, "description": text, "field": fields}
+    return record_set if key is None else {**record_set, "key": {"@id": f"{name}/{key}"}}
+
+
+def _field(owner: str, name: str, kind: str | list[str], text: str, source: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "@type": "cr:Field",
+        "@id": f"{owner}/{name}",
+        "name": name,
+        "description": text,
+        "dataType": kind,
+        "source": source,
+    }
+
+
+def _column(file: str, column: str) -> dict[str, Any]:
+    return {"fileObject": {"@id": file}, "extract": {"column": column}}
+
+
+def _content_of(members: str) -> dict[str, Any]:
+    return {"fileSet": {"@id": f"{members}-in-shards"}, "extract": {"fileProperty": "content"}}
+
+
+def _name_in(members: str, pattern: str) -> dict[str, Any]:
+    return {
+        "fileSet": {"@id": f"{members}-in-shards"},
+        "extract": {"fileProperty": "filename"},
+        "transform": {"regex": pattern},
+    }
