@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
@@ -90,13 +90,15 @@ def run_part_stage(
     if pending:
         workspace.clear_part_stamp(part, stage)
     failures: dict[str, str] = {}
+    transient = False
     for name, outcome in map_slices(work, pending, engine):
         if isinstance(outcome, SliceResult):
             stamps[name] = publish_slice(workspace, part, stage, name, pending[name], outcome)
         else:
             failures[name] = describe(outcome)
+            transient = transient or isinstance(outcome, OSError | BrokenExecutor)
     if failures:
-        raise PartFailed(part, stage, failures)
+        raise PartFailed(part, stage, failures, transient)
     ordered = {name: stamps[name] for name in inputs}
     stamp = stamp_part(workspace, part, stage, fingerprint(settings, upstream), ordered, accept(ordered))
     return PartResult(stamp, ordered, done=len(pending), reused=reused)

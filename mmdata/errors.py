@@ -22,10 +22,11 @@ class PartFailed(DataError):
         part: the part's name, such as `web-000012`.
         stage: the stage that failed, such as `media`.
         failures: slice name -> error text.
+        transient: a slice failed of a fault that may pass (disk, network, a lost worker): worth another try.
     """
 
-    def __init__(self, part: str, stage: str, failures: dict[str, str]) -> None:
-        self.part, self.stage, self.failures = part, stage, failures
+    def __init__(self, part: str, stage: str, failures: dict[str, str], transient: bool = False) -> None:
+        self.part, self.stage, self.failures, self.transient = part, stage, failures, transient
         lines = "\n".join(f"  slice {name}: {error}" for name, error in sorted(failures.items()))
         super().__init__(
             f"part {part}: {len(failures)} slice(s) failed in stage {stage}; the rest is kept.\n{lines}\n"

@@ -1,0 +1,158 @@
+"""Audits: does what lies in the workspace keep its promises? Each reads the tables and returns a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from mmdata.attempts import last_attempts
+from mmdata.config import Corpus
+from mmdata.plan import configured_parts, plan_part
+from mmdata.tables import scan_tables
+from mmdata.workspace import PART_STAGES, PartStage, Workspace
+
+EXAMPLES = 20  # rows shown of what is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an audit found.
+
+    Args:
+        passed: the promise holds.
+        summary: one sentence for people.
+        numbers: what was counted.
+        examples: up to 20 of what is wrong, flat dicts with the same keys.
+    """
+
+    passed: bool
+    summary: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    examples: Sequence[Mapping[str, Any]] = ()
+
+
+def download_share(corpus: Corpus, workspace: Workspace, part: str) -> Finding:
+    """Whether enough of a part was fetched for it to enter a release."""
+    stamp = workspace.part_stamp(part, "media")
+    if stamp is None:
+        return Finding(False, f"part {part}: media is not finished")
+    statuses = _stage_frame(workspace, part, "media", ["status"]).collect()["status"]
+    share = float((statuses == "success").mean() or 0.0) if len(statuses) else 0.0  # type: ignore[arg-type]
+    numbers = {"rows": len(statuses), "success_share": share, "asked_for": corpus.download.min_success_share}
+    fetched = f"{int((statuses == 'success').sum()):,} of {len(statuses):,} rows fetched"
+    return Finding(stamp.accepted, stamp.reason or fetched, numbers)
+
+
+def scores_sound(workspace: Workspace, part: str) -> Finding:
+    """Whether a part's features have one row a uid, those of its rows, and a finite score wherever there is media."""
+    columns = ["uid", "clip_score", "problem"]
+    features = _stage_frame(workspace, part, "features", columns).with_columns(scored=pl.lit(True))
+    media = _stage_frame(workspace, part, "media", ["uid", "status"])
+    joined = media.join(features, on="uid", how="full", coalesce=True).with_columns(
+        wrong=pl.when(pl.col("status").is_null())
+        .then(pl.lit("not among the part's rows"))
+        .when(pl.col("scored").is_null())
+        .then(pl.lit("no features row"))
+        .when((pl.col("status") == "success") & pl.col("problem").is_null() & pl.col("clip_score").is_null())
+        .then(pl.lit("fetched, but neither score nor problem"))
+        .when(pl.col("clip_score").is_not_null() & ~pl.col("clip_score").is_between(-1.001, 1.001))
+        .then(pl.lit("score is no cosine"))  # NaN and infinities lie outside, too
+    )
+    counted = joined.select(
+        rows=pl.len(), scored=pl.col("clip_score").is_not_null().sum(), wrong=pl.col("wrong").is_not_null().sum()
+    ).collect()
+    rows, scored, wrong = (int(counted[name].item()) for name in ("rows", "scored", "wrong"))
+    doubled = rows - int(joined.select(pl.col("uid").n_unique()).collect().item()) if rows else 0
+    examples = joined.filter(pl.col("wrong").is_not_null()).select("uid", "wrong").sort("uid").head(EXAMPLES).collect()
+    passed = wrong == 0 and doubled == 0
+    summary = f"{scored:,} of {rows:,} rows scored" if passed else f"{wrong:,} rows wrong, {doubled:,} uids doubled"
+    return Finding(passed, summary, {"rows": rows, "scored": scored, "wrong": wrong}, examples.to_dicts())
+
+
+def no_uid_lost(workspace: Workspace) -> Finding:
+    """Whether each uid of the draft's parts, and each source row that it stands for, is accounted for by selection."""
+    draft = workspace.draft()
+    frames = [_stage_frame(workspace, part, "rows", ["uid", "copies"]) for part in draft["parts"]]
+    empty = pl.LazyFrame(schema={"uid": pl.String, "copies": pl.Int32})
+    rows = pl.concat([empty, *frames]).group_by("uid").agg(pl.col("copies").cast(pl.Int64).sum())
+    selection = _selection_frame(workspace, ["uid", "copies"]).rename({"copies": "selected"})
+    both = rows.join(selection, on="uid", how="full", coalesce=True)
+    wrong = pl.col("copies").ne_missing(pl.col("selected").cast(pl.Int64))
+    counted = both.select(
+        uids=pl.len(),
+        rows_read=pl.col("copies").sum(),
+        lost=pl.col("selected").is_null().sum(),
+        invented=pl.col("copies").is_null().sum(),
+        miscounted=(wrong & pl.col("selected").is_not_null() & pl.col("copies").is_not_null()).sum(),
+    ).collect()
+    numbers = {name: int(counted[name].item()) for name in counted.columns}
+    bad = both.filter(wrong).sort("uid").head(EXAMPLES).collect().to_dicts()
+    if not bad:
+        return Finding(True, f"{numbers['rows_read']:,} source rows in, all accounted for", numbers)
+    what = f"{numbers['lost']:,} uids lost, {numbers['invented']:,} invented, {numbers['miscounted']:,} miscounted"
+    return Finding(False, what, numbers, bad)
+
+
+def no_split_leakage(workspace: Workspace) -> Finding:
+    """Whether no cluster of near-duplicates has kept samples in more than one split."""
+    kept = _selection_frame(workspace, ["uid", "cluster", "keep", "split"]).filter(pl.col("keep"))
+    per_cluster = (
+        kept.filter(pl.col("cluster").is_not_null())
+        .group_by("cluster")
+        .agg(pl.col("split").n_unique().alias("splits"), pl.len().alias("samples"))
+    )
+    leaks = per_cluster.filter(pl.col("splits") > 1).sort("cluster").collect()
+    homeless = int(kept.select(pl.col("split").is_null().sum()).collect().item())
+    sizes = kept.group_by("split").agg(pl.len()).collect()
+    numbers = {str(split): int(size) for split, size in sizes.iter_rows()} | {"leaking_clusters": leaks.height}
+    if leaks.height or homeless:
+        what = f"{leaks.height:,} clusters in more than one split; {homeless:,} kept samples without a split"
+        return Finding(False, what, numbers, leaks.head(EXAMPLES).to_dicts())
+    return Finding(True, "no cluster lies in two splits", numbers)
+
+
+def no_failed_parts(corpus: Corpus, workspace: Workspace, running: Collection[str] = ()) -> Finding:
+    """Whether nothing needs a person: no part that failed, died or was refused, no source file that cannot be read.
+
+    Args:
+        running: parts being worked on at this moment; their unfinished attempts are no failures.
+    """
+    troubles: list[dict[str, Any]] = []
+    for path, entry in workspace.catalog().files.items():
+        if entry.get("status") == "unreadable":
+            troubles.append(_trouble(path, "source_catalog", entry.get("error") or "unreadable"))
+    for part in configured_parts(corpus, workspace):
+        if part.name in running:
+            continue
+        stale = plan_part(corpus, workspace, part).stale
+        attempts = last_attempts(workspace, part.name)
+        for stage in PART_STAGES:
+            attempt, stamp = attempts.get(stage), workspace.part_stamp(part.name, stage)
+            if stage in stale and attempt is not None:
+                died = f"started {attempt.started_at}, never finished"
+                troubles.append(_trouble(part.name, stage, attempt.error or died, attempt.tries))
+            elif stage not in stale and stamp is not None and not stamp.accepted:
+                troubles.append(_trouble(part.name, stage, f"not accepted: {stamp.reason}"))
+    summary = f"{len(troubles)} need a person" if troubles else "nothing failed"
+    return Finding(not troubles, summary, {"troubles": len(troubles)}, troubles)
+
+
+def _trouble(what: str, stage: str, why: str, tries: int = 1) -> dict[str, Any]:
+    return {"what": what, "stage": stage, "why": why, "tries": tries}
+
+
+def _stage_frame(workspace: Workspace, part: str, stage: PartStage, columns: list[str]) -> pl.LazyFrame:
+    stamp = workspace.part_stamp(part, stage)
+    names = stamp.slices if stamp is not None else ()
+    if not names:
+        schema: dict[str, Any] = {"clip_score": pl.Float32, "copies": pl.Int32}
+        return pl.LazyFrame(schema={column: schema.get(column, pl.String) for column in columns})
+    return scan_tables([workspace.table(part, stage, name) for name in names], columns)
+
+
+def _selection_frame(workspace: Workspace, columns: list[str]) -> pl.LazyFrame:
+    path = workspace.release_dir(workspace.draft()["release_id"]) / "selection.parquet"
+    return scan_tables([path], columns)

@@ -1,0 +1,115 @@
+"""Jobs, and when they run by themselves.
+
+Everything here is on as soon as a Dagster daemon runs on the code location; the UI's Automation page turns it off.
+"""
+
+import dagster as dg
+
+from mmdata.attempts import last_attempts
+from mmdata.config import Corpus
+from mmdata.errors import UserError
+from mmdata.plan import PartPlan, plan_parts
+from mmdata.workspace import Workspace
+from pipelines.partitions import PARTS, running_parts
+from pipelines.resources import CorpusResource, refresh_settings
+
+SETTINGS = refresh_settings()
+
+refresh_catalog = dg.define_asset_job(
+    "refresh_catalog",
+    selection=["source_catalog"],
+    description="Look for new, changed and removed source files.",
+)
+build_part = dg.define_asset_job(
+    "build_part",
+    selection=["source_rows", "media", "features"],
+    description="Bring one part up to date: what is fresh already is left alone.",
+)
+publish_release = dg.define_asset_job(
+    "publish_release",
+    selection=dg.AssetSelection.assets("selection", "shards", "instructions", "release", "report")
+    | dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("source_catalog"), "no_failed_parts")),
+    description="Make a release from the parts that are accepted; the others are named and left out.",
+)
+
+refresh = dg.ScheduleDefinition(
+    name="refresh",
+    job=refresh_catalog,
+    cron_schedule=SETTINGS.refresh_cron,
+    execution_timezone=SETTINGS.timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Nightly: look at the sources again (refresh.refresh_cron).",
+)
+release = dg.ScheduleDefinition(
+    name="release",
+    job=publish_release,
+    cron_schedule=SETTINGS.release_cron,
+    execution_timezone=SETTINGS.timezone,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Nightly: release whatever is accepted by then (refresh.release_cron).",
+)
+
+
+@dg.sensor(
+    job=build_part,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Compares the catalogue with the stamps in the workspace and asks for one run a stale part.",
+)
+def new_parts(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
+    try:
+        settings, workspace = corpus.open()
+    except UserError as error:
+        return dg.SkipReason(str(error))
+    plans = list(plan_parts(settings, workspace))
+    known = set(context.instance.get_dynamic_partitions("parts"))
+    fresh_names = [plan.part.name for plan in plans if plan.part.name not in known]
+    wanted = wanted_plans(plans, workspace, context.instance)
+    requests = [
+        dg.RunRequest(run_key=run_key(plan), partition_key=plan.part.name, tags={"mmdata/why": _tag(plan.why)})
+        for plan in wanted[: settings.refresh.max_parts_per_tick]
+    ]
+    return dg.SensorResult(
+        run_requests=requests,
+        dynamic_partitions_requests=[PARTS.build_add_request(fresh_names)] if fresh_names else [],
+        skip_reason=None if requests else _idle(settings, plans),
+    )
+
+
+def run_key(plan: PartPlan) -> str:
+    """The same need is asked for once."""
+    return f"{plan.part.name}:{plan.fingerprint}"
+
+
+def wanted_plans(plans: list[PartPlan], workspace: Workspace, instance: dg.DagsterInstance) -> list[PartPlan]:
+    """The plans to ask for: stale, not being worked on, not asked for before, and not failed in this very state."""
+    busy = running_parts(instance)
+    stale = [plan for plan in plans if plan.stale and plan.part.name not in busy]
+    candidates = [plan for plan in stale if not waits_for_a_person(plan, workspace)]
+    asked: set[str] = set()
+    for start in range(0, len(candidates), 200):
+        keys = [run_key(plan) for plan in candidates[start : start + 200]]
+        runs = instance.get_runs(filters=dg.RunsFilter(tags={"dagster/run_key": keys}))
+        asked |= {run.tags["dagster/run_key"] for run in runs}
+    return [plan for plan in candidates if run_key(plan) not in asked]
+
+
+def waits_for_a_person(plan: PartPlan, workspace: Workspace) -> bool:
+    """Whether another run would end as the last did: it failed, or was refused, and nothing has changed since."""
+    first = plan.stale[0]
+    attempt = last_attempts(workspace, plan.part.name).get(first)
+    if attempt is not None and attempt.error is not None and attempt.fingerprint == plan.fingerprint:
+        return True
+    media = workspace.part_stamp(plan.part.name, "media")
+    return first == "features" and media is not None and not media.accepted
+
+
+def _idle(corpus: Corpus, plans: list[PartPlan]) -> str:
+    if not plans:
+        return f"no parts yet: materialise source_catalog ({len(corpus.sources)} sources)"
+    stale = sum(bool(plan.stale) for plan in plans)
+    return f"{len(plans)} parts, {stale} stale; those are running, or failed and wait for a person (no_failed_parts)"
+
+
+def _tag(text: str) -> str:
+    return text.encode("ascii", "replace").decode()[:200]

@@ -1,0 +1,112 @@
+"""Asset checks: audits of mmdata as Dagster's gates.
+
+A blocking check stops the rest of its own run; releases made by other runs are protected by the stamps themselves.
+"""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from mmdata.errors import DataError
+from pipelines.metadata import table
+from pipelines.partitions import running_parts
+from pipelines.resources import CorpusResource
+
+if TYPE_CHECKING:
+    from mmdata.audit import Finding
+
+DOWNLOAD_SHARE = dg.AssetCheckSpec(
+    "download_share",
+    asset="media",
+    blocking=True,
+    description="At least download.min_success_share of the part's rows were fetched.",
+)
+SCORES_SOUND = dg.AssetCheckSpec(
+    "scores_sound",
+    asset="features",
+    blocking=True,
+    description="One features row for each uid of the part, and a finite cosine wherever a picture was fetched.",
+)
+NO_UID_LOST = dg.AssetCheckSpec(
+    "no_uid_lost",
+    asset="selection",
+    blocking=True,
+    description="Each source row of the selected parts is accounted for, with a reason if it was dropped.",
+)
+NO_SPLIT_LEAKAGE = dg.AssetCheckSpec(
+    "no_split_leakage",
+    asset="selection",
+    blocking=True,
+    description="No cluster of near-duplicates has samples in both train and validation.",
+)
+SHARDS_VERIFY = dg.AssetCheckSpec(
+    "shards_verify",
+    asset="release",
+    blocking=True,
+    description="Every byte of the shards, read again, is what the manifest and the index say.",
+)
+
+
+def download_share(corpus: CorpusResource, part: str) -> dg.AssetCheckResult:
+    from mmdata import audit
+
+    return _result(DOWNLOAD_SHARE, audit.download_share(*corpus.open(), part))
+
+
+def scores_sound(corpus: CorpusResource, part: str) -> dg.AssetCheckResult:
+    from mmdata import audit
+
+    return _result(SCORES_SOUND, audit.scores_sound(corpus.open()[1], part))
+
+
+def no_uid_lost(corpus: CorpusResource) -> dg.AssetCheckResult:
+    from mmdata import audit
+
+    return _result(NO_UID_LOST, audit.no_uid_lost(corpus.open()[1]))
+
+
+def no_split_leakage(corpus: CorpusResource) -> dg.AssetCheckResult:
+    from mmdata import audit
+
+    return _result(NO_SPLIT_LEAKAGE, audit.no_split_leakage(corpus.open()[1]))
+
+
+def shards_verify(corpus: CorpusResource) -> dg.AssetCheckResult:
+    from mmdata.shards.verify import verify_release
+
+    from mmdata.audit import Finding
+
+    _, workspace = corpus.open()
+    try:
+        report = verify_release(workspace.release_dir(workspace.draft()["release_id"]))
+    except DataError as error:
+        return _result(SHARDS_VERIFY, Finding(False, str(error)))
+    return _result(SHARDS_VERIFY, Finding(True, "every byte is as the manifest says", report.counts))
+
+
+@dg.asset_check(asset="source_catalog", description="No part failed for good, none is refused, every file is readable.")
+def no_failed_parts(context: dg.AssetCheckExecutionContext, corpus: CorpusResource) -> dg.AssetCheckResult:
+    from mmdata import audit
+
+    finding = audit.no_failed_parts(*corpus.open(), running=running_parts(context.instance))
+    return dg.AssetCheckResult(passed=finding.passed, description=finding.summary, metadata=_metadata(finding))
+
+
+def _result(spec: dg.AssetCheckSpec, finding: "Finding") -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=finding.passed,
+        asset_key=spec.asset_key,
+        check_name=spec.name,
+        description=finding.summary,
+        metadata=_metadata(finding),
+    )
+
+
+def _metadata(finding: "Finding") -> dict[str, dg.MetadataValue]:
+    metadata: dict[str, dg.MetadataValue] = {
+        name: dg.MetadataValue.float(value) if isinstance(value, float) else dg.MetadataValue.int(int(value))
+        for name, value in finding.numbers.items()
+    }
+    if finding.examples:
+        metadata["examples"] = table([dict(example) for example in finding.examples])
+    return metadata

@@ -1,0 +1,30 @@
+"""The code location: everything that Dagster loads, named one by one."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from pipelines import automation
+from pipelines.assets import curate, ingest, publish
+from pipelines.checks import no_failed_parts
+from pipelines.resources import CorpusResource
+
+defs = dg.Definitions(
+    assets=[
+        ingest.source_catalog,
+        ingest.source_rows,
+        ingest.media,
+        curate.features,
+        curate.selection,
+        publish.shards,
+        publish.instructions,
+        publish.release,
+        publish.report,
+    ],
+    asset_checks=[no_failed_parts],
+    jobs=[automation.refresh_catalog, automation.build_part, automation.publish_release],
+    schedules=[automation.refresh, automation.release],
+    sensors=[automation.new_parts],
+    resources={"corpus": CorpusResource()},
+    executor=dg.in_process_executor,  # a run is a process already; one a step costs seconds each
+)

@@ -1,0 +1,81 @@
+"""The Dagster instance of a workspace: where it lies, its pools, and what a killed build left in it."""
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import dagster as dg
+
+from mmdata.fingerprint import fingerprint
+from mmdata.publish import is_local
+from mmdata.workspace import Workspace
+from pipelines.partitions import IN_PROGRESS
+from pipelines.resources import POOLS
+
+HOST_TAG, PID_TAG = "mmdata/host", "mmdata/pid"
+
+
+def dagster_home(workspace: Workspace) -> Path:
+    """DAGSTER_HOME where that is set; else `.dagster` in a local workspace, or under ~/.mmdata for one elsewhere.
+
+    The folder is made, and dagster.yaml put there, unless it has one.
+    """
+    if named := os.environ.get("DAGSTER_HOME"):
+        home = Path(named).expanduser().absolute()
+    elif is_local(workspace.root):
+        home = Path(workspace.root.path).absolute() / ".dagster"
+    else:
+        home = Path.home() / ".mmdata" / "dagster" / fingerprint(str(workspace.root))
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        shutil.copyfile(settings_template(), home / "dagster.yaml")
+    return home
+
+
+def settings_template() -> Path:
+    """The dagster.yaml that mmdata ships: beside the package in a checkout, inside it once installed."""
+    package = Path(__file__).resolve().parent
+    inside = package / "dagster_home" / "dagster.yaml"
+    return inside if inside.exists() else package.parent / "dagster_home" / "dagster.yaml"
+
+
+def open_instance(workspace: Workspace) -> dg.DagsterInstance:
+    """The instance of a workspace, with its pools sized, and nothing held by builds that no longer live."""
+    instance = dg.DagsterInstance.from_config(str(dagster_home(workspace)))
+    storage = instance.event_log_storage
+    sized = {pool.name for pool in storage.get_pool_limits()}
+    for pool, slots in POOLS.items():
+        if pool not in sized:
+            storage.set_concurrency_slots(pool, slots)
+    bury_dead_builds(instance)
+    return instance
+
+
+def build_tags() -> dict[str, str]:
+    """Tags by which a later build knows whether this one still lives."""
+    return {HOST_TAG: socket.gethostname(), PID_TAG: str(os.getpid())}
+
+
+def bury_dead_builds(instance: dg.DagsterInstance) -> None:
+    """Close the runs of builds on this machine that were killed, and free the pool slots they held.
+
+    A run of the daemon is watched by the daemon; one of `mmdata build` has nobody but the next build.
+    """
+    here = dg.RunsFilter(statuses=IN_PROGRESS, tags={HOST_TAG: socket.gethostname()})
+    for run in instance.get_runs(filters=here):
+        if not _alive(int(run.tags[PID_TAG])):
+            instance.report_run_failed(run, "the process of `mmdata build` was killed; finished slices are kept")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def _alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # a new process with the old number: this one has not started a run yet
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,129 @@
+"""Stage reports as what the Dagster UI shows: figures, tables, pictures, column schemas."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from mmdata.stage import StageReport
+
+MAX_IMAGE_BYTES = 20_000  # the UI opens metadata in a dialog; a larger one makes every page load slow
+MAX_TABLE_ROWS = 100
+
+LINEAGE: Mapping[str, Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "rows": {},
+    "media": {"uid": (("source_rows", "uid"),), "sha256": (("source_rows", "url"),)},
+    "features": {
+        "uid": (("source_rows", "uid"),),
+        "clip_score": (("media", "sha256"), ("source_rows", "caption")),
+        "embedding": (("media", "sha256"),),
+        "phash": (("media", "sha256"),),
+        "lang": (("source_rows", "caption"),),
+        "n_words": (("source_rows", "caption"),),
+    },
+    "selection": {
+        "uid": (("features", "uid"),),
+        "clip_score": (("features", "clip_score"),),
+        "keep": (("features", "clip_score"), ("features", "phash"), ("features", "embedding")),
+        "cluster": (("features", "embedding"),),
+    },
+    "shards": {
+        "uid": (("selection", "uid"),),
+        "repeats": (("selection", "repeats"),),
+        "split": (("selection", "split"),),
+    },
+}
+"""Where the columns of a stage's table come from: column -> (asset, column)."""
+
+
+def to_result(report: StageReport, *checks: dg.AssetCheckResult) -> dg.MaterializeResult:
+    """A report as the result of its asset."""
+    return dg.MaterializeResult(metadata=to_metadata(report), check_results=list(checks))
+
+
+def to_metadata(report: StageReport) -> dict[str, Any]:
+    """A report as metadata: headline figures first, then tables, pictures, text and places.
+
+    Text that came from outside goes into plain-text cells only; Markdown is the stage's own, escaped by it.
+    """
+    metadata: dict[str, Any] = {}
+    if "rows" in report.counts:
+        metadata["dagster/partition_row_count" if report.part else "dagster/row_count"] = report.counts["rows"]
+    metadata |= {name: dg.MetadataValue.int(int(count)) for name, count in report.counts.items()}
+    metadata |= {name: dg.MetadataValue.float(float(number)) for name, number in report.numbers.items()}
+    if report.slices_done or report.slices_reused:
+        metadata["slices done"] = report.slices_done
+        metadata["slices reused"] = report.slices_reused
+    if report.reasons:
+        ordered = sorted(report.reasons.items(), key=lambda item: (-item[1], item[0]))
+        metadata["reasons"] = table([{"reason": reason, "rows": count} for reason, count in ordered])
+    metadata |= {name: table(rows) for name, rows in report.tables.items() if rows}
+    metadata |= {name: image(name, data) for name, data in report.images.items()}
+    metadata |= {name: dg.MetadataValue.md(text) for name, text in report.text.items()}
+    metadata |= {name: _place(path) for name, path in report.paths.items()}
+    return metadata | _columns(report.stage)
+
+
+def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    """Flat dicts with the same keys as a table; at most the first hundred."""
+    records = [dg.TableRecord({key: _cell(value) for key, value in row.items()}) for row in rows[:MAX_TABLE_ROWS]]
+    kinds = {key: _kind([record.data[key] for record in records]) for key in rows[0]}
+    schema = dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in kinds.items()])
+    return dg.MetadataValue.table(records, schema=schema)
+
+
+def image(name: str, data: bytes) -> dg.MetadataValue:
+    """A PNG or JPEG as Markdown with the bytes in it."""
+    if len(data) > MAX_IMAGE_BYTES:
+        return dg.MetadataValue.text(f"{len(data):,} bytes: too large to be shown here")
+    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    alt = "".join(letter if letter.isalnum() else " " for letter in name)
+    return dg.MetadataValue.md(f"![{alt}](data:image/{kind};base64,{base64.b64encode(data).decode()})")
+
+
+def _place(path: str) -> dg.MetadataValue:
+    if path.startswith(("http://", "https://")):
+        return dg.MetadataValue.url(path)
+    return dg.MetadataValue.path(path)
+
+
+def _cell(value: Any) -> str | int | float | bool | None:
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def _kind(cells: list[Any]) -> str:
+    kinds = {type(cell) for cell in cells if cell is not None}
+    names = {bool: "bool", int: "int", float: "float"}
+    if kinds <= {int, float} and len(kinds) == 2:
+        return "float"
+    return names.get(kinds.pop(), "string") if len(kinds) == 1 else "string"
+
+
+def _columns(stage: str) -> dict[str, Any]:
+    from mmdata import samples
+
+    schemas = {
+        "rows": samples.ROWS,
+        "media": samples.MEDIA,
+        "features": samples.FEATURES,
+        "selection": samples.SELECTION,
+        "shards": samples.INDEX,
+    }
+    if stage not in schemas:
+        return {}
+    columns = [
+        dg.TableColumn(field.name, str(field.type), constraints=dg.TableColumnConstraints(nullable=field.nullable))
+        for field in schemas[stage]
+    ]
+    found: dict[str, Any] = {"dagster/column_schema": dg.TableSchema(columns=columns)}
+    if lineage := LINEAGE[stage]:
+        found["dagster/column_lineage"] = dg.TableColumnLineage(
+            {
+                column: [dg.TableColumnDep(asset_key=asset, column_name=name) for asset, name in sources]
+                for column, sources in lineage.items()
+            }
+        )
+    return found

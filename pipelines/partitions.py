@@ -1,0 +1,33 @@
+"""The parts of the sources, as Dagster's dynamic partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+PARTS = dg.DynamicPartitionsDefinition(name="parts")
+
+IN_PROGRESS = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+PARTITION_TAG = "dagster/partition"
+
+
+def sync_parts(instance: dg.DagsterInstance, names: Iterable[str]) -> None:
+    """Make the partitions those parts: new ones are added, parts that have gone leave (their files stay)."""
+    wanted = list(names)
+    known = set(instance.get_dynamic_partitions("parts"))
+    instance.add_dynamic_partitions("parts", [name for name in wanted if name not in known])
+    for name in known.difference(wanted):
+        instance.delete_dynamic_partition("parts", name)
+
+
+def running_parts(instance: dg.DagsterInstance) -> set[str]:
+    """The parts that some run works on, or waits to."""
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=IN_PROGRESS))
+    return {run.tags[PARTITION_TAG] for run in runs if PARTITION_TAG in run.tags}

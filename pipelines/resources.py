@@ -1,0 +1,163 @@
+"""The corpus as a Dagster resource: reads corpus.yaml, runs stage functions, tells whoever watches."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Protocol
+
+import dagster as dg
+from pydantic import Field
+
+from mmdata.attempts import begin_attempt, end_attempt, fail_attempt
+from mmdata.config import Corpus, Refresh, load_corpus
+from mmdata.errors import MMDataError, PartFailed, UserError
+from mmdata.plan import plan_part
+from mmdata.stage import Progress, StageReport
+from mmdata.workspace import PartStage, Workspace
+
+CONFIG_VARIABLE = "MMDATA_CONFIG"
+POOLS = {"download": 2, "gpu": 1, "publish": 1}
+"""Slots of each pool: how many runs may be in its stages at once. Change them in the UI, Deployment > Concurrency."""
+
+RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+"""For faults that may pass, such as an object store's; what the data or the user got wrong fails at once."""
+
+LOG_EVERY_S = 15.0
+
+
+class Watcher(Protocol):
+    """Someone in the same process who follows a run: the CLI."""
+
+    def progress(self, stage: str, done: int, total: int) -> None: ...
+
+    def finished(self, report: StageReport) -> None: ...
+
+    def failed(self, stage: str, part: str | None, error: BaseException) -> None: ...
+
+
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watched_by(watcher: Watcher) -> Iterator[None]:
+    """Within the block, runs of this thread tell `watcher` what they do."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+class CorpusResource(dg.ConfigurableResource):
+    """A corpus and its workspace."""
+
+    config_path: str | None = Field(default=None, description="corpus.yaml; by default what MMDATA_CONFIG names.")
+
+    def open(self) -> tuple[Corpus, Workspace]:
+        """Read corpus.yaml. Raises UserError where it is not named, missing or wrong."""
+        path = self.config_path or os.environ.get(CONFIG_VARIABLE)
+        if not path:
+            raise UserError(
+                f"no corpus is named. Remedy: set {CONFIG_VARIABLE}=/path/to/corpus.yaml, "
+                "or start the UI with `mmdata ui -c corpus.yaml`"
+            )
+        corpus = load_corpus(path)
+        return corpus, Workspace(corpus.workspace)
+
+    def run(
+        self,
+        context: dg.AssetExecutionContext,
+        stage: str,
+        function: Callable[[Corpus, Workspace, Progress], StageReport],
+    ) -> StageReport:
+        """Run a stage over the corpus."""
+        with _told(context, stage, None):
+            corpus, workspace = self.open()
+            return _tell(function(corpus, workspace, _progress(context)))
+
+    def run_part(
+        self,
+        context: dg.AssetExecutionContext,
+        stage: PartStage,
+        function: Callable[..., StageReport],
+    ) -> StageReport:
+        """Run a stage on the run's part; what becomes of the attempt is noted in the workspace."""
+        part = context.partition_key
+        with _told(context, stage, part):
+            corpus, workspace = self.open()
+            entry = workspace.part(part)
+            attempt = begin_attempt(workspace, part, stage)
+            try:
+                report = function(corpus, workspace, part, progress=_progress(context))
+            except Exception as error:
+                from mmdata.engine import describe
+
+                plan = plan_part(corpus, workspace, entry)
+                fail_attempt(workspace, part, stage, attempt, describe(error), plan.fingerprint)
+                raise
+            end_attempt(workspace, part, stage)
+            return _tell(report)
+
+
+@cache
+def refresh_settings() -> Refresh:
+    """What the code location itself needs of corpus.yaml; the defaults where that cannot be read.
+
+    The error is not lost: it is logged here, and every use of the resource raises it.
+    """
+    try:
+        return CorpusResource().open()[0].refresh
+    except UserError as error:
+        dg.get_dagster_logger("pipelines").warning("%s", error)
+        return Refresh()
+
+
+@contextmanager
+def _told(context: dg.AssetExecutionContext, stage: str, part: str | None) -> Iterator[None]:
+    """Turn our errors into Dagster's, and tell the watcher."""
+    watcher = _watcher.get()
+    try:
+        yield
+    except MMDataError as error:
+        if watcher:
+            watcher.failed(stage, part, error)
+        raise _failure(error) from error
+    except Exception as error:
+        if watcher:
+            watcher.failed(stage, part, error)
+        raise
+
+
+def _failure(error: MMDataError) -> dg.Failure:
+    metadata: dict[str, dg.MetadataValue] = {}
+    if isinstance(error, PartFailed):
+        records = [dg.TableRecord({"slice": name, "error": text}) for name, text in sorted(error.failures.items())]
+        metadata["failed slices"] = dg.MetadataValue.table(records)
+    transient = isinstance(error, PartFailed) and error.transient
+    return dg.Failure(description=str(error), metadata=metadata, allow_retries=transient)
+
+
+def _tell(report: StageReport) -> StageReport:
+    if watcher := _watcher.get():
+        watcher.finished(report)
+    return report
+
+
+def _progress(context: dg.AssetExecutionContext) -> Progress:
+    """The watcher's progress; with nobody there, a line in the run's log now and then."""
+    if watcher := _watcher.get():
+        return watcher.progress
+    last = time.monotonic()
+
+    def log(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > LOG_EVERY_S:
+            last = time.monotonic()
+            context.log.info(f"{stage}: {done:,} of {total:,}")
+
+    return log
