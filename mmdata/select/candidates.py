@@ -1,0 +1,224 @@
+"""Candidates: the rows of all releasable parts, reduced to the few compact columns that decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from upath import UPath
+
+from mmdata.config import Balance, Select
+from mmdata.errors import DataError
+from mmdata.samples import estimate_tokens, modality_signature, uid_words
+from mmdata.select.concepts import match_concepts
+from mmdata.select.filters import columns_read, filter_reason
+from mmdata.tables import scan_tables
+from mmdata.workspace import PartStage, Workspace
+
+BATCH_ROWS = 250_000
+
+_ROWS = ("uid", "kind", "url", "caption", "problem", "copies")
+_MEDIA = ("uid", "status", "error", "sha256")
+_FEATURES = ("uid", "clip_score", "phash", "audio_rms_db", "problem")
+_OPTIONAL: dict[PartStage, tuple[str, ...]] = {
+    "rows": ("start_s", "end_s", "extra"),
+    "media": ("original_width", "original_height", "duration_s"),
+    "features": ("lang", "lang_prob", "n_words", "n_chars", "aspect", "sharpness"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A slice of a part, and how many rows it has."""
+
+    part: str
+    name: str
+    rows: int
+
+
+def read_candidates(
+    workspace: Workspace, slices: Sequence[Slice], first: int, select: Select, concepts: Sequence[str] | None
+) -> pl.DataFrame:
+    """The candidates of some slices, as `compact` makes them, with where each comes from.
+
+    Args:
+        first: the number of the first of these slices among all; `place` counts from it.
+
+    Raises:
+        DataError: a table is missing, or tables of a slice do not have the same uids; names part and slice.
+    """
+    wanted = columns_read(select.filter) | _weight_columns(select.balance)
+    tables = {}
+    for stage, always in (("rows", _ROWS), ("media", _MEDIA), ("features", _FEATURES)):
+        columns = [*always, *(name for name in _OPTIONAL[stage] if name in wanted)]  # type: ignore[index]
+        paths = [workspace.table(one.part, stage, one.name) for one in slices]  # type: ignore[arg-type]
+        tables[stage] = _read(paths, columns)
+    sizes = np.array([one.rows for one in slices])
+    for stage, table in tables.items():
+        if not table["uid"].equals(tables["rows"]["uid"]) or len(table) != sizes.sum():
+            raise DataError(_misaligned(workspace, slices, stage))
+    joined = pl.concat(
+        [
+            tables["rows"],
+            tables["media"].drop("uid"),
+            tables["features"].drop("uid").rename({"problem": "features_problem"}),
+        ],
+        how="horizontal",
+    )
+    places = np.repeat(np.arange(first, first + len(slices), dtype=np.uint32), sizes)
+    rows = np.arange(len(joined), dtype=np.uint32) - np.repeat(np.cumsum(sizes) - sizes, sizes).astype(np.uint32)
+    return compact(joined, select, concepts).with_columns(
+        pl.Series("place", places, pl.UInt32), pl.Series("row", rows, pl.UInt32)
+    )
+
+
+def compact(joined: pl.DataFrame, select: Select, concepts: Sequence[str] | None = None) -> pl.DataFrame:
+    """Reduce joined rows to what decides; about 60 bytes a row.
+
+    Args:
+        joined: columns of rows, media and features, the last one's `problem` as `features_problem`.
+
+    Returns:
+        uid_high, uid_low (UInt64), copies (Int32), signature (Categorical), clip_score (Float32), url, sha256, phash
+        (UInt64: hash of the URL, first 16 digits of the SHA-256, the perceptual hash), reason (Categorical: what
+        drops the row by itself, or null), weight (Int32: tokens or milliseconds, where balance counts those), concepts
+        (List(UInt32), where there is a concept list).
+    """
+    high, low = uid_words(joined["uid"])
+    captioned = (pl.col("caption").str.len_bytes() > 0).fill_null(False)
+    columns = [
+        pl.col("copies").cast(pl.Int32),
+        _signature(captioned).cast(pl.Categorical).alias("signature"),
+        pl.col("clip_score").cast(pl.Float32),
+        pl.when(pl.col("url").is_not_null()).then(pl.col("url").hash()).alias("url"),
+        pl.col("sha256").str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64, strict=False),
+        pl.col("phash").cast(pl.UInt64),
+        _own_reason(select).cast(pl.Categorical).alias("reason"),
+    ]
+    weight = _weight(select.balance)
+    if weight is not None:
+        columns.append(weight.cast(pl.Int32).alias("weight"))
+    frame = joined.select(columns).insert_column(0, pl.Series("uid_high", high))
+    frame.insert_column(1, pl.Series("uid_low", low))
+    if concepts is not None:
+        frame.insert_column(len(frame.columns), match_concepts(joined["caption"], concepts).rename("concepts"))
+    return frame
+
+
+def merge_candidates(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """All candidates as one frame sorted by uid, one row a uid. Empties `frames` as it goes, to save memory.
+
+    Where a uid stands in several slices, the first one (by `place`) that has usable media and features wins, else the
+    first; its `copies` is the sum.
+    """
+    columns = frames[0].columns
+    pieces = {name: [frame[name] for frame in frames] for name in columns}
+    frames.clear()
+
+    def whole(name: str) -> pl.Series:
+        return pl.concat(pieces.pop(name), rechunk=True)
+
+    held = {name: whole(name) for name in ("uid_high", "uid_low", "place", "reason")}
+    order = _uid_order(held)
+    merged = {}
+    for name in columns:
+        series = held.pop(name) if name in held else whole(name)
+        merged[name] = series.gather(order)
+    return _collapse(pl.DataFrame(merged))
+
+
+def _uid_order(held: dict[str, pl.Series]) -> np.ndarray:
+    """The order by uid, then usable first, then place: sorted by one word, and ties mended."""
+    high = held["uid_high"].to_numpy()
+    order = np.argsort(high)
+    ordered = high[order]
+    tied = np.zeros(len(order), bool)
+    equal = ordered[1:] == ordered[:-1]
+    tied[1:] |= equal
+    tied[:-1] |= equal
+    at = np.flatnonzero(tied)
+    if len(at):
+        rows = order[at]
+        frame = pl.DataFrame(
+            {
+                "high": ordered[at],
+                "low": held["uid_low"].gather(rows),
+                "unusable": held["reason"].gather(rows).cast(pl.String).str.contains("^(bad_row|media|features):"),
+                "place": held["place"].gather(rows),
+                "row": rows,
+            }
+        ).with_columns(pl.col("unusable").fill_null(False))
+        order[at] = frame.sort("high", "low", "unusable", "place")["row"].to_numpy()
+    return order
+
+
+def _collapse(frame: pl.DataFrame) -> pl.DataFrame:
+    if len(frame) < 2:
+        return frame
+    high, low = frame["uid_high"].to_numpy(), frame["uid_low"].to_numpy()
+    first = np.concatenate([[True], (high[1:] != high[:-1]) | (low[1:] != low[:-1])])
+    if first.all():
+        return frame
+    starts = np.flatnonzero(first)
+    copies = np.add.reduceat(frame["copies"].to_numpy(), starts).astype(np.int32)
+    return frame.filter(pl.Series(first)).with_columns(pl.Series("copies", copies))
+
+
+def _own_reason(select: Select) -> pl.Expr:
+    return pl.coalesce(
+        pl.when(pl.col("problem").is_not_null()).then(pl.format("bad_row:{}", pl.col("problem"))),
+        pl.when(pl.col("status") != "success").then(pl.format("media:{}", pl.coalesce("error", "status"))),
+        pl.when(pl.col("features_problem").is_not_null()).then(pl.format("features:{}", pl.col("features_problem"))),
+        filter_reason(select.filter),
+    )
+
+
+def _signature(captioned: pl.Expr) -> pl.Expr:
+    """`modality_signature` over columns; a clip holds sound if its loudness was measured."""
+    heard = pl.col("audio_rms_db").is_not_null()
+    named = pl.coalesce(
+        pl.when((pl.col("kind") == kind) & (captioned == text) & (heard == audio)).then(
+            pl.lit(modality_signature(kind, text, has_audio=audio and kind == "video"))
+        )
+        for kind in ("image", "video", "audio", "text")
+        for text in (True, False)
+        for audio in (False, True)
+    )
+    return pl.coalesce(named, "kind")
+
+
+def _weight(balance: Balance) -> pl.Expr | None:
+    """What a sample counts, in whole numbers, so that sums are exact in any order; None: one each."""
+    if balance.by == "tokens":
+        return estimate_tokens(pl.col("caption"))
+    if balance.by == "seconds":
+        seconds = pl.coalesce(pl.col("end_s") - pl.col("start_s"), pl.col("duration_s")).fill_nan(None)
+        return (seconds.fill_null(0).clip(0, 2_000_000) * 1000).round()
+    return None
+
+
+def _weight_columns(balance: Balance) -> set[str]:
+    weight = _weight(balance)
+    return set() if weight is None else set(weight.meta.root_names())
+
+
+def _read(paths: Sequence[UPath], columns: Sequence[str]) -> pl.DataFrame:
+    try:
+        return scan_tables(paths, columns).collect()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        missing = next((path for path in paths if not path.exists()), None)
+        named = missing or (paths[0] if len(paths) == 1 else f"{paths[0]} … {paths[-1]}")
+        raise DataError(f"{named}: cannot be read ({error}). Remedy: materialise its part again.") from error
+
+
+def _misaligned(workspace: Workspace, slices: Sequence[Slice], stage: str) -> str:
+    for one in slices:
+        uids = [_read([workspace.table(one.part, which, one.name)], ["uid"])["uid"] for which in ("rows", stage)]  # type: ignore[arg-type]
+        if not uids[0].equals(uids[1]) or len(uids[0]) != one.rows:
+            return (
+                f"part {one.part}, slice {one.name}: the {stage} table has {len(uids[1])} uids and not the {one.rows} "
+                f"of the rows table. Remedy: materialise {stage} for {one.part} again."
+            )
+    return f"parts {slices[0].part} … {slices[-1].part}: the {stage} tables do not have the uids of the rows tables."

@@ -1,0 +1,233 @@
+"""The decisions over all candidates, in the order of the reasons: filter, duplicates, balance, repeats, split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from mmdata.config import Balance, Dedup, Oversample, Select
+from mmdata.samples import hash_words, unit_interval
+from mmdata.select.concepts import concept_rates, flatten, keep_probability, rarest
+from mmdata.select.dedup import near_hashes, preference, same_value
+from mmdata.select.filters import REASON, in_top_fraction
+from mmdata.select.modality import modality_rates
+from mmdata.select.oversample import cluster_threshold, repeat_factors, round_by_draw
+from mmdata.select.presets import resolve
+from mmdata.select.rates import Rates, stick
+from mmdata.select.split import in_validation
+from mmdata.select.verdicts import STAYS, Verdicts
+
+NO_CLUSTER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided on n candidates, in their order.
+
+    Args:
+        concept: int32, place in `concept_names` of what a row's rarity is counted by; -1: nothing.
+        rate: float64, keep probability after balancing; 0 for rows dropped before.
+        repeats: int32.
+        validation: bool, among the kept.
+        rates: what the next release starts from.
+    """
+
+    concept: np.ndarray
+    concept_names: Sequence[str]
+    rate: np.ndarray
+    repeats: np.ndarray
+    validation: np.ndarray
+    rates: Rates
+
+
+def judge(frame: pl.DataFrame, select: Select) -> Verdicts:
+    """The filter over all candidates: the reasons that rows have by themselves, and the top fraction.
+
+    As in DataComp, the fraction is of all scored rows, those that another rule drops included; a row that fails both
+    has the other rule's reason.
+    """
+    verdicts = Verdicts(frame["reason"])
+    fraction = resolve(select.filter).top_fraction
+    if fraction is not None:
+        filtered = [0, *(i for i, name in enumerate(verdicts.names) if name.startswith(REASON))]
+        pool = np.isin(verdicts.codes, filtered)
+        scores = np.where(pool, frame["clip_score"].fill_null(float("nan")).to_numpy(), np.nan)
+        # Rows without a picture have no score, and no score rule applies to them: nan_score took the others.
+        below = (verdicts.codes == 0) & np.isfinite(scores) & ~in_top_fraction(scores, fraction)
+        verdicts.drop(np.flatnonzero(below), f"{REASON}top_fraction")
+    return verdicts
+
+
+def drop_duplicates(frame: pl.DataFrame, verdicts: Verdicts, dedup: Dedup) -> np.ndarray:
+    """Drop the duplicates that metadata shows: URL, SHA-256, perceptual hash.
+
+    Returns:
+        The rank of every row (see `preference`), for the semantic step.
+    """
+    rank = preference(frame["clip_score"].fill_null(float("nan")).to_numpy())
+    kept = verdicts.kept()
+    for name, wanted in (("url", dedup.url), ("sha256", dedup.exact), ("phash", dedup.phash_bits is not None)):
+        if not wanted:
+            continue
+        values, ranks = frame[name].gather(kept), rank[kept]
+        same = near_hashes(values, ranks, dedup.phash_bits or 0) if name == "phash" else same_value(values, ranks)
+        kept = drop_followers(verdicts, kept, same, f"duplicate:{name}")
+    return rank
+
+
+def drop_followers(verdicts: Verdicts, rows: np.ndarray, leaders: np.ndarray, reason: str) -> np.ndarray:
+    """Drop the rows that have a leader (places within `rows`); returns the rows that stay."""
+    dropped = leaders != STAYS
+    verdicts.drop(rows[dropped], reason, rows[leaders[dropped]])
+    return rows[~dropped]
+
+
+def balance_and_repeat(
+    frame: pl.DataFrame,
+    verdicts: Verdicts,
+    cluster: np.ndarray,
+    select: Select,
+    seed: int,
+    validation_fraction: float,
+    rates: Rates,
+    concepts: Sequence[str] | None = None,
+    sticky: bool = False,
+) -> Decision:
+    """Balance what is left over modalities and concepts, repeat the rare, and hold out validation clusters.
+
+    Args:
+        frame: candidates.
+        verdicts: written into.
+        cluster: int32, one a candidate; negative: none.
+        rates: the parent release's, or empty ones.
+        concepts: the concept list, where `frame` has matches.
+        sticky: whether `rates` are a parent's.
+    """
+    rate = np.zeros(len(frame))
+    modality = _balance_modalities(frame, verdicts, select.balance, seed, rates if sticky else None, rate)
+    names: Sequence[str]
+    if concepts is None:
+        concept, names = _cluster_concepts(frame, cluster)
+        concept_p: dict[str, float] = {}
+    else:
+        names = concepts
+        concept, concept_p = _balance_concepts(
+            frame, verdicts, select.balance, seed, concepts, rates if sticky else None, rate
+        )
+    kept = verdicts.kept()
+    validation = np.zeros(len(frame), bool)
+    columns = frame[kept].select("uid_high", "uid_low", "url", "sha256")
+    held = in_validation(columns.with_columns(pl.Series("cluster", cluster[kept])), validation_fraction, seed)
+    validation[kept[held]] = True
+    factors = _factors(frame, kept, concept, len(names), concepts is not None, select.oversample)
+    if sticky:
+        before = np.array([rates.repeat.get(name, 1.0) for name in names])
+        factors = stick(factors, before, select.balance.tolerance)
+    repeats = _repeat(frame, kept, concept, factors, concepts is not None, seed)
+    repeats[validation] = 1
+    repeat = {names[int(i)]: float(factors[i]) for i in np.flatnonzero(factors != 1.0)}
+    return Decision(
+        concept.astype(np.int32),
+        names,
+        rate,
+        repeats,
+        validation,
+        Rates(rates.settings, modality, concept_p, repeat),
+    )
+
+
+def draws_of(frame: pl.DataFrame, rows: np.ndarray, seed: int, stage: str) -> np.ndarray:
+    """`samples.draws` for some candidates."""
+    high, low = frame["uid_high"].to_numpy()[rows], frame["uid_low"].to_numpy()[rows]
+    return unit_interval(hash_words(high, low, seed, stage))
+
+
+def _balance_modalities(
+    frame: pl.DataFrame, verdicts: Verdicts, balance: Balance, seed: int, parent: Rates | None, rate: np.ndarray
+) -> dict[str, float]:
+    kept = verdicts.kept()
+    draws = draws_of(frame, kept, seed, "modality")
+    signature = frame["signature"].gather(kept)
+    weight = (
+        frame["weight"].gather(kept)
+        if "weight" in frame.columns
+        else pl.repeat(1, len(kept), dtype=pl.Int32, eager=True)
+    )
+    asked = pl.DataFrame([signature, pl.Series("draw", draws), weight.alias("weight")])
+    rates = modality_rates(asked, balance, None if parent is None else parent.modality)
+    if rates:
+        own = (
+            signature.cast(pl.String)
+            .replace_strict(list(rates), list(rates.values()), return_dtype=pl.Float64)
+            .to_numpy()
+        )
+        rate[kept] = own
+        verdicts.drop(kept[draws >= own], "balance:modality")
+    return rates
+
+
+def _cluster_concepts(frame: pl.DataFrame, cluster: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Concepts where there is no list: cluster x signature, `c17 image+text`."""
+    signatures = sorted(str(name) for name in frame["signature"].unique())
+    code = frame["signature"].cast(pl.Enum(signatures)).to_physical().cast(pl.Int32).to_numpy()
+    concept = np.where(cluster >= 0, cluster * len(signatures) + code, -1)
+    clusters = int(cluster.max(initial=-1)) + 1
+    return concept, [f"c{number} {signature}" for number in range(clusters) for signature in signatures]
+
+
+def _balance_concepts(
+    frame: pl.DataFrame,
+    verdicts: Verdicts,
+    balance: Balance,
+    seed: int,
+    concepts: Sequence[str],
+    parent: Rates | None,
+    rate: np.ndarray,
+) -> tuple[np.ndarray, dict[str, float]]:
+    """MetaCLIP's balance of the captioned rows; returns each row's rarest concept and the p_e below 1."""
+    kept = verdicts.kept()
+    row, matched = flatten(frame["concepts"].gather(kept))
+    counts = np.bincount(matched, minlength=len(concepts))
+    p = concept_rates(counts, balance.concept_cap)
+    if parent is not None:
+        p = stick(p, np.array([parent.concept.get(name, 1.0) for name in concepts]), balance.tolerance)
+    probability = keep_probability(len(kept), row, matched, p)
+    captioned = frame["signature"].gather(kept).cast(pl.String).str.split("+").list.contains("text").to_numpy()
+    probability[~captioned] = 1.0
+    rate[kept] *= probability
+    verdicts.drop(kept[draws_of(frame, kept, seed, "concept") >= probability], "balance:concept")
+    row, matched = flatten(frame["concepts"])
+    return rarest(len(frame), row, matched, counts), {concepts[int(i)]: float(p[i]) for i in np.flatnonzero(p < 1)}
+
+
+def _factors(
+    frame: pl.DataFrame, kept: np.ndarray, concept: np.ndarray, names: int, listed: bool, oversample: Oversample
+) -> np.ndarray:
+    """The repeat factor of each concept, by its share of the kept rows."""
+    if oversample.max_repeats == 1 or oversample.threshold == 0:
+        return np.ones(names)
+    named = flatten(frame["concepts"].gather(kept))[1] if listed else concept[kept][concept[kept] >= 0]
+    counts = np.bincount(named, minlength=names)
+    threshold = oversample.threshold
+    if not listed:
+        threshold = cluster_threshold(threshold, int((counts > 0).sum()))
+    return repeat_factors(counts, len(kept), threshold, oversample.max_repeats)
+
+
+def _repeat(
+    frame: pl.DataFrame, kept: np.ndarray, concept: np.ndarray, factors: np.ndarray, listed: bool, seed: int
+) -> np.ndarray:
+    """Repeats of each row: the largest factor of its concepts, rounded by its draw; 0 where it is dropped."""
+    own = np.ones(len(kept))
+    if listed:
+        row, matched = flatten(frame["concepts"].gather(kept))
+        np.maximum.at(own, row, factors[matched])
+    else:
+        named = concept[kept] >= 0
+        own[named] = factors[concept[kept][named]]
+    repeats = np.zeros(len(frame), np.int32)
+    repeats[kept] = round_by_draw(own, draws_of(frame, kept, seed, "repeat"))
+    return repeats

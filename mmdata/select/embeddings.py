@@ -1,0 +1,99 @@
+"""Embeddings of chosen rows, gathered slice by slice; on disk where they would not fit in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+from upath import UPath
+
+from mmdata.errors import DataError
+from mmdata.tables import read_table
+
+MEMORY_LIMIT_BYTES = 2_000_000_000
+
+
+@contextmanager
+def gather_embeddings(
+    tables: Sequence[UPath], place: np.ndarray, row: np.ndarray, advance: Callable[[int], None] = lambda rows: None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Read the embeddings of rows that lie scattered over features tables.
+
+    Args:
+        tables: features tables.
+        place: for each wanted row, which table it lies in.
+        row: and at which row of it.
+        advance: told how many of the wanted rows have been read.
+
+    Yields:
+        The embeddings, float16 (m, dim), a temporary memory map where they would take over 2 GB; and which of the
+        wanted rows they are (m of them, in order): a row with no embedding, or with one that is zero or not finite,
+        is left out.
+
+    Raises:
+        DataError: embeddings of different lengths; names the table.
+    """
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(len(tables) + 1))
+    has = np.zeros(len(place), bool)
+    with tempfile.TemporaryDirectory(prefix="mmdata-embeddings-") as folder:
+        held: np.ndarray | None = None
+        for number, table in enumerate(tables):
+            wanted = order[starts[number] : starts[number + 1]]
+            if len(wanted) == 0:
+                continue
+            vectors, usable = read_vectors(table, row[wanted])
+            if len(vectors):
+                if held is None:
+                    held = _room(len(place), vectors.shape[1], folder)
+                if vectors.shape[1] != held.shape[1]:
+                    raise DataError(
+                        f"{table}: embeddings of {vectors.shape[1]} numbers, where others have {held.shape[1]}. "
+                        "Remedy: materialise features again for all parts."
+                    )
+                has[wanted[usable]] = True
+                held[wanted[usable]] = vectors
+            advance(len(wanted))
+        if held is None:
+            yield np.empty((0, 0), np.float16), np.empty(0, np.int64)
+        elif has.all():
+            yield held, np.arange(len(place))
+        else:
+            rows = np.flatnonzero(has)
+            for start in range(0, len(rows), 100_000):  # moved up in place: a second copy may not fit
+                chunk = rows[start : start + 100_000]
+                held[start : start + len(chunk)] = held[chunk]
+            yield held[: len(rows)], rows
+
+
+def read_vectors(table: UPath, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The usable embeddings (float16, (m, dim)) among the given rows of a features table, and which of them they are.
+
+    Raises:
+        DataError: lengths differ within the table.
+    """
+    column = read_table(table, ["embedding"])["embedding"].combine_chunks()
+    column = column.take(pa.array(rows))
+    present = np.flatnonzero(np.asarray(column.is_valid()))
+    vectors = column.drop_null()
+    flat = np.asarray(vectors.flatten()).view(np.float16) if len(vectors) else np.empty(0, np.float16)
+    lengths = np.unique(np.asarray(vectors.value_lengths())) if len(vectors) else np.array([0])
+    if len(lengths) != 1:
+        raise DataError(
+            f"{table}: embeddings of different lengths ({lengths[0]} to {lengths[-1]} numbers). "
+            "Remedy: materialise features for this part again."
+        )
+    if lengths[0] == 0:
+        return np.empty((0, 0), np.float16), np.empty(0, np.int64)
+    found = flat.reshape(len(vectors), lengths[0])
+    usable = np.isfinite(found).all(axis=1) & found.any(axis=1)
+    return found[usable], present[usable]
+
+
+def _room(rows: int, dim: int, folder: str) -> np.ndarray:
+    if rows * dim * 2 <= MEMORY_LIMIT_BYTES:
+        return np.empty((rows, dim), np.float16)
+    return np.memmap(f"{folder}/embeddings.f16", np.float16, "w+", shape=(rows, dim))

@@ -1,0 +1,137 @@
+"""Quality rules: each an expression that says which rows fail it; the first that fails is the reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import polars as pl
+
+from mmdata.config import Filter
+from mmdata.select.presets import other_language_score, resolve
+
+REASON = "filter:"
+
+ORDER = (
+    "nan_score",
+    "clip_score",
+    "language",
+    "min_words",
+    "max_words",
+    "min_chars",
+    "min_side",
+    "max_aspect",
+    "min_sharpness",
+    "punsafe",
+    "pwatermark",
+    "top_fraction",
+)
+"""The rules, in the order in which they are asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule: its name, as it stands after `filter:` in a reason, and the rows that fail it (never null)."""
+
+    name: str
+    fails: pl.Expr
+
+
+def rules(asked: Filter) -> list[Rule]:
+    """The rules that a filter sets, in the order of `ORDER`; `top_fraction` is not one, for it looks at all rows.
+
+    They read rows, media and features columns: kind, lang, lang_prob, n_words, n_chars, original_width,
+    original_height, aspect, sharpness, clip_score, extra. A measure that a picture ought to have and lacks fails
+    its rule; the source's own `punsafe` and `pwatermark` pass where the source has none. Score, size and sharpness
+    rules leave alone what has no picture (kinds `text` and `audio`).
+    """
+    return sorted(_rules(asked), key=lambda rule: ORDER.index(rule.name))
+
+
+def _rules(asked: Filter) -> Iterator[Rule]:
+    other_score = other_language_score(asked)
+    asked = resolve(asked)
+    pictured = pl.col("kind").is_in(["image", "video"])
+    if asked.min_clip_score is not None or asked.top_fraction is not None:
+        yield Rule("nan_score", pictured & ~pl.col("clip_score").is_finite().fill_null(False))
+    if asked.min_clip_score is not None:
+        least: pl.Expr = pl.lit(asked.min_clip_score, pl.Float32)
+        if other_score is not None:
+            least = pl.when(pl.col("lang") == "en").then(least).otherwise(pl.lit(other_score, pl.Float32))
+        yield Rule("clip_score", pictured & ~(pl.col("clip_score") >= least).fill_null(False))
+    if asked.languages is not None or asked.min_lang_prob > 0:
+        yield Rule("language", ~_is_known_language(asked))
+    words, characters = pl.col("n_words").fill_null(0), pl.col("n_chars").fill_null(0)
+    side = pl.min_horizontal("original_width", "original_height")
+    bounds: list[tuple[str, float | None, Callable[[pl.Expr], pl.Expr]]] = [
+        ("min_words", asked.min_words, lambda bound: words < bound),
+        ("max_words", asked.max_words, lambda bound: words > bound),
+        ("min_chars", asked.min_chars, lambda bound: characters < bound),
+        ("min_side", asked.min_side, lambda bound: pictured & ~_measured(side, bound)),
+        ("max_aspect", asked.max_aspect, lambda bound: pictured & ~_measured(-pl.col("aspect"), -bound)),
+        ("min_sharpness", asked.min_sharpness, lambda bound: pictured & ~_measured(pl.col("sharpness"), bound)),
+        ("punsafe", asked.max_punsafe, lambda bound: _said("punsafe") > bound),
+        ("pwatermark", asked.max_pwatermark, lambda bound: _said("pwatermark") > bound),
+    ]
+    for name, bound, fails in bounds:
+        if bound is not None:
+            exact = pl.lit(bound, pl.Float64 if name.startswith("p") else pl.Float32)
+            yield Rule(name, fails(exact).fill_null(False))
+
+
+def _is_known_language(asked: Filter) -> pl.Expr:
+    known = pl.col("lang").is_not_null()
+    if asked.min_lang_prob > 0:
+        known &= (pl.col("lang_prob") >= pl.lit(asked.min_lang_prob, pl.Float32)).fill_null(False)
+    if asked.languages is not None:
+        known &= pl.col("lang").is_in(asked.languages).fill_null(False)
+    return known
+
+
+def _measured(value: pl.Expr, least: pl.Expr) -> pl.Expr:
+    """Whether a measure is there, is a number, and is at least so much. Polars holds NaN for larger than all."""
+    return (value.cast(pl.Float32).fill_nan(None) >= least).fill_null(False)
+
+
+def _said(name: str) -> pl.Expr:
+    """A number among the source's own columns; null where it has none."""
+    return pl.col("extra").str.json_path_match(f"$.{name}").cast(pl.Float64, strict=False).fill_nan(None)
+
+
+def filter_reason(asked: Filter) -> pl.Expr:
+    """The reason (`filter:<rule>`) of the first rule that a row fails; null where it passes them all."""
+    found = [pl.when(rule.fails).then(pl.lit(f"{REASON}{rule.name}")) for rule in rules(asked)]
+    return pl.coalesce(found) if found else pl.lit(None, pl.String)
+
+
+def columns_read(asked: Filter) -> set[str]:
+    """The columns that the filter's rules read."""
+    return {name for rule in rules(asked) for name in rule.fails.meta.root_names()}
+
+
+def top_count(rows: int, fraction: float) -> int:
+    """How many of `rows` the top fraction keeps: the share of exact decimals, rounded up (0.07 of 100 is 7)."""
+    return min(rows, math.ceil(Fraction(repr(fraction)) * rows))
+
+
+def in_top_fraction(scores: np.ndarray, fraction: float) -> np.ndarray:
+    """Which rows are among the best `top_count(n, fraction)`, where n counts the rows with a finite score.
+
+    Args:
+        scores: float, in uid order; of equal scores the lower uid is taken.
+
+    Returns:
+        bool, as long as `scores`; never true where the score is not finite.
+    """
+    scored = np.isfinite(scores)
+    keep = top_count(int(scored.sum()), fraction)
+    if keep == 0:
+        return np.zeros(len(scores), bool)
+    threshold = -np.partition(-scores[scored], keep - 1)[keep - 1]
+    top = scored & (scores > threshold)
+    level = np.flatnonzero(scored & (scores == threshold))
+    top[level[: keep - int(top.sum())]] = True
+    return top

@@ -1,0 +1,105 @@
+"""Balance over modality signatures: keep less of the common, by exact quotas on the lowest draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+import numpy as np
+import polars as pl
+
+from mmdata.config import Balance
+from mmdata.errors import DataError
+from mmdata.select.rates import near
+
+
+def modality_rates(frame: pl.DataFrame, balance: Balance, known: Mapping[str, float] | None = None) -> dict[str, float]:
+    """The rate of each signature: a row stays if its draw is below it.
+
+    The rate is set just above the k-th smallest draw, k being what the signature's quota holds, so quotas are exact,
+    no order of rows matters, and at an equal rate added rows change nothing for the old ones.
+
+    Args:
+        frame: signature, draw (float64 in [0, 1)) and weight (whole: 1 a sample, its tokens or its milliseconds).
+        known: the parent release's rates; one stays while what it keeps is within `tolerance` of the quota.
+
+    Raises:
+        DataError: `mix` asks for more of a signature than there is; names it.
+    """
+    signature = pl.col("signature").cast(pl.String)
+    sums = frame.group_by(signature).agg(pl.col("weight").cast(pl.Int64).sum()).sort("signature")
+    totals: dict[str, int] = dict(sums.iter_rows())
+    if balance.mix is not None:
+        quotas = mix_quotas(totals, balance.mix, balance.tail_share)
+    elif balance.max_ratio is not None:
+        quotas = capped_quotas(totals, balance.max_ratio, balance.tail_share)
+    else:
+        return dict.fromkeys(totals, 1.0)
+    rates = {}
+    for name, total in totals.items():
+        before = None if known is None else known.get(name)
+        rates[name] = 1.0
+        if quotas[name] == total and before in (None, 1.0):
+            continue
+        own = frame.filter(pl.col("signature") == name)
+        draws, weights = own["draw"].to_numpy(), own["weight"].to_numpy()
+        if quotas[name] < total:
+            rates[name] = rate_for(draws, weights, quotas[name])
+        if before is not None and near(
+            int(weights[draws < before].sum(dtype=np.int64)), quotas[name], balance.tolerance
+        ):
+            rates[name] = before
+    return rates
+
+
+def rate_for(draws: np.ndarray, weights: np.ndarray, quota: int) -> float:
+    """The rate that keeps the rows of lowest draw whose weights sum to at most the quota, and as many as fit."""
+    order = np.argsort(draws, kind="stable")
+    count = int(np.searchsorted(np.cumsum(weights[order], dtype=np.int64), quota, side="right"))
+    return float(np.nextafter(draws[order[count - 1]], 2.0)) if count else 0.0
+
+
+def capped_quotas(totals: Mapping[str, int], max_ratio: float, tail_share: float) -> dict[str, int]:
+    """What each signature may keep so that the largest is at most `max_ratio` times the smallest.
+
+    A signature under `tail_share` of all, or with nothing to count, does not set the cap (and is not capped by it).
+    """
+    least = tail_share * sum(totals.values())
+    setting = [total for total in totals.values() if total > 0 and total >= least]
+    if not setting:
+        return dict(totals)
+    cap = math.floor(min(setting) * Fraction(repr(max_ratio)))
+    return {name: min(total, cap) for name, total in totals.items()}
+
+
+def mix_quotas(totals: Mapping[str, int], mix: Mapping[str, float], tail_share: float) -> dict[str, int]:
+    """The largest release that has exactly this mix: quotas by largest remainder; what the mix leaves out gets 0.
+
+    Raises:
+        DataError: a signature is missing, or so short that keeping to the mix would leave less than `tail_share` of
+            what there is.
+    """
+    asked = {name: Fraction(repr(share)) for name, share in mix.items() if share > 0}
+    shares = {name: share / sum(asked.values()) for name, share in asked.items()}
+    reach = {name: totals.get(name, 0) / share for name, share in shares.items()}
+    scarce = min(reach, key=lambda name: (reach[name], name))
+    size, everything = math.floor(reach[scarce]), sum(totals.values())
+    if size <= 0 or size < Fraction(repr(tail_share)) * everything:
+        raise DataError(
+            f"select.balance.mix asks for {mix[scarce]:.0%} `{scarce}`, and there is {totals.get(scarce, 0)} of it "
+            f"among {everything}: keeping to the mix would leave {size}. Remedy: gather more `{scarce}`, lower its share "
+            "in the mix, or set a lower balance.tail_share."
+        )
+    quotas = largest_remainder(shares, size)
+    return {name: quotas.get(name, 0) for name in totals}
+
+
+def largest_remainder(shares: Mapping[str, Fraction], size: int) -> dict[str, int]:
+    """Whole quotas that sum to `size` exactly; the left-over ones go to the largest remainders, then by name."""
+    exact = {name: share * size for name, share in shares.items()}
+    quotas = {name: math.floor(value) for name, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: (quotas[name] - exact[name], name))
+    for name in by_remainder[: size - sum(quotas.values())]:
+        quotas[name] += 1
+    return quotas

@@ -1,0 +1,71 @@
+"""Sticky rates: what a release decided by, kept by the next while it still fits, so that few shards change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from upath import UPath
+
+from mmdata.config import Select
+from mmdata.errors import DataError
+from mmdata.fingerprint import fingerprint
+from mmdata.publish import publish_json
+from mmdata.workspace import read_json
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a release's draws were compared with.
+
+    Args:
+        settings: fingerprint of the settings that the rates follow from; others make them void.
+        modality: signature -> a row stays if its draw is below.
+        concept: concept -> p_e of MetaCLIP; a concept not named has 1.
+        repeat: concept -> repeat factor r; a concept not named has 1.
+    """
+
+    settings: str
+    modality: Mapping[str, float] = field(default_factory=dict)
+    concept: Mapping[str, float] = field(default_factory=dict)
+    repeat: Mapping[str, float] = field(default_factory=dict)
+
+
+def rates_settings(select: Select, seed: int, concepts: str) -> str:
+    """Fingerprint of what makes rates comparable: seed, balance, oversampling, and the concept list's content."""
+    return fingerprint("rates", 1, seed, select.balance.model_dump(exclude={"tolerance"}), select.oversample, concepts)
+
+
+def near(value: float, wanted: float, tolerance: float) -> bool:
+    """Whether a value is within the tolerance of what is wanted, relative to the latter."""
+    return abs(value - wanted) <= tolerance * abs(wanted)
+
+
+def stick(wanted: np.ndarray, known: np.ndarray, tolerance: float) -> np.ndarray:
+    """For each rate the known one while it is within the tolerance of the wanted one, else the wanted one."""
+    return np.where(np.abs(known - wanted) <= tolerance * np.abs(wanted), known, wanted)
+
+
+def write_rates(path: UPath, rates: Rates) -> None:
+    """Publish as `rates.json`."""
+    publish_json(path, {"format": 1, **{key: _plain(value) for key, value in asdict(rates).items()}})
+
+
+def read_rates(path: UPath, settings: str) -> Rates | None:
+    """A release's rates, if they were made with these settings; else None.
+
+    Raises:
+        DataError: the file is there and is not what `write_rates` writes.
+    """
+    data = read_json(path)
+    if data is None or data.get("settings") != settings:
+        return None
+    try:
+        return Rates(settings, data["modality"], data["concept"], data["repeat"])
+    except KeyError as error:
+        raise DataError(f"{path}: {error} is missing. Remedy: delete the file; new rates are set.") from None
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,80 @@
+"""Train and validation, parted by cluster, so that what is alike never stands on both sides."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from mmdata.samples import hash_words, unit_interval
+
+MIN_GROUPS = 20
+"""With at least this many clusters kept, validation is never empty where it is asked for."""
+
+
+def in_validation(frame: pl.DataFrame, fraction: float, seed: int) -> np.ndarray:
+    """Which rows are held out.
+
+    A row goes with its cluster; without one, with its bytes, else alone. Groups that share a URL or the same bytes go
+    together, and are held out only if each of them would be: what was trained on once is not validated on later.
+
+    Args:
+        frame: the kept rows: cluster (Int32, null or negative: none), sha256 and url (UInt64 or null), uid_high and
+            uid_low (UInt64).
+        fraction: share of groups held out, by hash of the group.
+
+    Returns:
+        bool, one a row.
+    """
+    if fraction <= 0 or frame.is_empty():
+        return np.zeros(len(frame), bool)
+    group, draws = _groups(frame, seed)
+    draws = _join_linked(group, draws, frame)
+    own = draws[group]
+    held_out = own < fraction
+    if not held_out.any():
+        sizes = pl.DataFrame({"draw": own}).group_by("draw").len()
+        if len(sizes) >= MIN_GROUPS:
+            # The lowest draw among those no larger than the mean, lest one giant cluster become the validation set.
+            fair = sizes.filter(pl.col("len") <= pl.col("len").mean())
+            held_out = own == fair["draw"].min()
+    return held_out
+
+
+def _groups(frame: pl.DataFrame, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The group number of each row, and the draw of each group."""
+    nothing = pl.lit(0, pl.UInt64)
+    clustered = (pl.col("cluster") >= 0).fill_null(False)
+    cluster = pl.col("cluster").fill_null(-1).cast(pl.Int64)
+    keyed = frame.select(
+        # Three kinds of key that cannot meet: (1, cluster), (2, bytes), (3 + high, low).
+        high=pl.when(clustered).then(nothing + 1).when(pl.col("sha256").is_not_null()).then(nothing + 2)
+        .otherwise(pl.col("uid_high") | pl.lit(1 << 63, pl.UInt64)),
+        low=pl.when(clustered).then(cluster.clip(0).cast(pl.UInt64)).otherwise(pl.coalesce("sha256", "uid_low")),
+    )  # fmt: skip
+    groups = keyed.unique().sort("high", "low").with_row_index("group")
+    group = keyed.join(groups, on=["high", "low"], how="left", maintain_order="left")["group"].to_numpy()
+    hashes = hash_words(groups["high"].to_numpy(), groups["low"].to_numpy(), seed, "split")
+    return group, unit_interval(hashes)
+
+
+def _join_linked(group: np.ndarray, draws: np.ndarray, frame: pl.DataFrame) -> np.ndarray:
+    """Give linked groups the highest draw among them."""
+    one, other = [], []
+    for name in ("url", "sha256"):
+        linked = np.flatnonzero((frame[name].is_duplicated() & frame[name].is_not_null()).to_numpy())
+        if len(linked):
+            pairs = pl.DataFrame({"value": frame[name].gather(linked), "group": group[linked]})
+            firsts = pairs.select(pl.col("group").first().over("value"))["group"].to_numpy()
+            differ = firsts != group[linked]
+            one.append(firsts[differ])
+            other.append(group[linked][differ])
+    if not one:
+        return draws
+    a, b = np.concatenate(one), np.concatenate(other)
+    joined = draws.copy()
+    while True:
+        highest = np.maximum(joined[a], joined[b])
+        if (joined[a] == highest).all() and (joined[b] == highest).all():
+            return joined
+        np.maximum.at(joined, a, highest)
+        np.maximum.at(joined, b, highest)
