@@ -10,7 +10,7 @@ import dagster as dg
 from mmdata.errors import DataError
 from pipelines.metadata import table
 from pipelines.partitions import running_parts
-from pipelines.resources import CorpusResource
+from pipelines.resources import CorpusResource, interrupts_end_the_run
 
 if TYPE_CHECKING:
     from mmdata.audit import Finding
@@ -47,30 +47,35 @@ SHARDS_VERIFY = dg.AssetCheckSpec(
 )
 
 
+@interrupts_end_the_run()
 def download_share(corpus: CorpusResource, part: str) -> dg.AssetCheckResult:
     from mmdata import audit
 
     return _result(DOWNLOAD_SHARE, audit.download_share(*corpus.open(), part))
 
 
+@interrupts_end_the_run()
 def scores_sound(corpus: CorpusResource, part: str) -> dg.AssetCheckResult:
     from mmdata import audit
 
     return _result(SCORES_SOUND, audit.scores_sound(corpus.open()[1], part))
 
 
+@interrupts_end_the_run()
 def no_uid_lost(corpus: CorpusResource) -> dg.AssetCheckResult:
     from mmdata import audit
 
     return _result(NO_UID_LOST, audit.no_uid_lost(corpus.open()[1]))
 
 
+@interrupts_end_the_run()
 def no_split_leakage(corpus: CorpusResource) -> dg.AssetCheckResult:
     from mmdata import audit
 
     return _result(NO_SPLIT_LEAKAGE, audit.no_split_leakage(corpus.open()[1]))
 
 
+@interrupts_end_the_run()
 def shards_verify(corpus: CorpusResource) -> dg.AssetCheckResult:
     from mmdata.shards.verify import verify_release
 

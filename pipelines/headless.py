@@ -107,8 +107,8 @@ def build(
                 watcher.begin(name)
             try:
                 runner.run("build_part", name)
-            except DataError as error:
-                failed[name] = str(error)
+            except DataError as caught:
+                failed[name] = str(caught)
         if watcher:
             watcher.begin(None)
         error = None
@@ -140,11 +140,20 @@ class _Runner:
         )
         if result.success:
             return
+        if isinstance(self.listener.error, KeyboardInterrupt) or _interrupted(result):
+            raise KeyboardInterrupt
         if isinstance(self.listener.error, UserError) and part is not None:
             raise DataError(str(self.listener.error)) from self.listener.error
         if isinstance(self.listener.error, MMDataError):
             raise self.listener.error
         raise DataError(_why(result, job)) from self.listener.error
+
+
+def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    """Whether a signal ended the run between two steps; Dagster swallows it."""
+    ends = result.filter_events(lambda event: event.event_type is dg.DagsterEventType.RUN_FAILURE)
+    reasons = {event.job_failure_data.failure_reason for event in ends}
+    return any(reason is not None and reason.name == "UNEXPECTED_TERMINATION" for reason in reasons)
 
 
 def _why(result: dg.ExecuteInProcessResult, job: str) -> str:

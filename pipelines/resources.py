@@ -122,7 +122,12 @@ def _told(context: dg.AssetExecutionContext, stage: str, part: str | None) -> It
     """Turn our errors into Dagster's, and tell the watcher."""
     watcher = _watcher.get()
     try:
-        yield
+        with interrupts_end_the_run():
+            yield
+    except dg.Failure as stopped:
+        if watcher:
+            watcher.failed(stage, part, KeyboardInterrupt())
+        raise stopped
     except MMDataError as error:
         if watcher:
             watcher.failed(stage, part, error)
@@ -131,6 +136,15 @@ def _told(context: dg.AssetExecutionContext, stage: str, part: str | None) -> It
         if watcher:
             watcher.failed(stage, part, error)
         raise
+
+
+@contextmanager
+def interrupts_end_the_run() -> Iterator[None]:
+    """Ctrl-C, and Terminate in the UI, stop the run: a retry policy alone would have Dagster start the step again."""
+    try:
+        yield
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as stop:
+        raise dg.Failure("stopped; what is finished is kept", allow_retries=False) from stop
 
 
 def _failure(error: MMDataError) -> dg.Failure:

@@ -7,7 +7,7 @@ Captions steer them: `boom` makes a slice fail, `gone` is not fetched, `nan` get
 from __future__ import annotations
 
 import hashlib
-import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +27,7 @@ from mmdata.publish import publish_bytes, publish_json
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.tables import read_table, write_table
 from mmdata.workspace import Catalog, Part, SliceStamp, Workspace
+from pipelines.instance import dagster_home, open_instance
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c6360f8cf00000101000518d84e"
@@ -56,10 +57,21 @@ class Small:
         (self.folder / "inbox" / name).write_text("\n".join(captions), encoding="utf-8")
 
 
+@pytest.fixture(scope="session")
+def fresh_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Dagster home with its databases made: that takes seconds, copying them does not."""
+    workspace = Workspace(str(tmp_path_factory.mktemp("fresh")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DAGSTER_HOME", raising=False)
+        open_instance(workspace).dispose()
+        return dagster_home(workspace)
+
+
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
+def small(tmp_path: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
     """A corpus of two sound parts, with the stand-in stages in place."""
     (tmp_path / "inbox").mkdir()
+    shutil.copytree(fresh_home, tmp_path / "workspace" / ".dagster")
     corpus = Small(tmp_path)
     corpus.config_path.write_text(
         "workspace: ./workspace\n"

@@ -1,0 +1,108 @@
+"""What the graph does by itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from mmdata.attempts import last_attempts
+from pipelines import automation
+from pipelines.definitions import defs
+from pipelines.partitions import PARTITION_TAG
+from pipelines.resources import CorpusResource
+
+
+def tick(instance: dg.DagsterInstance) -> dg.SensorResult:
+    context = dg.build_sensor_context(
+        instance=instance, resources={"corpus": CorpusResource()}, repository_def=defs.get_repository_def()
+    )
+    result = automation.new_parts(context)
+    assert isinstance(result, dg.SensorResult)
+    return result
+
+
+def asked(result: dg.SensorResult) -> list[str]:
+    return [str(request.partition_key) for request in result.run_requests or []]
+
+
+def run(instance: dg.DagsterInstance, job: str, part: str | None = None) -> dg.ExecuteInProcessResult:
+    return defs.resolve_job_def(job).execute_in_process(instance=instance, partition_key=part, raise_on_error=False)
+
+
+def queue(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.DagsterRunStatus) -> None:
+    """What the daemon does with a run request, short of starting it."""
+    tags = {PARTITION_TAG: str(request.partition_key), "dagster/run_key": str(request.run_key)}
+    instance.create_run_for_job(job_def=defs.resolve_job_def("build_part"), tags=tags, status=status)
+
+
+def test_sensor_waits_for_a_catalogue(small: Any, instance: dg.DagsterInstance) -> None:
+    result = tick(instance)
+    assert asked(result) == []
+    assert "materialise source_catalog" in str(result.skip_reason)
+
+
+def test_sensor_asks_for_each_stale_part_up_to_the_cap(small: Any, instance: dg.DagsterInstance) -> None:
+    small.write("c.txt", "a third part")
+    run(instance, "refresh_catalog")
+    assert asked(tick(instance)) == ["web-000000", "web-000001"]  # max_parts_per_tick: 2
+
+
+def test_sensor_asks_once(small: Any, instance: dg.DagsterInstance) -> None:
+    small.write("c.txt", "a third part")
+    run(instance, "refresh_catalog")
+    first = tick(instance).run_requests or []
+    queue(instance, first[0], dg.DagsterRunStatus.STARTED)  # still at it
+    queue(instance, first[1], dg.DagsterRunStatus.FAILURE)  # its worker was killed
+    assert asked(tick(instance)) == ["web-000002"]
+
+
+def test_sensor_is_quiet_once_all_is_built_and_wakes_for_a_changed_file(
+    small: Any, instance: dg.DagsterInstance
+) -> None:
+    run(instance, "refresh_catalog")
+    for part in ("web-000000", "web-000001"):
+        assert run(instance, "build_part", part).success
+    assert asked(tick(instance)) == []
+    small.write("b.txt", "two dogs", "one cat", "a third row")
+    run(instance, "refresh_catalog")
+    assert asked(tick(instance)) == ["web-000002"]
+
+
+def test_sensor_leaves_a_part_alone_that_failed_and_has_not_changed(small: Any, instance: dg.DagsterInstance) -> None:
+    small.write("a.txt", "boom")
+    small.write("b.txt", "gone")
+    run(instance, "refresh_catalog")
+    for part in ("web-000000", "web-000001"):
+        assert not run(instance, "build_part", part).success
+    attempt = last_attempts(small.workspace, "web-000000")["media"]
+    assert attempt.tries == 1
+    assert "the line went dead" in str(attempt.error)
+    assert asked(tick(instance)) == []
+
+
+def test_sensor_asks_for_partitions_that_dagster_does_not_know(small: Any, instance: dg.DagsterInstance) -> None:
+    run(instance, "refresh_catalog")
+    instance.delete_dynamic_partition("parts", "web-000001")
+    result = tick(instance)
+    assert [list(request.partition_keys) for request in result.dynamic_partitions_requests or []] == [["web-000001"]]
+
+
+def test_sensor_says_what_is_missing_without_a_corpus(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MMDATA_CONFIG", raising=False)
+    context = dg.build_sensor_context(instance=instance, resources={"corpus": CorpusResource()})
+    result = automation.new_parts(context)
+    assert isinstance(result, dg.SkipReason)
+    assert "MMDATA_CONFIG" in str(result.skip_message)
+
+
+@pytest.mark.parametrize(("schedule", "job"), [("refresh", "refresh_catalog"), ("release", "publish_release")])
+def test_schedules_ask_for_their_job(schedule: str, job: str, instance: dg.DagsterInstance) -> None:
+    found = defs.resolve_schedule_def(schedule)
+    assert found.job_name == job
+    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=datetime(2026, 1, 2, 5, tzinfo=UTC))
+    assert len(found.evaluate_tick(context).run_requests or []) == 1

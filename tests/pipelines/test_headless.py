@@ -1,0 +1,120 @@
+"""The graph without a server, on the instance that the UI opens too."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from mmdata.errors import DataError, UserError
+from mmdata.stage import StageReport
+from pipelines.headless import build
+from pipelines.instance import open_instance
+
+
+class Notes:
+    """A watcher that writes everything down."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[Any, ...]] = []
+
+    def plan(self, parts: Any) -> None:
+        self.lines.append(("plan", *parts))
+
+    def begin(self, part: str | None) -> None:
+        self.lines.append(("begin", part))
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self.lines.append(("progress", stage, done, total))
+
+    def finished(self, report: StageReport) -> None:
+        self.lines.append(("finished", report.stage, report.part))
+
+    def failed(self, stage: str, part: str | None, error: BaseException) -> None:
+        self.lines.append(("failed", stage, part))
+
+
+def test_build_releases_and_a_second_build_has_nothing_to_do(small: Any) -> None:
+    notes = Notes()
+    first = build(small.config_path, watcher=notes)
+    assert first.failed == {}
+    assert first.release_id == small.workspace.latest()
+    assert ("plan", "web-000000", "web-000001") in notes.lines
+    assert ("progress", "media", 3, 3) in notes.lines
+    again = Notes()
+    assert build(small.config_path, watcher=again).release_id == first.release_id
+    assert ("plan",) in again.lines
+    with open_instance(small.workspace) as instance:  # the UI sees what was built
+        assert len(instance.get_materialized_partitions(asset_key=_key("features"))) == 2
+
+
+def test_a_failing_part_does_not_stop_the_others(small: Any) -> None:
+    small.write("a.txt", "boom")
+    result = build(small.config_path)
+    assert list(result.failed) == ["web-000000"]
+    assert "the line went dead" in result.failed["web-000000"]
+    assert result.release_id is not None
+    assert small.workspace.draft()["parts"] == ["web-000001"]
+
+
+def test_a_part_stopped_by_a_check_says_which(small: Any) -> None:
+    small.write("a.txt", "gone")
+    assert "download_share" in build(small.config_path).failed["web-000000"]
+
+
+def test_only_the_parts_asked_for_are_worked_on(small: Any) -> None:
+    result = build(small.config_path, parts=["web-000001"])
+    assert {report.part for report in result.reports if report.part} == {"web-000001"}
+    assert small.workspace.draft()["parts"] == ["web-000001"]
+
+
+def test_an_unknown_part_is_the_users_error(small: Any) -> None:
+    with pytest.raises(UserError, match="web-99"):
+        build(small.config_path, parts=["web-99"])
+
+
+def test_sources_only_stops_after_the_look_at_the_sources(small: Any) -> None:
+    result = build(small.config_path, sources_only=True)
+    assert [report.stage for report in result.reports] == ["source_catalog"]
+
+
+def test_a_release_that_cannot_be_made_is_told_with_the_failed_parts(small: Any) -> None:
+    small.write("a.txt", "boom")
+    small.write("b.txt", "boom too")
+    result = build(small.config_path)
+    assert result.release_id is None
+    assert sorted(result.failed) == ["web-000000", "web-000001"]
+    assert "no part is ready" in str(result.error)
+
+
+def test_sources_that_cannot_be_read_end_the_build(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*_: Any) -> StageReport:
+        raise DataError("inbox is gone")
+
+    monkeypatch.setattr(sys.modules["mmdata.sources.catalog"], "update_catalog", unreadable)
+    with pytest.raises(DataError, match="inbox is gone"):
+        build(small.config_path)
+
+
+def test_an_interrupt_ends_the_build_and_the_next_one_goes_on(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["mmdata.score.features"]
+    whole = module.score_part
+
+    def interrupted(*_: Any, **__: Any) -> StageReport:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "score_part", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(small.config_path)
+    monkeypatch.setattr(module, "score_part", whole)
+    result = build(small.config_path)
+    assert result.failed == {}
+    reused = {r.stage: r.slices_reused for r in result.reports if r.part == "web-000000"}
+    assert reused == {"rows": 2, "media": 2, "features": 0}
+
+
+def _key(name: str) -> Any:
+    import dagster as dg
+
+    return dg.AssetKey(name)
