@@ -1,0 +1,89 @@
+"""What of a sample goes into its shard: image, caption and facts, and how many bytes they take there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import polars as pl
+
+from mmdata.fingerprint import canonical_json
+from mmdata.samples import estimate_tokens, sample_key
+from mmdata.shards.tar import padded
+from mmdata.tables import scan_tables
+from mmdata.workspace import PartStage, Workspace
+
+FACTS = ("uid", "url", "source", "lang", "clip_score", "sha256", "original_width", "original_height", "width", "height")
+"""The keys of a sample's `.json`, beside `signature`, `split` and the source's own columns under `extra`.
+
+Facts only: what a release decided (repeats, concept, cluster) stands in its index, so that a changed decision about
+other samples does not change these bytes.
+"""
+
+
+def load_members(workspace: Workspace, selection: pl.DataFrame) -> pl.DataFrame:
+    """The kept samples of some parts with all that their shards need, one row a copy.
+
+    Args:
+        selection: kept rows of the selection; `part` and `slice` say where the other tables lie.
+
+    Returns:
+        Columns: uid, part, slice, copy, repeats, key, signature, split, clip_score, cluster, concept, ext, offset, length
+        (of the stored image), txt, json (bytes), tokens, pixels, size (bytes in a shard).
+    """
+    places = list(selection.select("part", "slice").unique().sort("part", "slice").iter_rows())
+    rows = _tables(workspace, places, "rows", ["uid", "url", "source", "caption", "extra"])
+    media = _tables(
+        workspace,
+        places,
+        "media",
+        ["uid", "ext", "offset", "length", "sha256", "original_width", "original_height", "width", "height"],
+    )
+    features = _tables(workspace, places, "features", ["uid", "lang"])
+    # a uid may stand in several parts; the selection says which of them stands for it
+    joined = (
+        selection.lazy()
+        .with_columns(_place=pl.col("part") + "/" + pl.col("slice"))
+        .join(rows, on=["uid", "_place"], how="left")
+        .join(media, on=["uid", "_place"], how="left")
+        .join(features, on=["uid", "_place"], how="left")
+    )
+    frame = joined.with_columns(
+        tokens=estimate_tokens(pl.col("caption")),
+        pixels=pl.col("width").fill_null(0).cast(pl.Int64) * pl.col("height").fill_null(0),
+    ).collect()
+    frame = frame.with_columns(
+        txt=pl.Series([(text or "").encode() for text in frame["caption"]], dtype=pl.Binary),
+        json=pl.Series([facts(row) for row in frame.iter_rows(named=True)], dtype=pl.Binary),
+    )
+    copies = frame.with_columns(copy=pl.int_ranges(0, pl.col("repeats"), dtype=pl.Int32)).explode("copy")
+    keys = [sample_key(uid, copy) for uid, copy in copies.select("uid", "copy").iter_rows()]
+    sizes = [
+        sum(map(padded, lengths))
+        for lengths in zip(
+            copies["length"].to_list(),
+            copies["txt"].bin.size().to_list(),
+            copies["json"].bin.size().to_list(),
+            strict=True,
+        )
+    ]
+    return copies.with_columns(pl.Series("key", keys, dtype=pl.String), pl.Series("size", sizes, dtype=pl.Int64))
+
+
+def facts(row: dict[str, object]) -> bytes:
+    """A sample's `.json`: canonical, so that the same facts give the same bytes."""
+    extra = json.loads(str(row["extra"])) if row["extra"] else {}
+    score = row["clip_score"]
+    known = {name: row[name] for name in FACTS}
+    known["clip_score"] = round(score, 6) if isinstance(score, float) else None
+    return canonical_json({**known, "signature": row["signature"], "split": row["split"], "extra": extra}).encode()
+
+
+def _tables(
+    workspace: Workspace, places: Sequence[tuple[str, str]], stage: PartStage, columns: list[str]
+) -> pl.LazyFrame:
+    frames = [
+        scan_tables([workspace.table(part, stage, name)], columns).with_columns(_place=pl.lit(f"{part}/{name}"))
+        for part, name in places
+    ]
+    return pl.concat(frames)

@@ -1,0 +1,214 @@
+"""The shards stage: the kept samples of a release go into shards; those that stand already are reused by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from os import cpu_count
+from typing import Any
+
+import polars as pl
+from upath import UPath
+
+from mmdata.config import Corpus
+from mmdata.errors import DataError
+from mmdata.fingerprint import fingerprint
+from mmdata.plan import CODE_VERSIONS, stage_settings
+from mmdata.publish import atomic_path, publish_json
+from mmdata.samples import INDEX
+from mmdata.shards.cohorts import SPLITS, Cohort, assign_cohorts, bucket_count, place
+from mmdata.shards.media import read_media
+from mmdata.shards.members import load_members
+from mmdata.shards.tar import END, member
+from mmdata.stage import Progress, StageReport, silent
+from mmdata.tables import scan_tables, write_table
+from mmdata.workspace import Workspace, read_json
+
+WRITERS = 4  # shards in the making at once, each in memory: four times shard_mb
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard of a release.
+
+    Args:
+        name: `<split>-<cohort>-<bucket>-<first 12 hex digits of sha256>.tar`.
+        recipe: fingerprint of all that went in, in order; the same recipe gives the same bytes.
+    """
+
+    name: str
+    split: str
+    cohort: str
+    bucket: int
+    sha256: str
+    bytes: int
+    samples: int
+    recipe: str
+
+
+def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = silent) -> StageReport:
+    """Write the shards of the release in the making, and its index.
+
+    A shard whose recipe was written before is reused by name, without reading any media. A killed run is continued in the
+    same way: what it finished is found by recipe.
+
+    Raises:
+        DataError: nothing is selected, or a table or tar that the selection points at is not there.
+    """
+    release = str(workspace.draft()["release_id"])
+    folder = workspace.release_dir(release)
+    if (folder / "manifest.json").exists() and (known := read_json(folder / "shards.json")) is not None:
+        return _report(workspace, release, [Shard(**shard) for shard in known["shards"]], written=0)
+    selection = _kept(workspace, folder)
+    cohorts = assign_cohorts(workspace.draft()["parts"], parent_cohorts(workspace))
+    total, done = int(selection["repeats"].sum()), 0
+    shards: list[Shard] = []
+    frames: list[pl.DataFrame] = []
+    written = 0
+    sized: list[Cohort] = []
+    for cohort in cohorts:
+        members = selection.filter(pl.col("part").is_in(cohort.parts))
+        if members.is_empty():
+            sized.append(cohort)
+            continue
+        loaded = load_members(workspace, members)
+        buckets = dict(cohort.buckets)
+        settings = _settings(corpus, workspace, cohort)
+        for split in SPLITS:
+            chosen = loaded.filter(pl.col("split") == split)
+            if chosen.is_empty():
+                continue
+            buckets.setdefault(split, bucket_count(int(chosen["size"].sum()), corpus.shards.shard_mb))
+            placed = place(chosen, buckets[split], corpus.seed, f"{cohort.name} {split}")
+            work = partial(_bring_about, workspace, settings, split, cohort.name)
+            bucket_frames = placed.partition_by("bucket", maintain_order=True)
+            with ThreadPoolExecutor(min(WRITERS, cpu_count() or 1)) as pool:
+                for frame, (shard, is_new) in zip(bucket_frames, pool.map(work, bucket_frames), strict=True):
+                    shards.append(shard)
+                    frames.append(_index(frame, shard))
+                    written += is_new
+                    done += len(frame)
+                    progress("shards", done, total)
+        sized.append(Cohort(cohort.name, cohort.parts, buckets))
+    index = pl.concat(frames).to_arrow().cast(INDEX) if frames else INDEX.empty_table()
+    write_table(folder / "index.parquet", index)
+    publish_json(
+        folder / "shards.json",
+        {"release_id": release, "cohorts": [c.to_json() for c in sized], "shards": [asdict(s) for s in shards]},
+    )
+    return _report(workspace, release, shards, written)
+
+
+def parent_cohorts(workspace: Workspace) -> list[Cohort]:
+    """The cohorts of the latest release; none before the first."""
+    latest = workspace.latest()
+    manifest = read_json(workspace.release_dir(latest) / "manifest.json") if latest else None
+    return [Cohort.from_json(data) for data in manifest["cohorts"]] if manifest else []
+
+
+def bucket_recipe(settings: str, frame: pl.DataFrame) -> str:
+    """Fingerprint of a bucket's bytes, told without reading media: keys, image hashes, captions and facts in order."""
+    digest = hashlib.sha256(settings.encode())
+    for key, ext, txt, facts in frame.select("key", "ext", "txt", "json").iter_rows():
+        # the facts hold the sha256 of the image as fetched; with the settings it was stored by, that names its bytes
+        for piece in (key.encode(), (ext or "").encode(), txt, facts):
+            digest.update(len(piece).to_bytes(8, "little"))
+            digest.update(piece)
+    return digest.hexdigest()[:32]
+
+
+def _bring_about(
+    workspace: Workspace, settings: str, split: str, cohort: str, frame: pl.DataFrame
+) -> tuple[Shard, bool]:
+    """The shard of a bucket, and whether it had to be written."""
+    recipe = bucket_recipe(settings, frame)
+    note = workspace.shards_dir / "recipes" / f"{recipe}.json"
+    known = read_json(note)
+    if known is not None:
+        shard = Shard(**known)
+        path = workspace.shards_dir / shard.name
+        if path.exists() and path.stat().st_size == shard.bytes:
+            return shard, False
+    pieces = list(_pieces(workspace, frame))  # held until the name, which is their hash, is known
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    bucket = int(frame["bucket"][0])
+    name = f"{split}-{cohort}-{bucket:05d}-{digest.hexdigest()[:12]}.tar"
+    with atomic_path(workspace.shards_dir / name) as draft, draft.open("wb", buffering=1 << 20) as file:
+        file.writelines(pieces)
+    size = sum(map(len, pieces))
+    shard = Shard(name, split, cohort, bucket, digest.hexdigest(), size, len(frame), recipe)
+    publish_json(note, asdict(shard))
+    return shard, True
+
+
+def _pieces(workspace: Workspace, frame: pl.DataFrame) -> Iterator[bytes]:
+    """The bytes of a shard, member by member."""
+    media = read_media(workspace, frame)
+    columns = frame.select("uid", "key", "ext", "txt", "json")
+    for uid, key, ext, txt, facts in columns.iter_rows():
+        if ext is not None:
+            yield from member(f"{key}.{ext}", media[uid])
+        yield from member(f"{key}.json", facts)
+        yield from member(f"{key}.txt", txt)
+    yield END
+
+
+def _index(frame: pl.DataFrame, shard: Shard) -> pl.DataFrame:
+    return frame.select(
+        "uid",
+        "key",
+        pl.lit(shard.name).alias("shard"),
+        (pl.col("size").cum_sum() - pl.col("size")).alias("offset"),
+        pl.col("size").alias("length"),
+        "signature",
+        "split",
+        "copy",
+        "repeats",
+        "tokens",
+        "pixels",
+        "clip_score",
+        "cluster",
+        "concept",
+    )
+
+
+def _kept(workspace: Workspace, folder: UPath) -> pl.DataFrame:
+    columns = ["uid", "part", "slice", "signature", "clip_score", "cluster", "concept", "repeats", "split"]
+    path = folder / "selection.parquet"
+    if not path.exists():
+        raise DataError(f"{path}: the selection is not there. Remedy: materialise `selection` again.")
+    return scan_tables([path], [*columns, "keep"]).filter("keep").drop("keep").collect()
+
+
+def _settings(corpus: Corpus, workspace: Workspace, cohort: Cohort) -> str:
+    """Fingerprint of what, beside a sample's own facts, decides its bytes in a shard."""
+    parts = workspace.catalog().parts
+    media = sorted({stage_settings(corpus, parts[name], "media") for name in cohort.parts if name in parts})
+    return fingerprint("shards", CODE_VERSIONS["shards"], media)
+
+
+def _report(workspace: Workspace, release: str, shards: list[Shard], written: int) -> StageReport:
+    by_split: Mapping[str, list[Shard]] = {split: [s for s in shards if s.split == split] for split in SPLITS}
+    counts = {
+        "shards": len(shards),
+        "shards_written": written,
+        "shards_reused": len(shards) - written,
+        "samples": sum(s.samples for s in shards),
+        **{f"samples_{split}": sum(s.samples for s in group) for split, group in by_split.items()},
+        "bytes": sum(s.bytes for s in shards),
+    }
+    table: list[dict[str, Any]] = [
+        {"shard": s.name, "split": s.split, "samples": s.samples, "megabytes": round(s.bytes / 1e6, 2)} for s in shards
+    ]
+    return StageReport(
+        "shards",
+        counts=counts,
+        numbers={"reused_share": 1 - written / len(shards) if shards else 1.0},
+        tables={"shards": table[:50]},
+        paths={"shards": str(workspace.shards_dir), "index": str(workspace.release_dir(release) / "index.parquet")},
+    )

@@ -1,0 +1,50 @@
+"""Plain POSIX (ustar) tar bytes: the same members give the same bytes, on any machine and at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+MAX_NAME_BYTES = 100
+MAX_SIZE = 8**11 - 1
+
+
+def header(name: str, size: int) -> bytes:
+    """A member's header block: mode 0644, owner and time 0.
+
+    Raises:
+        ValueError: the name is over 100 bytes, or the size over 8 GiB: ustar can't say it.
+    """
+    encoded = name.encode("utf-8")
+    if not 0 < len(encoded) <= MAX_NAME_BYTES:
+        raise ValueError(f"{name!r}: a member's name has 1 to {MAX_NAME_BYTES} bytes")
+    if not 0 <= size <= MAX_SIZE:
+        raise ValueError(f"{name}: {size} bytes do not fit into a ustar member")
+    before = encoded.ljust(100, b"\0") + b"0000644\00000000\00000000\0" + b"%011o\0" % size + b"00000000000\0"
+    after = b"0" + bytes(100) + b"ustar\x0000" + bytes(32) + bytes(32) + b"0000000\00000000\0" + bytes(155 + 12)
+    checksum = sum(before) + sum(after) + 8 * 0x20
+    return before + b"%06o\0 " % checksum + after
+
+
+def padding(size: int) -> bytes:
+    """The zeros that fill a member's last block."""
+    return bytes(-size % BLOCK)
+
+
+def padded(size: int) -> int:
+    """The bytes that a member takes, header and padding included."""
+    return BLOCK + size + (-size % BLOCK)
+
+
+def member(name: str, data: bytes) -> Iterator[bytes]:
+    """The pieces of a member: header, data, padding."""
+    yield header(name, len(data))
+    yield data
+    if fill := padding(len(data)):
+        yield fill
+
+
+def archive_size(sizes: Iterable[int]) -> int:
+    """The bytes of a whole archive with members of these sizes."""
+    return sum(padded(size) for size in sizes) + len(END)
