@@ -1,7 +1,7 @@
 """Which shard a sample goes to: cohorts of parts, hashed buckets, and an order in which copies never meet.
 
-A cohort is what was first released together, at most 64 parts. Its samples stay in its shards for ever, and its number of
-buckets is fixed at its first release: new parts open new cohorts, and a changed decision rewrites one bucket.
+A cohort is what was first released together, at most 64 parts. Its samples stay in its shards for ever, and its number
+of buckets is fixed at its first release: new parts open new cohorts, and a changed decision rewrites one bucket.
 """
 
 from __future__ import annotations

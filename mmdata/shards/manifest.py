@@ -15,8 +15,10 @@ from mmdata.fingerprint import canonical_json
 from mmdata.workspace import Workspace, read_json
 
 FORMAT = 1
-REQUIRED = ("format", "release_id", "inputs", "parent", "created_at", "config", "scorer", "counts", "reasons")
-REQUIRED += ("signatures", "cohorts", "shards", "files", "digest")
+REQUIRED = (
+    *("format", "release_id", "inputs", "parent", "created_at", "config", "scorer", "counts", "reasons"),
+    *("signatures", "cohorts", "shards", "files", "digest"),
+)
 
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -58,7 +60,8 @@ def open_release(path: str | UPath) -> Release:
     manifest = read_json(folder / "manifest.json")
     if manifest is None:
         raise UserError(
-            f"{given}: no release there (no manifest.json). Give a folder under releases/, releases/latest, or a workspace."
+            f"{given}: no release there (no manifest.json). "
+            "Give a folder under releases/, releases/latest, or a workspace."
         )
     if missing := [key for key in REQUIRED if key not in manifest]:
         raise DataError(f"{folder / 'manifest.json'}: lacks {', '.join(missing)}; it is broken or not ours")

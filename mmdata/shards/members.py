@@ -28,8 +28,8 @@ def load_members(workspace: Workspace, selection: pl.DataFrame) -> pl.DataFrame:
         selection: kept rows of the selection; `part` and `slice` say where the other tables lie.
 
     Returns:
-        Columns: uid, part, slice, copy, repeats, key, signature, split, clip_score, cluster, concept, ext, offset, length
-        (of the stored image), txt, json (bytes), tokens, pixels, size (bytes in a shard).
+        Columns: uid, part, slice, copy, repeats, key, signature, split, clip_score, cluster, concept, ext, offset,
+        length (of the stored image), txt, json (bytes), tokens, pixels, size (bytes in a shard).
     """
     places = list(selection.select("part", "slice").unique().sort("part", "slice").iter_rows())
     rows = _tables(workspace, places, "rows", ["uid", "url", "source", "caption", "extra"])

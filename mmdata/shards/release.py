@@ -58,8 +58,8 @@ def _check_parts(corpus: Corpus, workspace: Workspace, draft: dict[str, Any]) ->
     ready = {part.name for part in releasable_parts(corpus, workspace)[0]}
     if gone := sorted(set(draft["parts"]) - ready):
         raise DataError(
-            f"parts {', '.join(gone[:10])} were selected but are not accepted any more. Remedy: materialise them again, "
-            "then `selection`."
+            f"parts {', '.join(gone[:10])} were selected but are not accepted any more. "
+            "Remedy: materialise them again, then `selection`."
         )
 
 

@@ -52,8 +52,8 @@ class Shard:
 def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = silent) -> StageReport:
     """Write the shards of the release in the making, and its index.
 
-    A shard whose recipe was written before is reused by name, without reading any media. A killed run is continued in the
-    same way: what it finished is found by recipe.
+    A shard whose recipe was written before is reused by name, without reading any media. A killed run is continued in
+    the same way: what it finished is found by recipe.
 
     Raises:
         DataError: nothing is selected, or a table or tar that the selection points at is not there.

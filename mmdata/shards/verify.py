@@ -1,0 +1,168 @@
+"""Verification: every byte of a release is read again and held against its manifest, its index and its own form."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from typing import IO, Any
+
+import polars as pl
+import pyarrow as pa
+from upath import UPath
+
+from mmdata.errors import DataError
+from mmdata.samples import key_uid
+from mmdata.shards.manifest import Release, manifest_digest, open_release
+from mmdata.shards.release import sha256_of
+from mmdata.shards.tar import BLOCK, padded
+from mmdata.stage import Progress, StageReport, silent
+from mmdata.tables import read_table
+
+SHOWN = 20
+IMAGE_STARTS = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n", "webp": b"RIFF"}
+EXTENSIONS = frozenset({*IMAGE_STARTS, "txt", "json", "flac"})
+
+
+def verify_release(release: str | UPath, progress: Progress = silent) -> StageReport:
+    """Re-read a release: hashes, tar structure, members, index, counts and splits.
+
+    Raises:
+        UserError: there is no release at the path.
+        DataError: something does not agree; names the first 20 shards, keys or files.
+    """
+    opened = open_release(release)
+    shards = opened.manifest["shards"]
+    index = read_table(opened.folder / "index.parquet")
+    by_shard = _by_shard(index)
+    total = sum(s["samples"] for s in shards)
+    problems = [*_of_manifest(opened), *_of_files(opened), *_of_index(index, shards)]
+    done = 0
+    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+        checks = pool.map(lambda s: (s, list(_of_shard(opened, s, by_shard.get(s["name"], {})))), shards)
+        for shard, found in checks:
+            problems += found
+            done += shard["samples"]
+            progress("verify", done, total)
+    if problems:
+        more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise DataError(
+            f"release {opened.id} does not verify, {len(problems)} problem(s):\n"
+            + "\n".join(f"  {problem}" for problem in problems[:SHOWN])
+            + more
+            + "\nRemedy: delete the shards named and materialise `shards` again, or restore them from a copy."
+        )
+    sizes = {"bytes": sum(s["bytes"] for s in shards), "files": len(opened.manifest["files"])}
+    counts = {"shards": len(shards), "samples": total, **sizes}
+    return StageReport("verify", counts=counts, paths={"release": str(opened.folder)})
+
+
+def _by_shard(index: pa.Table) -> dict[str, dict[str, tuple[int, int]]]:
+    """Where the index says that each key of each shard lies: (offset, length)."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    columns = (index[name].to_pylist() for name in ("shard", "key", "offset", "length"))
+    for shard, key, offset, length in zip(*columns, strict=True):
+        found.setdefault(shard, {})[key] = (offset, length)
+    return found
+
+
+def _of_manifest(release: Release) -> Iterator[str]:
+    if manifest_digest(release.manifest) != release.manifest["digest"]:
+        yield "manifest.json: its content does not match its digest: it was edited"
+
+
+def _of_files(release: Release) -> Iterator[str]:
+    for name, expected in release.manifest["files"].items():
+        path = release.folder / name
+        if not path.exists():
+            yield f"{name}: is not there"
+        elif (sha256_of(path)) != (expected["sha256"], expected["bytes"]):
+            yield f"{name}: its bytes are not those of the manifest"
+
+
+def _of_index(index: pa.Table, shards: list[dict[str, Any]]) -> Iterator[str]:
+    frame = pl.DataFrame(pl.from_arrow(index))
+    for key in frame.filter(pl.col("key").is_duplicated())["key"].unique().sort().head(SHOWN):
+        yield f"index.parquet: key {key} stands more than once"
+    straddling = frame.group_by("uid").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
+    for uid in straddling["uid"].sort().head(SHOWN):
+        yield f"index.parquet: {uid} is in more than one split"
+    listed = {s["name"]: (s["samples"], s["split"]) for s in shards}
+    counted = frame.group_by("shard", "split").len()
+    found = {shard: (count, split) for shard, split, count in counted.iter_rows()}
+    for name in sorted(listed.keys() | found.keys()):
+        if listed.get(name) != found.get(name):
+            yield f"{name}: the manifest says (samples, split) {listed.get(name)}, the index {found.get(name)}"
+
+
+def _of_shard(release: Release, shard: dict[str, Any], entries: dict[str, tuple[int, int]]) -> Iterator[str]:
+    name, path = shard["name"], release.workspace.shards_dir / shard["name"]
+    if not path.exists():
+        yield f"{name}: is not there"
+        return
+    digest, size = sha256_of(path)
+    if (digest, size) != (shard["sha256"], shard["bytes"]):
+        said = f"{shard['sha256'][:12]}… and {shard['bytes']}"
+        yield f"{name}: sha256 {digest[:12]}… and {size} bytes, the manifest says {said}"
+    if f"-{shard['sha256'][:12]}." not in name:
+        yield f"{name}: its name is not that of its content"
+    try:
+        with path.open("rb") as file:
+            yield from _of_archive(name, file, entries)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        yield f"{name}: not a whole tar ({error})"
+
+
+def _of_archive(name: str, file: IO[bytes], entries: dict[str, tuple[int, int]]) -> Iterator[str]:
+    """Problems of a shard's content, member by member; nothing is unpacked."""
+    seen: dict[str, dict[str, int]] = {}
+    starts: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    names: Counter[str] = Counter()
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for info in archive:
+            names[info.name] += 1
+            key, dot, ext = info.name.partition(".")
+            if not info.isreg() or "/" in info.name or "\\" in info.name or not dot or not key:
+                yield f"{name}: member {info.name!r} is no plain file of a sample"
+                continue
+            if ext not in EXTENSIONS:
+                yield f"{name}: member {info.name!r} is of no known kind"
+                continue
+            seen.setdefault(key, {})[ext] = info.size
+            starts.setdefault(key, info.offset)
+            ends[key] = info.offset + padded(info.size)
+            data = archive.extractfile(info)
+            assert data is not None
+            content = data.read()
+            if len(content) != info.size:
+                yield f"{name}: member {info.name} is cut short"
+            elif problem := _of_member(key, ext, content):
+                yield f"{name}: member {info.name}: {problem}"
+    for member in sorted(member for member, count in names.items() if count > 1):
+        yield f"{name}: member {member} stands more than once"
+    for key in sorted(seen.keys() | entries.keys()):
+        place = (starts[key], ends[key] - starts[key]) if key in seen else None
+        if place != entries.get(key):
+            yield f"{name}: sample {key} lies at {place}, the index says {entries.get(key)} (offset, length)"
+        elif missing := {"txt", "json"} - seen[key].keys():
+            yield f"{name}: sample {key} has no {', '.join(sorted(missing))}"
+    file.seek(0, 2)
+    if file.tell() != max(ends.values(), default=0) + 2 * BLOCK:
+        yield f"{name}: {file.tell()} bytes, where its members end at {max(ends.values(), default=0)}"
+
+
+def _of_member(key: str, ext: str, content: bytes) -> str | None:
+    if ext in IMAGE_STARTS and not content.startswith(IMAGE_STARTS[ext]):
+        return f"its bytes are no {ext}"
+    try:
+        if ext == "txt":
+            content.decode("utf-8")
+        if ext == "json" and (uid := json.loads(content)["uid"]) != key_uid(key):
+            return f"its uid is {uid}"
+    except (ValueError, KeyError, TypeError) as error:
+        return f"cannot be read ({error})"
+    return None
