@@ -54,7 +54,8 @@ _RECORD_FIELDS = (
     ("instruction", "What is asked."),
     ("input_image", "Picture the instruction is about: a path into a shard, or a data URI; null where none."),
     ("reference_image", "Second picture, to compare with; null where none."),
-    ("output", "The answer: text, or a path to the picture to be made."),
+    ("output", "The answer; null where the answer is a picture."),
+    ("output_image", "The picture to be made; null where the answer is text."),
 )
 
 

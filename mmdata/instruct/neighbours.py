@@ -1,0 +1,135 @@
+"""Near neighbours among pictures: hard negatives for `match`, similar pictures for `reference_image`.
+
+FAISS finds candidates by inner product of unit embeddings: exactly up to FLAT_LIMIT samples, above it with an inverted
+file of 8-bit codes. Candidates are then ranked in float64 from the stored float16 embeddings, ties by uid, so that the
+choice does not hang on threads or on a BLAS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+FLAT_LIMIT = 200_000
+CANDIDATES = 24
+MIN_REFERENCE_COSINE = 0.3
+MAX_CAPTION_OVERLAP = 0.5
+MASK_WORDS = 4  # 4 x 64 bits
+_BLOCK = 1024
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """For each sample the row of its neighbour, or -1 where none fits.
+
+    Args:
+        negative: the nearest picture whose caption says something else: int64 (n,).
+        reference: the nearest picture that is no duplicate and has another caption: int64 (n,).
+    """
+
+    negative: np.ndarray
+    reference: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionPrints:
+    """Captions boiled down, so that pairs compare without reading them again.
+
+    Args:
+        identity: of the words in order: uint64 (n,); 0 for a caption without words.
+        words: a Bloom filter of the set of words: uint64 (n, 4).
+    """
+
+    identity: np.ndarray
+    words: np.ndarray
+
+
+def caption_prints(captions: Iterable[str | None], count: int) -> CaptionPrints:
+    """Print captions: case, punctuation and spacing aside; a CJK character counts as a word."""
+    identity = np.zeros(count, np.uint64)
+    words = np.zeros((count, MASK_WORDS), np.uint64)
+    for number, caption in enumerate(captions):
+        found = _WORD.findall((caption or "").casefold())
+        if not found:
+            continue
+        digest = hashlib.blake2b(" ".join(found).encode(), digest_size=8).digest()
+        identity[number] = int.from_bytes(digest, "little") or 1
+        for word in set(found):
+            bit = zlib.crc32(word.encode()) % (64 * MASK_WORDS)
+            words[number, bit >> 6] |= np.uint64(1 << (bit & 63))
+    return CaptionPrints(identity, words)
+
+
+def find_neighbours(vectors: np.ndarray, prints: CaptionPrints, duplicate_cosine: float) -> Neighbours:
+    """Find each sample's hard negative and its similar picture among the others given.
+
+    Args:
+        vectors: unit embeddings, float16 (n, dim), in uid order; may be a memory map.
+        prints: of the captions, in the same order.
+        duplicate_cosine: pictures at least this near count as the same and are passed over.
+    """
+    count = len(vectors)
+    negative, reference = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
+    if count < 2:
+        return Neighbours(negative, reference)
+    for start, found in _candidates(vectors, min(CANDIDATES, count)):
+        own = np.arange(start, start + len(found))[:, None]
+        cosine = np.round(_cosines(vectors, own[:, 0], found), 9)
+        usable = (found >= 0) & (found != own) & (cosine < duplicate_cosine)
+        told = prints.identity[found] != 0
+        other = usable & told & (prints.identity[found] != prints.identity[own])
+        apart = other & (_overlap(prints.words[own], prints.words[found]) < MAX_CAPTION_OVERLAP)
+        similar = other & (cosine >= MIN_REFERENCE_COSINE)
+        negative[own[:, 0]] = _nearest(found, cosine, apart)
+        reference[own[:, 0]] = _nearest(found, cosine, similar)
+    return Neighbours(negative, reference)
+
+
+def _candidates(vectors: np.ndarray, k: int) -> Iterable[tuple[int, np.ndarray]]:
+    """Yield (first row, candidate rows int64 (block, k)), block by block; -1 where there are fewer."""
+    import faiss
+
+    count, dim = vectors.shape
+    lists = int(min(65_536, 4 * count**0.5))
+    index = faiss.index_factory(dim, "Flat" if count < FLAT_LIMIT else f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    if not index.is_trained:
+        sample = np.linspace(0, count - 1, min(count, 48 * lists)).astype(np.int64)  # uids are hashes: any will do
+        index.train(np.ascontiguousarray(vectors[sample], np.float32))
+        faiss.extract_index_ivf(index).nprobe = max(16, lists // 64)
+    for start in range(0, count, 65_536):
+        index.add(np.ascontiguousarray(vectors[start : start + 65_536], np.float32))
+    for start in range(0, count, _BLOCK):
+        _, found = index.search(np.ascontiguousarray(vectors[start : start + _BLOCK], np.float32), k)
+        yield start, found
+
+
+def _cosines(vectors: np.ndarray, own: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Cosines of each row with its candidates, float64 (m, k)."""
+    mine = np.asarray(vectors[own], np.float64)
+    out = np.empty(found.shape, np.float64)
+    for column in range(found.shape[1]):
+        theirs = np.asarray(vectors[found[:, column]], np.float64)
+        scale = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
+        out[:, column] = (mine * theirs).sum(axis=1) / np.maximum(scale, 1e-12)
+    return out
+
+
+def _overlap(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Share of words in common (Jaccard), from the Bloom filters: float64 (m, k)."""
+    shared = np.bitwise_count(ours & theirs).sum(axis=-1, dtype=np.int64)
+    either = np.bitwise_count(ours | theirs).sum(axis=-1, dtype=np.int64)
+    return shared / np.maximum(either, 1)
+
+
+def _nearest(found: np.ndarray, cosine: np.ndarray, fits: np.ndarray) -> np.ndarray:
+    """The fitting candidate of the highest cosine, the lower row (hence uid) on a tie; -1 where none fits."""
+    best = np.where(fits, cosine, -np.inf).max(axis=1, keepdims=True)
+    tied = fits & (cosine == best)
+    chosen = np.where(tied, found, np.iinfo(np.int64).max).min(axis=1)
+    return np.where(fits.any(axis=1), chosen, -1)

@@ -1,0 +1,249 @@
+"""The instructions stage: JSONL files beside a release's shards, one a form and split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, BinaryIO
+
+import numpy as np
+import polars as pl
+from upath import UPath
+
+from mmdata.config import Corpus
+from mmdata.errors import DataError
+from mmdata.fingerprint import fingerprint
+from mmdata.instruct.forms import FORMS, Record, line
+from mmdata.instruct.images import data_uri, read_image
+from mmdata.instruct.kept import Kept, has_image, read_kept
+from mmdata.instruct.neighbours import Neighbours, caption_prints, find_neighbours
+from mmdata.instruct.tasks import RULES, Told, make_records, no_neighbours
+from mmdata.plan import CODE_VERSIONS
+from mmdata.publish import atomic_path, publish_json
+from mmdata.select.embeddings import gather_embeddings
+from mmdata.stage import Progress, StageReport, silent
+from mmdata.tables import read_table
+from mmdata.workspace import Workspace, read_json
+
+NEIGHBOUR_TASKS = {"match", "reference_image"}
+EXAMPLES = 2  # of each task, kept in instructions.json
+PROGRESS_EVERY = 256
+SAME_PICTURE = 1e-3  # least distance of two pictures that are not the same, where deduplication sets none
+
+
+def write_instructions(corpus: Corpus, workspace: Workspace, progress: Progress = silent) -> StageReport:
+    """Write the draft release's instruction records; nothing where they are there already.
+
+    Writes releases/<id>/instruct-<format>-<split>.jsonl, then instructions.json. The same release and settings give the
+    same bytes. Only first copies give records, and a record's pictures are all of its own split.
+
+    Raises:
+        DataError: nothing is selected, the shards are not written, or a table or shard that they name is damaged.
+    """
+    release_id = workspace.draft()["release_id"]
+    folder = workspace.release_dir(release_id)
+    if not (folder / "index.parquet").exists():
+        raise DataError(f"{folder / 'index.parquet'}: not written yet. Remedy: materialise `shards` first.")
+    inputs = fingerprint(release_id, CODE_VERSIONS["instructions"], corpus.instruct, corpus.seed)
+    known = read_json(folder / "instructions.json")
+    if known is not None and known["inputs"] == inputs and all((folder / name).exists() for name in known["files"]):
+        return _report(known, folder, reused=True)
+    if (folder / "manifest.json").exists():
+        raise DataError(
+            f"release {release_id} is published and its instructions are not those that corpus.yaml asks for. "
+            "Remedy: materialise `selection` again; changed `instruct` settings make a new release."
+        )
+    kept = _gather(corpus, workspace, release_id, progress)
+    summary = _write(corpus, workspace, folder, kept, progress)
+    facts = {"format": 1, "release_id": release_id, "inputs": inputs, "images": corpus.instruct.images, **summary}
+    publish_json(folder / "instructions.json", facts)
+    return _report(facts, folder, reused=False)
+
+
+def _gather(corpus: Corpus, workspace: Workspace, release_id: str, progress: Progress) -> Kept:
+    path = workspace.release_dir(release_id) / "index.parquet"
+    total = int(np.count_nonzero(read_table(path, ["copy"])["copy"].to_numpy() == 0))
+    done = 0
+
+    def advance(samples: int) -> None:
+        nonlocal done
+        done += samples
+        progress("instructions: reading", done, total)
+
+    return read_kept(workspace, release_id, "text_qa" in corpus.instruct.tasks, advance)
+
+
+def _write(corpus: Corpus, workspace: Workspace, folder: UPath, kept: Kept, progress: Progress) -> dict[str, Any]:
+    settings = corpus.instruct
+    files: dict[str, dict[str, Any]] = {}
+    table: list[dict[str, Any]] = []
+    examples: dict[str, list[dict[str, Any]]] = {}
+    skipped: Counter[str] = Counter()
+    done, total = 0, len(kept.frame)
+    for split in sorted(set(kept.frame["split"]) | {"train"}):
+        frame = kept.frame.filter(pl.col("split") == split)
+        told = Told(Counter(), Counter())
+        records = make_records(
+            frame,
+            _neighbours(corpus, frame, kept),
+            settings.tasks,
+            settings.languages,
+            corpus.seed,
+            told,
+        )
+        with _JsonlFiles(folder, split, settings.formats) as out:
+            last = ""
+            for record in records:
+                shown = examples.setdefault(record.task, [])
+                if len(shown) < EXAMPLES:
+                    shown.append(FORMS["record"](record))
+                out.write(_embedded(record, workspace.root) if settings.images == "base64" else record)
+                uid = record.id[:32]
+                if uid != last:
+                    last, done = uid, done + 1
+                    if done % PROGRESS_EVERY == 0:
+                        progress("instructions", done, total)
+        files |= out.facts()
+        skipped += told.skipped
+        table += [
+            {"task": task, "language": lang, "split": split, "records": count}
+            for (task, lang), count in sorted(told.records.items())
+        ]
+    progress("instructions", total, total)
+    return {
+        "counts": _counts(table, total, files),
+        "skipped": dict(sorted(skipped.items())),
+        "rules": {task: RULES[task] for task in settings.tasks},
+        "table": table,
+        "examples": examples,
+        "files": files,
+    }
+
+
+def _neighbours(corpus: Corpus, frame: pl.DataFrame, kept: Kept) -> Neighbours:
+    """Neighbours within one split's frame; samples without picture, caption or embedding have none."""
+    found = no_neighbours(len(frame))
+    if not NEIGHBOUR_TASKS & set(corpus.instruct.tasks):
+        return found
+    rows = np.flatnonzero(has_image(frame))
+    place, row = frame["place"].to_numpy()[rows], frame["row"].to_numpy()[rows]
+    with gather_embeddings(kept.features, place, row) as (vectors, usable):
+        rows = rows[usable]
+        prints = caption_prints(frame["caption"].gather(rows), len(rows))
+        eps = max(corpus.select.dedup.semantic_eps or 0.0, SAME_PICTURE)
+        local = find_neighbours(vectors, prints, duplicate_cosine=1 - eps)
+    for ours, theirs in ((found.negative, local.negative), (found.reference, local.reference)):
+        has = theirs >= 0
+        ours[rows[has]] = rows[theirs[has]]
+    return found
+
+
+@dataclass(slots=True)
+class _OneFile:
+    name: str
+    form: str
+    split: str
+    file: BinaryIO
+    sha256: Any
+    bytes: int = 0
+    records: int = 0
+
+
+class _JsonlFiles:
+    """The files of one split, one a form, written side by side; each appears under its name when all are whole."""
+
+    def __init__(self, folder: UPath, split: str, forms: list[Any]) -> None:
+        self._folder, self._split, self._forms = folder, split, forms
+        self._stack = ExitStack()
+        self._files: list[_OneFile] = []
+
+    def __enter__(self) -> _JsonlFiles:
+        for form in dict.fromkeys(self._forms):
+            name = f"instruct-{form}-{self._split}.jsonl"
+            draft = self._stack.enter_context(atomic_path(self._folder / name))
+            file = self._stack.enter_context(draft.open("wb"))
+            self._files.append(_OneFile(name, form, self._split, file, hashlib.sha256()))
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)
+
+    def write(self, record: Record) -> None:
+        for one in self._files:
+            data = line(FORMS[one.form](record))
+            one.file.write(data)
+            one.sha256.update(data)
+            one.bytes += len(data)
+            one.records += 1
+
+    def facts(self) -> dict[str, dict[str, Any]]:
+        return {
+            one.name: {
+                "sha256": one.sha256.hexdigest(),
+                "bytes": one.bytes,
+                "records": one.records,
+                "format": one.form,
+                "split": one.split,
+            }
+            for one in self._files
+        }
+
+
+def _embedded(record: Record, root: UPath) -> Record:
+    """The record with its pictures inside it, as data URIs."""
+    names = ("input_image", "reference_image", "output_image")
+    return replace(record, **{n: _uri(path, root) for n in names if (path := getattr(record, n)) is not None})
+
+
+@lru_cache(maxsize=256)
+def _uri(path: str, root: UPath) -> str:
+    return data_uri(path, read_image(path, root))
+
+
+def _counts(table: list[dict[str, Any]], samples: int, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def by(key: Callable[[dict[str, Any]], str]) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for entry in table:
+            counts[key(entry)] += entry["records"]
+        return dict(sorted(counts.items()))
+
+    return {
+        "samples": samples,
+        "records": sum(entry["records"] for entry in table),
+        "by_task": by(lambda entry: entry["task"]),
+        "by_language": by(lambda entry: entry["language"]),
+        "by_split": by(lambda entry: entry["split"]),
+        "by_format": {
+            form: sum(facts["records"] for facts in files.values() if facts["format"] == form)
+            for form in sorted({facts["format"] for facts in files.values()})
+        },
+    }
+
+
+def _report(facts: dict[str, Any], folder: UPath, reused: bool) -> StageReport:
+    counts = facts["counts"]
+    return StageReport(
+        stage="instructions",
+        counts={"rows": counts["records"], "samples": counts["samples"], **counts["by_task"]},
+        reasons=facts["skipped"],
+        numbers={"records_per_sample": counts["records"] / max(1, counts["samples"])},
+        tables={
+            "records by task": facts["table"],
+            "examples": [
+                {key: example[key] for key in ("task", "lang", "instruction", "output")}
+                for shown in facts["examples"].values()
+                for example in shown
+            ],
+            "files": [
+                {"file": name, "records": one["records"], "MB": round(one["bytes"] / 1e6, 3), "sha256": one["sha256"]}
+                for name, one in facts["files"].items()
+            ],
+        },
+        paths={name: str(folder / name) for name in [*facts["files"], "instructions.json"]},
+        slices_done=0 if reused else 1,
+        slices_reused=1 if reused else 0,
+    )

@@ -1,0 +1,83 @@
+"""Forms and templates: what goes in comes out, whatever a caption says."""
+
+from __future__ import annotations
+
+import json
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmdata.instruct.forms import FORMS, Record, chat_form, line, llava_form, neutral, record_form
+from mmdata.instruct.images import image_path
+from mmdata.instruct.templates import TEMPLATES, YES_NO, fill
+
+texts = st.text(st.characters(blacklist_categories=("Cs",)), max_size=60) | st.just("<image> a <Image >\u2028 x")
+paths = st.none() | st.just(image_path("0" * 32, "jpg", "train-c0000-00000-abc.tar"))
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Record:
+    output = draw(st.none() | texts)
+    return Record(
+        "id", "caption", "en", draw(texts), output, draw(paths), draw(paths), draw(paths) if output is None else None
+    )
+
+
+@given(records())
+def test_a_line_parses_back_to_the_form_and_is_one_line(record: Record) -> None:
+    for form in FORMS.values():
+        data = line(form(record))
+        assert json.loads(data) == form(record)
+        assert len(data.decode().splitlines()) == 1 and data.endswith(b"\n")
+
+
+@given(records())
+def test_the_four_names_are_always_there(record: Record) -> None:
+    assert {"instruction", "input_image", "reference_image", "output"} <= set(record_form(record))
+
+
+@given(records())
+def test_llava_has_as_many_markers_as_pictures(record: Record) -> None:
+    form = llava_form(record)
+    images = form.get("image", [])
+    images = [images] if isinstance(images, str) else images
+    markers = sum(turn["value"].count("<image>") for turn in form["conversations"])
+    wanted = [record.input_image, record.reference_image]
+    assert images == [p for p in [*wanted, record.output_image] if p is not None]
+    assert markers == len(images) + (record.output is None and record.output_image is None)
+    assert form["conversations"][0]["from"] == "human" and form["conversations"][1]["from"] == "gpt"
+
+
+@given(records())
+def test_chat_keeps_text_untouched_and_pictures_in_order(record: Record) -> None:
+    user, assistant = chat_form(record)["messages"]
+    assert [part["image"] for part in user["content"] if part["type"] == "image"] == [
+        path for path in (record.input_image, record.reference_image) if path is not None
+    ]
+    assert user["content"][-1] == {"type": "text", "text": record.instruction}
+    assert assistant["role"] == "assistant" and len(assistant["content"]) == 1
+
+
+@given(texts)
+def test_neutral_text_has_no_marker_and_is_stable(text: str) -> None:
+    assert "<image>" not in neutral(text).lower()
+    assert neutral(neutral(text)) == neutral(text)
+
+
+@given(st.text("ab{}caption ", max_size=20))
+def test_a_value_that_looks_like_a_placeholder_stays_as_it_is(value: str) -> None:
+    assert fill("“{caption}” or {question}?", caption=value, question="q") == f"“{value}” or q?"
+
+
+@pytest.mark.parametrize("task", TEMPLATES)
+def test_each_task_has_eight_templates_a_language_with_their_placeholders(task: str) -> None:
+    needs = {"match": "caption", "text_to_image": "caption", "text_qa": "question"}.get(task)
+    for templates in TEMPLATES[task].values():
+        assert len(set(templates)) == len(templates) >= 8
+        for template in templates:
+            names = {name for _, name, _, _ in string.Formatter().parse(template) if name}
+            assert names <= {needs, "reference_caption" if task == "reference_image" else None}
+            assert needs is None or needs in names
+    assert set(TEMPLATES[task]) == set(YES_NO)
