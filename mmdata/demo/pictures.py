@@ -23,6 +23,8 @@ DEMO_PERCENT = 50
 _SKIN_TONES = frozenset({"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"})
 _PEOPLE = frozenset({"1F468", "1F469", "1F9D1"})
 _DROPPED = frozenset({"FE0F", "200D", "2640", "2642"})
+_SVG_SIDE = 72.0
+_SVG_VIEW = 'viewBox="0 0 72 72"'  # of every OpenMoji drawing
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Emoji:
         base: its code points without skin tone, gender and variation selector; variants share it.
         name: in English.
         names: language (ISO 639-1) -> name.
-        kind: flag, clock, face, person, nature, food, travel, object, symbol: by Unicode's blocks.
+        kind: flag, clock, face, hand, person, animal, plant, food, weather, travel, object or symbol.
         svg_path: the compressed drawing.
     """
 
@@ -117,11 +119,21 @@ def is_demo_base(base: str) -> bool:
     return int.from_bytes(digest, "little") % 100 < DEMO_PERCENT
 
 
-def draw(emoji: Emoji, size_px: int, background: str = "#ffffff") -> bytes:
-    """An emoji as a square PNG of `size_px` pixels on a plain background (a CSS colour)."""
+def draw(
+    emoji: Emoji, size_px: int, background: str = "#ffffff", zoom: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)
+) -> bytes:
+    """An emoji as a square PNG of `size_px` pixels on a plain background (a CSS colour).
+
+    Args:
+        zoom: size of the drawing against the picture; under 1 leaves a margin around it.
+        shift: right and down, as shares of the picture's side.
+    """
     import resvg_py
 
     svg = gzip.decompress(emoji.svg_path.read_bytes()).decode("utf-8")
+    side = _SVG_SIDE / zoom
+    left, top = ((_SVG_SIDE - side) / 2 - side * share for share in shift)
+    svg = svg.replace(_SVG_VIEW, f'viewBox="{left:.3f} {top:.3f} {side:.3f} {side:.3f}"', 1)
     return bytes(
         resvg_py.svg_to_bytes(
             svg_string=svg, width=size_px, height=size_px, background=background, skip_system_fonts=True
@@ -159,30 +171,33 @@ def _spoken(name: str) -> str:
     return name.strip(":").replace("_", " ")
 
 
-_BLOCKS = (
-    (0x1F1E6, 0x1F1FF, "flag"),
-    (0x1F3F4, 0x1F3F4, "flag"),
-    (0x1F550, 0x1F567, "clock"),
-    (0x1F600, 0x1F644, "face"),
-    (0x1F910, 0x1F917, "face"),
-    (0x1F970, 0x1F97A, "face"),
-    (0x1F466, 0x1F487, "person"),
-    (0x1F9D1, 0x1F9DD, "person"),
-    (0x1F400, 0x1F43F, "nature"),
-    (0x1F330, 0x1F344, "nature"),
-    (0x1F980, 0x1F9AE, "nature"),
-    (0x1F345, 0x1F37F, "food"),
-    (0x1F950, 0x1F96F, "food"),
-    (0x1F680, 0x1F6FF, "travel"),
-    (0x1F3D4, 0x1F3DF, "travel"),
-    (0x1F300, 0x1F320, "nature"),
-    (0x1F321, 0x1FAFF, "object"),
-)
+_KINDS: dict[str, str] = {
+    "flag": "1F1E6-1F1FF 1F3F3-1F3F4 1F3C1 1F38C 1F6A9",
+    "clock": "1F550-1F567 231A-231B 23F0-23F3 1F570",
+    "face": "1F600-1F644 1F910-1F917 1F920-1F92F 1F970-1F97A 1F9D0 1FAE0-1FAE9",
+    "hand": "1F446-1F450 1F590-1F596 1F64C 1F64F 1F90C-1F90F 1F918-1F91F 1F932 1FAF0-1FAF8 261D 270A-270D",
+    "person": "1F385 1F3C2-1F3C4 1F3C7 1F3CA-1F3CC 1F466-1F478 1F47C 1F481-1F483 1F485-1F487 1F574-1F575 1F57A "
+    "1F645-1F647 1F64B 1F64D-1F64E 1F6A3 1F6B4-1F6B6 1F930-1F931 1F933-1F93E 1F977 1F9B8-1F9B9 1F9CD-1F9CF "
+    "1F9D1-1F9DF 1FAC3-1FAC5",
+    "animal": "1F400-1F43F 1F54A 1F577 1F980-1F9AE 1FAB0-1FAB3 1FABC-1FABF 1FACE-1FACF",
+    "plant": "1F331-1F335 1F337-1F344 1F490 1F3F5 1F940 1FAB4 1FAB7-1FABB",
+    "food": "1F330 1F336 1F345-1F37F 1F382 1F950-1F96F 1F9C0-1F9CB 1FAD0-1FADB",
+    "weather": "1F300-1F320 1F321-1F32C 2600-2604 2614 26C4-26C5 26C8 26A1 2744 2B50",
+    "travel": "1F3D4-1F3F0 1F680-1F6C5 1F6E5-1F6FC 26F4-26F5 2693 2708",
+    "object": "1F380-1FAFF",
+}
+"""Kind -> code points, the first that fits: a coarse reading of Unicode's blocks."""
+
+
+@cache
+def _kind_ranges() -> tuple[tuple[int, int, str], ...]:
+    spans = [(span.partition("-"), kind) for kind, text in _KINDS.items() for span in text.split()]
+    return tuple((int(low, 16), int(high or low, 16), kind) for (low, _, high), kind in spans)
 
 
 def _kind(code: str) -> str:
     first = int(code.split("-", maxsplit=1)[0], 16)
-    return next((kind for low, high, kind in _BLOCKS if low <= first <= high), "symbol")
+    return next((kind for low, high, kind in _kind_ranges() if low <= first <= high), "symbol")
 
 
 def _photos() -> list[Photo]:
