@@ -172,6 +172,10 @@ class Workspace:
     def write_slice_stamp(self, part: str, stage: PartStage, slice_name: str, stamp: SliceStamp) -> None:
         publish_json(self._slice_stamp_path(part, stage, slice_name), asdict(stamp))
 
+    def clear_slice_stamp(self, part: str, stage: PartStage, slice_name: str) -> None:
+        """Take a slice's stamp away, before something that it vouches for is replaced."""
+        self._slice_stamp_path(part, stage, slice_name).unlink(missing_ok=True)
+
     def part_stamp(self, part: str, stage: PartStage) -> PartStamp | None:
         data = read_json(self.part_dir(part) / f"{stage}.json")
         return None if data is None else PartStamp(**{**data, "slices": tuple(data["slices"])})

@@ -17,8 +17,13 @@ Resolver = Callable[[str, int], list[str]]
 """Given a host name and a port, the addresses it stands for, as text. Raises OSError as getaddrinfo does."""
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_NAT64_LOCAL = ipaddress.ip_network("64:ff9b:1::/48")
-_V4_COMPATIBLE = ipaddress.ip_network("::/96")
+_NEVER_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        # what `is_global` lets through, in some Python releases: site-local, documentation, the 6to4 relay anycast
+        ("fec0::/10", "3fff::/20", "5f00::/16", "64:ff9b:1::/48", "::/96", "192.88.99.0/24"),
+    )
+)
 
 
 class AllowList:
@@ -50,25 +55,22 @@ class AllowList:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address belongs to the open internet, and so do all IPv4 addresses that hide in an IPv6 one."""
+    """Whether an address belongs to the open internet, and so does the IPv4 address that may hide in an IPv6 one."""
+    if isinstance(address, IPv6Address) and address in _NAT64:
+        return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
     if not address.is_global or address.is_multicast or address.is_reserved or address.is_unspecified:
-        # is_reserved covers ::ffff:0:0/96 too: mapped addresses are unwrapped before they come here
         return False
-    if isinstance(address, IPv6Address):
-        return all(is_public(inner) for inner in embedded_ipv4(address))
-    return True
+    if any(address in network for network in _NEVER_PUBLIC if network.version == address.version):
+        return False
+    return all(is_public(inner) for inner in embedded_ipv4(address))
 
 
-def embedded_ipv4(address: IPv6Address) -> list[IPv4Address]:
-    """The IPv4 addresses that a packet to this IPv6 address may end at: NAT64, 6to4, Teredo, IPv4-compatible."""
-    found: list[IPv4Address] = []
-    if address in _NAT64 or address in _NAT64_LOCAL or address in _V4_COMPATIBLE:
-        found.append(IPv4Address(int(address) & 0xFFFFFFFF))
-    if address.sixtofour is not None:
-        found.append(address.sixtofour)
-    if address.teredo is not None:
-        found.extend(address.teredo)
-    return found
+def embedded_ipv4(address: Address) -> list[IPv4Address]:
+    """The IPv4 addresses that a packet to this IPv6 address may end at: 6to4 and Teredo tunnels."""
+    if isinstance(address, IPv4Address):
+        return []
+    found = [address.sixtofour] if address.sixtofour is not None else []
+    return found + list(address.teredo or ())
 
 
 def literal_address(host: str) -> Address | None:

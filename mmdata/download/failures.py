@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import http.client
+import math
 import re
 import socket
 import ssl
 import urllib.error
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 REFUSALS = frozenset({"bad_row", "bad_scheme", "bad_url", "userinfo", "bad_port", "private_address", "robots", "bomb"})
 """Error classes whose status is `refused`: we would not, whatever the server would."""
 
+REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
 _HTTP_MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+
+
+HOST_FAULTS = frozenset({"dns", "timeout", "deadline", "connection_refused", "connection_reset", "network", "tls"})
+"""Error classes that speak of the host rather than of one URL: enough of them in a row, and the host is left alone."""
 
 
 class FetchError(Exception):
@@ -42,7 +50,7 @@ def as_fetch_error(error: BaseException) -> FetchError:
     if isinstance(error, FetchError):
         return error
     if isinstance(error, urllib.error.HTTPError):
-        if error.code in (301, 302, 303, 307, 308):
+        if error.code in REDIRECT_CODES and error.headers.get("Location"):
             return FetchError("too_many_redirects", f"HTTP {error.code}: {error.reason}")
         wait = retry_after_s(error.headers.get("Retry-After") if error.headers else None)
         return FetchError(f"http_{error.code}", f"HTTP {error.code} {error.reason}", error.code in _HTTP_MAY_PASS, wait)
@@ -68,9 +76,17 @@ def as_fetch_error(error: BaseException) -> FetchError:
     return FetchError("unexpected", text)
 
 
-def retry_after_s(header: str | None) -> float | None:
-    """Seconds of a Retry-After header; its date form is left to the ledger's own back-off."""
-    try:
-        return max(0.0, float(header)) if header else None
-    except ValueError:
+def retry_after_s(header: str | None, now: datetime | None = None) -> float | None:
+    """Seconds that a Retry-After header asks to wait, given as seconds or as a date; None where it says neither."""
+    if not header:
         return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            due = parsedate_to_datetime(header)
+        except ValueError:
+            return None
+        due = due if due.tzinfo is not None else due.replace(tzinfo=UTC)
+        seconds = (due - (now or datetime.now(UTC))).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -32,6 +32,7 @@ from mmdata.download.addresses import (
     system_resolver,
 )
 from mmdata.download.failures import FetchError, as_fetch_error
+from mmdata.download.robots import disallows
 
 HEADER_BYTES = 256_000  # what status lines, headers and chunk framing may take beside the body
 MAX_REDIRECTS = 5
@@ -47,7 +48,7 @@ class Fetch:
         budget: bytes that may still arrive.
         idle_s: seconds without a byte before a connection is given up.
         failure: what went wrong, in our own terms; img2dataset hands on text only.
-        etag, content_type: of the final response.
+        etag: of the final response.
     """
 
     deadline: float
@@ -55,7 +56,6 @@ class Fetch:
     idle_s: float
     failure: FetchError | None = None
     etag: str | None = None
-    content_type: str | None = None
 
     def patience_s(self) -> float:
         """Seconds that the next wait may take. Raises FetchError `deadline` when there are none left."""
@@ -234,6 +234,7 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
     def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
         self.guard.check_url(request.full_url)
+        request.add_header("User-Agent", self.guard.download.user_agent)
         request.add_header("Accept-Encoding", "identity")
         return request
 
@@ -249,19 +250,29 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         )
 
     def http_response(self, request: urllib.request.Request, response: Any) -> Any:
-        limit = self.guard.download.max_bytes
-        length = response.headers.get("Content-Length", "")
-        if length.isdigit() and int(length) > limit:
-            raise FetchError("too_large", f"Content-Length {length} is over download.max_bytes ({limit})")
-        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
-            raise FetchError("bad_response", f"Content-Encoding {encoding!r}, though none was asked for")
-        fetch = current_fetch()
-        fetch.etag, fetch.content_type = response.headers.get("ETag"), response.headers.get("Content-Type")
-        response.read = functools.partial(_read_whole, response.read, fetch, limit)
+        if 200 <= response.status < 300:
+            try:
+                self._accept(response)
+            except FetchError:
+                response.close()
+                raise
         return response
 
     https_response = http_response
+
+    def _accept(self, response: Any) -> None:
+        """Judge an answer by its headers, before its body is read."""
+        download, headers, fetch = self.guard.download, response.headers, current_fetch()
+        length, encoding = headers.get("Content-Length", ""), headers.get("Content-Encoding", "").strip().lower()
+        directive = disallows(headers.get_all("X-Robots-Tag", []), download.user_agent)
+        if directive is not None and download.respect_robots:
+            raise FetchError("robots", f"X-Robots-Tag: {directive}")
+        if length.isdigit() and int(length) > download.max_bytes:
+            raise FetchError("too_large", f"Content-Length {length} is over download.max_bytes ({download.max_bytes})")
+        if encoding not in ("", "identity"):
+            raise FetchError("bad_response", f"Content-Encoding {encoding!r}, though none was asked for")
+        fetch.etag = headers.get("ETag")
+        response.read = functools.partial(_read_whole, response.read, fetch, download.max_bytes)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -296,15 +307,25 @@ class GuardedOpener(urllib.request.OpenerDirector):
             self.add_handler(handler)
 
     def open(self, fullurl: Any, data: Any = None, timeout: float | None = None) -> Any:
-        fetch = current_fetch()
+        fetch = getattr(_current, "fetch", None)
+        if fetch is None:
+            return _plain_opener().open(fullurl, data, timeout)
         with _noting(fetch):
             url = fullurl if isinstance(fullurl, str) else fullurl.full_url
             self.guard.check_url(url)  # before urllib picks a handler by scheme
             return super().open(fullurl, data, fetch.patience_s())
 
 
+@functools.cache
+def _plain_opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener()
+
+
 def install(guard: Guard) -> None:
-    """Make this guard what `urllib.request.urlopen` uses in the whole process."""
+    """Make this guard what `urllib.request.urlopen` uses in the whole process, within `fetching`.
+
+    Threads outside of `fetching` (a model's weights being fetched, say) get urllib's own opener, as before.
+    """
     urllib.request.install_opener(GuardedOpener(guard))
 
 
@@ -314,6 +335,8 @@ def _noting(fetch: Fetch) -> Iterator[None]:
         yield
     except Exception as error:
         fetch.failure = as_fetch_error(error)
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # its connection would stay open until the garbage is collected
         raise
 
 

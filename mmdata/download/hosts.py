@@ -1,12 +1,13 @@
-"""Fetching with many threads, but few at a time from any one host."""
+"""Fetching with many threads, but few at a time from any one host, and none from a host that is down."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from contextlib import suppress
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 Result = TypeVar("Result")
@@ -26,25 +27,27 @@ class HostQueue:
         self._ready = deque(self._waiting)
         self._active: dict[str, int] = dict.fromkeys(self._waiting, 0)
         self._changed = threading.Condition()
-        self._closed = False
+        self.closed = False
 
     def take(self) -> str | None:
         """The next URL whose host has room; waits for one; None when all are handed out."""
         with self._changed:
-            while True:
-                if self._closed or not self._waiting:
-                    return None
+            while not self.closed and self._waiting:
                 if self._ready:
-                    host = self._ready.popleft()
-                    url = self._waiting[host].popleft()
-                    self._active[host] += 1
-                    if not self._waiting[host]:
-                        del self._waiting[host]
-                        self._changed.notify_all()
-                    elif self._active[host] < self._per_host:
-                        self._ready.append(host)
-                    return url
+                    return self._hand_out(self._ready.popleft())
                 self._changed.wait()
+            return None
+
+    def _hand_out(self, host: str) -> str:
+        url = self._waiting[host].popleft()
+        self._active[host] += 1
+        if not self._waiting[host]:
+            del self._waiting[host]
+            if not self._waiting:
+                self._changed.notify_all()
+        elif self._active[host] < self._per_host:
+            self._ready.append(host)
+        return url
 
     def done(self, url: str) -> None:
         """Give the URL's place at its host back."""
@@ -58,48 +61,69 @@ class HostQueue:
     def close(self) -> None:
         """Hand out no more."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._changed.notify_all()
 
 
-class fetch_all(Generic[Result]):  # noqa: N801 - used as a function; a class so that leaving the loop stops the threads
-    """Iterate over (url, result) as fetches finish.
+class HostHealth:
+    """Which hosts are down: those whose last `limit` fetches all failed for the host's own sake.
+
+    Without it a slice with ten thousand URLs of a dead host would wait for each one's timeout.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._faults: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def is_down(self, url: str) -> bool:
+        return self._faults[host_of(url)] >= self._limit
+
+    def note(self, url: str, is_host_fault: bool) -> None:
+        """Count one finished fetch; any answer at all, a 404 included, shows that the host lives."""
+        host = host_of(url)
+        with self._lock:
+            self._faults[host] = self._faults[host] + 1 if is_host_fault else 0
+
+
+def fetch_all(
+    urls: list[str], fetch: Callable[[str], Result], threads: int, per_host: int
+) -> Iterator[tuple[str, Result]]:
+    """Yield (url, result) as fetches finish, in no particular order.
 
     Args:
         urls: each once.
-        fetch: called in a worker thread; must not raise, and must end by itself (the guard's deadline sees to it).
+        fetch: called in a worker thread; must end by itself (the guard's deadline sees to it).
         threads, per_host: how many at once, in all and to one host.
 
     The threads are daemons: an interrupt in the main thread is never kept waiting by a slow server.
     """
+    waiting = HostQueue(urls, per_host)
+    # bounded, so that fetched bytes do not pile up while the consumer writes
+    results: queue.Queue[tuple[str, Result | BaseException]] = queue.Queue(maxsize=2 * threads)
 
-    def __init__(self, urls: list[str], fetch: Callable[[str], Result], threads: int, per_host: int) -> None:
-        self._queue = HostQueue(urls, per_host)
-        self._count = len(urls)
-        self._fetch = fetch
-        # bounded, so that fetched bytes do not pile up while the consumer writes
-        self._results: queue.Queue[tuple[str, Result | BaseException]] = queue.Queue(maxsize=2 * threads)
-        for number in range(min(threads, self._count)):
-            threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True).start()
-
-    def __iter__(self) -> Iterator[tuple[str, Result]]:
-        try:
-            for _ in range(self._count):
-                url, result = self._results.get()
-                if isinstance(result, BaseException):
-                    raise result
-                yield url, result
-        finally:
-            self._queue.close()
-
-    def _work(self) -> None:
-        while (url := self._queue.take()) is not None:
+    def work() -> None:
+        while (url := waiting.take()) is not None:
             try:
-                result: Result | BaseException = self._fetch(url)
+                result: Result | BaseException = fetch(url)
             except BaseException as error:  # noqa: BLE001 - handed to the thread that iterates, which raises it
                 result = error
-            self._queue.done(url)
-            self._results.put((url, result))
+            waiting.done(url)
+            while not waiting.closed:
+                with suppress(queue.Full):
+                    results.put((url, result), timeout=1)
+                    break
+
+    for number in range(min(threads, len(urls))):
+        threading.Thread(target=work, name=f"fetch-{number}", daemon=True).start()
+    try:
+        for _ in range(len(urls)):
+            url, result = results.get()
+            if isinstance(result, BaseException):
+                raise result
+            yield url, result
+    finally:
+        waiting.close()
 
 
 def host_of(url: str) -> str:

@@ -1,55 +1,36 @@
 """One image from URL to stored JPEG, with img2dataset's fetch and Resizer under our guard.
 
 img2dataset's own `Downloader` resizes in one thread, reads its work from a file and keeps errors as text, so we call
-the function that it calls for each URL (`download_image`) and its `Resizer` from our own threads instead.
+the function that it calls for each URL (`download_image`) and its `Resizer` from our own threads instead. For a plain
+image what is stored is, byte for byte, what img2dataset would store; large and unusual ones are redrawn first.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import io
 import os
+import sys
 import threading
 import time
-import warnings
+import types
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
-
-import numpy as np
 
 from mmdata.config import Download
 from mmdata.download.failures import FetchError, as_fetch_error
 from mmdata.download.guard import Fetch, fetching
+from mmdata.download.headers import Header, read_header
 from mmdata.download.ledger import backoff_s
+from mmdata.download.redraw import redrawn, reduced_jpeg
 
-ROBOTS_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
-_MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "GIF": "image/gif", "WEBP": "image/webp", "BMP": "image/bmp"}
 BIG_PIXELS = 16_000_000
 _big_one_at_a_time = threading.Lock()
 """Decoding 100 million pixels takes hundreds of megabytes: not in every thread at once."""
-
-_READ_BY_CV2 = frozenset({"JPEG", "PNG", "WEBP", "BMP"})
-_PLAIN_MODES = frozenset({"RGB", "RGBA", "L", "P"})  # what cv2 and PIL read alike
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What an image's first bytes say, before anything is decoded."""
-
-    format: str
-    width: int
-    height: int
-    plain: bool  # cv2 decodes it as a viewer would: 8 bits, no turned camera, no ink colours
-
-    @property
-    def is_big(self) -> bool:
-        return self.width * self.height > BIG_PIXELS
-
-    @property
-    def mime(self) -> str:
-        return _MIME.get(self.format, f"image/{self.format.lower()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +41,7 @@ class FetchedImage:
         data: the JPEG to store; None if `failure` is set.
         sha256, size_bytes, mime: of the body as fetched, also where it could not be decoded.
         failure: class and message; `status` is the media table's.
+        original_size, size: (width, height) in pixels, upright, before and after resizing.
     """
 
     status: str
@@ -75,7 +57,7 @@ class FetchedImage:
 
 def prepare(download: Download) -> None:
     """Import what fetching needs: seconds that must not count towards the first URL's deadline."""
-    _img2dataset()
+    _img2dataset("downloader")
     _resizer(download.image_size, download.encode_quality)
 
 
@@ -104,101 +86,81 @@ def process_image(body: bytes, download: Download, etag: str | None = None) -> F
     header: Header | None = None
     try:
         header = read_header(body)
-        if header.width * header.height > download.max_pixels:
-            raise FetchError("bomb", f"{header.width} x {header.height} pixels is over download.max_pixels")
-        with _big_one_at_a_time if header.is_big else contextlib.nullcontext():
-            plain = header.plain and header.format in _READ_BY_CV2 and not header.is_big
-            source = io.BytesIO(body if plain else redraw(body))
-            resizer = _resizer(download.image_size, download.encode_quality)
-            data, width, height, original_width, original_height, error = resizer(source)
-        if error is not None:
-            raise FetchError("undecodable", str(error))
+        if header.pixels > download.max_pixels:
+            raise FetchError(
+                "bomb", f"{header.width} x {header.height} pixels is over download.max_pixels ({download.max_pixels})"
+            )
+        data, size = _resize(body, header, download)
     except FetchError as failure:
         status = "refused" if failure.error == "bomb" else "failed_to_resize"
-        mime = header.mime if header else None
-        return FetchedImage(status, None, failure, sha256, length, mime, etag=etag)
-    original = (original_width, original_height)
-    return FetchedImage("success", bytes(data), None, sha256, length, header.mime, original, (width, height), etag)
+        return FetchedImage(status, None, failure, sha256, length, header.mime if header else None, etag=etag)
+    return FetchedImage("success", data, None, sha256, length, header.mime, header.upright_size, size, etag)
 
 
-def read_header(body: bytes) -> Header:
-    """Format and size without decoding. Raises FetchError `not_an_image`."""
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large images; max_pixels is the rule here
-            with Image.open(io.BytesIO(body), formats=("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")) as image:
-                turned = image.getexif().get(0x0112, 1) not in (0, 1)
-                transparent_palette = image.mode == "P" and "transparency" in image.info
-                plain = image.mode in _PLAIN_MODES and not turned and not transparent_palette
-                return Header(str(image.format), image.width, image.height, plain)
-    except Image.DecompressionBombError as error:
-        raise FetchError("bomb", str(error)) from None
-    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise what they like on hostile bytes
-        head = body[:16].lstrip()[:8]
-        raise FetchError("not_an_image", f"starts with {head!r} ({type(error).__name__})") from None
-
-
-def redraw(body: bytes) -> bytes:
-    """An unusual image as plain 8-bit RGB on white, as a viewer shows it: turned upright, first frame, ink to light."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(io.BytesIO(body)) as image:
-            image.seek(0)
-            upright: Any = ImageOps.exif_transpose(image)
-            if upright.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-                levels = np.asarray(upright).astype(np.float64)
-                top = 65535.0 if levels.max() > 255 else 255.0
-                upright = Image.fromarray((levels.clip(0, top) * (255.0 / top)).astype(np.uint8))
-            if "A" in upright.getbands() or "transparency" in upright.info:
-                upright = upright.convert("RGBA")
-                white = Image.new("RGBA", upright.size, "white")
-                upright = Image.alpha_composite(white, upright)
-            out = io.BytesIO()
-            upright.convert("RGB").save(out, "BMP")
-            return out.getvalue()
-    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise what they like on hostile bytes
-        raise FetchError("undecodable", f"{type(error).__name__}: {error}") from None
+def _resize(body: bytes, header: Header, download: Download) -> tuple[bytes, tuple[int, int]]:
+    reduction = header.reduction(download.image_size)
+    with _big_one_at_a_time if header.pixels > BIG_PIXELS * reduction**2 else contextlib.nullcontext():
+        if header.is_rgb_jpeg and (reduction > 1 or header.is_turned):
+            body = reduced_jpeg(body, reduction)
+        elif not header.is_plain:
+            body = redrawn(body, reduction)
+        data, width, height, _, _, error = _resizer(download.image_size, download.encode_quality)(io.BytesIO(body))
+    if error is not None:
+        raise FetchError("undecodable", str(error))
+    return data, (width, height)
 
 
 def _fetch_once(url: str, download: Download, deadline: float) -> tuple[bytes, Fetch]:
-    img2dataset = _img2dataset()
     with fetching(download, deadline) as fetch:
-        _, stream, message = img2dataset.download_image(
+        _, stream, message = _img2dataset("downloader").download_image(
             (0, url),
             timeout=download.timeout_s,
-            user_agent_token=download.user_agent.lower(),
-            disallowed_header_directives=ROBOTS_DIRECTIVES if download.respect_robots else None,
+            user_agent_token=None,  # the guard sends the User-Agent, and reads X-Robots-Tag in all its forms
+            disallowed_header_directives=None,
         )
         if stream is not None and message is None:
             fetch.failure = None
             return stream.getvalue(), fetch
-        if "X-Robots-Tag" in (message or ""):
-            fetch.failure = FetchError("robots", "the server's X-Robots-Tag disallows this use")
-        elif fetch.failure is None:
+        if fetch.failure is None:
             fetch.failure = as_fetch_error(ValueError(message))
         return b"", fetch
 
 
 @cache
-def _img2dataset() -> Any:
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # albumentations asks the web for its newest version otherwise
-    import img2dataset.downloader
+def _img2dataset(module: str) -> Any:
+    """Our own copy of one of img2dataset's modules, loaded without the package's `__init__`.
 
-    return img2dataset.downloader
+    That would import torch, pandas and webdataset: seconds, and 400 MB in every worker. The copy is ours alone, so
+    what `_resizer` changes in it is not seen by anybody who imports img2dataset.
+    """
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # albumentations asks the web for its newest version otherwise
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "200000000")  # a second wall behind download.max_pixels
+    others = _take_img2dataset()
+    spec = find_spec("img2dataset")
+    if spec is None:
+        raise ModuleNotFoundError("No module named 'img2dataset'", name="img2dataset")
+    package = types.ModuleType("img2dataset")
+    package.__path__ = list(spec.submodule_search_locations or ())
+    sys.modules["img2dataset"] = package
+    try:
+        return importlib.import_module(f"img2dataset.{module}")
+    finally:
+        _take_img2dataset()
+        sys.modules.update(others)
+
+
+def _take_img2dataset() -> dict[str, types.ModuleType]:
+    names = [name for name in sys.modules if name == "img2dataset" or name.startswith("img2dataset.")]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 @cache
 def _resizer(image_size: int, quality: int) -> Any:
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    import img2dataset.resizer
-
-    # It points the process's stdout and stderr at /dev/null around each image, to hush libjpeg: with several threads
-    # they may stay there. A warning on stderr is the lesser evil.
-    img2dataset.resizer.SuppressStdoutStderr = contextlib.nullcontext
-    return img2dataset.resizer.Resizer(
+    resizer = _img2dataset("resizer")
+    # The original points the process's stdout and stderr at /dev/null around each image, to hush libjpeg: with several
+    # threads they may stay there. A warning on stderr is the lesser evil.
+    resizer.SuppressStdoutStderr = contextlib.nullcontext
+    return resizer.Resizer(
         image_size=image_size,
         resize_mode="keep_ratio",
         resize_only_if_bigger=True,

@@ -1,13 +1,18 @@
-"""The media stage: fetch what a part's rows point at, into one tar and one table a slice."""
+"""The media stage: fetch what a part's rows point at, into one tar and one table a slice.
+
+The tar is published before the table that addresses it. The slice's stamp is taken away first, and the table names the
+tar by its SHA-256: a run that is killed in between leaves a slice to be done again, never a table beside a wrong tar.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,12 +22,12 @@ import pyarrow as pa
 from upath import UPath
 
 from mmdata.config import Corpus, Download
-from mmdata.download.failures import FetchError
+from mmdata.download.failures import HOST_FAULTS, FetchError
 from mmdata.download.guard import Guard, install
-from mmdata.download.hosts import fetch_all, host_of
+from mmdata.download.hosts import HostHealth, fetch_all, host_of
 from mmdata.download.images import FetchedImage, fetch_image, prepare
 from mmdata.download.ledger import next_retry_at
-from mmdata.engine import SliceResult, run_part_stage, table_digest
+from mmdata.engine import SliceResult, run_part_stage
 from mmdata.errors import DataError
 from mmdata.plan import is_due, stage_settings
 from mmdata.publish import atomic_path
@@ -33,6 +38,12 @@ from mmdata.workspace import SliceStamp, Workspace
 
 SETTINGS_KEY = b"mmdata.settings"
 """Schema metadata of a media table: the settings its bytes were made with, so that a later run may keep them."""
+
+TAR_KEY = b"mmdata.tar_sha256"
+"""Schema metadata of a media table: SHA-256 of the tar that its offsets count in."""
+
+HOST_DOWN_AFTER = 32
+"""Fetches of one host that fail for its own sake, in a row, before the rest of a slice leaves it alone."""
 
 
 def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Progress = silent) -> StageReport:
@@ -48,7 +59,6 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         raise DataError(f"part {part_name} has no rows yet. Remedy: materialise source_rows for {part_name} first.")
     inputs = {name: _slice_digest(workspace, part_name, name) for name in rows.slices}
     settings = stage_settings(corpus, part, "media")
-    started = time.monotonic()
     work = partial(
         fetch_slice,
         root=str(workspace.root),
@@ -69,19 +79,13 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         is_due=lambda stamp: is_due(stamp.next_retry_at),
         accept=partial(_refusal, least=corpus.download.min_success_share),
     )
-    seconds = time.monotonic() - started
     progress("media", rows.rows, rows.rows)
-    counts = dict(result.stamp.counts)
-    fetchable = counts.get("fetchable", 0)
-    numbers = {"success_share": counts.get("success", 0) / fetchable if fetchable else 1.0, "seconds": seconds}
-    if result.done:
-        numbers["urls_per_s"] = sum(s.numbers.get("fetched", 0) for s in result.slices.values()) / max(seconds, 1e-9)
     return StageReport(
         "media",
         part_name,
-        counts=counts,
+        counts=result.stamp.counts,
         reasons=result.stamp.reasons,
-        numbers=numbers,
+        numbers=_numbers(result.stamp.counts, result.slices.values()),
         tables={"failures by host": _failures_by_host(workspace, part_name, result.stamp.slices)},
         paths={"media": str(workspace.part_dir(part_name) / "media")},
         slices_done=result.done,
@@ -96,12 +100,13 @@ def fetch_slice(
 
     A URL that stands in several rows is fetched once, and all of them address the same bytes.
     """
+    started = time.monotonic()
     workspace = Workspace(root)
     rows = read_table(workspace.table(part_name, "rows", name)).to_pylist()
     earlier = _earlier(workspace, part_name, name, settings)
     by_url: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        if row["problem"] is None:
+        if _is_fetchable(row):
             by_url.setdefault(row["url"], []).append(row)
     now = datetime.now(UTC)
     known = {url: record for url, sharers in by_url.items() if (record := earlier.of(sharers)) is not None}
@@ -117,7 +122,7 @@ def fetch_slice(
         if urls:
             prepare(download)
             install(Guard(download))
-        fetch = partial(_fetch_safely, download=download)
+        fetch = partial(_fetch_safely, download=download, health=HostHealth(HOST_DOWN_AFTER))
         for url, image in fetch_all(urls, fetch, download.threads, download.per_host):
             attempts = 1 + (known[url]["attempts"] if url in known else 0)
             known[url] = _record(url, image, attempts, download)
@@ -127,12 +132,14 @@ def fetch_slice(
             if progress is not None:
                 progress(len(by_url[url]))
         owners = {url: min(row["uid"] for row in by_url[url]) for url in places}
-        offsets = _write_tar(workspace.media_tar(part_name, name), owners, places)
-    records = [_bad_row(row) for row in rows if row["problem"] is not None]
+        workspace.clear_slice_stamp(part_name, "media", name)
+        offsets, tar_sha256 = _write_tar(workspace.media_tar(part_name, name), owners, places)
+    records = [_bad_row(row) for row in rows if not _is_fetchable(row)]
     for url, sharers in by_url.items():
         records += [_for_row(row, known[url], offsets.get(url)) for row in sharers]
-    table = table_of(records, MEDIA).replace_schema_metadata({SETTINGS_KEY: settings.encode()})
-    return _counted(table, fetched=len(urls))
+    metadata = {SETTINGS_KEY: settings.encode(), TAR_KEY: tar_sha256.encode()}
+    table = table_of(records, MEDIA).replace_schema_metadata(metadata)
+    return _counted(table, fetched=len(urls), seconds=time.monotonic() - started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +165,21 @@ class _Earlier:
 
 
 def _earlier(workspace: Workspace, part_name: str, name: str, settings: str) -> _Earlier:
-    stamp, tar = workspace.slice_stamp(part_name, "media", name), workspace.media_tar(part_name, name)
-    path = workspace.table(part_name, "media", name)
-    if stamp is None or not path.exists() or not tar.exists():
+    tar, path = workspace.media_tar(part_name, name), workspace.table(part_name, "media", name)
+    if not path.exists() or not tar.exists():
         return _Earlier({}, None)
     table = read_table(path)
-    if (table.schema.metadata or {}).get(SETTINGS_KEY) != settings.encode() or table_digest(table) != stamp.digest:
-        return _Earlier({}, None)  # other settings; or a run was killed between table and stamp
+    metadata = table.schema.metadata or {}
+    if metadata.get(SETTINGS_KEY) != settings.encode():
+        return _Earlier({}, None)
+    with tar.open("rb") as file:
+        if metadata.get(TAR_KEY) != _sha256(file).encode():
+            return _Earlier({}, None)  # a run was killed after it had replaced the tar
     return _Earlier({record["uid"]: record for record in table.to_pylist()}, tar)
+
+
+def _is_fetchable(row: Mapping[str, Any]) -> bool:
+    return row["problem"] is None and row["url"] is not None
 
 
 def _is_settled(record: dict[str, Any] | None, now: datetime) -> bool:
@@ -176,11 +190,16 @@ def _is_settled(record: dict[str, Any] | None, now: datetime) -> bool:
     return record["status"] == "success" or due is None or due > now
 
 
-def _fetch_safely(url: str, download: Download) -> FetchedImage:
+def _fetch_safely(url: str, download: Download, health: HostHealth) -> FetchedImage:
+    if health.is_down(url):
+        gone = f"{host_of(url)} failed {HOST_DOWN_AFTER} times in a row; left alone until the next run"
+        return FetchedImage("failed_to_download", failure=FetchError("host_down", gone, may_pass=True))
     try:
-        return fetch_image(url, download)
+        image = fetch_image(url, download)
     except Exception as error:  # noqa: BLE001 - one URL's surprise is one row's reason, with its type in the detail
-        return FetchedImage("failed_to_download", failure=FetchError("unexpected", f"{type(error).__name__}: {error}"))
+        image = FetchedImage("failed_to_download", failure=FetchError("unexpected", f"{type(error).__name__}: {error}"))
+    health.note(url, is_host_fault=image.failure is not None and image.failure.error in HOST_FAULTS)
+    return image
 
 
 def _record(url: str, image: FetchedImage, attempts: int, download: Download) -> dict[str, Any]:
@@ -221,31 +240,60 @@ def _for_row(row: dict[str, Any], record: dict[str, Any], offset: int | None) ->
 
 
 def _bad_row(row: dict[str, Any]) -> dict[str, Any]:
-    return {"uid": row["uid"], "status": "refused", "error": "bad_row", "detail": row["problem"], "attempts": 0}
+    problem = row["problem"] or "no URL"
+    return {"uid": row["uid"], "status": "refused", "error": "bad_row", "detail": problem, "attempts": 0}
 
 
 def _write_tar(
     target: UPath, owners: Mapping[str, str], places: Mapping[str, tuple[IO[bytes], int, int]]
-) -> dict[str, int]:
-    """Publish the slice's tar: one member a URL, named and ordered by the first uid that owns it; offsets by URL."""
+) -> tuple[dict[str, int], str]:
+    """Publish the slice's tar: one member a URL, named and ordered by the first uid that owns it.
+
+    Returns:
+        The offset of each URL's first data byte, and the tar's SHA-256.
+    """
     offsets: dict[str, int] = {}
-    with atomic_path(target) as draft, tarfile.open(draft, "w", format=tarfile.USTAR_FORMAT) as archive:
-        for url in sorted(owners, key=owners.__getitem__):
-            source, start, length = places[url]
-            source.seek(start)
-            info = tarfile.TarInfo(f"{owners[url]}.jpg")
-            info.size = length
-            offsets[url] = archive.offset + tarfile.BLOCKSIZE
-            archive.addfile(info, io.BytesIO(source.read(length)))
-    return offsets
+    with atomic_path(target) as draft:
+        with tarfile.open(draft, "w", format=tarfile.USTAR_FORMAT) as archive:
+            for url in sorted(owners, key=owners.__getitem__):
+                source, start, length = places[url]
+                source.seek(start)
+                info = tarfile.TarInfo(f"{owners[url]}.jpg")
+                info.size = length
+                offsets[url] = archive.offset + tarfile.BLOCKSIZE
+                archive.addfile(info, io.BytesIO(source.read(length)))
+        with draft.open("rb") as file:
+            digest = _sha256(file)
+    return offsets, digest
 
 
-def _counted(table: pa.Table, fetched: int) -> SliceResult:
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _counted(table: pa.Table, fetched: int, seconds: float) -> SliceResult:
     statuses, errors = Counter(table["status"].to_pylist()), Counter(table["error"].drop_null().to_pylist())
     counts = {"rows": table.num_rows, "fetchable": table.num_rows - errors["bad_row"], **statuses}
     retries = [due for due in table["next_retry_at"].to_pylist() if due is not None]
     earliest = min(retries).isoformat() if retries else None
-    return SliceResult(table, counts, errors, {"fetched": float(fetched)}, earliest)
+    sizes = table["bytes"].drop_null().to_pylist()
+    numbers = {"fetched": fetched, "seconds": seconds, "bodies": len(sizes), "bytes": sum(sizes)}
+    return SliceResult(table, counts, errors, numbers, earliest)
+
+
+def _numbers(counts: Mapping[str, int], slices: Iterable[SliceStamp]) -> dict[str, float]:
+    """The part's figures; speed is that of each slice's latest run, by one worker."""
+    fetchable, total = counts.get("fetchable", 0), Counter[str]()
+    for stamp in slices:
+        total.update(stamp.numbers)
+    return {
+        "success_share": counts.get("success", 0) / fetchable if fetchable else 1.0,
+        "mean_bytes": total["bytes"] / max(total["bodies"], 1),
+        "urls_per_s": total["fetched"] / max(total["seconds"], 1e-9),
+    }
 
 
 def _refusal(slices: Mapping[str, SliceStamp], least: float) -> str | None:
