@@ -1,0 +1,56 @@
+"""What the demo's pages say about their pictures: short captions in English and, for some, in another language."""
+
+from __future__ import annotations
+
+from random import Random
+
+COLOURS = {
+    "white": "#ffffff",
+    "cream": "#fdf3d7",
+    "yellow": "#ffe680",
+    "orange": "#ffc58a",
+    "pink": "#ffd0dc",
+    "lavender": "#dcd0ff",
+    "light blue": "#c4e3ff",
+    "turquoise": "#b0ece4",
+    "light green": "#cdf0c0",
+    "grey": "#d4d7db",
+}
+
+_ENGLISH = (
+    "{name}, {kind} emoji on a {colour} background",
+    "a cartoon drawing of the {kind} {name}",
+    "{kind} sticker that shows {name}",
+    "colourful {kind} icon with {name} on {colour}",
+    "flat illustration of {name}, one of the {kind} emoji",
+    "a small picture of {name} for your page, from the {kind} set",
+)
+_FLAGS = (
+    "the flag of {name} on a {colour} background",
+    "drawing of the national flag of {name}",
+    "a small picture of the flag of {name}",
+)
+_OTHERS = {
+    "de": "Zeichnung: {name}, auf einem farbigen Hintergrund",
+    "es": "dibujo de {name} sobre un fondo de color",
+    "fr": "un dessin de {name} sur un fond de couleur",
+    "it": "disegno di {name} su uno sfondo colorato",
+    "pt": "desenho de {name} em um fundo colorido",
+    "ru": "рисунок: {name} на цветном фоне",
+    "zh": "{name}的彩色插图",
+    "ja": "{name}のイラスト、色付きの背景",
+    "ko": "색깔 배경에 그린 {name} 그림",
+}
+LANGUAGES = tuple(_OTHERS)
+
+
+def english_caption(name: str, kind: str, colour: str, random: Random) -> str:
+    """A caption that names the subject, its kind as a word, and sometimes the background's colour."""
+    if kind == "flag":
+        return random.choice(_FLAGS).format(name=name, colour=colour) if "flag" not in name else f"picture of a {name}"
+    return random.choice(_ENGLISH).format(name=name, kind=kind, colour=colour)
+
+
+def foreign_caption(names: dict[str, str], language: str) -> str:
+    """A caption in another language (see `LANGUAGES`), with the subject's name in it."""
+    return _OTHERS[language].format(name=names[language])
