@@ -21,10 +21,12 @@ def header(name: str, size: int) -> bytes:
         raise ValueError(f"{name!r}: a member's name has 1 to {MAX_NAME_BYTES} bytes")
     if not 0 <= size <= MAX_SIZE:
         raise ValueError(f"{name}: {size} bytes do not fit into a ustar member")
-    before = encoded.ljust(100, b"\0") + b"0000644\00000000\00000000\0" + b"%011o\0" % size + b"00000000000\0"
-    after = b"0" + bytes(100) + b"ustar\x0000" + bytes(32) + bytes(32) + b"0000000\00000000\0" + bytes(155 + 12)
+    mode, owner, mtime = b"0000644\x00", b"0000000\x00", b"00000000000\x00"
+    before = encoded.ljust(100, b"\x00") + mode + owner + owner + b"%011o\x00" % size + mtime
+    link, magic, user_and_group, device, prefix = bytes(100), b"ustar\x00" + b"00", bytes(64), owner, bytes(167)
+    after = b"0" + link + magic + user_and_group + device + device + prefix
     checksum = sum(before) + sum(after) + 8 * 0x20
-    return before + b"%06o\0 " % checksum + after
+    return before + b"%06o\x00 " % checksum + after
 
 
 def padding(size: int) -> bytes:
