@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 PHASH_SIDE = 32
-PHASH_FLOOR = 1.0  # of DCT coefficients on 0..255: below lies the rounding of a flat picture, not its content
+PHASH_FLOOR = 2.0  # of DCT coefficients on 0..255: below lies the rounding of a flat picture, not its content
 SHARPNESS_SIDE = 256
 
 _BITS = np.uint64(1) << np.arange(64, dtype=np.uint64)
@@ -23,7 +23,7 @@ def perceptual_hash(grey: np.ndarray) -> int:
 
     The whole picture is averaged down to 32 x 32, whatever its aspect; of its DCT the 8 x 8 block of lowest
     frequencies beside row and column 0 is compared with the block's median. Bit k (from the least significant) is
-    coefficient (1 + k // 8, 1 + k % 8). Coefficients under 1 count as 0, so that all flat pictures hash to 0.
+    coefficient (1 + k // 8, 1 + k % 8). Coefficients under 2 count as 0, so that all flat pictures hash to 0.
 
     Args:
         grey: uint8 H,W.

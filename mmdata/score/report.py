@@ -93,7 +93,8 @@ def language_table(languages: pl.Series) -> list[dict[str, Any]]:
         .value_counts(name="samples")
         .sort(["samples", languages.name], descending=[True, False])
     )
-    rows: list[dict[str, Any]] = [{"lang": str(lang), "samples": int(n)} for lang, n in counts.head(TOP_LANGUAGES).iter_rows()]
+    top = counts.head(TOP_LANGUAGES).iter_rows()
+    rows: list[dict[str, Any]] = [{"lang": str(lang), "samples": int(n)} for lang, n in top]
     rest = int(counts["samples"][TOP_LANGUAGES:].sum())
     return [*rows, {"lang": "other", "samples": rest}] if rest else rows
 

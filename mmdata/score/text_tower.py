@@ -37,19 +37,19 @@ def trimmed(model: Any) -> tuple[Encode, Width]:
         return model.encode_text, lambda tokens: _last(tokens, pad)
     is_clip = type(model).__name__ == "CLIP" and hasattr(model, "attn_mask")
     pool = getattr(tower, "text_pool_type" if is_clip else "pool_type", None)
-    eos = getattr(tower, "text_eos_id" if is_clip else "eos_id", None)
+    eos = getattr(tower, "text_eos_id" if is_clip else "eos_id", 0)
     plain = is_clip or (isinstance(tower, TextTransformer) and tower.cls_emb is None and not tower.use_pad_mask)
     if not plain or tower.attn_mask is None or pool not in ("argmax", "eos"):
         return model.encode_text, _whole
     return _causal(tower, pool, eos)
 
 
-def _causal(tower: Any, pool: str, eos: int | None) -> tuple[Encode, Width]:
+def _causal(tower: Any, pool: str, eos: int) -> tuple[Encode, Width]:
     """open_clip's own forward pass of a causal tower (transformer.py), on the first L positions."""
     import torch
 
     def end(tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.argmax(-1) if pool == "argmax" else (tokens == eos).int().argmax(-1)
+        return tokens.argmax(-1) if pool == "argmax" else tokens.eq(eos).int().argmax(-1)
 
     def encode(tokens: torch.Tensor) -> torch.Tensor:
         length = tokens.shape[1]

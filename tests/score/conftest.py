@@ -148,7 +148,10 @@ class PartMaker:
                 tar.addfile(header, io.BytesIO(sample.data))
                 places[number] = (tar.offset - -(-len(sample.data) // 512) * 512, len(sample.data))
         return table_of(
-            (self._media_row(s, number, places.get(number if s.same_as is None else s.same_as)) for number, s in enumerate(samples)),
+            (
+                self._media_row(s, number, places.get(number if s.same_as is None else s.same_as))
+                for number, s in enumerate(samples)
+            ),
             MEDIA,
         )
 
