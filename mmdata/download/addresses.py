@@ -18,10 +18,12 @@ Resolver = Callable[[str, int], list[str]]
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NEVER_PUBLIC = tuple(
-    map(
-        ipaddress.ip_network,
-        # what `is_global` lets through, in some Python releases: site-local, documentation, the 6to4 relay anycast
-        ("fec0::/10", "3fff::/20", "5f00::/16", "64:ff9b:1::/48", "::/96", "192.88.99.0/24"),
+    ipaddress.ip_network(text)
+    for text in (
+        # Let through by `is_global`, in some Python releases at least: site-local, documentation, reserved, …
+        *("fec0::/10", "3fff::/20", "5f00::/16", "64:ff9b:1::/48", "::/96", "192.0.0.0/24"),
+        "192.88.99.0/24",  # … 6to4 relays,
+        "168.63.129.16/32",  # … and Azure's host agent, a public address only in name.
     )
 )
 

@@ -131,7 +131,10 @@ def fetch_slice(
                 spool.write(image.data)
             if progress is not None:
                 progress(len(by_url[url]))
-        owners = {url: min(row["uid"] for row in by_url[url]) for url in places}
+        accepting = {
+            url: [row["uid"] for row in by_url[url] if _is_expected(row, known[url]["sha256"])] for url in places
+        }
+        owners = {url: min(uids) for url, uids in accepting.items() if uids}
         workspace.clear_slice_stamp(part_name, "media", name)
         offsets, tar_sha256 = _write_tar(workspace.media_tar(part_name, name), owners, places)
     records = [_bad_row(row) for row in rows if not _is_fetchable(row)]
@@ -230,13 +233,17 @@ def _record(url: str, image: FetchedImage, attempts: int, download: Download) ->
 
 def _for_row(row: dict[str, Any], record: dict[str, Any], offset: int | None) -> dict[str, Any]:
     """A URL's record as one row's: addressed, and held against the hash that the source gave for it."""
-    expected, got = row["expected_sha256"], record["sha256"]
     own = {**record, "uid": row["uid"], "offset": offset}
-    if expected is None or got is None or expected.lower() == got:
+    if _is_expected(row, record["sha256"]):
         return own
     gone = dict.fromkeys(("width", "height", "ext", "offset", "length", "next_retry_at"))
-    detail = f"expected sha256 {expected.lower()}, got {got}"
+    detail = f"expected sha256 {row['expected_sha256'].lower()}, got {record['sha256']}"
     return {**own, **gone, "status": "failed_to_download", "error": "hash_mismatch", "detail": detail}
+
+
+def _is_expected(row: Mapping[str, Any], sha256: str | None) -> bool:
+    """Whether a body is the one that the source saw (split-view poisoning puts another in its place)."""
+    return row["expected_sha256"] is None or sha256 is None or row["expected_sha256"].lower() == sha256
 
 
 def _bad_row(row: dict[str, Any]) -> dict[str, Any]:
