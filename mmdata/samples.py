@@ -75,6 +75,7 @@ FEATURES = pa.schema(
         pa.field("audio_rms_db", pa.float32()),
         pa.field("speech_ratio", pa.float32()),
         pa.field("problem", pa.string()),  # why a fetched sample could not be scored
+        pa.field("media_sha256", pa.string()),  # of the fetched bytes that were scored; null: none were
     ]
 )
 """What was measured, one row a uid. Made by mmdata.score; the table's metadata names the scorer."""
