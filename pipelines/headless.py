@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import dagster as dg
 
@@ -33,7 +33,7 @@ class Build:
     error: str | None = None
 
 
-class BuildWatcher(Watcher):
+class BuildWatcher(Watcher, Protocol):
     """Follows the build part by part; what it draws is its own affair."""
 
     def plan(self, parts: Sequence[str]) -> None:

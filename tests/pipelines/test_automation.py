@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
 import pytest
+from standin_stages import Small
 
 from mmdata.attempts import last_attempts
 from pipelines import automation
@@ -38,19 +38,19 @@ def queue(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.Dagst
     instance.create_run_for_job(job_def=defs.resolve_job_def("build_part"), tags=tags, status=status)
 
 
-def test_sensor_waits_for_a_catalogue(small: Any, instance: dg.DagsterInstance) -> None:
+def test_sensor_waits_for_a_catalogue(small: Small, instance: dg.DagsterInstance) -> None:
     result = tick(instance)
     assert asked(result) == []
     assert "materialise source_catalog" in str(result.skip_reason)
 
 
-def test_sensor_asks_for_each_stale_part_up_to_the_cap(small: Any, instance: dg.DagsterInstance) -> None:
+def test_sensor_asks_for_each_stale_part_up_to_the_cap(small: Small, instance: dg.DagsterInstance) -> None:
     small.write("c.txt", "a third part")
     run(instance, "refresh_catalog")
     assert asked(tick(instance)) == ["web-000000", "web-000001"]  # max_parts_per_tick: 2
 
 
-def test_sensor_asks_once(small: Any, instance: dg.DagsterInstance) -> None:
+def test_sensor_asks_once(small: Small, instance: dg.DagsterInstance) -> None:
     small.write("c.txt", "a third part")
     run(instance, "refresh_catalog")
     first = tick(instance).run_requests or []
@@ -60,7 +60,7 @@ def test_sensor_asks_once(small: Any, instance: dg.DagsterInstance) -> None:
 
 
 def test_sensor_is_quiet_once_all_is_built_and_wakes_for_a_changed_file(
-    small: Any, instance: dg.DagsterInstance
+    small: Small, instance: dg.DagsterInstance
 ) -> None:
     run(instance, "refresh_catalog")
     for part in ("web-000000", "web-000001"):
@@ -71,7 +71,7 @@ def test_sensor_is_quiet_once_all_is_built_and_wakes_for_a_changed_file(
     assert asked(tick(instance)) == ["web-000002"]
 
 
-def test_sensor_leaves_a_part_alone_that_failed_and_has_not_changed(small: Any, instance: dg.DagsterInstance) -> None:
+def test_sensor_leaves_a_part_alone_that_failed_and_has_not_changed(small: Small, instance: dg.DagsterInstance) -> None:
     small.write("a.txt", "boom")
     small.write("b.txt", "gone")
     run(instance, "refresh_catalog")
@@ -83,7 +83,7 @@ def test_sensor_leaves_a_part_alone_that_failed_and_has_not_changed(small: Any, 
     assert asked(tick(instance)) == []
 
 
-def test_sensor_asks_for_partitions_that_dagster_does_not_know(small: Any, instance: dg.DagsterInstance) -> None:
+def test_sensor_asks_for_partitions_that_dagster_does_not_know(small: Small, instance: dg.DagsterInstance) -> None:
     run(instance, "refresh_catalog")
     instance.delete_dynamic_partition("parts", "web-000001")
     result = tick(instance)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import dagster as dg
+from standin_stages import Small
 
 from mmdata import plan
 from pipelines.definitions import defs
@@ -29,7 +28,7 @@ def materialised(result: dg.ExecuteInProcessResult) -> set[str]:
     return {event.asset_key.to_user_string() for event in events if event.asset_key}
 
 
-def test_catalogue_makes_partitions_and_the_graph_makes_a_release(small: Any, instance: dg.DagsterInstance) -> None:
+def test_catalogue_makes_partitions_and_the_graph_makes_a_release(small: Small, instance: dg.DagsterInstance) -> None:
     results = build_all(instance)
     assert list(results) == ["web-000000", "web-000001"]
     assert all(result.success for result in results.values())
@@ -40,7 +39,9 @@ def test_catalogue_makes_partitions_and_the_graph_makes_a_release(small: Any, in
     assert not [p for p in plan.plan_parts(small.corpus, small.workspace) if p.stale]
 
 
-def test_a_broken_slice_fails_its_part_alone_and_the_rest_is_released(small: Any, instance: dg.DagsterInstance) -> None:
+def test_a_broken_slice_fails_its_part_alone_and_the_rest_is_released(
+    small: Small, instance: dg.DagsterInstance
+) -> None:
     small.write("c.txt", "fine", "also fine", "boom", "after the boom")
     results = build_all(instance)
     assert [result.success for result in results.values()] == [True, True, False]
@@ -55,7 +56,7 @@ def test_a_broken_slice_fails_its_part_alone_and_the_rest_is_released(small: Any
     assert failed_checks(release) == {"no_failed_parts"}
 
 
-def test_blocking_check_stops_a_part_that_could_not_be_fetched(small: Any, instance: dg.DagsterInstance) -> None:
+def test_blocking_check_stops_a_part_that_could_not_be_fetched(small: Small, instance: dg.DagsterInstance) -> None:
     small.write("c.txt", "gone", "gone too")
     result = build_all(instance)["web-000002"]
     assert not result.success
@@ -63,14 +64,14 @@ def test_blocking_check_stops_a_part_that_could_not_be_fetched(small: Any, insta
     assert materialised(result) == {"source_rows", "media"}
 
 
-def test_blocking_check_stops_scores_that_are_no_numbers(small: Any, instance: dg.DagsterInstance) -> None:
+def test_blocking_check_stops_scores_that_are_no_numbers(small: Small, instance: dg.DagsterInstance) -> None:
     small.write("c.txt", "a nan", "fine")
     result = build_all(instance)["web-000002"]
     assert not result.success
     assert failed_checks(result) == {"scores_sound"}
 
 
-def test_blocking_check_stops_a_release_that_lost_a_row(small: Any, instance: dg.DagsterInstance) -> None:
+def test_blocking_check_stops_a_release_that_lost_a_row(small: Small, instance: dg.DagsterInstance) -> None:
     small.write("c.txt", "lose me", "fine")
     build_all(instance)
     release = run(instance, "publish_release")
@@ -81,7 +82,7 @@ def test_blocking_check_stops_a_release_that_lost_a_row(small: Any, instance: dg
 
 
 def test_blocking_check_stops_a_release_whose_clusters_straddle_the_splits(
-    small: Any, instance: dg.DagsterInstance
+    small: Small, instance: dg.DagsterInstance
 ) -> None:
     small.write("c.txt", "leak", "fine")
     build_all(instance)
@@ -90,7 +91,7 @@ def test_blocking_check_stops_a_release_whose_clusters_straddle_the_splits(
     assert small.workspace.latest() is None
 
 
-def test_a_removed_file_takes_its_partition_along(small: Any, instance: dg.DagsterInstance) -> None:
+def test_a_removed_file_takes_its_partition_along(small: Small, instance: dg.DagsterInstance) -> None:
     run(instance, "refresh_catalog")
     small.write("b.txt", "two dogs", "one cat", "a third row")
     run(instance, "refresh_catalog")
@@ -103,7 +104,7 @@ def test_part_names_survive_a_second_sync(instance: dg.DagsterInstance) -> None:
     assert sorted(instance.get_dynamic_partitions("parts")) == ["web-000001", "web-000002"]
 
 
-def test_materialisation_shows_figures_tables_and_pictures(small: Any, instance: dg.DagsterInstance) -> None:
+def test_materialisation_shows_figures_tables_and_pictures(small: Small, instance: dg.DagsterInstance) -> None:
     parts = build_all(instance)
     rows = parts["web-000000"].asset_materializations_for_node("source_rows")[0].metadata
     assert rows["dagster/partition_row_count"].value == 3

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import dagster as dg
 import pytest
+from standin_stages import Small
 
 from mmdata.errors import DataError, UserError
 from mmdata.stage import StageReport
+from pipelines import headless
 from pipelines.headless import build
 from pipelines.instance import open_instance
 
@@ -35,7 +38,13 @@ class Notes:
         self.lines.append(("failed", stage, part))
 
 
-def test_build_releases_and_a_second_build_has_nothing_to_do(small: Any) -> None:
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instance in memory: the one on disk takes seconds a build, most of it in fsync."""
+    monkeypatch.setattr(headless, "open_instance", lambda workspace: dg.DagsterInstance.ephemeral())
+
+
+def test_build_releases_and_a_second_build_has_nothing_to_do(small: Small) -> None:
     notes = Notes()
     first = build(small.config_path, watcher=notes)
     assert first.failed == {}
@@ -46,10 +55,11 @@ def test_build_releases_and_a_second_build_has_nothing_to_do(small: Any) -> None
     assert build(small.config_path, watcher=again).release_id == first.release_id
     assert ("plan",) in again.lines
     with open_instance(small.workspace) as instance:  # the UI sees what was built
-        assert len(instance.get_materialized_partitions(asset_key=_key("features"))) == 2
+        assert len(instance.get_materialized_partitions(asset_key=dg.AssetKey("features"))) == 2
 
 
-def test_a_failing_part_does_not_stop_the_others(small: Any) -> None:
+@pytest.mark.usefixtures("light")
+def test_a_failing_part_does_not_stop_the_others(small: Small) -> None:
     small.write("a.txt", "boom")
     result = build(small.config_path)
     assert list(result.failed) == ["web-000000"]
@@ -58,28 +68,33 @@ def test_a_failing_part_does_not_stop_the_others(small: Any) -> None:
     assert small.workspace.draft()["parts"] == ["web-000001"]
 
 
-def test_a_part_stopped_by_a_check_says_which(small: Any) -> None:
+@pytest.mark.usefixtures("light")
+def test_a_part_stopped_by_a_check_says_which(small: Small) -> None:
     small.write("a.txt", "gone")
     assert "download_share" in build(small.config_path).failed["web-000000"]
 
 
-def test_only_the_parts_asked_for_are_worked_on(small: Any) -> None:
+@pytest.mark.usefixtures("light")
+def test_only_the_parts_asked_for_are_worked_on(small: Small) -> None:
     result = build(small.config_path, parts=["web-000001"])
     assert {report.part for report in result.reports if report.part} == {"web-000001"}
     assert small.workspace.draft()["parts"] == ["web-000001"]
 
 
-def test_an_unknown_part_is_the_users_error(small: Any) -> None:
+@pytest.mark.usefixtures("light")
+def test_an_unknown_part_is_the_users_error(small: Small) -> None:
     with pytest.raises(UserError, match="web-99"):
         build(small.config_path, parts=["web-99"])
 
 
-def test_sources_only_stops_after_the_look_at_the_sources(small: Any) -> None:
+@pytest.mark.usefixtures("light")
+def test_sources_only_stops_after_the_look_at_the_sources(small: Small) -> None:
     result = build(small.config_path, sources_only=True)
     assert [report.stage for report in result.reports] == ["source_catalog"]
 
 
-def test_a_release_that_cannot_be_made_is_told_with_the_failed_parts(small: Any) -> None:
+@pytest.mark.usefixtures("light")
+def test_a_release_that_cannot_be_made_is_told_with_the_failed_parts(small: Small) -> None:
     small.write("a.txt", "boom")
     small.write("b.txt", "boom too")
     result = build(small.config_path)
@@ -88,7 +103,8 @@ def test_a_release_that_cannot_be_made_is_told_with_the_failed_parts(small: Any)
     assert "no part is ready" in str(result.error)
 
 
-def test_sources_that_cannot_be_read_end_the_build(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("light")
+def test_sources_that_cannot_be_read_end_the_build(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreadable(*_: Any) -> StageReport:
         raise DataError("inbox is gone")
 
@@ -97,7 +113,8 @@ def test_sources_that_cannot_be_read_end_the_build(small: Any, monkeypatch: pyte
         build(small.config_path)
 
 
-def test_an_interrupt_ends_the_build_and_the_next_one_goes_on(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("light")
+def test_an_interrupt_ends_the_build_and_the_next_one_goes_on(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     module = sys.modules["mmdata.score.features"]
     whole = module.score_part
 
@@ -112,9 +129,3 @@ def test_an_interrupt_ends_the_build_and_the_next_one_goes_on(small: Any, monkey
     assert result.failed == {}
     reused = {r.stage: r.slices_reused for r in result.reports if r.part == "web-000000"}
     assert reused == {"rows": 2, "media": 2, "features": 0}
-
-
-def _key(name: str) -> Any:
-    import dagster as dg
-
-    return dg.AssetKey(name)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
+from standin_stages import Small
 
 from pipelines import instance as pipelines_instance
 from pipelines.definitions import defs
@@ -18,25 +18,25 @@ from pipelines.instance import HOST_TAG, PID_TAG, dagster_home, open_instance, s
 from pipelines.resources import POOLS
 
 
-def test_home_lies_in_the_workspace_and_holds_our_settings(small: Any) -> None:
+def test_home_lies_in_the_workspace_and_holds_our_settings(small: Small) -> None:
     home = dagster_home(small.workspace)
     assert home == small.folder / "workspace" / ".dagster"
     assert (home / "dagster.yaml").read_bytes() == settings_template().read_bytes()
 
 
-def test_settings_that_a_person_changed_are_left_alone(small: Any) -> None:
+def test_settings_that_a_person_changed_are_left_alone(small: Small) -> None:
     home = dagster_home(small.workspace)
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     dagster_home(small.workspace)
     assert (home / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n"
 
 
-def test_named_home_wins(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_named_home_wins(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "elsewhere"))
     assert dagster_home(small.workspace) == tmp_path / "elsewhere"
 
 
-def test_dagster_takes_our_settings_and_the_pools_have_their_sizes(small: Any) -> None:
+def test_dagster_takes_our_settings_and_the_pools_have_their_sizes(small: Small) -> None:
     with open_instance(small.workspace) as instance:
         assert not instance.telemetry_enabled
         assert not instance.nux_enabled
@@ -45,7 +45,7 @@ def test_dagster_takes_our_settings_and_the_pools_have_their_sizes(small: Any) -
         assert {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()} == POOLS
 
 
-def test_a_pool_size_that_a_person_changed_is_left_alone(small: Any) -> None:
+def test_a_pool_size_that_a_person_changed_is_left_alone(small: Small) -> None:
     with open_instance(small.workspace) as instance:
         instance.event_log_storage.set_concurrency_slots("download", 7)
     with open_instance(small.workspace) as instance:
@@ -66,7 +66,7 @@ def test_postgres_settings_are_what_dagster_expects(tmp_path: Path) -> None:
     assert "postgres" in settings["storage"]
 
 
-def test_a_killed_build_holds_no_slot_and_its_run_is_closed(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_build_holds_no_slot_and_its_run_is_closed(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     with open_instance(small.workspace) as instance:

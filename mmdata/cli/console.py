@@ -1,0 +1,131 @@
+"""What the commands print: tables, stage reports and progress; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mmdata.stage import StageReport
+
+TOP = 6  # reasons shown of a stage
+EVERY_S = 5.0  # between plain progress lines
+
+
+def console() -> Console:
+    """Standard output; 120 columns where it is no terminal, so that lines do not depend on who reads them."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120, soft_wrap=not sys.stdout.isatty())
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table whose cells are shown as they are, markup and all."""
+    made = Table(
+        title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2)
+    )
+    for column in columns:
+        made.add_column(column, justify="left", overflow="fold")
+    for row in rows:
+        made.add_row(*(escape(_cell(value)) for value in row))
+    return made
+
+
+def facts(title: str, values: Mapping[str, object]) -> Table:
+    """Names and values, one a line."""
+    made = table(title, ("", ""), values.items())
+    made.show_header = False
+    return made
+
+
+def summary_line(report: StageReport) -> str:
+    """A report in one line: counts, then the commonest reasons."""
+    counted = [f"{name.replace('_', ' ')} {value:,}" for name, value in report.counts.items()]
+    measured = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in report.numbers.items()]
+    ordered = sorted(report.reasons.items(), key=lambda item: (-item[1], item[0]))
+    reasons = [f"{reason} {value:,}" for reason, value in ordered[:TOP]]
+    more = [f"{len(ordered) - TOP} more"] if len(ordered) > TOP else []
+    reused = [f"{report.slices_reused} slices reused"] if report.slices_reused else []
+    line = ", ".join([*counted, *measured, *reused])
+    return f"{line} ({', '.join(reasons + more)})" if reasons else line
+
+
+class BuildProgress:
+    """Draws a build: one bar for the parts, one for the stage at work. See pipelines.headless.BuildWatcher."""
+
+    def __init__(self, out: Console) -> None:
+        self.out = out
+        self.bars = Progress(
+            TextColumn("{task.description:<26}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=out,
+            transient=True,
+            disable=not out.is_terminal,
+        )
+        self.parts = 0
+        self.current: str | None = None
+        self.overall: TaskID | None = None
+        self.stage: tuple[str, TaskID] | None = None
+        self.spoke_at = time.monotonic()
+
+    def __enter__(self) -> BuildProgress:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def plan(self, parts: Sequence[str]) -> None:
+        self.parts = len(parts)
+        if not parts:
+            self.out.print("every part is up to date")
+        elif len(parts) > 1:
+            self.overall = self.bars.add_task("parts", total=len(parts))
+
+    def begin(self, part: str | None) -> None:
+        if self.overall is not None and self.current is not None:
+            self.bars.advance(self.overall)
+        self.current = part
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        label = f"{stage} {self.current}" if self.current else stage
+        if self.stage is None or self.stage[0] != label:
+            self._end_stage()
+            self.stage = (label, self.bars.add_task(escape(label), total=total))
+        self.bars.update(self.stage[1], completed=done, total=total)
+        if not self.out.is_terminal and time.monotonic() - self.spoke_at > EVERY_S:
+            self.spoke_at = time.monotonic()
+            self.out.print(escape(f"  {label}: {done:,} of {total:,}"))
+
+    def finished(self, report: StageReport) -> None:
+        self._end_stage()
+        where = f"{report.stage} {report.part}" if report.part else report.stage
+        self.out.print(f"[green]done[/green]    {escape(f'{where:<26} {summary_line(report)}')}")
+
+    def failed(self, stage: str, part: str | None, error: BaseException) -> None:
+        self._end_stage()
+        where = f"{stage} {part}" if part else stage
+        self.out.print(f"[red]failed[/red]  {escape(f'{where:<26} {_first_line(error)}')}")
+
+    def _end_stage(self) -> None:
+        if self.stage is not None:
+            self.bars.remove_task(self.stage[1])
+            self.stage = None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: ""}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

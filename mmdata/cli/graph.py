@@ -1,0 +1,100 @@
+"""Commands that run the graph: `build` here, `ui` in Dagster's web interface."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmdata.cli.options import CONFIG, ConfigOption, open_corpus
+
+if TYPE_CHECKING:
+    from pipelines.headless import Build
+
+
+def build(
+    config: ConfigOption = CONFIG,
+    parts: Annotated[str | None, typer.Option(help="Work on these parts only, e.g. web-000000,web-000003.")] = None,
+    sources_only: Annotated[bool, typer.Option("--sources-only", help="Only look at the source files.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Dagster's log too.")] = False,
+) -> None:
+    """Bring every part up to date and release.
+
+    The same graph as in the UI, without it; what is fresh is left alone. A part that fails does not stop
+    the others; the release holds the rest, and the exit code is 1.
+    """
+    if run_build(config, parts=parts.split(",") if parts else None, sources_only=sources_only, verbose=verbose).failed:
+        raise typer.Exit(1)
+
+
+def run_build(
+    config: Path, *, parts: list[str] | None = None, sources_only: bool = False, verbose: bool = False
+) -> Build:
+    """Build with progress shown. Raises DataError where no release could be made."""
+    from mmdata.cli.console import BuildProgress, console
+    from mmdata.errors import DataError
+    from pipelines.headless import build as run
+
+    _, workspace = open_corpus(config)
+    os.environ["MMDATA_CONFIG"] = str(config.absolute())
+    out = console()
+    with BuildProgress(out) as progress:
+        result = run(config, parts=parts, sources_only=sources_only, verbose=verbose, watcher=progress)
+    for part, error in result.failed.items():
+        out.print(f"\n[red]part {part} is left out:[/red]")
+        out.print(error, markup=False)
+    if result.error is not None:
+        raise DataError(f"no release was made: {result.error}")
+    if result.release_id is not None and not sources_only:
+        out.print(f"\nrelease {result.release_id}: {workspace.release_dir(result.release_id)}", markup=False)
+    return result
+
+
+def ui(
+    config: ConfigOption = CONFIG,
+    port: Annotated[int, typer.Option("--port", "-p", help="Port of the web server.")] = 3000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; anyone who reaches it can run the graph.")
+    ] = "127.0.0.1",
+) -> None:
+    """Open the corpus in the Dagster UI.
+
+    The graph with its figures and pictures, runs by a click. While it runs, so do the nightly schedules and the
+    sensor that builds new parts; its Automation page turns them off.
+    """
+    raise typer.Exit(run_ui(config, port, host))
+
+
+def run_ui(config: Path, port: int, host: str = "127.0.0.1") -> int:
+    """Serve the UI until it is stopped; returns its exit code."""
+    from pipelines.instance import dagster_home, open_instance
+
+    _, workspace = open_corpus(config)
+    open_instance(workspace).dispose()  # sizes the pools
+    home = dagster_home(workspace)
+    environment = os.environ | {"DAGSTER_HOME": str(home), "MMDATA_CONFIG": str(config.absolute())}
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "pipelines.definitions", "-p", str(port), "-h", host]
+    typer.echo(f"the UI opens at http://{host}:{port} in some seconds; Ctrl-C stops it. Runs are kept in {home}")
+    # Not in the corpus's folder: Dagster would read a pyproject.toml or a .env that lies there.
+    return run_until_stopped(command, environment, home)
+
+
+def run_until_stopped(command: list[str], environment: dict[str, str], folder: Path) -> int:
+    """Run a server; signals go on to it, and it has the last word."""
+    # In a session of its own: Ctrl-C in a terminal reaches it once, through us, and not twice.
+    process = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
+
+    def stop(*_: object) -> None:
+        process.send_signal(signal.SIGINT)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

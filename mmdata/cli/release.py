@@ -1,0 +1,60 @@
+"""Commands about a release: `verify`, `report`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmdata.cli.options import CONFIG, ConfigOption
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+ReleaseArgument = Annotated[
+    str,
+    typer.Argument(metavar="RELEASE", help="A release's folder, or its id (or `latest`) in the corpus's workspace."),
+]
+
+
+def verify(release: ReleaseArgument, config: ConfigOption = CONFIG) -> None:
+    """Read every byte of a release again.
+
+    Each is compared with what the manifest and the index say; what does not agree is named.
+    """
+    from mmdata.cli.console import console, summary_line
+    from mmdata.shards.verify import verify_release
+
+    folder = find_release(release, config)
+    report = verify_release(folder)
+    console().print(f"{folder}: sound; {summary_line(report)}", markup=False)
+
+
+def report(release: ReleaseArgument = "latest", config: ConfigOption = CONFIG) -> None:
+    """Write a release's report.html again."""
+    from mmdata.cli.options import open_corpus
+    from mmdata.report.stage import write_report
+
+    folder = find_release(release, config)
+    write_report(*open_corpus(config), folder.name)
+    typer.echo(str(folder / "report.html"))
+
+
+def find_release(release: str, config: ConfigOption) -> UPath:
+    """A release's folder, from its path or its id. Raises UserError where there is none."""
+    from upath import UPath
+
+    from mmdata.cli.options import open_corpus
+    from mmdata.errors import UserError
+
+    if "/" in release or (UPath(release) / "manifest.json").exists():
+        folder = UPath(release)
+    else:
+        _, workspace = open_corpus(config)
+        name = workspace.latest() if release == "latest" else release
+        if name is None:
+            raise UserError(f"{workspace.root}: no release yet. Remedy: mmdata build -c {config}")
+        folder = workspace.release_dir(name)
+    if not (folder / "manifest.json").exists():
+        raise UserError(f"{folder}: no release there (no manifest.json); `mmdata status` names the latest")
+    return folder

@@ -1,0 +1,83 @@
+"""The corpus.yaml that `mmdata init` writes: made from the models, so that it cannot drift from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from mmdata.config import Corpus, Filter, Source
+
+EXAMPLES: dict[str, Any] = {
+    "workspace": "./workspace",
+    "sources.name": "web",
+    "sources.kind": "laion",
+    "sources.files": "inbox/*.parquet",
+    "select.filter.min_clip_score": 0.28,
+}
+"""What stands in place of a default: where there is none, or where a corpus without it makes little sense."""
+
+HEADER = """\
+# A corpus for mmdata: which metadata, how it is fetched, measured, selected and packed.
+# Every key is here with its default; a line that begins with `# key:` is off until the `#` is taken away.
+# Build it:  mmdata build -c corpus.yaml        Look at it:  mmdata ui -c corpus.yaml
+"""
+
+
+def corpus_template() -> str:
+    """A commented corpus.yaml; it loads as it is."""
+    return HEADER + "\n".join(_section(Corpus, "", "")) + "\n"
+
+
+def _section(model: type[BaseModel], path: str, indent: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        here = f"{path}{name}"
+        inner = _inner(field)
+        if not indent:
+            yield ""
+        if inner is not None:
+            if doc := (inner.__doc__ or "").splitlines():
+                yield f"{indent}# {doc[0]}"
+            yield f"{indent}{name}:"
+            yield from _section(inner, f"{here}.", indent + "  ")
+        elif here == "sources":
+            yield f"{indent}# {field.description} Each begins with a dash."
+            yield f"{indent}sources:"
+            first, *rest = _section(Source, "sources.", "    ")
+            yield from (first, *rest) if not first.strip().startswith("#") else _dashed([first, *rest])
+        else:
+            yield from _key(model, name, field, here, indent)
+
+
+def _key(model: type[BaseModel], name: str, field: FieldInfo, path: str, indent: str) -> Iterator[str]:
+    yield f"{indent}# {field.description}"
+    default = field.get_default(call_default_factory=True)
+    value = EXAMPLES.get(path, None if default is PydanticUndefined else default)
+    # In a filter a key that is set overrides the preset, even with its default; so there every default is off.
+    off = path not in EXAMPLES and (value is None or model is Filter)
+    yield f"{indent}{'# ' if off else ''}{name}: {_yaml(value)}"
+
+
+def _dashed(lines: list[str]) -> Iterator[str]:
+    """A list's item: the dash goes before the first key, the comment above it stays."""
+    first_key = next(n for n, line in enumerate(lines) if not line.strip().startswith("#"))
+    for n, line in enumerate(lines):
+        yield f"  - {line.strip()}" if n == first_key else line
+
+
+def _inner(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _yaml(value: Any) -> str:
+    """JSON is YAML; plain words need no quotes."""
+    if isinstance(value, str) and value.replace("-", "").replace("_", "").replace("/", "").replace(".", "").isalnum():
+        return value if not value.replace(".", "").isdigit() else json.dumps(value)
+    if isinstance(value, list):
+        return f"[{', '.join(_yaml(one) for one in value)}]"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,74 @@
+"""`mmdata build` and `mmdata ui`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from standin_stages import Small
+from typer.testing import CliRunner
+
+from mmdata.cli.main import app
+from mmdata.errors import DataError
+from pipelines import headless
+
+
+@pytest.fixture(autouse=True)
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instance in memory: the one on disk takes seconds a build."""
+    monkeypatch.setattr(headless, "open_instance", lambda workspace: dg.DagsterInstance.ephemeral())
+
+
+def test_build_prints_what_each_stage_did_in_plain_lines(small: Small) -> None:
+    done = CliRunner().invoke(app, ["build", "-c", str(small.config_path)])
+    assert done.exit_code == 0, done.output
+    assert "done    media web-000001" in done.output
+    assert f"release {small.workspace.latest()}" in done.output
+    assert "\x1b" not in done.output
+
+
+def test_build_with_a_failed_part_releases_the_rest_and_exits_with_1(small: Small) -> None:
+    small.write("a.txt", "boom")
+    done = CliRunner().invoke(app, ["build", "-c", str(small.config_path)])
+    assert done.exit_code == 1
+    assert "failed  media web-000000" in done.output
+    assert "part web-000000 is left out" in done.output
+    assert "the line went dead" in done.output
+    assert small.workspace.latest() is not None
+
+
+def test_build_without_any_sound_part_is_a_data_error(small: Small) -> None:
+    small.write("a.txt", "boom")
+    small.write("b.txt", "boom")
+    done = CliRunner().invoke(app, ["build", "-c", str(small.config_path)])
+    assert isinstance(done.exception, DataError)
+    assert "no part is ready" in str(done.exception)
+
+
+def test_build_takes_parts_by_name(small: Small) -> None:
+    done = CliRunner().invoke(app, ["build", "-c", str(small.config_path), "--parts", "web-000001"])
+    assert done.exit_code == 0, done.output
+    assert "web-000000" not in done.output
+
+
+def test_a_stop_signal_reaches_the_server_and_its_exit_code_comes_back(tmp_path: Path) -> None:
+    server = (
+        "import signal, sys, time; signal.signal(2, lambda *_: sys.exit(7)); print('up', flush=True); time.sleep(60)"
+    )
+    ours = textwrap.dedent(f"""
+        import os, sys
+        from pathlib import Path
+        from mmdata.cli.graph import run_until_stopped
+        sys.exit(run_until_stopped([sys.executable, "-c", {server!r}], dict(os.environ), Path({str(tmp_path)!r})))
+    """)
+    process = subprocess.Popen([sys.executable, "-c", ours], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=30) == 7

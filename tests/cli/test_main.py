@@ -1,0 +1,76 @@
+"""Loading the command line, and how its errors end it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from mmdata.cli import main
+from mmdata.cli.main import app
+from mmdata.errors import DataError
+
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+HEAVY = ["dagster", "polars", "pyarrow", "numpy", "torch", "fsspec", "rich.progress", "yaml"]
+
+
+def test_every_command_that_the_contract_names_is_there() -> None:
+    assert set(COMMANDS) >= {"init", "build", "ui", "status", "explain", "verify", "report", "doctor", "demo"}
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda c: c[0] if c else "mmdata")
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
+    code = (
+        "import sys\nfrom mmdata.cli.main import app\n"
+        f"sys.argv = ['mmdata', *{command}, '--help']\n"
+        "try:\n    app()\nexcept SystemExit:\n    pass\n"
+        f"sys.stderr.write(repr([m for m in {HEAVY} if m in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]"
+    assert "Usage" in done.stdout
+
+
+def test_a_user_error_is_one_message_and_exit_code_2(mmdata: Any, tmp_path: Path) -> None:
+    done = mmdata("status", "-c", tmp_path / "none.yaml")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "mmdata init" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_key_names_the_nearest(mmdata: Any, tmp_path: Path) -> None:
+    (tmp_path / "corpus.yaml").write_text("workspace: w\nsources: [{name: a, kind: laion, files: x, part_row: 3}]\n")
+    done = mmdata("status", "-c", tmp_path / "corpus.yaml")
+    assert done.returncode == 2
+    assert "did you mean `part_rows`" in done.stderr
+
+
+def test_an_unknown_command_is_a_user_error(mmdata: Any) -> None:
+    assert mmdata("biuld").returncode == 2
+
+
+@pytest.mark.parametrize(("error", "code"), [(DataError("a shard is cut"), 1), (KeyboardInterrupt(), 130)])
+def test_exit_codes(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def fails(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main, "app", fails)
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    assert ended.value.code == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(**_: object) -> None:
+        raise DataError("a shard is cut")
+
+    monkeypatch.setattr(main, "app", fails)
+    monkeypatch.setenv("MMDATA_DEBUG", "1")
+    with pytest.raises(DataError):
+        main.run()

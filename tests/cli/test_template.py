@@ -1,0 +1,57 @@
+"""The corpus.yaml that `mmdata init` writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from mmdata.cli.template import corpus_template
+from mmdata.config import Corpus, Source, load_corpus
+
+
+def test_it_loads_as_it_is_and_says_what_the_defaults_say(tmp_path: Path) -> None:
+    (tmp_path / "corpus.yaml").write_text(corpus_template())
+    written = load_corpus(tmp_path / "corpus.yaml")
+    plain = Corpus(workspace=written.workspace, sources=written.sources)
+    assert written.select.filter.min_clip_score == 0.28
+    ours, theirs = written.model_dump(), plain.model_dump()
+    ours["select"]["filter"]["min_clip_score"] = None
+    assert ours == theirs
+
+
+def test_every_key_is_there_with_its_meaning() -> None:
+    text = corpus_template()
+    for name, description in _keys(Corpus):
+        assert re.search(rf"^\s*(# |- )?{name}:", text, re.MULTILINE), name
+        assert description in text
+
+
+def test_every_key_that_is_off_can_be_turned_on(tmp_path: Path) -> None:
+    text = re.sub(r"# (\w+: null)", r"\1", corpus_template())
+    (tmp_path / "corpus.yaml").write_text(text)
+    assert load_corpus(tmp_path / "corpus.yaml").select.filter.languages is None
+
+
+def test_init_writes_it_and_never_over_another(mmdata: Any, tmp_path: Path) -> None:
+    assert mmdata("init", tmp_path / "new").returncode == 0
+    target = tmp_path / "new" / "corpus.yaml"
+    assert target.read_text() == corpus_template()
+    target.write_text("mine")
+    again = mmdata("init", tmp_path / "new")
+    assert again.returncode == 2
+    assert target.read_text() == "mine"
+
+
+def _keys(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _keys(kind)
+        else:
+            yield name, str(field.description)
+            if name == "sources":
+                yield from _keys(Source)
