@@ -31,45 +31,10 @@ EVIL = (
     "一只红色的猫坐在门前的台阶上",
     '"quoted" & <b>bold</b> \\ text $x$',
 )
-WORDS = [
-    "amber",
-    "birch",
-    "cedar",
-    "dune",
-    "ember",
-    "fjord",
-    "grove",
-    "heron",
-    "iris",
-    "jade",
-    "kelp",
-    "lark",
-    "maple",
-    "north",
-    "ochre",
-    "pearl",
-    "quartz",
-    "raven",
-    "sable",
-    "tide",
-    "umber",
-    "vale",
-    "wren",
-    "yarrow",
-    "zinc",
-    "acorn",
-    "bronze",
-    "copper",
-    "delta",
-    "eagle",
-    "flint",
-    "granite",
-    "harbour",
-    "island",
-    "juniper",
-    "kiln",
-    "lantern",
-]
+VOCABULARY = """
+amber birch cedar dune ember fjord grove heron iris jade kelp lark maple north ochre pearl quartz raven sable tide
+umber vale wren yarrow zinc acorn bronze copper delta eagle flint granite harbour island juniper kiln lantern
+"""
 LONG = "a very long description that goes on, " * 8
 
 
@@ -223,7 +188,8 @@ def publish(tiny: Tiny) -> None:
 
 def _words(number: int) -> str:
     """Four words that few other captions share."""
-    return " ".join(WORDS[number * step % len(WORDS)] for step in (7, 11, 13, 17))
+    words = VOCABULARY.split()
+    return " ".join(words[number * step % len(words)] for step in (7, 11, 13, 17))
 
 
 def _picture(numbers: np.random.Generator, kind: int) -> bytes:

@@ -30,7 +30,6 @@ from mmdata.tables import read_table
 from mmdata.workspace import Workspace, read_json
 
 NEIGHBOUR_TASKS = {"match", "reference_image"}
-EXAMPLES = 2  # of each task, kept in instructions.json
 PROGRESS_EVERY = 256
 SAME_PICTURE = 1e-3  # least distance of two pictures that are not the same, where deduplication sets none
 
@@ -81,7 +80,7 @@ def _write(corpus: Corpus, workspace: Workspace, folder: UPath, kept: Kept, prog
     settings = corpus.instruct
     files: dict[str, dict[str, Any]] = {}
     table: list[dict[str, Any]] = []
-    examples: dict[str, list[dict[str, Any]]] = {}
+    examples: dict[str, dict[str, dict[str, Any]]] = {}
     skipped: Counter[str] = Counter()
     done, total = 0, len(kept.frame)
     for split in sorted(set(kept.frame["split"]) | {"train"}):
@@ -98,9 +97,9 @@ def _write(corpus: Corpus, workspace: Workspace, folder: UPath, kept: Kept, prog
         with _JsonlFiles(folder, split, settings.formats) as out:
             last = ""
             for record in records:
-                shown = examples.setdefault(record.task, [])
-                if len(shown) < EXAMPLES:
-                    shown.append(FORMS["record"](record))
+                shown = examples.setdefault(record.task, {})
+                if record.lang not in shown:
+                    shown[record.lang] = FORMS["record"](record)
                 out.write(_embedded(record, workspace.root) if settings.images == "base64" else record)
                 uid = record.id[:32]
                 if uid != last:
@@ -119,7 +118,7 @@ def _write(corpus: Corpus, workspace: Workspace, folder: UPath, kept: Kept, prog
         "skipped": dict(sorted(skipped.items())),
         "rules": {task: RULES[task] for task in settings.tasks},
         "table": table,
-        "examples": examples,
+        "examples": [examples[task][lang] for task in settings.tasks for lang in sorted(examples.get(task, {}))],
         "files": files,
     }
 
@@ -235,8 +234,7 @@ def _report(facts: dict[str, Any], folder: UPath, reused: bool) -> StageReport:
             "records by task": facts["table"],
             "examples": [
                 {key: example[key] for key in ("task", "lang", "instruction", "output")}
-                for shown in facts["examples"].values()
-                for example in shown
+                for example in facts["examples"]
             ],
             "files": [
                 {"file": name, "records": one["records"], "MB": round(one["bytes"] / 1e6, 3), "sha256": one["sha256"]}

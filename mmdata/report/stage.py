@@ -1,0 +1,223 @@
+"""The report of a release: one self-contained HTML page that shows what is in it, and what is not and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import jinja2
+import yaml
+from upath import UPath
+
+from mmdata.config import Corpus, Filter
+from mmdata.errors import DataError, UserError
+from mmdata.instruct.forms import FORMS, Record
+from mmdata.instruct.images import read_image
+from mmdata.publish import publish_bytes
+from mmdata.report import charts
+from mmdata.report.funnel import Step, funnel
+from mmdata.report.gallery import Card, Gallery, choose, fill, small_picture
+from mmdata.select.summary import Summary, summarise
+from mmdata.stage import StageReport
+from mmdata.tables import scan_tables
+from mmdata.workspace import Workspace, read_json
+
+SHARDS_SHOWN = 40
+CONCEPTS_SHOWN = 12
+DEMO_NOTE = (
+    "This is mmdata's small offline scorer, not CLIP: it orders pairs usefully, but less well, and its cosines do not "
+    "compare with published CLIP thresholds."
+)
+
+
+def write_report(corpus: Corpus, workspace: Workspace, release_id: str) -> StageReport:
+    """Write releases/<id>/report.html of a published release; the same release gives the same page.
+
+    Raises:
+        DataError: the release is not published, or its tables are damaged.
+    """
+    del corpus  # a release carries the settings that it was made with
+    return report_release(workspace.release_dir(release_id))
+
+
+def report_release(folder: UPath | str) -> StageReport:
+    """Write the report of a release, given its folder (`<workspace>/releases/<id>`).
+
+    Raises:
+        UserError: there is no release in the folder.
+        DataError: its tables are damaged.
+    """
+    folder = UPath(folder)
+    manifest = read_json(folder / "manifest.json")
+    if manifest is None:
+        raise UserError(f"{folder}: no release there (no manifest.json). Remedy: materialise `release` first.")
+    content = _gather(folder, manifest)
+    page = _environment().get_template("report.html.j2").render(content.page)
+    publish_bytes(folder / "report.html", page.encode("utf-8", "xmlcharrefreplace"))
+    return _stage_report(folder, content, len(page))
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    summary: Summary
+    headline: dict[str, int]
+    gallery: Gallery
+    page: dict[str, Any]
+
+
+def _gather(folder: UPath, manifest: Mapping[str, Any]) -> _Content:
+    workspace = Workspace(folder.parent.parent)
+    table = scan_tables([folder / "selection.parquet"])
+    summary = summarise(table, Filter.model_validate(manifest["config"]["select"]["filter"]))
+    instructions = read_json(folder / "instructions.json") or {}
+    gallery = fill(choose(table, list(summary.concepts)), table, workspace)
+    steps = funnel(summary.counts["rows"], summary.counts["uids"], summary.counts["repeats"], summary.reasons)
+    headline = _headline(manifest, summary, steps, instructions)
+    before = [pair[0] for pair in summary.concepts.values()]
+    after = [pair[1] for pair in summary.concepts.values()]
+    scorer = manifest.get("scorer") or {}
+    scorer_name = scorer.get("name") or scorer.get("model")
+    page = {
+        "manifest": manifest,
+        "scorer_name": scorer_name,
+        "scorer_fingerprint": scorer.get("fingerprint"),
+        "scorer_note": DEMO_NOTE if "demo" in str(scorer_name) else scorer.get("note"),
+        "headline": headline,
+        "steps": steps,
+        "widest": max((step.left for step in steps), default=1) or 1,
+        "summary": summary,
+        "histogram": charts.histogram(summary.scores, summary.threshold),
+        "tail": charts.long_tail(before, after),
+        "signatures": _bars(summary.signatures),
+        "concepts": _bars(_ends(summary.concepts)),
+        "gallery": gallery,
+        "cards": gallery.cards,
+        "instructions": instructions,
+        "instruction_tasks": _by_task(instructions),
+        "examples": _examples(instructions, workspace),
+        "shards": manifest["shards"][:SHARDS_SHOWN],
+        "shards_left": len(manifest["shards"]) - SHARDS_SHOWN,
+        "config_yaml": yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),
+        "root": str(workspace.root),
+    }
+    return _Content(summary, headline, gallery, page)
+
+
+def _headline(
+    manifest: Mapping[str, Any], summary: Summary, steps: Sequence[Step], instructions: Mapping[str, Any]
+) -> dict[str, int]:
+    shards = manifest["shards"]
+    return {
+        "rows": summary.counts["rows"],
+        "fetched": next(step.left for step in steps if step.name == "fetched"),
+        "kept": summary.counts["kept"],
+        "released": summary.counts["repeats"],
+        "validation": summary.counts["validation"],
+        "shards": len(shards),
+        "bytes": sum(shard["bytes"] for shard in shards),
+        "instructions": int(instructions.get("counts", {}).get("records", 0)),
+    }
+
+
+def _ends(concepts: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """The most common concepts and the rarest ones."""
+    names = list(concepts)
+    half = CONCEPTS_SHOWN // 2
+    chosen = names if len(names) <= CONCEPTS_SHOWN else names[:half] + names[-half:]
+    return {name: concepts[name] for name in chosen}
+
+
+def _bars(pairs: Mapping[str, tuple[int, int]]) -> list[dict[str, Any]]:
+    widest = max((max(pair) for pair in pairs.values()), default=1) or 1
+    return [
+        {"name": name, "before": b, "after": a, "before_share": b / widest, "after_share": a / widest}
+        for name, (b, a) in pairs.items()
+    ]
+
+
+def _by_task(instructions: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Records a task: one row each, a column a language and split."""
+    rows: dict[str, dict[str, Any]] = {}
+    for entry in instructions.get("table", []):
+        row = rows.setdefault(entry["task"], {"task": entry["task"], "records": 0, "rule": ""})
+        row["records"] += entry["records"]
+        row[entry["language"]] = row.get(entry["language"], 0) + entry["records"]
+        row[entry["split"]] = row.get(entry["split"], 0) + entry["records"]
+        row["rule"] = instructions.get("rules", {}).get(entry["task"], "")
+    return list(rows.values())
+
+
+def _examples(instructions: Mapping[str, Any], workspace: Workspace) -> list[dict[str, Any]]:
+    """Instruction examples with their pictures, and the three forms as text."""
+    shown = []
+    for example in instructions.get("examples", []):
+        record = Record(**example)
+        images = {
+            name: small_picture(_bytes_or_none(path, workspace))
+            for name in ("input_image", "reference_image", "output_image")
+            if (path := getattr(record, name)) is not None
+        }
+        forms = {name: json.dumps(form(record), ensure_ascii=False, indent=1) for name, form in FORMS.items()}
+        shown.append({"record": record, "images": images, "forms": forms})
+    return shown
+
+
+def _bytes_or_none(path: str, workspace: Workspace) -> bytes | None:
+    try:
+        return read_image(path, workspace.root)
+    except DataError:
+        return None  # the page says so in the picture's place; `mmdata verify` is what fails on it
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mmdata.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": lambda value: f"{int(value):,}",
+        "megabytes": lambda value: f"{value / 1e6:,.1f} MB" if value < 1e9 else f"{value / 1e9:,.2f} GB",
+        "percent": lambda value: f"{value:.1%}",
+        "readable": _readable,
+    }
+    return environment
+
+
+def _readable(text: str) -> str:
+    """Text without control characters and without those that turn its direction around."""
+    return "".join(
+        " " if (char < " " and char != "\n") or char in "\x7f\u202a\u202b\u202c\u202d\u202e" else char for char in text
+    )
+
+
+def _stage_report(folder: UPath, content: _Content, size: int) -> StageReport:
+    from mmdata.report import plots
+
+    summary, gallery = content.summary, content.gallery
+    return StageReport(
+        stage="report",
+        counts={**content.headline, "report_bytes": size},
+        reasons=summary.reasons,
+        numbers=summary.numbers(),
+        images=summary.images() | _grids(gallery, plots),
+        paths={"report": str(folder / "report.html")},
+    )
+
+
+def _grids(gallery: Gallery, plots: Any) -> dict[str, bytes]:
+    import base64
+
+    grids = {}
+    for name, uids in (("kept, drawn by chance", gallery.drawn), ("best scores", gallery.best)):
+        cards: list[Card] = [gallery.cards[uid] for uid in uids if uid in gallery.cards and gallery.cards[uid].image]
+        if cards:
+            pictures = [base64.b64decode((card.image or "").partition(",")[2]) for card in cards]
+            grids[name] = plots.sample_grid(pictures, [c.caption for c in cards], [c.score for c in cards])
+    return grids

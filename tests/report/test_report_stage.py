@@ -1,0 +1,188 @@
+"""The HTML report: whole, self-contained, and safe with whatever captions say."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import tiny_release
+from PIL import Image
+from tiny_release import RELEASE, Tiny
+
+from mmdata.errors import UserError
+from mmdata.instruct.stage import write_instructions
+from mmdata.report.stage import DEMO_NOTE, report_release, write_report
+
+VOID = {"meta", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Collects elements, and checks that they nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    made = tiny_release.build(tmp_path_factory.mktemp("report"), samples=160)
+    write_instructions(made.corpus, made.workspace)
+    tiny_release.publish(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def html(tiny: Tiny) -> str:
+    write_report(tiny.corpus, tiny.workspace, RELEASE)
+    return (tiny.folder / "report.html").read_text()
+
+
+def test_the_page_is_well_formed_and_has_its_sections(html: str) -> None:
+    page = Page(html)
+    assert page.open == []
+    ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    assert ids >= {"funnel", "scores", "samples", "balance", "instructions", "shards", "use", "config"}
+    assert {attrs["href"] for tag, attrs in page.tags if tag == "a"} <= {f"#{name}" for name in ids}
+
+
+def test_nothing_is_loaded_from_anywhere(html: str) -> None:
+    page = Page(html)
+    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe", "object", "embed", "base", "form"})
+    for tag, attrs in page.tags:
+        for name in ("src", "href", "action", "srcset", "data"):
+            value = attrs.get(name) or "#"
+            assert value.startswith(("data:image/jpeg;base64,", "#")), (tag, name, value[:60])
+    style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)
+    assert style and "url(" not in style[1] and "@import" not in style[1]
+    assert "default-src 'none'" in html
+
+
+def test_captions_from_outside_are_text_and_never_markup(html: str) -> None:
+    assert "<script" not in html.lower()
+    assert "<b>bold</b>" not in html
+    page = Page(html)
+    assert not [attrs for _, attrs in page.tags if any(name.startswith("on") for name in attrs)]
+    shown = "".join(page.text)
+    assert "<script>alert('caption')</script> a red circle" in shown
+
+
+def test_evil_config_scorer_and_reasons_are_escaped(tmp_path: Path) -> None:
+    tiny = tiny_release.build(tmp_path, samples=16)
+    write_instructions(tiny.corpus, tiny.workspace)
+    tiny_release.publish(tiny)
+    evil = "</pre></style><script>alert(1)</script><img src=x onerror=alert(1)>"
+    manifest = json.loads((tiny.folder / "manifest.json").read_bytes())
+    manifest["scorer"]["name"] = manifest["config"]["workspace"] = manifest["parent"] = manifest["digest"] = evil
+    manifest["refused_parts"] = {evil: evil}
+    manifest["shards"][0]["name"] = evil
+    (tiny.folder / "manifest.json").write_text(json.dumps(manifest))
+    report_release(tiny.folder)
+    text = (tiny.folder / "report.html").read_text()
+    assert "<script" not in text and "<img src=x" not in text
+    assert Page(text).open == []
+
+
+def test_pictures_are_small_jpegs_made_anew(html: str) -> None:
+    uris = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', html)
+    assert len(uris) > 50
+    for uri in set(uris):
+        picture = Image.open(io.BytesIO(base64.b64decode(uri)))
+        assert picture.format == "JPEG" and max(picture.size) <= 168
+
+
+def test_the_report_is_bounded_and_the_same_each_time(tiny: Tiny, html: str) -> None:
+    assert len(html) < 3_000_000
+    write_report(tiny.corpus, tiny.workspace, RELEASE)
+    assert (tiny.folder / "report.html").read_text() == html
+
+
+def test_the_demo_scorer_is_named_as_what_it_is(html: str) -> None:
+    shown = " ".join("".join(Page(html).text).split())
+    assert "demo (small offline scorer)" in shown
+    assert DEMO_NOTE in shown
+
+
+def test_numbers_of_page_and_report_agree(tiny: Tiny, html: str) -> None:
+    report = write_report(tiny.corpus, tiny.workspace, RELEASE)
+    assert report.counts["rows"] == 160
+    assert report.counts["kept"] == len(tiny.split)
+    shown = "".join(Page(html).text)
+    for name in ("rows", "kept", "released", "instructions"):
+        assert f"{report.counts[name]:,}" in shown
+    assert report.paths["report"].endswith("report.html")
+    assert all(len(data) < 20_000 for data in report.images.values()) and report.images
+
+
+def test_every_task_and_form_is_shown(html: str) -> None:
+    shown = "".join(Page(html).text)
+    for word in (
+        "caption",
+        "match",
+        "reference_image",
+        "text_to_image",
+        '"conversations"',
+        '"messages"',
+        '"input_image"',
+    ):
+        assert word in shown
+
+
+def test_an_old_release_without_its_slices_still_has_a_report(tmp_path: Path) -> None:
+    tiny = tiny_release.build(tmp_path, samples=24)
+    write_instructions(tiny.corpus, tiny.workspace)
+    tiny_release.publish(tiny)
+    shutil.rmtree(tmp_path / "parts")
+    report_release(tiny.folder)
+    assert "picture not stored" in (tiny.folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_an_empty_release_has_a_report(tmp_path: Path, samples: int) -> None:
+    tiny = tiny_release.build(tmp_path, samples=samples)
+    write_instructions(tiny.corpus, tiny.workspace)
+    tiny_release.publish(tiny)
+    assert report_release(tiny.folder).counts["rows"] == samples
+    assert Page((tiny.folder / "report.html").read_text()).open == []
+
+
+def test_without_a_manifest_the_error_names_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="materialise `release`"):
+        report_release(tmp_path)
+
+
+def test_the_snippets_of_the_page_run(tiny: Tiny, html: str) -> None:
+    blocks = [
+        "".join(Page(block).text)
+        for block in re.findall(r"<pre>(.*?)</pre>", html[html.index('id="use"') :], re.DOTALL)
+    ]
+    compile(blocks[1], "datasets", "exec")
+    namespace: dict[str, object] = {}
+    exec(blocks[0], namespace)
+    exec(blocks[2], namespace)
+    assert namespace["caption"] in tiny.caption.values()
+    assert namespace["jpeg"] in tiny.picture.values()
