@@ -14,7 +14,7 @@ from mmdata.config import Score
 from mmdata.errors import UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.score.preprocess import Preprocess
-from mmdata.score.pretrained import Loaded, load, weights_digest
+from mmdata.score.pretrained import Loaded, check_names, is_local_checkpoint, load, weights_digest
 from mmdata.score.text_tower import ROUND_TO, trimmed
 
 if TYPE_CHECKING:
@@ -160,7 +160,8 @@ def load_scorer(score: Score) -> ClipScorer:
         UserError: an unknown model or tag (names the nearest), unreadable weights, a device that is not there.
     """
     device = _device(score.device)
-    key = fingerprint(score.model, score.pretrained, _file_state(score.pretrained), device, score.precision)
+    check_names(score)
+    key = fingerprint(score.model, score.pretrained, _files_state(score), device, score.precision)
     key = fingerprint(key, score.compile, score.batch_size)
     with _lock:
         if key not in _loaded:
@@ -170,11 +171,13 @@ def load_scorer(score: Score) -> ClipScorer:
         return _loaded[key]
 
 
-def _file_state(path: str | None) -> list[int]:
-    if path is None or not Path(path).is_file():
+def _files_state(score: Score) -> list[tuple[str, int, int]]:
+    """Names, times and sizes of local weights: another file under the same name is another model."""
+    if not is_local_checkpoint(score):
         return []
-    state = Path(path).stat()
-    return [state.st_mtime_ns, state.st_size]
+    place = Path(score.model.partition(":")[2] if score.model.startswith("local-dir:") else score.pretrained or "")
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
 
 
 def _device(wanted: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from mmdata import plan
 from mmdata.config import Corpus, Score
@@ -16,8 +17,9 @@ from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.score.clip import load_scorer
 from mmdata.score.decode import cores
+from mmdata.score.earlier import earlier_rows, scorer_of, table_marks
 from mmdata.score.pictures import features_table, measure_pictures
-from mmdata.score.pretrained import check_names
+from mmdata.score.pretrained import check_names, is_local_checkpoint
 from mmdata.score.report import features_report
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.tables import read_table
@@ -25,7 +27,8 @@ from mmdata.workspace import PartStage, PartStamp, SliceStamp, Workspace
 
 MAX_NAN_SHARE = 0.1  # more than this share of pictures without finite numbers: the model or its precision is at fault
 ROW_COLUMNS = ("uid", "kind", "caption", "problem")
-MEDIA_COLUMNS = ("uid", "status", "original_width", "original_height", "width", "height", "offset", "length")
+SIZE_COLUMNS = ("original_width", "original_height", "width", "height")
+MEDIA_COLUMNS = ("uid", "status", "sha256", "offset", "length", *SIZE_COLUMNS)
 
 Advance = Callable[[str, int], None]
 
@@ -45,6 +48,7 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
     rows, media = _finished(workspace, part_name, "rows"), _finished(workspace, part_name, "media")
     inputs = _inputs(workspace, part_name, rows, media)
     settings = plan.stage_settings(corpus, part, "features")
+    _forget_another_checkpoint(workspace, part_name, corpus.score, rows.slices)
     in_this_process = corpus.engine.workers == 1 and corpus.engine.backend == "local"
     if _something_is_due(workspace, part_name, settings, inputs):
         if in_this_process:
@@ -84,7 +88,7 @@ def score_slice(
     workers: int = 1,
     advance: Advance = _nowhere,
 ) -> SliceResult:
-    """Read a slice's rows and media, and make its features table.
+    """Read a slice's rows and media, and make its features table; what an earlier run measured on them is kept.
 
     Args:
         workers: processes that share this machine's cores.
@@ -95,7 +99,8 @@ def score_slice(
     """
     started = time.perf_counter()
     rows = _frame(workspace, part_name, "rows", slice_name, ROW_COLUMNS)
-    media = _frame(workspace, part_name, "media", slice_name, MEDIA_COLUMNS)
+    media_table = read_table(workspace.table(part_name, "media", slice_name), list(MEDIA_COLUMNS))
+    media = pl.DataFrame(media_table)
     if not rows["uid"].equals(media["uid"]):
         raise DataError(
             f"{workspace.table(part_name, 'media', slice_name)}: its uids are not those of the slice's rows. "
@@ -105,19 +110,23 @@ def score_slice(
     if workers > 1:
         _take_share_of_cores(workers)
     scorer = load_scorer(score)
+    marks = table_marks(scorer, media_table.schema.metadata or {})
     samples = rows.hstack(media.drop("uid"))
+    kept = earlier_rows(workspace, part_name, slice_name, samples, marks)
+    new = samples.filter(~pl.col("uid").is_in(kept["uid"].to_pylist()))
     tar = workspace.media_tar(part_name, slice_name)
-    pictures = measure_pictures(samples, tar, scorer, threads, lambda done: advance(slice_name, done))
-    table = features_table(samples, pictures, scorer)
+    pictures = measure_pictures(new, tar, scorer, threads, lambda done: advance(slice_name, len(kept) + done))
+    table = pa.concat_tables([features_table(new, pictures), kept]).sort_by("uid").replace_schema_metadata(marks)
     problems = pl.Series(table["problem"]).drop_nulls().value_counts()
-    has_picture = pictures.of_row >= 0
+    with_media = len(kept) + int((pictures.of_row >= 0).sum())
     return SliceResult(
         table,
         counts={
             "rows": len(rows),
-            "with_media": int(has_picture.sum()),
-            "without_media": int((~has_picture).sum()),
+            "with_media": with_media,
+            "without_media": len(rows) - with_media,
             "pictures": len(pictures.looks),
+            "kept": len(kept),
             "embedded": table.num_rows - table["embedding"].null_count,
             "scored": table.num_rows - table["clip_score"].null_count,
         },
@@ -143,6 +152,18 @@ def refusal(workspace: Workspace, part_name: str, slices: Mapping[str, SliceStam
         if not np.isfinite(features["clip_score"].drop_nulls().to_numpy()).all():
             return f"features: {path}: holds scores that are not finite"
     return None
+
+
+def _forget_another_checkpoint(workspace: Workspace, part_name: str, score: Score, names: Sequence[str]) -> None:
+    """A checkpoint on disk may change under its name, which no setting tells; a tag's weights do not."""
+    if not is_local_checkpoint(score):
+        return
+    for name in names:
+        path = workspace.table(part_name, "features", name)
+        if path.exists():
+            known = scorer_of(read_table(path, ["uid"]))
+            if known is None or known["fingerprint"] != load_scorer(score).fingerprint:
+                workspace.clear_slice_stamp(part_name, "features", name)
 
 
 def _finished(workspace: Workspace, part_name: str, stage: PartStage) -> PartStamp:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -74,14 +73,14 @@ def measure_pictures(
     return Pictures(of_row, looks, embeddings, scores)
 
 
-def features_table(samples: pl.DataFrame, pictures: Pictures, scorer: ClipScorer) -> pa.Table:
-    """Lay out one row a uid in the FEATURES schema; the metadata key `scorer` tells whose scores they are.
+def features_table(samples: pl.DataFrame, pictures: Pictures) -> pa.Table:
+    """Lay out one row a uid in the FEATURES schema.
 
     A bad row (`problem` in the rows table) has nulls throughout. A picture that cannot be decoded has a `problem`
     and no scores; so has one for which the model gives no finite numbers (`nan_score`).
 
     Args:
-        samples: as for `measure_pictures`, with uid and the sizes beside.
+        samples: as for `measure_pictures`, with uid, sha256 and the sizes beside.
     """
     looks = [pictures.looks[at] if at >= 0 else Look() for at in pictures.of_row]
     usable = samples["problem"].is_null()
@@ -112,13 +111,13 @@ def features_table(samples: pl.DataFrame, pictures: Pictures, scorer: ClipScorer
         ),
         "sharpness": pa.array([look.sharpness for look in looks], pa.float32()),
         "problem": pa.array(problems, pa.string()),
+        "media_sha256": samples.select(pl.when(pl.Series(embedded)).then("sha256")).to_series().to_arrow(),
     }
     arrays = [
         columns[field.name].cast(field.type) if field.name in columns else pa.nulls(len(samples), field.type)
         for field in FEATURES
     ]
-    who = json.dumps({"name": scorer.name, "fingerprint": scorer.fingerprint}, sort_keys=True)
-    return pa.Table.from_arrays(arrays, schema=FEATURES).replace_schema_metadata({"scorer": who})
+    return pa.Table.from_arrays(arrays, schema=FEATURES)
 
 
 def _fetched() -> pl.Expr:

@@ -40,6 +40,13 @@ def scorer_name(score: Score) -> str:
     return f"{score.model}/{Path(score.pretrained or '').name}"
 
 
+def is_local_checkpoint(score: Score) -> bool:
+    """Whether the weights are files of the user's, which may change under their name."""
+    if score.model.startswith(SCHEMAS):
+        return score.model.startswith("local-dir:")
+    return score.pretrained is not None and Path(score.pretrained).is_file()
+
+
 def check_names(score: Score) -> None:
     """Refuse a model or a tag that does not exist, before anything is loaded or downloaded.
 
@@ -82,7 +89,6 @@ def load(score: Score) -> Loaded:
     Raises:
         UserError: an unknown name, weights that cannot be fetched or read, or that do not fit the model.
     """
-    check_names(score)
     name = scorer_name(score)
     if score.model == "demo":
         from mmdata.score.offline import build

@@ -105,7 +105,8 @@ def test_slices_without_media_and_without_rows_are_written(maker: PartMaker) -> 
     maker.write([[Sample("one"), Sample("two")], [], photos(2)])
     report = score_part(maker.corpus, maker.workspace, PART)
     assert [maker.table(slice_name=f"000{n}").num_rows for n in range(3)] == [2, 0, 2]
-    assert report.counts == {"rows": 4, "with_media": 2, "without_media": 2, "pictures": 2, "embedded": 2, "scored": 2}
+    counted = {"rows": 4, "with_media": 2, "without_media": 2, "pictures": 2, "kept": 0, "embedded": 2, "scored": 2}
+    assert report.counts == counted
     stamp = maker.workspace.part_stamp(PART, "features")
     assert stamp.accepted and stamp.rows == 4
 
@@ -212,6 +213,7 @@ def test_a_second_run_reuses_every_slice_and_loads_no_model(maker: PartMaker, mo
     maker.write([photos(2), photos(2, 5)])
     first = score_part(maker.corpus, maker.workspace, PART)
     monkeypatch.setattr(features, "load_scorer", fail)
+    monkeypatch.setattr(features, "is_local_checkpoint", lambda score: False)  # whose weights may change in place
     second = score_part(maker.corpus, maker.workspace, PART)
     assert (first.slices_done, first.slices_reused) == (2, 0)
     assert (second.slices_done, second.slices_reused) == (0, 2)
@@ -230,6 +232,85 @@ def test_only_the_slice_whose_media_changed_is_scored_again(maker: PartMaker) ->
     )
     report = score_part(maker.corpus, maker.workspace, PART)
     assert (report.slices_done, report.slices_reused) == (1, 1)
+
+
+@pytest.fixture
+def refreshed(
+    maker: PartMaker, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[dict[str, int], dict[str, int]]]:
+    """Scores one slice, changes it, scores again; gives the second run's counts, and what it asked of the model."""
+
+    def refresh(after: list[Sample], **settings: object) -> tuple[dict[str, int], dict[str, int]]:
+        maker.write([[*photos(5), Sample("late", url="https://e.org/late.jpg"), Sample("bad", b"bad")]])
+        score_part(maker.corpus, maker.workspace, PART)
+        maker.write([after])
+        asked = count_calls(monkeypatch)
+        return dict(score_part(maker.corpus.model_copy(update=settings), maker.workspace, PART).counts), asked
+
+    return refresh
+
+
+LATE = Sample("late", encode(photo(60)), url="https://e.org/late.jpg")
+
+
+def test_a_refresh_scores_only_what_was_fetched_since(
+    refreshed: Callable, maker: PartMaker, tmp_path: Path, tiny: Score
+) -> None:
+    after = [*photos(5), LATE, Sample("bad", b"bad")]
+    counts, asked = refreshed(after)
+    assert (counts["kept"], counts["pictures"], counts["scored"], counts["rows"]) == (5, 2, 6, 7)
+    assert asked == {"images": 2, "texts": 2}  # the late one, and the broken one that is tried again
+    other = PartMaker(tmp_path / "other", tiny)
+    other.write([after])
+    score_part(other.corpus, other.workspace, PART)
+    a, b = (pl.DataFrame(m.table()) for m in (maker, other))
+    assert a.drop("clip_score", "embedding").equals(b.drop("clip_score", "embedding"))
+    scores = [one["clip_score"].fill_null(9).to_numpy() for one in (a, b)]
+    np.testing.assert_allclose(*scores, atol=1e-5)
+    assert maker.table().schema.metadata == other.table().schema.metadata
+
+
+def test_a_refresh_scores_changed_bytes_again(refreshed: Callable) -> None:
+    after = photos(5)
+    after[2] = Sample(after[2].caption, encode(photo(90)), url=after[2].url)
+    counts, _ = refreshed(after)
+    assert (counts["kept"], counts["pictures"]) == (4, 1)
+
+
+def test_a_refresh_drops_what_is_no_longer_there(refreshed: Callable) -> None:
+    gone = photos(5)
+    gone[1] = Sample(gone[1].caption, url=gone[1].url)
+    counts, _ = refreshed(gone)
+    assert (counts["kept"], counts["scored"], counts["without_media"]) == (4, 4, 1)
+
+
+def test_another_scorer_keeps_nothing(refreshed: Callable, tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "second", seed=9)
+    counts, _ = refreshed(photos(5), score=Score(model=f"local-dir:{folder}", device="cpu"))
+    assert (counts["kept"], counts["pictures"]) == (0, 5)
+
+
+def test_pictures_stored_by_other_settings_are_scored_again(maker: PartMaker) -> None:
+    from mmdata.tables import read_table, write_table
+
+    maker.write([photos(3), photos(2, 9)])
+    score_part(maker.corpus, maker.workspace, PART)
+    path = maker.workspace.table(PART, "media", "0000")
+    write_table(path, read_table(path).replace_schema_metadata({"mmdata.settings": "image_size 512"}))
+    maker.workspace.clear_slice_stamp(PART, "features", "0000")
+    maker.workspace.clear_slice_stamp(PART, "features", "0001")
+    assert score_part(maker.corpus, maker.workspace, PART).counts["kept"] == 2
+
+
+def test_a_checkpoint_that_changed_in_place_is_noticed(maker: PartMaker, tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "mine", seed=3)
+    corpus = maker.corpus.model_copy(update={"score": Score(model=f"local-dir:{folder}", device="cpu")})
+    maker.write([photos(2), photos(2, 5)])
+    score_part(corpus, maker.workspace, PART)
+    assert score_part(corpus, maker.workspace, PART).slices_reused == 2
+    save_model(folder, seed=4)
+    report = score_part(corpus, maker.workspace, PART)
+    assert (report.slices_done, report.counts["kept"]) == (2, 0)
 
 
 def test_the_plan_calls_a_finished_part_up_to_date(maker: PartMaker) -> None:
