@@ -1,0 +1,67 @@
+"""A workspace on an object store: moto's own server on loopback."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from mmdata.publish import publish_json
+from mmdata.shards.verify import verify_release
+from mmdata.tables import scan_tables
+from mmdata.workspace import Workspace, read_json
+from tests.workspaces import build, release
+
+PARTS = {"web-000000": range(20), "web-000001": range(20, 40)}
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    pytest.importorskip("s3fs")
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "NO_PROXY": "*",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    name = f"corpus-{port}-{secrets.token_hex(4)}"  # moto keeps its buckets for the life of the process
+    s3fs.S3FileSystem().mkdir(name)
+    yield f"s3://{name}/workspace"
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def test_the_road_ends_in_the_same_release_on_s3(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    local = build(str(tmp_path_factory.mktemp("local")), PARTS)
+    remote = build(bucket, PARTS)
+    assert release(remote) == release(local)
+    here, there = local.workspace.shards_dir, remote.workspace.shards_dir
+    names = sorted(path.name for path in here.glob("*.tar"))
+    assert sorted(path.name for path in there.glob("*.tar")) == names
+    assert all((here / name).read_bytes() == (there / name).read_bytes() for name in names)
+    assert verify_release(bucket).counts["samples"] == 40
+    assert release(remote) == release(local), "a second run finds everything done"
+
+
+def test_stamps_and_tables_are_read_back(bucket: str) -> None:
+    workspace = Workspace(bucket)
+    assert workspace.part_stamp("web-000000", "rows") is None
+    assert workspace.latest() is None
+    assert workspace.releases() == []
+    publish_json(workspace.draft_path, {"release_id": "x"})
+    assert read_json(workspace.draft_path) == {"release_id": "x"}
+    built = build(bucket, PARTS)
+    paths = [built.workspace.table("web-000000", "rows", name) for name in ("0000", "0001")]
+    assert scan_tables(paths, ["uid"]).collect().height == 20
+    built.workspace.clear_part_stamp("web-000000", "rows")
+    assert built.workspace.part_stamp("web-000000", "rows") is None
