@@ -100,8 +100,8 @@ def formats() -> tuple[str, ...]:
 
     from PIL import Image
 
-    # it warns of images over 89 million pixels; download.max_pixels is the rule here
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    # Pillow warns of damaged files, which get their reason here, and of large ones, for which max_pixels is the rule
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     Image.init()
     return tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN)
 

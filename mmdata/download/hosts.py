@@ -116,12 +116,18 @@ def fetch_all(
 
     for number in range(min(threads, len(urls))):
         threading.Thread(target=work, name=f"fetch-{number}", daemon=True).start()
+    left = len(urls)
     try:
-        for _ in range(len(urls)):
-            url, result = results.get()
+        while left:
+            try:
+                # in short waits: the kernel may give an interrupt to another thread, and Python handles it in this one
+                url, result = results.get(timeout=0.2)
+            except queue.Empty:
+                continue
             if isinstance(result, BaseException):
                 raise result
             yield url, result
+            left -= 1
     finally:
         waiting.close()
 
