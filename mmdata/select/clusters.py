@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,5 +142,5 @@ def read_clusters(path: UPath) -> Clusters | None:
     try:
         with np.load(io.BytesIO(data)) as held:
             return Clusters(held["centroids"], str(held["scorer"]), int(held["rows"]), int(held["configured"]))
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a cluster file ({error}). Remedy: delete it; new clusters are trained.") from None

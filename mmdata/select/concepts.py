@@ -41,7 +41,9 @@ def match_concepts(captions: pl.Series, concepts: Sequence[str]) -> pl.Series:
     """
     spelled = pl.Series("concept", concepts, dtype=pl.String).to_frame().select(_plain_words(pl.col("concept")))
     needles: dict[str, int] = {}
-    for place, (words, cjk) in enumerate(spelled.select("concept", pl.col("concept").str.contains(_CJK)).iter_rows()):
+    for place, (words, cjk) in enumerate(
+        spelled.select("concept", cjk=pl.col("concept").str.contains(_CJK)).iter_rows()
+    ):
         needle = words.strip() if cjk else words
         if needle.strip():
             needles.setdefault(needle, place)

@@ -88,8 +88,8 @@ def mix_quotas(totals: Mapping[str, int], mix: Mapping[str, float], tail_share: 
     if size <= 0 or size < Fraction(repr(tail_share)) * everything:
         raise DataError(
             f"select.balance.mix asks for {mix[scarce]:.0%} `{scarce}`, and there is {totals.get(scarce, 0)} of it "
-            f"among {everything}: keeping to the mix would leave {size}. Remedy: gather more `{scarce}`, lower its share "
-            "in the mix, or set a lower balance.tail_share."
+            f"among {everything}: keeping to the mix would leave {size}. Remedy: gather more `{scarce}`, lower its "
+            "share in the mix, or set a lower balance.tail_share."
         )
     quotas = largest_remainder(shares, size)
     return {name: quotas.get(name, 0) for name in totals}

@@ -102,7 +102,10 @@ def _write_part(
     stamps: dict[str, dict[str, Any]] = {"rows": {}, "media": {}, "features": {}}
     for number, samples in enumerate(slices):
         name = f"{number:04d}"
-        unique = {one["uid"]: {"part": part.name, **one} for one in samples}
+        unique: dict[str, dict[str, Any]] = {}
+        for one in samples:
+            before = unique.get(one["uid"], {"copies": 0})
+            unique[one["uid"]] = {"part": part.name, **one, "copies": one["copies"] + before["copies"]}
         features = [one | {"problem": one.get("features_problem")} for one in unique.values()]
         tables = {
             "rows": table_of(_only(unique.values(), ROWS), ROWS),

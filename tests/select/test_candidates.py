@@ -1,0 +1,140 @@
+"""Candidates: many small frames become one, whatever the cut, and decide alike."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from selecting import sample
+
+from mmdata.config import Select
+from mmdata.samples import draws, modality_signature, uid_words
+from mmdata.select.candidates import compact, merge_candidates
+from mmdata.select.decide import balance_and_repeat, drop_duplicates, judge
+from mmdata.select.rates import Rates
+from mmdata.select.table import hex_uids
+
+SELECT = Select.model_validate(
+    {
+        "filter": {"top_fraction": 0.9, "max_aspect": 5},
+        "dedup": {"phash_bits": 3},
+        "balance": {"max_ratio": 1.5, "by": "tokens", "tail_share": 0},
+        "oversample": {"threshold": 0.5, "max_repeats": 3},
+    }
+)
+SCHEMA = {
+    "uid": pl.String,
+    "kind": pl.String,
+    "url": pl.String,
+    "caption": pl.String,
+    "problem": pl.String,
+    "copies": pl.Int32,
+    "status": pl.String,
+    "error": pl.String,
+    "sha256": pl.String,
+    "clip_score": pl.Float32,
+    "phash": pl.UInt64,
+    "aspect": pl.Float32,
+    "audio_rms_db": pl.Float32,
+    "features_problem": pl.String,
+    "cluster": pl.Int32,
+}
+SAMPLES = st.lists(
+    st.builds(
+        lambda number, like, score, caption, aspect: sample(
+            number,
+            url=f"http://host.test/{like}.jpg",
+            clip_score=score,
+            caption=caption,
+            aspect=aspect,
+            cluster=like % 4,
+        ),
+        st.integers(0, 40),
+        st.integers(0, 25),
+        st.sampled_from([None, float("nan"), 0.1, 0.2, 0.3]),
+        st.sampled_from([None, "", "a cat", "the longer caption of a dog"]),
+        st.sampled_from([1.0, 9.0]),
+    ),
+    max_size=40,
+    unique_by=lambda one: one["uid"],
+)
+
+
+def decide(frames: list[list[dict]], select: Select = SELECT) -> pl.DataFrame:
+    """Merge and decide; one row a uid."""
+    compacted = []
+    for place, rows in enumerate(frames):
+        joined = pl.DataFrame([{name: row.get(name) for name in SCHEMA} for row in rows], schema=SCHEMA)
+        compacted.append(
+            compact(joined, select).with_columns(joined["cluster"].fill_null(-1), place=pl.lit(place, pl.UInt32))
+        )
+    frame = merge_candidates(compacted)
+    verdicts = judge(frame, select)
+    drop_duplicates(frame, verdicts, select.dedup)
+    verdicts.settle()
+    cluster = frame["cluster"].to_numpy()
+    decision = balance_and_repeat(frame, verdicts, cluster, select, 0, 0.2, Rates("s"))
+    return pl.DataFrame(
+        {
+            "uid": pl.Series(hex_uids(frame["uid_high"].to_numpy(), frame["uid_low"].to_numpy())),
+            "reason": verdicts.reasons(),
+            "leader": verdicts.leaders,
+            "copies": frame["copies"],
+            "rate": decision.rate,
+            "repeats": decision.repeats,
+            "validation": decision.validation,
+            "concept": decision.concept,
+        }
+    )
+
+
+@settings(max_examples=60)
+@given(SAMPLES, st.integers(1, 5), st.randoms())
+def test_any_order_and_any_cut_decides_alike(samples: list[dict], cuts: int, shuffler: random.Random) -> None:
+    shuffled = shuffler.sample(samples, len(samples))
+    assert decide([samples]).equals(decide([shuffled[number::cuts] for number in range(cuts)]))
+
+
+@settings(max_examples=30)
+@given(SAMPLES, st.data())
+def test_at_equal_rates_added_rows_change_no_draw(samples: list[dict], data: st.DataObject) -> None:
+    free = Select.model_validate({"balance": {"max_ratio": None}, "oversample": {"max_repeats": 1}})
+    uids = pl.Series([one["uid"] for one in samples], dtype=pl.String)
+    some = data.draw(st.integers(0, len(samples)))
+    assert draws(uids, 0, "modality")[:some].equals(draws(uids[:some], 0, "modality"))
+    alone = [
+        one | {"url": one["uid"], "sha256": None, "phash": None, "aspect": 1.0, "clip_score": 0.2} for one in samples
+    ]
+    before = decide([alone[:some]], free).select("uid", "reason", "rate", "repeats")
+    after = decide([alone], free).filter(pl.col("uid").is_in(before["uid"].to_list()))
+    assert after.select(before.columns).equals(before)
+
+
+def test_a_uid_counts_all_its_copies_wherever_they_stand() -> None:
+    one, other = sample(1), sample(2)
+    found = decide([[one], [other | {"copies": 4}], [one | {"copies": 2}, other]])
+    assert dict(found.select("uid", "copies").iter_rows()) == {one["uid"]: 3, other["uid"]: 5}
+
+
+@pytest.mark.parametrize("kind", ["image", "video", "audio", "text"])
+@pytest.mark.parametrize("caption", [None, "", "words"])
+@pytest.mark.parametrize("loudness", [None, -20.0])
+def test_the_signature_is_that_of_the_sample(kind: str, caption: str | None, loudness: float | None) -> None:
+    row = sample(0, kind=kind, caption=caption, audio_rms_db=loudness)
+    joined = pl.DataFrame([{name: row.get(name) for name in SCHEMA}], schema=SCHEMA)
+    wanted = modality_signature(kind, bool(caption), has_audio=kind == "video" and loudness is not None)
+    assert compact(joined, SELECT)["signature"].to_list() == [wanted]
+
+
+@given(st.lists(st.integers(0, 2**128 - 1), unique=True))
+def test_words_sort_as_uids_and_become_them_again(numbers: list[int]) -> None:
+    uids = pl.Series([f"{number:032x}" for number in numbers], dtype=pl.String)
+    high, low = uid_words(uids)
+    assert hex_uids(high, low).to_pylist() == uids.to_list()
+    assert np.lexsort((low, high)).tolist() == uids.arg_sort().to_list()
+    some = np.array([*range(len(numbers)), -1])[::-1].astype(np.int32)
+    assert hex_uids(high, low, some).to_pylist() == [None, *uids.to_list()[::-1]]

@@ -1,0 +1,156 @@
+"""Rules, presets and the top fraction."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from selecting import sample
+
+from mmdata.config import Filter
+from mmdata.select.decide import judge
+from mmdata.select.filters import ORDER, columns_read, filter_reason, in_top_fraction, rules, top_count
+from mmdata.select.presets import PRESETS, resolve
+
+SCORES = st.lists(st.sampled_from([0.1, 0.2, 0.30000001, 0.5, -1.0, math.nan, math.inf]) | st.floats(-1, 1, width=32))
+
+
+def reasons(asked: Filter, *samples: dict[str, Any]) -> list[str | None]:
+    schema = {
+        "kind": pl.String,
+        "clip_score": pl.Float32,
+        "lang": pl.String,
+        "lang_prob": pl.Float32,
+        "n_words": pl.Int32,
+        "n_chars": pl.Int32,
+        "aspect": pl.Float32,
+        "sharpness": pl.Float32,
+        "original_width": pl.Int32,
+        "original_height": pl.Int32,
+        "extra": pl.String,
+    }
+    frame = pl.DataFrame([{name: one.get(name) for name in schema} for one in samples], schema=schema)
+    return frame.select(filter_reason(asked).alias("reason"))["reason"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("key", "bound", "good", "bad", "reason"),
+    [
+        ("min_clip_score", 0.28, {"clip_score": 0.28}, {"clip_score": 0.2799}, "clip_score"),
+        ("languages", ["en", "zh"], {"lang": "zh"}, {"lang": "de"}, "language"),
+        ("languages", ["en"], {"lang": "en"}, {"lang": None}, "language"),
+        ("min_lang_prob", 0.5, {"lang_prob": 0.5}, {"lang_prob": 0.4}, "language"),
+        ("min_words", 3, {"n_words": 3}, {"n_words": 2}, "min_words"),
+        ("min_words", 1, {"n_words": 1}, {"n_words": None}, "min_words"),
+        ("max_words", 3, {"n_words": 3}, {"n_words": 4}, "max_words"),
+        ("min_chars", 6, {"n_chars": 6}, {"n_chars": 5}, "min_chars"),
+        ("min_side", 200, {"original_height": 200}, {"original_height": 199}, "min_side"),
+        ("min_side", 200, {}, {"original_width": None, "original_height": None}, "min_side"),
+        ("max_aspect", 3.0, {"aspect": 3.0}, {"aspect": 3.01}, "max_aspect"),
+        ("max_aspect", 3.0, {"aspect": 1.0}, {"aspect": None}, "max_aspect"),
+        ("min_sharpness", 10.0, {"sharpness": 10.0}, {"sharpness": 9.0}, "min_sharpness"),
+        ("min_sharpness", 10.0, {"sharpness": 11.0}, {"sharpness": math.nan}, "min_sharpness"),
+        ("max_punsafe", 0.5, {"extra": '{"punsafe": 0.5}'}, {"extra": '{"punsafe": 0.51}'}, "punsafe"),
+        ("max_punsafe", 0.5, {"extra": None}, {"extra": '{"punsafe": "0.9"}'}, "punsafe"),
+        ("max_pwatermark", 0.8, {"extra": '{"punsafe": 1}'}, {"extra": '{"pwatermark": 0.9}'}, "pwatermark"),
+    ],
+)
+def test_a_rule_keeps_what_meets_it_and_names_itself_for_what_does_not(
+    key: str, bound: Any, good: dict, bad: dict, reason: str
+) -> None:
+    asked = Filter.model_validate({key: bound})
+    assert reasons(asked, sample(0, **good), sample(1, **{"clip_score": 0.5} | bad)) == [None, f"filter:{reason}"]
+
+
+@pytest.mark.parametrize("score", [None, math.nan, math.inf, -math.inf])
+def test_a_score_that_is_no_number_is_dropped_with_its_own_reason(score: float | None) -> None:
+    for asked in (Filter(min_clip_score=-1), Filter(top_fraction=1)):
+        assert reasons(asked, sample(0, clip_score=score)) == ["filter:nan_score"]
+    assert reasons(Filter(), sample(0, clip_score=score)) == [None]
+
+
+def test_text_alone_is_not_asked_for_a_picture() -> None:
+    asked = Filter(min_clip_score=0.3, min_side=100, max_aspect=2, min_sharpness=1)
+    assert reasons(asked, {"kind": "text", "n_words": 5, "n_chars": 20}) == [None]
+
+
+def test_the_first_failing_rule_is_the_reason() -> None:
+    asked = Filter(min_clip_score=0.3, languages=["en"], min_words=3, max_aspect=2)
+    worst = sample(0, clip_score=0.1, lang="de", n_words=1, aspect=9)
+    better = sample(1, clip_score=0.5, lang="de", n_words=1, aspect=9)
+    assert reasons(asked, worst, better) == ["filter:clip_score", "filter:language"]
+    assert [rule.name for rule in rules(asked)] == [name for name in ORDER if name in {r.name for r in rules(asked)}]
+
+
+def test_the_source_columns_are_parsed_only_if_a_rule_asks() -> None:
+    assert "extra" not in columns_read(Filter(preset="datacomp-basic", min_clip_score=0.1))
+    assert "extra" in columns_read(Filter(max_punsafe=0.1))
+
+
+def test_laion2b_asks_less_of_other_languages() -> None:
+    asked = Filter(preset="laion2b")
+    given = [("en", 0.29), ("en", 0.27), ("de", 0.27), ("de", 0.25), (None, 0.27)]
+    samples = [sample(i, lang=lang, clip_score=score) for i, (lang, score) in enumerate(given)]
+    low = "filter:clip_score"
+    assert reasons(asked, *samples) == [None, low, None, low, None]
+    assert reasons(asked.model_copy(update={}), sample(0, n_chars=4, clip_score=0.9)) == ["filter:min_chars"]
+
+
+def test_datacomp_basic_is_the_published_recipe() -> None:
+    good = {"lang": "en", "n_words": 3, "n_chars": 6, "aspect": 3.0, "original_width": 200, "original_height": 600}
+    bad = [{"lang": "fr"}, {"n_words": 2}, {"n_chars": 5}, {"aspect": 3.1}, {"original_width": 199}]
+    found = reasons(Filter(preset="datacomp-basic"), sample(0, **good), *(sample(0, **good | one) for one in bad))
+    wanted = ["language", "min_words", "min_chars", "max_aspect", "min_side"]
+    assert found == [None, *(f"filter:{name}" for name in wanted)]
+
+
+def test_keys_beside_a_preset_override_it() -> None:
+    assert resolve(Filter(preset="clip-l14-top30")).top_fraction == 0.3
+    own = resolve(Filter(preset="clip-l14-top30", min_clip_score=0.2))
+    assert (own.min_clip_score, own.top_fraction) == (0.2, None)
+    assert resolve(Filter(preset="datacomp-basic", min_side=64)).min_side == 64
+    low = sample(0, lang="de", clip_score=0.27)
+    assert reasons(Filter(preset="laion2b", min_clip_score=0.28), low) == ["filter:clip_score"]
+    assert all(resolve(Filter(preset=name)) for name in PRESETS)  # type: ignore[arg-type]
+
+
+@given(SCORES, st.floats(0.001, 1))
+def test_the_top_fraction_is_exact_and_ties_go_to_the_lower_uid(scores: list[float], fraction: float) -> None:
+    values = np.array(scores, np.float32)
+    scored = [(-score, row) for row, score in enumerate(values.tolist()) if math.isfinite(score)]
+    kept = in_top_fraction(values, fraction)
+    assert set(np.flatnonzero(kept)) == {row for _, row in sorted(scored)[: top_count(len(scored), fraction)]}
+
+
+@given(st.integers(0, 10_000), st.integers(1, 1000))
+def test_the_top_count_rounds_exact_decimals_up(rows: int, thousandths: int) -> None:
+    assert top_count(rows, thousandths / 1000) == math.ceil(Fraction(thousandths, 1000) * rows)
+
+
+def test_the_top_count_is_not_misled_by_binary_fractions() -> None:
+    assert (top_count(100, 0.07), top_count(1, 0.3), top_count(10, 0.3), top_count(0, 0.5)) == (7, 1, 3, 0)
+
+
+def test_the_top_fraction_is_of_all_scored_rows_and_other_rules_name_their_own_reason() -> None:
+    given = ["filter:language", None, None, "media:http_404", None]
+    frame = pl.DataFrame(
+        {
+            "reason": pl.Series(given, dtype=pl.Categorical),
+            "clip_score": pl.Series([0.9, 0.8, 0.1, None, 0.7], dtype=pl.Float32),
+        }
+    )
+    verdicts = judge(frame, _select(top_fraction=0.5))  # 2 of the 4 scored rows: 0.9 and 0.8
+    low = "filter:top_fraction"
+    assert verdicts.reasons().to_list() == ["filter:language", None, low, "media:http_404", low]
+
+
+def _select(**filters: Any) -> Any:
+    from mmdata.config import Select
+
+    return Select(filter=Filter(**filters))

@@ -1,0 +1,367 @@
+"""The selection as a whole, over real tables and stamps."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from selecting import build, corpus_for, points, publish, sample, selection
+
+from mmdata.errors import DataError
+from mmdata.samples import SELECTION
+from mmdata.select import stage
+from mmdata.select.stage import select_samples
+from mmdata.workspace import Workspace
+
+FULL = {
+    "filter": {"top_fraction": 0.8, "languages": ["en"]},
+    "dedup": {"phash_bits": 4, "semantic_eps": 0.05},
+    "balance": {"max_ratio": 1.2},
+    "oversample": {"threshold": 0.05, "max_repeats": 3},
+}
+DECIDED = [name for name in SELECTION.names if name not in {"part", "slice"}]
+
+
+def crowd(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Samples of which some share URL, bytes, hash or meaning, some are bad, and scores tie."""
+    rng = np.random.default_rng(seed)
+    vectors = points(count, seed=seed, spread=0.1)
+    found = []
+    for number in range(count):
+        like = int(rng.integers(0, count))
+        given_: dict[str, Any] = {"embedding": vectors[number], "clip_score": round(float(rng.uniform(0.1, 0.4)), 2)}
+        dice = rng.random()
+        if dice < 0.05:
+            given_ |= {"status": "failed_to_download", "error": "http_404", "clip_score": None, "embedding": None}
+        elif dice < 0.08:
+            given_ |= {"problem": "no_url", "status": "refused", "error": "bad_row", "embedding": None}
+        elif dice < 0.11:
+            given_ |= {"features_problem": "undecodable", "clip_score": None, "embedding": None}
+        elif dice < 0.14:
+            given_ |= {"clip_score": math.nan}
+        elif dice < 0.24:
+            given_ |= {"url": f"http://host.test/{like}.jpg", "caption": f"another name of {like}"}
+        elif dice < 0.30:
+            given_ |= {"sha256": sample(like)["sha256"]}
+        elif dice < 0.38:
+            given_ |= {"phash": sample(like)["phash"] ^ (1 << int(rng.integers(0, 64)))}
+        elif dice < 0.55:
+            given_ |= {"caption": None}
+        found.append(sample(number, **given_))
+    return list({one["uid"]: one for one in found}.values())
+
+
+def cut(samples: Sequence[dict], parts: int, slices: int) -> dict[str, list[list[dict]]]:
+    """Deal samples into parts and slices."""
+    dealt: dict[str, list[list[dict]]] = {f"web-{p:06d}": [[] for _ in range(slices)] for p in range(parts)}
+    for number, one in enumerate(samples):
+        dealt[f"web-{number % parts:06d}"][number // parts % slices].append(one)
+    return dealt
+
+
+@pytest.mark.parametrize(("parts", "slices"), [(3, 2), (1, 4)])
+def test_any_order_and_any_cut_into_parts_gives_the_same_selection(tmp_path: Path, parts: int, slices: int) -> None:
+    samples = crowd(300)
+    shuffled = random.Random(parts).sample(samples, len(samples))
+    found = []
+    for name, dealt in (("whole", cut(samples, 1, 1)), ("cut", cut(shuffled, parts, slices))):
+        corpus = corpus_for(tmp_path / name, FULL, shards={"validation_fraction": 0.1})
+        workspace = build(corpus, dealt)
+        select_samples(corpus, workspace)
+        found.append(selection(workspace).select(DECIDED))
+    assert found[0].equals(found[1])
+
+
+def test_every_row_is_accounted_for_with_one_reason_or_kept(tmp_path: Path) -> None:
+    samples = crowd(200)
+    repeated = [one | {"copies": 3} for one in samples[:20]]
+    corpus = corpus_for(tmp_path, FULL, shards={"validation_fraction": 0.1})
+    workspace = build(corpus, {"web-000000": [samples[:100], samples[100:]], "web-000001": [repeated]})
+    report = select_samples(corpus, workspace)
+    table = selection(workspace)
+    assert table["uid"].is_sorted()
+    assert table["uid"].n_unique() == len(table) == len(samples)
+    assert table["copies"].sum() == report.counts["rows"] == len(samples) + 60
+    assert (table["keep"] == table["reason"].is_null()).all()
+    assert (table["keep"] == (table["repeats"] > 0)).all()
+    assert (table["keep"] == table["split"].is_not_null()).all()
+    assert report.counts["kept"] + sum(report.reasons.values()) == report.counts["uids"]
+    kinds = {reason.partition(":")[0] for reason in report.reasons}
+    assert {"bad_row", "media", "features", "filter", "duplicate", "balance"} == kinds
+    assert {"duplicate:url", "duplicate:sha256", "duplicate:phash", "duplicate:semantic"} <= set(report.reasons)
+    assert all(0 < len(image) < 20_000 for image in report.images.values())
+    assert {"CLIP score", "modalities", "long tail"} == set(report.images)
+
+
+def test_a_duplicate_names_the_best_scored_that_stays(tmp_path: Path) -> None:
+    best = sample(0, clip_score=0.9)
+    by_url = sample(1, url=best["url"], clip_score=0.5)
+    by_bytes = sample(2, sha256=by_url["sha256"], clip_score=0.95, phash=1)
+    by_hash = sample(3, clip_score=0.1, phash=0b111)
+    corpus = corpus_for(tmp_path, {"dedup": {"phash_bits": 2, "semantic_eps": None}})
+    workspace = build(corpus, {"web-000000": [[best, by_url, by_bytes, by_hash]]})
+    select_samples(corpus, workspace)
+    told = {row["uid"]: (row["reason"], row["duplicate_of"]) for row in selection(workspace).iter_rows(named=True)}
+    assert told[best["uid"]] == ("duplicate:sha256", by_bytes["uid"])
+    assert told[by_url["uid"]] == ("duplicate:url", by_bytes["uid"])  # not the URL's best, which went itself
+    assert told[by_bytes["uid"]] == (None, None)
+    assert told[by_hash["uid"]] == ("duplicate:phash", by_bytes["uid"])
+
+
+def test_reasons_take_precedence_in_the_order_of_the_stages(tmp_path: Path) -> None:
+    bad = {"clip_score": 0.0, "status": "failed_to_download", "error": None, "features_problem": "broken"}
+    samples = [
+        sample(0, problem="no_url", **bad),
+        sample(1, **bad),
+        sample(2, clip_score=0.0, features_problem="broken"),
+        sample(3, clip_score=0.0),
+    ]
+    corpus = corpus_for(tmp_path, {"filter": {"min_clip_score": 0.2}})
+    workspace = build(corpus, {"web-000000": [samples]})
+    select_samples(corpus, workspace)
+    told = dict(selection(workspace).select("uid", "reason").iter_rows())
+    wanted = ["bad_row:no_url", "media:failed_to_download", "features:broken", "filter:clip_score"]
+    assert [told[one["uid"]] for one in samples] == wanted
+
+
+def test_a_uid_in_two_parts_is_one_row_of_the_first_that_can_be_used(tmp_path: Path) -> None:
+    one, other = sample(0), sample(1)
+    failed = other | {"status": "failed_to_download", "error": "timeout", "clip_score": None}
+    corpus = corpus_for(tmp_path)
+    workspace = build(corpus, {"web-000000": [[one, failed]], "web-000001": [[one, other]]})
+    select_samples(corpus, workspace)
+    told = {row["uid"]: row for row in selection(workspace).iter_rows(named=True)}
+    assert (told[one["uid"]]["part"], told[one["uid"]]["copies"]) == ("web-000000", 2)
+    assert (told[other["uid"]]["part"], told[other["uid"]]["keep"]) == ("web-000001", True)
+
+
+@pytest.mark.parametrize("samples", [[], [sample(0)], [sample(0, embedding=[1, 0], clip_score=math.nan)]])
+def test_an_empty_and_a_one_row_part_are_selected(tmp_path: Path, samples: list[dict]) -> None:
+    corpus = corpus_for(tmp_path, FULL, shards={"validation_fraction": 0.5})
+    workspace = build(corpus, {"web-000000": [samples]})
+    assert select_samples(corpus, workspace).counts["uids"] == len(samples)
+    assert selection(workspace).to_arrow().num_rows == len(samples)
+
+
+def test_the_table_has_the_schema_of_the_contract(tmp_path: Path) -> None:
+    corpus = corpus_for(tmp_path, FULL)
+    workspace = build(corpus, {"web-000000": [crowd(30)]})
+    select_samples(corpus, workspace)
+    path = workspace.release_dir(workspace.draft()["release_id"]) / "selection.parquet"
+    assert pa.parquet.read_schema(path.path).equals(SELECTION)
+
+
+# -- releases, one after another ---------------------------------------------------------------------------------
+
+
+def files(workspace: Workspace, release_id: str) -> dict[str, tuple[int, bytes]]:
+    folder = Path(workspace.release_dir(release_id).path)
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+def test_nothing_new_keeps_the_id_and_rewrites_nothing(tmp_path: Path) -> None:
+    corpus = corpus_for(tmp_path, FULL)
+    workspace = build(corpus, {"web-000000": [crowd(60)]})
+    first = select_samples(corpus, workspace)
+    release_id = workspace.draft()["release_id"]
+    before = files(workspace, release_id)
+    drafted = workspace.draft_path.stat().st_mtime
+    again = select_samples(corpus, workspace)
+    publish(workspace, release_id)
+    published = select_samples(corpus, workspace)
+    assert workspace.draft()["release_id"] == release_id
+    assert workspace.draft_path.stat().st_mtime == drafted
+    assert {name: kept for name, kept in files(workspace, release_id).items() if name in before} == before
+    assert first.counts == again.counts == published.counts
+    assert (first.slices_done, again.slices_done, published.slices_done) == (1, 0, 0)
+    assert published.images.keys() == first.images.keys()
+
+
+def test_other_settings_make_another_release_and_going_back_names_the_old_one(tmp_path: Path) -> None:
+    corpus = corpus_for(tmp_path, FULL)
+    workspace = build(corpus, {"web-000000": [crowd(60)]})
+    select_samples(corpus, workspace)
+    first = workspace.draft()
+    publish(workspace, first["release_id"])
+    before = files(workspace, first["release_id"])
+    select_samples(corpus_for(tmp_path, FULL | {"filter": {"min_clip_score": 0.3}}), workspace)
+    assert workspace.draft()["release_id"] != first["release_id"]
+    assert workspace.draft()["parent"] == first["release_id"]
+    select_samples(corpus, workspace)
+    assert workspace.draft() == first
+    assert files(workspace, first["release_id"]) == before
+
+
+def test_the_same_tables_in_another_workspace_give_the_same_bytes(tmp_path: Path) -> None:
+    found = []
+    for name in ("one", "two"):
+        corpus = corpus_for(tmp_path / name, FULL)
+        workspace = build(corpus, cut(crowd(120), 2, 2))
+        select_samples(corpus, workspace)
+        release_id = workspace.draft()["release_id"]
+        found.append({key: content for key, (_, content) in files(workspace, release_id).items()})
+    assert found[0].keys() == {"selection.parquet", "rates.json", "clusters.npz"}
+    assert found[0] == found[1]
+
+
+def test_a_next_release_keeps_clusters_rates_splits_and_earlier_draws(tmp_path: Path) -> None:
+    select = FULL | {"filter": {}, "dedup": {"phash_bits": None, "semantic_eps": None}}
+    corpus = corpus_for(tmp_path, select, shards={"validation_fraction": 0.2})
+    old = crowd(400, seed=1)
+    workspace = build(corpus, {"web-000000": [old]})
+    select_samples(corpus, workspace)
+    before, first = selection(workspace), workspace.draft()["release_id"]
+    publish(workspace, first)
+    more = [sample(10_000 + number, embedding=vector) for number, vector in enumerate(points(12, seed=1, spread=0.1))]
+    build(corpus, {"web-000001": [more]})
+    select_samples(corpus, workspace)
+    assert workspace.draft()["parent"] == first
+    second = workspace.draft()["release_id"]
+    assert files(workspace, first)["clusters.npz"][1] == files(workspace, second)["clusters.npz"][1]
+    after = selection(workspace).filter(pl.col("uid").is_in(before["uid"].to_list()))
+    same = ["uid", "keep", "reason", "cluster", "concept", "rate", "split"]
+    assert after.select(same).equals(before.select(same))
+    assert (after["repeats"] == before["repeats"]).mean() > 0.95
+
+
+def test_clusters_are_trained_anew_when_the_corpus_has_more_than_doubled(tmp_path: Path) -> None:
+    corpus = corpus_for(tmp_path)
+    every = [sample(number, embedding=vector) for number, vector in enumerate(points(200))]
+    workspace = build(corpus, {"web-000000": [every[:60]]})
+    select_samples(corpus, workspace)
+    publish(workspace, workspace.draft()["release_id"])
+    first = files(workspace, workspace.draft()["release_id"])["clusters.npz"][1]
+    build(corpus, {"web-000001": [every[60:]]})
+    select_samples(corpus, workspace)
+    assert files(workspace, workspace.draft()["release_id"])["clusters.npz"][1] != first
+
+
+def test_a_killed_selection_leaves_no_draft_and_the_next_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = corpus_for(tmp_path, FULL)
+    workspace = build(corpus, {"web-000000": [crowd(40)]})
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "write_selection", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            select_samples(corpus, workspace)
+    assert not workspace.draft_path.exists()
+    assert select_samples(corpus, workspace).slices_done == 1
+    assert len(selection(workspace)) == 40
+
+
+# -- concepts -----------------------------------------------------------------------------------------------------
+
+
+def test_concepts_thin_the_frequent_and_repeat_the_rare(tmp_path: Path) -> None:
+    concepts = tmp_path / "concepts.txt"
+    concepts.write_text("cat\nokapi\n")
+    samples = [sample(n, caption=f"cat {n}") for n in range(400)]
+    samples += [sample(1000 + n, caption=f"an okapi and a cat {n}") for n in range(5)]
+    samples += [sample(2000, caption="nothing of the kind"), sample(2001, caption=None)]
+    balance = {"max_ratio": None, "concepts": str(concepts), "concept_cap": 100}
+    corpus = corpus_for(tmp_path, {"balance": balance, "oversample": {"threshold": 0.5, "max_repeats": 3}})
+    workspace = build(corpus, {"web-000000": [samples]})
+    report = select_samples(corpus, workspace)
+    table = selection(workspace)
+    cats, okapis = (table.filter(pl.col("concept") == name) for name in ("cat", "okapi"))
+    assert cats["rate"].unique().to_list() == [pytest.approx(100 / 405)]
+    assert 60 < cats["keep"].sum() < 140
+    assert okapis["keep"].all()
+    assert (okapis["repeats"] == 3).all()
+    assert table.filter(pl.col("signature") == "image")["keep"].all()
+    assert report.reasons["balance:concept"] == 400 - cats["keep"].sum() + 1
+
+
+def test_another_concept_list_is_another_selection(tmp_path: Path) -> None:
+    concepts = tmp_path / "concepts.txt"
+    corpus = corpus_for(tmp_path, {"balance": {"concepts": str(concepts)}})
+    ids = []
+    for text in ("picture\n", "picture\nframe\n"):
+        concepts.write_text(text)
+        workspace = build(corpus, {"web-000000": [[sample(0)]]})
+        select_samples(corpus, workspace)
+        ids.append(workspace.draft()["release_id"])
+    assert ids[0] != ids[1]
+
+
+# -- what is refused ------------------------------------------------------------------------------------------------
+
+
+def test_no_releasable_part_is_an_error_that_lists_why(tmp_path: Path) -> None:
+    corpus = corpus_for(tmp_path)
+    with pytest.raises(DataError, match="source_catalog"):
+        select_samples(corpus, Workspace(corpus.workspace))
+    workspace = build(corpus, {"web-000000": [[sample(0)]]}, rejected={"web-000000": "2% fetched"})
+    with pytest.raises(DataError, match="web-000000: 2% fetched"):
+        select_samples(corpus, workspace)
+
+
+def test_a_refused_part_is_left_out_and_named_in_the_draft(tmp_path: Path) -> None:
+    corpus = corpus_for(tmp_path)
+    parts = {"web-000000": [[sample(0)]], "web-000001": [[sample(1)]]}
+    workspace = build(corpus, parts, rejected={"web-000001": "2% fetched"})
+    report = select_samples(corpus, workspace)
+    assert workspace.draft()["parts"] == ["web-000000"]
+    assert workspace.draft()["refused_parts"] == {"web-000001": "2% fetched"}
+    assert report.counts["uids"] == report.counts["parts"] == report.counts["refused_parts"] == 1
+
+
+def test_scores_of_two_models_are_never_mixed(tmp_path: Path) -> None:
+    corpus = corpus_for(tmp_path)
+    build(corpus, {"web-000000": [[sample(0)]]})
+    workspace = build(corpus, {"web-000001": [[sample(1)]]}, scorer={"name": "ViT-L-14", "fingerprint": "1414"})
+    with pytest.raises(DataError, match=r"2 different models(.|\n)*ViT-L-14 \(1414\), first in part web-000001"):
+        select_samples(corpus, workspace)
+
+
+def test_features_that_name_no_scorer_are_refused(tmp_path: Path) -> None:
+    corpus = corpus_for(tmp_path)
+    workspace = build(corpus, {"web-000000": [[sample(0)]]}, scorer=None)
+    with pytest.raises(DataError, match=r"features.0000\.parquet: names no scorer"):
+        select_samples(corpus, workspace)
+
+
+def test_tables_that_do_not_match_are_named(tmp_path: Path) -> None:
+    corpus = corpus_for(tmp_path)
+    workspace = build(corpus, {"web-000000": [[sample(0), sample(1)], [sample(2)]]})
+    other = build(corpus_for(tmp_path / "other"), {"web-000000": [[sample(7)]]})
+    table = workspace.table("web-000000", "media", "0001")
+    table.write_bytes(other.table("web-000000", "media", "0000").read_bytes())
+    with pytest.raises(DataError, match="part web-000000, slice 0001: the media table"):
+        select_samples(corpus, workspace)
+    table.unlink()
+    with pytest.raises(DataError, match=r"media.0001\.parquet"):
+        select_samples(corpus, workspace)
+
+
+def test_embeddings_of_other_lengths_are_refused_and_useless_ones_left_out(tmp_path: Path) -> None:
+    useless = [sample(0, embedding=[0, 0]), sample(1, embedding=[math.nan, 1]), sample(2, embedding=[1, 0])]
+    corpus = corpus_for(tmp_path)
+    workspace = build(corpus, {"web-000000": [useless]})
+    select_samples(corpus, workspace)
+    told = dict(selection(workspace).select("uid", "cluster").iter_rows())
+    assert [told[one["uid"]] for one in useless] == [None, None, 0]
+    build(corpus, {"web-000001": [[sample(3, embedding=[1, 0, 0])]]})
+    with pytest.raises(DataError, match=r"web-000001.*embeddings of 3 numbers, where others have 2"):
+        select_samples(corpus, workspace)
+
+
+def test_embeddings_that_do_not_fit_in_memory_give_the_same_selection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name, limit in (("memory", 10**9), ("disk", 0)):
+        monkeypatch.setattr("mmdata.select.embeddings.MEMORY_LIMIT_BYTES", limit)
+        corpus = corpus_for(tmp_path / name, FULL)
+        workspace = build(corpus, cut(crowd(120), 2, 2))
+        select_samples(corpus, workspace)
+        found.append(selection(workspace))
+    assert found[0].equals(found[1])
