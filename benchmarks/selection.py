@@ -1,8 +1,8 @@
 """Selection over generated metadata, against the same decisions in pandas: time, growth and memory.
 
 Both sides read the same Parquet files (columns as they are after the joins), filter, drop duplicate URLs and bytes,
-balance the modalities, repeat rare concepts, and write what they decided; both must keep the same samples equally
-often. Ours also reads the captions to tell the modality, splits off validation and keeps a reason for every row.
+balance the modalities, repeat rare concepts, and write what they decided on every row, sorted by uid; both must keep
+the same samples equally often. Ours also reads the captions to tell the modality, and gives a reason for every row.
 """
 
 from __future__ import annotations
@@ -152,17 +152,20 @@ def select_pandas(folder: Path, out: Path) -> float:
     factor = np.sqrt(threshold / share).clip(1, SELECT.oversample.max_repeats)
     draw = draws(pl.Series(kept["uid"].to_numpy()), SEED, "repeat").to_numpy()
     whole = np.floor(factor)
-    kept = kept.assign(repeats=(whole + (draw < factor - whole)).astype(np.int32))
-    kept[["uid", "signature", "clip_score", "repeats"]].sort_values("uid").to_parquet(out, index=False)
+    samples["repeats"] = 0
+    samples.loc[kept.index, "repeats"] = (whole + (draw < factor - whole)).astype(np.int64)
+    samples["keep"] = samples["repeats"] > 0
+    decided = samples[["uid", "signature", "clip_score", "cluster", "keep", "repeats"]].sort_values("uid")
+    decided.to_parquet(out, index=False, compression="zstd")
     return float(len(samples))
 
 
 def check_same(ours: Path, peer: Path) -> None:
     """Both sides keep the same samples, equally often."""
-    kept = pl.read_parquet(ours, columns=["uid", "keep", "repeats"]).filter("keep")
-    theirs = pl.read_parquet(peer, columns=["uid", "repeats"])
-    if not kept.select("uid", "repeats").equals(theirs) or theirs.is_empty():
-        raise RuntimeError(f"the two sides keep different samples: {len(kept)} and {len(theirs)}")
+    decided = [pl.read_parquet(path).select("uid", "keep", pl.col("repeats").cast(pl.Int32)) for path in (ours, peer)]
+    if not decided[0].equals(decided[1]) or not decided[0]["keep"].any():
+        kept = [int(one["keep"].sum()) for one in decided]
+        raise RuntimeError(f"the two sides keep different samples: {kept[0]} and {kept[1]}")
 
 
 def search_tables(rows: int) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -16,7 +18,7 @@ from mmdata.select.candidates import Slice
 from mmdata.select.decide import Decision
 from mmdata.select.verdicts import STAYS, Verdicts
 
-_PIECE_ROWS = 500_000
+_PIECE_ROWS = 250_000
 _ROW_GROUP_ROWS = 50_000
 
 
@@ -35,10 +37,17 @@ def write_selection(
         atomic_path(path) as draft,
         pq.ParquetWriter(draft, SELECTION, compression="zstd", use_dictionary=repeating) as writer,
     ):
-        for start in range(0, len(frame), _PIECE_ROWS):
-            rows = slice(start, min(start + _PIECE_ROWS, len(frame)))
-            piece = selection_rows(rows, frame, slices, verdicts, cluster, decision)
-            writer.write_table(piece, row_group_size=_ROW_GROUP_ROWS)
+        piece = partial(
+            selection_rows, frame=frame, slices=slices, verdicts=verdicts, cluster=cluster, decision=decision
+        )
+        starts = range(0, len(frame), _PIECE_ROWS)
+        with ThreadPoolExecutor(1) as ahead:  # the next piece is made while this one is compressed
+            coming = ahead.submit(piece, slice(0, _PIECE_ROWS))
+            for start in starts:
+                made = coming.result()
+                if start != starts[-1]:
+                    coming = ahead.submit(piece, slice(start + _PIECE_ROWS, start + 2 * _PIECE_ROWS))
+                writer.write_table(made, row_group_size=_ROW_GROUP_ROWS)
 
 
 def selection_rows(
