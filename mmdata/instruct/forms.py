@@ -10,6 +10,9 @@ from typing import Any
 
 _MARKERS = re.compile(r"<\s*(/?\s*(?:image|video|audio|im_start|im_end|im_patch))\s*>", re.IGNORECASE)
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_BREAKS = re.compile("[\x85\u2028\u2029]")
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -88,7 +91,7 @@ def neutral(text: str) -> str:
 
 def line(form: dict[str, Any]) -> bytes:
     """One line of JSONL, UTF-8, also for readers that break lines at U+0085, U+2028 and U+2029."""
-    text = json.dumps(form, ensure_ascii=False, separators=(",", ":"))
-    for char in "\x85\u2028\u2029":
-        text = text.replace(char, f"\\u{ord(char):04x}")
+    text = _ENCODER.encode(form)
+    if not text.isascii():
+        text = _BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     return text.encode() + b"\n"

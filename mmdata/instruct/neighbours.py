@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FLAT_LIMIT = 200_000
+FLAT_LIMIT = 50_000
 CANDIDATES = 24
 MIN_REFERENCE_COSINE = 0.3
 MAX_CAPTION_OVERLAP = 0.5

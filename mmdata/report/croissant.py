@@ -198,9 +198,10 @@ def _member_records() -> dict[str, Any]:
 
 def _caption_records() -> dict[str, Any]:
     key = _field("captions", "key", "sc:Text", "Key of the sample.", _name_in("captions", r"([^/]+)\.txt$"))
-    key["references"] = {"field": {"@id": "images/key"}}
     text = _field("captions", "text", "sc:Text", "The caption.", _content_of("captions"))
-    return _record_set("captions", "The captions, read from the shards.", [key, text])
+    return _record_set(
+        "captions", "The captions, read from the shards; a key is the same sample in each record set.", [key, text]
+    )
 
 
 def _index_records() -> dict[str, Any]:
