@@ -2,146 +2,190 @@
 
 from __future__ import annotations
 
-import glob
-import hashlib
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from upath import UPath
 
 from mmdata.config import Corpus, Source
-from mmdata.errors import DataError, MMDataError, UserError
-from mmdata.publish import is_local
-from mmdata.sources.columns import columns_of
-from mmdata.sources.files import column_names, count_rows
+from mmdata.errors import UserError
+from mmdata.fingerprint import fingerprint
+from mmdata.sources.files import find_files, look_into, seen_state, sha256_of
 from mmdata.stage import StageReport
 from mmdata.workspace import Catalog, Part, Workspace
 
-_CHUNK_BYTES = 1 << 20
+READER_VERSION = 1  # raised when the same file would be counted or judged otherwise
+SHOWN = 100  # files listed in the report
 
 
 def update_catalog(corpus: Corpus, workspace: Workspace) -> StageReport:
     """Look at every source file and bring the catalogue up to date.
 
-    A file is known by its content: one that was only touched changes nothing. A changed file keeps the names of its
-    parts, whose digests then differ (they are stale); rows that are gone leave their parts `removed`. A file that is
-    empty, broken or without the needed columns is kept with that status and its error, and holds nothing else up.
+    A file is known by its content, which is hashed anew only where size or time of change (on an object store: ETag)
+    differ. A changed file keeps the names of the parts whose ranges it still has; their digests then differ, so they
+    are stale. Ranges and files that are gone leave their parts `removed`; a file that was renamed takes its parts
+    along. A file that is empty, broken or without the needed columns is kept with that status and its error, and
+    holds nothing else up; what an unreadable file gave before stays, until a person decides.
 
     Raises:
-        UserError: a source's pattern matches no file, or none of its files has the needed columns.
+        UserError: a source's pattern matches no file, none of its files has the needed columns, or two sources claim
+            one file. The catalogue is then as before.
     """
     old = workspace.catalog()
+    names = {source.name for source in corpus.sources}
+    found = {source.name: find_files(source) for source in corpus.sources}
+    _check_claims(found)
     files: dict[str, dict[str, Any]] = {}
-    parts = dict(old.parts)
-    changes: Counter[str] = Counter()
     for source in corpus.sources:
-        paths = list(_matches(source.files))
-        if not paths:
-            raise UserError(
-                f"source {source.name}: no file matches {source.files}. Remedy: correct `files` in corpus.yaml"
-            )
-        for path in paths:
-            files[str(path)] = _look(source, path, old.files.get(str(path)))
-        if all(files[str(path)]["status"] == "unreadable" for path in paths):
-            first = files[str(paths[0])]["error"]
-            raise UserError(f"source {source.name}: none of its {len(paths)} file(s) can be read. The first: {first}")
-        for path in paths:
-            changes.update(_cut(source, str(path), files[str(path)], parts))
-    for part in list(parts.values()):
-        if part.path not in files and not part.removed:
-            parts[part.name] = _removed(part)
-            changes["parts_removed"] += 1
-    new = Catalog(files, parts)
+        paths = found[source.name]
+        look = partial(look_at, source, known=old.files)
+        with ThreadPoolExecutor(min(8, len(paths), 2 * (os.cpu_count() or 1))) as pool:
+            files |= zip(map(str, paths), pool.map(look, paths), strict=True)
+        _check_columns(source, [files[str(path)] for path in paths])
+    parts = dict(old.parts)
+    for source in corpus.sources:
+        mine = {path: about for path, about in files.items() if about["source"] == source.name}
+        parts = cut_parts(source, mine, parts)
+    for path, about in files.items():
+        about["parts"] = sorted(p.name for p in parts.values() if p.path == path and not p.removed)
+    others = {path: dict(about) for path, about in old.files.items() if about["source"] not in names}
+    new = Catalog(others | files, dict(sorted(parts.items())))
     if (new.files, new.parts) != (old.files, old.parts):
         workspace.write_catalog(new)
-    return _report(workspace, new, changes)
+    return _report(workspace, new, names, _changes(old.parts, new.parts))
 
 
-def _look(source: Source, path: UPath, known: Any) -> dict[str, Any]:
-    """What the catalogue says of one file; its content is hashed only if its size or time changed."""
-    facts = path.stat()
-    stat = facts.as_info() if hasattr(facts, "as_info") else {}
-    seen = stat.get("ETag") or stat.get("etag") or stat.get("mtime") or getattr(facts, "st_mtime_ns", None)
-    about: dict[str, Any] = {"source": source.name, "bytes": int(facts.st_size), "seen": str(seen)}
-    shape = [source.kind, source.columns]
-    if known is not None and {k: known.get(k) for k in about} == about and known.get("shape") == shape:
-        return dict(known)
-    about |= {"shape": shape, "digest": _sha256(path), "rows": 0, "error": None, "parts": []}
+def look_at(source: Source, path: UPath, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The catalogue's entry of one file, taken from what is `known` as far as nothing has changed."""
+    reading = fingerprint(READER_VERSION, source.kind, source.columns, source.part_rows)
+    before = known.get(str(path), {})
     try:
-        columns_of(source, names, str(path)) if (names := column_names(path)) or about["bytes"] else None
-        about["rows"] = count_rows(path)
-        about["status"] = "ok" if about["rows"] else "empty"
-    except MMDataError as error:
-        about |= {"status": "unreadable", "error": str(error)}
-    return about
-
-
-def _cut(source: Source, path: str, about: dict[str, Any], parts: dict[str, Part]) -> Iterator[str]:
-    """Bring a file's parts up to date, in place; yields what changed, to be counted."""
-    mine = sorted((p for p in parts.values() if p.path == path and p.source == source.name), key=lambda p: p.name)
-    if about["status"] == "unreadable":
-        return  # what was read before stays as it is; whether to take it out is a person's decision
-    ranges = [(low, min(low + source.part_rows, about["rows"])) for low in range(0, about["rows"], source.part_rows)]
-    for number, (start, stop) in enumerate(ranges):
-        if number < len(mine):
-            name, kind = mine[number].name, "parts_changed"
-        else:
-            name, kind = _next_name(source, parts), "parts_added"
-        part = Part(name, source.name, path, start, stop, about["digest"])
-        if parts.get(name) != part:
-            yield kind
-        parts[name] = part
-    for part in mine[len(ranges) :]:
-        if not part.removed:
-            yield "parts_removed"
-        parts[part.name] = _removed(part)
-    about["parts"] = [p.name for p in parts.values() if p.path == path and p.source == source.name and not p.removed]
-
-
-def _next_name(source: Source, parts: dict[str, Part]) -> str:
-    numbers = [int(p.name.removeprefix(f"{source.name}-")) for p in parts.values() if p.source == source.name]
-    return f"{source.name}-{max(numbers, default=-1) + 1:06d}"
-
-
-def _removed(part: Part) -> Part:
-    return Part(part.name, part.source, part.path, part.start, part.stop, part.digest, removed=True)
-
-
-def _matches(pattern: str) -> Iterator[UPath]:
-    """The files of a glob, sorted, on any file system."""
-    path = UPath(pattern)
-    if is_local(path):
-        found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - takes absolute patterns with ** anywhere
-        yield from (UPath(one) for one in found if UPath(one).is_file())
-    else:
-        yield from (UPath(f"{path.protocol}://{one}") for one in sorted(path.fs.glob(path.path)))
-
-
-def _sha256(path: UPath) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+        size, seen = seen_state(path)
+        same = (before.get("bytes"), before.get("seen")) == (size, seen)
+        if same and before.get("reading") == reading:
+            return {**before, "source": source.name}
+        digest = before["digest"] if same else sha256_of(path)
+        contents = look_into(source, path, size)
+        if seen_state(path) != (size, seen):
+            raise OSError("it changed while it was read")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    return digest.hexdigest()
+        text = f"{path}: cannot be read ({error}). Remedy: look again when it is whole."
+        return {
+            "source": source.name,
+            "bytes": None,
+            "seen": None,
+            "reading": reading,
+            "digest": before.get("digest"),
+            "rows": 0,
+            "status": "unreadable",
+            "error": text,
+            "lacks_columns": False,
+            "offsets": [],
+        }
+    return {
+        "source": source.name,
+        "bytes": size,
+        "seen": seen,
+        "reading": reading,
+        "digest": digest,
+        "rows": contents.rows,
+        "status": contents.status,
+        "error": contents.error,
+        "lacks_columns": contents.lacks_columns,
+        "offsets": contents.offsets,
+    }
 
 
-def _report(workspace: Workspace, catalog: Catalog, changes: Counter[str]) -> StageReport:
-    statuses = Counter(f"files_{about['status']}" for about in catalog.files.values())
-    live = catalog.live_parts()
-    counts = {"files": len(catalog.files), "parts": len(live), "rows": sum(p.stop - p.start for p in live)}
-    faults = [
-        {"file": path.rpartition("/")[2], "status": about["status"], "error": about["error"] or "0 rows"}
-        for path, about in catalog.files.items()
-        if about["status"] != "ok"
+def cut_parts(source: Source, files: Mapping[str, Mapping[str, Any]], parts: Mapping[str, Part]) -> dict[str, Part]:
+    """A source's parts brought up to date; pure. Parts of other sources come back as they are.
+
+    Args:
+        files: entries of the source's files, by path.
+    """
+    mine = [part for part in parts.values() if part.source == source.name]
+    heirs = _renamed(files, mine)
+    known = {(heirs.get(part.path, part.path), part.start): part for part in mine}
+    last = max((int(part.name.rpartition("-")[2]) for part in mine), default=-1)
+    result = dict(parts)
+    for path, about in sorted(files.items()):
+        for start in range(0, about["rows"], source.part_rows):
+            stop = min(start + source.part_rows, about["rows"])
+            before = known.pop((path, start), None)
+            if before is None:
+                last += 1
+            name = before.name if before is not None else f"{source.name}-{last:06d}"
+            result[name] = Part(name, source.name, path, start, stop, about["digest"])
+    for (path, _), part in known.items():
+        if path not in files or files[path]["status"] != "unreadable":
+            result[part.name] = replace(part, removed=True)
+    return result
+
+
+def _renamed(files: Mapping[str, Mapping[str, Any]], parts: Sequence[Part]) -> dict[str, str]:
+    """Old path -> new path of the files that have gone and come back under another name, with the same content."""
+    old = {part.path: part.digest for part in parts if not part.removed}
+    gone = {digest: path for path, digest in sorted(old.items(), reverse=True) if path not in files}
+    known = {part.path for part in parts}
+    new = {about["digest"]: path for path, about in sorted(files.items(), reverse=True) if path not in known}
+    return {gone[digest]: new[digest] for digest in gone.keys() & new.keys()}
+
+
+def _check_claims(found: Mapping[str, Sequence[UPath]]) -> None:
+    owners: dict[str, str] = {}
+    for source, paths in found.items():
+        for path in paths:
+            owner = owners.setdefault(str(path), source)
+            if owner != source:
+                raise UserError(
+                    f"{path} belongs to source {owner} and to source {source}. "
+                    "Remedy: make their `files` in corpus.yaml exclude each other."
+                )
+
+
+def _check_columns(source: Source, entries: Sequence[Mapping[str, Any]]) -> None:
+    readable = [about for about in entries if about["status"] == "ok" or about["lacks_columns"]]
+    if readable and all(about["lacks_columns"] for about in readable):
+        raise UserError(f"source {source.name}: none of its files has the needed columns. {readable[0]['error']}")
+
+
+def _changes(old: Mapping[str, Part], new: Mapping[str, Part]) -> dict[str, int]:
+    changes = Counter({"parts_added": 0, "parts_changed": 0, "parts_removed": 0})
+    for name, part in new.items():
+        before = old.get(name)
+        if before is None or (before.removed and not part.removed):
+            changes["parts_added"] += 1
+        elif part.removed and not before.removed:
+            changes["parts_removed"] += 1
+        elif (part.digest, part.start, part.stop) != (before.digest, before.start, before.stop):
+            changes["parts_changed"] += 1
+    return dict(changes)
+
+
+def _report(workspace: Workspace, catalog: Catalog, sources: set[str], changes: dict[str, int]) -> StageReport:
+    files = {path: about for path, about in catalog.files.items() if about["source"] in sources}
+    statuses = Counter(about["status"] for about in files.values())
+    live = [part for part in catalog.live_parts() if part.source in sources]
+    listed = [
+        {
+            "file": path.rpartition("/")[2],
+            "source": about["source"],
+            "status": about["status"],
+            "rows": about["rows"],
+            "parts": len(about["parts"]),
+            "error": about["error"] or "",
+        }
+        for path, about in sorted(files.items(), key=lambda item: (item[1]["status"] == "ok", item[0]))
     ]
+    counts = {"rows": sum(part.stop - part.start for part in live), "parts": len(live), "files": len(files)}
     return StageReport(
         "source_catalog",
-        counts=counts | dict(sorted(statuses.items())) | dict(sorted(changes.items())),
-        reasons=Counter(f"file_{fault['status']}" for fault in faults),
-        tables={"files not read": faults[:100]} if faults else {},
+        counts=counts | {f"files_{status}": statuses[status] for status in ("ok", "empty", "unreadable")} | changes,
+        reasons={f"file_{status}": statuses[status] for status in ("empty", "unreadable") if statuses[status]},
+        tables={"files": listed[:SHOWN]},
         paths={"catalog": str(workspace.catalog_path)},
     )

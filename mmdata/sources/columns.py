@@ -1,4 +1,4 @@
-"""Which columns of a source file mean what."""
+"""Which columns of a source file mean what: LAION-5B, LAION-400M and DataComp as published, or a mapping."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmdata.config import Source
-from mmdata.errors import DataError
+from mmdata.sources.batches import MissingColumns
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,39 +19,59 @@ class Columns:
     expected_sha256: str | None = None
 
     @property
-    def own(self) -> set[str]:
+    def own(self) -> frozenset[str]:
         """The columns that become columns of rows; all others go to `extra`."""
-        return {name for name in (self.url, self.caption, self.lang, self.expected_sha256) if name is not None}
+        return frozenset(name for name in (self.url, self.caption, self.lang, self.expected_sha256) if name is not None)
 
 
-LAION_5B = Columns("URL", "TEXT", lang="LANGUAGE")
-"""`URL, TEXT, WIDTH, HEIGHT, similarity, hash, punsafe, pwatermark, LANGUAGE, aesthetic` (LAION-400M: the same two
-names, with `SAMPLE_ID`, `LICENSE`, `NSFW`)."""
-DATACOMP = Columns("url", "text", expected_sha256="sha256")
-"""`uid, url, text, original_width, original_height, clip_b32_similarity_score, …, face_bboxes, sha256`."""
+FAMILIES = {
+    # SAMPLE_ID, URL, TEXT, HEIGHT, WIDTH, LICENSE, NSFW, similarity
+    "laion-400m": Columns("URL", "TEXT"),
+    # URL, TEXT, WIDTH, HEIGHT, similarity, hash, punsafe, pwatermark, LANGUAGE, aesthetic
+    "laion-5b": Columns("URL", "TEXT", lang="LANGUAGE"),
+    # uid, url, text, original_width, original_height, clip_b32_similarity_score, …, face_bboxes, sha256
+    "datacomp": Columns("url", "text", expected_sha256="sha256"),
+}
+"""Family -> columns, in the case in which they were published. All are read by kind `laion`."""
+
+
+def family_of(found: Sequence[str]) -> str | None:
+    """Which family the columns are of; None: of none."""
+    names = set(found)
+    if {"URL", "TEXT"} <= names:
+        return "laion-400m" if "SAMPLE_ID" in names else "laion-5b"
+    return "datacomp" if {"url", "text"} <= names else None
 
 
 def columns_of(source: Source, found: Sequence[str], path: str) -> Columns:
-    """Where a file's columns are. Raises DataError that lists the columns found."""
+    """Where a file's columns are.
+
+    Raises:
+        MissingColumns: lists the columns found.
+    """
     if source.kind == "pairs":
-        wanted = Columns(**source.columns)
-        return _checked(wanted, found, path, required=wanted.own)
-    for family in (LAION_5B, DATACOMP):
-        if {family.url, family.caption} <= set(found):
-            lang = family.lang if family.lang in found else None
-            sha256 = family.expected_sha256 if family.expected_sha256 in found else None
-            return Columns(family.url, family.caption, lang, sha256)
-    names = "URL and TEXT (LAION) or url and text (DataComp)"
-    raise DataError(
-        f"{path}: no {names} among its columns {list(found)}. "
-        f"Remedy: use kind `pairs` with columns: {{url: <column>, caption: <column>}}."
-    )
-
-
-def _checked(columns: Columns, found: Sequence[str], path: str, required: set[str]) -> Columns:
-    if missing := sorted(required - set(found)):
-        raise DataError(
-            f"{path}: no column {', '.join(missing)} among its columns {list(found)}. "
-            f"Remedy: correct the `columns` of its source."
+        return _mapped(source, found, path)
+    family = family_of(found)
+    if family is None:
+        raise MissingColumns(
+            f"{path}: neither URL and TEXT (LAION) nor url and text (DataComp) among its columns: {_listed(found)}. "
+            "Remedy: kind `pairs` with columns: {url: <column>, caption: <column>}."
         )
-    return columns
+    known = FAMILIES[family]
+    lang = known.lang if known.lang in found else None
+    sha256 = known.expected_sha256 if known.expected_sha256 in found else None
+    return Columns(known.url, known.caption, lang, sha256)
+
+
+def _mapped(source: Source, found: Sequence[str], path: str) -> Columns:
+    wanted = Columns(**source.columns)
+    if missing := sorted(wanted.own - set(found)):
+        raise MissingColumns(
+            f"{path}: no column {', '.join(missing)} among its columns: {_listed(found)}. "
+            f"Remedy: correct `columns` of source {source.name} in corpus.yaml."
+        )
+    return wanted
+
+
+def _listed(found: Sequence[str]) -> str:
+    return ", ".join(map(str, found[:50])) or "none"

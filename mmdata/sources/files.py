@@ -1,171 +1,158 @@
-"""Reading metadata files in batches: Parquet by row group, CSV and JSON Lines as a stream, never a whole file."""
+"""Source files on any file system: which there are, what they hold, and their rows whatever the format."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import sys
+import glob
+import hashlib
+import os
 from collections.abc import Iterator
-from itertools import islice
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
-from mmdata.errors import DataError
+from mmdata.config import Source
+from mmdata.errors import DataError, UserError
+from mmdata.publish import is_local
+from mmdata.sources.batches import Batch, MissingColumns
+from mmdata.sources.columns import columns_of
+from mmdata.sources.parquet import CORRUPT, check_text_columns, parquet_columns, read_parquet
+from mmdata.sources.text import BROKEN, first_columns, is_json_lines, outline, read_text
 
-BATCH_ROWS = 10_000
-MALFORMED = "__mmdata_malformed__"
-"""Key of a record whose line could not be read; its value is the line."""
+PARQUET = frozenset({".parquet", ".pq"})
+TEXT = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json"})
 
-Record = dict[str, Any]
+_CHUNK_BYTES = 1 << 20
 
 
-def column_names(path: UPath) -> list[str]:
-    """A file's columns: of Parquet from the footer, of CSV from the header, of JSON Lines from the first object.
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a look at a file says.
+
+    Args:
+        status: ok | empty | unreadable; `error` says why it is not ok.
+        lacks_columns: it is sound, but not one of ours.
+        offsets: of a text file, the byte at which each part begins.
+    """
+
+    status: str
+    rows: int = 0
+    error: str | None = None
+    lacks_columns: bool = False
+    offsets: list[int] = field(default_factory=list)
+
+
+def find_files(source: Source) -> list[UPath]:
+    """The files that a source's pattern matches, sorted; hidden ones are left out.
 
     Raises:
-        DataError: the file cannot be read; names it.
+        UserError: there are none.
     """
-    try:
-        if _is_parquet(path):
-            with path.open("rb") as file:
-                return pq.read_schema(file).names
-        with _text(path) as text:
-            if _is_json_lines(path):
-                first = next((r for r in _json_records(text) if MALFORMED not in r), {})
-                return list(first)
-            return next(_csv_reader(text), [])
-    except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise unreadable(path, error) from error
-
-
-def count_rows(path: UPath) -> int:
-    """How many rows a file has: of Parquet from the footer, of text by reading it. Raises DataError."""
-    try:
-        if _is_parquet(path):
-            with path.open("rb") as file:
-                return pq.read_metadata(file).num_rows
-        return sum(1 for _ in _text_records(path))
-    except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise unreadable(path, error) from error
-
-
-def read_records(path: UPath, start: int, stop: int) -> Iterator[list[Record]]:
-    """Rows `start` to `stop` of a file, a batch at a time, as dicts of plain values.
-
-    Parquet row groups outside of the range are not read. A line that is not valid CSV or JSON is a record with the
-    one key MALFORMED.
-
-    Raises:
-        DataError: the file cannot be read; names it.
-    """
-    try:
-        if _is_parquet(path):
-            yield from _parquet_records(path, start, stop)
-        else:
-            records = islice(_text_records(path), start, stop)
-            while batch := list(islice(records, BATCH_ROWS)):
-                yield batch
-    except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise unreadable(path, error) from error
-
-
-def unreadable(path: UPath, error: Exception) -> DataError:
-    """The error for a file that is broken or of another kind than its name says."""
-    kind = "Parquet" if _is_parquet(path) else "JSON Lines" if _is_json_lines(path) else "CSV"
-    return DataError(f"{path}: cannot be read as {kind} ({type(error).__name__}: {error}). Remedy: mend or remove it.")
-
-
-def _parquet_records(path: UPath, start: int, stop: int) -> Iterator[list[Record]]:
-    with path.open("rb") as file, pq.ParquetFile(file) as parquet:
-        first = 0
-        for group in range(parquet.num_row_groups):
-            rows = parquet.metadata.row_group(group).num_rows
-            low, high = max(start, first), min(stop, first + rows)
-            if low < high:
-                at = first
-                for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group]):
-                    begin, end = max(low - at, 0), min(high - at, len(batch))
-                    if begin < end:
-                        yield _plain(batch.slice(begin, end - begin))
-                    at += len(batch)
-            first += rows
-
-
-def _plain(batch: pa.RecordBatch) -> list[Record]:
-    try:
-        return batch.to_pylist()
-    except UnicodeDecodeError:
-        # a string column with broken UTF-8: such a value alone becomes its bytes, and its row is told apart later
-        binary = pa.schema([_as_binary(field) for field in batch.schema])
-        raw = pa.RecordBatch.from_arrays(
-            [_view(c, f.type) for c, f in zip(batch.columns, binary, strict=True)], schema=binary
+    pattern = UPath(source.files)
+    if is_local(pattern):
+        found = glob.glob(pattern.path, recursive=True)  # noqa: PTH207 - the pattern is absolute, with ** anywhere
+        names = [name for name in found if Path(name).is_file()]
+    else:
+        details = pattern.fs.glob(pattern.path, detail=True)
+        names = [pattern.fs.unstrip_protocol(name) for name, facts in details.items() if facts["type"] == "file"]
+    paths = [UPath(name) for name in sorted(names)]
+    paths = [path for path in paths if not path.name.startswith(".")]
+    if not paths:
+        raise UserError(
+            f"source {source.name}: no file matches {source.files}. Remedy: correct `files` in corpus.yaml."
         )
-        return [{key: _decoded(value) for key, value in record.items()} for record in raw.to_pylist()]
+    return paths
 
 
-def _as_binary(field: pa.Field) -> pa.Field:
-    types = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
-    return field.with_type(types.get(field.type, field.type))
+def relative_name(source: Source, path: str) -> str:
+    """A file's name under the folder that the pattern begins with."""
+    fixed = source.files[: min((source.files.find(sign) for sign in "*?[" if sign in source.files), default=None)]
+    root = UPath(fixed.rpartition("/")[0] + "/").path.rstrip("/") + "/"
+    whole = UPath(path).path
+    return whole.removeprefix(root) if whole.startswith(root) else whole.rpartition("/")[2]
 
 
-def _view(column: pa.Array, target: pa.DataType) -> pa.Array:
-    return column if column.type == target else column.cast(target)
+def seen_state(path: UPath) -> tuple[int, str]:
+    """Size in bytes, and what changes with the content: the time of change on a disk, the ETag on an object store."""
+    if is_local(path):
+        facts = os.stat(path.path)  # noqa: PTH116 - the path is a UPath
+        return facts.st_size, str(facts.st_mtime_ns)
+    info: dict[str, Any] = path.fs.info(path.path)
+    etag = info.get("ETag") or info.get("etag")
+    return int(info.get("size") or 0), str(etag).strip('"') if etag else str(path.fs.ukey(path.path))
 
 
-def _decoded(value: Any) -> Any:
-    if not isinstance(value, bytes):
-        return value
+def sha256_of(path: UPath) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def look_into(source: Source, path: UPath, size: int) -> Contents:
+    """Count a file's rows and check its columns. What is wrong with the file is in the result, never raised."""
     try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value
-
-
-def _text_records(path: UPath) -> Iterator[Record]:
-    with _text(path) as text:
-        yield from _json_records(text) if _is_json_lines(path) else _csv_records(text)
-
-
-def _json_records(text: io.TextIOBase) -> Iterator[Record]:
-    for line in text:
-        if line.isspace():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError:
-            value = None
-        yield value if isinstance(value, dict) else {MALFORMED: line.rstrip("\n")}
-
-
-def _csv_records(text: io.TextIOBase) -> Iterator[Record]:
-    reader = _csv_reader(text)
-    header = next(reader, [])
-    for values in reader:
-        if not values:
-            continue
-        if len(values) != len(header):
-            yield {MALFORMED: ",".join(values)}
+        if size == 0:
+            return Contents("empty", error="0 bytes")
+        kind = _kind(path)
+        offsets: list[int] = []
+        if kind in PARQUET:
+            names, rows = parquet_columns(path)
         else:
-            yield {name: value if value != "" else None for name, value in zip(header, values, strict=True)}
+            told = outline(path, source.part_rows)
+            names, rows, offsets = told.columns, told.rows, told.offsets
+        if rows == 0 and not names:
+            return Contents("empty", error="0 rows")
+        columns = columns_of(source, names, str(path))
+        if kind in PARQUET:
+            check_text_columns(path, columns)
+    except MissingColumns as error:
+        return Contents("unreadable", error=str(error), lacks_columns=True)
+    except DataError as error:
+        return Contents("unreadable", error=str(error))
+    except (*CORRUPT, *BROKEN) as error:
+        return Contents("unreadable", error=_broken(path, error))
+    return Contents("ok", rows, offsets=offsets) if rows else Contents("empty", error="0 rows")
 
 
-def _csv_reader(text: io.TextIOBase) -> Iterator[list[str]]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    return csv.reader(text, delimiter="\t" if getattr(text, "name", "").endswith(".tsv") else ",")
+def read_batches(
+    source: Source, path: UPath, start: int, stop: int, known: tuple[int, int] = (0, 0)
+) -> Iterator[Batch]:
+    """Rows `start` to `stop` of a file, in order, in batches.
+
+    Args:
+        known: of a text file, a row at or before `start` and the byte at which it begins.
+
+    Raises:
+        DataError: the file is broken, or lacks its columns; names it.
+        OSError: the storage failed; it may work again.
+    """
+    try:
+        if _kind(path) in PARQUET:
+            columns = columns_of(source, parquet_columns(path)[0], str(path))
+            yield from read_parquet(path, columns, start, stop)
+        else:
+            columns = columns_of(source, first_columns(path), str(path))
+            yield from read_text(path, columns, start, stop, known)
+    except (*CORRUPT, *BROKEN) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the parsers' own complaints have no number
+        raise DataError(_broken(path, error)) from error
 
 
-def _text(path: UPath) -> io.TextIOBase:
-    # a byte that is no UTF-8 becomes a lone surrogate, by which its row is told apart later
-    return path.open("r", encoding="utf-8-sig", errors="surrogateescape", newline="")
+def _kind(path: UPath) -> str:
+    for suffix in reversed(path.suffixes[-2:]):
+        if suffix.lower() in PARQUET | TEXT:
+            return suffix.lower()
+    raise DataError(
+        f"{path}: its name says no format that is read here ({', '.join(sorted(PARQUET | TEXT))}). "
+        "Remedy: rename it, or narrow `files` in corpus.yaml."
+    )
 
 
-def _is_parquet(path: UPath) -> bool:
-    return path.suffix.lower() in (".parquet", ".pq")
-
-
-def _is_json_lines(path: UPath) -> bool:
-    return path.suffix.lower() in (".jsonl", ".ndjson", ".json")
+def _broken(path: UPath, error: Exception) -> str:
+    kind = "Parquet" if _kind(path) in PARQUET else "JSON Lines" if is_json_lines(path) else "CSV"
+    return f"{path}: cannot be read as {kind} ({type(error).__name__}: {error}). Remedy: mend or remove the file."

@@ -2,202 +2,194 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
+import pyarrow as pa
 from upath import UPath
 
 from mmdata.config import Corpus, Source
 from mmdata.engine import SliceResult, publish_slice, stamp_part
+from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.plan import rows_input, stage_settings
-from mmdata.samples import ROWS, canonical_url, sample_uid, table_of
-from mmdata.sources.columns import Columns, columns_of
-from mmdata.sources.files import MALFORMED, Record, column_names, read_records
+from mmdata.samples import ROWS, canonical_url, sample_uid
+from mmdata.sources.batches import Batch
+from mmdata.sources.files import read_batches, relative_name, seen_state
+from mmdata.sources.problems import MAX_CAPTION_CHARS, MAX_URL_CHARS, clean_caption, place_uid, problem_of
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.workspace import Part, PartStamp, SliceStamp, Workspace
 
-MAX_URL_CHARS = 4_096
-MAX_CAPTION_CHARS = 20_000
-
-_UNSEEN = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\u200b\u2028\u2029\ufeff]")
-_SPACES = re.compile(r"\s+")
+SLICE_NAME = "{:04d}"
 
 
 def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Progress = silent) -> StageReport:
-    """Read a part's rows into slices. A part that is fresh is left alone.
+    """Read a part's rows into slices, published as they come; slices that are fresh are not read again.
 
     Raises:
-        UserError: the catalogue has no such part.
-        DataError: the source file is gone, broken or lacks its columns; names it.
+        UserError: the catalogue has no such part, or corpus.yaml no longer names its source.
+        DataError: the source file is gone, is broken, or is not the one that was catalogued; names it.
     """
     part = workspace.part(part_name)
-    source = next(s for s in corpus.sources if s.name == part.source)
+    source = next((one for one in corpus.sources if one.name == part.source), None)
+    if source is None:
+        raise UserError(f"part {part_name}: source {part.source} is not in corpus.yaml any more")
     settings = stage_settings(corpus, part, "rows")
-    expected = fingerprint(settings, rows_input(part))
-    stamp = workspace.part_stamp(part_name, "rows")
-    if stamp is not None and stamp.fingerprint == expected and _is_whole(workspace, stamp, part_name):
-        return _report(workspace, part_name, stamp, done=0)
-    workspace.clear_part_stamp(part_name, "rows")
-    slices: dict[str, SliceStamp] = {}
-    done = 0
-    for number, (records, first) in enumerate(_slices(source, part)):
-        name = f"{number:04d}"
-        slice_print = fingerprint(settings, rows_input(part), name)
-        known = workspace.slice_stamp(part_name, "rows", name)
-        if known is None or known.fingerprint != slice_print or not workspace.table(part_name, "rows", name).exists():
-            columns = columns_of(source, column_names(UPath(part.path)), part.path)
-            result = rows_of(records, first, columns, part)
-            known = publish_slice(workspace, part_name, "rows", name, slice_print, result)
-            done += 1
-        slices[name] = known
-        progress("rows", min(first + len(records), part.stop) - part.start, part.stop - part.start)
-    stamp = stamp_part(workspace, part_name, "rows", expected, slices, None)
-    return _report(workspace, part_name, stamp, done)
+    spans = slice_spans(part, source.slice_rows)
+    prints = {name: fingerprint(settings, rows_input(part), name) for name in spans}
+    stamps = _fresh(workspace, part_name, prints)
+    pending = [name for name in spans if name not in stamps]
+    total, done = part.stop - part.start, sum(high - low for low, high in (spans[name] for name in stamps))
+    reused = len(stamps)
+    if pending:
+        workspace.clear_part_stamp(part_name, "rows")
+        known = _known_place(workspace, source, part)
+    for low, high in _runs(pending, spans):
+        batches = read_batches(source, UPath(part.path), low, high, known)
+        names = iter([name for name in pending if low <= spans[name][0] < high])
+        for rows in _cut(batches, low, high, source.slice_rows):
+            name = next(names)
+            result = rows_table(rows, part, relative_name(source, part.path))
+            stamps[name] = publish_slice(workspace, part_name, "rows", name, prints[name], result)
+            done += spans[name][1] - spans[name][0]
+            progress("rows", done, total)
+    if pending:
+        _check_unchanged(workspace, part)
+    progress("rows", total, total)
+    ordered = {name: stamps[name] for name in spans}
+    stamp = stamp_part(workspace, part_name, "rows", fingerprint(settings, rows_input(part)), ordered, None)
+    return _report(workspace, part_name, stamp, reused)
 
 
-def rows_of(records: list[Record], first: int, columns: Columns, part: Part) -> SliceResult:
-    """The table of one slice: one row a uid, identical source rows collapsed into one with `copies`.
+def slice_spans(part: Part, slice_rows: int) -> dict[str, tuple[int, int]]:
+    """Slice name -> its rows in the file, first and one after the last."""
+    starts = range(part.start, part.stop, slice_rows)
+    return {SLICE_NAME.format(n): (low, min(low + slice_rows, part.stop)) for n, low in enumerate(starts)}
+
+
+def rows_table(batches: Sequence[Batch], part: Part, file: str) -> SliceResult:
+    """The table of one slice: one row a uid, source rows that say the same collapsed into one with `copies`.
 
     Args:
-        records: consecutive rows of the file, `first` being the number of the first one in it.
+        file: see `place_uid`.
     """
-    by_uid: dict[str, dict[str, Any]] = {}
-    for number, record in enumerate(records, first):
-        row = _row(record, number, columns, part)
-        same = by_uid.get(row["uid"])
-        if same is None:
-            by_uid[row["uid"]] = row
-        else:
-            same["copies"] += 1
-    rows = list(by_uid.values())
-    problems = Counter(row["problem"] for row in rows if row["problem"] is not None)
-    counts = {
-        "rows": len(records),
-        "uids": len(rows),
-        "bad": sum(problems.values()),
-        "repeated": len(records) - len(rows),
-    }
-    return SliceResult(table_of(rows, ROWS), counts, problems)
+    columns: dict[str, list[Any]] = {name: [] for name in ROWS.names}
+    places: dict[str, int] = {}
+    copies = columns["copies"]
+    read = 0
+    problems: Counter[str] = Counter()
+    for batch in batches:
+        read += len(batch)
+        for row, (url, caption, lang, sha256, extra, problem) in enumerate(_values(batch), batch.first):
+            if problem is None:
+                uid = sample_uid(url, caption)
+                place = places.setdefault(uid, len(copies))
+                if place < len(copies):
+                    copies[place] += 1
+                    continue
+            else:
+                uid = place_uid(part.source, file, row)
+                problems[problem] += 1
+            columns["uid"].append(uid)
+            columns["url"].append(url)
+            columns["caption"].append(caption)
+            columns["lang"].append(lang)
+            columns["expected_sha256"].append(sha256)
+            columns["problem"].append(problem)
+            columns["row"].append(row)
+            columns["extra"].append(extra)
+            copies.append(1)
+    uids = len(copies)
+    fixed = {"source": part.source, "part": part.name, "kind": "image", "start_s": None, "end_s": None}
+    table = pa.table(columns | {name: [value] * uids for name, value in fixed.items()}, schema=ROWS).sort_by("uid")
+    counts = {"rows": read, "uids": uids, "usable": uids - problems.total(), "repeated": read - uids}
+    return SliceResult(table, counts | {"bad": problems.total()}, dict(sorted(problems.items())))
 
 
-def clean_caption(text: str) -> str:
-    """A caption in one line: control and zero-width characters gone, white space folded, cut at MAX_CAPTION_CHARS."""
-    return _SPACES.sub(" ", _UNSEEN.sub("", text)).strip()[:MAX_CAPTION_CHARS]
+def _values(batch: Batch) -> Iterator[tuple[str | None, ...]]:
+    """url, caption, lang, expected_sha256, extra, problem of each row, as they stand in the table."""
+    columns = (batch.urls, batch.captions, batch.langs, batch.hashes, batch.extras, batch.problems)
+    for raw_url, raw_caption, raw_lang, raw_sha256, extra, raw_problem in zip(*columns, strict=True):
+        url = raw_url.strip() if raw_url else None
+        caption = clean_caption(raw_caption) if raw_caption else None
+        sha256 = raw_sha256.strip().lower() if raw_sha256 else None
+        problem = raw_problem or problem_of(url, caption, sha256)
+        if problem is None and url is not None:
+            url = canonical_url(url)
+        elif url is not None:
+            url = url[:MAX_URL_CHARS]
+        caption = caption[:MAX_CAPTION_CHARS] if caption else None
+        lang = raw_lang.strip() if raw_lang else None
+        yield url or None, caption, lang or None, sha256 or None, extra, problem
 
 
-def _row(record: Record, number: int, columns: Columns, part: Part) -> dict[str, Any]:
-    url, caption = record.get(columns.url), record.get(columns.caption)
-    problem = _problem(record, url, caption)
-    url = canonical_url(_text(url)) if url is not None and problem != "url_too_long" else None
-    caption = clean_caption(_text(caption)) if caption is not None else None
-    if problem is None and not caption:
-        problem = "no_caption"
-    if problem is None:
-        uid = sample_uid(url, caption)
-    else:  # nothing sound to identify it by but its place
-        uid = sample_uid(f"{part.source}\x1f{part.digest}\x1f{number}", problem)
-    extra = {name: value for name, value in record.items() if name not in columns.own}
-    return {
-        "uid": uid,
-        "source": part.source,
-        "part": part.name,
-        "kind": "image",
-        "url": url or None,
-        "caption": caption or None,
-        "lang": _optional(record, columns.lang),
-        "expected_sha256": _sha256(_optional(record, columns.expected_sha256)),
-        "problem": problem,
-        "copies": 1,
-        "row": number,
-        "extra": _json(extra),
-    }
+def _fresh(workspace: Workspace, part: str, prints: Mapping[str, str]) -> dict[str, SliceStamp]:
+    found: dict[str, SliceStamp] = {}
+    for name, expected in prints.items():
+        stamp = workspace.slice_stamp(part, "rows", name)
+        if stamp is not None and stamp.fingerprint == expected and workspace.table(part, "rows", name).exists():
+            found[name] = stamp
+    return found
 
 
-def _problem(record: Record, url: Any, caption: Any) -> str | None:
-    """Why a row cannot be used, told from its raw values."""
-    if MALFORMED in record:
-        return "malformed"
-    if _is_missing(url):
-        return "no_url"
-    if not isinstance(url, str) or _has_broken_text(url):
-        return "bad_url"
-    if len(url) > MAX_URL_CHARS:
-        return "url_too_long"
-    if _is_missing(caption):
-        return "no_caption"
-    if not isinstance(caption, str) or _has_broken_text(caption):
-        return "bad_encoding"
-    return None
+def _runs(pending: Sequence[str], spans: Mapping[str, tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The rows to read, as ranges: neighbouring slices are read in one go."""
+    for _, run in groupby(enumerate(pending), key=lambda item: int(item[1]) - item[0]):
+        names = [name for _, name in run]
+        yield spans[names[0]][0], spans[names[-1]][1]
 
 
-def _is_missing(value: Any) -> bool:
-    return (
-        value is None
-        or (isinstance(value, float) and math.isnan(value))
-        or (isinstance(value, str) and not value.strip())
-    )
+def _cut(batches: Iterator[Batch], low: int, high: int, slice_rows: int) -> Iterator[list[Batch]]:
+    """Batches regrouped into slices. Raises DataError where there are fewer rows than the catalogue says."""
+    waiting: list[Batch] = []
+    at, end = low, min(low + slice_rows, high)
+    for batch in batches:
+        while at + len(batch) > end:
+            head, batch = batch.split(end - at)  # noqa: PLW2901 - what is left of it goes on
+            yield [*waiting, head]
+            waiting, at, end = [], end, min(end + slice_rows, high)
+        waiting.append(batch)
+        at += len(batch)
+        if at == end:
+            yield waiting
+            waiting, end = [], min(end + slice_rows, high)
+    if at != high:
+        raise DataError(f"row {at}: the file ends here, though the catalogue says {high} rows. {_LOOK_AGAIN}")
 
 
-def _has_broken_text(value: str) -> bool:
-    return any("\ud800" <= char <= "\udfff" for char in value)
+_LOOK_AGAIN = "Remedy: materialise `source_catalog`, which looks at the file again."
 
 
-def _text(value: Any) -> str:
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _known_place(workspace: Workspace, source: Source, part: Part) -> tuple[int, int]:
+    """A row at or before the part's first and the byte at which it begins; also checks that the file is the same."""
+    about = _check_unchanged(workspace, part)
+    number, offsets = part.start // source.part_rows, about.get("offsets") or []
+    return (number * source.part_rows, offsets[number]) if number < len(offsets) else (0, 0)
 
 
-def _optional(record: Record, column: str | None) -> str | None:
-    value = record.get(column) if column is not None else None
-    return _text(value) if isinstance(value, str) and value.strip() else None
+def _check_unchanged(workspace: Workspace, part: Part) -> Mapping[str, Any]:
+    """The catalogue's entry of the part's file. Raises DataError where the file is another by now."""
+    about = workspace.catalog().files.get(part.path, {})
+    try:
+        now = seen_state(UPath(part.path))
+    except OSError as error:
+        raise DataError(f"{part.path}: cannot be read ({error}). {_LOOK_AGAIN}") from None
+    if (about.get("bytes"), about.get("seen"), about.get("digest")) != (*now, part.digest):
+        raise DataError(f"{part.path}: has changed since it was catalogued. {_LOOK_AGAIN}")
+    return about
 
 
-def _sha256(text: str | None) -> str | None:
-    text = text.strip().lower() if text else None
-    return text if text and re.fullmatch(r"[0-9a-f]{64}", text) else None
-
-
-def _json(extra: Record) -> str | None:
-    """The source's own columns as JSON: NaN becomes null, and what JSON cannot say becomes text."""
-    if not extra:
-        return None
-    plain = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in extra.items()
-    }
-    text = json.dumps(plain, ensure_ascii=False, default=_text)
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _slices(source: Source, part: Part) -> Iterator[tuple[list[Record], int]]:
-    """The part's records cut into slices, each with the number of its first row in the file."""
-    waiting: list[Record] = []
-    first = part.start
-    for batch in read_records(UPath(part.path), part.start, part.stop):
-        waiting += batch
-        while len(waiting) >= source.slice_rows:
-            yield waiting[: source.slice_rows], first
-            first += source.slice_rows
-            waiting = waiting[source.slice_rows :]
-    if waiting:
-        yield waiting, first
-
-
-def _is_whole(workspace: Workspace, stamp: PartStamp, part_name: str) -> bool:
-    return all(workspace.table(part_name, "rows", name).exists() for name in stamp.slices)
-
-
-def _report(workspace: Workspace, part_name: str, stamp: PartStamp, done: int) -> StageReport:
+def _report(workspace: Workspace, part_name: str, stamp: PartStamp, reused: int) -> StageReport:
+    bad = [{"problem": name, "rows": count} for name, count in sorted(stamp.reasons.items(), key=lambda one: -one[1])]
     return StageReport(
         "rows",
         part_name,
         counts=stamp.counts,
         reasons=stamp.reasons,
+        tables={"bad rows": bad} if bad else {},
         paths={"rows": str(workspace.part_dir(part_name) / "rows")},
-        slices_done=done,
-        slices_reused=len(stamp.slices) - done,
+        slices_done=len(stamp.slices) - reused,
+        slices_reused=reused,
     )

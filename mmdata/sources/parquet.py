@@ -1,0 +1,180 @@
+"""Parquet in: the footer for the catalogue, then batch by batch from the row groups that hold the rows asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from mmdata.sources.batches import BATCH_ROWS, Batch, MissingColumns, nothing
+from mmdata.sources.columns import Columns
+
+CORRUPT = (pa.ArrowException, OSError)
+"""What pyarrow raises on bytes that are no Parquet."""
+
+
+class _Watched:
+    """A file that remembers whether reading it failed, so that a lost connection is not taken for corrupt data."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.failed = False
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except Exception:
+            self.failed = True
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def parquet_columns(path: UPath) -> tuple[list[str], int]:
+    """Column names and number of rows, from the footer alone. Raises one of `CORRUPT`."""
+    with path.open("rb") as file, pq.ParquetFile(file) as parquet:
+        return parquet.schema_arrow.names, parquet.metadata.num_rows
+
+
+def check_text_columns(path: UPath, columns: Columns) -> None:
+    """Raises MissingColumns where URL or caption is a column of something that has no text form."""
+    with path.open("rb") as file, pq.ParquetFile(file) as parquet:
+        schema = parquet.schema_arrow
+    for name in (columns.url, columns.caption):
+        if pa.types.is_nested(schema.field(name).type):
+            raise MissingColumns(f"{path}: column {name} holds {schema.field(name).type}, not text")
+
+
+def read_parquet(path: UPath, columns: Columns, start: int, stop: int) -> Iterator[Batch]:
+    """Rows `start` to `stop`; other row groups are not touched, and one batch is in memory at a time.
+
+    What is left of a row group at a place that cannot be decoded comes as rows with the problem `unreadable`.
+
+    Raises:
+        OSError: the storage failed, not the data.
+    """
+    with path.open("rb") as raw:
+        file = _Watched(raw)
+        with pq.ParquetFile(file) as parquet:
+            first = 0
+            for group in range(parquet.metadata.num_row_groups):
+                rows = parquet.metadata.row_group(group).num_rows
+                low, high = max(start, first), min(stop, first + rows)
+                if low < high:
+                    yield from _read_group(file, parquet, group, first, (low, high), columns)
+                first += rows
+
+
+def _read_group(
+    file: _Watched, parquet: pq.ParquetFile, group: int, first: int, span: tuple[int, int], columns: Columns
+) -> Iterator[Batch]:
+    at, (low, high) = first, span
+    batches = parquet.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False)
+    while at < high:
+        try:
+            batch = next(batches, None)
+        except CORRUPT:
+            if file.failed:
+                raise
+            batch = None
+        if batch is None:
+            yield nothing(max(at, low), high - max(at, low), "unreadable")
+            return
+        begin, end = max(low - at, 0), min(high - at, batch.num_rows)
+        if begin < end:
+            yield _batch_of(batch.slice(begin, end - begin), at + begin, columns)
+        at += batch.num_rows
+
+
+def _batch_of(batch: pa.RecordBatch, first: int, columns: Columns) -> Batch:
+    def text(name: str | None) -> tuple[list[str | None], list[int]]:
+        return ([None] * batch.num_rows, []) if name is None else _texts(batch.column(name))
+
+    urls, bad_urls = text(columns.url)
+    captions, bad_captions = text(columns.caption)
+    problems: list[str | None] = [None] * batch.num_rows
+    for row in (*bad_urls, *bad_captions):
+        problems[row] = "bad_encoding"
+    return Batch(
+        first,
+        urls,
+        captions,
+        text(columns.lang)[0],
+        text(columns.expected_sha256)[0],
+        _extras(batch, columns),
+        problems,
+    )
+
+
+def _texts(column: pa.Array) -> tuple[list[str | None], list[int]]:
+    """A column's values as text, and the places where they were no UTF-8."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _texts(column.dictionary_decode())
+    if pa.types.is_null(kind):
+        return [None] * len(column), []
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+        if not binary:
+            return column.cast(pa.string()).to_pylist(), []
+    try:
+        text = column.cast(pa.large_string())
+        text.validate(full=True)
+        return pl.Series(values=text).to_list(), []
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.large_binary()).to_pylist()
+        values = [None if value is None else value.decode("utf-8", "replace") for value in raw]
+        return values, [n for n, value in enumerate(raw) if value is not None and not _is_utf8(value)]
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _extras(batch: pa.RecordBatch, columns: Columns) -> list[str | None]:
+    """The other columns as JSON, keys sorted; NaN and infinities become null."""
+    names = sorted(set(batch.schema.names) - columns.own)
+    if not names:
+        return [None] * batch.num_rows
+    frame = pl.DataFrame({name: _jsonable(batch.column(name)) for name in names})
+    return frame.select(pl.struct(names).struct.json_encode()).to_series().to_list()
+
+
+def _jsonable(column: pa.Array) -> pl.Series:
+    if _is_plain(column.type):
+        try:
+            column.validate(full=True)
+            return pl.Series(values=column)
+        except pa.ArrowInvalid:  # text that is no UTF-8
+            pass
+    if pa.types.is_nested(column.type):
+        return pl.Series([None if value is None else _shown(value) for value in column], dtype=pl.String)
+    return pl.Series(_texts(column)[0], dtype=pl.String)
+
+
+def _shown(value: pa.Scalar) -> str:
+    try:
+        return str(value.as_py())
+    except UnicodeDecodeError:
+        return "text that is no UTF-8"
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether polars writes it as JSON as it is."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _is_plain(kind.value_type)
+    if pa.types.is_struct(kind):
+        return all(_is_plain(field.type) for field in kind)
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    half = pa.types.is_float16(kind)
+    number = pa.types.is_integer(kind) or (pa.types.is_floating(kind) and not half)
+    return text or number or pa.types.is_boolean(kind) or pa.types.is_null(kind)
