@@ -13,6 +13,9 @@ from mmdata.workspace import Workspace
 from pipelines.partitions import IN_PROGRESS
 from pipelines.resources import POOLS
 
+# Dagster's own capture of what steps print would take the terminal away from the progress bars.
+NO_COMPUTE_LOGS = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+
 HOST_TAG, PID_TAG = "mmdata/host", "mmdata/pid"
 
 
@@ -42,7 +45,7 @@ def settings_template() -> Path:
 
 def open_instance(workspace: Workspace) -> dg.DagsterInstance:
     """The instance of a workspace, with its pools sized, and nothing held by builds that no longer live."""
-    instance = dg.DagsterInstance.from_config(str(dagster_home(workspace)))
+    instance = dg.DagsterInstance.local_temp(str(dagster_home(workspace)), overrides={"compute_logs": NO_COMPUTE_LOGS})
     storage = instance.event_log_storage
     sized = {pool.name for pool in storage.get_pool_limits()}
     for pool, slots in POOLS.items():

@@ -44,7 +44,7 @@ def facts(title: str, values: Mapping[str, object]) -> Table:
 
 def summary_line(report: StageReport) -> str:
     """A report in one line: counts, then the commonest reasons."""
-    counted = [f"{name.replace('_', ' ')} {value:,}" for name, value in report.counts.items()]
+    counted = [f"{name.replace('_', ' ')} {value:,}" for name, value in report.counts.items() if value]
     measured = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in report.numbers.items()]
     ordered = sorted(report.reasons.items(), key=lambda item: (-item[1], item[0]))
     reasons = [f"{reason} {value:,}" for reason, value in ordered[:TOP]]

@@ -27,12 +27,13 @@ def demo(
     """
     from mmdata.cli.console import console
     from mmdata.cli.graph import run_build, run_ui
-    from mmdata.demo.corpus import make_demo
+    from mmdata.demo.corpus import make_demo, open_demo
     from mmdata.demo.server import DemoServer
     from mmdata.demo.summary import summarise
 
     out = console()
-    corpus = make_demo(folder, rows)
+    there = open_demo(folder) if ui else None  # whatever its size
+    corpus = there or make_demo(folder, rows)
     with DemoServer(corpus.site, port=corpus.port) as server:
         out.print(f"demo web server: {server.url}", markup=False)
         if ui:
@@ -45,14 +46,13 @@ def demo(
 
 
 def show(out: Console, summary: DemoSummary) -> None:
-    """The demo's summary: its figures, then each of its breakdowns."""
-    from dataclasses import asdict
+    """The demo's summary: its figures, then its breakdowns side by side."""
+    from rich.columns import Columns
 
     from mmdata.cli.console import facts
+    from mmdata.demo.summary import lines
 
-    values = asdict(summary)
-    plain = {name: value for name, value in values.items() if not isinstance(value, dict)}
-    out.print(facts("the demo in figures", plain))
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            out.print(facts(f"\n{name.replace('_', ' ')}", value))
+    (title, figures), *breakdowns = lines(summary)
+    out.print()
+    out.print(facts(title, figures))
+    out.print(Columns([facts(f"\n{name}", values) for name, values in breakdowns], padding=(0, 4)))

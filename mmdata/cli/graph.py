@@ -38,10 +38,11 @@ def run_build(
     """Build with progress shown. Raises DataError where no release could be made."""
     from mmdata.cli.console import BuildProgress, console
     from mmdata.errors import DataError
-    from pipelines.headless import build as run
 
     _, workspace = open_corpus(config)
-    os.environ["MMDATA_CONFIG"] = str(config.absolute())
+    os.environ["MMDATA_CONFIG"] = str(config.absolute())  # read when the graph is loaded: the next line
+    from pipelines.headless import build as run
+
     out = console()
     with BuildProgress(out) as progress:
         result = run(config, parts=parts, sources_only=sources_only, verbose=verbose, watcher=progress)
