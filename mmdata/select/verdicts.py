@@ -50,18 +50,7 @@ class Verdicts:
             rows, further = rows[further != STAYS], further[further != STAYS]
             self.leaders[rows] = further
 
-    def reason(self, name: str) -> np.ndarray:
-        """Which rows were dropped for this reason."""
-        return self.codes == self.names.index(name) if name in self.names else np.zeros(len(self.codes), bool)
-
     def reasons(self, rows: slice = slice(None)) -> pl.Series:
         """The reasons as text; null where a row is kept."""
         codes = pl.Series("reason", self.codes[rows])
         return codes.replace_strict(list(range(len(self.names))), [None, *self.names[1:]], return_dtype=pl.String)
-
-    def counts(self) -> dict[str, int]:
-        """Reason -> rows, sorted by reason."""
-        counted = np.bincount(self.codes, minlength=len(self.names))
-        return {
-            name: int(counted[i]) for i, name in sorted(enumerate(self.names), key=lambda x: x[1]) if i and counted[i]
-        }

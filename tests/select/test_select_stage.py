@@ -14,11 +14,13 @@ import pyarrow as pa
 import pytest
 from selecting import build, corpus_for, points, publish, sample, selection
 
+from mmdata.engine import table_digest
 from mmdata.errors import DataError
 from mmdata.samples import SELECTION
 from mmdata.select import stage
 from mmdata.select.stage import select_samples
 from mmdata.select.summary import Summary
+from mmdata.tables import read_table
 from mmdata.workspace import Workspace
 
 FULL = {
@@ -270,6 +272,17 @@ def test_a_killed_selection_leaves_no_draft_and_the_next_one_is_whole(
     assert not workspace.draft_path.exists()
     assert select_samples(corpus, workspace).slices_done == 1
     assert len(selection(workspace)) == 40
+
+
+def test_a_workspace_on_an_object_store_gives_the_same_selection(tmp_path: Path) -> None:
+    found = []
+    for root in (str(tmp_path), "memory://selection"):
+        corpus = corpus_for(tmp_path, FULL).model_copy(update={"workspace": f"{root}/workspace"})
+        workspace = build(corpus, cut(crowd(80), 2, 1))
+        report = select_samples(corpus, workspace)
+        table = read_table(workspace.release_dir(workspace.draft()["release_id"]) / "selection.parquet")
+        found.append((report.counts, table_digest(table)))
+    assert found[0] == found[1]
 
 
 # -- concepts -----------------------------------------------------------------------------------------------------
