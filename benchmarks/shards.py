@@ -1,0 +1,178 @@
+"""Writing shards: ours from a workspace's tables and tars, against webdataset.ShardWriter, and against `cp`."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from benchmarks.harness import Row, Run, compare, measure, start_clock
+from mmdata.config import Corpus, parse_corpus
+from mmdata.publish import publish_json
+from mmdata.samples import FEATURES, MEDIA, ROWS, SELECTION, sample_uid
+from mmdata.tables import write_table
+from mmdata.workspace import PART_STAGES, Catalog, Part, PartStage, Workspace
+
+PART = "web-000000"
+SLICE_SAMPLES = 2_000
+IMAGE_BYTES = 20_000
+
+
+def run(quick: bool) -> list[Row]:
+    """Rows: megabytes a second into shards of 64 MB, every side synced to disk, against both peers."""
+    samples = 1_000 if quick else 20_000
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        root = Path(folder)
+        _prepare(root / "workspace", samples)
+        _write_ours(root)  # what cp copies
+        ours = partial(_measured, root, _write_ours)
+        against_peer = compare(
+            "shards: write",
+            "MB/s",
+            ours,
+            partial(_measured, root, _write_with_webdataset),
+            note=f"{samples:,} samples, {samples * IMAGE_BYTES / 1e6:,.0f} MB, against webdataset.ShardWriter, synced",
+        )
+        against_cp = compare(
+            "shards: write",
+            "MB/s",
+            ours,
+            partial(_measured, root, _copy),
+            goal=0.8,
+            note="against cp of the finished shards, synced",
+        )
+    return [against_peer, against_cp]
+
+
+def _measured(root: Path, write: Callable[[Path], float]) -> Run:
+    return measure(write, root)
+
+
+def _write_ours(root: Path) -> float:
+    from mmdata.shards.stage import write_shards
+
+    workspace = Workspace(str(root / "workspace"))
+    shutil.rmtree(root / "workspace" / "shards", ignore_errors=True)
+    os.sync()
+    start_clock()
+    report = write_shards(_corpus(root / "workspace"), workspace)
+    return report.counts["bytes"] / 1e6
+
+
+def _write_with_webdataset(root: Path) -> float:
+    """The same samples, in the order in which their media lie: the peer makes no attempt to mix them."""
+    import webdataset as wds
+
+    out = root / "peer"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    workspace = Workspace(str(root / "workspace"))
+    os.sync()
+    start_clock()
+    names = sorted(p.stem for p in (root / "workspace/parts" / PART / "media").glob("*.tar"))
+    with wds.ShardWriter(str(out / "%05d.tar"), maxsize=64e6, maxcount=10**9, verbose=0) as writer:
+        for name in names:
+            rows = pl.read_parquet(workspace.table(PART, "rows", name).path)
+            with tarfile.open(workspace.media_tar(PART, name).path) as media:
+                for row in rows.select("uid", "caption", "url").iter_rows(named=True):
+                    file = media.extractfile(f"{row['uid']}.jpg")
+                    assert file is not None
+                    facts = json.dumps(row)
+                    writer.write(
+                        {"__key__": row["uid"], "jpg": file.read(), "txt": row["caption"], "json": facts.encode()}
+                    )
+    _sync(out)
+    return sum(path.stat().st_size for path in out.iterdir()) / 1e6
+
+
+def _copy(root: Path) -> float:
+    source, out = root / "workspace" / "shards", root / "copy"
+    shutil.rmtree(out, ignore_errors=True)
+    os.sync()
+    start_clock()
+    subprocess.run(["cp", "-r", str(source), str(out)], check=True)
+    _sync(out)
+    return sum(path.stat().st_size for path in out.glob("*.tar")) / 1e6
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+
+
+def _corpus(root: Path) -> Corpus:
+    source = {"name": "web", "kind": "laion", "files": "x.parquet"}
+    return parse_corpus(
+        {"workspace": str(root), "sources": [source], "score": {"model": "demo"}, "shards": {"shard_mb": 64}}
+    )
+
+
+def _prepare(root: Path, samples: int) -> None:
+    """A workspace of one part whose tables and tars are as the stages write them, and a selection that keeps all."""
+    workspace = Workspace(str(root))
+    workspace.write_catalog(Catalog(parts={PART: Part(PART, "web", "x.parquet", 0, samples, "d")}))
+    numbers = np.random.default_rng(0)
+    selection: list[dict[str, Any]] = []
+    for first in range(0, samples, SLICE_SAMPLES):
+        name = f"{first // SLICE_SAMPLES:04d}"
+        uids = sorted(
+            sample_uid(f"https://example.org/{n}.jpg", None) for n in range(first, min(first + SLICE_SAMPLES, samples))
+        )
+        media: list[dict[str, Any]] = []
+        for stage in PART_STAGES:
+            (root / "parts" / PART / stage).mkdir(parents=True, exist_ok=True)
+        with tarfile.open(workspace.media_tar(PART, name).path, "w") as archive:
+            for uid in uids:
+                data = b"\xff\xd8\xff" + numbers.bytes(int(numbers.integers(IMAGE_BYTES // 2, IMAGE_BYTES * 3 // 2)))
+                info = tarfile.TarInfo(f"{uid}.jpg")
+                info.size = len(data)
+                media.append(
+                    {"uid": uid, "offset": archive.offset + 512, "length": len(data), "ext": "jpg", "sha256": uid * 2}
+                )
+                archive.addfile(info, io.BytesIO(data))
+        records: dict[PartStage, list[dict[str, Any]]] = {
+            "media": media,
+            "features": [{"uid": uid, "lang": "en"} for uid in uids],
+        }
+        records["rows"] = [
+            {"uid": uid, "url": f"https://example.org/{uid}.jpg", "source": "web", "caption": f"a caption of {uid}"}
+            for uid in uids
+        ]
+        for stage in PART_STAGES:
+            _write(workspace, stage, name, records[stage])
+        selection += [{"uid": uid, "slice": name} for uid in uids]
+    shared = {
+        "part": PART,
+        "copies": 1,
+        "signature": "image+text",
+        "keep": True,
+        "rate": 1.0,
+        "repeats": 1,
+        "split": "train",
+    }
+    folder = workspace.release_dir("bench")
+    table = pa.Table.from_pylist([{**shared, **row} for row in selection], schema=SELECTION).sort_by("uid")
+    write_table(folder / "selection.parquet", table)
+    publish_json(workspace.draft_path, {"release_id": "bench", "parts": [PART]})
+
+
+def _write(workspace: Workspace, stage: PartStage, name: str, records: list[dict[str, Any]]) -> None:
+    schema = {"rows": ROWS, "media": MEDIA, "features": FEATURES}[stage]
+    needed = {"status": "success", "attempts": 1, "source": "web", "part": PART, "kind": "image", "copies": 1, "row": 0}
+    full = [{k: v for k, v in {**needed, **record}.items() if k in schema.names} for record in records]
+    write_table(workspace.table(PART, stage, name), pa.Table.from_pylist(full, schema=schema))
