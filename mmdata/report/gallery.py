@@ -21,7 +21,7 @@ COLUMNS = ["uid", "part", "slice", "clip_score", "keep", "reason", "duplicate_of
 SHOWN = 8
 RULES_SHOWN = 8
 PAIRS_SHOWN = 4
-CONCEPTS_SHOWN = 5
+CONCEPTS_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
