@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 ReleaseArgument = Annotated[
     str,
-    typer.Argument(metavar="RELEASE", help="A release's folder, or its id (or `latest`) in the corpus's workspace."),
+    typer.Argument(
+        metavar="RELEASE",
+        help="A release's folder, `releases/latest`, a workspace; or an id (or `latest`) in the corpus's workspace.",
+    ),
 ]
 
 
@@ -32,29 +35,25 @@ def verify(release: ReleaseArgument, config: ConfigOption = CONFIG) -> None:
 
 def report(release: ReleaseArgument = "latest", config: ConfigOption = CONFIG) -> None:
     """Write a release's report.html again."""
-    from mmdata.cli.options import open_corpus
-    from mmdata.report.stage import write_report
+    from mmdata.report.stage import report_release
 
     folder = find_release(release, config)
-    write_report(*open_corpus(config), folder.name)
+    report_release(folder)
     typer.echo(str(folder / "report.html"))
 
 
 def find_release(release: str, config: ConfigOption) -> UPath:
-    """A release's folder, from its path or its id. Raises UserError where there is none."""
+    """A release's folder, from a path or an id. Raises UserError where there is none."""
     from upath import UPath
 
     from mmdata.cli.options import open_corpus
     from mmdata.errors import UserError
+    from mmdata.shards.manifest import open_release
 
-    if "/" in release or (UPath(release) / "manifest.json").exists():
-        folder = UPath(release)
-    else:
-        _, workspace = open_corpus(config)
-        name = workspace.latest() if release == "latest" else release
-        if name is None:
-            raise UserError(f"{workspace.root}: no release yet. Remedy: mmdata build -c {config}")
-        folder = workspace.release_dir(name)
-    if not (folder / "manifest.json").exists():
-        raise UserError(f"{folder}: no release there (no manifest.json); `mmdata status` names the latest")
-    return folder
+    if "/" in release or UPath(release).exists():
+        return open_release(release).folder
+    _, workspace = open_corpus(config)
+    name = workspace.latest() if release == "latest" else release
+    if name is None:
+        raise UserError(f"{workspace.root}: no release yet. Remedy: mmdata build -c {config}")
+    return open_release(workspace.release_dir(name)).folder

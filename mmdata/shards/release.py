@@ -13,7 +13,7 @@ from upath import UPath
 from mmdata.config import Corpus
 from mmdata.errors import DataError
 from mmdata.plan import releasable_parts
-from mmdata.publish import publish_bytes, publish_json
+from mmdata.publish import TEMPORARY, publish_bytes, publish_json
 from mmdata.report.croissant import croissant
 from mmdata.shards.cohorts import SPLITS
 from mmdata.shards.manifest import FORMAT, manifest_digest, public_config
@@ -21,7 +21,7 @@ from mmdata.stage import StageReport
 from mmdata.tables import read_table, scan_tables
 from mmdata.workspace import Workspace, read_json
 
-FILES = ("selection.parquet", "rates.json", "clusters.npz", "index.parquet", "shards.json", "instructions.json")
+NOT_LISTED = ("manifest.json", "report.html")  # they are about the release, not of it
 
 
 def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
@@ -45,7 +45,7 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
         _write_wids(folder, release, shards["shards"])
         _write_energon(folder, shards["shards"])
         manifest = _manifest(corpus, workspace, draft, shards)
-        publish_json(folder / "croissant.json", croissant(manifest))
+        publish_json(folder / "croissant.json", croissant({**manifest, "files": _files(folder)}))
         manifest["files"] = _files(folder)
         manifest["digest"] = manifest_digest(manifest)
         publish_json(folder / "manifest.json", manifest)
@@ -154,11 +154,11 @@ def _signatures(folder: UPath) -> dict[str, dict[str, int]]:
 
 
 def _files(folder: UPath) -> dict[str, dict[str, Any]]:
-    """Every file of the release but the manifest and the report, which are about it and not of it."""
+    """Every file of the release, with what proves it."""
     files: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob("*"), key=str):
         name = str(path.relative_to(folder))
-        if path.is_file() and name not in ("manifest.json", "report.html") and not path.name.startswith(".tmp-"):
+        if path.is_file() and name not in NOT_LISTED and not path.name.startswith(TEMPORARY):
             digest, size = sha256_of(path)
             files[name] = {"sha256": digest, "bytes": size}
     return files
