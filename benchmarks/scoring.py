@@ -24,27 +24,7 @@ from mmdata.workspace import Workspace
 PART, SLICE = "bench-000000", "0000"
 BATCH = 64
 GOAL = 1.3
-WORDS = [
-    "a",
-    "the",
-    "red",
-    "old",
-    "small",
-    "wooden",
-    "house",
-    "dog",
-    "cat",
-    "street",
-    "market",
-    "river",
-    "beside",
-    "under",
-    "with",
-    "two",
-    "people",
-    "light",
-    "morning",
-]
+WORDS = "a the red old small wooden house dog cat street market river beside under with two people light morning"
 
 
 def run(quick: bool) -> list[Row]:
@@ -169,7 +149,7 @@ def write_pictures(folder: Path, count: int, side: int) -> Path:
     media: list[dict[str, Any]] = []
     blobs: dict[str, bytes] = {}
     for number in range(count):
-        caption = " ".join(rng.choice(WORDS, rng.integers(4, 16))) + f" {number}"
+        caption = " ".join(rng.choice(WORDS.split(), rng.integers(4, 16))) + f" {number}"
         uid = sample_uid(f"https://example.org/{number}", caption)
         blobs[uid] = _photo(rng, side)
         rows.append({"uid": uid, "caption": caption, "kind": "image", "source": "bench", "part": PART, "copies": 1})
