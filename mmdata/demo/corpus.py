@@ -271,7 +271,7 @@ download:
 score: {{model: demo}}               # the small offline scorer; on a machine with a GPU: {{model: ViT-B-32, ...}}
 select:
   filter: {{top_fraction: 0.75, languages: [en], max_pwatermark: 0.8}}
-  dedup: {{phash_bits: 4, semantic_eps: 0.05}}
+  dedup: {{phash_bits: 4, semantic_eps: 0.03}}
   balance: {{concepts: concepts.txt, concept_cap: {max(rows // 10, 20)}}}
   oversample: {{threshold: 0.04, max_repeats: 3}}
 shards: {{shard_mb: 4, validation_fraction: 0.1}}

@@ -208,14 +208,14 @@ def _in_another_language(row: Row, random: Random) -> Row:
 
 
 def _near_copy(number: int, row: Row, random: Random) -> Row:
-    """The same picture resized, re-encoded, and cropped or moved by up to two hundredths of its side."""
+    """The same picture resized, re-encoded, and cropped or moved by about a hundredth of its side."""
     original = _drawn(row)
-    nudge = (random.uniform(-0.02, 0.02), random.uniform(-0.02, 0.02))
+    nudge = (random.uniform(-0.012, 0.012), random.uniform(-0.012, 0.012))
     picture = replace(
         original,
         file=f"pictures/{number:05d}-copy.jpg",
         size_px=round(original.size_px * random.uniform(0.75, 1.15)),
-        zoom=original.zoom * random.uniform(1.0, 1.04),
+        zoom=original.zoom * random.uniform(1.0, 1.025),
         shift=(original.shift[0] + nudge[0], original.shift[1] + nudge[1]),
         format="JPEG",
         quality=random.randint(60, 92),

@@ -67,8 +67,8 @@ class DemoServer:
             self._server = _Server((HOST, port), Path(site).resolve(), byte_s)
         except OSError as error:
             raise UserError(
-                f"{HOST}:{port} cannot be listened on ({error.strerror}). Remedy: end what uses the port, or delete "
-                "the demo folder, so that it is made again with another port."
+                f"{HOST}:{port} cannot be listened on ({error.strerror}). Remedy: end what uses the port (a "
+                "demo that runs still, perhaps), or make the demo in another folder, where it takes a free port."
             ) from None
         self.port = int(self._server.server_address[1])
         self.url = f"http://{HOST}:{self.port}"

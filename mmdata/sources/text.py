@@ -169,7 +169,7 @@ def _no_number(_: str) -> None:
 
 
 def _batch_of(records: list[Record | None], first: int, columns: Columns) -> Batch:
-    batch = Batch(first, [], [], [], [], [], [])
+    batch, own = Batch(first, [], [], [], [], [], []), columns.own
     for found in records:
         problem = None
         record = found or {}
@@ -184,7 +184,7 @@ def _batch_of(records: list[Record | None], first: int, columns: Columns) -> Bat
         batch.captions.append(caption)
         batch.langs.append(_optional(record, columns.lang))
         batch.hashes.append(_optional(record, columns.expected_sha256))
-        extra = {name: value for name, value in record.items() if name not in columns.own}
+        extra = {name: value for name, value in record.items() if name not in own}
         batch.extras.append(_json(extra) if extra else None)
         batch.problems.append(problem)
     return batch

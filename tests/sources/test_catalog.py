@@ -1,0 +1,215 @@
+"""The catalogue: files known by content, parts that keep their names, faults that hold nothing else up."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mmdata.config import parse_corpus
+from mmdata.errors import UserError
+from mmdata.plan import plan_parts
+from mmdata.sources import catalog as catalog_module
+from mmdata.sources.catalog import update_catalog
+from mmdata.sources.rows import read_part
+from mmdata.workspace import Workspace
+
+
+def entry(inbox, name: str) -> dict:
+    return dict(inbox.workspace.catalog().files[str(inbox.folder / "inbox" / name)])
+
+
+def test_a_file_is_cut_into_parts_of_at_most_part_rows(inbox):
+    inbox.source = {"part_rows": 10}
+    inbox.pairs("b.parquet", 5)
+    inbox.pairs("a.parquet", 25)
+    report = inbox.look()
+    parts = inbox.workspace.catalog().live_parts()
+    assert [(p.name, Path(p.path).name, p.start, p.stop) for p in parts] == [
+        ("web-000000", "a.parquet", 0, 10),
+        ("web-000001", "a.parquet", 10, 20),
+        ("web-000002", "a.parquet", 20, 25),
+        ("web-000003", "b.parquet", 0, 5),
+    ]
+    assert report.counts["rows"] == 30
+    assert report.counts["parts_added"] == 4
+    assert entry(inbox, "a.parquet")["parts"] == ["web-000000", "web-000001", "web-000002"]
+
+
+def test_looking_again_changes_nothing_and_hashes_nothing(inbox, monkeypatch):
+    inbox.pairs("a.parquet", 5)
+    inbox.look()
+    before = inbox.workspace.catalog_path.read_bytes()
+
+    def never(path):
+        raise AssertionError(f"{path} was hashed again")
+
+    monkeypatch.setattr(catalog_module, "sha256_of", never)
+    report = inbox.look()
+    assert inbox.workspace.catalog_path.read_bytes() == before
+    assert report.counts["parts_added"] == report.counts["parts_changed"] == report.counts["parts_removed"] == 0
+
+
+def test_a_touched_file_is_hashed_but_its_parts_are_as_before(inbox):
+    path = inbox.pairs("a.parquet", 5)
+    inbox.look()
+    before = inbox.workspace.catalog().parts
+    os.utime(path, ns=(1, 1))
+    report = inbox.look()
+    assert inbox.workspace.catalog().parts == before
+    assert report.counts["parts_changed"] == 0
+
+
+def test_a_changed_file_keeps_part_names_and_makes_them_stale(inbox):
+    inbox.source = {"part_rows": 10}
+    inbox.pairs("a.parquet", 25)
+    inbox.rows()
+    assert all("rows" not in plan.stale for plan in plan_parts(inbox.corpus, inbox.workspace))
+    old = inbox.workspace.catalog().parts
+    inbox.pairs("a.parquet", 15, first=100)
+    report = inbox.look()
+    new = inbox.workspace.catalog().parts
+    assert (report.counts["parts_changed"], report.counts["parts_removed"]) == (2, 1)
+    assert inbox.live() == ["web-000000", "web-000001"]
+    assert new["web-000002"].removed
+    assert new["web-000000"].digest != old["web-000000"].digest
+    assert all("rows" in plan.stale for plan in plan_parts(inbox.corpus, inbox.workspace))
+
+
+def test_a_part_name_is_never_given_to_other_rows(inbox):
+    inbox.pairs("a.parquet", 5)
+    inbox.pairs("b.parquet", 6)
+    inbox.look()
+    (inbox.folder / "inbox/b.parquet").unlink()
+    assert inbox.look().counts["parts_removed"] == 1
+    inbox.pairs("c.parquet", 7)
+    inbox.look()
+    assert inbox.live() == ["web-000000", "web-000002"]
+    assert inbox.workspace.catalog().parts["web-000001"].removed
+
+
+def test_a_file_that_comes_back_gets_its_part_back(inbox):
+    inbox.pairs("a.parquet", 5)
+    path = inbox.pairs("b.parquet", 6)
+    inbox.look()
+    content = path.read_bytes()
+    path.unlink()
+    inbox.look()
+    path.write_bytes(content)
+    assert inbox.look().counts["parts_added"] == 1
+    assert inbox.live() == ["web-000000", "web-000001"]
+
+
+def test_a_renamed_file_takes_its_parts_along(inbox):
+    path = inbox.pairs("a.parquet", 5)
+    inbox.rows()
+    path.rename(inbox.path("z.parquet"))
+    inbox.look()
+    (part,) = inbox.workspace.catalog().live_parts()
+    assert (part.name, Path(part.path).name) == ("web-000000", "z.parquet")
+    (plan,) = plan_parts(inbox.corpus, inbox.workspace)
+    assert "rows" not in plan.stale
+
+
+def test_empty_and_broken_files_are_counted_and_the_others_read(inbox):
+    inbox.pairs("good.parquet", 3)
+    inbox.parquet("empty.parquet", {"URL": pa.array([], pa.string()), "TEXT": pa.array([], pa.string())})
+    inbox.text("zero.parquet", b"")
+    inbox.text("junk.parquet", b"PAR1 this is no parquet PAR1")
+    inbox.text("cut.parquet", inbox.pairs("whole.parquet", 50).read_bytes()[:300])
+    inbox.text("cut.csv.gz", gzip.compress(b"URL,TEXT\n" + b"http://a/1,x\n" * 5000)[:60])
+    inbox.text("notes.docx", b"hello")
+    inbox.parquet("other.parquet", {"id": [1], "name": ["x"]})
+    report = inbox.look()
+    statuses = {Path(p).name: about["status"] for p, about in inbox.workspace.catalog().files.items()}
+    assert statuses == {
+        "good.parquet": "ok",
+        "whole.parquet": "ok",
+        "empty.parquet": "empty",
+        "zero.parquet": "empty",
+        "junk.parquet": "unreadable",
+        "cut.parquet": "unreadable",
+        "cut.csv.gz": "unreadable",
+        "notes.docx": "unreadable",
+        "other.parquet": "unreadable",
+    }
+    assert report.reasons == {"file_empty": 2, "file_unreadable": 5}
+    assert "id, name" in entry(inbox, "other.parquet")["error"]
+    assert "junk.parquet" in entry(inbox, "junk.parquet")["error"]
+    assert len(inbox.rows()) == 53
+
+
+def test_no_file_with_the_columns_is_an_error_that_lists_those_found(inbox):
+    inbox.parquet("a.parquet", {"link": ["http://a/"], "alt": ["x"]})
+    inbox.text("junk.parquet", b"junk")
+    with pytest.raises(UserError, match=r"link, alt.*kind `pairs`"):
+        inbox.look()
+    assert not inbox.workspace.catalog_path.exists()
+
+
+def test_only_broken_files_are_no_user_error(inbox):
+    inbox.text("junk.parquet", b"junk")
+    assert inbox.look().reasons == {"file_unreadable": 1}
+
+
+def test_a_pattern_without_files_is_an_error_that_names_it(inbox):
+    with pytest.raises(UserError, match=r"source web: no file matches .*inbox/\*"):
+        inbox.look()
+
+
+def test_hidden_files_and_folders_are_left_out(inbox):
+    inbox.pairs("a.parquet", 2)
+    inbox.text(".tmp-b.parquet", b"half")
+    inbox.path("folder.parquet").mkdir()
+    assert inbox.look().counts["files"] == 1
+
+
+def test_a_file_that_became_unreadable_keeps_its_parts(inbox):
+    path = inbox.pairs("a.parquet", 5)
+    inbox.pairs("b.parquet", 5)
+    inbox.look()
+    path.write_bytes(b"half a copy")
+    inbox.look()
+    assert inbox.live() == ["web-000000", "web-000001"]
+    assert entry(inbox, "a.parquet")["status"] == "unreadable"
+
+
+def test_two_sources_may_not_claim_one_file(inbox):
+    inbox.pairs("a.parquet", 2)
+    files = str(inbox.folder / "inbox/*.parquet")
+    sources = [{"name": name, "kind": "laion", "files": files} for name in ("one", "two")]
+    corpus = parse_corpus({"workspace": str(inbox.folder / "w"), "sources": sources})
+    with pytest.raises(UserError, match="belongs to source one and to source two"):
+        update_catalog(corpus, Workspace(corpus.workspace))
+
+
+def test_two_workspaces_have_the_same_parts(inbox, tmp_path):
+    inbox.source = {"part_rows": 7}
+    for name in ("c.parquet", "a.parquet", "b.parquet"):
+        inbox.pairs(name, 20)
+    inbox.look()
+    other = Workspace(str(tmp_path / "other"))
+    update_catalog(inbox.corpus, other)
+    assert other.catalog_path.read_bytes() == inbox.workspace.catalog_path.read_bytes()
+
+
+def test_sources_on_another_file_system():
+    files = fsspec.filesystem("memory")
+    files.pipe("/sources-test/in/a.csv", b"URL,TEXT\nhttp://e/1,one\nhttp://e/2,two\nbad\n")
+    with files.open("/sources-test/in/b.parquet", "wb") as file:
+        pq.write_table(pa.table({"URL": ["http://e/3"], "TEXT": ["three"]}), file)
+    source = {"name": "web", "kind": "laion", "files": "memory://sources-test/in/*"}
+    corpus = parse_corpus({"workspace": "memory://sources-test/workspace", "sources": [source]})
+    workspace = Workspace(corpus.workspace)
+    assert update_catalog(corpus, workspace).counts["rows"] == 4
+    before = workspace.catalog_path.read_bytes()
+    update_catalog(corpus, workspace)
+    assert workspace.catalog_path.read_bytes() == before
+    reports = [read_part(corpus, workspace, part.name) for part in workspace.catalog().live_parts()]
+    assert [dict(report.reasons) for report in reports] == [{"malformed_row": 1}, {}]
+    files.rm("/sources-test", recursive=True)
