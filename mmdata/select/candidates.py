@@ -90,12 +90,12 @@ def compact(joined: pl.DataFrame, select: Select, concepts: Sequence[str] | None
     captioned = (pl.col("caption").str.len_bytes() > 0).fill_null(False)
     columns = [
         pl.col("copies").cast(pl.Int32),
-        _signature(captioned).cast(pl.Categorical).alias("signature"),
+        _signature(captioned).alias("signature"),
         pl.col("clip_score").cast(pl.Float32),
         pl.when(pl.col("url").is_not_null()).then(pl.col("url").hash()).alias("url"),
         pl.col("sha256").str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64, strict=False),
         pl.col("phash").cast(pl.UInt64),
-        _own_reason(select).cast(pl.Categorical).alias("reason"),
+        _own_reason(select).alias("reason"),
     ]
     weight = _weight(select.balance)
     if weight is not None:
@@ -167,26 +167,25 @@ def _collapse(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _own_reason(select: Select) -> pl.Expr:
-    return pl.coalesce(
+    upstream = pl.coalesce(
         pl.when(pl.col("problem").is_not_null()).then(pl.format("bad_row:{}", pl.col("problem"))),
         pl.when(pl.col("status") != "success").then(pl.format("media:{}", pl.coalesce("error", "status"))),
         pl.when(pl.col("features_problem").is_not_null()).then(pl.format("features:{}", pl.col("features_problem"))),
-        filter_reason(select.filter),
     )
+    return pl.coalesce(upstream.cast(pl.Categorical), filter_reason(select.filter))
 
 
 def _signature(captioned: pl.Expr) -> pl.Expr:
     """`modality_signature` over columns; a clip holds sound if its loudness was measured."""
-    heard = pl.col("audio_rms_db").is_not_null()
-    named = pl.coalesce(
+    heard = pl.col("audio_rms_db").is_not_null() & (pl.col("kind") == "video")
+    branches = [
         pl.when((pl.col("kind") == kind) & (captioned == text) & (heard == audio)).then(
-            pl.lit(modality_signature(kind, text, has_audio=audio and kind == "video"))
+            pl.lit(modality_signature(kind, text, audio), pl.Categorical)
         )
-        for kind in ("image", "video", "audio", "text")
+        for kind, audio in (("image", False), ("video", False), ("video", True), ("audio", False), ("text", False))
         for text in (True, False)
-        for audio in (False, True)
-    )
-    return pl.coalesce(named, "kind")
+    ]
+    return pl.coalesce(*branches, pl.col("kind").cast(pl.Categorical))
 
 
 def _weight(balance: Balance) -> pl.Expr | None:

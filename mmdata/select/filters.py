@@ -102,9 +102,10 @@ def _said(name: str) -> pl.Expr:
 
 
 def filter_reason(asked: Filter) -> pl.Expr:
-    """The reason (`filter:<rule>`) of the first rule that a row fails; null where it passes them all."""
-    found = [pl.when(rule.fails).then(pl.lit(f"{REASON}{rule.name}")) for rule in rules(asked)]
-    return pl.coalesce(found) if found else pl.lit(None, pl.String)
+    """The reason (`filter:<rule>`) of the first rule that a row fails; null where it passes them all. Categorical."""
+    # Categories from the start: a coalesce over numbers takes a quarter of the time of one over strings.
+    named = [(rule.fails, pl.lit(f"{REASON}{rule.name}", pl.Categorical)) for rule in rules(asked)]
+    return pl.coalesce([pl.when(fails).then(name) for fails, name in named] or pl.lit(None, pl.Categorical))
 
 
 def columns_read(asked: Filter) -> set[str]:

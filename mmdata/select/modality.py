@@ -55,6 +55,8 @@ def modality_rates(frame: pl.DataFrame, balance: Balance, known: Mapping[str, fl
 
 def rate_for(draws: np.ndarray, weights: np.ndarray, quota: int) -> float:
     """The rate that keeps the rows of lowest draw whose weights sum to at most the quota, and as many as fit."""
+    if 0 < quota <= len(weights) and (weights == 1).all():
+        return float(np.nextafter(np.partition(draws, quota - 1)[quota - 1], 2.0))
     order = np.argsort(draws, kind="stable")
     count = int(np.searchsorted(np.cumsum(weights[order], dtype=np.int64), quota, side="right"))
     return float(np.nextafter(draws[order[count - 1]], 2.0)) if count else 0.0
