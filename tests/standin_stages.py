@@ -203,9 +203,9 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
     return StageReport("release", counts={"shards": 1})
 
 
-def verify_release(release: Any) -> StageReport:
-    if not (release / "manifest.json").exists():
-        raise DataError(f"{release}: no manifest")
+def verify_shards(workspace: Workspace, release_id: str) -> StageReport:
+    if not (workspace.release_dir(release_id) / "selection.parquet").exists():
+        raise DataError(f"{release_id}: no selection")
     return StageReport("verify", counts={"shards": 1})
 
 
@@ -223,7 +223,7 @@ STAGES: dict[str, Callable[..., StageReport]] = {
     "mmdata.shards.stage.write_shards": write_shards,
     "mmdata.instruct.stage.write_instructions": write_instructions,
     "mmdata.shards.release.publish_release": publish_release,
-    "mmdata.shards.verify.verify_release": verify_release,
+    "mmdata.shards.verify.verify_shards": verify_shards,
     "mmdata.report.stage.write_report": write_report,
 }
 

@@ -21,6 +21,7 @@ from mmdata.shards.release import sha256_of
 from mmdata.shards.tar import BLOCK, padded
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.tables import read_table
+from mmdata.workspace import Workspace, read_json
 
 SHOWN = 20
 IMAGE_STARTS = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n", "webp": b"RIFF"}
@@ -36,28 +37,66 @@ def verify_release(release: str | UPath, progress: Progress = silent) -> StageRe
     """
     opened = open_release(release)
     shards = opened.manifest["shards"]
-    index = read_table(opened.folder / "index.parquet")
-    by_shard = _by_shard(index)
-    total = sum(s["samples"] for s in shards)
-    problems = [*_of_manifest(opened), *_of_files(opened), *_of_index(index, shards)]
-    done = 0
-    with ThreadPoolExecutor(cpu_count() or 1) as pool:
-        checks = pool.map(lambda s: (s, list(_of_shard(opened, s, by_shard.get(s["name"], {})))), shards)
-        for shard, found in checks:
-            problems += found
-            done += shard["samples"]
-            progress("verify", done, total)
+    problems = [*_of_manifest(opened), *_of_files(opened)]
+    problems += _of_shards(opened.folder, shards, {s["name"] for s in shards}, progress)
+    _raise(opened.id, problems)
+    counts = {**_counts(shards), "files": len(opened.manifest["files"])}
+    return StageReport("verify", counts=counts, paths={"release": str(opened.folder)})
+
+
+def verify_shards(workspace: Workspace, release_id: str, progress: Progress = silent) -> StageReport:
+    """Re-read the shards of a release in the making, before a manifest vouches for them.
+
+    Every byte of the shards that the parent release does not have; of the others, which were read when they were new,
+    place and size in the index.
+
+    Raises:
+        DataError: the shards are not written yet, or something does not agree; names the first 20.
+    """
+    folder = workspace.release_dir(release_id)
+    if (known := read_json(folder / "shards.json")) is None:
+        raise DataError(f"release {release_id}: no shards yet. Remedy: materialise `shards` first.")
+    parent = workspace.draft().get("parent")
+    manifest = read_json(workspace.release_dir(parent) / "manifest.json") if parent else None
+    old = {shard["sha256"] for shard in manifest["shards"]} if manifest else set()
+    new = {shard["name"] for shard in known["shards"] if shard["sha256"] not in old}
+    _raise(release_id, list(_of_shards(folder, known["shards"], new, progress)))
+    counts = {**_counts(known["shards"]), "shards_read": len(new)}
+    return StageReport("verify", counts=counts, paths={"release": str(folder)})
+
+
+def _counts(shards: list[dict[str, Any]]) -> dict[str, int]:
+    samples, size = (sum(shard[key] for shard in shards) for key in ("samples", "bytes"))
+    return {"shards": len(shards), "samples": samples, "bytes": size}
+
+
+def _raise(release_id: str, problems: list[str]) -> None:
     if problems:
         more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise DataError(
-            f"release {opened.id} does not verify, {len(problems)} problem(s):\n"
+            f"release {release_id} does not verify, {len(problems)} problem(s):\n"
             + "\n".join(f"  {problem}" for problem in problems[:SHOWN])
             + more
             + "\nRemedy: delete the shards named and materialise `shards` again, or restore them from a copy."
         )
-    sizes = {"bytes": sum(s["bytes"] for s in shards), "files": len(opened.manifest["files"])}
-    counts = {"shards": len(shards), "samples": total, **sizes}
-    return StageReport("verify", counts=counts, paths={"release": str(opened.folder)})
+
+
+def _of_shards(folder: UPath, shards: list[dict[str, Any]], read: set[str], progress: Progress) -> Iterator[str]:
+    """Problems of the index and of the shards, those named in `read` byte by byte."""
+    index = read_table(folder / "index.parquet")
+    yield from _of_index(index, shards)
+    by_shard = _by_shard(index)
+    home = Workspace(folder.parent.parent).shards_dir
+
+    def check(shard: dict[str, Any]) -> list[str]:
+        return list(_of_shard(home / shard["name"], shard, by_shard.get(shard["name"], {}), shard["name"] in read))
+
+    done, total = 0, sum(shard["samples"] for shard in shards)
+    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+        for shard, found in zip(shards, pool.map(check, shards), strict=True):
+            yield from found
+            done += shard["samples"]
+            progress("verify", done, total)
 
 
 def _by_shard(index: pa.Table) -> dict[str, dict[str, tuple[int, int]]]:
@@ -98,17 +137,23 @@ def _of_index(index: pa.Table, shards: list[dict[str, Any]]) -> Iterator[str]:
             yield f"{name}: the manifest says (samples, split) {listed.get(name)}, the index {found.get(name)}"
 
 
-def _of_shard(release: Release, shard: dict[str, Any], entries: dict[str, tuple[int, int]]) -> Iterator[str]:
-    name, path = shard["name"], release.workspace.shards_dir / shard["name"]
+def _of_shard(
+    path: UPath, shard: dict[str, Any], entries: dict[str, tuple[int, int]], every_byte: bool
+) -> Iterator[str]:
+    name = shard["name"]
+    if f"-{shard['sha256'][:12]}." not in name:
+        yield f"{name}: its name is not that of its content"
     if not path.exists():
         yield f"{name}: is not there"
+        return
+    if not every_byte:
+        if (size := path.stat().st_size) != shard["bytes"]:
+            yield f"{name}: {size} bytes, where {shard['bytes']} should be"
         return
     digest, size = sha256_of(path)
     if (digest, size) != (shard["sha256"], shard["bytes"]):
         said = f"{shard['sha256'][:12]}… and {shard['bytes']}"
         yield f"{name}: sha256 {digest[:12]}… and {size} bytes, the manifest says {said}"
-    if f"-{shard['sha256'][:12]}." not in name:
-        yield f"{name}: its name is not that of its content"
     try:
         with path.open("rb") as file:
             yield from _of_archive(name, file, entries)

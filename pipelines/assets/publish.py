@@ -23,12 +23,14 @@ OWNERS = refresh_settings().owners
     retry_policy=RETRY,
     pool="publish",
     code_version=str(CODE_VERSIONS["shards"]),
+    check_specs=[checks.SHARDS_VERIFY],
 )
 def shards(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The kept samples in WebDataset tars named by their content; a shard whose samples are unchanged is reused."""
     from mmdata.shards.stage import write_shards
 
-    return to_result(corpus.run(context, "shards", write_shards))
+    report = corpus.run(context, "shards", write_shards)
+    return to_result(report, checks.shards_verify(corpus))
 
 
 @dg.asset(
@@ -57,14 +59,14 @@ def instructions(context: dg.AssetExecutionContext, corpus: CorpusResource) -> d
     retry_policy=RETRY,
     pool="publish",
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_window=timedelta(hours=26)),
-    check_specs=[checks.SHARDS_VERIFY],
 )
 def release(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The manifest, written last, and with it the release; then `releases/latest` names it."""
     from mmdata.shards.release import publish_release
 
-    report = corpus.run(context, "release", lambda settings, workspace, _: publish_release(settings, workspace))
-    return to_result(report, checks.shards_verify(corpus))
+    return to_result(
+        corpus.run(context, "release", lambda settings, workspace, _: publish_release(settings, workspace))
+    )
 
 
 @dg.asset(

@@ -20,7 +20,7 @@ from mmdata.select.stage import select_samples
 from mmdata.shards.manifest import open_release
 from mmdata.shards.release import publish_release
 from mmdata.shards.stage import write_shards
-from mmdata.shards.verify import verify_release
+from mmdata.shards.verify import verify_release, verify_shards
 from mmdata.tables import read_table
 from mmdata.workspace import Workspace
 from tests.workspaces import SELECT_ALL, Built, add_parts, build, release
@@ -344,3 +344,21 @@ def test_a_release_can_be_moved(built: Built, tmp_path: Path) -> None:
     release(built)
     shutil.move(str(built.workspace.root), tmp_path / "elsewhere")
     assert verify_release(UPath(tmp_path / "elsewhere")).counts["samples"] == 80
+
+
+def test_shards_are_verified_before_a_manifest_vouches_for_them(built: Built) -> None:
+    first = release(built)
+    add_parts(built, {"web-000002": range(80, 100)})
+    select_samples(built.corpus, built.workspace)
+    draft = built.workspace.draft()["release_id"]
+    with pytest.raises(DataError, match="no shards yet"):
+        verify_shards(built.workspace, draft)
+    report = write_shards(built.corpus, built.workspace)
+    assert verify_shards(built.workspace, draft).counts["shards_read"] == report.counts["shards_written"]
+    old = set(paths_of(built, first))
+    victim = next(path for path in built.workspace.shards_dir.glob("train-c0001*.tar") if str(path) not in old)
+    data = bytearray(victim.read_bytes())
+    data[600] ^= 1
+    victim.write_bytes(bytes(data))
+    with pytest.raises(DataError, match=victim.name):
+        verify_shards(built.workspace, draft)
