@@ -30,7 +30,7 @@ WORDS = "a the red old small wooden house dog cat street market river beside und
 def run(quick: bool) -> list[Row]:
     """Two sizes of pictures through the small offline scorer, one through ViT-B-32 with random weights; each once
     against the plain loop and once against what the model alone can do."""
-    count, rounds = (48, 1) if quick else (1000, 3)
+    count, rounds = (48, 1) if quick else (500, 3)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="mmdata-bench-") as folder:
         demo = Score(model="demo", device="cpu", batch_size=BATCH)
