@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -88,7 +89,7 @@ def make_demo(folder: Path | str, rows: int = 1500, port: int | None = None, pro
     mark = folder / "demo.json"
     if not mark.exists() and folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no demo. Remedy: give an empty or a new folder.")
-    port = port or (demo.port if demo else free_port())
+    port = port or (_read_mark(folder) or {}).get("port") or free_port()
     planned = plan_rows(rows, demo_emoji(), demo_photos())
     publish_json(UPath(mark), {"version": VERSION, "rows": rows, "port": port, "complete": False})
     for name in ("site", "inbox"):
@@ -105,15 +106,20 @@ def make_demo(folder: Path | str, rows: int = 1500, port: int | None = None, pro
 def open_demo(folder: Path | str) -> DemoCorpus | None:
     """The demo that a folder holds whole, or None."""
     folder = Path(folder).resolve()
-    try:
-        about = json.loads((folder / "demo.json").read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UserError(f"{folder / 'demo.json'}: not valid JSON ({error}). Remedy: delete the folder.") from None
-    if not about.get("complete") or about.get("version") != VERSION:
+    about = _read_mark(folder)
+    if about is None or not about["complete"] or about["version"] != VERSION:
         return None
     return DemoCorpus(folder, about["rows"], about["port"], reused=True)
+
+
+def _read_mark(folder: Path) -> dict[str, Any] | None:
+    try:
+        about = json.loads((folder / "demo.json").read_bytes())
+        return {name: about[name] for name in ("version", "rows", "port", "complete")}
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{folder / 'demo.json'} is damaged. Remedy: delete the folder.") from None
 
 
 def free_port(first: int = FIRST_PORT) -> int:

@@ -344,7 +344,7 @@ def test_text_that_is_no_utf8_is_a_reason(inbox, name):
 
 def test_compressed_and_tab_separated_text(inbox):
     inbox.source = {"part_rows": 3, "slice_rows": 2}
-    inbox.text("a.csv.gz", gzip.compress("URL,TEXT\n".encode() + b"".join(b"http://e/%d,t\n" % n for n in range(8))))
+    inbox.text("a.csv.gz", gzip.compress(b"URL,TEXT\n" + b"".join(b"http://e/%d,t\n" % n for n in range(8))))
     inbox.text("b.tsv", "URL\tTEXT\nhttp://f/1\ta, b\n")
     rows = inbox.rows()
     assert [row["url"] for row in rows] == [*(f"http://e/{n}" for n in range(8)), "http://f/1"]
