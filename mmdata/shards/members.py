@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
@@ -54,7 +54,7 @@ def load_members(workspace: Workspace, selection: pl.DataFrame) -> pl.DataFrame:
     ).collect()
     frame = frame.with_columns(
         txt=pl.Series([(text or "").encode() for text in frame["caption"]], dtype=pl.Binary),
-        json=pl.Series([facts(row) for row in frame.iter_rows(named=True)], dtype=pl.Binary),
+        json=pl.Series(list(facts(frame)), dtype=pl.Binary),
     )
     copies = frame.with_columns(copy=pl.int_ranges(0, pl.col("repeats"), dtype=pl.Int32)).explode("copy")
     keys = [sample_key(uid, copy) for uid, copy in copies.select("uid", "copy").iter_rows()]
@@ -70,13 +70,12 @@ def load_members(workspace: Workspace, selection: pl.DataFrame) -> pl.DataFrame:
     return copies.with_columns(pl.Series("key", keys, dtype=pl.String), pl.Series("size", sizes, dtype=pl.Int64))
 
 
-def facts(row: dict[str, object]) -> bytes:
-    """A sample's `.json`: canonical, so that the same facts give the same bytes."""
-    extra = json.loads(str(row["extra"])) if row["extra"] else {}
-    score = row["clip_score"]
-    known = {name: row[name] for name in FACTS}
-    known["clip_score"] = round(score, 6) if isinstance(score, float) else None
-    return canonical_json({**known, "signature": row["signature"], "split": row["split"], "extra": extra}).encode()
+def facts(frame: pl.DataFrame) -> Iterator[bytes]:
+    """Each sample's `.json`: canonical, so that the same facts give the same bytes."""
+    for row in frame.select(*FACTS, "signature", "split", "extra").iter_rows(named=True):
+        row["extra"] = json.loads(row["extra"]) if row["extra"] else {}
+        row["clip_score"] = None if row["clip_score"] is None else round(row["clip_score"], 6)
+        yield canonical_json(row).encode()
 
 
 def _tables(
