@@ -26,7 +26,7 @@ from mmdata.download.failures import FetchError, as_fetch_error
 from mmdata.download.guard import Fetch, fetching
 from mmdata.download.headers import Header, read_header
 from mmdata.download.ledger import backoff_s
-from mmdata.download.redraw import redrawn, reduced_jpeg
+from mmdata.download.redraw import on_white, redrawn, reduced_jpeg
 
 BIG_PIXELS = 16_000_000
 _big_one_at_a_time = threading.Lock()
@@ -104,6 +104,8 @@ def _resize(body: bytes, header: Header, download: Download) -> tuple[bytes, tup
             body = reduced_jpeg(body, reduction)
         elif not header.is_plain:
             body = redrawn(body, reduction)
+        elif header.mode == "RGBA":
+            body = on_white(body)
         data, width, height, _, _, error = _resizer(download.image_size, download.encode_quality)(io.BytesIO(body))
     if error is not None:
         raise FetchError("undecodable", str(error))

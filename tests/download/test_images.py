@@ -74,6 +74,20 @@ def test_plain_images_are_stored_as_img2dataset_stores_them(ext, size):
     assert (ours.size, ours.original_size) == ((width, height), (original_width, original_height))
 
 
+@pytest.mark.parametrize("ext", [".png", ".webp"])
+@pytest.mark.parametrize("transparent", [True, False])
+def test_transparency_is_blended_as_img2dataset_blends_it(ext, transparent):
+    from img2dataset.resizer import Resizer
+
+    rng = np.random.default_rng(0)
+    alpha = (
+        rng.integers(0, 256, (400, 500, 1), dtype=np.uint8) if transparent else np.full((400, 500, 1), 255, np.uint8)
+    )
+    body = encoded(np.concatenate([rng.integers(0, 256, (400, 500, 3), dtype=np.uint8), alpha], -1), ext)
+    peer = Resizer(256, "keep_ratio", True, encode_quality=95, encode_format="jpg")
+    assert process_image(body, SETTINGS).data == peer(io.BytesIO(body))[0]
+
+
 def test_the_shorter_side_is_image_size_and_nothing_is_enlarged():
     assert stored(encoded(gradient(640, 480), ".jpg")).shape == (256, 341, 3)
     assert stored(encoded(gradient(480, 640), ".png")).shape == (341, 256, 3)

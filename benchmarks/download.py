@@ -1,0 +1,244 @@
+"""Fetching, resizing and storing pictures from a loopback server, against `img2dataset.download` on the same pictures.
+
+Both sides start from URLs and end with 256-pixel JPEGs of the same quality in tars. The whole run counts, imports and
+process starts included, as a person waits for it. A second row says what a long run settles at: start-up is taken out
+by subtracting a run on half as many pictures, and what is left is counted in processor seconds, which other programs
+on the machine disturb less than elapsed ones. The server is a process of its own and shares the cores with both alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Row, Run, cores, measure
+
+THREADS = 32
+IMAGE_SIZE = 256
+QUALITY = 95
+PNG_SHARE = 0.1
+DISTINCT = 40  # pictures kept by the server; every URL names one of them
+
+
+def run(quick: bool) -> list[Row]:
+    """2,000 pictures of 640 x 480 and 400 of 2400 x 1800; 100 small ones if quick."""
+    if quick:
+        return compared("download", (640, 480), 100, rounds=1)
+    return compared("download", (640, 480), 2000, rounds=3) + compared("download, large", (2400, 1800), 400, rounds=3)
+
+
+def compared(name: str, size: tuple[int, int], count: int, rounds: int) -> list[Row]:
+    """Two rows: the whole run on `count` pictures, and its second half without the start-up."""
+    sides = (fetch_ours, fetch_img2dataset)
+    with serving(size) as base:
+        halves, wholes = [], []
+        for _ in range(rounds):
+            halves.append([once(side, base, count // 2) for side in sides])
+            wholes.append([once(side, base, count) for side in sides])
+    pictures = f"{count:,} of {size[0]} x {size[1]}"
+    ours, peer = (Side([half[i] for half in halves], [whole[i] for whole in wholes]) for i in (0, 1))
+    return [
+        Row(
+            f"{name}, {count:,} of {size[0]} x {size[1]}",
+            "images/s",
+            ours.waited,
+            peer.waited,
+            ours.peak_mib,
+            peer.peak_mib,
+            goal=2.0,
+            note="whole run with imports; peer: img2dataset.download, a process a core, 32 threads each",
+        ),
+        Row(
+            f"{name}, start-up taken out",
+            "images/CPU-s",
+            ours.settled,
+            peer.settled,
+            ours.peak_mib,
+            peer.peak_mib,
+            note="what a long run settles at",
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class Side:
+    """The runs of one side: on half of the pictures, and on all."""
+
+    halves: list[Run]
+    wholes: list[Run]
+
+    @property
+    def peak_mib(self) -> float:
+        return max(run.peak_mib for run in self.wholes)
+
+    @property
+    def waited(self) -> float:
+        """Images a second of elapsed time."""
+        return statistics.median(run.work / run.wall_s for run in self.wholes)
+
+    @property
+    def settled(self) -> float:
+        """Images a processor second, of the second half."""
+        pairs = zip(self.halves, self.wholes, strict=True)
+        return statistics.median((b.work - a.work) / max(b.cpu_s - a.cpu_s, 1e-3) for a, b in pairs)
+
+
+def once(fetch: Callable[[str, int, Path], float], base: str, count: int) -> Run:
+    """One whole run in a fresh process and an empty folder."""
+    folder = Path(tempfile.mkdtemp(prefix="mmdata-bench-download-"))
+    try:
+        return measure(fetch, base, count, folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def urls(base: str, count: int) -> list[str]:
+    return [f"{base}/{number}.{'png' if number % round(1 / PNG_SHARE) == 0 else 'jpg'}" for number in range(count)]
+
+
+def fetch_ours(base: str, count: int, folder: Path) -> float:
+    """`mmdata.download.media.fetch_part` on a part of `cores` slices, one process, threads as the peer has."""
+    from mmdata.config import parse_corpus
+    from mmdata.download.media import fetch_part
+    from mmdata.engine import SliceResult, publish_slice, stamp_part
+    from mmdata.samples import ROWS, sample_uid, table_of
+    from mmdata.workspace import Catalog, Part, Workspace
+
+    download = {
+        "image_size": IMAGE_SIZE,
+        "encode_quality": QUALITY,
+        "threads": THREADS,
+        "per_host": THREADS,
+        "allow_hosts": ["127.0.0.0/8"],
+    }
+    source = {"name": "web", "kind": "laion", "files": "none"}
+    corpus = parse_corpus({"workspace": str(folder), "sources": [source], "download": download})
+    workspace, part = Workspace(folder), Part("web-000000", "web", "none", 0, count, "digest")
+    workspace.write_catalog(Catalog(parts={part.name: part}))
+    fixed = {"source": "web", "part": part.name, "kind": "image", "copies": 1, "caption": "a picture"}
+    rows = [
+        {**fixed, "uid": sample_uid(url, "a picture"), "url": url, "row": row}
+        for row, url in enumerate(urls(base, count))
+    ]
+    stamp = publish_slice(workspace, part.name, "rows", "0000", "made", SliceResult(table_of(rows, ROWS)))
+    stamp_part(workspace, part.name, "rows", "made", {"0000": stamp}, None)
+    report = fetch_part(corpus, workspace, part.name)
+    return _all_of(count, report.counts.get("success", 0), "ours")
+
+
+def fetch_img2dataset(base: str, count: int, folder: Path) -> float:
+    """`img2dataset.download` on as many shards as cores, so that none of its processes idles."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from img2dataset import download
+
+    listed = pa.table({"url": urls(base, count), "caption": ["a picture"] * count})
+    pq.write_table(listed, folder / "urls.parquet")
+    _hush(folder / "log")
+    download(
+        str(folder / "urls.parquet"),
+        input_format="parquet",
+        url_col="url",
+        caption_col="caption",
+        output_folder=str(folder / "out"),
+        output_format="webdataset",
+        image_size=IMAGE_SIZE,
+        resize_mode="keep_ratio",
+        resize_only_if_bigger=True,
+        encode_quality=QUALITY,
+        processes_count=cores(),
+        thread_count=THREADS,
+        number_sample_per_shard=-(-count // cores()),
+    )
+    stats = [json.loads(path.read_text()) for path in (folder / "out").glob("*_stats.json")]
+    return _all_of(count, sum(one["successes"] for one in stats), "img2dataset")
+
+
+def _hush(log: Path) -> None:
+    """Send what this process and its children print to a file: img2dataset's processes print their speed."""
+    with log.open("w") as file:
+        for handle in (1, 2):
+            os.dup2(file.fileno(), handle)
+
+
+def _all_of(count: int, successes: int, side: str) -> float:
+    if successes != count:
+        raise RuntimeError(f"{side}: {successes} of {count} pictures; the comparison would not be fair")
+    return float(count)
+
+
+@contextmanager
+def serving(size: tuple[int, int]) -> Iterator[str]:
+    """A loopback server in a process of its own; gives its base URL."""
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_serve, args=(sender, size), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        yield f"http://127.0.0.1:{receiver.recv()}"
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(ready: Any, size: tuple[int, int]) -> None:
+    bodies = {ext: [_answer(_picture(number, size, ext), ext) for number in range(DISTINCT)] for ext in ("jpg", "png")}
+
+    class Server(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport, self.request = transport, b""
+
+        def data_received(self, data: bytes) -> None:
+            self.request += data
+            if self.request.endswith(b"\r\n\r\n"):
+                name, _, ext = self.request.split(b" ", 2)[1].decode().lstrip("/").partition(".")
+                self.transport.write(bodies[ext][int(name) % DISTINCT])
+                self.transport.close()
+
+    async def serve() -> None:
+        server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0, backlog=1024)
+        ready.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(serve())
+
+
+def _answer(body: bytes, ext: str) -> bytes:
+    kind = "jpeg" if ext == "jpg" else ext
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: image/{kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + body
+
+
+def _picture(number: int, size: tuple[int, int], ext: str) -> bytes:
+    """Soft shapes with some grain: about 70 kB as a JPEG of 640 x 480; every other PNG has transparency."""
+    import cv2
+    import numpy as np
+
+    rng = np.random.default_rng(number)
+    coarse = rng.integers(0, 256, (size[1] // 40, size[0] // 40, 3), dtype=np.uint8)
+    pixels = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+    for _ in range(12):
+        centre = (int(rng.integers(0, size[0])), int(rng.integers(0, size[1])))
+        colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+        cv2.circle(pixels, centre, size[1] // 12, colour, -1, cv2.LINE_AA)
+    grain = rng.normal(0, 6, pixels.shape)
+    pixels = (pixels + grain).clip(0, 255).astype(np.uint8)
+    if ext == "jpg":
+        return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
+    if number % 2:
+        alpha = np.full(pixels.shape[:2], 255, np.uint8)
+        alpha[: size[1] // 4] = 0
+        pixels = np.dstack([pixels, alpha])
+    return bytes(cv2.imencode(".png", pixels)[1])
