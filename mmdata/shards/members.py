@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import polars as pl
 
 from mmdata.fingerprint import canonical_json
@@ -53,21 +54,14 @@ def load_members(workspace: Workspace, selection: pl.DataFrame) -> pl.DataFrame:
         pixels=pl.col("width").fill_null(0).cast(pl.Int64) * pl.col("height").fill_null(0),
     ).collect()
     frame = frame.with_columns(
-        txt=pl.Series([(text or "").encode() for text in frame["caption"]], dtype=pl.Binary),
+        txt=pl.col("caption").fill_null("").cast(pl.Binary),
         json=pl.Series(list(facts(frame)), dtype=pl.Binary),
     )
     copies = frame.with_columns(copy=pl.int_ranges(0, pl.col("repeats"), dtype=pl.Int32)).explode("copy")
     keys = [sample_key(uid, copy) for uid, copy in copies.select("uid", "copy").iter_rows()]
-    sizes = [
-        sum(map(padded, lengths))
-        for lengths in zip(
-            copies["length"].to_list(),
-            copies["txt"].bin.size().to_list(),
-            copies["json"].bin.size().to_list(),
-            strict=True,
-        )
-    ]
-    return copies.with_columns(pl.Series("key", keys, dtype=pl.String), pl.Series("size", sizes, dtype=pl.Int64))
+    image = np.where(copies["ext"].is_not_null(), padded(copies["length"].fill_null(0).to_numpy()), 0)
+    size = image + padded(copies["txt"].bin.size().to_numpy()) + padded(copies["json"].bin.size().to_numpy())
+    return copies.with_columns(pl.Series("key", keys, dtype=pl.String), pl.Series("size", size, dtype=pl.Int64))
 
 
 def facts(frame: pl.DataFrame) -> Iterator[bytes]:

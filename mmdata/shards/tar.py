@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+
+Size = TypeVar("Size", int, np.ndarray)
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -34,9 +39,9 @@ def padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-def padded(size: int) -> int:
-    """The bytes that a member takes, header and padding included."""
-    return BLOCK + size + (-size % BLOCK)
+def padded(size: Size) -> Size:
+    """The bytes that a member of this size takes, header and padding included: of one, or of an array of them."""
+    return BLOCK + (size + (BLOCK - 1)) // BLOCK * BLOCK
 
 
 def member(name: str, data: bytes) -> Iterator[bytes]:
