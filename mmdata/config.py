@@ -279,6 +279,9 @@ def _anchor(corpus: Corpus, base: Path) -> Corpus:
     if corpus.select.balance.concepts:
         balance = corpus.select.balance.model_copy(update={"concepts": absolute(corpus.select.balance.concepts)})
         changes["select"] = corpus.select.model_copy(update={"balance": balance})
+    pretrained = corpus.score.pretrained
+    if pretrained and (base / pretrained).exists():  # a checkpoint beside corpus.yaml; anything else is open_clip's tag
+        changes["score"] = corpus.score.model_copy(update={"pretrained": str(base / pretrained)})
     return corpus.model_copy(update=changes)
 
 

@@ -26,11 +26,12 @@ def read_table(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
         DataError: the file is missing or is not readable Parquet; names it.
     """
+    names = None if columns is None else list(columns)
     try:
         if is_local(path):
-            return pq.read_table(Path(path.path), columns=columns, partitioning=None)
+            return pq.read_table(Path(path.path), columns=names, partitioning=None)
         with path.open("rb") as file:
-            return pq.read_table(file, columns=columns)
+            return pq.read_table(file, columns=names)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as Parquet ({error}). Remedy: materialise its part again.") from error
 

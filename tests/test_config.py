@@ -82,3 +82,10 @@ def test_yaml_bombs_and_non_mappings_are_refused(tmp_path: Path) -> None:
         load_corpus(bomb)
     with pytest.raises(UserError, match="mmdata init"):
         load_corpus(tmp_path / "absent.yaml")
+
+
+def test_a_checkpoint_beside_the_file_is_found_and_a_tag_stays_a_tag(tmp_path: Path) -> None:
+    (tmp_path / "clip.safetensors").write_bytes(b"")
+    beside = parse_corpus({**MINIMAL, "score": {"model": "ViT-B-32", "pretrained": "clip.safetensors"}}, base=tmp_path)
+    assert beside.score.pretrained == str(tmp_path / "clip.safetensors")
+    assert parse_corpus(MINIMAL, base=tmp_path).score.pretrained == "laion2b_s34b_b79k"
