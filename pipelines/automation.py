@@ -108,7 +108,11 @@ def _idle(corpus: Corpus, plans: list[PartPlan]) -> str:
     if not plans:
         return f"no parts yet: materialise source_catalog ({len(corpus.sources)} sources)"
     stale = sum(bool(plan.stale) for plan in plans)
-    return f"{len(plans)} parts, {stale} stale; those are running, or failed and wait for a person (no_failed_parts)"
+    if not stale:
+        return f"{len(plans)} parts, all up to date"
+    return (
+        f"{len(plans)} parts, {stale} stale: running, asked for before, or waiting for a person (see no_failed_parts)"
+    )
 
 
 def _tag(text: str) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import inspect
+import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -45,7 +48,7 @@ def to_result(report: StageReport, *checks: dg.AssetCheckResult) -> dg.Materiali
 
 
 def to_metadata(report: StageReport) -> dict[str, Any]:
-    """A report as metadata: headline figures first, then tables, pictures, text and places.
+    """A report as metadata: headline figures first, then pictures, text, tables and places.
 
     Text that came from outside goes into plain-text cells only; Markdown is the stage's own, escaped by it.
     """
@@ -53,16 +56,16 @@ def to_metadata(report: StageReport) -> dict[str, Any]:
     if "rows" in report.counts:
         metadata["dagster/partition_row_count" if report.part else "dagster/row_count"] = report.counts["rows"]
     metadata |= {name: dg.MetadataValue.int(int(count)) for name, count in report.counts.items()}
-    metadata |= {name: dg.MetadataValue.float(float(number)) for name, number in report.numbers.items()}
-    if report.slices_done or report.slices_reused:
+    metadata |= {name: dg.MetadataValue.float(float(f"{number:.4g}")) for name, number in report.numbers.items()}
+    if report.part is not None:
         metadata["slices done"] = report.slices_done
         metadata["slices reused"] = report.slices_reused
+    metadata |= {name: image(name, data) for name, data in report.images.items()}
+    metadata |= {name: dg.MetadataValue.md(text) for name, text in report.text.items()}
     if report.reasons:
         ordered = sorted(report.reasons.items(), key=lambda item: (-item[1], item[0]))
         metadata["reasons"] = table([{"reason": reason, "rows": count} for reason, count in ordered])
     metadata |= {name: table(rows) for name, rows in report.tables.items() if rows}
-    metadata |= {name: image(name, data) for name, data in report.images.items()}
-    metadata |= {name: dg.MetadataValue.md(text) for name, text in report.text.items()}
     metadata |= {name: _place(path) for name, path in report.paths.items()}
     return metadata | _columns(report.stage)
 
@@ -115,7 +118,12 @@ def _columns(stage: str) -> dict[str, Any]:
     if stage not in schemas:
         return {}
     columns = [
-        dg.TableColumn(field.name, str(field.type), constraints=dg.TableColumnConstraints(nullable=field.nullable))
+        dg.TableColumn(
+            field.name,
+            str(field.type),
+            description=_notes().get((stage, field.name)),
+            constraints=dg.TableColumnConstraints(nullable=field.nullable),
+        )
         for field in schemas[stage]
     ]
     found: dict[str, Any] = {"dagster/column_schema": dg.TableSchema(columns=columns)}
@@ -127,3 +135,19 @@ def _columns(stage: str) -> dict[str, Any]:
             }
         )
     return found
+
+
+@cache
+def _notes() -> dict[tuple[str, str], str]:
+    """What the comments of mmdata.samples say of the columns: (stage, column) -> note."""
+    from mmdata import samples
+
+    names = {"ROWS": "rows", "MEDIA": "media", "FEATURES": "features", "SELECTION": "selection", "INDEX": "shards"}
+    notes: dict[tuple[str, str], str] = {}
+    stage = ""
+    for line in inspect.getsource(samples).splitlines():
+        if begins := re.match(r"([A-Z]+) = pa\.schema\($", line):
+            stage = names.get(begins[1], "")
+        elif field := re.match(r'\s+pa\.field\("(\w+)".*\),\s+# (.+)$', line):
+            notes[stage, field[1]] = field[2]
+    return notes

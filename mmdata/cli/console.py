@@ -14,7 +14,18 @@ from rich.table import Table
 
 from mmdata.stage import StageReport
 
-TOP = 6  # reasons shown of a stage
+TOP = 4  # reasons shown of a stage
+HEADLINES = {
+    "source_catalog": ("files", "parts", "rows", "parts_added", "parts_removed", "files_unreadable"),
+    "rows": ("rows", "uids", "bad"),
+    "media": ("rows", "success", "failed_to_download", "failed_to_resize", "refused", "urls_per_s"),
+    "features": ("rows", "scored", "images_per_s", "score_mean"),
+    "selection": ("rows", "uids", "kept", "dropped", "repeats", "validation", "clip_score_threshold"),
+    "shards": ("shards", "shards_reused", "samples", "bytes"),
+    "instructions": ("rows", "samples"),
+    "report": (),
+}
+"""What a line shows of a stage's report, in this order; of other stages it shows everything."""
 EVERY_S = 5.0  # between plain progress lines
 
 
@@ -35,22 +46,23 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     return made
 
 
-def facts(title: str, values: Mapping[str, object]) -> Table:
-    """Names and values, one a line."""
-    made = table(title, ("", ""), values.items())
+def facts(title: str, values: Mapping[str, object], *, grouped: bool = True) -> Table:
+    """Names and values, one a line; `grouped` numbers have thousands separators, which a hash must not."""
+    made = table(title, ("", ""), values.items() if grouped else [(name, str(one)) for name, one in values.items()])
     made.show_header = False
     return made
 
 
 def summary_line(report: StageReport) -> str:
-    """A report in one line: counts, then the commonest reasons."""
-    counted = [f"{name.replace('_', ' ')} {value:,}" for name, value in report.counts.items() if value]
-    measured = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in report.numbers.items()]
-    ordered = sorted(report.reasons.items(), key=lambda item: (-item[1], item[0]))
+    """A report in one line: the figures that matter, zeros left out, then the commonest reasons."""
+    values: dict[str, float] = {**report.counts, **report.numbers}
+    names = HEADLINES.get(report.stage, tuple(values))
+    figures = [f"{_cell(values[name])} {name.replace('_', ' ')}" for name in names if values.get(name)]
+    ordered = sorted(report.reasons.items(), key=lambda item: (-item[1], item[0])) if names else []
     reasons = [f"{reason} {value:,}" for reason, value in ordered[:TOP]]
     more = [f"{len(ordered) - TOP} more"] if len(ordered) > TOP else []
-    reused = [f"{report.slices_reused} slices reused"] if report.slices_reused else []
-    line = ", ".join([*counted, *measured, *reused])
+    reused = [f"{report.slices_reused} slices reused"] if report.slices_reused and report.part else []
+    line = ", ".join([*figures, *reused])
     return f"{line} ({', '.join(reasons + more)})" if reasons else line
 
 

@@ -117,21 +117,23 @@ def _show_story(out: Console, story: Story) -> None:
         where = f"{one.part.path}, row {one.rows.get('row')}"
         hidden = {"uid", "extra", "part", "source", "row"}
         rows = {name: value for name, value in one.rows.items() if name not in hidden}
-        out.print(facts(f"\nrows: part {one.part.name}, slice {one.slice_name}, from {where}", rows))
+        out.print(facts(f"\nrows: part {one.part.name}, slice {one.slice_name}, from {where}", rows, grouped=False))
         if extra := extra_columns(one):
-            out.print(facts("the source's own columns", extra))
+            out.print(facts("the source's own columns", extra, grouped=False))
         for title, row in (("media", one.media), ("features", one.features)):
             if row is None:
                 out.print(f"\n{title}: nothing yet")
             else:
-                out.print(facts(f"\n{title}", {name: value for name, value in row.items() if name != "uid"}))
+                out.print(
+                    facts(f"\n{title}", {name: value for name, value in row.items() if name != "uid"}, grouped=False)
+                )
         if one.stale:
             out.print(f"older than corpus.yaml asks for: {', '.join(one.stale)}")
     if story.selection is not None:
         row = {name: value for name, value in story.selection.items() if name != "uid" and value is not None}
-        out.print(facts(f"\nselection of release {story.release_id}", row))
+        out.print(facts(f"\nselection of release {story.release_id}", row, grouped=False))
     if story.places:
         names = ("key", "shard", "offset", "length")
-        out.print(table("\nin the shards", names, [[place[name] for name in names] for place in story.places]))
+        out.print(table("\nin the shards", names, [[str(place[name]) for name in names] for place in story.places]))
     if story.instructions:
         out.print(facts("\ninstruction records", story.instructions))

@@ -79,7 +79,21 @@ def run_ui(config: Path, port: int, host: str = "127.0.0.1") -> int:
     open_instance(workspace).dispose()  # sizes the pools
     home = dagster_home(workspace)
     environment = os.environ | {"DAGSTER_HOME": str(home), "MMDATA_CONFIG": str(config.absolute())}
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "pipelines.definitions", "-p", str(port), "-h", host]
+    quiet = "ignore:Function `dev_command`"  # "use dg dev", which wants a project laid out its own way
+    command = [
+        sys.executable,
+        "-W",
+        quiet,
+        "-m",
+        "dagster",
+        "dev",
+        "-m",
+        "pipelines.definitions",
+        "-p",
+        str(port),
+        "-h",
+        host,
+    ]
     typer.echo(f"the UI opens at http://{host}:{port} in some seconds; Ctrl-C stops it. Runs are kept in {home}")
     # Not in the corpus's folder: Dagster would read a pyproject.toml or a .env that lies there.
     return run_until_stopped(command, environment, home)

@@ -1,0 +1,58 @@
+"""How long a person waits: `mmdata --help` against `dagster --help`, the code location against Dagster alone."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.harness import Row, Run, measure
+
+BIN = Path(sys.executable).parent
+HELP_GOAL_S = 0.5
+
+OURS_HELP = (str(BIN / "mmdata"), "--help")
+PEER_HELP = (str(BIN / "dagster"), "--help")
+OURS_LOAD = (sys.executable, "-c", "from pipelines.definitions import defs; defs.get_repository_def()")
+PEER_LOAD = (sys.executable, "-c", "import dagster")
+
+
+def run(quick: bool) -> list[Row]:
+    """Seconds from start to exit, medians of alternating fresh processes after one to warm the file cache."""
+    rounds = 2 if quick else 7
+    return [
+        _row(
+            "mmdata --help", OURS_HELP, PEER_HELP, rounds, f"peer: dagster --help; ours to stay under {HELP_GOAL_S} s"
+        ),
+        _row(
+            "load the code location", OURS_LOAD, PEER_LOAD, rounds, "peer: import dagster alone, so 1.0 is the ceiling"
+        ),
+    ]
+
+
+def _row(name: str, ours: tuple[str, ...], peer: tuple[str, ...], rounds: int, note: str) -> Row:
+    _start(*ours)
+    _start(*peer)
+    pairs = [(measure(_start, *ours), measure(_start, *peer)) for _ in range(rounds)]
+    return Row(
+        name,
+        "s",
+        ours=statistics.median(a.wall_s for a, _ in pairs),
+        peer=statistics.median(b.wall_s for _, b in pairs),
+        ours_peak_mib=_peak_mib([a for a, _ in pairs]),
+        peer_peak_mib=_peak_mib([b for _, b in pairs]),
+        lower_is_better=True,
+        note=note,
+    )
+
+
+def _start(*command: str) -> float:
+    environment = {name: value for name, value in os.environ.items() if name != "MMDATA_CONFIG"}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    return 1.0
+
+
+def _peak_mib(runs: list[Run]) -> float:
+    return max(one.peak_mib for one in runs)
