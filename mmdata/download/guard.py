@@ -12,7 +12,6 @@ import functools
 import http.client
 import socket
 import ssl
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -32,102 +31,11 @@ from mmdata.download.addresses import (
     system_resolver,
 )
 from mmdata.download.failures import FetchError, as_fetch_error
+from mmdata.download.limits import BoundSocket, BoundTLSSocket, Fetch, active_fetch, current_fetch
 from mmdata.download.robots import disallows
 
-HEADER_BYTES = 256_000  # what status lines, headers and chunk framing may take beside the body
 MAX_REDIRECTS = 5
 DNS_CACHE_S = 60.0
-
-
-@dataclass(slots=True)
-class Fetch:
-    """One fetch in progress, known to the guard through the thread that runs it.
-
-    Args:
-        deadline: `time.monotonic()` after which nothing more is waited for.
-        budget: bytes that may still arrive.
-        idle_s: seconds without a byte before a connection is given up.
-        failure: what went wrong, in our own terms; img2dataset hands on text only.
-        etag: of the final response.
-    """
-
-    deadline: float
-    budget: int
-    idle_s: float
-    failure: FetchError | None = None
-    etag: str | None = None
-
-    def patience_s(self) -> float:
-        """Seconds that the next wait may take. Raises FetchError `deadline` when there are none left."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise FetchError("deadline", "the fetch took longer than download.deadline_s", may_pass=True)
-        return min(self.idle_s, left)
-
-    @contextmanager
-    def waiting(self, connection: Any) -> Iterator[None]:
-        """Let a socket wait as long as patience lasts; a wait that the deadline cut short is a `deadline`."""
-        connection.settimeout(self.patience_s())
-        try:
-            yield
-        except TimeoutError:
-            self.patience_s()
-            raise
-
-    def take(self, count: int) -> None:
-        """Count bytes that arrived. Raises FetchError `too_large`."""
-        self.budget -= count
-        if self.budget < 0:
-            raise FetchError("too_large", "the response is longer than download.max_bytes")
-
-
-_current = threading.local()
-
-
-@contextmanager
-def fetching(download: Download, deadline: float | None = None) -> Iterator[Fetch]:
-    """Give this thread a fetch: within the block, what it opens is bound to one deadline and one byte cap.
-
-    Args:
-        deadline: `time.monotonic()` at which it ends; by default `download.deadline_s` from now.
-    """
-    fetch = Fetch(
-        deadline=time.monotonic() + download.deadline_s if deadline is None else deadline,
-        budget=download.max_bytes + HEADER_BYTES,
-        idle_s=download.timeout_s,
-    )
-    _current.fetch = fetch
-    try:
-        yield fetch
-    finally:
-        _current.fetch = None
-
-
-def current_fetch() -> Fetch:
-    """This thread's fetch. Raises FetchError where code opens a URL outside of `fetching`."""
-    fetch = getattr(_current, "fetch", None)
-    if fetch is None:
-        raise FetchError("unexpected", "a URL was opened outside of mmdata.download.guard.fetching")
-    return fetch
-
-
-class _Bound:
-    """Mixed into a socket: its reads are bound to the thread's fetch."""
-
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        fetch = current_fetch()
-        with fetch.waiting(self):
-            count = super().recv_into(*args, **kwargs)  # type: ignore[misc]
-        fetch.take(count)
-        return count
-
-
-class _BoundSocket(_Bound, socket.socket):
-    pass
-
-
-class _BoundTLSSocket(_Bound, ssl.SSLSocket):
-    pass
 
 
 @dataclass
@@ -159,6 +67,7 @@ class Guard:
             raise FetchError("bad_url", f"{url}: no host")
         if parts.username is not None or parts.password is not None:
             raise FetchError("userinfo", f"{parts.hostname}: the URL carries a user name or password")
+        # 1024 and above are left open: pictures are served on 8080 and 8443, and the address is public or allowed
         well_known = port is not None and port < 1024 and port not in (80, 443)
         if well_known and not self._is_allowed_host(parts.hostname):
             raise FetchError("bad_port", f"{parts.hostname}:{port}: a well-known port of another service")
@@ -173,7 +82,7 @@ class Guard:
         last: OSError | None = None
         for address in self._addresses(host, port, fetch):
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            connection = _BoundSocket(family, socket.SOCK_STREAM)
+            connection = BoundSocket(family, socket.SOCK_STREAM)
             try:
                 with fetch.waiting(connection):
                     connection.connect((address, port))
@@ -229,7 +138,7 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
         self.tls = ssl.create_default_context()
-        self.tls.sslsocket_class = _BoundTLSSocket
+        self.tls.sslsocket_class = BoundTLSSocket
         super().__init__(context=self.tls)
 
     def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
@@ -307,7 +216,7 @@ class GuardedOpener(urllib.request.OpenerDirector):
             self.add_handler(handler)
 
     def open(self, fullurl: Any, data: Any = None, timeout: float | None = None) -> Any:
-        fetch = getattr(_current, "fetch", None)
+        fetch = active_fetch()
         if fetch is None:
             return _plain_opener().open(fullurl, data, timeout)
         with _noting(fetch):

@@ -23,9 +23,9 @@ from typing import Any
 
 from mmdata.config import Download
 from mmdata.download.failures import FetchError, as_fetch_error
-from mmdata.download.guard import Fetch, fetching
 from mmdata.download.headers import Header, read_header
 from mmdata.download.ledger import backoff_s
+from mmdata.download.limits import Fetch, fetching
 from mmdata.download.redraw import on_white, redrawn, reduced_jpeg
 
 BIG_PIXELS = 16_000_000

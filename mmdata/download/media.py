@@ -1,27 +1,20 @@
-"""The media stage: fetch what a part's rows point at, into one tar and one table a slice.
-
-The tar is published before the table that addresses it. The slice's stamp is taken away first, and the table names the
-tar by its SHA-256: a run that is killed in between leaves a slice to be done again, never a table beside a wrong tar.
-"""
+"""The media stage: fetch what a part's rows point at, into one tar and one table a slice."""
 
 from __future__ import annotations
 
-import hashlib
 import io
-import tarfile
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
-from upath import UPath
 
 from mmdata.config import Corpus, Download
+from mmdata.download.archive import read_earlier, signed, write_tar
 from mmdata.download.failures import HOST_FAULTS, FetchError
 from mmdata.download.guard import Guard, install
 from mmdata.download.hosts import HostHealth, fetch_all, host_of
@@ -30,17 +23,10 @@ from mmdata.download.ledger import next_retry_at
 from mmdata.engine import SliceResult, run_part_stage
 from mmdata.errors import DataError
 from mmdata.plan import is_due, stage_settings
-from mmdata.publish import atomic_path
 from mmdata.samples import MEDIA, table_of
 from mmdata.stage import Progress, StageReport, add_counts, silent
 from mmdata.tables import read_table
 from mmdata.workspace import SliceStamp, Workspace
-
-SETTINGS_KEY = b"mmdata.settings"
-"""Schema metadata of a media table: the settings its bytes were made with, so that a later run may keep them."""
-
-TAR_KEY = b"mmdata.tar_sha256"
-"""Schema metadata of a media table: SHA-256 of the tar that its offsets count in."""
 
 HOST_DOWN_AFTER = 32
 """Fetches of one host that fail for its own sake, in a row, before the rest of a slice leaves it alone."""
@@ -103,7 +89,7 @@ def fetch_slice(
     started = time.monotonic()
     workspace = Workspace(root)
     rows = read_table(workspace.table(part_name, "rows", name)).to_pylist()
-    earlier = _earlier(workspace, part_name, name, settings)
+    earlier = read_earlier(workspace, part_name, name, settings)
     by_url: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if _is_fetchable(row):
@@ -136,49 +122,12 @@ def fetch_slice(
         }
         owners = {url: min(uids) for url, uids in accepting.items() if uids}
         workspace.clear_slice_stamp(part_name, "media", name)
-        offsets, tar_sha256 = _write_tar(workspace.media_tar(part_name, name), owners, places)
+        offsets, tar_sha256 = write_tar(workspace.media_tar(part_name, name), owners, places)
     records = [_bad_row(row) for row in rows if not _is_fetchable(row)]
     for url, sharers in by_url.items():
         records += [_for_row(row, known[url], offsets.get(url)) for row in sharers]
-    metadata = {SETTINGS_KEY: settings.encode(), TAR_KEY: tar_sha256.encode()}
-    table = table_of(records, MEDIA).replace_schema_metadata(metadata)
+    table = signed(table_of(records, MEDIA), settings, tar_sha256)
     return _counted(table, fetched=len(urls), seconds=time.monotonic() - started)
-
-
-@dataclass(frozen=True, slots=True)
-class _Earlier:
-    """What the slice's last whole run left behind that still holds.
-
-    Args:
-        records: media record by uid; a uid names its URL, so its record is its URL's.
-        tar: the bytes they address.
-    """
-
-    records: Mapping[str, dict[str, Any]]
-    tar: UPath | None
-
-    def of(self, sharers: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """The record of a URL, by any of the rows that share it."""
-        found = [self.records[row["uid"]] for row in sharers if row["uid"] in self.records]
-        # a hash mismatch is one row's own; another row may have accepted the same bytes
-        return next((record for record in found if record["status"] == "success"), found[0] if found else None)
-
-    def open_tar(self) -> IO[bytes]:
-        return self.tar.open("rb") if self.tar is not None else io.BytesIO()
-
-
-def _earlier(workspace: Workspace, part_name: str, name: str, settings: str) -> _Earlier:
-    tar, path = workspace.media_tar(part_name, name), workspace.table(part_name, "media", name)
-    if not path.exists() or not tar.exists():
-        return _Earlier({}, None)
-    table = read_table(path)
-    metadata = table.schema.metadata or {}
-    if metadata.get(SETTINGS_KEY) != settings.encode():
-        return _Earlier({}, None)
-    with tar.open("rb") as file:
-        if metadata.get(TAR_KEY) != _sha256(file).encode():
-            return _Earlier({}, None)  # a run was killed after it had replaced the tar
-    return _Earlier({record["uid"]: record for record in table.to_pylist()}, tar)
 
 
 def _is_fetchable(row: Mapping[str, Any]) -> bool:
@@ -249,36 +198,6 @@ def _is_expected(row: Mapping[str, Any], sha256: str | None) -> bool:
 def _bad_row(row: dict[str, Any]) -> dict[str, Any]:
     problem = row["problem"] or "no URL"
     return {"uid": row["uid"], "status": "refused", "error": "bad_row", "detail": problem, "attempts": 0}
-
-
-def _write_tar(
-    target: UPath, owners: Mapping[str, str], places: Mapping[str, tuple[IO[bytes], int, int]]
-) -> tuple[dict[str, int], str]:
-    """Publish the slice's tar: one member a URL, named and ordered by the first uid that owns it.
-
-    Returns:
-        The offset of each URL's first data byte, and the tar's SHA-256.
-    """
-    offsets: dict[str, int] = {}
-    with atomic_path(target) as draft:
-        with tarfile.open(draft, "w", format=tarfile.USTAR_FORMAT) as archive:
-            for url in sorted(owners, key=owners.__getitem__):
-                source, start, length = places[url]
-                source.seek(start)
-                info = tarfile.TarInfo(f"{owners[url]}.jpg")
-                info.size = length
-                offsets[url] = archive.offset + tarfile.BLOCKSIZE
-                archive.addfile(info, io.BytesIO(source.read(length)))
-        with draft.open("rb") as file:
-            digest = _sha256(file)
-    return offsets, digest
-
-
-def _sha256(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _counted(table: pa.Table, fetched: int, seconds: float) -> SliceResult:

@@ -12,8 +12,9 @@ import pytest
 from hostile_server import HostileServer, jpeg
 
 from mmdata.config import Download
-from mmdata.download.guard import Guard, fetching, install
+from mmdata.download.guard import Guard, install
 from mmdata.download.images import fetch_image
+from mmdata.download.limits import fetching
 
 
 def outcome(url: str, download: Download) -> str:

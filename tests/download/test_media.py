@@ -230,7 +230,7 @@ def test_a_run_killed_before_its_tar_leaves_the_old_state(web, handmade, monkeyp
     ]
     time.sleep(0.05)
     with monkeypatch.context() as patch:
-        patch.setattr(media, "_write_tar", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(media, "write_tar", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises((Killed, PartFailed)):
             fetch_part(part.corpus, part.workspace, part.name)
     assert old == [
@@ -240,6 +240,18 @@ def test_a_run_killed_before_its_tar_leaves_the_old_state(web, handmade, monkeyp
     fetch_part(part.corpus, part.workspace, part.name)
     assert assert_whole(part) == 2
     assert web.hits["/jpg/1"] == 1
+
+
+@pytest.mark.parametrize("damaged", ["table", "media_tar"])
+def test_a_damaged_file_is_fetched_anew(web, handmade, damaged):
+    part = handmade([{"url": web.url("/jpg/1")}])
+    fetch_part(part.corpus, part.workspace, part.name)
+    arguments = (part.name, "media", "0000") if damaged == "table" else (part.name, "0000")
+    getattr(part.workspace, damaged)(*arguments).write_bytes(b"PAR1 no more")
+    part.workspace.clear_slice_stamp(part.name, "media", "0000")
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert assert_whole(part) == 1
+    assert web.hits["/jpg/1"] == 2
 
 
 def test_other_settings_fetch_anew_and_a_return_to_the_old_ones_too(web, handmade):
