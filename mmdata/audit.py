@@ -77,10 +77,11 @@ def no_uid_lost(workspace: Workspace) -> Finding:
     draft = workspace.draft()
     frames = [_stage_frame(workspace, part, "rows", ["uid", "copies"]) for part in draft["parts"]]
     empty = pl.LazyFrame(schema={"uid": pl.String, "copies": pl.Int32})
-    rows = pl.concat([empty, *frames]).group_by("uid").agg(pl.col("copies").cast(pl.Int64).sum())
-    selection = _selection_frame(workspace, ["uid", "copies"]).rename({"copies": "selected"})
+    copies = pl.col("copies").cast(pl.Int64).sum()
+    rows = pl.concat([empty, *frames]).group_by("uid").agg(copies)
+    selection = _selection_frame(workspace, ["uid", "copies"]).group_by("uid").agg(copies.alias("selected"))
     both = rows.join(selection, on="uid", how="full", coalesce=True)
-    wrong = pl.col("copies").ne_missing(pl.col("selected").cast(pl.Int64))
+    wrong = pl.col("copies").ne_missing(pl.col("selected"))
     counted = both.select(
         uids=pl.len(),
         rows_read=pl.col("copies").sum(),

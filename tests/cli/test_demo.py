@@ -1,0 +1,84 @@
+"""`mmdata demo`: the wiring; the build itself is tested with the graph."""
+
+from __future__ import annotations
+
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from mmdata.cli import graph
+from mmdata.cli.main import app
+from mmdata.demo import summary as demo_summary
+from mmdata.demo.corpus import make_demo
+from mmdata.demo.planting import LEAST_ROWS
+from mmdata.demo.summary import DemoSummary
+from pipelines.headless import Build
+
+FIGURES = DemoSummary(
+    **dict.fromkeys(("rows_in", "rows_accounted_for", "distinct", "fetched", "kept", "samples", "repeated"), 1500),
+    **dict.fromkeys(("validation", "shards", "instructions"), 3),
+    **dict.fromkeys(("shard_mb", "clean_share_before", "clean_share_after"), 0.5),
+    **{name: {"http_404": 7} for name in ("refused", "failed", "filtered", "deduplicated", "balanced")},
+    **{name: {"caught": 9} for name in ("mismatches", "good_pairs", "kinds_before", "kinds_after")},
+    copies_caught={"near": "3 of 4"},
+    scorer="demo (small offline scorer)",
+    release="abc",
+    manifest="m.json",
+    report="report.html",
+)
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Stands in for the build and the UI: fetches a picture of the corpus from the server, which must be up."""
+    sizes: list[int] = []
+
+    def fetch(config: Path, *_: Any, **__: Any) -> None:
+        urls = pl.concat(
+            [pl.read_parquet(file).select("URL") for file in sorted(config.parent.glob("inbox/*.parquet"))]
+        )
+        url = urls.filter(pl.col("URL").str.contains("/pictures/"))["URL"][0]
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            sizes.append(len(answer.read()))
+
+    def build(config: Path, **_: Any) -> Build:
+        fetch(config)
+        return Build([], {}, "abc")
+
+    def ui(config: Path, *_: Any) -> int:
+        fetch(config)
+        return 0
+
+    monkeypatch.setattr(graph, "run_build", build)
+    monkeypatch.setattr(graph, "run_ui", ui)
+    monkeypatch.setattr(demo_summary, "summarise", lambda folder: FIGURES)
+    return sizes
+
+
+def test_demo_builds_with_its_server_up_and_prints_the_summary(tmp_path: Path, fetched: list[int]) -> None:
+    done = CliRunner().invoke(app, ["demo", "--folder", str(tmp_path / "d"), "--rows", str(LEAST_ROWS)])
+    assert done.exit_code == 0, done.output
+    assert len(fetched) == 1
+    assert fetched[0] > 100
+    for words in ("rows in", "1,500", "http_404", "small offline scorer", "report.html", "mmdata demo --ui --folder"):
+        assert words in done.output
+
+
+def test_demo_ui_opens_the_demo_that_is_there_whatever_its_size(tmp_path: Path, fetched: list[int]) -> None:
+    make_demo(tmp_path / "d", LEAST_ROWS)
+    before = (tmp_path / "d" / "truth.parquet").stat().st_mtime_ns
+    done = CliRunner().invoke(app, ["demo", "--ui", "--folder", str(tmp_path / "d")])
+    assert done.exit_code == 0, done.output
+    assert len(fetched) == 1
+    assert (tmp_path / "d" / "truth.parquet").stat().st_mtime_ns == before
+
+
+def test_demo_leaves_a_folder_alone_that_holds_something_else(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    done = CliRunner().invoke(app, ["demo", "--folder", str(tmp_path)])
+    assert "holds no demo" in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -1,0 +1,69 @@
+"""The graph over the real stages: the small demo, served on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mmdata.config import Corpus, load_corpus
+from mmdata.demo.corpus import make_demo
+from mmdata.demo.server import DemoServer
+from mmdata.demo.summary import summarise
+from mmdata.explain import explain
+from mmdata.shards.verify import verify_release
+from mmdata.tables import read_table
+from mmdata.workspace import Workspace
+from pipelines import headless
+from pipelines.headless import build
+
+ROWS = 240
+
+
+@pytest.fixture
+def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Corpus, Workspace]]:
+    monkeypatch.setattr(headless, "open_instance", lambda workspace: dg.DagsterInstance.ephemeral())
+    made = make_demo(tmp_path / "demo", ROWS)
+    corpus = load_corpus(made.config_path)
+    with DemoServer(made.site, port=made.port):
+        yield made.config_path, corpus, Workspace(corpus.workspace)
+
+
+def test_a_broken_slice_fails_its_part_and_the_rest_is_released_and_the_next_build_heals_it(
+    demo: tuple[Path, Corpus, Workspace],
+) -> None:
+    config, corpus, workspace = demo
+    build(config, sources_only=True)
+    broken, *sound = [part.name for part in workspace.catalog().live_parts()]
+    assert sound
+    from mmdata.sources.rows import read_part
+
+    read_part(corpus, workspace, broken)
+    stamp = workspace.part_stamp(broken, "rows")
+    assert stamp is not None
+    table = workspace.table(broken, "rows", stamp.slices[-1])
+    table.write_bytes(b"PAR1 and then nothing")
+
+    first = build(config)
+    assert list(first.failed) == [broken]
+    assert table.name in first.failed[broken]
+    assert first.release_id is not None
+    assert workspace.draft()["parts"] == sound
+    assert verify_release(workspace.release_dir(first.release_id)).counts["samples"] > 0
+
+    table.unlink()
+    healed = build(config)
+    assert healed.failed == {}
+    assert healed.release_id != first.release_id
+    summary = summarise(config.parent)
+    assert summary.rows_in == summary.rows_accounted_for == ROWS
+    verify_release(workspace.release_dir(str(healed.release_id)))
+
+    chosen = read_table(workspace.release_dir(str(healed.release_id)) / "selection.parquet", ["uid", "keep"])
+    uid = next(row["uid"] for row in chosen.to_pylist() if row["keep"])
+    story = explain(corpus, workspace, uid)
+    assert story.places
+    assert story.instructions
+    assert story.verdict.startswith(f"in release {healed.release_id}")

@@ -1,0 +1,113 @@
+"""The audits, on tables that the real selection wrote and then on damaged ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from upath import UPath
+from workspaces import Built, build, release
+
+from mmdata.audit import download_share, no_split_leakage, no_uid_lost, scores_sound
+
+PART = "web-000000"
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Built:
+    made = build(str(tmp_path / "workspace"), {PART: range(20), "web-000001": range(15, 30)})
+    release(made)
+    return made
+
+
+def change(path: UPath, frame: pl.DataFrame) -> None:
+    frame.write_parquet(path.path)
+
+
+def selection(built: Built) -> UPath:
+    return built.workspace.release_dir(str(built.workspace.latest())) / "selection.parquet"
+
+
+def test_a_sound_workspace_passes_every_audit(built: Built) -> None:
+    lost = no_uid_lost(built.workspace)
+    assert lost.passed
+    assert lost.numbers["rows_read"] == 35
+    assert lost.numbers["uids"] == 30  # five samples stand in both parts
+    assert no_split_leakage(built.workspace).passed
+    assert scores_sound(built.workspace, PART).passed
+    share = download_share(built.corpus, built.workspace, PART)
+    assert share.passed
+    assert share.numbers["rows"] == 20
+
+
+def test_a_lost_an_invented_and_a_miscounted_uid_are_told_apart(built: Built) -> None:
+    path = selection(built)
+    frame = pl.read_parquet(path.path)
+    stranger = frame.head(1).with_columns(uid=pl.lit("f" * 32))
+    damaged = pl.concat([frame.tail(-1), stranger])
+    once_more = pl.when(pl.col("uid") == frame["uid"][5]).then(pl.col("copies") + 1).otherwise(pl.col("copies"))
+    change(path, damaged.with_columns(copies=once_more))
+    found = no_uid_lost(built.workspace)
+    assert not found.passed
+    assert (found.numbers["lost"], found.numbers["invented"], found.numbers["miscounted"]) == (1, 1, 1)
+    assert frame["uid"][0] in {example["uid"] for example in found.examples}
+
+
+def test_a_doubled_row_in_the_selection_is_found(built: Built) -> None:
+    path = selection(built)
+    frame = pl.read_parquet(path.path)
+    change(path, pl.concat([frame, frame.head(1)]))
+    assert not no_uid_lost(built.workspace).passed
+
+
+def test_a_cluster_in_two_splits_is_a_leak(built: Built) -> None:
+    path = selection(built)
+    frame = pl.read_parquet(path.path).with_row_index("n")
+    every_other = pl.when(pl.col("n") % 2 == 0).then(pl.lit("train")).otherwise(pl.lit("validation"))
+    change(path, frame.with_columns(split=every_other, cluster=pl.lit(7, pl.Int32), keep=True).drop("n"))
+    found = no_split_leakage(built.workspace)
+    assert not found.passed
+    assert found.numbers["leaking_clusters"] == 1
+
+
+def test_a_kept_sample_without_a_split_is_found(built: Built) -> None:
+    path = selection(built)
+    change(path, pl.read_parquet(path.path).with_columns(split=pl.lit(None, pl.String)))
+    assert not no_split_leakage(built.workspace).passed
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: f.with_columns(clip_score=pl.lit(float("nan"), pl.Float32)), "score is no cosine"),
+        (lambda f: f.with_columns(clip_score=pl.lit(float("inf"), pl.Float32)), "score is no cosine"),
+        (lambda f: f.with_columns(clip_score=pl.lit(1.5, pl.Float32)), "score is no cosine"),
+        (lambda f: f.with_columns(clip_score=pl.lit(None, pl.Float32)), "neither score nor problem"),
+        (lambda f: f.tail(-1), "no features row"),
+        (lambda f: f.with_columns(uid=pl.lit("e" * 30) + pl.int_range(10, 10 + pl.len()).cast(pl.String)), "not among"),
+    ],
+    ids=["nan", "infinite", "no cosine", "missing", "row lost", "other uids"],
+)
+def test_unsound_scores_are_found(built: Built, damage: object, words: str) -> None:
+    assert callable(damage)
+    stamp = built.workspace.part_stamp(PART, "features")
+    assert stamp is not None
+    path = built.workspace.table(PART, "features", stamp.slices[0])
+    change(path, damage(pl.read_parquet(path.path)))
+    found = scores_sound(built.workspace, PART)
+    assert not found.passed
+    assert any(words in str(example["wrong"]) for example in found.examples)
+
+
+def test_a_doubled_features_row_is_found(built: Built) -> None:
+    stamp = built.workspace.part_stamp(PART, "features")
+    assert stamp is not None
+    path = built.workspace.table(PART, "features", stamp.slices[0])
+    frame = pl.read_parquet(path.path)
+    change(path, pl.concat([frame, frame.head(1)]))
+    assert not scores_sound(built.workspace, PART).passed
+
+
+def test_a_part_that_was_never_fetched_has_no_share(built: Built) -> None:
+    assert not download_share(built.corpus, built.workspace, "web-000009").passed
