@@ -3,12 +3,16 @@
 Everything here is on as soon as a Dagster daemon runs on the code location; the UI's Automation page turns it off.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import dagster as dg
 
 from mmdata.attempts import last_attempts
 from mmdata.config import Corpus
 from mmdata.errors import UserError
-from mmdata.plan import PartPlan, plan_parts
+from mmdata.plan import PartPlan, configured_parts, plan_part, plan_parts
+from mmdata.publish import is_local
 from mmdata.workspace import Workspace
 from pipelines.partitions import PARTS, running_parts
 from pipelines.resources import CorpusResource, refresh_settings
@@ -61,7 +65,7 @@ def new_parts(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg
         settings, workspace = corpus.open()
     except UserError as error:
         return dg.SkipReason(str(error))
-    plans = list(plan_parts(settings, workspace))
+    plans = read_plans(settings, workspace)
     known = set(context.instance.get_dynamic_partitions("parts"))
     fresh_names = [plan.part.name for plan in plans if plan.part.name not in known]
     wanted = wanted_plans(plans, workspace, context.instance)
@@ -74,6 +78,14 @@ def new_parts(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg
         dynamic_partitions_requests=[PARTS.build_add_request(fresh_names)] if fresh_names else [],
         skip_reason=None if requests else _idle(settings, plans),
     )
+
+
+def read_plans(corpus: Corpus, workspace: Workspace) -> list[PartPlan]:
+    """The plan of every part; on an object store sixteen at a time, since a tick has a minute."""
+    if is_local(workspace.root):
+        return list(plan_parts(corpus, workspace))
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(partial(plan_part, corpus, workspace), configured_parts(corpus, workspace)))
 
 
 def run_key(plan: PartPlan) -> str:

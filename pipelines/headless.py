@@ -8,11 +8,11 @@ from typing import Any, Protocol
 import dagster as dg
 
 from mmdata.errors import DataError, MMDataError, UserError
-from mmdata.plan import configured_parts, plan_parts
+from mmdata.plan import configured_parts, plan_part, plan_parts
 from mmdata.stage import StageReport
 from pipelines.definitions import defs
 from pipelines.instance import build_tags, open_instance
-from pipelines.partitions import sync_parts
+from pipelines.partitions import running_parts, sync_parts
 from pipelines.resources import CorpusResource, Watcher, watched_by
 
 
@@ -105,6 +105,11 @@ def build(
         for name in chosen:
             if watcher:
                 watcher.begin(name)
+            if not plan_part(corpus, workspace, workspace.part(name)).stale:
+                continue  # a run of the UI was quicker
+            if name in running_parts(instance):
+                failed[name] = f"part {name}: another run works on it. Remedy: wait for it, or stop it in the UI."
+                continue
             try:
                 runner.run("build_part", name)
             except DataError as caught:

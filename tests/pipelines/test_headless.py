@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import dagster as dg
@@ -14,6 +15,7 @@ from mmdata.stage import StageReport
 from pipelines import headless
 from pipelines.headless import build
 from pipelines.instance import open_instance
+from pipelines.partitions import PARTITION_TAG
 
 
 class Notes:
@@ -72,6 +74,19 @@ def test_a_failing_part_does_not_stop_the_others(small: Small) -> None:
 def test_a_part_stopped_by_a_check_says_which(small: Small) -> None:
     small.write("a.txt", "gone")
     assert "download_share" in build(small.config_path).failed["web-000000"]
+
+
+def test_a_part_that_another_run_works_on_is_left_to_it(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        monkeypatch.setattr(headless, "open_instance", lambda workspace: nullcontext(instance))
+        job = headless.defs.resolve_job_def("build_part")
+        tags = {PARTITION_TAG: "web-000000"}
+        instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        result = build(small.config_path)
+    assert list(result.failed) == ["web-000000"]
+    assert "another run works on it" in result.failed["web-000000"]
+    assert small.workspace.part_stamp("web-000000", "rows") is None
+    assert small.workspace.draft()["parts"] == ["web-000001"]
 
 
 @pytest.mark.usefixtures("light")
