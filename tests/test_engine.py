@@ -21,6 +21,7 @@ from mmdata.publish import TEMPORARY, atomic_path, publish_json
 from mmdata.tables import read_table, scan_tables, write_table
 from mmdata.workspace import Part, SliceStamp, Workspace, read_json
 
+ROOT = Path(__file__).resolve().parents[1]
 INPUTS = {"0000": "a", "0001": "b", "0002": "c"}
 
 
@@ -212,3 +213,22 @@ def test_the_catalogue_round_trips(workspace: Workspace) -> None:
     assert workspace.part("web-000001") == gone
     assert workspace.releases() == []
     assert workspace.latest() is None
+
+
+def test_ray_gives_the_same_part_and_keeps_a_failure_to_its_slice(workspace: Workspace, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}},
+    )
+    try:
+        with pytest.raises(PartFailed) as raised:
+            run(workspace, tmp_path / "log", Engine(backend="ray", workers=2), broken="0001")
+        assert set(raised.value.failures) == {"0001"}
+        result = run(workspace, tmp_path / "log", Engine(backend="ray", workers=2))
+        assert (result.done, result.reused) == (1, 2)
+        assert result.stamp == run(Workspace(str(tmp_path / "alone")), tmp_path / "log").stamp
+    finally:
+        ray.shutdown()
