@@ -18,12 +18,12 @@ COLOURS = {
 }
 
 _ENGLISH = (
-    "{name}, {kind} emoji on a {colour} background",
-    "a cartoon drawing of the {kind} {name}",
-    "{kind} sticker that shows {name}",
-    "colourful {kind} icon with {name} on {colour}",
-    "flat illustration of {name}, one of the {kind} emoji",
-    "a small picture of {name} for your page, from the {kind} set",
+    "the {kind} {name}",
+    "{name}, {kind} clip art",
+    "{name} in colour ({kind})",
+    "{name}, drawing from the {kind} set",
+    "a drawing of {name} ({kind})",
+    "{name} ({kind}) on {colour}",
 )
 _FLAGS = (
     "the flag of {name} on a {colour} background",

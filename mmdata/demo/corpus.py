@@ -27,7 +27,7 @@ from mmdata.samples import canonical_url, sample_uid
 from mmdata.sources.problems import clean_caption, place_uid, problem_of
 from mmdata.stage import Progress, silent
 
-VERSION = 1  # raised when the same call would write something else
+VERSION = 2  # raised when the same call would write something else
 SOURCE = "web"
 FIRST_PORT = 8711
 BOMB_SIDE_PX = 40_000
@@ -279,7 +279,7 @@ select:
   filter: {{top_fraction: 0.75, languages: [en], max_pwatermark: 0.8}}
   dedup: {{phash_bits: 4, semantic_eps: 0.03}}
   balance: {{concepts: concepts.txt, concept_cap: {max(rows // 10, 20)}}}
-  oversample: {{threshold: 0.04, max_repeats: 3}}
+  oversample: {{threshold: 0.08, max_repeats: 3}}
 shards: {{shard_mb: 4, validation_fraction: 0.1}}
 instruct: {{tasks: [caption, match, reference_image], languages: [en, zh], formats: [record, llava, chat]}}
 """
