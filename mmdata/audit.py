@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -47,11 +47,11 @@ def download_share(corpus: Corpus, workspace: Workspace, part: str) -> Finding:
 
 
 def scores_sound(workspace: Workspace, part: str) -> Finding:
-    """Whether a part's features have one row a uid, those of its rows, and a finite score wherever there is media."""
+    """Whether each slice has one features row a uid, those of its rows, and a finite score wherever there is media."""
     columns = ["uid", "clip_score", "problem"]
     features = _stage_frame(workspace, part, "features", columns).with_columns(scored=pl.lit(True))
     media = _stage_frame(workspace, part, "media", ["uid", "status"])
-    joined = media.join(features, on="uid", how="full", coalesce=True).with_columns(
+    joined = media.join(features, on=["slice", "uid"], how="full", coalesce=True).with_columns(
         wrong=pl.when(pl.col("status").is_null())
         .then(pl.lit("not among the part's rows"))
         .when(pl.col("scored").is_null())
@@ -65,20 +65,32 @@ def scores_sound(workspace: Workspace, part: str) -> Finding:
         rows=pl.len(), scored=pl.col("clip_score").is_not_null().sum(), wrong=pl.col("wrong").is_not_null().sum()
     ).collect()
     rows, scored, wrong = (int(counted[name].item()) for name in ("rows", "scored", "wrong"))
-    doubled = rows - int(joined.select(pl.col("uid").n_unique()).collect().item()) if rows else 0
-    examples = joined.filter(pl.col("wrong").is_not_null()).select("uid", "wrong").sort("uid").head(EXAMPLES).collect()
+    doubled = rows - int(joined.select(pl.struct("slice", "uid").n_unique()).collect().item()) if rows else 0
+    examples = (
+        joined.filter(pl.col("wrong").is_not_null())
+        .select("slice", "uid", "wrong")
+        .sort("uid")
+        .head(EXAMPLES)
+        .collect()
+    )
     passed = wrong == 0 and doubled == 0
     summary = f"{scored:,} of {rows:,} rows scored" if passed else f"{wrong:,} rows wrong, {doubled:,} uids doubled"
     return Finding(passed, summary, {"rows": rows, "scored": scored, "wrong": wrong}, examples.to_dicts())
+
+
+def refuse_part(workspace: Workspace, part: str, stage: PartStage, reason: str) -> None:
+    """Keep a part out of releases until its stage runs again: its stamp is no longer accepted."""
+    stamp = workspace.part_stamp(part, stage)
+    if stamp is not None and stamp.accepted:
+        workspace.write_part_stamp(part, stage, replace(stamp, accepted=False, reason=reason))
 
 
 def no_uid_lost(workspace: Workspace) -> Finding:
     """Whether each uid of the draft's parts, and each source row that it stands for, is accounted for by selection."""
     draft = workspace.draft()
     frames = [_stage_frame(workspace, part, "rows", ["uid", "copies"]) for part in draft["parts"]]
-    empty = pl.LazyFrame(schema={"uid": pl.String, "copies": pl.Int32})
     copies = pl.col("copies").cast(pl.Int64).sum()
-    rows = pl.concat([empty, *frames]).group_by("uid").agg(copies)
+    rows = pl.concat(frames).group_by("uid").agg(copies)
     selection = _selection_frame(workspace, ["uid", "copies"]).group_by("uid").agg(copies.alias("selected"))
     both = rows.join(selection, on="uid", how="full", coalesce=True)
     wrong = pl.col("copies").ne_missing(pl.col("selected"))
@@ -148,10 +160,12 @@ def _trouble(what: str, stage: str, why: str, tries: int = 1) -> dict[str, Any]:
 def _stage_frame(workspace: Workspace, part: str, stage: PartStage, columns: list[str]) -> pl.LazyFrame:
     stamp = workspace.part_stamp(part, stage)
     names = stamp.slices if stamp is not None else ()
-    if not names:
-        schema: dict[str, Any] = {"clip_score": pl.Float32, "copies": pl.Int32}
-        return pl.LazyFrame(schema={column: schema.get(column, pl.String) for column in columns})
-    return scan_tables([workspace.table(part, stage, name) for name in names], columns)
+    schema: dict[str, Any] = {"clip_score": pl.Float32, "copies": pl.Int32}
+    empty = pl.LazyFrame(schema={column: schema.get(column, pl.String) for column in ["slice", *columns]})
+    frames = [scan_tables([workspace.table(part, stage, name)], columns) for name in names]
+    return pl.concat(
+        [empty, *(f.select(pl.lit(n).alias("slice"), *columns) for n, f in zip(names, frames, strict=True))]
+    )
 
 
 def _selection_frame(workspace: Workspace, columns: list[str]) -> pl.LazyFrame:

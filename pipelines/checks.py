@@ -58,7 +58,11 @@ def download_share(corpus: CorpusResource, part: str) -> dg.AssetCheckResult:
 def scores_sound(corpus: CorpusResource, part: str) -> dg.AssetCheckResult:
     from mmdata import audit
 
-    return _result(SCORES_SOUND, audit.scores_sound(corpus.open()[1], part))
+    workspace = corpus.open()[1]
+    finding = audit.scores_sound(workspace, part)
+    if not finding.passed:
+        audit.refuse_part(workspace, part, "features", f"scores_sound: {finding.summary}")
+    return _result(SCORES_SOUND, finding)
 
 
 @interrupts_end_the_run()

@@ -51,6 +51,10 @@ class _Listener:
     reports: list[StageReport] = field(default_factory=list)
     error: BaseException | None = None
 
+    def started(self, stage: str, part: str | None) -> None:
+        if self.watcher:
+            self.watcher.started(stage, part)
+
     def progress(self, stage: str, done: int, total: int) -> None:
         if self.watcher:
             self.watcher.progress(stage, done, total)

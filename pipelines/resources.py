@@ -33,6 +33,8 @@ LOG_EVERY_S = 15.0
 class Watcher(Protocol):
     """Someone in the same process who follows a run: the CLI."""
 
+    def started(self, stage: str, part: str | None) -> None: ...
+
     def progress(self, stage: str, done: int, total: int) -> None: ...
 
     def finished(self, report: StageReport) -> None: ...
@@ -121,6 +123,8 @@ def refresh_settings() -> Refresh:
 def _told(context: dg.AssetExecutionContext, stage: str, part: str | None) -> Iterator[None]:
     """Turn our errors into Dagster's, and tell the watcher."""
     watcher = _watcher.get()
+    if watcher:
+        watcher.started(stage, part)
     try:
         with interrupts_end_the_run():
             yield

@@ -7,9 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 from upath import UPath
-from workspaces import Built, build, release
+from workspaces import Built, add_parts, build, release
 
-from mmdata.audit import download_share, no_split_leakage, no_uid_lost, scores_sound
+from mmdata.audit import download_share, no_split_leakage, no_uid_lost, refuse_part, scores_sound
+from mmdata.plan import releasable_parts
 
 PART = "web-000000"
 
@@ -107,6 +108,19 @@ def test_a_doubled_features_row_is_found(built: Built) -> None:
     frame = pl.read_parquet(path.path)
     change(path, pl.concat([frame, frame.head(1)]))
     assert not scores_sound(built.workspace, PART).passed
+
+
+def test_a_uid_that_stands_in_two_slices_is_sound(built: Built) -> None:
+    """The same row far apart in a file; the selection collapses it."""
+    add_parts(built, {PART: [number for number in range(10) for _slice in range(2)]})
+    assert scores_sound(built.workspace, PART).passed
+
+
+def test_a_refused_part_is_not_released_until_its_stage_runs_again(built: Built) -> None:
+    refuse_part(built.workspace, PART, "features", "scores_sound: 1 rows wrong")
+    ready, refused = releasable_parts(built.corpus, built.workspace)
+    assert [part.name for part in ready] == ["web-000001"]
+    assert refused == {PART: "scores_sound: 1 rows wrong"}
 
 
 def test_a_part_that_was_never_fetched_has_no_share(built: Built) -> None:

@@ -83,7 +83,7 @@ class BuildProgress:
         self.parts = 0
         self.current: str | None = None
         self.overall: TaskID | None = None
-        self.stage: tuple[str, TaskID] | None = None
+        self.stage: TaskID | None = None
         self.spoke_at = time.monotonic()
 
     def __enter__(self) -> BuildProgress:
@@ -105,12 +105,14 @@ class BuildProgress:
             self.bars.advance(self.overall)
         self.current = part
 
+    def started(self, stage: str, part: str | None) -> None:
+        self._end_stage()
+        self.stage = self.bars.add_task(escape(f"{stage} {part}" if part else stage), total=None)
+
     def progress(self, stage: str, done: int, total: int) -> None:
         label = f"{stage} {self.current}" if self.current else stage
-        if self.stage is None or self.stage[0] != label:
-            self._end_stage()
-            self.stage = (label, self.bars.add_task(escape(label), total=total))
-        self.bars.update(self.stage[1], completed=done, total=total)
+        if self.stage is not None:
+            self.bars.update(self.stage, description=escape(label), completed=done, total=total)
         if not self.out.is_terminal and time.monotonic() - self.spoke_at > EVERY_S:
             self.spoke_at = time.monotonic()
             self.out.print(escape(f"  {label}: {done:,} of {total:,}"))
@@ -127,7 +129,7 @@ class BuildProgress:
 
     def _end_stage(self) -> None:
         if self.stage is not None:
-            self.bars.remove_task(self.stage[1])
+            self.bars.remove_task(self.stage)
             self.stage = None
 
 

@@ -49,10 +49,14 @@ def show(out: Console, summary: DemoSummary) -> None:
     """The demo's summary: its figures, then its breakdowns side by side."""
     from rich.columns import Columns
 
-    from mmdata.cli.console import facts
+    from mmdata.cli.console import facts, table
     from mmdata.demo.summary import lines
 
     (title, figures), *breakdowns = lines(summary)
     out.print()
     out.print(facts(title, figures))
-    out.print(Columns([facts(f"\n{name}", values) for name, values in breakdowns], padding=(0, 4)))
+    tables = [facts(f"\n{name}", values) for name, values in breakdowns if not name.startswith("kinds")]
+    kinds = [(kind, count, summary.kinds_after.get(kind, 0)) for kind, count in summary.kinds_before.items()]
+    tables.append(table("\nkinds", ("kind", "fetched", "kept"), kinds))
+    out.print(Columns(tables, padding=(0, 4)))
+    out.print()

@@ -69,6 +69,8 @@ def test_blocking_check_stops_scores_that_are_no_numbers(small: Small, instance:
     result = build_all(instance)["web-000002"]
     assert not result.success
     assert failed_checks(result) == {"scores_sound"}
+    assert run(instance, "publish_release").success  # other runs are stopped by the stamp
+    assert small.workspace.draft()["parts"] == ["web-000000", "web-000001"]
 
 
 def test_blocking_check_stops_a_release_that_lost_a_row(small: Small, instance: dg.DagsterInstance) -> None:

@@ -30,6 +30,9 @@ class Notes:
     def begin(self, part: str | None) -> None:
         self.lines.append(("begin", part))
 
+    def started(self, stage: str, part: str | None) -> None:
+        self.lines.append(("started", stage, part))
+
     def progress(self, stage: str, done: int, total: int) -> None:
         self.lines.append(("progress", stage, done, total))
 
