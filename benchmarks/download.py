@@ -31,10 +31,10 @@ DISTINCT = 40  # pictures kept by the server; every URL names one of them
 
 
 def run(quick: bool) -> list[Row]:
-    """2,000 pictures of 640 x 480 and 400 of 2400 x 1800; if quick, 100 small ones, and no second row."""
+    """1,000 pictures of 640 x 480 and 400 of 2400 x 1800; if quick, 100 small ones, and no second row."""
     if quick:
         return compared("download", (640, 480), 100, rounds=1)[:1]
-    return compared("download", (640, 480), 2000, rounds=3) + compared("download, large", (2400, 1800), 400, rounds=3)
+    return compared("download", (640, 480), 1000, rounds=3) + compared("download, large", (2400, 1800), 400, rounds=3)
 
 
 def compared(name: str, size: tuple[int, int], count: int, rounds: int) -> list[Row]:
