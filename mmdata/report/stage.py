@@ -79,12 +79,12 @@ def _gather(folder: UPath, manifest: Mapping[str, Any]) -> _Content:
     before = [pair[0] for pair in summary.concepts.values()]
     after = [pair[1] for pair in summary.concepts.values()]
     scorer = manifest.get("scorer") or {}
-    scorer_name = scorer.get("name") or scorer.get("model")
+    scorer_name = str(scorer.get("name") or scorer.get("model"))
     page = {
         "manifest": manifest,
         "scorer_name": scorer_name,
         "scorer_fingerprint": scorer.get("fingerprint"),
-        "scorer_note": DEMO_NOTE if "demo" in str(scorer_name) else scorer.get("note"),
+        "scorer_note": DEMO_NOTE if "demo" in scorer_name else scorer.get("note"),
         "headline": headline,
         "steps": steps,
         "widest": max((step.left for step in steps), default=1) or 1,
@@ -206,7 +206,7 @@ def _stage_report(folder: UPath, content: _Content, size: int) -> StageReport:
         counts={**content.headline, "report_bytes": size},
         reasons=summary.reasons,
         numbers=summary.numbers(),
-        images=summary.images() | _grids(gallery, plots),
+        images=summary.images(content.page["scorer_name"]) | _grids(gallery, plots),
         paths={"report": str(folder / "report.html")},
     )
 

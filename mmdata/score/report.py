@@ -10,6 +10,7 @@ import polars as pl
 from mmdata.config import Corpus
 from mmdata.engine import PartResult
 from mmdata.samples import hash64
+from mmdata.score.pretrained import scorer_name
 from mmdata.stage import StageReport
 from mmdata.tables import read_table
 from mmdata.workspace import PartStage, Workspace
@@ -58,7 +59,9 @@ def features_report(corpus: Corpus, workspace: Workspace, part_name: str, result
             ],
         },
         images={
-            "score_histogram": score_histogram(scores, threshold, f"CLIP scores of {part_name}"),
+            "score_histogram": score_histogram(
+                scores, threshold, f"Scores of {part_name} by {scorer_name(corpus.score)}"
+            ),
             "samples": sample_grid(
                 [row["image"] for row in shown],
                 [_short(row["caption"]) for row in shown],

@@ -18,6 +18,7 @@ from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.plan import CODE_VERSIONS, releasable_parts
 from mmdata.publish import publish_json
+from mmdata.score.pretrained import scorer_name
 from mmdata.select.candidates import BATCH_ROWS, Slice, merge_candidates, read_candidates
 from mmdata.select.clusters import (
     Clusters,
@@ -88,7 +89,7 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
         reasons=summary.reasons,
         numbers=summary.numbers(),
         tables=summary.tables() | {"refused parts": [{"part": k, "reason": v} for k, v in refused.items()]},
-        images=summary.images(),
+        images=summary.images(scorer_name(corpus.score)),
         paths={name: str(folder / name) for name in ("selection.parquet", "rates.json")},
         slices_done=0 if reused else 1,
         slices_reused=1 if reused else 0,

@@ -54,13 +54,14 @@ class Summary:
             "top concepts": [{"concept": k, "before": b, "after": a} for k, (b, a) in top],
         }
 
-    def images(self) -> dict[str, bytes]:
-        """Score histogram, modalities and long tail, as PNG."""
+    def images(self, scorer: str) -> dict[str, bytes]:
+        """Score histogram (of what `scorer` gave), modalities and long tail, as PNG."""
         from mmdata.report import plots
 
         drawn = {}
         if len(self.scores):
-            drawn["CLIP score"] = plots.score_histogram(self.scores, self.threshold, "CLIP score of all scored samples")
+            title = f"All scores by {scorer}"
+            drawn["scores"] = plots.score_histogram(self.scores, self.threshold, title)
         if self.signatures:
             before = {name: pair[0] for name, pair in self.signatures.items()}
             after = {name: pair[1] for name, pair in self.signatures.items()}

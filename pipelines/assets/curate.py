@@ -27,7 +27,7 @@ OWNERS = refresh_settings().owners
     check_specs=[checks.SCORES_SOUND],
 )
 def features(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
-    """The part's measurements: CLIP score and embedding, perceptual hash, language, words, sharpness."""
+    """The part's measurements: image-text score and embedding, perceptual hash, language, words, sharpness."""
     from mmdata.score.features import score_part
 
     report = corpus.run_part(context, "features", score_part)
