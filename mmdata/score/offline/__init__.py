@@ -21,7 +21,7 @@ IMAGE_SIZE = 224
 CONTEXT_LENGTH = 64  # tokens of a caption that are read
 PIXEL_MEAN = PIXEL_STD = (0.5, 0.5, 0.5)  # EfficientNet-Lite's own
 PROJECTIONS = Path(__file__).with_name("projections.safetensors")
-PROJECTIONS_SHA256 = "9fd07205e5696e8936084dd312995d7cabdf0f7bb5df3549acde94623f1513fb"
+PROJECTIONS_SHA256 = "81af36bbf8533cd68c6c050347f78f2d7d56a4aa10647ab45bd55b62ca6c674f"
 
 
 def build(projections: Path | None = None) -> tuple[Any, Any, Any]:

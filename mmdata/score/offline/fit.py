@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmdata.score.offline.heads import image_head, text_head
+from mmdata.score.offline.quality import auc
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,8 @@ class Settings:
         dim: of the common space.
         temperature: of the classifier's soft answer.
         ridge: the start's penalty, in rows of data.
-        epochs, batch, learning_rate: of the contrastive steps (Adam).
+        steps, batch, learning_rate: of the contrastive fit (Adam).
+        check_steps: how often the unseen source is looked at; the steps that suit it best are kept.
         stay: weight of the squared relative distance from the start.
         cosine_temperature: the contrastive loss's, to begin with; learnt.
         same_text: captions of a batch with a text cosine above this are no negatives of one another.
@@ -31,9 +33,10 @@ class Settings:
     dim: int = 256
     temperature: float = 3.0
     ridge: float = 10.0
-    epochs: int = 10
+    steps: int = 150
+    check_steps: int = 5
     batch: int = 512
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-4
     stay: float = 1.0
     cosine_temperature: float = 0.07
     same_text: float = 0.9
@@ -55,16 +58,22 @@ class Pairs:
     weights: np.ndarray
 
 
-def fit(pairs: Pairs, class_texts: np.ndarray, classifier: tuple[Any, Any], settings: Settings) -> dict[str, Any]:
+def fit(
+    pairs: Pairs, unseen: Pairs | None, class_texts: np.ndarray, classifier: tuple[Any, Any], settings: Settings
+) -> tuple[dict[str, Any], int]:
     """The projections' tensors, float16, under the open_clip model's names. The same inputs give the same tensors.
 
     The start: ridge regression from features to the mean caption, the class columns as their names' embeddings
     (ConSE), both at the same mean length, in the leading principal directions of all texts. The steps: symmetric
-    InfoNCE over random captions.
+    InfoNCE over random captions, stopped early by the AUC on a source that is not trained on.
 
     Args:
+        unseen: that source; None: all steps are taken.
         class_texts: (1000, 384), unit length: the embeddings of ImageNet's class names.
         classifier: the packaged weight (1000, 1280) and bias (1000,), torch tensors.
+
+    Returns:
+        the tensors, and how many contrastive steps they have seen.
     """
     import torch
 
@@ -75,11 +84,10 @@ def fit(pairs: Pairs, class_texts: np.ndarray, classifier: tuple[Any, Any], sett
         images.temperature.fill_(settings.temperature)
         for parameter, value in zip(_parameters(images, texts), start, strict=True):
             parameter.copy_(torch.from_numpy(value.astype(np.float32)))
-    if settings.epochs:
-        _contrast(images, texts, pairs, settings)
+    taken = _contrast(images, texts, pairs, unseen, settings)
     state = {f"visual.head.{name}": value for name, value in images.state_dict().items() if "classifier" not in name}
     state |= {f"text.proj.{name}": value for name, value in texts.state_dict().items()}
-    return {name: value.detach().half().contiguous() for name, value in state.items()}
+    return {name: value.detach().half().contiguous() for name, value in state.items()}, taken
 
 
 def _parameters(images: Any, texts: Any) -> list[torch.nn.Parameter]:
@@ -119,7 +127,7 @@ def _start(
     )
 
 
-def _contrast(images: Any, texts: Any, pairs: Pairs, settings: Settings) -> None:
+def _contrast(images: Any, texts: Any, pairs: Pairs, unseen: Pairs | None, settings: Settings) -> int:
     import torch
     from torch.nn import functional
 
@@ -135,7 +143,8 @@ def _contrast(images: Any, texts: Any, pairs: Pairs, settings: Settings) -> None
     optimiser = torch.optim.Adam([*parameters, log_scale], lr=settings.learning_rate)
     batch = min(settings.batch, len(features))
     answer = torch.arange(batch)
-    for _ in range(settings.epochs * max(1, len(features) // batch)):
+    best, best_auc = (0, start), -1.0 if unseen is None else _unseen_auc(images, texts, unseen)
+    for step in range(1, settings.steps + 1):
         rows = torch.multinomial(weights, batch, generator=draw)
         picks = (torch.rand(batch, generator=draw) * counts[rows]).long()
         said = captions[firsts[rows] + picks]
@@ -148,6 +157,26 @@ def _contrast(images: Any, texts: Any, pairs: Pairs, settings: Settings) -> None
         optimiser.zero_grad()
         (loss + settings.stay * drift).backward()
         optimiser.step()
+        if step == settings.steps or (unseen is not None and step % settings.check_steps == 0):
+            reached = best_auc if unseen is None else _unseen_auc(images, texts, unseen)
+            if unseen is None or reached > best_auc:
+                best, best_auc = (step, [parameter.detach().clone() for parameter in parameters]), reached
+    with torch.no_grad():
+        for parameter, value in zip(parameters, best[1], strict=True):
+            parameter.copy_(value)
+    return best[0]
+
+
+def _unseen_auc(images: Any, texts: Any, unseen: Pairs) -> float:
+    """Each picture's first caption against every other picture's: P(own cosine > another's)."""
+    import torch
+    from torch.nn import functional
+
+    with torch.no_grad():
+        image = functional.normalize(images(torch.from_numpy(unseen.features.astype(np.float32))), dim=-1)
+        first = torch.from_numpy(np.stack([one[0] for one in unseen.captions]).astype(np.float32))
+        cosines = (image @ functional.normalize(texts(first), dim=-1).T).numpy()
+    return auc(np.diag(cosines), cosines[~np.eye(len(cosines), dtype=bool)])
 
 
 def _soft_answers(features: np.ndarray, classifier: tuple[Any, Any], temperature: float) -> np.ndarray:

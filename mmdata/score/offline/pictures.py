@@ -15,16 +15,8 @@ from PIL import Image
 
 from mmdata.errors import DataError, UserError
 
-ICON_SETS = {  # prefix of an Iconify JSON package -> its licence
-    "noto": "Apache-2.0",
-    "fluent-emoji-flat": "MIT",
-    "twemoji": "CC-BY-4.0",
-    "fxemoji": "Apache-2.0",
-    "emojione": "CC-BY-4.0",
-    "flat-color-icons": "MIT",
-    "game-icons": "CC-BY-3.0",
-}
-EMOJI_SETS = {"noto", "fluent-emoji-flat", "twemoji", "fxemoji", "emojione"}
+ICON_SETS = {"noto": "Apache-2.0", "flat-color-icons": "MIT"}  # npm package @iconify-json/<name> -> licence
+EMOJI_SETS = {"noto"}
 
 _RENDER_PIXELS = 256
 _MAX_SVG_BYTES = 1_000_000

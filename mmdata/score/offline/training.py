@@ -31,9 +31,10 @@ from mmdata.score.offline.pictures import EMOJI_SETS, ICON_SETS, CaptionedPictur
 
 LICENCES = {"openmoji": "CC-BY-SA-4.0", "openclipart": "public domain", "skimage": "CC0 or public domain", **ICON_SETS}
 ATTRIBUTION = (
-    "OpenMoji (openmoji.org); Noto Emoji, Google; Fluent Emoji, Microsoft; Twemoji, Twitter and contributors; "
-    "Flat Color Icons, Icons8; Open Clip Art Library; scikit-image"
+    "OpenMoji (openmoji.org); Noto Emoji, Google; Open Clip Art Library; scikit-image; to stop early: Flat Color "
+    "Icons, Icons8"
 )
+UNSEEN = "flat-color-icons"  # the source that is not trained on and says when to stop
 _DRAWN_PIXELS = 256
 
 
@@ -71,25 +72,37 @@ def class_texts() -> list[list[str]]:
     return said
 
 
-def train(sources: Sequence[SourceFeatures], settings: Settings, model: Any, tokens: Any) -> dict[str, Any]:
-    """The projections' tensors from measured sources; a source counts by the square root of its pictures."""
-    classes = class_texts()
-    said = [text for texts in classes for text in texts]
-    names = embed_captions(model, tokens, said).reshape(len(classes), -1, model.text.config.hidden_size).mean(axis=1)
-    names /= np.linalg.norm(names, axis=1, keepdims=True)
-    captions = [texts for source in sources for texts in source.captions]
-    embedded = embed_captions(model, tokens, [text for texts in captions for text in texts])
-    ends = np.cumsum([len(texts) for texts in captions])
-    pairs = Pairs(
-        features=np.concatenate([source.features for source in sources]),
-        captions=np.split(embedded, ends[:-1]),
-        weights=np.concatenate([np.full(len(s.keys), len(s.keys) ** -0.5) for s in sources if s.keys]),
-    )
+def class_embeddings(model: Any, tokens: Any, texts: Sequence[Sequence[str]]) -> np.ndarray:
+    """Each class's mean over what is said of it, unit length, (classes, 384)."""
+    said = embed_captions(model, tokens, [text for one in texts for text in one])
+    means = np.stack([rows.mean(axis=0) for rows in np.split(said, np.cumsum([len(one) for one in texts])[:-1])])
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+def train(
+    sources: Sequence[SourceFeatures], classes: np.ndarray, settings: Settings, model: Any, tokens: Any
+) -> tuple[dict[str, Any], int]:
+    """The projections' tensors, and the steps taken. A source counts by the square root of its pictures.
+
+    The source UNSEEN, if it is among them, is not trained on: it tells when to stop.
+
+    Args:
+        classes: from `class_embeddings` of `class_texts`.
+    """
     head = model.visual.head
-    return fit(pairs, names, (head.classifier_weight, head.classifier_bias), settings)
+    unseen = [source for source in sources if source.source == UNSEEN and source.keys]
+    return fit(
+        _pairs([source for source in sources if source.source != UNSEEN], model, tokens),
+        _pairs(unseen, model, tokens) if unseen else None,
+        classes,
+        (head.classifier_weight, head.classifier_bias),
+        settings,
+    )
 
 
-def write_projections(state: dict[str, Any], out: Path, sources: Sequence[SourceFeatures], settings: Settings) -> str:
+def write_projections(
+    state: dict[str, Any], out: Path, sources: Sequence[SourceFeatures], settings: Settings, steps: int
+) -> str:
     """Publish the tensors with what they were trained on; gives the file's sha256."""
     from safetensors.torch import save_file
 
@@ -98,7 +111,11 @@ def write_projections(state: dict[str, Any], out: Path, sources: Sequence[Source
         "not": "this is not CLIP",
         "licence": "CC-BY-SA-4.0",
         "towers": ["EfficientNet-Lite0 (ImageNet)", "all-MiniLM-L6-v2"],
-        "pictures": {s.source: {"count": len(s.keys), "licence": LICENCES[s.source]} for s in sources},
+        "pictures": {
+            s.source: {"count": len(s.keys), "licence": LICENCES[s.source]} for s in sources if s.source != UNSEEN
+        },
+        "stopped_early_by": {s.source: len(s.keys) for s in sources if s.source == UNSEEN},
+        "steps_taken": steps,
         "attribution": ATTRIBUTION,
         "class_names": "WordNet 3.0 (c) Princeton University, for ImageNet's 1000 classes",
         "settings": asdict(settings),
@@ -115,10 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="folder with the downloaded sources")
     parser.add_argument("--cache", type=Path, default=Path("build/offline-features"), help="measured features")
     parser.add_argument("--hold-out", type=Path, help="captions.parquet whose `origin` files are left out")
-    parser.add_argument("--epochs", type=int, default=Settings().epochs)
+    parser.add_argument("--steps", type=int, default=Settings().steps)
     parser.add_argument("--seed", type=int, default=Settings().seed)
     options = parser.parse_args(arguments)
-    settings = Settings(epochs=options.epochs, seed=options.seed)
+    settings = Settings(steps=options.steps, seed=options.seed)
     try:
         if options.data and not options.data.is_dir():
             raise UserError(f"{options.data}: no such folder. Remedy: see docs/offline-scorer.md for what it holds.")
@@ -128,12 +145,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for pictures in training_pictures(options.data, options.hold_out):
             sources.append(measure_pictures(model, pixels, pictures, options.cache))
             _say(f"{sources[-1].source}: {len(sources[-1].keys)} of {len(pictures)} pictures")
-        digest = write_projections(train(sources, settings, model, tokens), options.out, sources, settings)
+        classes = class_embeddings(model, tokens, class_texts())
+        state, steps = train(sources, classes, settings, model, tokens)
+        digest = write_projections(state, options.out, sources, settings, steps)
     except MMDataError as error:
         _say(str(error))
         return 2
-    _say(f"{options.out}: sha256 {digest}")
+    _say(f"{options.out}: {steps} steps, sha256 {digest}")
     return 0
+
+
+def _pairs(sources: Sequence[SourceFeatures], model: Any, tokens: Any) -> Pairs:
+    captions = [texts for source in sources for texts in source.captions]
+    embedded = embed_captions(model, tokens, [text for texts in captions for text in texts])
+    return Pairs(
+        features=np.concatenate([source.features for source in sources]),
+        captions=np.split(embedded, np.cumsum([len(texts) for texts in captions])[:-1]),
+        weights=np.concatenate([np.full(len(s.keys), len(s.keys) ** -0.5) for s in sources if s.keys]),
+    )
 
 
 def _say(line: str) -> None:
