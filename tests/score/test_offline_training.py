@@ -112,9 +112,7 @@ def test_unreadable_picture_is_left_out_and_the_rest_is_measured_once(tmp_path, 
     first = measure_pictures(model, preprocess, pictures, tmp_path / "cache")
     assert first.keys == ["a/owl.svg"]
     assert first.features.shape == (1, 1280)
-    ticks = []
-    again = measure_pictures(model, preprocess, pictures, tmp_path / "cache", tick=lambda: ticks.append(1))
-    assert not ticks
+    again = measure_pictures(None, None, pictures, tmp_path / "cache")  # no model to measure with: it must be read
     assert np.array_equal(first.features, again.features)
 
 

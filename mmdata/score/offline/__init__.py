@@ -64,7 +64,7 @@ def assemble(dim: int, folder: Path) -> Any:
     weights = read_image_weights()
     model = CustomTextCLIP(
         embed_dim=dim,
-        # The packaged weights come from TensorFlow: its `same` padding and batch-norm epsilon are the tf_ variant's.
+        # The packaged weights see best with TensorFlow's `same` padding and batch-norm epsilon: the tf_ variant's.
         vision_cfg={"timm_model_name": "tf_efficientnet_lite0", "timm_proj": "none", "image_size": IMAGE_SIZE},
         text_cfg={
             "hf_model_name": str(folder),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,6 @@ def measure_pictures(
     preprocess: Any,
     pictures: Sequence[CaptionedPicture],
     cache: Path,
-    tick: Callable[[], None] = lambda: None,
 ) -> SourceFeatures:
     """The image tower's features of one source, read from `cache` if the same pictures were measured before.
 
@@ -54,14 +53,13 @@ def measure_pictures(
         model, preprocess: from `mmdata.score.offline.build`.
         pictures: of one source, keys distinct, at least one.
         cache: a folder; the file's name carries a fingerprint of keys and captions.
-        tick: called after each picture.
     """
     source = pictures[0].source
     file = cache / f"{source}-{fingerprint([(p.key, p.captions) for p in pictures])}.npz"
     by_key = {picture.key: picture for picture in pictures}
     if not file.exists():
         keys: list[str] = []
-        features = np.concatenate(list(_passes(model, preprocess, pictures, keys, tick)))
+        features = np.concatenate(list(_passes(model, preprocess, pictures, keys)))
         with atomic_path(UPath(file)) as draft, draft.open("wb") as out:
             np.savez(out, keys=np.array(keys, dtype=str), features=features)
     with np.load(file) as stored:
@@ -100,14 +98,12 @@ def _passes(
     preprocess: Any,
     pictures: Sequence[CaptionedPicture],
     keys: list[str],
-    tick: Callable[[], None],
 ) -> Iterator[np.ndarray]:
     import torch
 
     trunk = model.visual.trunk.to(memory_format=torch.channels_last)
     yield np.empty((0, IMAGE_WIDTH), np.float16)
     for picture in pictures:
-        tick()
         try:
             image = picture.read()
         except DataError:

@@ -82,7 +82,7 @@ def text_folder() -> Path:
 
 
 def read_image_weights() -> dict[str, torch.Tensor]:
-    """The packaged EfficientNet-Lite0 (ImageNet, converted from TensorFlow) under its own tensor names."""
+    """The packaged EfficientNet-Lite0 (ImageNet) under its own tensor names."""
     import torch
 
     return torch.load(IMAGE_WEIGHTS.path(), map_location="cpu", weights_only=True)
