@@ -154,7 +154,7 @@ def write_pictures(folder: Path, count: int, side: int) -> Path:
         blobs[uid] = _photo(rng, side)
         rows.append({"uid": uid, "caption": caption, "kind": "image", "source": "bench", "part": PART, "copies": 1})
         rows[-1] |= {"row": number, "url": f"https://example.org/{number}"}
-    tar_path = Path(workspace.media_tar(PART, SLICE).path)
+    tar_path = Path(workspace.media_tar(PART, SLICE, None).path)
     tar_path.parent.mkdir(parents=True)
     captions = {row["uid"]: row["caption"] for row in rows}
     with tarfile.open(tar_path, "w") as tar:

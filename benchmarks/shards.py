@@ -85,7 +85,7 @@ def _write_with_webdataset(root: Path) -> float:
     with wds.ShardWriter(str(out / "%05d.tar"), maxsize=64e6, maxcount=10**9, verbose=0) as writer:
         for name in names:
             rows = pl.read_parquet(workspace.table(PART, "rows", name).path)
-            with tarfile.open(workspace.media_tar(PART, name).path) as media:
+            with tarfile.open(workspace.media_tar(PART, name, None).path) as media:
                 for row in rows.select("uid", "caption", "url").iter_rows(named=True):
                     file = media.extractfile(f"{row['uid']}.jpg")
                     assert file is not None
@@ -136,7 +136,7 @@ def _prepare(root: Path, samples: int) -> None:
         media: list[dict[str, Any]] = []
         for stage in PART_STAGES:
             (root / "parts" / PART / stage).mkdir(parents=True, exist_ok=True)
-        with tarfile.open(workspace.media_tar(PART, name).path, "w") as archive:
+        with tarfile.open(workspace.media_tar(PART, name, None).path, "w") as archive:
             for uid in uids:
                 data = b"\xff\xd8\xff" + numbers.bytes(int(numbers.integers(IMAGE_BYTES // 2, IMAGE_BYTES * 3 // 2)))
                 info = tarfile.TarInfo(f"{uid}.jpg")

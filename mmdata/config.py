@@ -192,6 +192,11 @@ class Engine(Section):
     backend: Literal["local", "ray"] = Field("local", description="`ray` needs the `ray` extra and a cluster.")
     workers: int = Field(1, ge=1, description="Slices at a time, each in a process of its own; 1: in this one.")
 
+    @property
+    def in_this_process(self) -> bool:
+        """Whether slices run where the caller is, so that they may call back (progress)."""
+        return self.backend == "local" and self.workers == 1
+
 
 class Refresh(Section):
     """When the graph runs by itself."""

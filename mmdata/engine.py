@@ -78,6 +78,7 @@ def run_part_stage(
     """
     stamps: dict[str, SliceStamp] = {}
     pending: dict[str, str] = {}
+    all_sound = True
     for name, digest in inputs.items():
         expected = fingerprint(settings, digest)
         known = workspace.slice_stamp(part, stage, name)
@@ -86,8 +87,9 @@ def run_part_stage(
             stamps[name] = known
         else:
             pending[name] = expected
+            all_sound = all_sound and fresh
     reused = len(stamps)
-    if pending:
+    if not all_sound:  # a retry that is merely due leaves the part releasable as it is, should it fail or be killed
         workspace.clear_part_stamp(part, stage)
     failures: dict[str, str] = {}
     transient = False

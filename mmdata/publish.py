@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,24 +27,29 @@ def is_local(path: UPath) -> bool:
 
 
 @contextmanager
-def atomic_path(target: UPath) -> Iterator[Path]:
-    """Give a local file to write; it becomes `target` when the block ends without an error, and not before."""
+def atomic_path(target: UPath, name: Callable[[Path], str] | None = None) -> Iterator[Path]:
+    """Give a local file to write; it becomes `target` when the block ends without an error, and not before.
+
+    Args:
+        name: gives the last part of the target's path once the file is written: a name by content.
+    """
     if is_local(target):
-        final = Path(target.path)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        draft = final.parent / f"{TEMPORARY}{secrets.token_hex(6)}-{final.name}"
+        folder = Path(target.path).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f"{TEMPORARY}{secrets.token_hex(6)}-{target.name}"
         try:
             yield draft
             sync(draft)
-            draft.replace(final)
-            sync(final.parent)
+            draft.replace(folder / (name(draft) if name else target.name))
+            sync(folder)
         finally:
             draft.unlink(missing_ok=True)
         return
-    with tempfile.TemporaryDirectory(prefix="mmdata-") as folder:
-        draft = Path(folder) / target.name
+    with tempfile.TemporaryDirectory(prefix="mmdata-") as scratch:
+        draft = Path(scratch) / target.name
         yield draft
-        target.fs.put_file(str(draft), target.path)
+        final = target.with_name(name(draft)) if name else target
+        target.fs.put_file(str(draft), final.path)
 
 
 def publish_bytes(target: UPath, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 catalog.json                        source files and the parts cut from them
 parts/<part>/<stage>.json           part stamp: accepted or not, slices, digest
-parts/<part>/<stage>/<slice>.parquet, .json (slice stamp); media/<slice>.tar
+parts/<part>/<stage>/<slice>.parquet, .json (slice stamp); media/<slice>-<sha256>.tar
 shards/<name>.tar
 selection.json                      the release in the making
 releases/<id>/                      a release, once it holds manifest.json
@@ -24,6 +24,10 @@ from mmdata.publish import publish_bytes, publish_json
 
 PartStage = Literal["rows", "media", "features"]
 PART_STAGES: tuple[PartStage, ...] = ("rows", "media", "features")
+
+
+TAR_KEY = b"mmdata.tar_sha256"
+"""Schema metadata of a media table: SHA-256 of the tar that its offsets count in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +127,17 @@ class Workspace:
         """The Parquet table of a slice."""
         return self.part_dir(part) / stage / f"{slice_name}.parquet"
 
-    def media_tar(self, part: str, slice_name: str) -> UPath:
-        """The tar of a slice's media; the media table addresses into it."""
-        return self.part_dir(part) / "media" / f"{slice_name}.tar"
+    def media_tar(self, part: str, slice_name: str, metadata: Mapping[bytes, bytes] | None) -> UPath:
+        """The tar that a slice's media table addresses.
+
+        It is named by its content: a re-fetch makes another one beside it, so that whoever has read the table finds
+        what it addresses.
+
+        Args:
+            metadata: the schema metadata of that very table.
+        """
+        digest = (metadata or {}).get(TAR_KEY, b"").decode()
+        return self.part_dir(part) / "media" / media_tar_name(slice_name, digest)
 
     @property
     def shards_dir(self) -> UPath:
@@ -236,3 +248,8 @@ def read_json(path: UPath) -> dict[str, Any] | None:
 def part_digest(digests: Mapping[str, str]) -> str:
     """The digest of a part's stage from its slices' digests."""
     return fingerprint(dict(digests))
+
+
+def media_tar_name(slice_name: str, tar_sha256: str) -> str:
+    """The file name of a slice's tar with this SHA-256."""
+    return f"{slice_name}-{tar_sha256[:12]}.tar" if tar_sha256 else f"{slice_name}.tar"

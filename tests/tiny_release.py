@@ -209,7 +209,7 @@ def _write_parts(workspace: Workspace, rows: list[dict], media: list[dict], feat
                 [one for one in table if (one["part"], one["slice"]) == (part, name)]
                 for table in (rows, media, features)
             ]
-            with _tar(workspace.media_tar(part, name)) as tar:
+            with _tar(workspace.media_tar(part, name, None)) as tar:
                 for one in sorted(ours[1], key=lambda one: one["uid"]):
                     one["offset"] = tar.offset + 512
                     one["length"] = len(one["picture"])

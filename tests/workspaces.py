@@ -156,7 +156,7 @@ def _sample(number: int) -> dict[str, Any]:
 
 def _write_tar(workspace: Workspace, part: str, name: str, samples: list[dict[str, Any]]) -> dict[str, int]:
     offsets: dict[str, int] = {}
-    with atomic_path(workspace.media_tar(part, name)) as draft, tarfile.open(draft, "w") as archive:
+    with atomic_path(workspace.media_tar(part, name, None)) as draft, tarfile.open(draft, "w") as archive:
         for sample in samples:
             info = tarfile.TarInfo(f"{sample['uid']}.jpg")
             info.size = len(sample["picture"])

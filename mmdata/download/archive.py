@@ -1,7 +1,7 @@
 """A slice's media at rest: a tar, and a table that addresses it by offset.
 
-The tar is published before its table, the slice's stamp is taken away before both, and the table names the tar by its
-SHA-256: a run that is killed in between leaves a slice to be done again, never a table beside a wrong tar.
+The table names its tar by SHA-256, and so does the tar's file name: a new tar never takes an old one's place. It is
+published before its table, so a run that is killed in between leaves the old table and the old tar, sound as before.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
@@ -19,13 +20,10 @@ from upath import UPath
 from mmdata.errors import DataError
 from mmdata.publish import atomic_path
 from mmdata.tables import read_table
-from mmdata.workspace import Workspace
+from mmdata.workspace import TAR_KEY, Workspace, media_tar_name
 
 SETTINGS_KEY = b"mmdata.settings"
 """Schema metadata of a media table: the settings its bytes were made with, so that a later run may keep them."""
-
-TAR_KEY = b"mmdata.tar_sha256"
-"""Schema metadata of a media table: SHA-256 of the tar that its offsets count in."""
 
 
 def signed(table: pa.Table, settings: str, tar_sha256: str) -> pa.Table:
@@ -46,53 +44,90 @@ class Earlier:
     tar: UPath | None
 
     def of(self, sharers: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """The record of a URL, by any of the rows that share it."""
+        """The record of a URL, by any of the rows that share it; None: it is to be fetched as if for the first time.
+
+        A hash mismatch is one row's own verdict on bytes that were not stored. It stands as long as every row that
+        shares the URL would pass it again.
+        """
         found = [self.records[row["uid"]] for row in sharers if row["uid"] in self.records]
-        # a hash mismatch is one row's own; another row may have accepted the same bytes
-        return next((record for record in found if record["status"] == "success"), found[0] if found else None)
+        if stored := next((record for record in found if record["status"] == "success"), None):
+            return stored
+        record = found[0] if found else None
+        if record is not None and record["error"] == "hash_mismatch":
+            refused = all(row["expected_sha256"] not in (None, record["sha256"]) for row in sharers)
+            return record if refused else None
+        return record
 
     def open_tar(self) -> IO[bytes]:
         return self.tar.open("rb") if self.tar is not None else io.BytesIO()
 
 
 def read_earlier(workspace: Workspace, part_name: str, name: str, settings: str) -> Earlier:
-    """What an earlier run of a slice left: nothing, if its settings were others or its table and tar do not match."""
-    tar, path = workspace.media_tar(part_name, name), workspace.table(part_name, "media", name)
-    if not path.exists() or not tar.exists():
+    """What an earlier run of a slice left: nothing, if its settings were others or its table or tar is not there."""
+    path = workspace.table(part_name, "media", name)
+    if not path.exists():
         return Earlier({}, None)
     try:
         table = read_table(path)
     except DataError:
         return Earlier({}, None)  # damaged on disk; it is about to be replaced
     metadata = table.schema.metadata or {}
-    if metadata.get(SETTINGS_KEY) != settings.encode():
+    tar = workspace.media_tar(part_name, name, metadata)
+    if metadata.get(SETTINGS_KEY) != settings.encode() or not tar.exists():
         return Earlier({}, None)
     with tar.open("rb") as file:
         if metadata.get(TAR_KEY) != _sha256(file).encode():
-            return Earlier({}, None)  # a run was killed after it had replaced the tar
+            return Earlier({}, None)  # damaged on disk: what it held is fetched again
     return Earlier({record["uid"]: record for record in table.to_pylist()}, tar)
 
 
+def remove_unaddressed(workspace: Workspace, part_name: str, slices: Iterable[str]) -> None:
+    """Remove the tars of a part that no media table addresses any more.
+
+    Called before a part is fetched, not after: a release that read the tables before the last fetch finds its tars.
+    """
+    folder = workspace.part_dir(part_name) / "media"
+    addressed = set()
+    for name in slices:
+        path = workspace.table(part_name, "media", name)
+        if path.exists():
+            try:
+                addressed.add(workspace.media_tar(part_name, name, read_table(path, ["uid"]).schema.metadata).name)
+            except DataError:
+                return  # which of the tars it addressed cannot be told
+    for tar in folder.glob("*.tar"):
+        if tar.name not in addressed:
+            tar.unlink(missing_ok=True)
+
+
 def write_tar(
-    target: UPath, owners: Mapping[str, str], places: Mapping[str, tuple[IO[bytes], int, int]]
+    folder: UPath, slice_name: str, owners: Mapping[str, str], places: Mapping[str, tuple[IO[bytes], int, int]]
 ) -> tuple[dict[str, int], str]:
-    """Publish the slice's tar: one member a URL, named and ordered by the first uid that owns it.
+    """Publish a slice's tar: one member a URL, named and ordered by the first uid that owns it.
 
     Returns:
         The offset of each URL's first data byte, and the tar's SHA-256.
     """
     offsets: dict[str, int] = {}
-    with atomic_path(target) as draft:
-        with tarfile.open(draft, "w", format=tarfile.USTAR_FORMAT) as archive:
-            for url in sorted(owners, key=owners.__getitem__):
-                source, start, length = places[url]
-                source.seek(start)
-                info = tarfile.TarInfo(f"{owners[url]}.jpg")
-                info.size = length
-                offsets[url] = archive.offset + tarfile.BLOCKSIZE
-                archive.addfile(info, io.BytesIO(source.read(length)))
+    digest = ""
+
+    def by_content(draft: Path) -> str:
+        nonlocal digest
         with draft.open("rb") as file:
             digest = _sha256(file)
+        return media_tar_name(slice_name, digest)
+
+    with (
+        atomic_path(folder / f"{slice_name}.tar", by_content) as draft,
+        tarfile.open(draft, "w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for url in sorted(owners, key=owners.__getitem__):
+            source, start, length = places[url]
+            source.seek(start)
+            info = tarfile.TarInfo(f"{owners[url]}.jpg")
+            info.size = length
+            offsets[url] = archive.offset + tarfile.BLOCKSIZE
+            archive.addfile(info, io.BytesIO(source.read(length)))
     return offsets, digest
 
 

@@ -54,6 +54,11 @@ class FetchedImage:
     size: tuple[int, int] | None = None
     etag: str | None = None
 
+    @property
+    def was_tried(self) -> bool:
+        """Whether the URL itself was contacted: its host may have been left alone for what others got from it."""
+        return self.failure is None or self.failure.error != "host_down"
+
 
 def prepare(download: Download) -> None:
     """Import what fetching needs: seconds that must not count towards the first URL's deadline."""

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from mmdata.config import Corpus, Download
-from mmdata.download.archive import read_earlier, signed, write_tar
+from mmdata.download.archive import read_earlier, remove_unaddressed, signed, write_tar
 from mmdata.download.failures import HOST_FAULTS, FetchError
 from mmdata.download.guard import Guard, install
 from mmdata.download.hosts import HostHealth, fetch_all, host_of
@@ -45,13 +45,14 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         raise DataError(f"part {part_name} has no rows yet. Remedy: materialise source_rows for {part_name} first.")
     inputs = {name: _slice_digest(workspace, part_name, name) for name in rows.slices}
     settings = stage_settings(corpus, part, "media")
+    remove_unaddressed(workspace, part_name, inputs)
     work = partial(
         fetch_slice,
         root=str(workspace.root),
         part_name=part_name,
         download=corpus.download,
         settings=settings,
-        progress=_Share(progress, rows.rows) if corpus.engine.workers == 1 else None,
+        progress=_Share(progress, rows.rows) if corpus.engine.in_this_process else None,
     )
     result = run_part_stage(
         workspace,
@@ -110,7 +111,7 @@ def fetch_slice(
             install(Guard(download))
         fetch = partial(_fetch_safely, download=download, health=HostHealth(HOST_DOWN_AFTER))
         for url, image in fetch_all(urls, fetch, download.threads, download.per_host):
-            attempts = 1 + (known[url]["attempts"] if url in known else 0)
+            attempts = (known[url]["attempts"] if url in known else 0) + image.was_tried
             known[url] = _record(url, image, attempts, download)
             if image.data is not None:
                 places[url] = (spool, spool.seek(0, io.SEEK_END), len(image.data))
@@ -121,8 +122,7 @@ def fetch_slice(
             url: [row["uid"] for row in by_url[url] if _is_expected(row, known[url]["sha256"])] for url in places
         }
         owners = {url: min(uids) for url, uids in accepting.items() if uids}
-        workspace.clear_slice_stamp(part_name, "media", name)
-        offsets, tar_sha256 = write_tar(workspace.media_tar(part_name, name), owners, places)
+        offsets, tar_sha256 = write_tar(workspace.part_dir(part_name) / "media", name, owners, places)
     records = [_bad_row(row) for row in rows if not _is_fetchable(row)]
     for url, sharers in by_url.items():
         records += [_for_row(row, known[url], offsets.get(url)) for row in sharers]
@@ -148,8 +148,11 @@ def _fetch_safely(url: str, download: Download, health: HostHealth) -> FetchedIm
         return FetchedImage("failed_to_download", failure=FetchError("host_down", gone, may_pass=True))
     try:
         image = fetch_image(url, download)
+    except MemoryError:
+        raise  # the slice's trouble, not the URL's
     except Exception as error:  # noqa: BLE001 - one URL's surprise is one row's reason, with its type in the detail
-        image = FetchedImage("failed_to_download", failure=FetchError("unexpected", f"{type(error).__name__}: {error}"))
+        surprise = FetchError("unexpected", f"{type(error).__name__}: {error}", may_pass=True)
+        image = FetchedImage("failed_to_download", failure=surprise)
     health.note(url, is_host_fault=image.failure is not None and image.failure.error in HOST_FAULTS)
     return image
 

@@ -168,7 +168,7 @@ def _read_slice(
         media = read_table(workspace.table(part, "media", name), ["uid", "offset", "length"])
         media = media.filter(pc.and_(pc.is_in(media["uid"], wanted), pc.is_valid(media["length"])))
         if media.num_rows:
-            with workspace.media_tar(part, name).open("rb") as file:
+            with workspace.media_tar(part, name, media.schema.metadata).open("rb") as file:
                 for row in media.to_pylist():
                     file.seek(row["offset"])
                     pictures[row["uid"]] = file.read(row["length"])

@@ -49,7 +49,7 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
     inputs = _inputs(workspace, part_name, rows, media)
     settings = plan.stage_settings(corpus, part, "features")
     _forget_another_checkpoint(workspace, part_name, corpus.score, rows.slices)
-    in_this_process = corpus.engine.workers == 1 and corpus.engine.backend == "local"
+    in_this_process = corpus.engine.in_this_process
     if _something_is_due(workspace, part_name, settings, inputs):
         if in_this_process:
             load_scorer(corpus.score)
@@ -114,7 +114,7 @@ def score_slice(
     samples = rows.hstack(media.drop("uid"))
     kept = earlier_rows(workspace, part_name, slice_name, samples, marks)
     new = samples.filter(~pl.col("uid").is_in(kept["uid"].to_pylist()))
-    tar = workspace.media_tar(part_name, slice_name)
+    tar = workspace.media_tar(part_name, slice_name, media_table.schema.metadata)
     pictures = measure_pictures(new, tar, scorer, threads, lambda done: advance(slice_name, len(kept) + done))
     table = pa.concat_tables([features_table(new, pictures), kept]).sort_by("uid").replace_schema_metadata(marks)
     problems = pl.Series(table["problem"]).drop_nulls().value_counts()

@@ -107,9 +107,9 @@ def _with_pictures(workspace: Workspace, part_name: str, chosen: pl.DataFrame) -
     found = {}
     for (name,), group in chosen.group_by("slice"):
         rows = _table(workspace, part_name, "rows", str(name), ("uid", "caption"))
-        media = _table(workspace, part_name, "media", str(name), ("uid", "offset", "length"))
-        both = group.join(rows, on="uid").join(media, on="uid").sort("offset")
-        with workspace.media_tar(part_name, str(name)).open("rb") as tar:
+        media = read_table(workspace.table(part_name, "media", str(name)), ["uid", "offset", "length"])
+        both = group.join(rows, on="uid").join(pl.DataFrame(media), on="uid").sort("offset")
+        with workspace.media_tar(part_name, str(name), media.schema.metadata).open("rb") as tar:
             for row in both.iter_rows(named=True):
                 tar.seek(row["offset"])
                 found[row["uid"]] = {**row, "image": tar.read(row["length"])}

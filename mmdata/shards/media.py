@@ -11,22 +11,21 @@ from upath import UPath
 
 from mmdata.errors import DataError
 from mmdata.publish import is_local
-from mmdata.workspace import Workspace
 
 
-def read_media(workspace: Workspace, frame: pl.DataFrame) -> dict[str, bytes]:
+def read_media(frame: pl.DataFrame) -> dict[str, bytes]:
     """The stored bytes of samples, by uid.
 
     Args:
-        frame: uid, part, slice, offset, length; rows without an offset are passed over, copies read once.
+        frame: uid, part, tar, offset, length; rows without an offset are passed over, copies read once.
 
     Raises:
         DataError: a tar is missing or shorter than the media table says; names it and the remedy.
     """
-    wanted = frame.filter(pl.col("offset").is_not_null()).unique("uid").sort("part", "slice", "offset")
+    wanted = frame.filter(pl.col("offset").is_not_null()).unique("uid").sort("tar", "offset")
     found: dict[str, bytes] = {}
-    for (part, name), group in wanted.group_by("part", "slice", maintain_order=True):
-        tar = workspace.media_tar(str(part), str(name))
+    for (name, part), group in wanted.group_by("tar", "part", maintain_order=True):
+        tar = UPath(str(name))
         uids = group["uid"].to_list()
         ranges = list(group.select("offset", "length").iter_rows())
         try:

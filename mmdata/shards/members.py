@@ -11,7 +11,7 @@ import polars as pl
 from mmdata.fingerprint import canonical_json
 from mmdata.samples import estimate_tokens, sample_key
 from mmdata.shards.tar import padded
-from mmdata.tables import scan_tables
+from mmdata.tables import read_table, scan_tables
 from mmdata.workspace import PartStage, Workspace
 
 FACTS = ("uid", "url", "source", "lang", "clip_score", "sha256", "original_width", "original_height", "width", "height")
@@ -29,17 +29,12 @@ def load_members(workspace: Workspace, selection: pl.DataFrame) -> pl.DataFrame:
         selection: kept rows of the selection; `part` and `slice` say where the other tables lie.
 
     Returns:
-        Columns: uid, part, slice, copy, repeats, key, signature, split, clip_score, cluster, concept, ext, offset,
-        length (of the stored image), txt, json (bytes), tokens, pixels, size (bytes in a shard).
+        Columns: uid, part, slice, copy, repeats, key, signature, split, clip_score, cluster, concept, ext, tar, offset,
+        length (of the stored image, in that tar), txt, json (bytes), tokens, pixels, size (bytes in a shard).
     """
     places = list(selection.select("part", "slice").unique().sort("part", "slice").iter_rows())
     rows = _tables(workspace, places, "rows", ["uid", "url", "source", "caption", "extra"])
-    media = _tables(
-        workspace,
-        places,
-        "media",
-        ["uid", "ext", "offset", "length", "sha256", "original_width", "original_height", "width", "height"],
-    )
+    media = _media(workspace, places)
     features = _tables(workspace, places, "features", ["uid", "lang"])
     # a uid may stand in several parts; the selection says which of them stands for it
     joined = (
@@ -79,4 +74,16 @@ def _tables(
         scan_tables([workspace.table(part, stage, name)], columns).with_columns(_place=pl.lit(f"{part}/{name}"))
         for part, name in places
     ]
+    return pl.concat(frames)
+
+
+def _media(workspace: Workspace, places: Sequence[tuple[str, str]]) -> pl.LazyFrame:
+    """The media tables with the tar that each addresses, read in one go: a re-fetch in between would part them."""
+    columns = ["uid", "ext", "offset", "length", "sha256", "original_width", "original_height", "width", "height"]
+    frames = []
+    for part, name in places:
+        table = read_table(workspace.table(part, "media", name), columns)
+        tar = str(workspace.media_tar(part, name, table.schema.metadata))
+        frame = pl.DataFrame(table)
+        frames.append(frame.lazy().with_columns(_place=pl.lit(f"{part}/{name}"), tar=pl.lit(tar)))
     return pl.concat(frames)

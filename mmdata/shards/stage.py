@@ -132,7 +132,7 @@ def _bring_about(
         path = workspace.shards_dir / shard.name
         if path.exists() and path.stat().st_size == shard.bytes:
             return shard, False
-    pieces = list(_pieces(workspace, frame))  # held until the name, which is their hash, is known
+    pieces = list(_pieces(frame))  # held until the name, which is their hash, is known
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
@@ -146,9 +146,9 @@ def _bring_about(
     return shard, True
 
 
-def _pieces(workspace: Workspace, frame: pl.DataFrame) -> Iterator[bytes]:
+def _pieces(frame: pl.DataFrame) -> Iterator[bytes]:
     """The bytes of a shard, member by member."""
-    media = read_media(workspace, frame)
+    media = read_media(frame)
     columns = frame.select("uid", "key", "ext", "txt", "json")
     for uid, key, ext, txt, facts in columns.iter_rows():
         if ext is not None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from hostile_server import HostileServer, answer, jpeg, picture
 
@@ -36,13 +37,19 @@ def by_url(part, slice_name="0000") -> dict[str, dict]:
     return {url_of[record["uid"]]: record for record in records(part, slice_name)}
 
 
+def tar_of(part, slice_name="0000") -> Path:
+    """The tar that the slice's table addresses."""
+    table = read_table(part.workspace.table(part.name, "media", slice_name))
+    return Path(part.workspace.media_tar(part.name, slice_name, table.schema.metadata).path)
+
+
 def assert_whole(part, slice_name="0000") -> int:
     """Every row has its record, and every success addresses the picture of its own URL. Returns the successes."""
     rows = read_table(part.workspace.table(part.name, "rows", slice_name)).to_pylist()
     table = read_table(part.workspace.table(part.name, "media", slice_name))
     assert table.schema.remove_metadata() == MEDIA
     assert table["uid"].to_pylist() == [row["uid"] for row in rows]
-    tar = Path(part.workspace.media_tar(part.name, slice_name).path)
+    tar = tar_of(part, slice_name)
     data = tar.read_bytes()
     successes = 0
     with tarfile.open(tar) as archive:
@@ -201,11 +208,12 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("moment", ["table", "stamp"])
-def test_a_killed_run_never_leaves_a_table_beside_a_wrong_tar(web, handmade, monkeypatch, moment):
+def test_a_killed_retry_leaves_the_part_as_sound_as_it_was(web, handmade, monkeypatch, moment):
     part = handmade(
         [{"url": web.url(f"/jpg/{n}")} for n in range(6)] + [{"url": web.url("/busy/40")}], retry_after_s=0.001
     )
     fetch_part(part.corpus, part.workspace, part.name)
+    sound = part.workspace.part_stamp(part.name, "media")
     web.files["/busy/40"] = answer(jpeg(40))
     time.sleep(0.05)
     with monkeypatch.context() as patch:
@@ -215,8 +223,8 @@ def test_a_killed_run_never_leaves_a_table_beside_a_wrong_tar(web, handmade, mon
             patch.setattr(part.workspace, "write_slice_stamp", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             fetch_part(part.corpus, part.workspace, part.name)
-    assert part.workspace.slice_stamp(part.name, "media", "0000") is None
-    assert part.workspace.part_stamp(part.name, "media") is None
+    assert part.workspace.part_stamp(part.name, "media") == sound, "a retry that is due holds no release back"
+    assert assert_whole(part) == (6 if moment == "table" else 7)
     fetch_part(part.corpus, part.workspace, part.name)
     assert assert_whole(part) == 7
 
@@ -224,19 +232,13 @@ def test_a_killed_run_never_leaves_a_table_beside_a_wrong_tar(web, handmade, mon
 def test_a_run_killed_before_its_tar_leaves_the_old_state(web, handmade, monkeypatch):
     part = handmade([{"url": web.url("/jpg/1")}, {"url": web.url("/busy/2")}], retry_after_s=0.001)
     fetch_part(part.corpus, part.workspace, part.name)
-    old = [
-        path.read_bytes()
-        for path in (part.workspace.media_tar(part.name, "0000"), part.workspace.table(part.name, "media", "0000"))
-    ]
+    old = [path.read_bytes() for path in (tar_of(part), part.workspace.table(part.name, "media", "0000"))]
     time.sleep(0.05)
     with monkeypatch.context() as patch:
         patch.setattr(media, "write_tar", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises((Killed, PartFailed)):
             fetch_part(part.corpus, part.workspace, part.name)
-    assert old == [
-        path.read_bytes()
-        for path in (part.workspace.media_tar(part.name, "0000"), part.workspace.table(part.name, "media", "0000"))
-    ]
+    assert old == [path.read_bytes() for path in (tar_of(part), part.workspace.table(part.name, "media", "0000"))]
     fetch_part(part.corpus, part.workspace, part.name)
     assert assert_whole(part) == 2
     assert web.hits["/jpg/1"] == 1
@@ -246,8 +248,8 @@ def test_a_run_killed_before_its_tar_leaves_the_old_state(web, handmade, monkeyp
 def test_a_damaged_file_is_fetched_anew(web, handmade, damaged):
     part = handmade([{"url": web.url("/jpg/1")}])
     fetch_part(part.corpus, part.workspace, part.name)
-    arguments = (part.name, "media", "0000") if damaged == "table" else (part.name, "0000")
-    getattr(part.workspace, damaged)(*arguments).write_bytes(b"PAR1 no more")
+    path = part.workspace.table(part.name, "media", "0000") if damaged == "table" else tar_of(part)
+    path.write_bytes(b"PAR1 no more")
     part.workspace.clear_slice_stamp(part.name, "media", "0000")
     fetch_part(part.corpus, part.workspace, part.name)
     assert assert_whole(part) == 1
@@ -273,7 +275,7 @@ def test_two_workspaces_hold_the_same_bytes(tmp_path_factory, handmade, web):
     parts = [HandmadePart(tmp_path_factory.mktemp("ws"), [rows], threads=threads) for threads in (1, 16)]
     for part in parts:
         fetch_part(part.corpus, part.workspace, part.name)
-    tars = [part.workspace.media_tar(part.name, "0000").read_bytes() for part in parts]
+    tars = [tar_of(part).read_bytes() for part in parts]
     stamps = [part.workspace.part_stamp(part.name, "media") for part in parts]
     assert tars[0] == tars[1]
     assert stamps[0].digest == stamps[1].digest
@@ -376,3 +378,47 @@ def test_an_interrupt_is_not_kept_waiting_by_a_silent_server(web: HostileServer,
         process.send_signal(signal.SIGINT)
         assert process.wait(10) != 0
     assert not part.workspace.table(part.name, "media", "0000").exists()
+
+
+def test_a_retry_makes_a_new_tar_and_the_old_one_stays_for_those_who_read_it(web, handmade):
+    part = handmade([{"url": web.url("/jpg/1")}, {"url": web.url("/busy/40")}], retry_after_s=0.001)
+    fetch_part(part.corpus, part.workspace, part.name)
+    old = tar_of(part)
+    content = old.read_bytes()
+    web.files["/busy/40"] = answer(jpeg(40))
+    time.sleep(0.05)
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert tar_of(part) != old
+    assert old.read_bytes() == content
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert [path.name for path in old.parent.glob("*.tar")] == [tar_of(part).name], "the next run clears up"
+
+
+def test_a_corrected_hash_fetches_the_picture(web, handmade):
+    body = jpeg(1)
+    part = handmade([{"url": web.url("/jpg/1"), "expected_sha256": "0" * 64}])
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert records(part)[0]["error"] == "hash_mismatch"
+    table = read_table(part.workspace.table(part.name, "rows", "0000"))
+    correct = pa.array([hashlib.sha256(body).hexdigest()], table.schema.field("expected_sha256").type)
+    column = table.schema.get_field_index("expected_sha256")
+    stamp = engine.publish_slice(
+        part.workspace,
+        part.name,
+        "rows",
+        "0000",
+        "corrected",
+        engine.SliceResult(table.set_column(column, table.schema.field(column), correct)),
+    )
+    engine.stamp_part(part.workspace, part.name, "rows", "corrected", {"0000": stamp}, None)
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert assert_whole(part) == 1
+
+
+def test_a_host_that_was_left_alone_costs_its_urls_no_attempt(web, handmade, monkeypatch):
+    monkeypatch.setattr(media, "HOST_DOWN_AFTER", 2)
+    part = handmade([{"url": f"http://127.0.0.1:9/{n}"} for n in range(20)], retries=0, threads=1)
+    fetch_part(part.corpus, part.workspace, part.name)
+    tries = {record["error"]: record["attempts"] for record in records(part)}
+    assert tries["host_down"] == 0
+    assert max(tries.values()) == 1

@@ -136,7 +136,7 @@ class PartMaker:
         return read_table(self.workspace.table(part, "features", slice_name))
 
     def _media(self, samples: list[Sample], part: str, name: str) -> pa.Table:
-        tar_path = Path(self.workspace.media_tar(part, name).path)
+        tar_path = Path(self.workspace.media_tar(part, name, None).path)
         tar_path.parent.mkdir(parents=True, exist_ok=True)
         places: dict[int, tuple[int, int]] = {}
         with tarfile.open(tar_path, "w") as tar:

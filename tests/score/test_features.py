@@ -397,7 +397,7 @@ def test_published_tables_that_lost_a_row_or_hold_nan_are_not_accepted(maker: Pa
 
 def test_a_missing_tar_fails_its_slice_alone(maker: PartMaker) -> None:
     maker.write([photos(2), photos(2, 5)])
-    Path(maker.workspace.media_tar(PART, "0000").path).unlink()
+    Path(maker.workspace.media_tar(PART, "0000", None).path).unlink()
     with pytest.raises(PartFailed, match=r"slice 0000: .*0000\.tar"):
         score_part(maker.corpus, maker.workspace, PART)
     assert maker.table(slice_name="0001").num_rows == 2
