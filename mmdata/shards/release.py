@@ -13,9 +13,10 @@ from upath import UPath
 from mmdata.config import Corpus
 from mmdata.errors import DataError
 from mmdata.plan import releasable_parts
-from mmdata.publish import TEMPORARY, publish_bytes, publish_json
+from mmdata.publish import TEMPORARY, publish_json
 from mmdata.report.croissant import croissant
 from mmdata.shards.cohorts import SPLITS
+from mmdata.shards.energon import write_energon
 from mmdata.shards.manifest import FORMAT, manifest_digest, public_config
 from mmdata.stage import StageReport
 from mmdata.tables import read_table, scan_tables
@@ -43,7 +44,7 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
         _check_parts(corpus, workspace, draft)
         _check_shards(workspace, shards["shards"])
         _write_wids(folder, release, shards["shards"])
-        _write_energon(folder, shards["shards"])
+        write_energon(folder, shards["shards"])
         manifest = _manifest(corpus, workspace, draft, shards)
         publish_json(folder / "croissant.json", croissant({**manifest, "files": _files(folder)}))
         manifest["files"] = _files(folder)
@@ -85,25 +86,6 @@ def _write_wids(folder: UPath, release: str, shards: list[dict[str, Any]]) -> No
             "shardlist": listed,
         }
         publish_json(folder / name, index)
-
-
-def _write_energon(folder: UPath, shards: list[dict[str, Any]]) -> None:
-    """Megatron-Energon's metadata: shard counts, the split and how a sample's fields are named."""
-    meta = folder / ".nv-meta"
-    counts = {f"../../shards/{s['name']}": s["samples"] for s in shards}
-    parts = {
-        "train": [f"../../shards/{s['name']}" for s in shards if s["split"] == "train"],
-        "val": [f"../../shards/{s['name']}" for s in shards if s["split"] == "validation"],
-        "test": [],
-    }
-    fields = {"image": "jpg", "caption": "txt"}
-    dataset = {"__module__": "megatron.energon", "__class__": "CaptioningWebdataset", "field_map": fields}
-    for name, value in (
-        (".info.yaml", {"shard_counts": counts}),
-        ("split.yaml", {"exclude": [], "split_parts": parts}),
-        ("dataset.yaml", dataset),
-    ):
-        publish_bytes(meta / name, (json.dumps(value, indent=1) + "\n").encode())  # JSON is YAML
 
 
 def _manifest(corpus: Corpus, workspace: Workspace, draft: dict[str, Any], shards: dict[str, Any]) -> dict[str, Any]:

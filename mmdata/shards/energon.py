@@ -1,0 +1,63 @@
+"""Metadata for Megatron-Energon: what `energon prepare` would write, taken from the index instead of from the bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from upath import UPath
+
+from mmdata.publish import publish_bytes
+from mmdata.tables import scan_tables
+from mmdata.workspace import Workspace
+
+SPLITS = {"train": "train", "val": "validation"}  # Energon's name -> ours
+SAMPLE = {"__module__": "megatron.energon", "__class__": "CaptioningSample"}
+FIELDS = {"image": "jpg", "caption": "txt"}
+
+
+def write_energon(folder: UPath, shards: Sequence[Mapping[str, Any]]) -> None:
+    """Write a release's `.nv-meta/`, and beside each of its shards the `.tar.idx` that Energon seeks by.
+
+    Args:
+        folder: the release's; holds index.parquet. Shards are named relative to it.
+        shards: as in shards.json.
+    """
+    split_parts = {
+        theirs: [_relative(shard["name"]) for shard in shards if shard["split"] == ours]
+        for theirs, ours in SPLITS.items()
+    }
+    for name, value in (
+        (".info.yaml", {"shard_counts": {_relative(shard["name"]): shard["samples"] for shard in shards}}),
+        ("split.yaml", {"exclude": [], "split_parts": {**split_parts, "test": []}}),
+        ("dataset.yaml", {"sample_type": SAMPLE, "field_map": FIELDS}),
+    ):
+        publish_bytes(folder / ".nv-meta" / name, (json.dumps(value, indent=1) + "\n").encode())  # JSON is YAML
+    _write_offsets(folder, shards)
+
+
+def offsets_path(shard: UPath) -> UPath:
+    """Where the offsets of a shard lie: a little-endian uint64 a sample, then the end of the last, in bytes."""
+    return shard.with_name(shard.name + ".idx")
+
+
+def sample_offsets(starts: np.ndarray, lengths: np.ndarray) -> bytes:
+    """A shard's offsets in Energon's form, from where its samples start and how many bytes they take."""
+    return np.append(starts, starts[-1] + lengths[-1]).astype("<u8").tobytes()
+
+
+def _write_offsets(folder: UPath, shards: Sequence[Mapping[str, Any]]) -> None:
+    home = Workspace(folder.parent.parent).shards_dir
+    missing = [shard["name"] for shard in shards if not offsets_path(home / shard["name"]).exists()]
+    index = scan_tables([folder / "index.parquet"], ["shard", "offset", "length"])
+    places = index.filter(pl.col("shard").is_in(missing)).collect()
+    for (shard,), own in places.group_by("shard", maintain_order=True):
+        data = sample_offsets(own["offset"].to_numpy(), own["length"].to_numpy())
+        publish_bytes(offsets_path(home / str(shard)), data)
+
+
+def _relative(shard: str) -> str:
+    return f"../../shards/{shard}"
