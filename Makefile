@@ -26,7 +26,7 @@ ui: setup ## Open the demo workspace in the Dagster UI
 	$(BIN)/mmdata demo --ui
 
 test: setup ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: setup ## Format check, lint and types
 	$(BIN)/ruff format --check .

@@ -46,6 +46,7 @@ class HostileServer:
         self.hits: Counter[str] = Counter()
         self.open_now: Counter[str] = Counter()
         self.most_open = 0
+        self.paused_now = self.most_paused = 0
         self.requests: dict[str, str] = {}  # path -> the latest request's text
         self.stopping = threading.Event()
         self._lock = threading.Lock()
@@ -141,7 +142,12 @@ class HostileServer:
         self.stopping.wait(30)
 
     def _pause(self, connection: socket.socket) -> None:
+        with self._lock:
+            self.paused_now += 1
+            self.most_paused = max(self.most_paused, self.paused_now)
         self.stopping.wait(2 * STEP_S)
+        with self._lock:  # before the answer: the client may be back before this thread runs again
+            self.paused_now -= 1
         connection.sendall(answer(jpeg(4)))
 
     def _drip(self, connection: socket.socket, head: bytes) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from conftest import MEAN, STD, TINY, encode, photo, save_model  # type: ignore[import-not-found]
 from PIL import Image
+from scoring import MEAN, STD, TINY, encode, photo, save_model
 
 from mmdata.config import Score
 from mmdata.errors import UserError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import encode, photo  # type: ignore[import-not-found]
 from PIL import Image
+from scoring import encode, photo
 from upath import UPath
 
 from mmdata.errors import DataError

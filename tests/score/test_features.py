@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from conftest import PartMaker, Sample, encode, photo, save_model  # type: ignore[import-not-found]
+from scoring import PartMaker, Sample, encode, photo, save_model
 
 from mmdata import plan
 from mmdata.config import Engine, Score

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import encode, photo  # type: ignore[import-not-found]
 from PIL import Image
+from scoring import encode, photo
 
 from mmdata.score.image import aspect, grey_levels, hamming, perceptual_hash, sharpness
 

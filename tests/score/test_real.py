@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from conftest import PartMaker, Sample, encode  # type: ignore[import-not-found]
 from PIL import Image
+from scoring import PartMaker, Sample, encode
 
 from mmdata.config import Score
 from mmdata.score.clip import load_scorer, pair_scores

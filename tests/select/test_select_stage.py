@@ -36,7 +36,7 @@ DECIDED = [name for name in SELECTION.names if name not in {"part", "slice"}]
 @pytest.fixture(autouse=True)
 def _nothing_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots take most of the time; a test that looks at them puts `DRAW` back."""
-    monkeypatch.setattr(Summary, "images", lambda summary: {})
+    monkeypatch.setattr(Summary, "images", lambda summary, scorer: {})
 
 
 def crowd(count: int, seed: int = 0) -> list[dict[str, Any]]:

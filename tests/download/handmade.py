@@ -1,0 +1,53 @@
+"""A part whose rows are given by hand, ready to be fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmdata.config import Corpus, parse_corpus
+from mmdata.engine import SliceResult, publish_slice, stamp_part
+from mmdata.fingerprint import fingerprint
+from mmdata.plan import rows_input, stage_settings
+from mmdata.samples import ROWS, sample_uid, table_of
+from mmdata.workspace import Catalog, Part, Workspace
+
+
+class HandmadePart:
+    """A workspace with one part whose rows are given: `w-000000`.
+
+    Args:
+        slices: for each slice its rows: dicts of url, caption and whatever else ROWS holds.
+    """
+
+    name = "w-000000"
+
+    def __init__(self, folder: Path, slices: list[list[dict[str, Any]]], **download: Any) -> None:
+        settings = {"allow_hosts": ["127.0.0.0/8"], "timeout_s": 0.5, "deadline_s": 1.0, "retries": 0, **download}
+        self.corpus: Corpus = parse_corpus(
+            {
+                "workspace": str(folder / "workspace"),
+                "sources": [{"name": "w", "kind": "laion", "files": str(folder / "*.parquet")}],
+                "download": settings,
+            }
+        )
+        self.workspace = Workspace(self.corpus.workspace)
+        part = Part(self.name, "w", "in.parquet", 0, sum(map(len, slices)), "digest")
+        self.workspace.write_catalog(Catalog(parts={self.name: part}))
+        rows_settings = stage_settings(self.corpus, part, "rows")
+        stamps = {}
+        for number, rows in enumerate(slices):
+            table = table_of([self._row(row, position) for position, row in enumerate(rows)], ROWS)
+            name = f"{number:04d}"
+            stamps[name] = publish_slice(self.workspace, self.name, "rows", name, "made", SliceResult(table))
+        stamp_part(self.workspace, self.name, "rows", fingerprint(rows_settings, rows_input(part)), stamps, None)
+
+    def with_download(self, **changes: Any) -> None:
+        """Change settings of the download section."""
+        download = self.corpus.download.model_copy(update=changes)
+        self.corpus = self.corpus.model_copy(update={"download": download})
+
+    def _row(self, row: dict[str, Any], position: int) -> dict[str, Any]:
+        caption = row.get("caption", f"caption {position}")
+        defaults = {"source": "w", "part": self.name, "kind": "image", "copies": 1, "row": position, "extra": "{}"}
+        return {**defaults, "uid": sample_uid(row["url"], caption), "caption": caption, **row}
