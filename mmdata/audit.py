@@ -100,8 +100,14 @@ def no_uid_lost(workspace: Workspace) -> Finding:
         lost=pl.col("selected").is_null().sum(),
         invented=pl.col("copies").is_null().sum(),
         miscounted=(wrong & pl.col("selected").is_not_null() & pl.col("copies").is_not_null()).sum(),
-    ).collect()
+    ).collect(engine="streaming")
     numbers = {name: int(counted[name].item()) for name in counted.columns}
+    catalogued = workspace.catalog().parts
+    ranges = [catalogued[part] for part in draft["parts"] if part in catalogued]
+    numbers["rows_catalogued"] = sum(part.stop - part.start for part in ranges)
+    if numbers["rows_read"] != numbers["rows_catalogued"]:
+        what = f"{numbers['rows_catalogued']:,} rows in the source files, but {numbers['rows_read']:,} were read"
+        return Finding(False, what, numbers)
     bad = both.filter(wrong).sort("uid").head(EXAMPLES).collect().to_dicts()
     if not bad:
         return Finding(True, f"{numbers['rows_read']:,} source rows in, all accounted for", numbers)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mmdata.config import Corpus
+from upath import UPath
+
+from mmdata.config import Corpus, Score
 from mmdata.fingerprint import fingerprint
 from mmdata.workspace import PART_STAGES, Part, PartStage, PartStamp, Workspace
 
@@ -41,7 +43,16 @@ def stage_settings(corpus: Corpus, part: Part, stage: PartStage) -> str:
     if stage == "media":
         kept = {"image_size", "encode_quality", "max_bytes", "max_pixels", "respect_robots"}
         return fingerprint("media", CODE_VERSIONS["media"], corpus.download.model_dump(include=kept))
-    return fingerprint("features", CODE_VERSIONS["features"], corpus.score.model, corpus.score.pretrained)
+    return fingerprint("features", CODE_VERSIONS["features"], scorer_settings(corpus.score))
+
+
+def scorer_settings(score: Score) -> list[str | int | None]:
+    """What of the score section decides the scores; a local checkpoint counts by name, size and time, not by place."""
+    place = UPath(score.pretrained) if score.pretrained and "/" in score.pretrained else None
+    if place is not None and place.exists() and place.is_file():
+        facts = place.stat()
+        return [score.model, place.name, facts.st_size, int(facts.st_mtime), score.precision]
+    return [score.model, score.pretrained, score.precision]
 
 
 def rows_input(part: Part) -> str:
@@ -105,15 +116,35 @@ def releasable_parts(corpus: Corpus, workspace: Workspace) -> tuple[list[Part], 
     refused: dict[str, str] = {}
     for part in configured_parts(corpus, workspace):
         plan = plan_part(corpus, workspace, part, now=datetime.min.replace(tzinfo=UTC))
-        stamps = [workspace.part_stamp(part.name, stage) for stage in PART_STAGES]
-        rejected = next((s.reason for s in stamps if s is not None and not s.accepted), None)
-        if plan.stale:
-            refused[part.name] = plan.why
-        elif rejected is not None:
-            refused[part.name] = rejected
+        fresh = [stage for stage in PART_STAGES if stage not in plan.stale]
+        stamps = {stage: workspace.part_stamp(part.name, stage) for stage in fresh}
+        rejected = next((why for stage, s in stamps.items() if s and (why := refusal(corpus, stage, s))), None)
+        if rejected is not None or plan.stale:
+            refused[part.name] = rejected or plan.why
         else:
             ready.append(part)
     return ready, refused
+
+
+def refusal(corpus: Corpus, stage: PartStage, stamp: PartStamp) -> str | None:
+    """Why a finished stage of a part may not enter a release, or None.
+
+    Media is judged by its counts against download.min_success_share as it is now: a changed share fetches nothing.
+    """
+    if stage != "media" or "fetchable" not in stamp.counts:
+        return stamp.reason if not stamp.accepted else None
+    return media_refusal(stamp.counts, corpus.download.min_success_share)
+
+
+def media_refusal(counts: Mapping[str, int], least: float) -> str | None:
+    """Why too few of a part's URLs gave media, or None."""
+    success, fetchable = counts.get("success", 0), counts.get("fetchable", 0)
+    if fetchable == 0 or success >= least * fetchable:
+        return None
+    share = success / fetchable
+    return (
+        f"media: success share {share:.3f} ({success} of {fetchable}) is under download.min_success_share ({least:g})"
+    )
 
 
 def _input(part: Part, stage: PartStage, stamps: dict[str, PartStamp | None]) -> str:

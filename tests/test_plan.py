@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from mmdata.config import Corpus, parse_corpus
+from mmdata.config import Corpus, Score, parse_corpus
 from mmdata.engine import stamp_part
 from mmdata.fingerprint import fingerprint
-from mmdata.plan import features_input, plan_part, plan_parts, releasable_parts, rows_input, stage_settings
+from mmdata.plan import (
+    features_input,
+    plan_part,
+    plan_parts,
+    releasable_parts,
+    rows_input,
+    scorer_settings,
+    stage_settings,
+)
 from mmdata.workspace import Catalog, Part, SliceStamp, Workspace
 
 PART = Part("web-000000", "web", "in.parquet", 0, 10, "content")
@@ -22,12 +31,18 @@ def corpus_of(**sections: dict) -> Corpus:
     return parse_corpus({"workspace": "w", "sources": [source], **sections})
 
 
-def finish(corpus: Corpus, workspace: Workspace, retry: str | None = None, refuse: str | None = None) -> None:
+def finish(
+    corpus: Corpus,
+    workspace: Workspace,
+    retry: str | None = None,
+    refuse: str | None = None,
+    counts: dict[str, int] | None = None,
+) -> None:
     """Stamp all the stages of PART as the stages would."""
 
     def stamp(stage: str, upstream: str, next_retry_at: str | None = None, reason: str | None = None) -> str:
         expected = fingerprint(stage_settings(corpus, PART, stage), upstream)
-        slices = {"0000": SliceStamp("f", f"digest of {stage}", 10, next_retry_at=next_retry_at)}
+        slices = {"0000": SliceStamp("f", f"digest of {stage}", 10, counts=counts or {}, next_retry_at=next_retry_at)}
         return stamp_part(workspace, PART.name, stage, expected, slices, reason).digest
 
     rows = stamp("rows", rows_input(PART))
@@ -94,3 +109,27 @@ def test_a_source_taken_out_of_the_config_leaves_with_its_parts(workspace: Works
     finish(corpus_of(), workspace)
     other = parse_corpus({"workspace": "w", "sources": [{"name": "other", "kind": "laion", "files": "x"}]})
     assert list(plan_parts(other, workspace)) == []
+
+
+def test_the_success_share_is_judged_as_the_corpus_asks_now(workspace: Workspace) -> None:
+    counts = {"fetchable": 100, "success": 5}
+    finish(corpus_of(), workspace, refuse="success share 0.05 is under 0.1", counts=counts)
+    assert "success share 0.050 (5 of 100)" in releasable_parts(corpus_of(), workspace)[1][PART.name]
+    assert releasable_parts(corpus_of(download={"min_success_share": 0.01}), workspace) == ([PART], {})
+
+
+def test_the_number_format_makes_features_stale(workspace: Workspace) -> None:
+    finish(corpus_of(), workspace)
+    assert plan_part(corpus_of(score={"precision": "bf16"}), workspace, PART).stale == ("features",)
+
+
+def test_a_checkpoint_is_known_by_what_it_is_and_not_by_where_it_lies(tmp_path: Path) -> None:
+    here, there = tmp_path / "a" / "clip.safetensors", tmp_path / "b" / "clip.safetensors"
+    for path in (here, there):
+        path.parent.mkdir()
+        path.write_bytes(b"weights")
+        os.utime(path, (1, 1))
+    settings = [scorer_settings(Score(model="ViT-B-32", pretrained=str(path))) for path in (here, there)]
+    assert settings[0] == settings[1]
+    there.write_bytes(b"other weights")
+    assert scorer_settings(Score(model="ViT-B-32", pretrained=str(there))) != settings[0]

@@ -18,6 +18,7 @@ from upath import UPath
 from mmdata.config import Corpus, parse_corpus
 from mmdata.publish import publish_json
 from mmdata.samples import FEATURES, INDEX, MEDIA, ROWS, SELECTION, estimate_tokens, sample_key, sample_uid, table_of
+from mmdata.select.stage import selection_inputs
 from mmdata.tables import write_table
 from mmdata.workspace import Catalog, Part, PartStamp, SliceStamp, Workspace
 
@@ -146,7 +147,7 @@ def build(root: Path, samples: int = 160, seed: int = 0, **instruct: object) -> 
     kept = [one for one in selection if one["keep"]]
     draft = {
         "release_id": RELEASE,
-        "inputs": "1" * 16,
+        "inputs": selection_inputs(corpus, workspace, ["web-000000", "web-000001"]),
         "parent": None,
         "parts": ["web-000000", "web-000001"],
         "refused_parts": {},

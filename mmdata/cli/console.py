@@ -142,4 +142,9 @@ def _cell(value: Any) -> str:
         return {True: "yes", False: "no", None: ""}[value]
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Text from outside as a terminal may show it: what would move its cursor or name its window is replaced."""
+    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)

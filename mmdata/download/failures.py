@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import http.client
 import math
-import re
 import socket
 import ssl
 import urllib.error
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+from mmdata.secrets import without_credentials
 
 REFUSALS = frozenset({"bad_row", "bad_scheme", "bad_url", "userinfo", "bad_port", "private_address", "robots", "bomb"})
 """Error classes whose status is `refused`: we would not, whatever the server would."""
@@ -35,7 +34,7 @@ class FetchError(Exception):
     """
 
     def __init__(self, error: str, detail: str, may_pass: bool = False, retry_after_s: float | None = None) -> None:
-        self.error, self.detail = error, _USERINFO.sub("", detail)
+        self.error, self.detail = error, without_credentials(detail)
         self.may_pass, self.retry_after_s = may_pass, retry_after_s
         super().__init__(f"{error}: {self.detail}")
 

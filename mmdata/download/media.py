@@ -22,7 +22,7 @@ from mmdata.download.images import FetchedImage, fetch_image, prepare
 from mmdata.download.ledger import next_retry_at
 from mmdata.engine import SliceResult, run_part_stage
 from mmdata.errors import DataError
-from mmdata.plan import is_due, stage_settings
+from mmdata.plan import is_due, media_refusal, stage_settings
 from mmdata.samples import MEDIA, table_of
 from mmdata.stage import Progress, StageReport, add_counts, silent
 from mmdata.tables import read_table
@@ -226,15 +226,7 @@ def _numbers(counts: Mapping[str, int], slices: Iterable[SliceStamp]) -> dict[st
 
 
 def _refusal(slices: Mapping[str, SliceStamp], least: float) -> str | None:
-    """Why the part may not enter a release: too few of its URLs gave an image."""
-    counts = add_counts(stamp.counts for stamp in slices.values())
-    success, fetchable = counts.get("success", 0), counts.get("fetchable", 0)
-    if fetchable == 0 or success >= least * fetchable:
-        return None
-    share = success / fetchable
-    return (
-        f"media: success share {share:.3f} ({success} of {fetchable}) is under download.min_success_share ({least:g})"
-    )
+    return media_refusal(add_counts(stamp.counts for stamp in slices.values()), least)
 
 
 def _slice_digest(workspace: Workspace, part_name: str, name: str) -> str:

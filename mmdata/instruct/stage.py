@@ -25,6 +25,7 @@ from mmdata.instruct.tasks import RULES, Told, make_records, no_neighbours
 from mmdata.plan import CODE_VERSIONS
 from mmdata.publish import atomic_path, publish_json
 from mmdata.select.embeddings import gather_embeddings
+from mmdata.select.stage import check_draft
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.tables import read_table
 from mmdata.workspace import Workspace, read_json
@@ -43,11 +44,12 @@ def write_instructions(corpus: Corpus, workspace: Workspace, progress: Progress 
     Raises:
         DataError: nothing is selected, the shards are not written, or a table or shard that they name is damaged.
     """
-    release_id = workspace.draft()["release_id"]
+    release_id = check_draft(corpus, workspace)["release_id"]
     folder = workspace.release_dir(release_id)
     if not (folder / "index.parquet").exists():
         raise DataError(f"{folder / 'index.parquet'}: not written yet. Remedy: materialise `shards` first.")
-    inputs = fingerprint(release_id, CODE_VERSIONS["instructions"], corpus.instruct, corpus.seed)
+    shards = [shard["sha256"] for shard in (read_json(folder / "shards.json") or {"shards": []})["shards"]]
+    inputs = fingerprint(release_id, CODE_VERSIONS["instructions"], corpus.instruct, corpus.seed, shards)
     known = read_json(folder / "instructions.json")
     if known is not None and known["inputs"] == inputs and all((folder / name).exists() for name in known["files"]):
         return _report(known, folder, reused=True)

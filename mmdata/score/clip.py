@@ -29,7 +29,7 @@ class ClipScorer:
 
     Args:
         name: `model/tag`, as tables and manifests show it.
-        fingerprint: of name, preprocessing and weights; scores of different fingerprints are not comparable.
+        fingerprint: of name, preprocessing, weights and number format; scores of different ones are not comparable.
         dim: length of an embedding.
         image_size: height in pixels that the image tower takes; `preprocess.size` holds height and width.
     """
@@ -47,10 +47,11 @@ class ClipScorer:
         self.name = loaded.name
         self.preprocess: Preprocess = loaded.preprocess
         self.image_size = loaded.preprocess.size[0]
-        self.fingerprint = fingerprint(loaded.name, loaded.preprocess.as_dict(), weights_digest(loaded.model))
         self.batch_size = batch_size
         self.device = torch.device(device)
         self._dtype = _autocast_dtype(precision, self.device.type)
+        weights = weights_digest(loaded.model)
+        self.fingerprint = fingerprint(loaded.name, loaded.preprocess.as_dict(), weights, str(self._dtype))
         self._model = loaded.model.to(self.device)
         self._tokenize = loaded.tokenizer
         self._encode_image = self._model.encode_image

@@ -20,6 +20,11 @@ _BLOCK_ROWS = 4096
 _DOUBT = 1e-4  # a float32 product of unit fp16 vectors errs by less; within it, the exact product decides
 
 
+OUTGROWN = 10
+"""Centroids are kept until the corpus has this many times the rows that they were trained on. New centroids mean a new
+split, so they are rare; old ones make clusters large, and comparing within a cluster slow."""
+
+
 @dataclass(frozen=True, slots=True)
 class Clusters:
     """Centroids, and what they hold for.
@@ -39,7 +44,7 @@ class Clusters:
 
     def fits(self, scorer: str, rows: int, configured: int | None) -> bool:
         """Whether a later release may take them over, so that its cluster numbers mean the same."""
-        return self.scorer == scorer and self.configured == (configured or 0) and rows <= 2 * self.rows
+        return self.scorer == scorer and self.configured == (configured or 0) and rows <= OUTGROWN * self.rows
 
 
 def cluster_count(rows: int, configured: int | None) -> int:

@@ -52,9 +52,9 @@ def resolve(rules: Filter) -> Filter:
     """
     if rules.preset is None:
         return rules
-    own = {key: value for key, value in rules.model_dump(exclude_none=True).items() if key in rules.model_fields_set}
+    own = {key: value for key, value in rules.model_dump().items() if key in rules.model_fields_set}
     recipe = PRESETS[rules.preset].values
-    if _SCORE_RULES & own.keys():
+    if any(own.get(key) is not None for key in _SCORE_RULES):
         recipe = {key: value for key, value in recipe.items() if key not in _SCORE_RULES}
     return Filter.model_validate({**recipe, **own})
 

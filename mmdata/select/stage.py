@@ -16,7 +16,7 @@ from upath import UPath
 from mmdata.config import Corpus
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
-from mmdata.plan import CODE_VERSIONS, releasable_parts
+from mmdata.plan import CODE_VERSIONS, releasable_parts, scorer_settings
 from mmdata.publish import publish_json
 from mmdata.score.pretrained import scorer_name
 from mmdata.select.candidates import BATCH_ROWS, Slice, merge_candidates, read_candidates
@@ -39,7 +39,7 @@ from mmdata.select.table import write_selection
 from mmdata.select.verdicts import Verdicts
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.tables import scan_tables
-from mmdata.workspace import PART_STAGES, Part, Workspace, read_json
+from mmdata.workspace import PART_STAGES, Part, PartStage, Workspace, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,19 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
     )
 
 
-def _plan(corpus: Corpus, workspace: Workspace, parts: Sequence[Part], concepts: list[str] | None) -> Plan:
-    digests = {part.name: [_digest(workspace, part, stage) for stage in PART_STAGES] for part in parts}
-    inputs = fingerprint(
+def selection_inputs(
+    corpus: Corpus, workspace: Workspace, parts: Sequence[str], concepts: list[str] | None = None
+) -> str:
+    """Fingerprint of all that decides what a release holds: the parts' tables, and the settings of every publish stage.
+
+    Args:
+        parts: names of the parts.
+        concepts: the concept list, where it is read already.
+    """
+    if concepts is None and corpus.select.balance.concepts:
+        concepts = read_concepts(corpus.select.balance.concepts)
+    digests = {part: [_digest(workspace, part, stage) for stage in PART_STAGES] for part in parts}
+    return fingerprint(
         [CODE_VERSIONS[stage] for stage in ("selection", "shards", "instructions")],
         digests,
         corpus.select.model_dump(mode="json", exclude={"balance": {"concepts"}}),
@@ -106,8 +116,27 @@ def _plan(corpus: Corpus, workspace: Workspace, parts: Sequence[Part], concepts:
         corpus.shards,
         corpus.instruct,
         corpus.seed,
-        [corpus.score.model, corpus.score.pretrained],
+        scorer_settings(corpus.score),
     )
+
+
+def check_draft(corpus: Corpus, workspace: Workspace) -> dict[str, Any]:
+    """The release in the making, which must still be what corpus.yaml and the parts come to.
+
+    Raises:
+        DataError: nothing is selected, or something that decides has changed since.
+    """
+    draft = workspace.draft()
+    if selection_inputs(corpus, workspace, draft["parts"]) != draft["inputs"]:
+        raise DataError(
+            f"release {draft['release_id']}: corpus.yaml or a part has changed since its samples were selected. "
+            "Remedy: materialise `selection` again, then what follows it."
+        )
+    return draft
+
+
+def _plan(corpus: Corpus, workspace: Workspace, parts: Sequence[Part], concepts: list[str] | None) -> Plan:
+    inputs = selection_inputs(corpus, workspace, [part.name for part in parts], concepts)
     latest = workspace.latest()
     manifest = read_json(workspace.release_dir(latest) / "manifest.json") if latest else None
     if latest and manifest and manifest.get("inputs") == inputs:
@@ -117,10 +146,10 @@ def _plan(corpus: Corpus, workspace: Workspace, parts: Sequence[Part], concepts:
     return Plan(release_id, inputs, latest, published)
 
 
-def _digest(workspace: Workspace, part: Part, stage: Any) -> str:
-    stamp = workspace.part_stamp(part.name, stage)
+def _digest(workspace: Workspace, part: str, stage: PartStage) -> str:
+    stamp = workspace.part_stamp(part, stage)
     if stamp is None:
-        raise DataError(f"part {part.name}: the stamp of {stage} is gone. Remedy: materialise {stage} again.")
+        raise DataError(f"part {part}: the stamp of {stage} is gone. Remedy: materialise {stage} again.")
     return stamp.digest
 
 

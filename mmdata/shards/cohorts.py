@@ -1,7 +1,7 @@
 """Which shard a sample goes to: cohorts of parts, hashed buckets, and an order in which copies never meet.
 
-A cohort is what was first released together, at most 64 parts. Its samples stay in its shards for ever, and its number
-of buckets is fixed at its first release: new parts open new cohorts, and a changed decision rewrites one bucket.
+A cohort is what was first released together, at most 64 parts. Its samples stay in its shards, and its number of
+buckets is kept while it fits: new parts open new cohorts, and a changed decision rewrites one bucket.
 """
 
 from __future__ import annotations
@@ -54,6 +54,15 @@ def assign_cohorts(parts: Sequence[str], parent: Sequence[Cohort]) -> list[Cohor
 def bucket_count(total_bytes: int, shard_mb: float) -> int:
     """How many shards of about `shard_mb` (10^6 bytes) hold so many bytes; at least one."""
     return max(1, math.ceil(total_bytes / (shard_mb * 1e6)))
+
+
+def kept_buckets(known: int | None, total_bytes: int, shard_mb: float) -> int:
+    """The number of buckets: as at the last release, unless shards would be under half or over twice `shard_mb`.
+
+    Keeping it keeps the shards; but a filter that was relaxed may bring a cohort twenty times its first bytes.
+    """
+    wanted = bucket_count(total_bytes, shard_mb)
+    return known if known is not None and wanted / 2 <= known <= 2 * wanted else wanted
 
 
 def place(samples: pl.DataFrame, buckets: int, seed: int, cohort: str) -> pl.DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from upath import UPath
 from mmdata.config import Corpus
 from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import canonical_json
+from mmdata.secrets import without_credentials
 from mmdata.workspace import Workspace, read_json
 
 FORMAT = 1
@@ -19,8 +19,6 @@ REQUIRED = (
     *("format", "release_id", "inputs", "parent", "created_at", "config", "scorer", "counts", "reasons"),
     *("signatures", "cohorts", "shards", "files", "digest"),
 )
-
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +82,6 @@ def public_config(corpus: Corpus) -> dict[str, Any]:
             return {key: clean(one) for key, one in value.items()}
         if isinstance(value, list):
             return [clean(one) for one in value]
-        return _USERINFO.sub("", value) if isinstance(value, str) else value
+        return without_credentials(value) if isinstance(value, str) else value
 
     return clean(corpus.model_dump(mode="json"))

@@ -15,6 +15,7 @@ from mmdata.errors import DataError
 from mmdata.plan import releasable_parts
 from mmdata.publish import TEMPORARY, publish_json
 from mmdata.report.croissant import croissant
+from mmdata.select.stage import check_draft
 from mmdata.shards.cohorts import SPLITS
 from mmdata.shards.energon import write_energon
 from mmdata.shards.manifest import FORMAT, manifest_digest, public_config
@@ -22,7 +23,7 @@ from mmdata.stage import StageReport
 from mmdata.tables import read_table, scan_tables
 from mmdata.workspace import Workspace, read_json
 
-NOT_LISTED = ("manifest.json", "report.html")  # they are about the release, not of it
+NOT_LISTED = ("manifest.json", "croissant.json", "report.html")  # they are about the release, not of it
 
 
 def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
@@ -31,7 +32,7 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
     Raises:
         DataError: a stage before is missing, a shard is not as the index says, or a part is no longer accepted.
     """
-    draft = workspace.draft()
+    draft = check_draft(corpus, workspace)
     release = str(draft["release_id"])
     folder = workspace.release_dir(release)
     if (manifest := read_json(folder / "manifest.json")) is None:

@@ -19,7 +19,8 @@ from mmdata.fingerprint import fingerprint
 from mmdata.plan import CODE_VERSIONS, stage_settings
 from mmdata.publish import atomic_path, publish_json
 from mmdata.samples import INDEX
-from mmdata.shards.cohorts import SPLITS, Cohort, assign_cohorts, bucket_count, place
+from mmdata.select.stage import check_draft
+from mmdata.shards.cohorts import SPLITS, Cohort, assign_cohorts, kept_buckets, place
 from mmdata.shards.media import read_media
 from mmdata.shards.members import load_members
 from mmdata.shards.tar import END, member
@@ -58,12 +59,13 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
     Raises:
         DataError: nothing is selected, or a table or tar that the selection points at is not there.
     """
-    release = str(workspace.draft()["release_id"])
+    draft = check_draft(corpus, workspace)
+    release = str(draft["release_id"])
     folder = workspace.release_dir(release)
     if (folder / "manifest.json").exists() and (known := read_json(folder / "shards.json")) is not None:
         return _report(workspace, release, [Shard(**shard) for shard in known["shards"]], written=0)
     selection = _kept(workspace, folder)
-    cohorts = assign_cohorts(workspace.draft()["parts"], parent_cohorts(workspace))
+    cohorts = assign_cohorts(draft["parts"], parent_cohorts(workspace, draft["parent"]))
     total, done = int(selection["repeats"].sum()), 0
     shards: list[Shard] = []
     frames: list[pl.DataFrame] = []
@@ -81,7 +83,7 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
             chosen = loaded.filter(pl.col("split") == split)
             if chosen.is_empty():
                 continue
-            buckets.setdefault(split, bucket_count(int(chosen["size"].sum()), corpus.shards.shard_mb))
+            buckets[split] = kept_buckets(buckets.get(split), int(chosen["size"].sum()), corpus.shards.shard_mb)
             placed = place(chosen, buckets[split], corpus.seed, f"{cohort.name} {split}")
             work = partial(_bring_about, workspace, settings, split, cohort.name)
             bucket_frames = placed.partition_by("bucket", maintain_order=True)
@@ -102,10 +104,9 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
     return _report(workspace, release, shards, written)
 
 
-def parent_cohorts(workspace: Workspace) -> list[Cohort]:
-    """The cohorts of the latest release; none before the first."""
-    latest = workspace.latest()
-    manifest = read_json(workspace.release_dir(latest) / "manifest.json") if latest else None
+def parent_cohorts(workspace: Workspace, parent: str | None) -> list[Cohort]:
+    """The cohorts of the release that this one follows; none before the first."""
+    manifest = read_json(workspace.release_dir(parent) / "manifest.json") if parent else None
     return [Cohort.from_json(data) for data in manifest["cohorts"]] if manifest else []
 
 

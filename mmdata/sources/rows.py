@@ -59,6 +59,11 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
         _check_unchanged(workspace, part)
     progress("rows", total, total)
     ordered = {name: stamps[name] for name in spans}
+    if (read := sum(one.counts["rows"] for one in ordered.values())) != part.stop - part.start:
+        raise DataError(
+            f"{part.path}: {read} rows were read where the catalogue has {part.stop - part.start}. "
+            "Remedy: materialise source_catalog again, then source_rows."
+        )
     stamp = stamp_part(workspace, part_name, "rows", fingerprint(settings, rows_input(part)), ordered, None)
     return _report(workspace, part_name, stamp, reused)
 

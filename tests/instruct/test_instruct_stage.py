@@ -159,7 +159,7 @@ def test_a_published_release_is_never_rewritten(tmp_path: Path) -> None:
     write_instructions(tiny.corpus, tiny.workspace)
     tiny_release.publish(tiny)
     changed = tiny.corpus.model_copy(update={"seed": 5})
-    with pytest.raises(DataError, match="published"):
+    with pytest.raises(DataError, match="changed since its samples were selected"):
         write_instructions(changed, tiny.workspace)
 
 

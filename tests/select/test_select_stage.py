@@ -248,14 +248,14 @@ def test_a_next_release_keeps_clusters_rates_splits_and_earlier_draws(tmp_path: 
     assert (after["repeats"] == before["repeats"]).mean() > 0.95
 
 
-def test_clusters_are_trained_anew_when_the_corpus_has_more_than_doubled(tmp_path: Path) -> None:
+def test_clusters_are_trained_anew_when_the_corpus_has_outgrown_them(tmp_path: Path) -> None:
     corpus = corpus_for(tmp_path)
     every = [sample(number, embedding=vector) for number, vector in enumerate(points(200))]
-    workspace = build(corpus, {"web-000000": [every[:60]]})
+    workspace = build(corpus, {"web-000000": [every[:19]]})
     select_samples(corpus, workspace)
     publish(workspace, workspace.draft()["release_id"])
     first = files(workspace, workspace.draft()["release_id"])["clusters.npz"][1]
-    build(corpus, {"web-000001": [every[60:]]})
+    build(corpus, {"web-000001": [every[19:]]})
     select_samples(corpus, workspace)
     assert files(workspace, workspace.draft()["release_id"])["clusters.npz"][1] != first
 
@@ -393,3 +393,18 @@ def test_embeddings_that_do_not_fit_in_memory_give_the_same_selection(
         select_samples(corpus, workspace)
         found.append(selection(workspace))
     assert found[0].equals(found[1])
+
+
+def test_growing_several_times_moves_no_sample_to_the_other_split(tmp_path: Path) -> None:
+    corpus = corpus_for(tmp_path, FULL)
+    every = [sample(number, embedding=vector) for number, vector in enumerate(points(900))]
+    workspace = build(corpus, {"web-000000": [every[:150]]})
+    select_samples(corpus, workspace)
+    publish(workspace, workspace.draft()["release_id"])
+    before = selection(workspace).filter("keep").select("uid", "split")
+    build(corpus, {"web-000001": [every[150:]]})
+    select_samples(corpus, workspace)
+    after = selection(workspace).filter("keep").select("uid", after="split")
+    both = before.join(after, on="uid")
+    assert both.height > 10
+    assert both.filter(pl.col("split") != pl.col("after")).is_empty()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmdata.samples import sample_uid
-from mmdata.shards.cohorts import MAX_PARTS, Cohort, assign_cohorts, bucket_count, place, separated
+from mmdata.shards.cohorts import MAX_PARTS, Cohort, assign_cohorts, bucket_count, kept_buckets, place, separated
 
 
 def samples_of(repeats: list[int]) -> pl.DataFrame:
@@ -67,3 +67,8 @@ def test_separated_is_a_permutation_that_changes_nothing_without_need(uids: list
     assert sorted(order) == list(range(len(uids)))
     if all(a != b for a, b in itertools.pairwise(uids)):
         assert order == list(range(len(uids)))
+
+
+def test_the_number_of_buckets_is_kept_while_it_fits() -> None:
+    assert kept_buckets(None, 5_000_000, 1.0) == 5
+    assert [kept_buckets(known, 5_000_000, 1.0) for known in (2, 3, 5, 10, 11)] == [5, 3, 5, 10, 5]

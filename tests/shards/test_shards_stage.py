@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +17,7 @@ import pytest
 from upath import UPath
 
 from mmdata.errors import DataError, UserError
+from mmdata.instruct.stage import write_instructions
 from mmdata.select.stage import select_samples
 from mmdata.shards.manifest import open_release
 from mmdata.shards.release import publish_release
@@ -186,8 +188,6 @@ def test_publishing_needs_every_stage_and_whole_shards(built: Built) -> None:
     write_shards(built.corpus, built.workspace)
     with pytest.raises(DataError, match="`instructions` is not made yet"):
         publish_release(built.corpus, built.workspace)
-    from mmdata.instruct.stage import write_instructions
-
     write_instructions(built.corpus, built.workspace)
     victim = next(iter(built.workspace.shards_dir.glob("*.tar")))
     whole = victim.read_bytes()
@@ -362,3 +362,27 @@ def test_shards_are_verified_before_a_manifest_vouches_for_them(built: Built) ->
     victim.write_bytes(bytes(data))
     with pytest.raises(DataError, match=victim.name):
         verify_shards(built.workspace, draft)
+
+
+@pytest.mark.parametrize("publish", [write_shards, write_instructions, publish_release])
+def test_a_corpus_that_changed_since_the_selection_is_not_published(built: Built, publish: Callable) -> None:
+    release(built)
+    changed = built.corpus.model_copy(update={"shards": built.corpus.shards.model_copy(update={"shard_mb": 1.0})})
+    with pytest.raises(DataError, match="changed since its samples were selected"):
+        publish(changed, built.workspace)
+
+
+def test_a_part_that_changed_since_the_selection_is_not_published(built: Built) -> None:
+    select_samples(built.corpus, built.workspace)
+    add_parts(built, {"web-000001": range(200, 240)})
+    with pytest.raises(DataError, match="changed since its samples were selected"):
+        write_shards(built.corpus, built.workspace)
+
+
+def test_the_same_release_has_the_same_digest(built: Built, tmp_path: Path) -> None:
+    release(built)
+    first = open_release(built.workspace.root).manifest["digest"]
+    shutil.rmtree(str(built.workspace.root))
+    other = build(str(tmp_path / "a"), PARTS)
+    release(other)
+    assert open_release(other.workspace.root).manifest["digest"] == first
