@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from mmdata.errors import DataError
 from mmdata.publish import publish_json
+from mmdata.select.stage import select_samples
+from mmdata.shards.stage import write_shards
 from mmdata.shards.verify import verify_release
 from mmdata.tables import scan_tables
 from mmdata.workspace import Workspace, read_json
@@ -65,3 +68,16 @@ def test_stamps_and_tables_are_read_back(bucket: str) -> None:
     assert scan_tables(paths, ["uid"]).collect().height == 20
     built.workspace.clear_part_stamp("web-000000", "rows")
     assert built.workspace.part_stamp("web-000000", "rows") is None
+
+
+@pytest.mark.parametrize("how", ["gone", "short"])
+def test_a_media_tar_that_is_not_whole_is_named(bucket: str, how: str) -> None:
+    built = build(bucket, PARTS)
+    select_samples(built.corpus, built.workspace)
+    tar = next(iter((built.workspace.part_dir("web-000001") / "media").glob("*.tar")))
+    if how == "gone":
+        tar.unlink()
+    else:
+        tar.write_bytes(b"short")
+    with pytest.raises(DataError, match=rf"{tar.name}.*web-000001"):
+        write_shards(built.corpus, built.workspace)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -12,46 +12,71 @@ from upath import UPath
 from mmdata.errors import DataError
 from mmdata.publish import is_local
 
+Range = tuple[int, int, int]
+"""Offset in the tar, length, and place in the buffer; bytes."""
 
-def read_media(frame: pl.DataFrame) -> dict[str, bytes]:
-    """The stored bytes of samples, by uid.
+REMOTE_BYTES = 32_000_000  # asked of an object store at once
+
+
+def read_media(frame: pl.DataFrame, buffer: memoryview) -> None:
+    """Read the stored bytes of samples to their places in a buffer.
 
     Args:
-        frame: uid, part, tar, offset, length; rows without an offset are passed over, copies read once.
+        frame: part, tar, offset, length, place (in the buffer), bytes; rows without an offset are passed over.
 
     Raises:
         DataError: a tar is missing or shorter than the media table says; names it and the remedy.
     """
-    wanted = frame.filter(pl.col("offset").is_not_null()).unique("uid").sort("tar", "offset")
-    found: dict[str, bytes] = {}
+    wanted = frame.filter(pl.col("offset").is_not_null()).sort("tar", "offset", "place")
     for (name, part), group in wanted.group_by("tar", "part", maintain_order=True):
         tar = UPath(str(name))
-        uids = group["uid"].to_list()
-        ranges = list(group.select("offset", "length").iter_rows())
+        ranges = list(group.select("offset", "length", "place").iter_rows())
         try:
-            pieces = _local(Path(tar.path), ranges) if is_local(tar) else _remote(tar, ranges)
-        except (OSError, EOFError) as error:
+            if is_local(tar):
+                _read_local(Path(tar.path), ranges, buffer)
+            else:
+                _read_remote(tar, ranges, buffer)
+        except (FileNotFoundError, EOFError) as error:
             raise DataError(f"{tar}: {error}. Remedy: materialise media for {part} again.") from error
-        found.update(zip(uids, pieces, strict=True))
-    return found
 
 
-def _local(path: Path, ranges: Iterable[tuple[int, int]]) -> list[bytes]:
+def _read_local(path: Path, ranges: Sequence[Range], buffer: memoryview) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        pieces = [os.pread(handle, length, offset) for offset, length in ranges]
+        for offset, length, place in ranges:
+            found = os.preadv(handle, [buffer[place : place + length]], offset)
+            _check(found, offset, length)
     finally:
         os.close(handle)
-    return _whole(pieces, ranges)
 
 
-def _remote(tar: UPath, ranges: list[tuple[int, int]]) -> list[bytes]:
-    starts, ends = [offset for offset, _ in ranges], [offset + length for offset, length in ranges]
-    return _whole(tar.fs.cat_ranges([tar.path] * len(ranges), starts, ends), ranges)
+def _read_remote(tar: UPath, ranges: Sequence[Range], buffer: memoryview) -> None:
+    for batch in _batches(ranges):
+        starts, ends = [offset for offset, _, _ in batch], [offset + length for offset, length, _ in batch]
+        try:
+            pieces = tar.fs.cat_ranges([tar.path] * len(batch), starts, ends, on_error="raise")
+        except OSError:
+            if (size := tar.stat().st_size) < max(ends):  # stores refuse such a range, each with an error of its own
+                raise EOFError(f"{size} bytes where {max(ends)} should be") from None
+            raise
+        for piece, (offset, length, place) in zip(pieces, batch, strict=True):
+            _check(len(piece), offset, length)
+            buffer[place : place + length] = piece
 
 
-def _whole(pieces: list[bytes], ranges: Iterable[tuple[int, int]]) -> list[bytes]:
-    for piece, (offset, length) in zip(pieces, ranges, strict=True):
-        if len(piece) != length:
-            raise EOFError(f"{len(piece)} bytes at offset {offset} where {length} should be")
-    return pieces
+def _batches(ranges: Sequence[Range]) -> Iterator[list[Range]]:
+    batch: list[Range] = []
+    size = 0
+    for one in ranges:
+        batch.append(one)
+        size += one[1]
+        if size >= REMOTE_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _check(found: int, offset: int, length: int) -> None:
+    if found != length:
+        raise EOFError(f"{found} bytes at offset {offset} where {length} should be")

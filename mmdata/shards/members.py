@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
 
 import numpy as np
 import polars as pl
@@ -11,8 +13,8 @@ import polars as pl
 from mmdata.fingerprint import canonical_json
 from mmdata.samples import estimate_tokens, sample_key
 from mmdata.shards.tar import padded
-from mmdata.tables import read_table, scan_tables
-from mmdata.workspace import PartStage, Workspace
+from mmdata.tables import read_table
+from mmdata.workspace import Workspace
 
 FACTS = ("uid", "url", "source", "lang", "clip_score", "sha256", "original_width", "original_height", "width", "height")
 """The keys of a sample's `.json`, beside `signature`, `split` and the source's own columns under `extra`.
@@ -21,42 +23,72 @@ Facts only: what a release decided (repeats, concept, cluster) stands in its ind
 other samples does not change these bytes.
 """
 
+FACTS_BYTES = 400  # of a `.json` without its url and extra, about: enough to count buckets by
+
+_ROWS = ["uid", "url", "source", "caption", "extra"]
+_MEDIA = ["uid", "ext", "offset", "length", "sha256", "original_width", "original_height", "width", "height"]
+
 
 def load_members(workspace: Workspace, selection: pl.DataFrame) -> pl.DataFrame:
-    """The kept samples of some parts with all that their shards need, one row a copy.
+    """What the tables of the parts say of selected samples: one row a uid, in no order.
 
     Args:
-        selection: kept rows of the selection; `part` and `slice` say where the other tables lie.
+        selection: uid, part, slice; the last two say where the other tables lie.
 
     Returns:
-        Columns: uid, part, slice, copy, repeats, key, signature, split, clip_score, cluster, concept, ext, tar, offset,
-        length (of the stored image, in that tar), txt, json (bytes), tokens, pixels, size (bytes in a shard).
+        Columns: uid, url, source, caption, extra, lang; ext, tar, offset, length (of the stored image, in that tar),
+        sha256, original_width, original_height, width, height.
     """
-    places = list(selection.select("part", "slice").unique().sort("part", "slice").iter_rows())
-    rows = _tables(workspace, places, "rows", ["uid", "url", "source", "caption", "extra"])
-    media = _media(workspace, places)
-    features = _tables(workspace, places, "features", ["uid", "lang"])
     # a uid may stand in several parts; the selection says which of them stands for it
-    joined = (
-        selection.lazy()
-        .with_columns(_place=pl.col("part") + "/" + pl.col("slice"))
-        .join(rows, on=["uid", "_place"], how="left")
-        .join(media, on=["uid", "_place"], how="left")
-        .join(features, on=["uid", "_place"], how="left")
-    )
-    frame = joined.with_columns(
+    chosen = selection.select("uid", "part", "slice").unique("uid").partition_by("part", "slice")
+    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+        return pl.concat(list(pool.map(lambda own: _of_slice(workspace, own), chosen)))
+
+
+def estimate_bytes(workspace: Workspace, selection: pl.DataFrame) -> dict[str, int]:
+    """About how many bytes selected samples take in shards, copies included, by split.
+
+    Args:
+        selection: uid, part, slice, split, repeats.
+    """
+
+    def of_slice(own: pl.DataFrame) -> pl.DataFrame:
+        part, name = own.row(0)[own.columns.index("part")], own.row(0)[own.columns.index("slice")]
+        rows = _table(workspace, part, name, "rows", ["uid", "url", "caption", "extra"])
+        media = _table(workspace, part, name, "media", ["uid", "length"])
+        joined = own.join(rows, on="uid", how="left").join(media, on="uid", how="left")
+        image = pl.when(pl.col("length").is_not_null()).then(_padded(pl.col("length"))).otherwise(0)
+        text, facts = (_size("caption"), FACTS_BYTES + _size("url") + _size("extra"))
+        size = (image + _padded(text) + _padded(facts)) * pl.col("repeats")
+        return joined.group_by("split").agg(size.sum())
+
+    chosen = selection.select("uid", "part", "slice", "split", "repeats").partition_by("part", "slice")
+    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+        sums = pl.concat(list(pool.map(of_slice, chosen)))
+    return {split: int(size) for split, size in sums.group_by("split").sum().sort("split").iter_rows()}
+
+
+def complete(placed: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
+    """The samples of a bucket with all that goes into their shard, in the order given.
+
+    Args:
+        placed: a row a copy: uid, copy, signature, split, clip_score and whatever else is to be carried along.
+        members: from `load_members`, of these samples and maybe of others.
+
+    Returns:
+        `placed` with all columns of `members`, and key, txt, json (bytes), tokens, pixels, size (bytes in a shard).
+    """
+    frame = placed.join(members, on="uid", how="left", maintain_order="left")
+    frame = frame.with_columns(
+        pl.Series("key", [sample_key(*row) for row in frame.select("uid", "copy").iter_rows()], dtype=pl.String),
+        pl.Series("json", list(facts(frame)), dtype=pl.Binary),
+        txt=pl.col("caption").fill_null("").cast(pl.Binary),
         tokens=estimate_tokens(pl.col("caption")),
         pixels=pl.col("width").fill_null(0).cast(pl.Int64) * pl.col("height").fill_null(0),
-    ).collect()
-    frame = frame.with_columns(
-        txt=pl.col("caption").fill_null("").cast(pl.Binary),
-        json=pl.Series(list(facts(frame)), dtype=pl.Binary),
     )
-    copies = frame.with_columns(copy=pl.int_ranges(0, pl.col("repeats"), dtype=pl.Int32)).explode("copy")
-    keys = [sample_key(uid, copy) for uid, copy in copies.select("uid", "copy").iter_rows()]
-    image = np.where(copies["ext"].is_not_null(), padded(copies["length"].fill_null(0).to_numpy()), 0)
-    size = image + padded(copies["txt"].bin.size().to_numpy()) + padded(copies["json"].bin.size().to_numpy())
-    return copies.with_columns(pl.Series("key", keys, dtype=pl.String), pl.Series("size", size, dtype=pl.Int64))
+    image = np.where(frame["ext"].is_not_null(), padded(frame["length"].fill_null(0).to_numpy()), 0)
+    size = image + padded(frame["txt"].bin.size().to_numpy()) + padded(frame["json"].bin.size().to_numpy())
+    return frame.with_columns(pl.Series("size", size, dtype=pl.Int64))
 
 
 def facts(frame: pl.DataFrame) -> Iterator[bytes]:
@@ -67,23 +99,26 @@ def facts(frame: pl.DataFrame) -> Iterator[bytes]:
         yield canonical_json(row).encode()
 
 
-def _tables(
-    workspace: Workspace, places: Sequence[tuple[str, str]], stage: PartStage, columns: list[str]
-) -> pl.LazyFrame:
-    frames = [
-        scan_tables([workspace.table(part, stage, name)], columns).with_columns(_place=pl.lit(f"{part}/{name}"))
-        for part, name in places
-    ]
-    return pl.concat(frames)
+def _of_slice(workspace: Workspace, own: pl.DataFrame) -> pl.DataFrame:
+    part, name = own.row(0)[1:]
+    uids = own.select("uid")
+    rows = _table(workspace, part, name, "rows", _ROWS)
+    features = _table(workspace, part, name, "features", ["uid", "lang"])
+    # the tar is named by the very table that was read: a re-fetch in between would part them
+    table = read_table(workspace.table(part, "media", name), _MEDIA)
+    tar = str(workspace.media_tar(part, name, table.schema.metadata))
+    media = pl.DataFrame(table).with_columns(tar=pl.lit(tar))
+    joined = uids.join(rows, on="uid", how="left").join(media, on="uid", how="left")
+    return joined.join(features, on="uid", how="left")
 
 
-def _media(workspace: Workspace, places: Sequence[tuple[str, str]]) -> pl.LazyFrame:
-    """The media tables with the tar that each addresses, read in one go: a re-fetch in between would part them."""
-    columns = ["uid", "ext", "offset", "length", "sha256", "original_width", "original_height", "width", "height"]
-    frames = []
-    for part, name in places:
-        table = read_table(workspace.table(part, "media", name), columns)
-        tar = str(workspace.media_tar(part, name, table.schema.metadata))
-        frame = pl.DataFrame(table)
-        frames.append(frame.lazy().with_columns(_place=pl.lit(f"{part}/{name}"), tar=pl.lit(tar)))
-    return pl.concat(frames)
+def _table(workspace: Workspace, part: str, name: str, stage: str, columns: list[str]) -> pl.DataFrame:
+    return pl.DataFrame(read_table(workspace.table(part, stage, name), columns))  # type: ignore[arg-type]
+
+
+def _size(column: str) -> pl.Expr:
+    return pl.col(column).str.len_bytes().fill_null(0).cast(pl.Int64)
+
+
+def _padded(size: pl.Expr) -> pl.Expr:
+    return 512 + (size + 511) // 512 * 512

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,6 +11,7 @@ from os import cpu_count
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 from upath import UPath
 
 from mmdata.config import Corpus
@@ -21,14 +22,17 @@ from mmdata.publish import atomic_path, publish_json
 from mmdata.samples import INDEX
 from mmdata.select.stage import check_draft
 from mmdata.shards.cohorts import SPLITS, Cohort, assign_cohorts, kept_buckets, place
-from mmdata.shards.media import read_media
-from mmdata.shards.members import load_members
-from mmdata.shards.tar import END, member
+from mmdata.shards.members import complete, estimate_bytes, load_members
+from mmdata.shards.pack import pack
 from mmdata.stage import Progress, StageReport, silent
-from mmdata.tables import scan_tables, write_table
+from mmdata.tables import scan_tables
 from mmdata.workspace import Workspace, read_json
 
-WRITERS = 4  # shards in the making at once, each in memory: four times shard_mb
+WRITERS = 4  # shards in the making at once, each in memory
+ROWS_AT_ONCE = 500_000  # samples whose captions and columns are in memory at once: about a gigabyte
+
+
+_INDEXED = [*(name for name in INDEX.names if name not in ("shard", "offset", "length")), "size"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,42 +70,68 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
         return _report(workspace, release, [Shard(**shard) for shard in known["shards"]], written=0)
     selection = _kept(workspace, folder)
     cohorts = assign_cohorts(draft["parts"], parent_cohorts(workspace, draft["parent"]))
-    total, done = int(selection["repeats"].sum()), 0
+    total, done, written = int(selection["repeats"].sum()), 0, 0
     shards: list[Shard] = []
-    frames: list[pl.DataFrame] = []
-    written = 0
     sized: list[Cohort] = []
-    for cohort in cohorts:
-        members = selection.filter(pl.col("part").is_in(cohort.parts))
-        if members.is_empty():
-            sized.append(cohort)
-            continue
-        loaded = load_members(workspace, members)
-        buckets = dict(cohort.buckets)
-        settings = _settings(corpus, workspace, cohort)
-        for split in SPLITS:
-            chosen = loaded.filter(pl.col("split") == split)
-            if chosen.is_empty():
-                continue
-            buckets[split] = kept_buckets(buckets.get(split), int(chosen["size"].sum()), corpus.shards.shard_mb)
-            placed = place(chosen, buckets[split], corpus.seed, f"{cohort.name} {split}")
-            work = partial(_bring_about, workspace, settings, split, cohort.name)
-            bucket_frames = placed.partition_by("bucket", maintain_order=True)
-            with ThreadPoolExecutor(min(WRITERS, cpu_count() or 1)) as pool:
-                for frame, (shard, is_new) in zip(bucket_frames, pool.map(work, bucket_frames), strict=True):
-                    shards.append(shard)
-                    frames.append(_index(frame, shard))
-                    written += is_new
-                    done += len(frame)
-                    progress("shards", done, total)
-        sized.append(Cohort(cohort.name, cohort.parts, buckets))
-    index = pl.concat(frames).to_arrow().cast(INDEX) if frames else INDEX.empty_table()
-    write_table(folder / "index.parquet", index)
+    with atomic_path(folder / "index.parquet") as path, pq.ParquetWriter(path, INDEX, compression="zstd") as index:
+        for cohort in cohorts:
+            members = selection.filter(pl.col("part").is_in(cohort.parts))
+            sized.append(_sized(corpus, workspace, cohort, members))
+            for shard, frame, is_new in _shards_of(corpus, workspace, sized[-1], members):
+                # a row group a shard: whoever needs the samples of one reads no others
+                index.write_table(_index(frame, shard).to_arrow().cast(INDEX), row_group_size=len(frame))
+                shards.append(shard)
+                written += is_new
+                done += shard.samples
+                progress("shards", done, total)
     publish_json(
         folder / "shards.json",
         {"release_id": release, "cohorts": [c.to_json() for c in sized], "shards": [asdict(s) for s in shards]},
     )
     return _report(workspace, release, shards, written)
+
+
+def _sized(corpus: Corpus, workspace: Workspace, cohort: Cohort, members: pl.DataFrame) -> Cohort:
+    """The cohort with a number of buckets for each split that it has samples of."""
+    if members.is_empty():
+        return cohort
+    sizes = estimate_bytes(workspace, members)
+    buckets = {
+        split: kept_buckets(cohort.buckets.get(split), sizes[split], corpus.shards.shard_mb)
+        for split in SPLITS
+        if split in sizes
+    }
+    return Cohort(cohort.name, cohort.parts, {**cohort.buckets, **buckets})
+
+
+def _shards_of(
+    corpus: Corpus, workspace: Workspace, cohort: Cohort, members: pl.DataFrame
+) -> Iterator[tuple[Shard, pl.DataFrame, bool]]:
+    """The cohort's shards in order, each with its samples, and whether it had to be written."""
+    settings = _settings(corpus, workspace, cohort)
+    for split in SPLITS:
+        chosen = members.filter(pl.col("split") == split)
+        copies = chosen.with_columns(copy=pl.int_ranges(0, pl.col("repeats"), dtype=pl.Int32)).explode("copy")
+        if copies.is_empty():
+            continue
+        placed = place(copies, cohort.buckets[split], corpus.seed, f"{cohort.name} {split}")
+        for buckets in _batches(placed.partition_by("bucket", maintain_order=True), ROWS_AT_ONCE):
+            loaded = load_members(workspace, pl.concat(buckets))
+            work = partial(_bring_about, workspace, settings, split, cohort.name, loaded)
+            with ThreadPoolExecutor(min(WRITERS, cpu_count() or 1)) as pool:
+                yield from pool.map(work, buckets)
+
+
+def _batches(buckets: Sequence[pl.DataFrame], rows: int) -> Iterator[list[pl.DataFrame]]:
+    """Neighbouring buckets together, up to so many rows, or one that has more."""
+    batch: list[pl.DataFrame] = []
+    for bucket in buckets:
+        if batch and sum(map(len, batch)) + len(bucket) > rows:
+            yield batch
+            batch = []
+        batch.append(bucket)
+    if batch:
+        yield batch
 
 
 def parent_cohorts(workspace: Workspace, parent: str | None) -> list[Cohort]:
@@ -122,60 +152,37 @@ def bucket_recipe(settings: str, frame: pl.DataFrame) -> str:
 
 
 def _bring_about(
-    workspace: Workspace, settings: str, split: str, cohort: str, frame: pl.DataFrame
-) -> tuple[Shard, bool]:
-    """The shard of a bucket, and whether it had to be written."""
+    workspace: Workspace, settings: str, split: str, cohort: str, members: pl.DataFrame, placed: pl.DataFrame
+) -> tuple[Shard, pl.DataFrame, bool]:
+    """The shard of a bucket, its samples, and whether it had to be written."""
+    frame = complete(placed, members)
     recipe = bucket_recipe(settings, frame)
+    index = frame.select(_INDEXED)
     note = workspace.shards_dir / "recipes" / f"{recipe}.json"
     known = read_json(note)
     if known is not None:
         shard = Shard(**known)
         path = workspace.shards_dir / shard.name
         if path.exists() and path.stat().st_size == shard.bytes:
-            return shard, False
-    pieces = list(_pieces(frame))  # held until the name, which is their hash, is known
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
+            return shard, index, False
+    archive = pack(frame)  # held until the name, which is its hash, is known
+    sha256 = hashlib.sha256(archive).hexdigest()
     bucket = int(frame["bucket"][0])
-    name = f"{split}-{cohort}-{bucket:05d}-{digest.hexdigest()[:12]}.tar"
-    with atomic_path(workspace.shards_dir / name) as draft, draft.open("wb", buffering=1 << 20) as file:
-        file.writelines(pieces)
-    size = sum(map(len, pieces))
-    shard = Shard(name, split, cohort, bucket, digest.hexdigest(), size, len(frame), recipe)
+    name = f"{split}-{cohort}-{bucket:05d}-{sha256[:12]}.tar"
+    with atomic_path(workspace.shards_dir / name) as draft:
+        draft.write_bytes(archive)
+    shard = Shard(name, split, cohort, bucket, sha256, len(archive), len(frame), recipe)
     publish_json(note, asdict(shard))
-    return shard, True
-
-
-def _pieces(frame: pl.DataFrame) -> Iterator[bytes]:
-    """The bytes of a shard, member by member."""
-    media = read_media(frame)
-    columns = frame.select("uid", "key", "ext", "txt", "json")
-    for uid, key, ext, txt, facts in columns.iter_rows():
-        if ext is not None:
-            yield from member(f"{key}.{ext}", media[uid])
-        yield from member(f"{key}.json", facts)
-        yield from member(f"{key}.txt", txt)
-    yield END
+    return shard, index, True
 
 
 def _index(frame: pl.DataFrame, shard: Shard) -> pl.DataFrame:
-    return frame.select(
-        "uid",
-        "key",
-        pl.lit(shard.name).alias("shard"),
-        (pl.col("size").cum_sum() - pl.col("size")).alias("offset"),
-        pl.col("size").alias("length"),
-        "signature",
-        "split",
-        "copy",
-        "repeats",
-        "tokens",
-        "pixels",
-        "clip_score",
-        "cluster",
-        "concept",
-    )
+    places = {
+        "shard": pl.lit(shard.name),
+        "offset": pl.col("size").cum_sum() - pl.col("size"),
+        "length": pl.col("size"),
+    }
+    return frame.with_columns(**places).select(INDEX.names)
 
 
 def _kept(workspace: Workspace, folder: UPath) -> pl.DataFrame:
