@@ -102,11 +102,11 @@ def test_cluster_count_grows_as_the_square_root(rows: int, configured: int | Non
     assert cluster_count(rows, configured) == count
 
 
-def test_centroids_are_taken_over_until_the_corpus_doubles_or_the_scorer_changes() -> None:
+def test_centroids_are_taken_over_until_the_corpus_outgrows_them_or_the_scorer_changes() -> None:
     held = Clusters(np.zeros((3, 4), np.float16), "s", 100, 0)
-    assert held.fits("s", 200, None)
+    assert held.fits("s", 1000, None)
     assert held.fits("s", 10, None)
-    assert not held.fits("s", 201, None)
+    assert not held.fits("s", 1001, None)
     assert not held.fits("other", 100, None)
     assert not held.fits("s", 100, 3)
 
