@@ -20,7 +20,11 @@ ReleaseArgument = Annotated[
 ]
 
 
-def verify(release: ReleaseArgument, config: ConfigOption = CONFIG) -> None:
+def verify(
+    release: ReleaseArgument,
+    config: ConfigOption = CONFIG,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode each picture whole, too: ten times slower.")] = False,
+) -> None:
     """Read every byte of a release again.
 
     Each is compared with what the manifest and the index say; what does not agree is named.
@@ -29,7 +33,7 @@ def verify(release: ReleaseArgument, config: ConfigOption = CONFIG) -> None:
     from mmdata.shards.verify import verify_release
 
     folder = find_release(release, config)
-    report = verify_release(folder)
+    report = verify_release(folder, decode=decode)
     console().print(f"{folder}: sound; {summary_line(report)}", markup=False)
 
 

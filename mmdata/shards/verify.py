@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import tarfile
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from os import cpu_count
 from typing import IO, Any
 
 import polars as pl
-import pyarrow as pa
+from PIL import Image
 from upath import UPath
 
 from mmdata.errors import DataError
-from mmdata.samples import key_uid
+from mmdata.samples import key_uid, sample_key
+from mmdata.shards.energon import offsets_path, sample_offsets
+from mmdata.shards.index import Tally, read_by_shard
 from mmdata.shards.manifest import Release, manifest_digest, open_release
 from mmdata.shards.release import sha256_of
 from mmdata.shards.tar import BLOCK, padded
 from mmdata.stage import Progress, StageReport, silent
-from mmdata.tables import read_table
 from mmdata.workspace import Workspace, read_json
 
 SHOWN = 20
 IMAGE_STARTS = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n", "webp": b"RIFF"}
 EXTENSIONS = frozenset({*IMAGE_STARTS, "txt", "json", "flac"})
 
+_IMAGES = re.compile(rb'"(?:input_|reference_|output_)?image":(\[[^\]]*\]|"[^"]*")')  # no caption can hold a bare quote
+_SHARD = re.compile(rb"::shards/([^\"]+)")
 
-def verify_release(release: str | UPath, progress: Progress = silent) -> StageReport:
-    """Re-read a release: hashes, tar structure, members, index, counts and splits.
+
+def verify_release(release: str | UPath, progress: Progress = silent, decode: bool = False) -> StageReport:
+    """Re-read a release: hashes, tar structure, members, index, counts, splits, and the shards that records name.
+
+    Args:
+        decode: decode each image whole, too; about ten times slower.
 
     Raises:
         UserError: there is no release at the path.
@@ -38,7 +47,8 @@ def verify_release(release: str | UPath, progress: Progress = silent) -> StageRe
     opened = open_release(release)
     shards = opened.manifest["shards"]
     problems = [*_of_manifest(opened), *_of_files(opened)]
-    problems += _of_shards(opened.folder, shards, {s["name"] for s in shards}, progress)
+    problems += _of_instructions(opened)
+    problems += _of_shards(opened.folder, shards, {s["name"] for s in shards}, progress, decode)
     _raise(opened.id, problems)
     counts = {**_counts(shards), "files": len(opened.manifest["files"])}
     return StageReport("verify", counts=counts, paths={"release": str(opened.folder)})
@@ -81,31 +91,69 @@ def _raise(release_id: str, problems: list[str]) -> None:
         )
 
 
-def _of_shards(folder: UPath, shards: list[dict[str, Any]], read: set[str], progress: Progress) -> Iterator[str]:
+def _of_shards(
+    folder: UPath, shards: list[dict[str, Any]], read: set[str], progress: Progress, decode: bool = False
+) -> Iterator[str]:
     """Problems of the index and of the shards, those named in `read` byte by byte."""
-    index = read_table(folder / "index.parquet")
-    yield from _of_index(index, shards)
-    by_shard = _by_shard(index)
     home = Workspace(folder.parent.parent).shards_dir
-
-    def check(shard: dict[str, Any]) -> list[str]:
-        return list(_of_shard(home / shard["name"], shard, by_shard.get(shard["name"], {}), shard["name"] in read))
-
+    known = {shard["name"]: shard for shard in shards}
+    workers = cpu_count() or 1
+    running: deque[tuple[int, Future[list[str]]]] = deque()
+    tally, missing = Tally(), dict(known)
     done, total = 0, sum(shard["samples"] for shard in shards)
-    with ThreadPoolExecutor(cpu_count() or 1) as pool:
-        for shard, found in zip(shards, pool.map(check, shards), strict=True):
-            yield from found
-            done += shard["samples"]
+
+    def check(shard: Mapping[str, Any], rows: pl.DataFrame) -> list[str]:
+        return [*_of_rows(shard, rows), *_of_shard(home / shard["name"], shard, rows, shard["name"] in read, decode)]
+
+    with ThreadPoolExecutor(workers) as pool:
+        for name, rows in read_by_shard(folder / "index.parquet"):
+            if (shard := missing.pop(name, None)) is None:
+                yield f"index.parquet: {name} " + ("lies in two places" if name in known else "is not in the manifest")
+                continue
+            try:
+                tally.add(rows)
+            except ValueError as error:
+                yield f"index.parquet: {name}: {error}"
+            running.append((shard["samples"], pool.submit(check, shard, rows)))
+            while len(running) > 2 * workers:  # no more rows in memory than are being checked
+                samples, oldest = running.popleft()
+                yield from oldest.result()
+                done += samples
+                progress("verify", done, total)
+        for samples, last in running:
+            yield from last.result()
+            done += samples
             progress("verify", done, total)
+    yield from (f"{name}: is in the manifest, and has no sample in the index" for name in missing)
+    yield from (f"index.parquet: {uid} stands more than once under the same key" for uid in tally.doubled(SHOWN))
+    yield from (f"index.parquet: {uid} is in more than one split" for uid in tally.straddling(SHOWN))
 
 
-def _by_shard(index: pa.Table) -> dict[str, dict[str, tuple[int, int]]]:
-    """Where the index says that each key of each shard lies: (offset, length)."""
-    found: dict[str, dict[str, tuple[int, int]]] = {}
-    columns = (index[name].to_pylist() for name in ("shard", "key", "offset", "length"))
-    for shard, key, offset, length in zip(*columns, strict=True):
-        found.setdefault(shard, {})[key] = (offset, length)
-    return found
+def _of_rows(shard: Mapping[str, Any], rows: pl.DataFrame) -> Iterator[str]:
+    """Problems of what the index says of a shard."""
+    name = shard["name"]
+    if (listed := (shard["samples"], [shard["split"]])) != (found := (len(rows), rows["split"].unique().to_list())):
+        yield f"{name}: the manifest says (samples, split) {listed}, the index {found}"
+    for uid, key, copy in rows.select("uid", "key", "copy").iter_rows():
+        if key != sample_key(uid, copy):
+            yield f"index.parquet: {name}: key {key!r} is not that of copy {copy} of {uid}"
+
+
+def _of_instructions(release: Release) -> Iterator[str]:
+    """Shards that instruction records name and that the release does not have."""
+    own = {shard["name"].encode() for shard in release.manifest["shards"]}
+    for name in sorted(release.manifest["files"]):
+        path = release.folder / name
+        if not (name.startswith("instruct-") and name.endswith(".jsonl") and path.exists()):
+            continue
+        strange: Counter[bytes] = Counter()
+        with path.open("rb") as file:
+            for line in file:
+                strange.update(
+                    shard for images in _IMAGES.findall(line) for shard in _SHARD.findall(images) if shard not in own
+                )
+        for shard, count in sorted(strange.items()):
+            yield f"{name}: {count} record(s) name {shard.decode(errors='replace')}, which is not of this release"
 
 
 def _of_manifest(release: Release) -> Iterator[str]:
@@ -122,23 +170,8 @@ def _of_files(release: Release) -> Iterator[str]:
             yield f"{name}: its bytes are not those of the manifest"
 
 
-def _of_index(index: pa.Table, shards: list[dict[str, Any]]) -> Iterator[str]:
-    frame = pl.DataFrame(pl.from_arrow(index))
-    for key in frame.filter(pl.col("key").is_duplicated())["key"].unique().sort().head(SHOWN):
-        yield f"index.parquet: key {key} stands more than once"
-    straddling = frame.group_by("uid").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1)
-    for uid in straddling["uid"].sort().head(SHOWN):
-        yield f"index.parquet: {uid} is in more than one split"
-    listed = {s["name"]: (s["samples"], s["split"]) for s in shards}
-    counted = frame.group_by("shard", "split").len()
-    found = {shard: (count, split) for shard, split, count in counted.iter_rows()}
-    for name in sorted(listed.keys() | found.keys()):
-        if listed.get(name) != found.get(name):
-            yield f"{name}: the manifest says (samples, split) {listed.get(name)}, the index {found.get(name)}"
-
-
 def _of_shard(
-    path: UPath, shard: dict[str, Any], entries: dict[str, tuple[int, int]], every_byte: bool
+    path: UPath, shard: Mapping[str, Any], rows: pl.DataFrame, every_byte: bool, decode: bool
 ) -> Iterator[str]:
     name = shard["name"]
     if f"-{shard['sha256'][:12]}." not in name:
@@ -154,14 +187,20 @@ def _of_shard(
     if (digest, size) != (shard["sha256"], shard["bytes"]):
         said = f"{shard['sha256'][:12]}… and {shard['bytes']}"
         yield f"{name}: sha256 {digest[:12]}… and {size} bytes, the manifest says {said}"
+    offsets = offsets_path(path)
+    if offsets.exists() and offsets.read_bytes() != sample_offsets(
+        rows["offset"].to_numpy(), rows["length"].to_numpy()
+    ):
+        yield f"{offsets.name}: its offsets are not those of the index"
+    entries = {key: (offset, length) for key, offset, length in rows.select("key", "offset", "length").iter_rows()}
     try:
         with path.open("rb") as file:
-            yield from _of_archive(name, file, entries)
+            yield from _of_archive(name, file, entries, decode)
     except (tarfile.TarError, EOFError, OSError) as error:
         yield f"{name}: not a whole tar ({error})"
 
 
-def _of_archive(name: str, file: IO[bytes], entries: dict[str, tuple[int, int]]) -> Iterator[str]:
+def _of_archive(name: str, file: IO[bytes], entries: Mapping[str, tuple[int, int]], decode: bool) -> Iterator[str]:
     """Problems of a shard's content, member by member; nothing is unpacked."""
     seen: dict[str, dict[str, int]] = {}
     starts: dict[str, int] = {}
@@ -185,7 +224,7 @@ def _of_archive(name: str, file: IO[bytes], entries: dict[str, tuple[int, int]])
             content = data.read()
             if len(content) != info.size:
                 yield f"{name}: member {info.name} is cut short"
-            elif problem := _of_member(key, ext, content):
+            elif problem := _of_member(key, ext, content, decode):
                 yield f"{name}: member {info.name}: {problem}"
     for member in sorted(member for member, count in names.items() if count > 1):
         yield f"{name}: member {member} stands more than once"
@@ -200,7 +239,7 @@ def _of_archive(name: str, file: IO[bytes], entries: dict[str, tuple[int, int]])
         yield f"{name}: {file.tell()} bytes, where its members end at {max(ends.values(), default=0)}"
 
 
-def _of_member(key: str, ext: str, content: bytes) -> str | None:
+def _of_member(key: str, ext: str, content: bytes, decode: bool) -> str | None:
     if ext in IMAGE_STARTS and not content.startswith(IMAGE_STARTS[ext]):
         return f"its bytes are no {ext}"
     try:
@@ -208,6 +247,8 @@ def _of_member(key: str, ext: str, content: bytes) -> str | None:
             content.decode("utf-8")
         if ext == "json" and (uid := json.loads(content)["uid"]) != key_uid(key):
             return f"its uid is {uid}"
-    except (ValueError, KeyError, TypeError) as error:
+        if decode and ext in IMAGE_STARTS:
+            Image.open(io.BytesIO(content)).load()
+    except (ValueError, KeyError, TypeError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         return f"cannot be read ({error})"
     return None

@@ -316,11 +316,14 @@ def test_verify_names_what_is_damaged(built: Built, how: str) -> None:
 
 
 def test_verify_sees_a_consistent_forgery_of_the_shard(built: Built) -> None:
-    """Hashes alone are not enough: here shard, name and manifest agree, and a member is doubled."""
+    """Hashes alone are not enough: here shard, name, index and manifest agree, and a member is doubled."""
     import hashlib
 
+    from mmdata.samples import INDEX
     from mmdata.shards.manifest import manifest_digest
+    from mmdata.shards.release import sha256_of
     from mmdata.shards.tar import END
+    from mmdata.tables import write_table
 
     release_id = release(built)
     folder = built.workspace.release_dir(release_id)
@@ -334,6 +337,11 @@ def test_verify_sees_a_consistent_forgery_of_the_shard(built: Built) -> None:
     new = {**old, "sha256": digest, "bytes": len(forged), "name": old["name"][:-16] + digest[:12] + ".tar"}
     (built.workspace.shards_dir / new["name"]).write_bytes(forged)
     manifest["shards"][0] = new
+    index = folder / "index.parquet"
+    renamed = pl.read_parquet(index.path).with_columns(pl.col("shard").replace(old["name"], new["name"]))
+    write_table(index, renamed.to_arrow().cast(INDEX))
+    digest, size = sha256_of(index)
+    manifest["files"]["index.parquet"] = {"sha256": digest, "bytes": size}
     manifest["digest"] = manifest_digest(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="stands more than once"):
