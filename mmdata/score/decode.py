@@ -147,6 +147,23 @@ def decode_picture(data: bytes, preprocess: Preprocess, out: np.ndarray) -> Look
     return Look(problem=problem)
 
 
+def decode_pixels(data: bytes, preprocess: Preprocess) -> np.ndarray:
+    """Decode one picture to uint8 of `preprocess.size` and 3, RGB.
+
+    Raises:
+        ValueError: it cannot be decoded, or has more than MAX_PIXELS; says which.
+    """
+    out = np.empty((*preprocess.size, 3), np.uint8)
+    try:
+        pixels, size = _decode(data, preprocess)
+        fit(pixels, size, preprocess, out)
+    except _TooManyPixelsError:
+        raise ValueError("too_many_pixels") from None
+    except Exception as error:  # noqa: BLE001 - as in `decode_picture`
+        raise ValueError(f"undecodable ({error})") from None
+    return out
+
+
 class _TooManyPixelsError(Exception):
     pass
 

@@ -1,0 +1,46 @@
+"""`python -m training RELEASE --stage all --preset tiny`, alone or under torchrun."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main() -> int:
+    """Exit codes: 0 done, 1 a data problem, 2 a user error."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("release", help="a release's folder, releases/latest, or a workspace")
+    parser.add_argument("--stage", default="all", choices=["align", "joint", "instruct", "all"])
+    parser.add_argument("--preset", help="tiny, smollm2, b32-0.5b, l14-1b, l14-7b")
+    parser.add_argument("--config", type=Path, metavar="TOML")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    from mmdata.errors import MMDataError, UserError
+    from training.config import STAGES, load_train_config
+    from training.run import train
+
+    try:
+        config = load_train_config(options.preset, options.config, options.overrides)
+        stages = STAGES if options.stage == "all" else (options.stage,)
+        results = train(options.release, stages, config, options.output, on_line=_show)
+    except MMDataError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2 if isinstance(error, UserError) else 1
+    for result in results:
+        sys.stdout.write(f"{result.stage}: {result.stopped} after {result.steps} steps; {result.checkpoint}\n")
+    return 0
+
+
+def _show(line: dict[str, Any]) -> None:
+    shown = " ".join(f"{key} {value:.4g}" for key, value in line.items() if isinstance(value, float | int))
+    sys.stdout.write(f"{line['kind']} {shown}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""One typed tree describes a training run: presets, `train.toml` and `--set key=value` fill it."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from mmdata.config import Section, explain_validation
+from mmdata.errors import UserError
+
+StageName = Literal["align", "joint", "instruct"]
+STAGES: tuple[StageName, ...] = ("align", "joint", "instruct")
+PRESETS = ("tiny", "smollm2", "b32-0.5b", "l14-1b", "l14-7b")
+
+
+class Encoder(Section):
+    """The image tower, and the text tower that stage 1 aligns it with."""
+
+    kind: Literal["open_clip", "demo", "hf"] = Field(
+        "open_clip",
+        description="`open_clip`: a dual encoder; `demo`: the packaged offline towers; `hf`: two Hugging Face encoders.",
+    )
+    model: str = Field("ViT-B-32", description="open_clip's name or `local-dir:…`; for `hf` a hub id or a folder.")
+    pretrained: str | None = Field(None, description="open_clip's pretrained tag or a checkpoint; null: random.")
+    config: dict[str, Any] | None = Field(
+        None, description="Instead of `model`: open_clip's model config, or `model_type` and settings of an HF model."
+    )
+    text_model: str | None = Field(None, description="`hf` only: hub id or folder of the text encoder.")
+    text_config: dict[str, Any] | None = Field(None, description="`hf` only: a text encoder with random weights.")
+    embed_dim: int = Field(256, ge=1, description="`hf` only: width of the space that both are projected into.")
+    tokenizer: str | None = Field(None, description="`hf` only: hub id or folder; null: the text model's, or bytes.")
+    context_length: int = Field(64, ge=1, description="`hf` only: tokens of a caption that are read.")
+
+
+class Audio(Section):
+    """The sound tower: 16 kHz mono in."""
+
+    kind: Literal["none", "logmel_vit", "wav2vec2"] = Field("none", description="`none`: releases without sound.")
+    model: str | None = Field(None, description="Hub id or folder of Wav2Vec2 weights; null: random.")
+    config: dict[str, Any] = Field(default_factory=dict, description="Settings of the HF config for random weights.")
+    seconds: float = Field(10.0, gt=0, description="Longer sound is cut, shorter is padded with silence.")
+    mel_bins: int = Field(64, ge=8, description="`logmel_vit`: mel bands.")
+
+
+class Llm(Section):
+    """The causal language model."""
+
+    kind: Literal["hf", "gguf", "config"] = Field("hf", description="Hub id or folder, a GGUF file, or random weights.")
+    model: str = Field("Qwen/Qwen2.5-0.5B", description="Hub id, folder, a .gguf path, or `smollm2`: the packaged one.")
+    config: dict[str, Any] = Field(default_factory=dict, description="`config`: `model_type` and settings.")
+    tokenizer: str | None = Field(None, description="Hub id or folder; `bytes`: a byte a token; null: the model's own.")
+    attention: str = Field("sdpa", description="Transformers' attn_implementation, e.g. sdpa, flash_attention_2.")
+    sliding_window: int | None = Field(None, ge=1, description="Attention reaches back this many tokens only.")
+
+
+class Model(Section):
+    """What is built, and where the picture meets the text."""
+
+    encoder: Encoder = Encoder()
+    audio: Audio = Audio()
+    llm: Llm = Llm()
+    architecture: Literal["single_tower", "cross_attention"] = Field(
+        "single_tower",
+        description="Media tokens in the LLM's own sequence, or beside it, seen by gated cross-attention.",
+    )
+    fusion: Literal["early", "late", "hierarchical", "attention"] = Field(
+        "early",
+        description="At which depth media enter: first layer; three quarters up; several depths of the encoder at several "
+        "of the LLM; or condensed by learned queries.",
+    )
+    queries: int = Field(32, ge=1, description="fusion `attention`: tokens that the resampler makes of one picture.")
+    connector_width: int | None = Field(None, ge=1, description="Hidden width of the projector; null: the LLM's.")
+
+
+class Lora(Section):
+    """Low-rank adapters (Hu et al. 2021) in the LLM."""
+
+    r: int = Field(16, ge=1, description="Rank.")
+    alpha: float = Field(32, gt=0, description="Scale; the update is multiplied by alpha / r.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapter.")
+    targets: list[str] | Literal["all-linear"] = Field("all-linear", description="Names of the adapted layers.")
+
+
+class EarlyStop(Section):
+    """End a stage when validation no longer improves."""
+
+    metric: str = Field("val/loss", description="Any key of a validation line.")
+    patience: int = Field(5, ge=1, description="Validations without a better value before the stage ends.")
+    min_delta: float = Field(0.0, ge=0, description="Smaller improvements do not count.")
+    mode: Literal["min", "max"] = Field("min", description="Which way is better.")
+
+
+class Stage(Section):
+    """What all stages have in common."""
+
+    steps: int = Field(1000, ge=1, description="Optimiser steps.")
+    batch_size: int = Field(256, ge=1, description="Samples a step, over all devices; also the packing window.")
+    micro_batch: int | None = Field(None, ge=1, description="Samples (packed: rows) a forward pass; null: all at once.")
+    lr: float = Field(1e-3, gt=0, description="Peak learning rate.")
+    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Last learning rate over the peak.")
+    warmup_steps: int = Field(50, ge=0, description="Linear warm-up.")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="After the warm-up.")
+    weight_decay: float = Field(0.05, ge=0, description="AdamW's, on matrices only.")
+    beta2: float = Field(0.98, gt=0, lt=1, description="AdamW's second beta; the first is 0.9.")
+    grad_clip: float | None = Field(1.0, gt=0, description="Largest gradient norm; null: not clipped.")
+    validate_every: int = Field(100, ge=1, description="Steps between validations.")
+    validate_samples: int = Field(512, ge=1, description="Held-out samples a validation looks at, at most.")
+    checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints.")
+    log_every: int = Field(10, ge=1, description="Steps between log lines.")
+    early_stop: EarlyStop | None = Field(None, description="null: run all steps.")
+
+
+class Align(Stage):
+    """Stage 1: contrastive alignment."""
+
+    loss: Literal["infonce", "siglip", "triplet"] = Field(
+        "infonce", description="CLIP's, SigLIP's, or hardest triplet."
+    )
+    weights: dict[Literal["image", "video", "audio"], float] = Field(
+        default={"image": 1.0, "video": 1.0, "audio": 1.0}, description="alpha, beta, gamma: each pairing's weight."
+    )
+    local_loss: bool = Field(True, description="A rank computes its own rows of the logits; needs gather_with_grad.")
+    gather_with_grad: bool = Field(True, description="Let gradients flow back through the gathered features.")
+    freeze_image: bool = Field(False, description="Train the image projection only.")
+    freeze_text: bool = Field(False, description="Train the text projection only.")
+    margin: float = Field(0.2, gt=0, description="Triplet margin, in cosine.")
+    masked_weight: float = Field(0.0, ge=0, description="Weight of cross-modal masked prediction; 0: off.")
+    mask_ratio: float = Field(0.6, gt=0, lt=1, description="Share of patches hidden.")
+
+    @model_validator(mode="after")
+    def _gradient_is_right(self) -> Align:
+        if self.local_loss and not self.gather_with_grad:
+            raise ValueError(
+                "local_loss without gather_with_grad has a wrong gradient: a feature gets no gradient from the other "
+                "ranks' rows. Set gather_with_grad = true, or local_loss = false"
+            )
+        return self
+
+
+class Generative(Stage):
+    """What stages 2 and 3 have in common."""
+
+    pack_length: int = Field(1024, ge=16, description="Tokens of a packed row, media tokens included.")
+    max_text_tokens: int = Field(512, ge=8, description="A sample's text is cut there.")
+    kl_weight: float = Field(0.0, ge=0, description="KL to the language model of before, on text positions; 0: off.")
+    pack: bool = Field(True, description="Several samples a row; false: one sample a row, padded.")
+    chunked_loss: bool = Field(True, description="Never hold all logits at once.")
+
+
+class Joint(Generative):
+    """Stage 2: the LLM learns to read frozen encoders."""
+
+    freeze_llm: bool = Field(False, description="Train the connector only.")
+
+
+class Instruct(Generative):
+    """Stage 3: instruction tuning."""
+
+    method: Literal["lora", "full"] = Field("lora", description="Adapters, or every weight of the LLM.")
+    lora: Lora = Lora()
+    form: Literal["record", "llava", "chat"] = Field("record", description="Which instruct-*.jsonl is read.")
+    tasks: list[str] | None = Field(None, description="Only these tasks; null: all whose answer is text.")
+
+
+class Parallel(Section):
+    """How the work is spread and what it costs in memory; applied from outside the model."""
+
+    strategy: Literal["auto", "ddp", "fsdp2"] = Field("auto", description="auto: ddp if it is launched on several.")
+    tp: int = Field(1, ge=1, description="Tensor-parallel ranks of the LLM.")
+    pp: int = Field(1, ge=1, description="Pipeline stages of the LLM (stages 2 and 3).")
+    activation_checkpointing: bool = Field(False, description="Recompute each block in the backward pass.")
+    compile: bool = Field(False, description="torch.compile each block.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Autocast; auto: bf16 on CUDA.")
+
+
+class Data(Section):
+    """How the release is read."""
+
+    workers: int = Field(2, ge=0, description="Reading processes a device.")
+    prefetch: int = Field(4, ge=1, description="Batches a worker reads ahead.")
+    block: int = Field(256, ge=1, description="Neighbouring samples that stay together in the first shuffle.")
+    window_blocks: int = Field(64, ge=1, description="Blocks whose samples are shuffled among each other.")
+    max_bad_share: float = Field(0.01, ge=0, le=1, description="More unreadable samples than this end the run.")
+
+
+class Log(Section):
+    """Where the step lines go besides log.jsonl."""
+
+    tensorboard: bool = Field(False, description="Needs the `tensorboard` package.")
+    wandb: str | None = Field(None, description="A wandb project; needs the `wandb` package.")
+    peak_tflops: float | None = Field(None, gt=0, description="Of the device, for MFU; null: known GPUs' own.")
+
+
+class TrainConfig(Section):
+    """A training run: everything that a preset, `train.toml` and `--set` say."""
+
+    seed: int = Field(0, description="Order, dropout and initial weights.")
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda`.")
+    keep_checkpoints: int = Field(2, ge=1, description="Newest ones that stay.")
+    allow_release_change: bool = Field(False, description="Resume or start from a checkpoint of another release.")
+    model: Model = Model()
+    align: Align = Align()
+    joint: Joint = Joint()
+    instruct: Instruct = Instruct()
+    parallel: Parallel = Parallel()
+    data: Data = Data()
+    log: Log = Log()
+
+
+def load_train_config(
+    preset: str | None = None, path: str | Path | None = None, overrides: list[str] | None = None
+) -> TrainConfig:
+    """A preset, then a TOML file over it, then `key=value` pairs over both.
+
+    Args:
+        preset: one of PRESETS; the file may name it itself with `preset = "…"`.
+        overrides: `align.lr=0.001`: a dotted key and a TOML value; text that is no TOML is taken as a string.
+
+    Raises:
+        UserError: an unknown preset or key (names the nearest), a wrong value, a file that is no TOML.
+    """
+    values: dict[str, Any] = {}
+    name = "train config"
+    if path is not None:
+        name = str(path)
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: not valid TOML: {error}") from None
+    preset = preset or values.pop("preset", None)
+    values.pop("preset", None)
+    if preset is not None:
+        values = _merged(_preset(preset), values)
+    for override in overrides or []:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set {override!r}: expected key=value, such as align.lr=0.001")
+        values = _merged(values, _nested(key.strip().split("."), _value(text.strip())))
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{name}: {line}" for line in explain_validation(error, TrainConfig))) from None
+
+
+def _preset(name: str) -> dict[str, Any]:
+    if name not in PRESETS:
+        raise UserError(f"no preset {name!r}; the presets are {', '.join(PRESETS)}")
+    return tomllib.loads((resources.files("training") / "presets" / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def _value(text: str) -> Any:
+    if text in ("null", "none", "None"):
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _nested(keys: list[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return dict(value)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` over `below`; a model's `config` table is replaced whole, since its keys belong together."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both and not key.endswith("config") else value
+    return merged

@@ -1,0 +1,397 @@
+"""Towers: pictures, captions and sound to one embedding each, and pictures and sound to tokens for a language model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmdata.errors import UserError
+from mmdata.score.preprocess import Preprocess
+from training.config import Audio, Encoder
+from training.masked import MaskedPrediction
+from training.media import SAMPLE_RATE, MediaSpec
+
+Tokenize = Callable[[list[str]], Tensor]
+
+
+class OpenClipVision(nn.Module):
+    """open_clip's image tower (its own ViT, or any of timm's)."""
+
+    def __init__(self, visual: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.visual = visual
+        self.preprocess = preprocess
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """Normalised pixels -> B,D in the shared space, not of unit length."""
+        return self.visual(pixels_BCHW)
+
+    def maps(self, pixels_BCHW: Tensor) -> list[Tensor]:
+        """Feature maps B,C,h,w at every depth, the deepest last."""
+        found = self.visual.forward_intermediates(pixels_BCHW, intermediates_only=True)
+        return list(found["image_intermediates"])
+
+    def head_names(self) -> tuple[str, ...]:
+        """What of it is the projection into the shared space."""
+        return ("visual.proj", "visual.head", "visual.ln_post", "visual.attn_pool")
+
+
+class HfVision(nn.Module):
+    """A Hugging Face image encoder (ViT, Swin, DINOv2, …) and a projection."""
+
+    def __init__(self, model: nn.Module, dim: int, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.model = model
+        self.preprocess = preprocess
+        config: Any = model.config
+        self.proj = nn.Linear(config.hidden_size, dim, bias=False)
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        found = self.model(pixels_BCHW)
+        pooled = getattr(found, "pooler_output", None)
+        return self.proj(pooled if pooled is not None else found.last_hidden_state[:, 0])
+
+    def maps(self, pixels_BCHW: Tensor) -> list[Tensor]:
+        found = self.model(pixels_BCHW, output_hidden_states=True)
+        if (spatial := getattr(found, "reshaped_hidden_states", None)) is not None:  # Swin gives B,C,h,w itself
+            return list(spatial[1:])
+        maps = []
+        for hidden_BND in (*found.hidden_states[1:-1], found.last_hidden_state):
+            side = int(hidden_BND.shape[1] ** 0.5)
+            patches = hidden_BND[:, hidden_BND.shape[1] - side * side :]  # class and register tokens come first
+            maps.append(patches.transpose(1, 2).unflatten(2, (side, side)))
+        return maps
+
+    def head_names(self) -> tuple[str, ...]:
+        return ("proj",)
+
+
+class OpenClipText(nn.Module):
+    """open_clip's text tower."""
+
+    def __init__(self, text: nn.Module) -> None:
+        super().__init__()
+        self.text = text
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        return self.text(tokens_BT)
+
+    def head_names(self) -> tuple[str, ...]:
+        return ("text.text_projection", "text.proj", "text.ln_final")
+
+
+class HfText(nn.Module):
+    """A Hugging Face text encoder, mean-pooled, and a projection."""
+
+    def __init__(self, model: nn.Module, dim: int, pad: int) -> None:
+        super().__init__()
+        self.model, self.pad = model, pad
+        config: Any = model.config
+        self.proj = nn.Linear(config.hidden_size, dim, bias=False)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        mask_BT = (tokens_BT != self.pad).long()
+        mask_BT[:, 0] = 1  # an empty caption has one token to pool
+        hidden_BTD = self.model(tokens_BT, attention_mask=mask_BT).last_hidden_state
+        weight_BT1 = mask_BT[..., None].to(hidden_BTD.dtype)
+        return self.proj((hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1))
+
+    def head_names(self) -> tuple[str, ...]:
+        return ("proj",)
+
+
+class AudioTower(nn.Module):
+    """16 kHz sound to tokens: Wav2Vec2 on the wave, or a ViT on its log-mel spectrogram (AST, Gong et al. 2021)."""
+
+    def __init__(self, config: Audio, dim: int) -> None:
+        super().__init__()
+        self.kind = config.kind
+        if config.kind == "wav2vec2":
+            from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+            self.model: nn.Module = (
+                Wav2Vec2Model.from_pretrained(config.model)
+                if config.model
+                else Wav2Vec2Model(Wav2Vec2Config(**config.config))
+            )
+        else:
+            from transformers import ViTConfig, ViTModel
+            from transformers.audio_utils import mel_filter_bank
+
+            frames = round(config.seconds * SAMPLE_RATE / _HOP) // _PATCH * _PATCH
+            size = (config.mel_bins // _PATCH * _PATCH, frames)
+            settings = {"num_channels": 1, "image_size": size, "patch_size": _PATCH, **config.config}
+            self.model = ViTModel(ViTConfig(**settings), add_pooling_layer=False)
+            bank = mel_filter_bank(_FFT // 2 + 1, size[0], 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, "slaney", "slaney")
+            self.register_buffer("bank", torch.from_numpy(bank.astype(np.float32)), persistent=False)
+            self.frames = frames
+        self.width = int(self.model.config.hidden_size)
+        self.proj = nn.Linear(self.width, dim, bias=False)
+        self.samples = round(config.seconds * SAMPLE_RATE)
+
+    def forward(self, wave_BS: Tensor) -> Tensor:
+        """Sound -> B,D in the shared space."""
+        return self.proj(self.tokens(wave_BS).mean(1))
+
+    def tokens(self, wave_BS: Tensor) -> Tensor:
+        """Sound -> B,N,width."""
+        if self.kind == "wav2vec2":
+            wave_BS = (wave_BS - wave_BS.mean(1, keepdim=True)) / (wave_BS.std(1, keepdim=True) + 1e-5)
+            return self.model(wave_BS).last_hidden_state
+        return self.model(self.log_mel(wave_BS)).last_hidden_state[:, 1:]
+
+    def log_mel(self, wave_BS: Tensor) -> Tensor:
+        """B,1,mel,frames: log power in mel bands, scaled to about unit variance."""
+        window = torch.hann_window(_FFT, device=wave_BS.device)
+        with torch.autocast(wave_BS.device.type, enabled=False):
+            spectrum = torch.stft(wave_BS.float(), _FFT, _HOP, window=window, return_complex=True)
+            power_BFT = spectrum.abs().square()[..., : self.frames]
+            mel_BMT = (self.bank.T @ power_BFT).clamp_min(1e-10).log10()
+        mel_BMT = F.pad(mel_BMT, (0, self.frames - mel_BMT.shape[-1]), value=-10.0)
+        return ((mel_BMT + 4) / 4)[:, None]
+
+
+_FFT, _HOP, _PATCH = 400, 160, 16  # samples; 10 ms a frame, 160 ms a patch
+
+
+class DualEncoder(nn.Module):
+    """The towers that stage 1 aligns.
+
+    Args:
+        vision, text: towers into one space.
+        tokenize: captions -> int64 B,T, for `text`.
+        audio: a tower into the same space, or None.
+        temperature, bias: of the logits: exp(temperature) multiplies the cosine; SigLIP adds the bias.
+    """
+
+    def __init__(
+        self,
+        vision: OpenClipVision | HfVision,
+        text: OpenClipText | HfText,
+        tokenize: Tokenize,
+        audio: AudioTower | None = None,
+        temperature: float = float(np.log(1 / 0.07)),
+        bias: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.vision, self.text, self.audio = vision, text, audio
+        self.masked: MaskedPrediction | None = None
+        self.tokenize = tokenize
+        self.logit_scale = nn.Parameter(torch.tensor(temperature))
+        self.logit_bias = nn.Parameter(torch.tensor(bias))
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (vision.preprocess.mean, vision.preprocess.std))
+        self.register_buffer("pixel_mean", mean, persistent=False)
+        self.register_buffer("pixel_std", std, persistent=False)
+
+    def forward(self, batch: Mapping[str, Any], masked: bool = False) -> dict[str, Tensor]:
+        """Embeddings of a batch of pairs.
+
+        Args:
+            batch: as `training.data.PairReader` makes it.
+            masked: also predict hidden patches (`masked` and `masked_count`, sums).
+
+        Returns:
+            text, visual, audio: B,D of unit length; a sample's frames are averaged; zero where it has no such medium.
+            scale, bias: of the logits.
+        """
+        count = len(batch["weight"])
+        pixels = batch["picture"] if batch["picture"] is not None else self._no_picture(batch["text"].device)
+        pixels = self.normalised(pixels)
+        text_BD = self.text(batch["text"])
+        found = {
+            "text": F.normalize(text_BD.float(), dim=-1),
+            "visual": _averaged(self.vision(pixels), batch["picture_of"], count),
+            "scale": self.logit_scale * 1,
+            "bias": self.logit_bias * 1,
+        }
+        if self.audio is not None:
+            empty = torch.zeros(1, self.audio.samples, device=pixels.device)
+            sound = batch["sound"] if batch["sound"] is not None else empty
+            found["audio"] = _averaged(self.audio(sound), batch["sound_of"], count)
+        if masked and self.masked is not None:
+            found |= self.masked(self.vision, pixels, text_BD, batch["picture_of"])
+        return found
+
+    def normalised(self, pixels_BCHW: Tensor) -> Tensor:
+        """uint8 -> float32 as the vision tower takes it."""
+        return (pixels_BCHW.float() / 255 - self.pixel_mean) / self.pixel_std
+
+    def _no_picture(self, device: torch.device) -> Tensor:
+        """A stand-in where this rank has no picture: what it gives is multiplied by zero, and no rank waits."""
+        return torch.zeros(1, 3, *self.vision.preprocess.size, dtype=torch.uint8, device=device)
+
+    def spec(self, frames: int = 8) -> MediaSpec:
+        """What the reader has to decode for these towers."""
+        return MediaSpec(self.vision.preprocess, frames, self.audio.samples if self.audio else 0)
+
+
+def _averaged(features_MD: Tensor, owner_M: Tensor, count: int) -> Tensor:
+    """B,D of unit length: each sample's mean feature; without owners (a stand-in) zero, with a gradient of zero."""
+    features_MD = features_MD.float()
+    if not len(owner_M):
+        return features_MD.sum() * 0 + torch.zeros(count, features_MD.shape[1], device=features_MD.device)
+    sums = torch.zeros(count, features_MD.shape[1], device=features_MD.device).index_add(
+        0, owner_M, F.normalize(features_MD, dim=-1)
+    )
+    return F.normalize(sums, dim=-1)
+
+
+def build_encoder(config: Encoder, audio: Audio) -> DualEncoder:
+    """The towers that a configuration names, on the CPU.
+
+    Raises:
+        UserError: an unknown model or weights that cannot be loaded.
+    """
+    if config.kind == "hf":
+        return _hf_encoder(config, audio)
+    clip, tokenize = _demo_clip() if config.kind == "demo" else _open_clip(config)
+    preprocess = Preprocess.of(clip.visual.preprocess_cfg)
+    with torch.no_grad():
+        dim = clip.visual(torch.zeros(1, 3, *preprocess.size)).shape[1]
+    return DualEncoder(
+        OpenClipVision(clip.visual, preprocess),
+        OpenClipText(clip.text),
+        tokenize,
+        AudioTower(audio, dim) if audio.kind != "none" else None,
+        float(clip.logit_scale.detach()),
+        float(clip.logit_bias.detach()) if getattr(clip, "logit_bias", None) is not None else 0.0,
+    )
+
+
+def _demo_clip() -> tuple[Any, Tokenize]:
+    from mmdata.score.offline import build
+
+    clip, _, tokenizer = build()
+    return clip, tokenizer
+
+
+def _open_clip(config: Encoder) -> tuple[Any, Tokenize]:
+    import open_clip
+    from open_clip.model import CustomTextCLIP
+
+    if config.config is not None:
+        clip = CustomTextCLIP(**open_clip_settings(config.config))
+        clip.visual.preprocess_cfg = preprocess_settings(config.config)
+        context = config.config["text_cfg"].get("context_length", 77)
+        return clip, open_clip.SimpleTokenizer(context_length=context)
+    from mmdata.config import Score
+    from mmdata.score.pretrained import check_names
+
+    if config.pretrained is not None or config.model.startswith(("local-dir:", "hf-hub:")):
+        check_names(Score(model=config.model, pretrained=config.pretrained))
+    elif config.model not in open_clip.list_models():
+        raise UserError(f"model.encoder.model: open_clip has no model {config.model!r}")
+    try:
+        clip = open_clip.create_model(
+            config.model,
+            config.pretrained,
+            force_custom_text=True,
+            pretrained_text=False,
+            weights_only=True,
+        )
+        return clip, open_clip.get_tokenizer(config.model)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"model.encoder: {config.model} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def open_clip_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """CustomTextCLIP's own arguments out of a model config as open_clip writes them to JSON."""
+    own = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale", "init_logit_bias")
+    return {key: value for key, value in config.items() if key in own}
+
+
+def preprocess_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """open_clip's preprocess_cfg of a model built from a config: plain mean and deviation of one half, squashed."""
+    size = config["vision_cfg"]["image_size"]
+    half = (0.5, 0.5, 0.5)
+    settings = {"size": size, "mode": "RGB", "mean": half, "std": half, "interpolation": "bicubic", "fill_color": 255}
+    return {**settings, "resize_mode": "squash"}
+
+
+def _hf_encoder(config: Encoder, audio: Audio) -> DualEncoder:
+    from training.text import load_tokenizer
+
+    vision = _hf_model(config.model, config.config, "model.encoder")
+    text = _hf_model(config.text_model, config.text_config, "model.encoder.text")
+    size = vision.config.image_size
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    tokenizer = load_tokenizer(config.tokenizer or config.text_model or "bytes")
+    length = min(config.context_length, int(getattr(text.config, "max_position_embeddings", config.context_length)))
+
+    def tokenize(captions: list[str]) -> Tensor:
+        options = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "pt"}
+        return tokenizer(captions, **options)["input_ids"]
+
+    return DualEncoder(
+        HfVision(vision, config.embed_dim, Preprocess(size=size, mean=(0.5,) * 3, std=(0.5,) * 3)),
+        HfText(text, config.embed_dim, int(tokenizer.pad_token_id or 0)),
+        tokenize,
+        AudioTower(audio, config.embed_dim) if audio.kind != "none" else None,
+    )
+
+
+def _hf_model(name: str | None, settings: dict[str, Any] | None, key: str) -> Any:
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        if settings is not None:
+            return AutoModel.from_config(AutoConfig.for_model(**settings))
+        if name is None:
+            raise UserError(f"{key}: kind `hf` needs a model, or a config of one")
+        return AutoModel.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key}: {name or settings} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def freeze_all_but(tower: nn.Module, names: Sequence[str]) -> None:
+    """Freeze a tower but for the parameters under these names."""
+    for name, parameter in tower.named_parameters():
+        parameter.requires_grad_(any(name == kept or name.startswith(f"{kept}.") for kept in names))
+
+
+def save_scorer(encoder: DualEncoder, config: Encoder, folder: Path) -> None:
+    """Write the pair of towers as the scorer of the next refresh: `score: {model: <folder>}`.
+
+    open_clip towers become a folder that `open_clip.create_model("local-dir:…")` opens; the demo's packaged towers a
+    folder that mmdata opens.
+
+    Raises:
+        UserError: the towers are Hugging Face encoders, which open_clip cannot open.
+    """
+    import json
+
+    from safetensors.torch import save_file
+
+    if config.kind == "hf":
+        raise UserError("towers of kind `hf` cannot be a scorer: open_clip cannot open them")
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {**encoder.vision.state_dict(), **encoder.text.state_dict(), "logit_scale": encoder.logit_scale}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    save_file(tensors, folder / "open_clip_model.safetensors")
+    described = {"base": "demo"} if config.kind == "demo" else _open_clip_description(encoder, config)
+    draft = folder / ".tmp-open_clip_config.json"
+    draft.write_text(json.dumps(described, indent=1))
+    os.replace(draft, folder / "open_clip_config.json")
+
+
+def _open_clip_description(encoder: DualEncoder, config: Encoder) -> dict[str, Any]:
+    import open_clip
+
+    if config.config is not None:
+        model = open_clip_settings(config.config)
+    elif config.model.startswith("local-dir:"):
+        import json
+
+        place = Path(config.model.partition(":")[2]) / "open_clip_config.json"
+        model = json.loads(place.read_text())["model_cfg"]
+    else:
+        model = open_clip.get_model_config(config.model)
+    preprocess = encoder.vision.preprocess.as_dict()
+    return {"model_cfg": {**model, "custom_text": True}, "preprocess_cfg": {**preprocess, "mode": "RGB"}}

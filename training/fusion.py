@@ -1,0 +1,164 @@
+"""Where the picture meets the text: projectors, a resampler, and the layers of a language model that media enter at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CROSS_EVERY = 4  # fusion `attention` beside the text: every fourth layer (Flamingo, Alayrac et al. 2022)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Media of one depth of the encoder enter one layer of the LLM.
+
+    Args:
+        layer: index of the LLM's layer whose input they join.
+        depth: share of the encoder's depth; 1 is its last feature map.
+    """
+
+    layer: int
+    depth: float
+
+
+def fusion_plan(architecture: str, fusion: str, layers: int) -> list[Entry]:
+    """The entries of a fusion.
+
+    early: the last features at the first layer. late: at three quarters of the height. hierarchical: last features at
+    the first layer, then those of one and two thirds of the encoder's depth at a quarter and half of the LLM's
+    (DeepStack, Meng et al. 2024). attention: condensed by a resampler; beside the text at every fourth layer.
+    """
+    if fusion == "late":
+        return [Entry(min(layers - 1, 3 * layers // 4), 1.0)]
+    if fusion == "hierarchical":
+        found = {0: 1.0, max(1, layers // 4): 1 / 3, max(2, layers // 2): 2 / 3}
+        return [Entry(layer, depth) for layer, depth in found.items() if layer < layers]
+    if fusion == "attention" and architecture == "cross_attention":
+        return [Entry(layer, 1.0) for layer in range(0, layers, CROSS_EVERY)]
+    return [Entry(0, 1.0)]
+
+
+class Projector(nn.Module):
+    """Feature tokens B,N,width -> B,N,dim."""
+
+    def __init__(self, width: int, hidden: int, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, dim)
+
+    def forward(self, tokens_BNC: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(self.norm(tokens_BNC))))
+
+
+class Resampler(nn.Module):
+    """Learned queries that condense any number of tokens: B,N,dim -> B,queries,dim (Perceiver, Q-Former)."""
+
+    def __init__(self, dim: int, queries: int, heads: int, depth: int = 2) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, dim) * dim**-0.5)
+        self.blocks = nn.ModuleList(_ResamplerBlock(dim, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, tokens_BND: Tensor) -> Tensor:
+        found_BQD = self.queries.expand(len(tokens_BND), -1, -1)
+        for block in self.blocks:
+            found_BQD = block(found_BQD, tokens_BND)
+        return self.norm(found_BQD)
+
+
+class _ResamplerBlock(nn.Module):
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm_q, self.norm_kv, self.norm = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = Attention(dim, heads)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, queries_BQD: Tensor, tokens_BND: Tensor) -> Tensor:
+        keys = torch.cat([self.norm_kv(tokens_BND), self.norm_q(queries_BQD)], 1)
+        queries_BQD = queries_BQD + self.attention(self.norm_q(queries_BQD), keys)
+        return queries_BQD + self.mlp(self.norm(queries_BQD))
+
+
+class Attention(nn.Module):
+    """Multi-head attention from one sequence to another."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.kv, self.out = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
+
+    def forward(self, queries_BLD: Tensor, keys_BTD: Tensor, mask_BLT: Tensor | None = None) -> Tensor:
+        """Args: mask_BLT: bool, True where a query may look; a query that may look nowhere gets zero."""
+        q, k, v = (self._split(one) for one in (self.q(queries_BLD), *self.kv(keys_BTD).chunk(2, -1)))
+        if mask_BLT is None:
+            found = F.scaled_dot_product_attention(q, k, v)
+        else:
+            none = F.pad(mask_BLT, (1, 0), value=True)[:, None]  # a place to look where there is nothing
+            k, v = (F.pad(one, (0, 0, 1, 0)) for one in (k, v))
+            found = F.scaled_dot_product_attention(q, k, v, attn_mask=none)
+        return self.out(found.transpose(1, 2).flatten(2))
+
+    def _split(self, tokens_BND: Tensor) -> Tensor:
+        return tokens_BND.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class GatedCrossAttention(nn.Module):
+    """Text looks at the media of its own sample; the gates begin closed, so the LLM begins as it was."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm, self.norm_mlp = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = Attention(dim, heads)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.gate, self.gate_mlp = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, hidden_RLD: Tensor, media_RTD: Tensor, mask_RLT: Tensor) -> Tensor:
+        sees = mask_RLT.any(-1, keepdim=True).to(hidden_RLD.dtype)
+        found = self.attention(self.norm(hidden_RLD), media_RTD, mask_RLT)
+        hidden_RLD = hidden_RLD + self.gate.tanh() * found * sees
+        return hidden_RLD + self.gate_mlp.tanh() * self.mlp(self.norm_mlp(hidden_RLD)) * sees
+
+
+class Context:
+    """What the media have to say in the forward pass at hand; the fused layers look here.
+
+    Args:
+        added: layer -> R,L,D to add to its input (media in the sequence).
+        seen: layer -> media tokens R,T,D (media beside the text), with `mask` R,L,T.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.added: dict[int, Tensor] = {}
+        self.seen: dict[int, Tensor] = {}
+        self.mask: Tensor | None = None
+
+
+class FusedLayer(nn.Module):
+    """A layer of the language model behind the door that media come in by."""
+
+    def __init__(self, layer: nn.Module, index: int, context: Context, cross: GatedCrossAttention | None) -> None:
+        super().__init__()
+        self.layer, self.cross = layer, cross
+        self.index, self._context = index, context
+
+    def forward(self, hidden_RLD: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if (added := self._context.added.get(self.index)) is not None:
+            hidden_RLD = hidden_RLD + added
+        if self.cross is not None and (seen := self._context.seen.get(self.index)) is not None:
+            assert self._context.mask is not None
+            hidden_RLD = self.cross(hidden_RLD, seen, self._context.mask)
+        return self.layer(hidden_RLD, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:  # transformers asks its layers for, e.g., attention_type
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("layer"), name)

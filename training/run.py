@@ -1,0 +1,203 @@
+"""A training run: its stages in order, each resumed where it was, each starting from the one before."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmdata.errors import DataError, UserError
+from training.checkpoint import (
+    Progress,
+    check_release,
+    find,
+    latest,
+    load_weights,
+    read_progress,
+    step_name,
+    write_json,
+)
+from training.config import STAGES, StageName, TrainConfig
+from training.data import NothingToRead, Share
+from training.encoders import save_scorer
+from training.log import OnLine, StepLog
+from training.parallel import Mesh, parallelise, start
+from training.release import TrainingRelease, open_training_release
+from training.stages import BEFORE, Built, build_model, make_reader, stage_settings, take_weights
+from training.trainer import Outcome, Stopped, Trainer
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """How a stage ended.
+
+    Args:
+        folder: `<output>/<stage>`.
+        checkpoint: the one to go on from: the best under early stopping, else the last.
+        metrics: of the last validation.
+        stopped: all steps done, no longer improving, or told to.
+    """
+
+    stage: StageName
+    folder: Path
+    checkpoint: Path
+    steps: int
+    samples: int
+    first_loss: float
+    last_loss: float
+    metrics: dict[str, float]
+    stopped: Stopped
+    seconds: float
+
+
+def train(
+    release: str, stages: Sequence[StageName], config: TrainConfig, output: Path, *, on_line: OnLine | None = None
+) -> list[StageResult]:
+    """Train stages on a release. The same again resumes; a stage that is done is not done again.
+
+    Args:
+        release: a release's folder, `releases/latest`, or a workspace.
+        output: local folder; a stage's files lie in `<output>/<stage>/`.
+        on_line: called with each line of the log, on the main process.
+
+    Raises:
+        UserError: the configuration, or a checkpoint of another release or configuration.
+        DataError: the release is broken, or training went wrong.
+    """
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise UserError(f"no stage {unknown[0]!r}; the stages are {', '.join(STAGES)}")
+    mesh = start(config.parallel, config.device)
+    opened = open_training_release(release, output / "data")
+    results = []
+    for stage in stages:
+        result = _stage(opened, stage, config, output, mesh, on_line)
+        results.append(result)
+        if result.stopped == "signal":
+            break
+    return results
+
+
+def _stage(
+    release: TrainingRelease, stage: StageName, config: TrainConfig, output: Path, mesh: Mesh, on_line: OnLine | None
+) -> StageResult:
+    folder = output / stage
+    if (done := read_result(folder)) is not None:
+        check_release(read_progress(done.checkpoint), release.id, release.digest, config.allow_release_change, folder)
+        if (done.stopped != "signal" and done.steps >= stage_settings(stage, config).steps) or done.stopped == "early":
+            return done
+    fresh = Progress(stage, 0, 0, release.id, release.digest, config.model_dump(mode="json"))
+    resumed = latest(folder / "checkpoints")
+    progress = read_progress(resumed) if resumed is not None else fresh
+    check_release(progress, release.id, release.digest, config.allow_release_change, resumed or folder)
+    _check_model(progress, config, folder)
+    random.seed(config.seed)
+    np.random.seed(config.seed % 2**32)
+    built = build_model(stage, config)
+    take_weights(built, config, None if resumed is not None else _before(stage, output, release, config))
+    built.model.to(mesh.device)
+    settings = stage_settings(stage, config)
+    share = Share(mesh.rank("dp"), mesh.size("dp"))
+    reader = make_reader(built, release, config, "train", settings.batch_size, share)
+    held_out = _held_out(built, release, config, min(settings.batch_size, settings.validate_samples), share)
+    wrapped = parallelise(built.model, built.llm, built.blocks, config.parallel, mesh)
+    log = StepLog(folder, config.log, mesh.is_main, on_line)
+    trainer = Trainer(built, wrapped, config, settings, mesh, (reader, held_out), folder, log)
+    outcome = trainer.run(progress, resumed)
+    result = _result(stage, folder, outcome)
+    if mesh.is_main:
+        write_json(
+            folder / "result.json", {**asdict(result), "folder": str(folder), "checkpoint": result.checkpoint.name}
+        )
+        if stage == "align" and config.model.encoder.kind != "hf" and outcome.stopped != "signal":
+            write_scorer(result.checkpoint, folder / "scorer")
+    mesh.barrier()
+    return result
+
+
+def write_scorer(checkpoint: Path, folder: Path) -> None:
+    """Write a stage 1 checkpoint as the scorer of the next refresh: `score: {model: <folder>}`."""
+    built, config = load_model(checkpoint)
+    save_scorer(built.model, config.model.encoder, folder)  # type: ignore[arg-type]
+
+
+def load_model(checkpoint: Path) -> tuple[Built, TrainConfig]:
+    """A stage's model as a checkpoint holds it, whole, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: there is no checkpoint.
+        DataError: it is broken.
+    """
+    place = find(checkpoint)
+    progress = read_progress(place)
+    config = TrainConfig.model_validate(progress.config)
+    built = build_model(progress.stage, config)  # type: ignore[arg-type]
+    take_weights(built, config, None)
+    if missing := load_weights(place, built.model, lambda _: True):
+        raise DataError(f"{place}: lacks {len(missing)} tensors, such as {missing[0]}. Remedy: an older checkpoint.")
+    built.model.eval()
+    return built, config
+
+
+def read_result(folder: Path) -> StageResult | None:
+    """A stage's result.json, if its checkpoint is there too."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    values: dict[str, Any] = json.loads(path.read_text())
+    checkpoint = folder / "checkpoints" / values["checkpoint"]
+    if not (checkpoint / "meta.json").exists():
+        return None
+    return StageResult(**{**values, "folder": folder, "checkpoint": checkpoint})
+
+
+def _before(stage: StageName, output: Path, release: TrainingRelease, config: TrainConfig) -> Path | None:
+    """The checkpoint of the stage before; None: there is none, and the first weights are used."""
+    if stage not in BEFORE:
+        return None
+    done = read_result(output / BEFORE[stage])
+    if done is None:
+        return None
+    check_release(read_progress(done.checkpoint), release.id, release.digest, config.allow_release_change, done.folder)
+    return done.checkpoint
+
+
+def _held_out(built: Built, release: TrainingRelease, config: TrainConfig, size: int, share: Share) -> Any:
+    samples = release.samples("validation")
+    size = max(share.world, size - size % share.world)
+    if not len(samples):
+        return None
+    if built.stage == "instruct":
+        names = release.release.manifest["files"]
+        if f"instruct-{config.instruct.form}-validation.jsonl" not in names:
+            return None
+    try:
+        return make_reader(built, release, config, "validation", size, share)
+    except NothingToRead:
+        return None
+
+
+def _check_model(progress: Progress, config: TrainConfig, folder: Path) -> None:
+    """A checkpoint goes on with the model that it was made with."""
+    now = config.model.model_dump(mode="json")
+    if progress.config["model"] != now:
+        differing = [key for key in now if progress.config["model"].get(key) != now[key]]
+        raise UserError(
+            f"{folder}: its checkpoint is of another model ([model] differs in {', '.join(differing)}). "
+            "Remedy: another --output, or the configuration of before."
+        )
+
+
+def _result(stage: StageName, folder: Path, outcome: Outcome) -> StageResult:
+    progress = outcome.progress
+    checkpoint = outcome.checkpoint
+    if progress.best_step is not None:
+        checkpoint = folder / "checkpoints" / step_name(progress.best_step)
+    return StageResult(
+        stage, folder, checkpoint, progress.step, progress.consumed, outcome.first_loss, outcome.last_loss,
+        progress.metrics, outcome.stopped, outcome.seconds,
+    )  # fmt: skip
