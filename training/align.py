@@ -45,7 +45,7 @@ def pair_losses(found: dict[str, Tensor], batch: Batch, align: Align, mesh: Mesh
     features = {name: found[name] for name in ("text", "visual", "audio") if name in found}
     gathered = {name: collect(tensor, group) for name, tensor in features.items()}
     count = len(own_weights)
-    losses = {}
+    losses: dict[str, Tensor] = {}
     for at, kind in enumerate(KINDS):
         total = weights[:, at].sum()
         name = "audio" if kind == "audio" else "visual"
@@ -111,11 +111,10 @@ class AlignStep:
                 _set_rng_state(self._mesh.device, states[at])
                 with self._cast():
                     found = self._model(chunk, self._masked)
-                surrogate = sum(
-                    (found[name] * leaves[name].grad[at * micro : (at + 1) * micro]).sum()
-                    for name in names
-                    if leaves[name].grad is not None
-                )
+                surrogate = torch.zeros((), device=self._mesh.device)
+                for name in names:
+                    if (grad := leaves[name].grad) is not None:
+                        surrogate = surrogate + (found[name] * grad[at * micro : (at + 1) * micro]).sum()
                 for name in ("scale", "bias"):  # its gradient is already that of the whole batch
                     grad = leaves[name].grad
                     surrogate = surrogate + found[name] * (grad if last and grad is not None else 0)
@@ -140,7 +139,7 @@ class AlignStep:
 
     def _total(self, shares: dict[str, Tensor]) -> Tensor:
         """Times the ranks, since gradients are averaged over them."""
-        weighted = [self._align.weights[name] * share for name, share in shares.items()]  # type: ignore[index]
+        weighted = [self._align.weights[name] * share for name, share in shares.items()]
         return torch.stack(weighted).sum() * self._mesh.size("dp")
 
     def _hidden_count(self, batch: Batch) -> Tensor:

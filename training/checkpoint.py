@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -75,7 +74,7 @@ def save(folder: Path, model: nn.Module, optimizer: Optimizer | None, progress: 
             sync(path)
         sync(draft)
         shutil.rmtree(final, ignore_errors=True)  # of a step that is being done again
-        os.replace(draft, final)
+        draft.replace(final)
         sync(folder)
         for old in checkpoints(folder)[:-keep]:
             if progress.best_step is None or old.name != step_name(progress.best_step):
@@ -144,7 +143,10 @@ def check_release(progress: Progress, release_id: str, digest: str, allowed: boo
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
     """Load model and optimiser as they are sharded now, however they were saved."""
-    state = {"model": get_model_state_dict(model), "optimizer": get_optimizer_state_dict(model, optimizer)}
+    state: dict[str, Any] = {
+        "model": get_model_state_dict(model),
+        "optimizer": get_optimizer_state_dict(model, optimizer),
+    }
     with _quiet():
         dcp.load(state, checkpoint_id=checkpoint)
     set_model_state_dict(model, state["model"])

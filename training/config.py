@@ -22,7 +22,7 @@ class Encoder(Section):
 
     kind: Literal["open_clip", "demo", "hf"] = Field(
         "open_clip",
-        description="`open_clip`: a dual encoder; `demo`: the packaged offline towers; `hf`: two Hugging Face encoders.",
+        description="`open_clip`: a dual encoder; `demo`: the packaged offline towers; `hf`: Hugging Face encoders.",
     )
     model: str = Field("ViT-B-32", description="open_clip's name or `local-dir:…`; for `hf` a hub id or a folder.")
     pretrained: str | None = Field(None, description="open_clip's pretrained tag or a checkpoint; null: random.")
@@ -69,8 +69,8 @@ class Model(Section):
     )
     fusion: Literal["early", "late", "hierarchical", "attention"] = Field(
         "early",
-        description="At which depth media enter: first layer; three quarters up; several depths of the encoder at several "
-        "of the LLM; or condensed by learned queries.",
+        description="At which depth media enter: first layer; three quarters up; several depths of the encoder at "
+        "several of the LLM; or condensed by learned queries.",
     )
     queries: int = Field(32, ge=1, description="fusion `attention`: tokens that the resampler makes of one picture.")
     connector_width: int | None = Field(None, ge=1, description="Hidden width of the projector; null: the LLM's.")
@@ -120,7 +120,7 @@ class Align(Stage):
     loss: Literal["infonce", "siglip", "triplet"] = Field(
         "infonce", description="CLIP's, SigLIP's, or hardest triplet."
     )
-    weights: dict[Literal["image", "video", "audio"], float] = Field(
+    weights: dict[str, float] = Field(
         default={"image": 1.0, "video": 1.0, "audio": 1.0}, description="alpha, beta, gamma: each pairing's weight."
     )
     local_loss: bool = Field(True, description="A rank computes its own rows of the logits; needs gather_with_grad.")
@@ -133,6 +133,8 @@ class Align(Stage):
 
     @model_validator(mode="after")
     def _gradient_is_right(self) -> Align:
+        if unknown := set(self.weights) - {"image", "video", "audio"}:
+            raise ValueError(f"weights: {sorted(unknown)} not known; the pairings are image, video, audio")
         if self.local_loss and not self.gather_with_grad:
             raise ValueError(
                 "local_loss without gather_with_grad has a wrong gradient: a feature gets no gradient from the other "

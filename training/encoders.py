@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ Tokenize = Callable[[list[str]], Tensor]
 class OpenClipVision(nn.Module):
     """open_clip's image tower (its own ViT, or any of timm's)."""
 
-    def __init__(self, visual: nn.Module, preprocess: Preprocess) -> None:
+    def __init__(self, visual: Any, preprocess: Preprocess) -> None:
         super().__init__()
         self.visual = visual
         self.preprocess = preprocess
@@ -110,13 +109,15 @@ class HfText(nn.Module):
 class AudioTower(nn.Module):
     """16 kHz sound to tokens: Wav2Vec2 on the wave, or a ViT on its log-mel spectrogram (AST, Gong et al. 2021)."""
 
+    bank: Tensor
+
     def __init__(self, config: Audio, dim: int) -> None:
         super().__init__()
         self.kind = config.kind
         if config.kind == "wav2vec2":
             from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-            self.model: nn.Module = (
+            self.model: Any = (
                 Wav2Vec2Model.from_pretrained(config.model)
                 if config.model
                 else Wav2Vec2Model(Wav2Vec2Config(**config.config))
@@ -170,6 +171,9 @@ class DualEncoder(nn.Module):
         audio: a tower into the same space, or None.
         temperature, bias: of the logits: exp(temperature) multiplies the cosine; SigLIP adds the bias.
     """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(
         self,
@@ -378,7 +382,7 @@ def save_scorer(encoder: DualEncoder, config: Encoder, folder: Path) -> None:
     described = {"base": "demo"} if config.kind == "demo" else _open_clip_description(encoder, config)
     draft = folder / ".tmp-open_clip_config.json"
     draft.write_text(json.dumps(described, indent=1))
-    os.replace(draft, folder / "open_clip_config.json")
+    draft.replace(folder / "open_clip_config.json")
 
 
 def _open_clip_description(encoder: DualEncoder, config: Encoder) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmdata.errors import UserError
+
 CROSS_EVERY = 4  # fusion `attention` beside the text: every fourth layer (Flamingo, Alayrac et al. 2022)
 
 
@@ -162,3 +164,15 @@ class FusedLayer(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("layer"), name)
+
+
+def decoder_list(llm: nn.Module) -> nn.ModuleList:
+    """The list that a language model keeps its blocks in: the longest of its lists.
+
+    Raises:
+        UserError: it has none.
+    """
+    lists = [module for module in llm.modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise UserError(f"{type(llm).__name__} keeps its layers in no list; media cannot enter it")
+    return max(lists, key=len)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from training.config import Model
 from training.encoders import DualEncoder
-from training.fusion import Context, FusedLayer, GatedCrossAttention, Projector, Resampler, fusion_plan
+from training.fusion import Context, FusedLayer, GatedCrossAttention, Projector, Resampler, decoder_list, fusion_plan
 from training.losses import chunked_cross_entropy, chunked_kl
 from training.text import IGNORED
 
@@ -45,21 +45,21 @@ class MultimodalLm(nn.Module):
         llm: any Hugging Face causal language model.
     """
 
+    llm: Any
     reference: Any
 
-    def __init__(self, encoder: DualEncoder, llm: nn.Module, config: Model) -> None:
+    def __init__(self, encoder: DualEncoder, llm: Any, config: Model) -> None:
         super().__init__()
         self.vision, self.audio = encoder.vision, encoder.audio
         self.register_buffer("pixel_mean", encoder.pixel_mean, persistent=False)
         self.register_buffer("pixel_std", encoder.pixel_std, persistent=False)
         self.llm = llm
         self.in_sequence = config.architecture == "single_tower"
-        settings: Any = llm.config.get_text_config()
+        settings = llm.config.get_text_config()
         self.dim, heads = int(settings.hidden_size), int(settings.num_attention_heads)
         self.window = config.llm.sliding_window
         self.attention = config.llm.attention
-        self.layers_path = _layers_path(llm)
-        layers = llm.get_submodule(self.layers_path)
+        layers = decoder_list(llm)
         self.plan = fusion_plan(config.architecture, config.fusion, len(layers))
         self._context = Context()
         self._wrap(layers, heads)
@@ -94,7 +94,7 @@ class MultimodalLm(nn.Module):
     def _features(self, pixels_MCHW: Tensor) -> list[Tensor]:
         """Feature tokens M,N,C of each entry's depth, all pooled to the grid of the deepest."""
         maps = self.vision.maps(pixels_MCHW)
-        grid = maps[-1].shape[-2:]
+        grid = (maps[-1].shape[-2], maps[-1].shape[-1])
         chosen = [maps[max(0, round(entry.depth * len(maps)) - 1)] for entry in self.plan]
         return [F.adaptive_avg_pool2d(one, grid).flatten(2).transpose(1, 2) for one in chosen]
 
@@ -310,11 +310,3 @@ def text_only(batch: Batch, picture_tokens: int, sound_tokens: int) -> dict[str,
         "segment": segment_RL,
         "position_ids": at_L - first_RL,
     }
-
-
-def _layers_path(llm: nn.Module) -> str:
-    """Where the LLM keeps its decoder layers: the longest list of modules in it."""
-    lists = {name: len(module) for name, module in llm.named_modules() if isinstance(module, nn.ModuleList)}
-    if not lists:
-        raise TypeError(f"{type(llm).__name__} has no list of layers; media cannot enter it")
-    return max(lists, key=lambda name: lists[name])

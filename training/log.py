@@ -69,7 +69,7 @@ class Meter:
     def _reset(self) -> None:
         self._begun, self._wait, self._steps = time.monotonic(), 0.0, 0
         self._sums: dict[str, Tensor] = {}
-        self._counts = dict.fromkeys(("samples", "tokens", "padded", "cut"), 0)
+        self._counts: dict[str, int] = dict.fromkeys(("samples", "tokens", "padded", "cut"), 0)
         self._work = 0.0
 
     def waited(self, read: Callable[[], Result]) -> Result:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmdata.errors import UserError
 from training.config import Parallel
+from training.fusion import FusedLayer, decoder_list
 
 
 @dataclass(frozen=True)
@@ -131,15 +132,9 @@ def tensor_parallel(llm: Any, mesh: Any) -> None:
     styles = {"colwise": ColwiseParallel, "rowwise": RowwiseParallel}
     within = {name.removeprefix("layers.*."): style for name, style in plan.items() if name.startswith("layers.*.")}
     known = {name: styles[style]() for name, style in within.items() if style in styles}
-    for layer in decoder_layers(llm):
-        inner = getattr(layer, "layer", layer) if type(layer).__name__ == "FusedLayer" else layer
+    for layer in decoder_list(llm):
+        inner = layer.layer if isinstance(layer, FusedLayer) else layer
         parallelize_module(inner, mesh, {name: style for name, style in known.items() if _has(inner, name)})
-
-
-def decoder_layers(llm: Any) -> list[nn.Module]:
-    """The LLM's blocks: the longest list of modules in it."""
-    lists = [module for module in llm.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=len))
 
 
 def _has(module: nn.Module, name: str) -> bool:
@@ -162,7 +157,7 @@ def _recompute(blocks: list[nn.Module]) -> None:
                 return _forward(*args, **kwargs)
             return checkpoint(_forward, *args, use_reentrant=False, **kwargs)
 
-        block.forward = recomputed  # type: ignore[method-assign]
+        block.forward = recomputed
 
 
 def _fully_sharded(model: nn.Module, blocks: list[nn.Module], parallel: Parallel, mesh: Mesh) -> nn.Module:
@@ -173,10 +168,11 @@ def _fully_sharded(model: nn.Module, blocks: list[nn.Module], parallel: Parallel
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for block in blocks:
         fully_shard(block, mesh=mesh.mesh["dp"], mp_policy=policy)
-    return fully_shard(model, mesh=mesh.mesh["dp"], mp_policy=policy)
+    fully_shard(model, mesh=mesh.mesh["dp"], mp_policy=policy)
+    return model
 
 
-def sync_gradients(model: nn.Module, now: bool) -> Any:
+def sync_gradients(model: Any, now: bool) -> Any:
     """A context in which the backward pass sums gradients over ranks, or keeps them local until a later one does."""
     from contextlib import nullcontext
 

@@ -88,7 +88,7 @@ def _chat(record: dict[str, Any]) -> Conversation | None:
             return None
         images += pictures
         text = "".join(MEDIUM if part["type"] == "image" else clean(part["text"]) for part in parts)
-        turns.append(Turn(message["role"], text))
+        turns.append(Turn("assistant" if message["role"] == "assistant" else "user", text))
     return Conversation(turns, images)
 
 

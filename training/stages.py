@@ -17,13 +17,14 @@ from training.checkpoint import load_weights
 from training.config import Generative, Stage, StageName, TrainConfig
 from training.data import Batch, Instructions, Layout, PairReader, Pairs, Reader, RowReader, Share
 from training.encoders import DualEncoder, build_encoder, freeze_all_but
+from training.fusion import FusedLayer, decoder_list
 from training.generative import GenerativeStep, global_tokens, with_stand_in
 from training.llm import add_lora, load_llm
 from training.lm import MultimodalLm
 from training.masked import MaskedPrediction
 from training.metrics import retrieval_both_ways
 from training.order import Order, mixed
-from training.parallel import Mesh, decoder_layers
+from training.parallel import Mesh
 from training.records import open_records
 from training.release import SampleReader, TrainingRelease
 from training.text import TextCodec
@@ -61,7 +62,7 @@ def build_model(stage: StageName, config: TrainConfig) -> Built:
     llm, codec = load_llm(config.model.llm)
     torch.manual_seed(mixed(config.seed, 2))
     model = MultimodalLm(encoder, llm, config.model)
-    return Built(stage, model, llm, codec, decoder_layers(llm))
+    return Built(stage, model, llm, codec, list(decoder_list(llm)))
 
 
 def _align_model(encoder: DualEncoder, config: TrainConfig) -> Built:
@@ -76,7 +77,7 @@ def _align_model(encoder: DualEncoder, config: TrainConfig) -> Built:
             found = encoder.vision.maps(torch.zeros(1, 3, *size))[-1]
             tokens = encoder.tokenize(["a"])
             width = encoder.text(tokens).shape[1]
-        encoder.masked = MaskedPrediction(found.shape[1], tuple(found.shape[-2:]), width, align.mask_ratio)
+        encoder.masked = MaskedPrediction(found.shape[1], (found.shape[-2], found.shape[-1]), width, align.mask_ratio)
     for tower, frozen in ((encoder.vision, align.freeze_image), (encoder.text, align.freeze_text)):
         if frozen:
             freeze_all_but(tower, tower.head_names())
@@ -120,20 +121,22 @@ def prepare_trained(built: Built, config: TrainConfig) -> None:
     if model.audio is not None:
         model.audio.requires_grad_(False)
     if built.stage == "joint" and config.joint.freeze_llm:
-        gates = [layer for layer in built.blocks if type(layer).__name__ == "FusedLayer"]
         built.llm.requires_grad_(False)
-        for layer in gates:
-            if layer.cross is not None:
-                layer.cross.requires_grad_(True)
+        _learn_gates(built)
     lora = built.stage == "instruct" and config.instruct.method == "lora"
     if stage.kl_weight > 0 and not lora:
         model.keep_reference()
     if lora:
         torch.manual_seed(mixed(config.seed, 3))
         add_lora(built.llm, config.instruct.lora)
-        for layer in built.blocks:
-            if getattr(layer, "cross", None) is not None:
-                layer.cross.requires_grad_(True)
+        _learn_gates(built)
+
+
+def _learn_gates(built: Built) -> None:
+    """The gated cross-attention belongs to the connector, though it stands inside the LLM."""
+    for layer in built.blocks:
+        if isinstance(layer, FusedLayer) and layer.cross is not None:
+            layer.cross.requires_grad_(True)
 
 
 def train_mode(model: nn.Module) -> None:
