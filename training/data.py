@@ -240,7 +240,7 @@ class RowReader(Reader):
         layout: Layout,
     ) -> None:
         super().__init__(source, order, batch_size, share)
-        self._codec, self._layout = codec, layout
+        self._codec, self.layout = codec, layout
         self._slope, self._extra = self._calibrated()
 
     def batch(self, found: Draw, chosen: np.ndarray) -> Batch:
@@ -248,21 +248,21 @@ class RowReader(Reader):
         each = -(-len(rows) // self.share.world)
         own = rows[self.share.rank :: self.share.world]
         filled = [self._row([int(chosen[at]) for at in row]) for row in own]
-        length = self._layout.pack_length
-        if not self._layout.packed:
+        length = self.layout.pack_length
+        if not self.layout.packed:
             length = min(length, 64 * -(-int(self._budgets(chosen).max()) // 64))
-        return {**lay_out(filled, each, length, self._layout, self._codec.pad), "consumed": found.consumed}
+        return {**lay_out(filled, each, length, self.layout, self._codec.pad), "consumed": found.consumed}
 
     def rows(self, chosen: np.ndarray) -> list[list[int]]:
         """The window's rows, each a list of indices into `chosen`."""
-        if not self._layout.packed:
+        if not self.layout.packed:
             return [[at] for at in range(len(chosen))]
-        return pack(self._budgets(chosen).tolist(), self._layout.pack_length)
+        return pack(self._budgets(chosen).tolist(), self.layout.pack_length)
 
     def _budgets(self, chosen: np.ndarray) -> np.ndarray:
         text = np.ceil(self.source.tokens(chosen) * self._slope + self._extra).astype(np.int64)
-        media = self._layout.media_tokens(self.source.media(chosen))
-        return np.minimum(np.minimum(text, self._layout.max_text_tokens) + media, self._layout.pack_length)
+        media = self.layout.media_tokens(self.source.media(chosen))
+        return np.minimum(np.minimum(text, self.layout.max_text_tokens) + media, self.layout.pack_length)
 
     def _calibrated(self) -> tuple[float, float]:
         """Tokens of this tokenizer for each estimated one, and a fixed part with headroom: measured, not guessed."""
@@ -277,27 +277,27 @@ class RowReader(Reader):
 
     def encode(self, example: Example) -> Encoded:
         """An example's tokens, text cut to `max_text_tokens`."""
-        if self._layout.template:
+        if self.layout.template:
             encoded = self._codec.conversation(example.turns)
         else:
             media = 0 if example.media.pictures is None else len(example.media.pictures)
             encoded = self._codec.caption(example.turns[-1].text, media + (example.media.sound is not None))
-        return cut(encoded, self._layout.max_text_tokens)
+        return cut(encoded, self.layout.max_text_tokens)
 
     def _row(self, chosen: list[int]) -> Row:
         read = [self.example(at) for at in chosen]
         examples = [example for example, _ in read]
         encoded = [self.encode(example) for example in examples]
         held = [(_pictures(one.media), int(one.media.sound is not None)) for one in examples]
-        media = self._layout.media_tokens(np.array(held)).tolist()
-        over = sum(len(one.ids) for one in encoded) + sum(media) - self._layout.pack_length
+        media = self.layout.media_tokens(np.array(held)).tolist()
+        over = sum(len(one.ids) for one in encoded) + sum(media) - self.layout.pack_length
         lost = 0
         while over > 0:  # lengths were estimates: the longest text gives way
             longest = max(range(len(encoded)), key=lambda at: (len(encoded[at].ids), at))
             if not encoded[longest].ids:
                 raise DataError(
                     f"sample {examples[longest].uid}: its media alone are over pack_length "
-                    f"{self._layout.pack_length}. Remedy: a larger pack_length, or fusion `attention`."
+                    f"{self.layout.pack_length}. Remedy: a larger pack_length, or fusion `attention`."
                 )
             give = min(over, max(1, len(encoded[longest].ids) // 2))
             encoded[longest] = cut(encoded[longest], len(encoded[longest].ids) - give)

@@ -68,11 +68,10 @@ def _llava(record: dict[str, Any]) -> Conversation | None:
     images = [images] if isinstance(images, str) else list(images)
     turns = []
     for one in record["conversations"]:
-        role = "assistant" if one["from"] == "gpt" else "user"
         text = clean(one["value"]).replace("<image>", MEDIUM)
-        if role == "assistant" and MEDIUM in text:
+        if one["from"] == "gpt" and MEDIUM in text:
             return None
-        turns.append(Turn(role, text))
+        turns.append(Turn("assistant" if one["from"] == "gpt" else "user", text))
     if (places := sum(turn.text.count(MEDIUM) for turn in turns)) != len(images):
         raise ValueError(f"{places} <image> markers for {len(images)} pictures")
     return Conversation(turns, images)

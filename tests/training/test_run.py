@@ -1,0 +1,230 @@
+"""A run: resumed to the bit, stopped by signals, tied to its release, frozen where it says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmdata.errors import DataError, UserError
+from training.checkpoint import checkpoints, find, latest, read_progress
+from training.config import TrainConfig
+from training.log import read_log
+from training.run import load_model, train
+
+from tests.training.tiny_run import LLM, release_at, settings
+
+NOISY = {"kind": "config", "config": {**LLM, "attention_dropout": 0.3}, "tokenizer": "bytes"}
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return release_at(tmp_path_factory.mktemp("release"))
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    built, _ = load_model(checkpoint)
+    return dict(built.model.state_dict())
+
+
+def identical(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Cut(Exception):
+    """Stands for whatever ends a process."""
+
+
+def cut_at(step: int) -> Any:
+    def on_line(line: dict[str, Any]) -> None:
+        if line["kind"] == "train" and line["step"] == step:
+            raise Cut
+
+    return on_line
+
+
+@pytest.mark.parametrize("stage", ["align", "joint", "instruct"])
+def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(release: str, tmp_path: Path, stage: str) -> None:
+    section = {"steps": 6, "checkpoint_every": 2, "log_every": 1}
+    model = {**settings().model.model_dump(), "llm": NOISY}
+    lora = {"lora": {"r": 4, "dropout": 0.2}} if stage == "instruct" else {}
+    config = settings(model=model, **{stage: {**section, **lora}})
+    whole = train(release, [stage], config, tmp_path / "whole")[0]
+    with pytest.raises(Cut):
+        train(release, [stage], config, tmp_path / "cut", on_line=cut_at(5))
+    assert read_progress(find(tmp_path / "cut" / stage)).step == 4
+    lines: list[dict[str, Any]] = []
+    resumed = train(release, [stage], config, tmp_path / "cut", on_line=lines.append)[0]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [5, 6]
+    assert identical(weights(whole.checkpoint), weights(resumed.checkpoint))
+    assert whole.last_loss == resumed.last_loss
+    again = train(release, [stage], config, tmp_path / "cut", on_line=lambda line: pytest.fail(str(line)))[0]
+    assert again.checkpoint == resumed.checkpoint
+
+
+def test_stages_follow_each_other_and_freeze_what_they_say(release: str, tmp_path: Path) -> None:
+    config = settings()
+    results = train(release, ["align", "joint", "instruct"], config, tmp_path)
+    assert [result.stopped for result in results] == ["finished"] * 3
+    align, joint, instruct = (weights(result.checkpoint) for result in results)
+    frozen = [name for name in joint if name.startswith("vision.")]
+    assert frozen
+    assert all(torch.equal(joint[name], align[name]) for name in frozen)
+    assert all(torch.equal(instruct[name], joint[name]) for name in frozen)
+    assert any(not torch.equal(joint[name], instruct[name]) for name in joint if name.startswith("connector."))
+    base = {name: name.replace(".base_layer", "") for name in instruct if name.startswith("llm.") and "lora_" not in name}
+    assert all(torch.equal(instruct[name], joint[old]) for name, old in base.items())
+    fresh, _ = load_model(results[0].checkpoint)
+    assert any(name.startswith("vision.") for name, p in fresh.model.named_parameters() if p.requires_grad)
+    lines = read_log(results[1].folder)
+    assert {"step", "loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "mfu", "data_wait"} <= lines[0].keys()
+    assert any(line["kind"] == "validation" and line["val/perplexity"] > 1 for line in lines)
+
+
+def test_a_checkpoint_of_another_release_is_refused_unless_allowed(release: str, tmp_path: Path) -> None:
+    other = release_at(tmp_path / "other", samples=40)
+    config = settings()
+    train(release, ["align"], config, tmp_path / "out")
+    for stage in ("align", "joint"):
+        with pytest.raises(UserError, match="was trained on release"):
+            train(other, [stage], config, tmp_path / "out")
+    allowed = config.model_copy(update={"allow_release_change": True})
+    assert train(other, ["joint"], allowed, tmp_path / "out")[0].steps == 4
+
+
+def test_a_checkpoint_of_another_model_is_refused(release: str, tmp_path: Path) -> None:
+    train(release, ["joint"], settings(), tmp_path)
+    model = {**settings().model.model_dump(), "fusion": "late"}
+    with pytest.raises(UserError, match=r"\[model\] differs in fusion"):
+        train(release, ["joint"], settings(model=model, joint={"steps": 9}), tmp_path)
+
+
+def test_early_stopping_keeps_the_best_checkpoint(release: str, tmp_path: Path) -> None:
+    early = {"metric": "val/loss", "patience": 2, "min_delta": 0.0}
+    section = {"steps": 40, "validate_every": 1, "lr": 0.3, "warmup_steps": 0, "early_stop": early, "checkpoint_every": 1}
+    result = train(release, ["align"], settings(align=section), tmp_path)[0]
+    assert result.stopped == "early"
+    assert result.steps < 40
+    values = [line["val/loss"] for line in read_log(result.folder) if line["kind"] == "validation"]
+    assert read_progress(result.checkpoint).step == 1 + values.index(min(values))
+    assert len(values) == result.steps == 1 + values.index(min(values)) + 2
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_before_the_update(release: str, tmp_path: Path) -> None:
+    section = {"steps": 30, "lr": 1e25, "warmup_steps": 0, "grad_clip": None, "checkpoint_every": 1, "log_every": 1}
+    with pytest.raises(DataError, match="not a number"):
+        train(release, ["joint"], settings(joint=section), tmp_path)
+    last = latest(tmp_path / "joint" / "checkpoints")
+    assert last is not None
+    assert all(bool(tensor.isfinite().all()) for tensor in weights(last).values())
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from training.config import TrainConfig
+from training.run import train
+{extra}
+config = TrainConfig.model_validate(json.loads(sys.argv[2]))
+show = lambda line: print(json.dumps(line), flush=True)
+print([r.stopped for r in train(sys.argv[1], ["align"], config, Path(sys.argv[3]), on_line=show)], flush=True)
+"""
+
+
+def launch(release: str, config: TrainConfig, output: Path, extra: str = "") -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", SCRIPT.format(extra=extra), release, config.model_dump_json(), str(output)]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def test_sigterm_saves_and_exits_and_the_same_command_resumes(release: str, tmp_path: Path) -> None:
+    config = settings(align={"steps": 100_000, "log_every": 1, "validate_every": 10**6, "checkpoint_every": 10**6})
+    process = launch(release, config, tmp_path)
+    assert process.stdout is not None
+    for _ in range(3):
+        process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "signal" in out.splitlines()[-1]
+    saved = latest(tmp_path / "align" / "checkpoints")
+    assert saved is not None
+    step = read_progress(saved).step
+    assert json.loads((tmp_path / "align" / "result.json").read_text())["stopped"] == "signal"
+    shorter = settings(align={"steps": step + 2, "log_every": 1})
+    lines: list[dict[str, Any]] = []
+    assert train(release, ["align"], shorter, tmp_path, on_line=lines.append)[0].stopped == "finished"
+    assert lines[0]["step"] == step + 1
+
+
+@pytest.mark.parametrize("moment", ["while the tensors are written", "before the rename"])
+def test_sigkill_mid_checkpoint_leaves_the_older_one_loadable(release: str, tmp_path: Path, moment: str) -> None:
+    config = settings(align={"steps": 3, "checkpoint_every": 1})
+    train(release, ["align"], settings(align={"steps": 1}), tmp_path)
+    (tmp_path / "align" / "result.json").unlink()
+    kill = "os.kill(os.getpid(), signal.SIGKILL)"
+    extra = (
+        f"import os, signal, training.checkpoint as c\nreal = c.dcp.save\n"
+        f"def save(*a, **k):\n    real(*a, **k); [p.write_bytes(p.read_bytes()[:100]) for p in k['checkpoint_id'].iterdir()]; {kill}\n"
+        "c.dcp.save = save"
+        if moment.startswith("while")
+        else f"import os, signal, training.checkpoint as c\nc.sync = lambda path: {kill}"
+    )
+    process = launch(release, config, tmp_path, extra)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    saved = latest(tmp_path / "align" / "checkpoints")
+    assert saved is not None
+    assert read_progress(saved).step == 1
+    assert list((tmp_path / "align" / "checkpoints").glob(".tmp-*"))
+    assert train(release, ["align"], config, tmp_path)[0].steps == 3
+    assert not list((tmp_path / "align" / "checkpoints").glob(".tmp-step-00000002"))
+
+
+def test_old_checkpoints_go_and_the_newest_stay(release: str, tmp_path: Path) -> None:
+    train(release, ["align"], settings(align={"steps": 5, "checkpoint_every": 1}, keep_checkpoints=2), tmp_path)
+    assert [path.name for path in checkpoints(tmp_path / "align" / "checkpoints")] == ["step-00000004", "step-00000005"]
+
+
+def test_a_truncated_shard_is_named(release: str, tmp_path: Path) -> None:
+    shutil.copytree(release, tmp_path / "copy")
+    shard = next((tmp_path / "copy" / "shards").glob("train-*.tar"))
+    shard.write_bytes(shard.read_bytes()[:-2048])
+    with pytest.raises(DataError, match=shard.name):
+        train(str(tmp_path / "copy"), ["align"], settings(), tmp_path / "out")
+
+
+def test_the_aligned_towers_open_as_the_next_scorer(release: str, tmp_path: Path) -> None:
+    import numpy as np
+    from mmdata.config import Score
+    from mmdata.score.clip import load_scorer
+
+    result = train(release, ["align"], settings(), tmp_path)[0]
+    scorer = load_scorer(Score(model=str(result.folder), device="cpu"))
+    built, _ = load_model(result.checkpoint)
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
+    with torch.no_grad():
+        model: Any = built.model
+        normalised = model.normalised(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        expected = torch.nn.functional.normalize(model.vision(normalised), dim=-1).numpy()
+        texts = torch.nn.functional.normalize(model.text(model.tokenize(["a sea", "a tree"])), dim=-1).numpy()
+    assert np.abs(scorer.embed_images(pixels) - expected).max() < 1e-5
+    assert np.abs(scorer.embed_texts(["a sea", "a tree"]) - texts).max() < 1e-5
+
+
+def test_time_passes_in_the_log(release: str, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    result = train(release, ["align"], settings(align={"log_every": 1}), tmp_path)[0]
+    lines = [line for line in read_log(result.folder) if line["kind"] == "train"]
+    assert len(lines) == 4
+    assert lines[-1]["eta_s"] == 0
+    assert 0 < result.seconds < time.monotonic() - begun
