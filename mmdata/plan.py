@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-
-from upath import UPath
+from pathlib import Path
 
 from mmdata.config import Corpus, Score
 from mmdata.fingerprint import fingerprint
+from mmdata.score.pretrained import resolved
 from mmdata.workspace import PART_STAGES, Part, PartStage, PartStamp, Workspace
 
 CODE_VERSIONS: dict[str, int] = {"rows": 1, "media": 1, "features": 1, "selection": 1, "shards": 1, "instructions": 1}
@@ -48,10 +48,14 @@ def stage_settings(corpus: Corpus, part: Part, stage: PartStage) -> str:
 
 def scorer_settings(score: Score) -> list[str | int | None]:
     """What of the score section decides the scores; a local checkpoint counts by name, size and time, not by place."""
-    place = UPath(score.pretrained) if score.pretrained and "/" in score.pretrained else None
-    if place is not None and place.exists() and place.is_file():
+    schema, _, folder = resolved(score).model.partition(":")
+    if schema == "local-dir":
+        place, model = Path(folder) / "open_clip_model.safetensors", "local-dir"
+    else:
+        place, model = Path(score.pretrained or ""), score.model
+    if place.is_file():
         facts = place.stat()
-        return [score.model, place.name, facts.st_size, int(facts.st_mtime), score.precision]
+        return [model, place.name, facts.st_size, int(facts.st_mtime), score.precision]
     return [score.model, score.pretrained, score.precision]
 
 

@@ -14,7 +14,7 @@ from mmdata.config import Score
 from mmdata.errors import UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.score.preprocess import Preprocess
-from mmdata.score.pretrained import Loaded, check_names, is_local_checkpoint, load, weights_digest
+from mmdata.score.pretrained import Loaded, check_names, is_local_checkpoint, load, resolved, weights_digest
 from mmdata.score.text_tower import ROUND_TO, trimmed
 
 if TYPE_CHECKING:
@@ -160,6 +160,7 @@ def load_scorer(score: Score) -> ClipScorer:
     Raises:
         UserError: an unknown model or tag (names the nearest), unreadable weights, a device that is not there.
     """
+    score = resolved(score)
     device = _device(score.device)
     check_names(score)
     key = fingerprint(score.model, score.pretrained, _files_state(score), device, score.precision)

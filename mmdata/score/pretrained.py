@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,24 @@ class Loaded:
     tokenizer: Callable[[list[str]], Any]
 
 
+def resolved(score: Score) -> Score:
+    """A folder given by its path alone, such as a stage of `mmdata train`, as `local-dir:` of the towers in it."""
+    folder = Path(score.model)
+    if ":" in score.model or not folder.is_dir():
+        return score
+    found = next(
+        (place for place in (folder, folder / "scorer", folder / "align" / "scorer") if _described(place)), folder
+    )
+    return score.model_copy(update={"model": f"local-dir:{found}"})
+
+
+def _described(folder: Path) -> bool:
+    return (folder / "open_clip_config.json").is_file()
+
+
 def scorer_name(score: Score) -> str:
     """What the scorer is called in tables and manifests: `model/tag`; of local files the last name alone."""
+    score = resolved(score)
     if score.model == "demo":
         return DEMO_NAME
     schema, colon, place = score.model.partition(":")
@@ -42,6 +59,7 @@ def scorer_name(score: Score) -> str:
 
 def is_local_checkpoint(score: Score) -> bool:
     """Whether the weights are files of the user's, which may change under their name."""
+    score = resolved(score)
     if score.model.startswith(SCHEMAS):
         return score.model.startswith("local-dir:")
     return score.pretrained is not None and Path(score.pretrained).is_file()
@@ -53,6 +71,7 @@ def check_names(score: Score) -> None:
     Raises:
         UserError: names what is nearest.
     """
+    score = resolved(score)
     if score.model == "demo":
         return
     if score.model.startswith(SCHEMAS):
@@ -89,6 +108,7 @@ def load(score: Score) -> Loaded:
     Raises:
         UserError: an unknown name, weights that cannot be fetched or read, or that do not fit the model.
     """
+    score = resolved(score)
     name = scorer_name(score)
     if score.model == "demo":
         from mmdata.score.offline import build
@@ -117,6 +137,8 @@ def weights_digest(model: Any) -> str:
 def _load_open_clip(score: Score, name: str) -> tuple[Any, Any]:
     import open_clip
 
+    if score.model.startswith("local-dir:") and (tuned := _tuned_demo(Path(score.model.partition(":")[2]))):
+        return tuned
     has_schema = score.model.startswith(SCHEMAS)
     try:
         model = open_clip.create_model(
@@ -141,6 +163,22 @@ def _load_open_clip(score: Score, name: str) -> tuple[Any, Any]:
         ) from error
 
 
+def _tuned_demo(folder: Path) -> tuple[Any, Any] | None:
+    """The packaged towers with weights that `mmdata train` has tuned; None: the folder is open_clip's own kind."""
+    if json.loads((folder / "open_clip_config.json").read_text()).get("base") != "demo":
+        return None
+    from safetensors.torch import load_file
+
+    from mmdata.score.offline import build
+
+    model, _, tokenizer = build()
+    tensors = load_file(folder / "open_clip_model.safetensors")
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    if unexpected or any(name != "logit_bias" for name in missing):
+        raise UserError(f"score.model: {folder} does not hold the demo towers: {(*missing, *unexpected)[:3]}")
+    return model, tokenizer
+
+
 def _needs_quick_gelu(score: Score) -> bool:
     """OpenAI's weights and a few others were trained with QuickGELU; open_clip only warns where the model lacks it."""
     import open_clip
@@ -163,7 +201,9 @@ def _check_folder(model: str) -> None:
     if not place:
         raise UserError(f"score.model: {model!r} names nothing after the colon")
     if schema == "local-dir" and not (Path(place) / "open_clip_config.json").is_file():
-        raise UserError(f"score.model: {place} is no folder with an open_clip_config.json")
+        raise UserError(
+            f"score.model: {place} is no folder with an open_clip_config.json (a scorer, or a stage `align`)"
+        )
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
