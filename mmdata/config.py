@@ -76,7 +76,10 @@ class Download(Section):
 class Score(Section):
     """Which open_clip model scores the pairs, and on what."""
 
-    model: str = Field("ViT-B-32", description="An open_clip model, `hf-hub:…`, or `demo`: the small offline scorer.")
+    model: str = Field(
+        "ViT-B-32",
+        description="An open_clip model, `hf-hub:…`, `demo` (the small offline scorer), or a folder of stage `align`.",
+    )
     pretrained: str | None = Field("laion2b_s34b_b79k", description="open_clip's pretrained tag or a checkpoint path.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
     batch_size: int = Field(256, ge=1, description="Samples a forward pass.")
@@ -208,6 +211,36 @@ class Refresh(Section):
     owners: list[str] = Field(default=["team:data"], description="Shown on every asset: an e-mail or `team:…`.")
 
 
+class Train(Section):
+    """What the graph's job `train_release` and `mmdata train` train on a release. It runs when someone asks for it."""
+
+    preset: str | None = Field(
+        "tiny", description="A preset of `mmdata train`: `tiny` trains in seconds on a CPU; null: as `config` says."
+    )
+    config: str | None = Field(None, description="A train.toml over the preset, relative to corpus.yaml.")
+    set: list[str] = Field(
+        default_factory=list, description="`key=value` over both, as `mmdata train --set` takes them."
+    )
+    output: str | None = Field(
+        None, description="The models' folder, in it one a release and preset; null: `training` in a local workspace."
+    )
+    processes: int = Field(1, ge=1, description="Processes on this machine, one a GPU; more than 1 start by torchrun.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_file_names_its_own_preset(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("config"):
+            return {"preset": None, **data}
+        return data
+
+    @field_validator("set")
+    @classmethod
+    def _pairs(cls, pairs: list[str]) -> list[str]:
+        if wrong := [pair for pair in pairs if not pair.partition("=")[0] or "=" not in pair]:
+            raise ValueError(f"expected key=value, such as align.lr=0.001, not {wrong[0]!r}")
+        return pairs
+
+
 class Corpus(Section):
     """A corpus: everything that `corpus.yaml` says."""
 
@@ -221,6 +254,7 @@ class Corpus(Section):
     instruct: Instruct = Instruct()
     engine: Engine = Engine()
     refresh: Refresh = Refresh()
+    train: Train = Train()
 
     @field_validator("sources")
     @classmethod
@@ -261,7 +295,7 @@ def parse_corpus(data: object, base: Path | None = None, name: str = "corpus") -
     try:
         corpus = Corpus.model_validate(data)
     except ValidationError as error:
-        raise UserError("\n".join(f"{name}: {line}" for line in _explain(error))) from None
+        raise UserError("\n".join(f"{name}: {line}" for line in explain_validation(error, Corpus))) from None
     return corpus if base is None else _anchor(corpus, base)
 
 
@@ -287,16 +321,25 @@ def _anchor(corpus: Corpus, base: Path) -> Corpus:
     pretrained = corpus.score.pretrained
     if pretrained and (base / pretrained).exists():  # a checkpoint beside corpus.yaml; anything else is open_clip's tag
         changes["score"] = corpus.score.model_copy(update={"pretrained": str(base / pretrained)})
+    if "/" in corpus.score.model and (base / corpus.score.model).is_dir():  # a scorer that `mmdata train` made
+        changes["score"] = corpus.score.model_copy(update={"model": str(base / corpus.score.model)})
+    places = {key: absolute(value) for key in ("config", "output") if (value := getattr(corpus.train, key))}
+    changes["train"] = corpus.train.model_copy(update=places)
     return corpus.model_copy(update=changes)
 
 
-def _explain(error: ValidationError) -> list[str]:
+def explain_validation(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """What is wrong with a configuration, a line a mistake; an unknown key comes with the nearest known one.
+
+    Args:
+        model: the root of the tree that was validated.
+    """
     lines = []
     for item in error.errors():
         where = ".".join(str(step) for step in item["loc"])
         if item["type"] == "extra_forbidden":
             *parents, key = item["loc"]
-            known = _known_keys(Corpus, parents)
+            known = _known_keys(model, parents)
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
             hint = f"did you mean `{near[0]}`? " if near else ""
             lines.append(f"unknown key `{where}`: {hint}Known here: {', '.join(sorted(known))}.")

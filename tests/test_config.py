@@ -89,3 +89,12 @@ def test_a_checkpoint_beside_the_file_is_found_and_a_tag_stays_a_tag(tmp_path: P
     beside = parse_corpus({**MINIMAL, "score": {"model": "ViT-B-32", "pretrained": "clip.safetensors"}}, base=tmp_path)
     assert beside.score.pretrained == str(tmp_path / "clip.safetensors")
     assert parse_corpus(MINIMAL, base=tmp_path).score.pretrained == "laion2b_s34b_b79k"
+
+
+def test_training_is_tiny_unless_told_otherwise_and_a_train_toml_names_its_own_preset(tmp_path: Path) -> None:
+    assert parse_corpus(MINIMAL).train.preset == "tiny"
+    told = parse_corpus({**MINIMAL, "train": {"config": "train.toml", "output": "models"}}, base=tmp_path).train
+    assert (told.preset, told.config, told.output) == (None, str(tmp_path / "train.toml"), str(tmp_path / "models"))
+    assert parse_corpus({**MINIMAL, "train": {"config": "t.toml", "preset": "l14-1b"}}).train.preset == "l14-1b"
+    with pytest.raises(UserError, match=r"key=value, such as align\.lr=0\.001"):
+        parse_corpus({**MINIMAL, "train": {"set": ["align.lr"]}})
