@@ -267,7 +267,7 @@ def _say_nothing(axes: Axes) -> None:
 
 
 def _finish(figure: Figure, axes: Axes, notes: str, grid: str = "y") -> bytes:
-    """Add subtitle and axis style, then encode at the largest size that stays under the limit."""
+    """Add subtitle and axis style, then encode."""
     axes.set_title(drawable(notes), loc="left", fontsize=8.5, color=FAINT, parse_math=False)
     for side in ("top", "right", "left" if grid == "y" else "bottom"):
         axes.spines[side].set_visible(False)
@@ -279,6 +279,11 @@ def _finish(figure: Figure, axes: Axes, notes: str, grid: str = "y") -> bytes:
     axes.set_axisbelow(True)
     if grid == "y" and axes.get_yscale() == "linear":
         axes.yaxis.set_major_formatter(_compact)
+    return encode(figure)
+
+
+def encode(figure: Figure) -> bytes:
+    """A figure as a PNG, at the largest size that stays under MAX_BYTES."""
     for dpi in (132, 110, 88, 66, 44):
         data = _encode(figure, dpi)
         if len(data) < MAX_BYTES:
