@@ -35,6 +35,12 @@ publish_release = dg.define_asset_job(
     | dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("source_catalog"), "no_failed_parts")),
     description="Make a release from the parts that are accepted; the others are named and left out.",
 )
+train_release = dg.define_asset_job(
+    "train_release",
+    selection=["aligned_model", "joint_model", "instructed_model", "evaluation"],
+    description="Train the three stages on the latest release as corpus.yaml's `train` says, and measure them. "
+    "Nothing starts it but a person.",
+)
 
 refresh = dg.ScheduleDefinition(
     name="refresh",

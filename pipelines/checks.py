@@ -3,6 +3,7 @@
 A blocking check stops the rest of its own run; releases made by other runs are protected by the stamps themselves.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -14,6 +15,7 @@ from pipelines.resources import CorpusResource, interrupts_end_the_run
 
 if TYPE_CHECKING:
     from mmdata.audit import Finding
+    from mmdata.stage import StageReport
 
 DOWNLOAD_SHARE = dg.AssetCheckSpec(
     "download_share",
@@ -45,6 +47,24 @@ SHARDS_VERIFY = dg.AssetCheckSpec(
     blocking=True,
     description="Every byte of the new shards, read again, is what the index says; the reused ones are all there.",
 )
+
+
+def model_specs(asset: str) -> list[dg.AssetCheckSpec]:
+    """The checks of a trained model."""
+    return [
+        dg.AssetCheckSpec(
+            "loss_fell",
+            asset=asset,
+            blocking=True,
+            description="The loss is finite at each logged step, and lower over the last fifth than over the first.",
+        ),
+        dg.AssetCheckSpec(
+            "trained_on_release",
+            asset=asset,
+            blocking=True,
+            description="The checkpoint names the release, and its digest, that the graph trained it on.",
+        ),
+    ]
 
 
 @interrupts_end_the_run()
@@ -90,6 +110,16 @@ def shards_verify(corpus: CorpusResource) -> dg.AssetCheckResult:
     except DataError as error:
         return _result(SHARDS_VERIFY, Finding(False, str(error)))
     return _result(SHARDS_VERIFY, Finding(True, "every new byte is as the index says", report.counts))
+
+
+@interrupts_end_the_run()
+def model_sound(asset: str, report: "StageReport") -> list[dg.AssetCheckResult]:
+    from mmdata import models
+    from mmdata.shards.manifest import open_release
+
+    folder, release = Path(report.paths["model"]), open_release(report.paths["release"])
+    findings = [models.loss_fell(folder), models.trained_on(folder, release.id, str(release.manifest["digest"]))]
+    return [_result(spec, finding) for spec, finding in zip(model_specs(asset), findings, strict=True)]
 
 
 @dg.asset_check(asset="source_catalog", description="No part failed for good, none is refused, every file is readable.")

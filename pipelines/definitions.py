@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from pipelines import automation
-from pipelines.assets import curate, ingest, publish
+from pipelines.assets import curate, ingest, publish, train
 from pipelines.checks import no_failed_parts
 from pipelines.resources import CorpusResource
 
@@ -20,9 +20,13 @@ defs = dg.Definitions(
         publish.instructions,
         publish.release,
         publish.report,
+        train.aligned_model,
+        train.joint_model,
+        train.instructed_model,
+        train.evaluation,
     ],
     asset_checks=[no_failed_parts],
-    jobs=[automation.refresh_catalog, automation.build_part, automation.publish_release],
+    jobs=[automation.refresh_catalog, automation.build_part, automation.publish_release, automation.train_release],
     schedules=[automation.refresh, automation.release],
     sensors=[automation.new_parts],
     resources={"corpus": CorpusResource()},

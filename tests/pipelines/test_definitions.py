@@ -14,7 +14,7 @@ from pipelines.definitions import defs
 
 HEAVY = [
     *("torch", "torchvision", "open_clip", "img2dataset", "cv2", "webdataset", "ray", "matplotlib", "transformers"),
-    *("faiss", "timm", "skimage", "pandas", "polars", "pyarrow"),
+    *("faiss", "timm", "skimage", "pandas", "polars", "pyarrow", "training"),
 ]
 
 
@@ -43,9 +43,9 @@ def test_code_location_loads_with_a_wrong_corpus_and_says_what_is_wrong(tmp_path
 
 def test_every_asset_has_group_kind_owner_and_description() -> None:
     specs = list(defs.resolve_all_asset_specs())
-    assert len(specs) == 9
+    assert len(specs) == 13
     for spec in specs:
-        assert spec.group_name in {"ingest", "curate", "publish"}
+        assert spec.group_name in {"ingest", "curate", "publish", "train"}
         assert spec.kinds
         assert spec.owners
         assert spec.description
@@ -57,7 +57,26 @@ def test_graph_is_the_road() -> None:
         for spec in defs.resolve_all_asset_specs()
     }
     road = ["source_catalog", "source_rows", "media", "features", "selection", "shards", "instructions", "release"]
-    assert above == dict(zip([*road, "report"], [[], *([name] for name in road)], strict=True))
+    road += ["aligned_model", "joint_model", "instructed_model", "evaluation"]
+    assert above == {
+        **dict(zip(road, [[], *([name] for name in road[:-1])], strict=True)),
+        "report": ["release"],
+    }
+
+
+def test_training_starts_when_a_person_asks_and_never_by_itself() -> None:
+    train = {spec.key for spec in defs.resolve_all_asset_specs() if spec.group_name == "train"}
+    assert len(train) == 4
+    repository = defs.get_repository_def()
+    for job in ("refresh_catalog", "build_part", "publish_release"):
+        assert not set(repository.get_job(job).asset_layer.selected_asset_keys) & train
+    assert set(repository.get_job("train_release").asset_layer.selected_asset_keys) == train
+    automatic = {schedule.job_name for schedule in repository.schedule_defs}
+    automatic |= {target.job_name for sensor in repository.sensor_defs for target in sensor.targets}
+    assert automatic == {"refresh_catalog", "publish_release", "build_part"}  # headless runs these three, too
+    graph = defs.resolve_asset_graph()
+    assert all(graph.get(key).automation_condition is None for key in train)
+    assert all(graph.get(key).pools == {"gpu"} for key in train)
 
 
 def test_part_assets_run_one_part_at_a_time_and_the_rest_is_whole() -> None:
@@ -71,7 +90,17 @@ def test_part_assets_run_one_part_at_a_time_and_the_rest_is_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "check", ["download_share", "scores_sound", "no_uid_lost", "no_split_leakage", "shards_verify", "no_failed_parts"]
+    "check",
+    [
+        "download_share",
+        "scores_sound",
+        "no_uid_lost",
+        "no_split_leakage",
+        "shards_verify",
+        "no_failed_parts",
+        "loss_fell",
+        "trained_on_release",
+    ],
 )
 def test_gates_block_and_the_standing_check_does_not(check: str) -> None:
     found = {key.name: defs.resolve_asset_graph().get(key) for key in defs.resolve_asset_graph().asset_check_keys}

@@ -1,0 +1,133 @@
+"""Train: what makes the data worth having. Runs when someone asks for it, each stage in a process of its own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from mmdata.errors import UserError
+from mmdata.models import ModelStage
+from mmdata.shards.manifest import Release, open_release
+from mmdata.stage import StageReport
+from mmdata.workspace import Workspace
+from pipelines import checks, launch
+from pipelines.assets.publish import release
+from pipelines.metadata import to_result
+from pipelines.resources import RETRY, CorpusResource, refresh_settings
+
+GROUP = "train"
+OWNERS = refresh_settings().owners
+CODE_VERSION = "1"
+
+
+class TrainOn(dg.Config):
+    """Which release the models are trained on."""
+
+    release: str = Field(default="latest", description="A release's id in the workspace, or `latest`.")
+
+
+@dg.asset(
+    deps=[release],
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"pytorch", "openclip"},
+    tags={"scope": "corpus"},
+    retry_policy=RETRY,
+    pool="gpu",
+    code_version=CODE_VERSION,
+    check_specs=checks.model_specs("aligned_model"),
+)
+def aligned_model(context: dg.AssetExecutionContext, config: TrainOn, corpus: CorpusResource) -> dg.MaterializeResult:
+    """Stage 1: picture and text encoders that agree, by contrastive learning on the release's pairs.
+
+    The result can be the scorer of the next refresh: see `scorer` among its metadata.
+    """
+    return _train(context, corpus, "align", lambda workspace: _named_release(workspace, config.release))
+
+
+@dg.asset(
+    deps=[aligned_model],
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"pytorch", "huggingface"},
+    tags={"scope": "corpus"},
+    retry_policy=RETRY,
+    pool="gpu",
+    code_version=CODE_VERSION,
+    check_specs=checks.model_specs("joint_model"),
+)
+def joint_model(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
+    """Stage 2: a language model that reads what the frozen encoders see, learned on the release's captions."""
+    return _train(context, corpus, "joint", lambda _: open_release(_latest_report(context, "aligned_model")["release"]))
+
+
+@dg.asset(
+    deps=[joint_model],
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"pytorch", "huggingface"},
+    tags={"scope": "corpus"},
+    retry_policy=RETRY,
+    pool="gpu",
+    code_version=CODE_VERSION,
+    check_specs=checks.model_specs("instructed_model"),
+)
+def instructed_model(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
+    """Stage 3: the model answers questions about pictures, learned on the release's instruction records."""
+    return _train(
+        context, corpus, "instruct", lambda _: open_release(_latest_report(context, "joint_model")["release"])
+    )
+
+
+@dg.asset(
+    deps=[instructed_model],
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"pytorch", "markdown"},
+    tags={"scope": "corpus"},
+    retry_policy=RETRY,
+    pool="gpu",
+    code_version=CODE_VERSION,
+)
+def evaluation(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
+    """The three models measured on the held-out split: retrieval, captions, answers, perplexity."""
+
+    def work(*_: object) -> StageReport:
+        above = _latest_report(context, "instructed_model")
+        return launch.evaluate_stages(context, open_release(above["release"]), Path(above["model"]).parent)
+
+    return to_result(corpus.run(context, "evaluation", work))
+
+
+def _train(
+    context: dg.AssetExecutionContext,
+    corpus: CorpusResource,
+    stage: ModelStage,
+    release_of: Callable[[Workspace], Release],
+) -> dg.MaterializeResult:
+    report = corpus.run(
+        context,
+        stage,
+        lambda settings, workspace, _: launch.train_stage(context, settings, workspace, release_of(workspace), stage),
+    )
+    return to_result(report, *checks.model_sound(context.asset_key.to_user_string(), report))
+
+
+def _named_release(workspace: Workspace, name: str) -> Release:
+    chosen = workspace.latest() if name == "latest" else name
+    if chosen is None:
+        raise UserError(f"{workspace.root}: no release yet. Remedy: materialise `release` first.")
+    return open_release(workspace.release_dir(chosen))
+
+
+def _latest_report(context: dg.AssetExecutionContext, asset: str) -> dict[str, str]:
+    """The places that the asset above reported: a stage goes on from that model, on the release it was trained on.
+
+    A release made meanwhile does not come between the stages.
+    """
+    event = context.instance.get_latest_materialization_event(dg.AssetKey(asset))
+    if event is None or event.asset_materialization is None:
+        raise UserError(f"{asset} was never materialised here. Remedy: materialise it first, or run `train_release`.")
+    metadata = event.asset_materialization.metadata
+    return {name: str(metadata[name].value) for name in ("release", "model")}

@@ -1,0 +1,22 @@
+"""`evaluate`: writes metrics where the real one does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def evaluate(checkpoint: Path, release: str, **options: Any) -> dict[str, Any]:
+    metrics = {"recall@1": 0.5} if checkpoint.name == "align" else {"perplexity": 8.0}
+    hostile = {"uid": "0" * 32, "prompt": "what?", "expected": "<b>x</b> | [a](b)", "generated": "a boat\n# no heading"}
+    found = {
+        "stage": checkpoint.name,
+        "samples": options.get("samples") or 16,
+        "metrics": metrics,
+        "answers": [] if checkpoint.name == "align" else [hostile],
+        "options": {name: value for name, value in options.items() if not isinstance(value, Path)},
+    }
+    (checkpoint / "metrics.json").write_text(json.dumps(found))
+    (checkpoint / "metrics.md").write_text("| metric | value |\n|---|---|\n")
+    return found
