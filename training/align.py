@@ -117,7 +117,7 @@ class AlignStep:
                         surrogate = surrogate + (found[name] * grad[at * micro : (at + 1) * micro]).sum()
                 for name in ("scale", "bias"):  # its gradient is already that of the whole batch
                     grad = leaves[name].grad
-                    surrogate = surrogate + found[name] * (grad if last and grad is not None else 0)
+                    surrogate = surrogate + (found[name] * (grad if last and grad is not None else 0)).sum()
                 if hidden is not None:
                     share = found["masked"] / hidden
                     shares["masked"] = shares.get("masked", 0) + share.detach()
@@ -130,7 +130,7 @@ class AlignStep:
             with self._cast():
                 found = self._model(batch, self._masked)
             shares = pair_losses(found, batch, self._align, self._mesh)
-            total = self._total(shares) + 0 * (found["scale"] + found["bias"])  # no parameter without a gradient
+            total = self._total(shares) + 0 * (found["scale"] + found["bias"]).sum()  # no parameter without a gradient
             if self._masked:
                 shares["masked"] = found["masked"] / self._hidden_count(batch)
                 total = total + shares["masked"] * self._align.masked_weight * self._mesh.size("dp")

@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
     set_model_state_dict,
@@ -27,6 +28,7 @@ from mmdata.publish import TEMPORARY, publish_json, sync
 
 FORMAT = 1
 META = "meta.json"
+_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)  # by name: ranks of a pipeline hold different ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def save(folder: Path, model: nn.Module, optimizer: Optimizer | None, progress: 
     _barrier()
     state: dict[str, Any] = {"model": get_model_state_dict(model)}
     if optimizer is not None:
-        state["optimizer"] = get_optimizer_state_dict(model, optimizer)
+        state["optimizer"] = get_optimizer_state_dict(model, optimizer, options=_FLAT)
     with _quiet():
         dcp.save(state, checkpoint_id=draft)
     if main:
@@ -145,12 +147,12 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
     """Load model and optimiser as they are sharded now, however they were saved."""
     state: dict[str, Any] = {
         "model": get_model_state_dict(model),
-        "optimizer": get_optimizer_state_dict(model, optimizer),
+        "optimizer": get_optimizer_state_dict(model, optimizer, options=_FLAT),
     }
     with _quiet():
         dcp.load(state, checkpoint_id=checkpoint)
     set_model_state_dict(model, state["model"])
-    set_optimizer_state_dict(model, optimizer, state["optimizer"])
+    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=_FLAT)
 
 
 def load_weights(checkpoint: Path, model: nn.Module, wanted: Callable[[str], bool]) -> list[str]:

@@ -188,8 +188,8 @@ class DualEncoder(nn.Module):
         self.vision, self.text, self.audio = vision, text, audio
         self.masked: MaskedPrediction | None = None
         self.tokenize = tokenize
-        self.logit_scale = nn.Parameter(torch.tensor(temperature))
-        self.logit_bias = nn.Parameter(torch.tensor(bias))
+        self.logit_scale = nn.Parameter(torch.tensor([temperature]))  # FSDP2 takes no scalars
+        self.logit_bias = nn.Parameter(torch.tensor([bias]))
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (vision.preprocess.mean, vision.preprocess.std))
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
@@ -376,7 +376,7 @@ def save_scorer(encoder: DualEncoder, config: Encoder, folder: Path) -> None:
     if config.kind == "hf":
         raise UserError("towers of kind `hf` cannot be a scorer: open_clip cannot open them")
     folder.mkdir(parents=True, exist_ok=True)
-    state = {**encoder.vision.state_dict(), **encoder.text.state_dict(), "logit_scale": encoder.logit_scale}
+    state = {**encoder.vision.state_dict(), **encoder.text.state_dict(), "logit_scale": encoder.logit_scale.reshape(())}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     save_file(tensors, folder / "open_clip_model.safetensors")
     described = {"base": "demo"} if config.kind == "demo" else _open_clip_description(encoder, config)

@@ -29,7 +29,7 @@ def chunked_cross_entropy(
         return F.cross_entropy(head(hidden).float(), labels, reduction="sum")
 
     if not len(labels_N):
-        return hidden_ND.sum() * 0
+        return _nothing(hidden_ND, head)
     if not chunked:
         return one(hidden_ND, labels_N)
     sums = [
@@ -37,6 +37,12 @@ def chunked_cross_entropy(
         for hidden, labels in zip(hidden_ND.split(CHUNK), labels_N.split(CHUNK), strict=True)
     ]
     return torch.stack(sums).sum()
+
+
+def _nothing(hidden_0D: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+    """Zero, by way of every parameter that a loss would come by: other ranks wait for their gradients."""
+    blank = torch.cat([hidden_0D, hidden_0D.new_zeros(1, hidden_0D.shape[1])])
+    return head(blank).sum() * 0
 
 
 def chunked_kl(known_ND: Tensor, hidden_ND: Tensor, known_head: Any, head: Any) -> Tensor:
@@ -48,7 +54,7 @@ def chunked_kl(known_ND: Tensor, hidden_ND: Tensor, known_head: Any, head: Any) 
         return F.kl_div(head(hidden).float().log_softmax(-1), target, reduction="sum", log_target=True)
 
     if not len(hidden_ND):
-        return hidden_ND.sum() * 0
+        return _nothing(hidden_ND, head)
     pairs = zip(known_ND.split(CHUNK), hidden_ND.split(CHUNK), strict=True)
     return torch.stack([checkpoint(one, known, hidden, use_reentrant=False) for known, hidden in pairs]).sum()
 

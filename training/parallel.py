@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +103,8 @@ def parallelise(model: nn.Module, llm: Any, blocks: Iterable[nn.Module], paralle
     if parallel.compile:
         for block in blocks:
             block.compile()
+    if mesh.size("pp") > 1:  # its step joins gradients itself
+        return model
     if mesh.size("dp") == 1 and not (mesh.groups and parallel.strategy == "fsdp2"):
         return model
     if parallel.strategy == "fsdp2":
@@ -111,7 +114,9 @@ def parallelise(model: nn.Module, llm: Any, blocks: Iterable[nn.Module], paralle
     if not any(p.requires_grad for p in model.parameters()):
         return model
     ids = [mesh.device.index] if mesh.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, process_group=mesh.dp_group, broadcast_buffers=False)
+    with warnings.catch_warnings():  # the argument's newer name is not known to torch 2.11
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(model, device_ids=ids, process_group=mesh.dp_group, broadcast_buffers=False)
 
 
 def tensor_parallel(llm: Any, mesh: Any) -> None:
@@ -191,7 +196,7 @@ def gradient_norm(parameters: list[nn.Parameter], mesh: Mesh) -> Tensor:
 
     sums: dict[tuple[Any, ...], Tensor] = {}
     for parameter in parameters:
-        if (grad := parameter.grad) is None:
+        if (grad := parameter.grad) is None or getattr(parameter, "counted_elsewhere", False):
             continue
         groups: tuple[Any, ...] = ()
         if isinstance(grad, DTensor):

@@ -25,8 +25,10 @@ from training.checkpoint import (
 from training.config import STAGES, StageName, TrainConfig
 from training.data import NothingToRead, Share
 from training.encoders import save_scorer
+from training.fusion import decoder_list
 from training.log import OnLine, StepLog
 from training.parallel import Mesh, parallelise, start
+from training.pipeline import Elsewhere, cut_pipeline
 from training.release import TrainingRelease, open_training_release
 from training.stages import BEFORE, Built, build_model, make_reader, stage_settings, take_weights
 from training.trainer import Outcome, Stopped, Trainer
@@ -104,6 +106,13 @@ def _stage(
     share = Share(mesh.rank("dp"), mesh.size("dp"))
     reader = make_reader(built, release, config, "train", settings.batch_size, share)
     held_out = _held_out(built, release, config, min(settings.batch_size, settings.validate_samples), share)
+    if mesh.size("pp") > 1:
+        if stage == "align":
+            raise UserError("parallel.pp > 1 cuts the language model; stage `align` has none")
+        if config.parallel.strategy == "fsdp2":
+            raise UserError("parallel.pp > 1 goes with strategy `ddp`, not `fsdp2`")
+        cut_pipeline(built.model, mesh)  # type: ignore[arg-type]
+        built.blocks = [block for block in decoder_list(built.llm) if not isinstance(block, Elsewhere)]
     wrapped = parallelise(built.model, built.llm, built.blocks, config.parallel, mesh)
     log = StepLog(folder, config.log, mesh.is_main, on_line)
     trainer = Trainer(built, wrapped, config, settings, mesh, (reader, held_out), folder, log)

@@ -25,6 +25,7 @@ from training.masked import MaskedPrediction
 from training.metrics import retrieval_both_ways
 from training.order import Order, mixed
 from training.parallel import Mesh
+from training.pipeline import PipelineStep, is_tied
 from training.records import open_records
 from training.release import SampleReader, TrainingRelease
 from training.text import TextCodec
@@ -40,6 +41,7 @@ class Built:
     Args:
         llm, codec: None in stage `align`.
         blocks: its repeated layers, for sharding and recomputation.
+        tied: the LLM reads and writes words with one matrix.
     """
 
     stage: StageName
@@ -47,6 +49,7 @@ class Built:
     llm: Any
     codec: TextCodec | None
     blocks: list[nn.Module]
+    tied: bool = False
 
 
 def build_model(stage: StageName, config: TrainConfig) -> Built:
@@ -62,7 +65,7 @@ def build_model(stage: StageName, config: TrainConfig) -> Built:
     llm, codec = load_llm(config.model.llm)
     torch.manual_seed(mixed(config.seed, 2))
     model = MultimodalLm(encoder, llm, config.model)
-    return Built(stage, model, llm, codec, list(decoder_list(llm)))
+    return Built(stage, model, llm, codec, list(decoder_list(llm)), is_tied(llm))
 
 
 def _align_model(encoder: DualEncoder, config: TrainConfig) -> Built:
@@ -206,17 +209,27 @@ def make_step(
     if built.stage == "align":
         return AlignStep(wrapped, config.align, mesh, autocast, scaled)
     stage: Generative = config.joint if built.stage == "joint" else config.instruct
+    if mesh.size("pp") > 1:
+        assert isinstance(built.model, MultimodalLm)
+        return PipelineStep(built.model, stage, mesh, autocast, built.tied)
     return GenerativeStep(wrapped, stage, mesh, autocast, scaled)
 
 
 @torch.no_grad()
 def validate(
-    built: Built, wrapped: nn.Module, batches: list[Batch], config: TrainConfig, mesh: Mesh, autocast: Any = nullcontext
+    built: Built,
+    wrapped: nn.Module,
+    batches: list[Batch],
+    config: TrainConfig,
+    mesh: Mesh,
+    autocast: Any = nullcontext,
+    step: Any = None,
 ) -> dict[str, float]:
     """Held-out metrics, the same on all ranks: `val/loss`, and Recall@K or perplexity.
 
     Args:
         batches: this rank's shares of the same batches that the other ranks have.
+        step: the training step, which a pipeline needs for its forward pass.
     """
     wrapped.eval()
     if built.stage == "align":
@@ -224,6 +237,9 @@ def validate(
     stage: Generative = config.joint if built.stage == "joint" else config.instruct
     sums = torch.zeros(2, dtype=torch.float64, device=mesh.device)
     for batch in batches:
+        if isinstance(step, PipelineStep):
+            sums += torch.stack([one.double() for one in step.validate(batch)])
+            continue
         tokens = global_tokens(batch, mesh)
         with autocast():
             found = wrapped(with_stand_in(batch, wrapped), False, stage.chunked_loss)

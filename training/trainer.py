@@ -160,7 +160,9 @@ class Trainer:
     def _validated(self, progress: Progress) -> Progress:
         if self._held_out is None:
             return progress
-        metrics = validate(self._built, self._wrapped, self.held_out(), self._config, self._mesh, self._autocast)
+        metrics = validate(
+            self._built, self._wrapped, self.held_out(), self._config, self._mesh, self._autocast, self._step
+        )
         self._log.write({"kind": "validation", "step": progress.step, **metrics})
         progress = replace(progress, metrics=metrics)
         early = self._settings.early_stop
