@@ -24,6 +24,7 @@ HEADLINES = {
     "shards": ("shards", "shards_reused", "samples", "bytes"),
     "instructions": ("rows", "samples"),
     "report": (),
+    **dict.fromkeys(("align", "joint", "instruct"), ("steps", "samples", "first_loss", "last_loss", "samples_per_s")),
 }
 """What a line shows of a stage's report, in this order; of other stages it shows everything."""
 EVERY_S = 5.0  # between plain progress lines

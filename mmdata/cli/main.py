@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from mmdata.cli import corpus, demo, graph, machine, release
+from mmdata.cli import corpus, demo, graph, machine, release, training
 from mmdata.errors import MMDataError, UserError
 
 DONE, DATA_PROBLEM, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
@@ -29,6 +29,8 @@ app.command("status")(corpus.status)
 app.command("explain")(corpus.explain)
 app.command("verify")(release.verify)
 app.command("report")(release.report)
+app.command("train")(training.train)
+app.command("evaluate")(training.evaluate)
 app.command("doctor")(machine.doctor)
 app.command("demo")(demo.demo)
 app.command("schema")(corpus.schema)

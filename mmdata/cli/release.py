@@ -48,16 +48,21 @@ def report(release: ReleaseArgument = "latest", config: ConfigOption = CONFIG) -
 
 def find_release(release: str, config: ConfigOption) -> UPath:
     """A release's folder, from a path or an id. Raises UserError where there is none."""
-    from upath import UPath
-
     from mmdata.cli.options import open_corpus
     from mmdata.errors import UserError
     from mmdata.shards.manifest import open_release
 
-    if "/" in release or UPath(release).exists():
+    if is_path(release):
         return open_release(release).folder
     _, workspace = open_corpus(config)
     name = workspace.latest() if release == "latest" else release
     if name is None:
         raise UserError(f"{workspace.root}: no release yet. Remedy: mmdata build -c {config}")
     return open_release(workspace.release_dir(name)).folder
+
+
+def is_path(release: str) -> bool:
+    """Whether a RELEASE argument names a place; else it is an id, or `latest`, in the corpus's workspace."""
+    from upath import UPath
+
+    return "/" in release or UPath(release).exists()

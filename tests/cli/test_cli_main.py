@@ -15,11 +15,11 @@ from mmdata.cli.main import app
 from mmdata.errors import DataError
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-HEAVY = ["dagster", "polars", "pyarrow", "numpy", "torch", "fsspec", "rich.progress", "yaml"]
+HEAVY = ["dagster", "polars", "pyarrow", "numpy", "torch", "fsspec", "rich.progress", "yaml", "training"]
 
 
 def test_every_command_that_the_contract_names_is_there() -> None:
-    assert set(COMMANDS) >= {"init", "build", "ui", "status", "explain", "verify", "report", "doctor", "demo"}
+    assert set(COMMANDS) >= {"init", "build", "ui", "status", "explain", "verify", "report", "doctor", "demo", "train"}
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda c: c[0] if c else "mmdata")

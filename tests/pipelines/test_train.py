@@ -23,7 +23,8 @@ from workspaces import Built, build, release
 
 from mmdata.workspace import Workspace
 from pipelines.definitions import defs
-from pipelines.instance import open_instance
+from pipelines.instance import open_instance, settings_template
+from pipelines.launch import STOP_S
 
 STANDINS = Path(__file__).parents[1] / "standins"
 SMALL = [
@@ -213,7 +214,8 @@ def in_a_process(config: Path) -> subprocess.Popen[str]:
         from mmdata.config import load_corpus
         from mmdata.workspace import Workspace
         from pipelines.definitions import defs
-        from pipelines.instance import open_instance
+        from pipelines.instance import open_instance, settings_template
+from pipelines.launch import STOP_S
         with open_instance(Workspace(load_corpus({str(config)!r}).workspace)) as instance:
             job = defs.resolve_job_def("train_release")
             job.execute_in_process(instance=instance, raise_on_error=False)
@@ -226,6 +228,11 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < ends, "waited in vain"
         time.sleep(0.1)
+
+
+def test_dagster_waits_longer_for_a_cancelled_run_than_the_run_for_its_training() -> None:
+    settings = yaml.safe_load(settings_template().read_text())
+    assert settings["run_monitoring"]["cancel_timeout_seconds"] > STOP_S
 
 
 @pytest.mark.parametrize("processes", [1, 2])
