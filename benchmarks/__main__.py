@@ -16,9 +16,10 @@ from benchmarks.harness import Row, cores
 
 
 def names() -> list[str]:
-    """Every module of the folder that has a `run(quick)`, by name."""
+    """Every module of the folder that has a `run(quick)`, by name; packages hold parts of one."""
     own = {"harness", "__main__"}
-    return sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name not in own)
+    found = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return sorted(module.name for module in found if module.name not in own and not module.ispkg)
 
 
 def main() -> None:

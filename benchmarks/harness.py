@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context, set_start_method
 from typing import Any
 
 
@@ -98,6 +98,7 @@ def compare(
     )
 
 
+_OWN_START_METHOD = get_all_start_methods()[0]  # the platform's default
 _clock: list[tuple[float, float]] = []
 
 
@@ -117,6 +118,8 @@ def _cpu_s() -> float:
 
 
 def _measured(sender: Any, function: Callable[..., float], args: tuple[Any, ...]) -> None:
+    # A spawned process would spawn its own children too, each importing all anew: not as in a program of its own.
+    set_start_method(_OWN_START_METHOD, force=True)
     start_clock()
     work = function(*args)
     wall, cpu = _clock[-1]
