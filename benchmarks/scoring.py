@@ -151,7 +151,7 @@ def write_pictures(folder: Path, count: int, side: int) -> Path:
     for number in range(count):
         caption = " ".join(rng.choice(WORDS.split(), rng.integers(4, 16))) + f" {number}"
         uid = sample_uid(f"https://example.org/{number}", caption)
-        blobs[uid] = _photo(rng, side)
+        blobs[uid] = photo(rng, side)
         rows.append({"uid": uid, "caption": caption, "kind": "image", "source": "bench", "part": PART, "copies": 1})
         rows[-1] |= {"row": number, "url": f"https://example.org/{number}"}
     tar_path = Path(workspace.media_tar(PART, SLICE, None).path)
@@ -171,7 +171,7 @@ def write_pictures(folder: Path, count: int, side: int) -> Path:
     return folder
 
 
-def _photo(rng: np.random.Generator, side: int) -> bytes:
+def photo(rng: np.random.Generator, side: int) -> bytes:
     """Soft shapes, edges and grain at 4:3: about the bytes a pixel that photographs take."""
     width, height = side * 4 // 3, side
     soft = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(
