@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,6 @@ import pytest
 import yaml
 from workspaces import Built, build, release
 
-from mmdata.workspace import Workspace
 from pipelines.definitions import defs
 from pipelines.instance import open_instance, settings_template
 from pipelines.launch import STOP_S
@@ -207,23 +208,27 @@ def test_several_processes_start_by_torchrun_and_any_rank_can_say_what_is_wrong(
     assert "rank 1: shard 000.tar is truncated" in failure(run(instance, "aligned_model"))
 
 
-def in_a_process(config: Path) -> subprocess.Popen[str]:
+@contextmanager
+def in_a_process(trained: Trained, fresh_home: Path) -> Iterator[subprocess.Popen[str]]:
     """A run as the daemon starts it: in a process of its own, on the instance of the workspace."""
+    shutil.copytree(fresh_home, Path(trained.built.workspace.root.path) / ".dagster")
     code = textwrap.dedent(f"""
-        from pathlib import Path
-        from mmdata.config import load_corpus
         from mmdata.workspace import Workspace
         from pipelines.definitions import defs
-        from pipelines.instance import open_instance, settings_template
-from pipelines.launch import STOP_S
-        with open_instance(Workspace(load_corpus({str(config)!r}).workspace)) as instance:
+        from pipelines.instance import open_instance
+        with open_instance(Workspace({trained.built.corpus.workspace!r})) as instance:
             job = defs.resolve_job_def("train_release")
             job.execute_in_process(instance=instance, raise_on_error=False)
     """)
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 200) -> None:
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends, "waited in vain"
@@ -238,20 +243,20 @@ def test_dagster_waits_longer_for_a_cancelled_run_than_the_run_for_its_training(
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["stopped", "killed"])
 def test_a_run_that_is_stopped_or_killed_leaves_a_checkpoint_and_no_process(
-    trained: Trained, stop: signal.Signals, processes: int
+    trained: Trained, fresh_home: Path, stop: signal.Signals, processes: int
 ) -> None:
-    trained.say("pause=0.1", "steps=600", processes=processes)
+    trained.say("pause=0.1", "steps=6000", processes=processes)
     log = trained.output / "align" / "log.jsonl"
-    process = in_a_process(trained.config)
-    wait_for(lambda: log.exists() and len(log.read_text().splitlines()) > 3)
-    os.kill(process.pid, stop)
-    process.communicate(timeout=60)
+    with in_a_process(trained, fresh_home) as process:
+        wait_for(lambda: log.exists() and len(log.read_text().splitlines()) > 3)
+        os.kill(process.pid, stop)
+        process.communicate(timeout=200)
     wait_for(lambda: list(trained.output.glob("align/checkpoints/step-*/meta.json")))
     steps = len(log.read_text().splitlines())
     time.sleep(0.5)
-    assert len(log.read_text().splitlines()) == steps < 600  # nobody trains on
+    assert len(log.read_text().splitlines()) == steps < 6000  # nobody trains on
     if stop is not signal.SIGKILL:
-        with open_instance(Workspace(trained.built.corpus.workspace)) as instance:
+        with open_instance(trained.built.workspace) as instance:
             (last,) = instance.get_runs()
             assert last.status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
             said = [entry.user_message for entry in instance.all_logs(last.run_id)]
