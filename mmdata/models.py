@@ -65,6 +65,17 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return [lines[key] for key in sorted(lines)]
 
 
+def last_step(folder: Path) -> int:
+    """The step of a growing log's last whole line; 0 before the first. Reads its end alone."""
+    try:
+        with (folder / "log.jsonl").open("rb") as log:
+            log.seek(max(0, log.seek(0, 2) - 8192))
+            lines = log.read().split(b"\n")
+    except FileNotFoundError:
+        return 0
+    return int(json.loads(lines[-2])["step"]) if len(lines) > 1 else 0
+
+
 def loss_fell(folder: Path) -> Finding:
     """Whether a stage's loss is finite everywhere, and lower at its end than at its start.
 

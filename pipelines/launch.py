@@ -8,23 +8,30 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
 
 from mmdata.config import Corpus
 from mmdata.errors import DataError
-from mmdata.models import MODEL_STAGES, ModelStage, evaluation_report, model_folder, stage_report
+from mmdata.models import MODEL_STAGES, ModelStage, evaluation_report, last_step, model_folder, stage_report
 from mmdata.shards.manifest import Release
-from mmdata.stage import StageReport
+from mmdata.stage import Progress, StageReport
 from mmdata.workspace import Workspace
+from pipelines.resources import is_watched
 from pipelines.train_process import Request
 
 STOP_S = 150  # for a checkpoint; run_monitoring.cancel_timeout_seconds of dagster.yaml is longer
 
 
 def train_stage(
-    context: dg.AssetExecutionContext, corpus: Corpus, workspace: Workspace, release: Release, stage: ModelStage
+    context: dg.AssetExecutionContext,
+    corpus: Corpus,
+    workspace: Workspace,
+    release: Release,
+    stage: ModelStage,
+    progress: Progress,
 ) -> StageReport:
     """Train a stage as corpus.yaml says; one that is finished already is left as it is.
 
@@ -42,7 +49,7 @@ def train_stage(
         config=settings.config,
         overrides=tuple(settings.set),
     )
-    run_child(context, request, settings.processes)
+    run_child(context, request, settings.processes, _follow(request, progress))
     return stage_report(output / stage, release=str(release.folder))
 
 
@@ -52,8 +59,16 @@ def evaluate_stages(context: dg.AssetExecutionContext, release: Release, output:
     return evaluation_report(output, release=str(release.folder))
 
 
-def run_child(context: dg.AssetExecutionContext, request: Request, processes: int) -> None:
+def run_child(
+    context: dg.AssetExecutionContext,
+    request: Request,
+    processes: int,
+    each_second: Callable[[], None] = lambda: None,
+) -> None:
     """Run pipelines.train_process until it ends; its log lines go into the run's log as they come.
+
+    Args:
+        each_second: called while it runs.
 
     Raises:
         DataError: it said what is wrong.
@@ -67,7 +82,8 @@ def run_child(context: dg.AssetExecutionContext, request: Request, processes: in
         # Ctrl-C in a terminal reaches it through us alone.
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
         try:
-            code = process.wait()
+            while (code := _ended(process, within_s=1)) is None:
+                each_second()
         except BaseException:  # the run is cancelled
             context.log.info("stopping the training: it writes a checkpoint first")
             process.terminate()
@@ -84,3 +100,21 @@ def run_child(context: dg.AssetExecutionContext, request: Request, processes: in
         ended = signal.Signals(-code).name if code < 0 else f"code {code}"
         why = said[0]["error"] if said else "the run's stderr may say more"
         raise RuntimeError(f"the process of {' and '.join(request.stages)} ended by {ended}: {why}")
+
+
+def _ended(process: subprocess.Popen[bytes], within_s: float) -> int | None:
+    try:
+        return process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _follow(request: Request, progress: Progress) -> Callable[[], None]:
+    """Tell a watcher in this process, if there is one, how far a stage is, as its log says."""
+    if not is_watched():
+        return lambda: None
+    from training.config import load_train_config
+
+    (stage,) = request.stages
+    steps = getattr(load_train_config(request.preset, request.config, list(request.overrides)), stage).steps
+    return lambda: progress(stage, last_step(Path(request.output) / stage), steps)

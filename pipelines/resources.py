@@ -55,6 +55,11 @@ def watched_by(watcher: Watcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
+def is_watched() -> bool:
+    """Whether anyone in this process follows the run: the CLI does; the UI reads the run's log."""
+    return _watcher.get() is not None
+
+
 class CorpusResource(dg.ConfigurableResource):
     """A corpus and its workspace."""
 

@@ -13,6 +13,7 @@ from mmdata.models import (
     SHOWN_ANSWERS,
     SHOWN_CHARS,
     evaluation_report,
+    last_step,
     loss_fell,
     model_folder,
     read_log,
@@ -64,6 +65,17 @@ def test_a_resumed_stage_is_judged_from_its_first_start_and_torn_lines_do_not_ma
     assert [line["loss"] for line in read_log(folder)] == [4.0, 3.0, 2.0, 1.0]
     assert loss_fell(folder).numbers == {"first_loss": 4.0, "last_loss": 1.0}
     assert stage_report(folder, "r").numbers["first_loss"] == 4.0
+
+
+def test_last_step_of_a_growing_log(tmp_path: Path) -> None:
+    assert last_step(tmp_path / "align") == 0
+    folder = stage(tmp_path / "align", [4.0] * 3000)
+    assert last_step(folder) == 3000
+    with (folder / "log.jsonl").open("a") as log:
+        log.write('{"kind": "train", "st')
+    assert last_step(folder) == 3000
+    (folder / "log.jsonl").write_text('{"kind')
+    assert last_step(folder) == 0
 
 
 def test_a_checkpoint_must_name_release_and_digest(tmp_path: Path) -> None:

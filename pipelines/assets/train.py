@@ -109,7 +109,9 @@ def _train(
     report = corpus.run(
         context,
         stage,
-        lambda settings, workspace, _: launch.train_stage(context, settings, workspace, release_of(workspace), stage),
+        lambda settings, workspace, progress: launch.train_stage(
+            context, settings, workspace, release_of(workspace), stage, progress
+        ),
     )
     return to_result(report, *checks.model_sound(context.asset_key.to_user_string(), report))
 

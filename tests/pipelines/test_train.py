@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import dagster as dg
 import pytest
@@ -26,6 +28,7 @@ from workspaces import Built, build, release
 from pipelines.definitions import defs
 from pipelines.instance import open_instance, settings_template
 from pipelines.launch import STOP_S
+from pipelines.resources import watched_by
 
 STANDINS = Path(__file__).parents[1] / "standins"
 SMALL = [
@@ -118,6 +121,21 @@ def test_job_trains_the_three_stages_on_the_latest_release_and_measures_them(
     assert measured["joint/perplexity"].value == 8
     answer = measured["answers"].value.records[0].data  # plain cells: nothing in them is obeyed
     assert (answer["stage"], answer["expected"]) == ("joint", "<b>x</b> | [a](b)")
+
+
+def test_a_watcher_in_the_same_process_sees_how_far_a_stage_is(
+    trained: Trained, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps_of = SimpleNamespace(align=SimpleNamespace(steps=20))
+    monkeypatch.setattr("training.config.load_train_config", lambda *_: steps_of)  # the stand-in's are in the child
+    trained.say("pause=0.2")
+    watcher = Mock()
+    with watched_by(watcher):
+        assert run(instance, "aligned_model").success
+    stage, step, steps = watcher.progress.call_args.args
+    assert (stage, steps) == ("align", 20)
+    assert 0 < step <= 20
+    assert watcher.finished.call_args.args[0].counts["steps"] == 20
 
 
 def test_a_finished_stage_is_not_trained_again(trained: Trained, instance: dg.DagsterInstance) -> None:
