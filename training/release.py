@@ -105,6 +105,7 @@ def open_training_release(path: str, cache: Path) -> TrainingRelease:
 def _check_sizes(release: Release) -> None:
     """Every shard is there, and as long as the manifest says: one listing, not a read."""
     folder = release.workspace.shards_dir
+    folder.fs.invalidate_cache(folder.path)  # object stores' clients remember listings of before
     try:
         listed = folder.fs.ls(folder.path, detail=True)
     except FileNotFoundError:
@@ -188,11 +189,15 @@ class SampleReader:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handles": {}, "_owner": -1}
 
+    def __del__(self) -> None:
+        for handle in self._handles.values():  # a forked process has its own descriptors
+            os.close(handle)
+
     def members(self, row: np.void) -> Mapping[str, bytes]:
         """A sample's members, by extension: `jpg`, `txt`, `json`, `000.jpg`, `flac`.
 
         Raises:
-            DataError: what lies there is not this sample: a truncated shard, or one of another release.
+            DataError: what lies there is not this sample: a shard that is gone, truncated or of another release.
         """
         key = row_key(row)
         data = self._read(int(row["shard"]), int(row["offset"]), int(row["length"]))
@@ -207,17 +212,30 @@ class SampleReader:
             size = int(digits, 8)
             found[ext] = data[at + 512 : at + 512 + size]
             at += 512 + -(-size // 512) * 512
-        if at != row["length"]:
+        if at != row["length"] or at != len(data):
+            where = int(row["offset"]) + min(at, len(data))
             raise DataError(
-                f"{self._folder / self._shards[row['shard']]}: at byte {int(row['offset']) + at} stands no member of "
+                f"{self._folder / self._shards[row['shard']]}: at byte {where} stands no member of "
                 f"sample {key}: the shard is truncated or of another release. Remedy: `mmdata verify`."
             )
         return found
 
     def _read(self, shard: int, offset: int, length: int) -> bytes:
         path = self._folder / self._shards[shard]
+        try:
+            return self._range(path, shard, offset, length)
+        except FileNotFoundError:
+            raise DataError(f"{path}: is no longer there. Remedy: `mmdata verify`, then restore it.") from None
+
+    def _range(self, path: UPath, shard: int, offset: int, length: int) -> bytes:
         if not is_local(path):
-            return bytes(path.fs.cat_file(path.path, start=offset, end=offset + length))
+            try:
+                return bytes(path.fs.cat_file(path.path, start=offset, end=offset + length))
+            except OSError:
+                path.fs.invalidate_cache(path.path)
+                if path.fs.size(path.path) > offset:
+                    raise
+                return b""  # as a local file answers behind its end
         if self._owner != os.getpid():  # a fork shares file descriptors, harmlessly for pread, but not their dict
             self._handles, self._owner = dict(self._handles), os.getpid()
         if (handle := self._handles.get(shard)) is None:

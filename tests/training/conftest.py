@@ -1,0 +1,52 @@
+"""Fixtures for the tests of training."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mmdata.workspace import Workspace
+from tests.training.made_release import mixed_samples, write_release
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A release of pictures, clips, sound and text that nobody changes."""
+    return write_release(tmp_path_factory.mktemp("mixed"), mixed_samples())
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket on moto's own server on loopback: `s3://name`."""
+    pytest.importorskip("s3fs")
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "NO_PROXY": "*",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    name = f"training-{port}-{secrets.token_hex(4)}"  # moto keeps its buckets for the life of the process
+    s3fs.S3FileSystem().mkdir(name)
+    yield f"s3://{name}"
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def upload(root: Path | str, place: str) -> str:
+    """Copy a workspace to an object store; its path there."""
+    import s3fs
+
+    s3fs.S3FileSystem().put(f"{root}/", f"{place}/workspace/", recursive=True)
+    return f"{place}/workspace"
