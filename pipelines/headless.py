@@ -47,7 +47,7 @@ class BuildWatcher(Watcher, Protocol):
 class _Listener:
     """Collects what the stages say, and passes it on."""
 
-    watcher: BuildWatcher | None
+    watcher: Watcher | None
     reports: list[StageReport] = field(default_factory=list)
     error: BaseException | None = None
 
@@ -126,6 +126,24 @@ def build(
         except DataError as caught:
             error = str(caught)
         return Build(listener.reports, failed, workspace.latest(), error)
+
+
+def train(config_path: Path, *, verbose: bool = False, watcher: Watcher | None = None) -> list[StageReport]:
+    """Train the three stages on the latest release, and evaluate them: the job `train_release`.
+
+    Args:
+        verbose: let Dagster write its log to stderr.
+
+    Raises:
+        UserError: corpus.yaml is wrong, or there is no release.
+        DataError: a stage failed, or a check of a model.
+    """
+    corpus_resource = CorpusResource(config_path=str(config_path.absolute()))
+    _, workspace = corpus_resource.open()
+    listener = _Listener(watcher)
+    with open_instance(workspace) as instance, watched_by(listener):
+        _Runner(instance, corpus_resource, listener, verbose).run("train_release")
+    return listener.reports
 
 
 @dataclass(frozen=True)

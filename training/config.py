@@ -42,8 +42,8 @@ class Audio(Section):
     kind: Literal["none", "logmel_vit", "wav2vec2"] = Field("none", description="`none`: releases without sound.")
     model: str | None = Field(None, description="Hub id or folder of Wav2Vec2 weights; null: random.")
     config: dict[str, Any] = Field(default_factory=dict, description="Settings of the HF config for random weights.")
-    seconds: float = Field(10.0, gt=0, description="Longer sound is cut, shorter is padded with silence.")
-    mel_bins: int = Field(64, ge=8, description="`logmel_vit`: mel bands.")
+    seconds: float = Field(10.0, ge=0.2, description="Longer sound is cut, shorter is padded with silence.")
+    mel_bins: int = Field(64, ge=16, multiple_of=16, description="`logmel_vit`: mel bands; a patch is 16 high.")
 
 
 class Llm(Section):
@@ -127,6 +127,9 @@ class Align(Stage):
     gather_with_grad: bool = Field(True, description="Let gradients flow back through the gathered features.")
     freeze_image: bool = Field(False, description="Train the image projection only.")
     freeze_text: bool = Field(False, description="Train the text projection only.")
+    crop_scale: float = Field(
+        0.9, gt=0, le=1, description="Training pictures are cropped at random to at least this share of their area."
+    )
     margin: float = Field(0.2, gt=0, description="Triplet margin, in cosine.")
     masked_weight: float = Field(0.0, ge=0, description="Weight of cross-modal masked prediction; 0: off.")
     mask_ratio: float = Field(0.6, gt=0, lt=1, description="Share of patches hidden.")
@@ -135,6 +138,8 @@ class Align(Stage):
     def _gradient_is_right(self) -> Align:
         if unknown := set(self.weights) - {"image", "video", "audio"}:
             raise ValueError(f"weights: {sorted(unknown)} not known; the pairings are image, video, audio")
+        if min(self.weights.values(), default=0.0) < 0 or not any(self.weights.values()):
+            raise ValueError("weights: none may be negative, and one must be above 0")
         if self.local_loss and not self.gather_with_grad:
             raise ValueError(
                 "local_loss without gather_with_grad has a wrong gradient: a feature gets no gradient from the other "
@@ -233,6 +238,8 @@ def load_train_config(
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: not valid TOML: {error}") from None
     preset = preset or values.pop("preset", None)
@@ -243,7 +250,7 @@ def load_train_config(
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise UserError(f"--set {override!r}: expected key=value, such as align.lr=0.001")
-        values = _merged(values, _nested(key.strip().split("."), _value(text.strip())))
+        values = _with(values, key.strip().split("."), _value(text.strip()))
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
@@ -265,10 +272,13 @@ def _value(text: str) -> Any:
         return text
 
 
-def _nested(keys: list[str], value: Any) -> dict[str, Any]:
-    for key in reversed(keys):
-        value = {key: value}
-    return dict(value)
+def _with(values: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
+    """`values` with one key set, however deep; all beside it stays."""
+    first, *rest = keys
+    if not rest:
+        return _merged(values, {first: value})
+    below = values.get(first)
+    return {**values, first: _with(below if isinstance(below, dict) else {}, rest, value)}
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mmdata.errors import DataError
-from training.media import Media, MediaSpec, embedded_picture, read_media
-from training.order import Draw, Order, draw
+from training.media import Media, MediaSpec, cropped, embedded_picture, read_media
+from training.order import Draw, Order, draw, mixed
 from training.pack import pack
-from training.records import EMBEDDED, Records, parse_record
+from training.records import EMBEDDED, Conversation, Records, parse_record
 from training.release import BadSample, SampleReader, row_uid
 from training.text import IGNORED, Encoded, TextCodec, Turn, clean, cut
 
@@ -77,11 +77,18 @@ class Pairs:
         """Raises BadSample (undecodable) or DataError (a shard that is not this release's)."""
         row = self.row(at)
         members = self._reader.members(row)
-        try:
-            caption = clean(members["txt"].decode())
-        except (KeyError, UnicodeDecodeError) as error:
-            raise BadSample(f"no caption ({error})") from None
-        return Example(row_uid(row), [Turn("assistant", caption)], read_media(members, self._spec))
+        return Example(row_uid(row), [_caption(members)], read_media(members, self._spec))
+
+    def turns(self, at: int) -> list[Turn]:
+        """A sample's words alone. Raises as `read`."""
+        return [_caption(self._reader.members(self.row(at)))]
+
+
+def _caption(members: Mapping[str, bytes]) -> Turn:
+    try:
+        return Turn("assistant", clean(members["txt"].decode()))
+    except (KeyError, UnicodeDecodeError) as error:
+        raise BadSample(f"no caption ({error})") from None
 
 
 class Instructions:
@@ -101,9 +108,7 @@ class Instructions:
         return np.stack([pictures, np.zeros_like(pictures)], 1)
 
     def read(self, at: int) -> Example:
-        record = self._records.record(at)
-        conversation = parse_record(record)
-        assert conversation is not None  # the index leaves those out
+        record, conversation = self._conversation(at)
         pictures = []
         for place, path in zip(self._records.index[at]["rows"], conversation.images, strict=False):
             if place == EMBEDDED:
@@ -115,6 +120,16 @@ class Instructions:
                 pictures.append(found[:1])
         media = Media(torch.cat(pictures) if pictures else None, None)
         return Example(str(record.get("id", at)), conversation.turns, media)
+
+    def turns(self, at: int) -> list[Turn]:
+        """A record's words alone."""
+        return self._conversation(at)[1].turns
+
+    def _conversation(self, at: int) -> tuple[dict[str, Any], Conversation]:
+        record = self._records.record(at)
+        conversation = parse_record(record)
+        assert conversation is not None  # the index leaves those out
+        return record, conversation
 
 
 class Reader(Dataset[Batch]):
@@ -131,7 +146,6 @@ class Reader(Dataset[Batch]):
         self.source, self.order, self.batch_size, self.share = source, order, batch_size, share
 
     def __getitem__(self, consumed: int) -> Batch:
-        torch.set_num_threads(1)
         found = draw(consumed, self.batch_size, len(self.source))
         return self.batch(found, self.order.at(found.epoch, found.positions))
 
@@ -154,6 +168,7 @@ class PairReader(Reader):
 
     Args:
         tokenize: captions -> int64 N,context.
+        crop_scale: least share of a picture's area that a crop keeps; 1: pictures stay whole.
     """
 
     def __init__(
@@ -163,9 +178,10 @@ class PairReader(Reader):
         batch_size: int,
         share: Share,
         tokenize: Callable[[list[str]], torch.Tensor],
+        crop_scale: float = 1.0,
     ) -> None:
         super().__init__(source, order, batch_size, share)
-        self._tokenize = tokenize
+        self._tokenize, self._crop_scale = tokenize, crop_scale
 
     def batch(self, found: Draw, chosen: np.ndarray) -> Batch:
         each = self.batch_size // self.share.world
@@ -176,7 +192,9 @@ class PairReader(Reader):
         text = self._tokenize(captions + [""] * (each - len(own)))
         group = [_hash(caption) for caption in captions]
         return {
-            **stack_media([example.media for example in examples]),
+            **stack_media(
+                [self._media(one.media, found.epoch, int(at)) for one, at in zip(examples, own, strict=True)]
+            ),
             "text": text,
             "weight": torch.tensor([1.0] * len(own) + [0.0] * (each - len(own))),
             "group": torch.tensor(group + [0] * (each - len(own))),
@@ -185,6 +203,12 @@ class PairReader(Reader):
             "read": len(own),
             "consumed": found.consumed,
         }
+
+    def _media(self, media: Media, epoch: int, at: int) -> Media:
+        """The media, cropped by a draw from (seed, epoch, sample)."""
+        if self._crop_scale == 1.0 or media.pictures is None:
+            return media
+        return replace(media, pictures=cropped(media.pictures, self._crop_scale, mixed(self.order.seed, epoch, at)))
 
 
 def stack_media(media: Sequence[Media]) -> Batch:
@@ -250,7 +274,8 @@ class RowReader(Reader):
         filled = [self._row([int(chosen[at]) for at in row]) for row in own]
         length = self.layout.pack_length
         if not self.layout.packed:
-            length = min(length, 64 * -(-int(self._budgets(chosen).max()) // 64))
+            longest = max((self._tokens(row) for row in filled), default=1)
+            length = min(length, 64 * -(-longest // 64))
         return {**lay_out(filled, each, length, self.layout, self._codec.pad), "consumed": found.consumed}
 
     def rows(self, chosen: np.ndarray) -> list[list[int]]:
@@ -269,29 +294,39 @@ class RowReader(Reader):
         count = min(CALIBRATION, len(self.source))
         chosen = self.order.at(0, np.arange(count))
         estimates = self.source.tokens(chosen).astype(np.float64)
-        actual = np.array([len(self.encode(self.example(int(at))[0]).ids) for at in chosen], np.float64)
+        actual = np.array([self._text_tokens(int(at)) for at in chosen], np.float64)
+        estimates, actual = estimates[actual > 0], actual[actual > 0]
+        if not len(actual):
+            return 1.0, 0.0
         spread = estimates.std()
         slope = max(0.0, float(np.cov(estimates, actual, bias=True)[0, 1] / spread**2)) if spread > 0 else 0.0
         residuals = actual - slope * estimates
         return slope, float(residuals.mean() + 2 * residuals.std())
 
+    def _text_tokens(self, at: int) -> int:
+        """Tokens of a sample's text; 0 where it cannot be read."""
+        try:
+            return len(self.encode(Example("", self.source.turns(at), Media(None, None))).ids)
+        except BadSample:
+            return 0
+
     def encode(self, example: Example) -> Encoded:
         """An example's tokens, text cut to `max_text_tokens`."""
+        return cut(self._whole(example), self.layout.max_text_tokens)
+
+    def _whole(self, example: Example) -> Encoded:
         if self.layout.template:
-            encoded = self._codec.conversation(example.turns)
-        else:
-            media = 0 if example.media.pictures is None else len(example.media.pictures)
-            encoded = self._codec.caption(example.turns[-1].text, media + (example.media.sound is not None))
-        return cut(encoded, self.layout.max_text_tokens)
+            return self._codec.conversation(example.turns)
+        return self._codec.caption(example.turns[-1].text, sum(_held(example)))
 
     def _row(self, chosen: list[int]) -> Row:
-        read = [self.example(at) for at in chosen]
-        examples = [example for example, _ in read]
-        encoded = [self.encode(example) for example in examples]
-        held = [(_pictures(one.media), int(one.media.sound is not None)) for one in examples]
-        media = self.layout.media_tokens(np.array(held)).tolist()
-        over = sum(len(one.ids) for one in encoded) + sum(media) - self.layout.pack_length
-        lost = 0
+        read = [(at, *self.example(at)) for at in chosen]
+        # A stand-in with more media than its place was packed for would push out the others: it stays out instead.
+        examples = [one for at, one, tries in read if not tries or self._media_tokens(one) <= self._room(at)]
+        whole = [self._whole(example) for example in examples]
+        encoded = [cut(one, self.layout.max_text_tokens) for one in whole]
+        lost = sum(len(one.ids) for one in whole) - sum(len(one.ids) for one in encoded)
+        over = self._tokens(Row(examples, encoded, 0, 0)) - self.layout.pack_length
         while over > 0:  # lengths were estimates: the longest text gives way
             longest = max(range(len(encoded)), key=lambda at: (len(encoded[at].ids), at))
             if not encoded[longest].ids:
@@ -302,12 +337,26 @@ class RowReader(Reader):
             give = min(over, max(1, len(encoded[longest].ids) // 2))
             encoded[longest] = cut(encoded[longest], len(encoded[longest].ids) - give)
             over, lost = over - give, lost + give
-        return Row(examples, encoded, sum(tries for _, tries in read), lost)
+        return Row(examples, encoded, sum(tries for *_, tries in read), lost)
+
+    def _tokens(self, row: Row) -> int:
+        return sum(len(one.ids) for one in row.encoded) + sum(map(self._media_tokens, row.examples))
+
+    def _media_tokens(self, example: Example) -> int:
+        return int(self.layout.media_tokens(np.array(_held(example))))
+
+    def _room(self, at: int) -> int:
+        return int(self.layout.media_tokens(self.source.media(np.array([at])))[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Samples that share a row, in tokens."""
+    """Samples that share a row, in tokens.
+
+    Args:
+        bad: unreadable samples that others stand in for.
+        cut_tokens: text that found no place.
+    """
 
     examples: list[Example]
     encoded: list[Encoded]
@@ -345,6 +394,7 @@ def lay_out(rows: Sequence[Row], count: int, length: int, layout: Layout, pad: i
                 tensors[kind].append(tensor)
                 column += layout.picture_tokens if kind == "picture" else layout.sound_tokens
             column = _write(ids, labels, at, column, encoded, written, len(encoded.ids))
+            labels[at, start:column][:1] = IGNORED  # what stands before it is of another sample
             segment[at, start:column] = number
             position[at, start:column] = np.arange(column - start)
         position[at, column:] = np.arange(length - column)
@@ -395,8 +445,10 @@ def batches(reader: Reader, consumed: int, workers: int = 0, prefetch: int = 4) 
     return iter(DataLoader(reader, batch_size=None, sampler=sampler, num_workers=workers, **options))
 
 
-def _pictures(media: Media) -> int:
-    return 0 if media.pictures is None else len(media.pictures)
+def _held(example: Example) -> tuple[int, int]:
+    """Pictures (or frames) and sounds of an example."""
+    media = example.media
+    return 0 if media.pictures is None else len(media.pictures), int(media.sound is not None)
 
 
 def _hash(text: str) -> int:

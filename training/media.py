@@ -73,6 +73,24 @@ def picture(data: bytes, spec: MediaSpec) -> torch.Tensor:
         raise BadSample(str(error)) from None
 
 
+def cropped(pixels_NCHW: torch.Tensor, scale: float, seed: int) -> torch.Tensor:
+    """The same crop out of all frames, of at least `scale` of the area and its old size again (RandomResizedCrop).
+
+    Args:
+        pixels_NCHW: uint8.
+        seed: another one, another crop.
+    """
+    height, width = pixels_NCHW.shape[-2:]
+    draw = np.random.default_rng(seed)
+    area, ratio = draw.uniform(scale, 1.0), np.exp(draw.uniform(np.log(3 / 4), np.log(4 / 3)))
+    rows = min(height, max(1, round(height * float(np.sqrt(area / ratio)))))
+    columns = min(width, max(1, round(width * float(np.sqrt(area * ratio)))))
+    top, left = draw.integers(height - rows + 1), draw.integers(width - columns + 1)
+    part = pixels_NCHW[..., top : top + rows, left : left + columns].float()
+    whole = torch.nn.functional.interpolate(part, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    return whole.round().clamp(0, 255).to(torch.uint8)
+
+
 def embedded_picture(uri: str, spec: MediaSpec) -> torch.Tensor:
     """The picture of a data URI, uint8 3,H,W. Raises BadSample."""
     found = _DATA.fullmatch(uri)

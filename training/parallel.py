@@ -95,8 +95,6 @@ def parallelise(model: nn.Module, llm: Any, blocks: Iterable[nn.Module], paralle
     """
     blocks = list(blocks)
     if mesh.size("tp") > 1:
-        if llm is None:
-            raise UserError("parallel.tp > 1 splits the language model; stage `align` has none")
         tensor_parallel(llm, mesh.mesh["tp"])
     if parallel.activation_checkpointing:
         _recompute(blocks)
@@ -136,10 +134,22 @@ def tensor_parallel(llm: Any, mesh: Any) -> None:
         raise UserError(f"{type(llm).__name__} has no tensor-parallel plan. Remedy: parallel.tp = 1, or fsdp2.")
     styles = {"colwise": ColwiseParallel, "rowwise": RowwiseParallel}
     within = {name.removeprefix("layers.*."): style for name, style in plan.items() if name.startswith("layers.*.")}
-    known = {name: styles[style]() for name, style in within.items() if style in styles}
+    known = {name: style for name, style in within.items() if style in styles}
     for layer in decoder_list(llm):
         inner = layer.layer if isinstance(layer, FusedLayer) else layer
-        parallelize_module(inner, mesh, {name: style for name, style in known.items() if _has(inner, name)})
+        plan_here: dict[str, Any] = {}
+        for name, style in known.items():
+            if _has(inner, name):
+                plan_here |= _with_adapters(inner, name, style, styles)
+        parallelize_module(inner, mesh, plan_here)
+
+
+def _with_adapters(layer: nn.Module, name: str, style: str, styles: dict[str, Any]) -> dict[str, Any]:
+    """The plan of one linear layer, of its low-rank adapter too: B is split as the columns are, A as the rows are."""
+    if not _has(layer, f"{name}.base_layer"):
+        return {name: styles[style]()}
+    split = "lora_B" if style == "colwise" else "lora_A"
+    return {f"{name}.base_layer": styles[style](), f"{name}.{split}.default": styles[style]()}
 
 
 def _has(module: nn.Module, name: str) -> bool:

@@ -22,7 +22,7 @@ from training.checkpoint import (
     step_name,
     write_json,
 )
-from training.config import STAGES, StageName, TrainConfig
+from training.config import STAGES, Parallel, StageName, TrainConfig
 from training.data import NothingToRead, Share
 from training.encoders import save_scorer
 from training.fusion import decoder_list
@@ -73,15 +73,20 @@ def train(
     """
     if unknown := [stage for stage in stages if stage not in STAGES]:
         raise UserError(f"no stage {unknown[0]!r}; the stages are {', '.join(STAGES)}")
-    mesh = start(config.parallel, config.device)
+    meshes = {stage: start(parallel_of(stage, config), config.device) for stage in stages}
     opened = open_training_release(release, output / "data")
     results = []
     for stage in stages:
-        result = _stage(opened, stage, config, output, mesh, on_line)
+        result = _stage(opened, stage, config, output, meshes[stage], on_line)
         results.append(result)
         if result.stopped == "signal":
             break
     return results
+
+
+def parallel_of(stage: StageName, config: TrainConfig) -> Parallel:
+    """How a stage is spread: stage `align` has no language model to split, so all its ranks are data-parallel."""
+    return config.parallel.model_copy(update={"tp": 1, "pp": 1}) if stage == "align" else config.parallel
 
 
 def _stage(
@@ -107,8 +112,6 @@ def _stage(
     reader = make_reader(built, release, config, "train", settings.batch_size, share)
     held_out = _held_out(built, release, config, min(settings.batch_size, settings.validate_samples), share)
     if mesh.size("pp") > 1:
-        if stage == "align":
-            raise UserError("parallel.pp > 1 cuts the language model; stage `align` has none")
         if config.parallel.strategy == "fsdp2":
             raise UserError("parallel.pp > 1 goes with strategy `ddp`, not `fsdp2`")
         cut_pipeline(built.model, mesh)  # type: ignore[arg-type]

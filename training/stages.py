@@ -175,7 +175,8 @@ def make_reader(
 
     if isinstance(built.model, DualEncoder):
         pairs = Pairs(samples, reader, spec)
-        return PairReader(pairs, order(len(pairs)), batch_size, share, built.model.tokenize)
+        crop = config.align.crop_scale if split == "train" else 1.0
+        return PairReader(pairs, order(len(pairs)), batch_size, share, built.model.tokenize, crop)
     assert built.codec is not None
     stage: Generative = config.joint if built.stage == "joint" else config.instruct
     layout = Layout(

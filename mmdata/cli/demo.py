@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from mmdata.demo.summary import DemoSummary
+    from mmdata.stage import StageReport
 
 
 def demo(
@@ -18,6 +21,7 @@ def demo(
     rows: Annotated[int, typer.Option(min=100, max=100_000, help="Rows of metadata, about.")] = 1500,
     ui: Annotated[bool, typer.Option("--ui", help="Open the demo in the Dagster UI, its web server running.")] = False,
     port: Annotated[int, typer.Option("--port", "-p", help="Port of the UI.")] = 3000,
+    train: Annotated[bool, typer.Option(help="Go on from the release to the three stages of training.")] = True,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Dagster's log too.")] = False,
 ) -> None:
     """Build a small corpus made here.
@@ -40,6 +44,8 @@ def demo(
             raise typer.Exit(run_ui(corpus.config_path, port))
         result = run_build(corpus.config_path, verbose=verbose)
     show(out, summarise(folder))
+    if train and result.release_id is not None:
+        show_models(out, run_training(corpus.config_path, verbose))
     out.print(f"look at it:   mmdata demo --ui{'' if folder == Path('demo') else f' --folder {folder}'}", markup=False)
     if result.failed:
         raise typer.Exit(1)
@@ -60,3 +66,35 @@ def show(out: Console, summary: DemoSummary) -> None:
     tables.append(table("\nkinds", ("kind", "fetched", "kept"), kinds))
     out.print(Columns(tables, padding=(0, 4)))
     out.print()
+
+
+def run_training(config: Path, verbose: bool) -> list[StageReport]:
+    """Train and evaluate the three stages through the graph, with progress shown."""
+    from mmdata.cli.console import BuildProgress, console
+    from pipelines.headless import train as run
+
+    with BuildProgress(console()) as progress:
+        return run(config, verbose=verbose, watcher=progress)
+
+
+def show_models(out: Console, reports: Sequence[StageReport]) -> None:
+    """What the training came to: each loss before and after, retrieval against chance, answers to held-out pictures."""
+    from mmdata.cli.console import table
+
+    *stages, evaluation = reports
+    rows = [
+        (one.stage, one.counts["steps"], one.numbers["first_loss"], one.numbers["last_loss"], one.numbers["val/loss"])
+        for one in stages
+    ]
+    out.print()
+    out.print(table("models", ("stage", "steps", "first loss", "last loss", "held-out loss"), rows))
+    found = evaluation.numbers
+    for way in ("image_to_text", "text_to_image"):
+        recall, chance = found[f"align/{way}/recall@1"], found[f"align/{way}/chance@1"]
+        out.print(
+            f"{way} Recall@1 on the held-out split: {recall:.1%}, {recall / chance:.1f} times chance", markup=False
+        )
+    answers = [row for row in evaluation.tables["answers"] if row["stage"] == "joint"][:5]
+    columns = ("expected", "generated")
+    out.print(table("\ncaptions of held-out pictures", columns, [[row[name] for name in columns] for row in answers]))
+    out.print(f"models: {evaluation.paths['models']}", markup=False)

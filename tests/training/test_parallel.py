@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+
 from mmdata.errors import UserError
+from tests.training.tiny_run import LLM, release_at, settings
 from training.checkpoint import read_progress
 from training.log import read_log
 from training.parallel import start
 from training.run import load_model, read_result, train
-
-from tests.training.tiny_run import LLM, release_at, settings
 
 STEPS = 3
 FAST = {"steps": STEPS, "log_every": 1, "validate_every": STEPS, "lr": 1e-3, "warmup_steps": 0}
@@ -49,7 +49,7 @@ CASES = {
     "fsdp2-idle-rank": case(["joint"], {"strategy": "fsdp2"}, joint={**FAST, "batch_size": 2}),
     "fsdp2": case(["align", "joint", "instruct"], {"strategy": "fsdp2", "activation_checkpointing": True}),
     "fsdp2-micro": case(["joint"], {"strategy": "fsdp2"}, joint={**FAST, "micro_batch": 1}, model=TIED),
-    "tp": case(["joint"], {"tp": 2}),
+    "tp": case(["align", "joint", "instruct"], {"tp": 2}),
     "tp-cross": case(["joint"], {"tp": 2}, model=CROSS),
     "pp": case(["joint", "instruct"], {"pp": 2}, instruct={**FAST, "method": "full"}),
     "pp-tied": case(["joint"], {"pp": 2}, joint={**FAST, "micro_batch": 1}, model=TIED),

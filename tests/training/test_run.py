@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+
 from mmdata.errors import DataError, UserError
+from tests.training.tiny_run import LLM, release_at, settings
 from training.checkpoint import checkpoints, find, latest, read_progress
 from training.config import TrainConfig
 from training.log import read_log
 from training.run import load_model, train
-
-from tests.training.tiny_run import LLM, release_at, settings
 
 NOISY = {"kind": "config", "config": {**LLM, "attention_dropout": 0.3}, "tokenizer": "bytes"}
 
@@ -205,6 +205,7 @@ def test_a_truncated_shard_is_named(release: str, tmp_path: Path) -> None:
 
 def test_the_aligned_towers_open_as_the_next_scorer(release: str, tmp_path: Path) -> None:
     import numpy as np
+
     from mmdata.config import Score
     from mmdata.score.clip import load_scorer
 

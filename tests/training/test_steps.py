@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+
 from mmdata.errors import DataError
+from tests.training.tiny_run import LLM, alone, built_stage, first_batch, release_at, settings
 from training.align import AlignStep, pair_losses, split_pairs
 from training.generative import GenerativeStep
 from training.stages import make_step, train_mode
 from training.text import IGNORED
-
-from tests.training.tiny_run import LLM, alone, built_stage, first_batch, release_at, settings
 
 
 @pytest.fixture(scope="module")
