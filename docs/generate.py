@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from the models of mmdata.config: `make docs`. A test fails when the page is stale."""
+"""Writes the pages of settings from their models: `make docs`. A test fails when one is stale."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mmdata.config import Corpus
+from training.config import TrainConfig
 
-PAGE = Path(__file__).parent / "configuration.md"
+FOLDER = Path(__file__).parent
 
-HEAD = """# Configuration: corpus.yaml
+CORPUS = """# Configuration: corpus.yaml
 
 <!-- Written by `make docs` from mmdata/config.py; edit the models, not this page. -->
 
@@ -23,9 +24,24 @@ file's folder. An unknown key is an error that names the nearest known one; YAML
 """
 
 
-def page() -> str:
-    """The whole page as Markdown."""
-    return HEAD + "\n".join(_sections(Corpus, "", "The top level")).rstrip() + "\n"
+TRAINING = """# Configuration: train.toml
+
+<!-- Written by `make docs` from training/config.py; edit the models, not this page. -->
+
+A TOML file over a preset, for `mmdata train --config FILE`; `--set key=value` goes over both. What the settings are for:
+[training.md](training.md). An unknown key is an error that names the nearest known one.
+
+"""
+
+
+def pages() -> dict[Path, str]:
+    """Each generated page and what it should hold, as Markdown."""
+    parts = (("configuration.md", CORPUS, Corpus), ("training-configuration.md", TRAINING, TrainConfig))
+    return {FOLDER / name: head + _body(model) for name, head, model in parts}
+
+
+def _body(model: type[BaseModel]) -> str:
+    return "\n".join(_sections(model, "", "The top level")).rstrip() + "\n"
 
 
 def _sections(model: type[BaseModel], path: str, title: str) -> list[str]:
@@ -76,6 +92,8 @@ def _type(annotation: Any) -> str:
         return f"list of {_type(args[0])}"
     if origin is dict:
         return f"{_type(args[0])} -> {_type(args[1])}"
+    if annotation is Any:
+        return "anything"
     return {int: "integer", float: "number", str: "text", bool: "true/false"}.get(annotation, str(annotation))
 
 
@@ -96,4 +114,5 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")

@@ -1,3 +1,7 @@
 """From web metadata to balanced, deduplicated multimodal training shards."""
 
+import logging
+
 __version__ = "0.1.0"
+
+logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # where torchao is installed, each import would warn

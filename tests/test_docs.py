@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import PAGE, page
+from docs.generate import pages
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_the_configuration_page_is_what_the_models_say() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "stale: run `make docs`"
+@pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
+def test_a_page_of_settings_is_what_the_models_say(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == pages()[path], "stale: run `make docs`"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
