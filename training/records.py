@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ RECORD = np.dtype(
 )
 """A row of the memory-mapped index of a JSONL file."""
 
+_SHOWN = f"{MEDIUM}\n"  # as LLaVA writes it: the three forms of a record are one conversation
 _PATH = re.compile(r"tar://([0-9a-f]{32})(?:_r(\d+))?\.[a-z.0-9]+::shards/([^/:]+\.tar)")
 _AT_ONCE = 50_000
 
@@ -58,7 +60,7 @@ def parse_record(record: dict[str, Any]) -> Conversation | None:
         if record.get("output") is None:
             return None
         images = [record[name] for name in ("input_image", "reference_image") if record.get(name)]
-        asked = Turn("user", MEDIUM * len(images) + "\n" * bool(images) + clean(record["instruction"]))
+        asked = Turn("user", _SHOWN * len(images) + clean(record["instruction"]))
         return Conversation([asked, Turn("assistant", clean(record["output"]))], images)
     raise ValueError("neither `instruction` nor `conversations` nor `messages` is there")
 
@@ -86,7 +88,7 @@ def _chat(record: dict[str, Any]) -> Conversation | None:
         if message["role"] == "assistant" and pictures:
             return None
         images += pictures
-        text = "".join(MEDIUM if part["type"] == "image" else clean(part["text"]) for part in parts)
+        text = "".join(_SHOWN if part["type"] == "image" else clean(part["text"]) for part in parts)
         turns.append(Turn("assistant" if message["role"] == "assistant" else "user", text))
     return Conversation(turns, images)
 
@@ -106,7 +108,7 @@ class Records:
     left_out: int
 
     def record(self, at: int) -> dict[str, Any]:
-        """The record of a row of the index."""
+        """The record of a row of the index. Raises DataError: the file is not the one that was indexed."""
         offset, length = int(self.index[at]["offset"]), int(self.index[at]["length"])
         if is_local(self.path):
             with Path(self.path.path).open("rb") as file:
@@ -114,7 +116,10 @@ class Records:
                 data = file.read(length)
         else:
             data = self.path.fs.cat_file(self.path.path, start=offset, end=offset + length)
-        return dict(json.loads(data))
+        try:
+            return dict(json.loads(data))
+        except ValueError:
+            raise DataError(f"{self.path}: at byte {offset} stands no record: the file was edited") from None
 
 
 def open_records(release: TrainingRelease, form: str, split: str, tasks: list[str] | None) -> Records:
@@ -122,30 +127,37 @@ def open_records(release: TrainingRelease, form: str, split: str, tasks: list[st
 
     Raises:
         UserError: the release has no such file.
-        DataError: a line is no record, or names a picture that is not of this release; names the line.
+        DataError: the file is not the manifest's, a line is no record, or it names a picture that is not of this
+            release; names the line.
     """
     path = records_path(release, form, split)
     expected = release.release.manifest["files"][path.name]
+    if not path.exists() or path.stat().st_size != expected["bytes"]:
+        raise DataError(f"{path}: is missing or not the one of the manifest. Remedy: `mmdata verify` the release.")
     name = digest_of(f"{expected['sha256']} {sorted(tasks) if tasks is not None else 'all'}")
     folder = release.cache / f"records-{name}"
     if not (folder / "done.json").exists():
-        publish_folder(folder, lambda draft: _write_index(path, release, split, tasks, draft))
+        publish_folder(folder, lambda draft: _write_index(path, expected["sha256"], release, split, tasks, draft))
     left_out = json.loads((folder / "done.json").read_text())["left_out"]
     return Records(path, np.load(folder / "records.npy", mmap_mode="r"), left_out)
 
 
-def _write_index(path: UPath, release: TrainingRelease, split: str, tasks: list[str] | None, folder: Path) -> None:
+def _write_index(
+    path: UPath, sha256: str, release: TrainingRelease, split: str, tasks: list[str] | None, folder: Path
+) -> None:
     samples = release.samples(split)
     shards = set(release.shards)
     count = left_out = 0
+    digest = hashlib.sha256()
     with (folder / "rows").open("wb") as out:
         for lines in _batches(path):
             kept = []
             for number, offset, line in lines:
+                digest.update(line)
                 try:
                     record = json.loads(line)
                     conversation = parse_record(record)
-                except (ValueError, KeyError, TypeError) as error:
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise DataError(f"{path}: line {number}: not an instruction record ({error})") from None
                 if conversation is None or (tasks is not None and record.get("task") not in tasks):
                     left_out += 1
@@ -156,6 +168,8 @@ def _write_index(path: UPath, release: TrainingRelease, split: str, tasks: list[
             rows = _index_rows(kept, samples, shards, path)
             rows.tofile(out)
             count += len(rows)
+    if digest.hexdigest() != sha256:
+        raise DataError(f"{path}: is not the one of the manifest: it was edited. Remedy: `mmdata verify` the release.")
     index = np.lib.format.open_memmap(folder / "records.npy", "w+", RECORD, (count,))
     if count:
         index[:] = np.memmap(folder / "rows", RECORD, "r")
