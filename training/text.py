@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -49,10 +50,12 @@ class TextCodec:
         self.eos = int(tokenizer.eos_token_id)
         self.start = int(tokenizer.bos_token_id if tokenizer.bos_token_id is not None else self.eos)
         self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos)
+        special = sorted((token for token in tokenizer.all_special_tokens if len(token) > 1), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, special)) or "(?!)")
 
     def caption(self, text: str, media: int) -> Encoded:
         """Media, a token to begin with, then a caption, which is learned to its end-of-text token."""
-        ids = [*self._ids(clean(text)), self.eos]
+        ids = [*self._ids(self._harmless(clean(text))), self.eos]
         return Encoded([self.start, *ids], [IGNORED, *ids], [0] * media)
 
     def conversation(self, turns: Sequence[Turn]) -> Encoded:
@@ -62,7 +65,7 @@ class TextCodec:
             DataError: the chat template rewrites earlier turns, so that answers cannot be told from prompts.
         """
         encoded = Encoded([], [])
-        for text, learned in self._spans(turns):
+        for text, learned in self._spans([Turn(turn.role, self._harmless(turn.text)) for turn in turns]):
             for at, piece in enumerate(text.split(MEDIUM)):
                 if at:
                     encoded.media_at.append(len(encoded.ids))
@@ -86,6 +89,10 @@ class TextCodec:
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def _harmless(self, text: str) -> str:
+        """Data's text with a space in what spells a special token: no caption ends an answer or forges a turn."""
+        return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
     def _spans(self, turns: Sequence[Turn]) -> list[tuple[str, bool]]:
         if not getattr(self.tokenizer, "chat_template", None):
