@@ -82,9 +82,11 @@ def cropped(pixels_NCHW: torch.Tensor, scale: float, seed: int) -> torch.Tensor:
     """
     height, width = pixels_NCHW.shape[-2:]
     draw = np.random.default_rng(seed)
-    area, ratio = draw.uniform(scale, 1.0), np.exp(draw.uniform(np.log(3 / 4), np.log(4 / 3)))
-    rows = min(height, max(1, round(height * float(np.sqrt(area / ratio)))))
-    columns = min(width, max(1, round(width * float(np.sqrt(area * ratio)))))
+    area = draw.uniform(scale, 1.0)
+    widest = max(0.0, min(np.log(4 / 3), -np.log(area)))  # a wider one would not fit, and lose area where it is cut
+    ratio = np.exp(draw.uniform(-widest, widest))
+    rows = max(1, round(height * float(np.sqrt(area / ratio))))
+    columns = max(1, round(width * float(np.sqrt(area * ratio))))
     top, left = draw.integers(height - rows + 1), draw.integers(width - columns + 1)
     part = pixels_NCHW[..., top : top + rows, left : left + columns].float()
     whole = torch.nn.functional.interpolate(part, (height, width), mode="bilinear", antialias=True, align_corners=False)
@@ -107,14 +109,14 @@ def audio(data: bytes, samples: int) -> torch.Tensor:
 
     try:
         with av.open(io.BytesIO(data)) as container:
-            resampler = av.AudioResampler("flt", "mono", SAMPLE_RATE)
+            resampler = av.AudioResampler("fltp", None, SAMPLE_RATE)  # its own mono is louder by sqrt 2, and clips
             chunks: list[np.ndarray] = []
             for frame in container.decode(audio=0):
-                chunks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
+                chunks += [out.to_ndarray().mean(0) for out in resampler.resample(frame)]
                 if sum(map(len, chunks)) >= samples:
                     break
             else:
-                chunks += [out.to_ndarray()[0] for out in resampler.resample(None)]
+                chunks += [out.to_ndarray().mean(0) for out in resampler.resample(None)]
     except (av.FFmpegError, IndexError, ValueError) as error:
         raise BadSample(f"sound: {error}") from None
     wave = np.concatenate(chunks)[:samples] if chunks else np.empty(0, np.float32)

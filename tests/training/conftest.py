@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmdata.workspace import Workspace
 from tests.training.made_release import mixed_samples, write_release
+
+torch.set_num_threads(1)  # tests run in several processes; small tensors' threads would only wait for each other
 
 
 @pytest.fixture(scope="session")
