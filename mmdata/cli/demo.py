@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 def demo(
     folder: Annotated[Path, typer.Option(help="Where the demo lies; made if it is not there.")] = Path("demo"),
-    rows: Annotated[int, typer.Option(min=100, max=100_000, help="Rows of metadata, about.")] = 1500,
+    rows: Annotated[int, typer.Option(min=150, max=100_000, help="Rows of metadata, about.")] = 1500,
     ui: Annotated[bool, typer.Option("--ui", help="Open the demo in the Dagster UI, its web server running.")] = False,
     port: Annotated[int, typer.Option("--port", "-p", help="Port of the UI.")] = 3000,
     train: Annotated[bool, typer.Option(help="Go on from the release to the three stages of training.")] = True,
@@ -46,9 +49,17 @@ def demo(
     show(out, summarise(folder))
     if train and result.release_id is not None:
         show_models(out, run_training(corpus.config_path, verbose))
-    out.print(f"look at it:   mmdata demo --ui{'' if folder == Path('demo') else f' --folder {folder}'}", markup=False)
+    out.print(f"look at it: {how_to_look(folder)}", markup=False)
     if result.failed:
         raise typer.Exit(1)
+
+
+def how_to_look(folder: Path) -> str:
+    """The command that opens the UI, as it can be typed here: with make, or by the path of this very program."""
+    if "MAKELEVEL" in os.environ and folder == Path("demo"):
+        return "make ui"
+    program = "mmdata" if shutil.which("mmdata") else str(Path(sys.executable).with_name("mmdata"))
+    return f"{program} demo --ui{'' if folder == Path('demo') else f' --folder {folder}'}"
 
 
 def show(out: Console, summary: DemoSummary) -> None:

@@ -11,11 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from mmdata.cli import graph
+from mmdata.cli.demo import how_to_look
 from mmdata.cli.main import app
 from mmdata.demo import summary as demo_summary
 from mmdata.demo.corpus import make_demo
 from mmdata.demo.planting import LEAST_ROWS
 from mmdata.demo.summary import DemoSummary
+from mmdata.stage import StageReport
 from pipelines.headless import Build
 
 FIGURES = DemoSummary(
@@ -30,6 +32,23 @@ FIGURES = DemoSummary(
     manifest="m.json",
     report="report.html",
 )
+
+
+LOSSES = {"first_loss": 4.1, "last_loss": 1.2, "val/loss": 3.0}
+RECALL = {
+    f"align/{way}/{name}": value
+    for way in ("image_to_text", "text_to_image")
+    for name, value in (("recall@1", 0.1), ("chance@1", 0.02))
+}
+MODELS = [
+    *(StageReport(stage, counts={"steps": 9}, numbers=LOSSES) for stage in ("align", "joint", "instruct")),
+    StageReport(
+        "evaluation",
+        numbers=RECALL,
+        tables={"answers": [{"stage": "joint", "expected": "a red circle", "generated": "a red thing"}]},
+        paths={"models": "/somewhere"},
+    ),
+]
 
 
 @pytest.fixture
@@ -56,6 +75,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(graph, "run_build", build)
     monkeypatch.setattr(graph, "run_ui", ui)
     monkeypatch.setattr(demo_summary, "summarise", lambda folder: FIGURES)
+    monkeypatch.setattr("mmdata.cli.demo.run_training", lambda config, verbose: MODELS)
     return sizes
 
 
@@ -66,6 +86,22 @@ def test_demo_builds_with_its_server_up_and_prints_the_summary(tmp_path: Path, f
     assert fetched[0] > 100
     for words in ("rows in", "1,500", "http_404", "small offline scorer", "report.html", "mmdata demo --ui --folder"):
         assert words in done.output
+    for words in ("align", "4.1", "Recall@1 on the held-out split: 10.0%, 5.0 times chance", "a red thing"):
+        assert words in done.output
+
+
+def test_demo_can_stop_at_the_release(tmp_path: Path, fetched: list[int]) -> None:
+    done = CliRunner().invoke(app, ["demo", "--folder", str(tmp_path / "d"), "--rows", str(LEAST_ROWS), "--no-train"])
+    assert done.exit_code == 0, done.output
+    assert "Recall@1" not in done.output
+
+
+def test_make_users_are_told_of_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAKELEVEL", "1")
+    assert how_to_look(Path("demo")) == "make ui"
+    assert how_to_look(Path("other")).endswith("mmdata demo --ui --folder other")
+    monkeypatch.delenv("MAKELEVEL")
+    assert how_to_look(Path("demo")).endswith("mmdata demo --ui")
 
 
 def test_demo_ui_opens_the_demo_that_is_there_whatever_its_size(tmp_path: Path, fetched: list[int]) -> None:
