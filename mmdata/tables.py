@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def read_table(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
 
     Raises:
         DataError: the file is missing or is not readable Parquet; names it.
+        OSError: the disk or the network failed, which may pass.
     """
     names = None if columns is None else list(columns)
     try:
@@ -33,7 +35,17 @@ def read_table(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
         with path.open("rb") as file:
             return pq.read_table(file, columns=names)
     except (OSError, pa.ArrowException) as error:
+        raise_unless_broken(error)
         raise DataError(f"{path}: cannot be read as Parquet ({error}). Remedy: materialise its part again.") from error
+
+
+def raise_unless_broken(error: Exception) -> None:
+    """Let a fault of the disk or the network pass as it is: it may be gone at the next try, and a broken file is not.
+
+    Call it while handling `error`; Arrow's own complaints of a file are OSErrors without a number.
+    """
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+        raise error
 
 
 def scan_tables(paths: Sequence[UPath], columns: Sequence[str] | None = None) -> pl.LazyFrame:

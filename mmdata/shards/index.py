@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +12,7 @@ from upath import UPath
 
 from mmdata.errors import DataError
 from mmdata.samples import uid_words
+from mmdata.tables import raise_unless_broken
 
 COLUMNS = ("uid", "key", "shard", "offset", "length", "split", "copy")
 BATCH_ROWS = 50_000
@@ -36,8 +36,7 @@ def read_by_shard(path: UPath) -> Iterator[tuple[str, pl.DataFrame]]:
                         held = []
                     held.append(rows)
     except (OSError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
-            raise  # the disk or the network, not the file; Arrow's own complaints have no number
+        raise_unless_broken(error)
         raise DataError(
             f"{path}: cannot be read as Parquet ({error}). Remedy: materialise `shards` again, or restore a copy."
         ) from error
