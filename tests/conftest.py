@@ -6,9 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Machines are noisy: no test fails for being slow.
+settings.register_profile("mmdata", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mmdata")
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
 
