@@ -17,7 +17,7 @@ from upath import UPath
 from mmdata.errors import DataError
 from mmdata.publish import is_local
 from mmdata.samples import estimate_tokens
-from training.release import TrainingRelease, digest_of, find_rows, publish_folder, records_path
+from training.release import TrainingRelease, digest_of, find_rows, publish_folder, read_range, records_path
 from training.text import MEDIUM, Turn, clean
 
 MAX_IMAGES = 4
@@ -115,7 +115,7 @@ class Records:
                 file.seek(offset)
                 data = file.read(length)
         else:
-            data = self.path.fs.cat_file(self.path.path, start=offset, end=offset + length)
+            data = read_range(self.path, offset, length)
         try:
             return dict(json.loads(data))
         except ValueError:

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec import filesystem
 from upath import UPath
 
 from mmdata.errors import DataError, UserError
@@ -229,13 +230,7 @@ class SampleReader:
 
     def _range(self, path: UPath, shard: int, offset: int, length: int) -> bytes:
         if not is_local(path):
-            try:
-                return bytes(path.fs.cat_file(path.path, start=offset, end=offset + length))
-            except OSError:
-                path.fs.invalidate_cache(path.path)
-                if path.fs.size(path.path) > offset:
-                    raise
-                return b""  # as a local file answers behind its end
+            return read_range(path, offset, length)
         if self._owner != os.getpid():  # a fork shares file descriptors, harmlessly for pread, but not their dict
             self._handles, self._owner = dict(self._handles), os.getpid()
         if (handle := self._handles.get(shard)) is None:
@@ -243,6 +238,21 @@ class SampleReader:
                 os.close(self._handles.pop(next(iter(self._handles))))
             handle = self._handles[shard] = os.open(path.path, os.O_RDONLY)
         return os.pread(handle, length, offset)
+
+
+def read_range(path: UPath, offset: int, length: int) -> bytes:
+    """Bytes of an object, fewer where it ends before: as a local file answers.
+
+    The client is asked for each time: one that was used before a fork does not work in the workers after it.
+    """
+    client = filesystem(path.protocol, **path.storage_options)
+    try:
+        return bytes(client.cat_file(path.path, start=offset, end=offset + length))
+    except OSError:
+        client.invalidate_cache(path.path)
+        if client.size(path.path) > offset:
+            raise
+        return b""
 
 
 def find_rows(samples: np.ndarray, keys: pl.DataFrame) -> np.ndarray:

@@ -158,7 +158,7 @@ def _tokens(caption: str) -> int:
 WORDS = "amber birch cedar dune ember fjord grove heron iris jade kelp lark maple north ochre pearl quartz raven"
 
 
-def mixed_samples(pictures: int = 34) -> list[Sample]:
+def mixed_samples(pictures: int = 36) -> list[Sample]:
     """Pictures (two undecodable, two with copies, one with a very long caption), clips, sounds, text; some held out."""
     samples, vocabulary = [], WORDS.split()
     for number in range(pictures):
