@@ -1,4 +1,4 @@
-"""Commands about models: `train`, `evaluate`."""
+"""Commands about models: `train`, `evaluate`, `export`."""
 
 from __future__ import annotations
 
@@ -115,6 +115,39 @@ def evaluate(
     if rows := shown_answers(found):
         columns = ("asked", "expected", "generated")
         out.print(table("\nanswers", columns, [[row[name] for name in columns] for row in rows]))
+
+
+def export(
+    checkpoint: CheckpointArgument,
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The folder to write.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Also with the language model's weights in 8 bits.")] = False,
+    prune: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Also without this share of its MLPs' neurons, such as 0.5.")
+    ] = None,
+    distill: Annotated[
+        int | None, typer.Option(min=1, metavar="STEPS", help="Also a student of half the layers, taught on --release.")
+    ] = None,
+    release: Annotated[
+        str | None, typer.Option(metavar="RELEASE", help="The one it was trained on: quality is measured, too.")
+    ] = None,
+    corpus: CorpusOption = CONFIG,
+) -> None:
+    """Write a model as a folder that others load.
+
+    The language model for Hugging Face, adapters merged, the rest beside it; of stage align both towers for
+    open_clip. Smaller variants lie in folders within, and a table says size, speed and quality before and after.
+    """
+    from mmdata.cli.console import console
+
+    _must_exist(checkpoint)
+    folder = None if release is None else str(find_release(release, corpus))
+    out = console()
+    with out.status("exporting"):
+        from training.deploy import export as write
+
+        write(checkpoint, output, int8=int8, prune=prune, distill_steps=distill, release=folder)
+    out.print((output / "table.md").read_text(encoding="utf-8"), markup=False)
+    out.print(str(output), markup=False)
 
 
 class StageProgress:

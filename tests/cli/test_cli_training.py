@@ -1,4 +1,4 @@
-"""`mmdata train` and `evaluate`. What they start is a stand-in; the last test trains for real."""
+"""`mmdata train`, `evaluate` and `export`. What they start is a stand-in; the last test trains for real."""
 
 from __future__ import annotations
 
@@ -123,7 +123,16 @@ def test_evaluate_prints_metrics_and_answers_and_hands_its_options_on(ready: Rea
     assert said == {"samples": 12, "generate": 5, "generated": None}
 
 
-@pytest.mark.parametrize("command", [("evaluate", "nowhere", "latest")])
+def test_export_prints_its_table_and_hands_its_options_on(ready: Ready, mmdata: Any) -> None:
+    mmdata("train", "latest", "--stage", "align")
+    options = ("--int8", "--prune", "0.5", "--distill", "10", "--release", "latest")
+    done = mmdata("export", ready.models / "tiny" / "align", "out", *options)
+    assert done.returncode == 0, done.stderr
+    for line in ("| int8 | True |", "| prune | 0.5 |", "| distill | 10 |", f"| release | {ready.folder} |"):
+        assert line in done.stdout
+
+
+@pytest.mark.parametrize("command", [("evaluate", "nowhere", "latest"), ("export", "nowhere", "out")])
 def test_a_model_that_is_not_there_is_a_user_error(ready: Ready, mmdata: Any, command: tuple[str, ...]) -> None:
     done = mmdata(*command)
     assert done.returncode == 2
