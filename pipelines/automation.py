@@ -14,7 +14,7 @@ from mmdata.errors import UserError
 from mmdata.plan import PartPlan, configured_parts, plan_part, plan_parts
 from mmdata.publish import is_local
 from mmdata.workspace import Workspace
-from pipelines.partitions import PARTS, running_parts
+from pipelines.partitions import PARTITION_TAG, PARTS, running_parts
 from pipelines.resources import CorpusResource, refresh_settings
 
 SETTINGS = refresh_settings()
@@ -76,8 +76,8 @@ def new_parts(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg
     fresh_names = [plan.part.name for plan in plans if plan.part.name not in known]
     wanted = wanted_plans(plans, workspace, context.instance)
     requests = [
-        dg.RunRequest(run_key=run_key(plan), partition_key=plan.part.name, tags={"mmdata/why": _tag(plan.why)})
-        for plan in wanted[: settings.refresh.max_parts_per_tick]
+        dg.RunRequest(run_key=key, partition_key=plan.part.name, tags={"mmdata/why": _tag(plan.why)})
+        for key, plan in list(wanted.items())[: settings.refresh.max_parts_per_tick]
     ]
     return dg.SensorResult(
         run_requests=requests,
@@ -94,22 +94,26 @@ def read_plans(corpus: Corpus, workspace: Workspace) -> list[PartPlan]:
         return list(pool.map(partial(plan_part, corpus, workspace), configured_parts(corpus, workspace)))
 
 
-def run_key(plan: PartPlan) -> str:
-    """The same need is asked for once."""
-    return f"{plan.part.name}:{plan.fingerprint}"
+def run_key(plan: PartPlan, instance: dg.DagsterInstance) -> str:
+    """The same need is asked for once after each run that met one: a file that changes back is built back."""
+    met = dg.RunsFilter(
+        job_name=build_part.name, tags={PARTITION_TAG: plan.part.name}, statuses=[dg.DagsterRunStatus.SUCCESS]
+    )
+    last = instance.get_runs(filters=met, limit=1)
+    return f"{plan.part.name}:{plan.fingerprint}:{last[0].run_id[:8] if last else 'first'}"
 
 
-def wanted_plans(plans: list[PartPlan], workspace: Workspace, instance: dg.DagsterInstance) -> list[PartPlan]:
-    """The plans to ask for: stale, not being worked on, not asked for before, and not failed in this very state."""
+def wanted_plans(plans: list[PartPlan], workspace: Workspace, instance: dg.DagsterInstance) -> dict[str, PartPlan]:
+    """The plans to ask for, by run key: stale, not worked on, not asked for before, not failed in this very state."""
     busy = running_parts(instance)
     stale = [plan for plan in plans if plan.stale and plan.part.name not in busy]
     candidates = [plan for plan in stale if not waits_for_a_person(plan, workspace)]
     asked: set[str] = set()
-    for start in range(0, len(candidates), 200):
-        keys = [run_key(plan) for plan in candidates[start : start + 200]]
-        runs = instance.get_runs(filters=dg.RunsFilter(tags={"dagster/run_key": keys}))
+    keyed = {run_key(plan, instance): plan for plan in candidates}
+    for start in range(0, len(keyed), 200):
+        runs = instance.get_runs(filters=dg.RunsFilter(tags={"dagster/run_key": list(keyed)[start : start + 200]}))
         asked |= {run.tags["dagster/run_key"] for run in runs}
-    return [plan for plan in candidates if run_key(plan) not in asked]
+    return {key: plan for key, plan in keyed.items() if key not in asked}
 
 
 def waits_for_a_person(plan: PartPlan, workspace: Workspace) -> bool:

@@ -71,6 +71,23 @@ def test_sensor_is_quiet_once_all_is_built_and_wakes_for_a_changed_file(
     assert asked(tick(instance)) == ["web-000002"]
 
 
+def test_sensor_builds_back_what_changed_back(small: Small, instance: dg.DagsterInstance) -> None:
+    """Settings of before, after others: the same need as at first, and not asked for in vain."""
+    run(instance, "refresh_catalog")
+    before = small.config_path.read_text(encoding="utf-8")
+    keys = set()
+    for text in (before, before + "download: {image_size: 64}\n", before, before + "download: {image_size: 64}\n"):
+        small.config_path.write_text(text, encoding="utf-8")
+        requests = tick(instance).run_requests or []
+        assert [request.partition_key for request in requests] == ["web-000000", "web-000001"]
+        keys |= {request.run_key for request in requests}
+        for request in requests:
+            queue(instance, request, dg.DagsterRunStatus.SUCCESS)
+            assert run(instance, "build_part", str(request.partition_key)).success
+        assert asked(tick(instance)) == []
+    assert len(keys) == 8
+
+
 def test_sensor_leaves_a_part_alone_that_failed_and_has_not_changed(small: Small, instance: dg.DagsterInstance) -> None:
     small.write("a.txt", "boom")
     small.write("b.txt", "gone")
