@@ -14,6 +14,8 @@ from upath import UPath
 from mmdata.errors import DataError
 from mmdata.publish import atomic_path, is_local
 
+REMEDY = "Remedy: `mmdata build --redo PART:STAGE` makes it anew."
+
 
 def write_table(path: UPath, table: pa.Table) -> None:
     """Publish a table as zstd Parquet, atomically. The same table gives the same bytes."""
@@ -36,7 +38,7 @@ def read_table(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
             return pq.read_table(file, columns=names)
     except (OSError, pa.ArrowException) as error:
         raise_unless_broken(error)
-        raise DataError(f"{path}: cannot be read as Parquet ({error}). Remedy: materialise its part again.") from error
+        raise DataError(f"{path}: cannot be read as Parquet ({error}). {REMEDY}") from error
 
 
 def raise_unless_broken(error: Exception) -> None:

@@ -199,6 +199,17 @@ class Workspace:
         """Take a part's stamp away: what it said is no longer true."""
         (self.part_dir(part) / f"{stage}.json").unlink(missing_ok=True)
 
+    def forget_stage(self, part: str, stage: PartStage) -> None:
+        """Take away a stage's stamps and tables of a part, so that the next run makes them anew.
+
+        Stamps go first: what is left after a kill is vouched for by nothing.
+        """
+        self.clear_part_stamp(part, stage)
+        folder = self.part_dir(part) / stage
+        for pattern in ("*.json", "*.parquet"):
+            for path in sorted(folder.glob(pattern)) if folder.exists() else ():
+                path.unlink(missing_ok=True)
+
     def _slice_stamp_path(self, part: str, stage: PartStage, slice_name: str) -> UPath:
         return self.part_dir(part) / stage / f"{slice_name}.json"
 

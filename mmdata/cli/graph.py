@@ -21,6 +21,12 @@ def build(
     config: ConfigOption = CONFIG,
     parts: Annotated[str | None, typer.Option(help="Work on these parts only, e.g. web-000000,web-000003.")] = None,
     sources_only: Annotated[bool, typer.Option("--sources-only", help="Only look at the source files.")] = False,
+    redo: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART[:STAGE]", help="Make this part's rows, media or features (or all) anew; repeatable."
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Dagster's log too.")] = False,
 ) -> None:
     """Bring every part up to date and release.
@@ -28,8 +34,26 @@ def build(
     The same graph as in the UI, without it; what is fresh is left alone. A part that fails does not stop
     the others; the release holds the rest, and the exit code is 1.
     """
+    for one in redo or []:
+        forget(config, one)
     if run_build(config, parts=parts.split(",") if parts else None, sources_only=sources_only, verbose=verbose).failed:
         raise typer.Exit(1)
+
+
+def forget(config: Path, named: str) -> None:
+    """Take away what a part's stages have made, `PART` or `PART:STAGE`. Raises UserError where there is none such."""
+    from mmdata.errors import UserError
+    from mmdata.workspace import PART_STAGES
+
+    _, workspace = open_corpus(config)
+    name, _, wanted = named.partition(":")
+    stages = [stage for stage in PART_STAGES if wanted in ("", stage)]
+    if name not in workspace.catalog().parts:
+        raise UserError(f"--redo {named}: no part {name} in this corpus; `mmdata status` lists the parts")
+    if not stages:
+        raise UserError(f"--redo {named}: no stage {wanted!r}; the stages are {', '.join(PART_STAGES)}")
+    for stage in reversed(stages):
+        workspace.forget_stage(name, stage)
 
 
 def run_build(

@@ -14,7 +14,7 @@ from mmdata.errors import DataError
 from mmdata.samples import estimate_tokens, modality_signature, uid_words
 from mmdata.select.concepts import match_concepts
 from mmdata.select.filters import columns_read, filter_reason
-from mmdata.tables import scan_tables
+from mmdata.tables import REMEDY, scan_tables
 from mmdata.workspace import PartStage, Workspace
 
 BATCH_ROWS = 250_000
@@ -209,7 +209,7 @@ def _read(paths: Sequence[UPath], columns: Sequence[str]) -> pl.DataFrame:
     except (OSError, pl.exceptions.PolarsError) as error:
         missing = next((path for path in paths if not path.exists()), None)
         named = missing or (paths[0] if len(paths) == 1 else f"{paths[0]} … {paths[-1]}")
-        raise DataError(f"{named}: cannot be read ({error}). Remedy: materialise its part again.") from error
+        raise DataError(f"{named}: cannot be read ({error}). {REMEDY}") from error
 
 
 def _misaligned(workspace: Workspace, slices: Sequence[Slice], stage: str) -> str:

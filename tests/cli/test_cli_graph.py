@@ -57,6 +57,26 @@ def test_build_takes_parts_by_name(small: Small) -> None:
     assert "web-000000" not in done.output
 
 
+def test_build_makes_anew_what_was_damaged(small: Small) -> None:
+    arguments = ["build", "-c", str(small.config_path)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    table = next(Path(small.workspace.part_dir("web-000000").path).glob("features/*.parquet"))
+    sound = table.read_bytes()
+    table.write_bytes(sound[: len(sound) // 2])
+    mended = CliRunner().invoke(app, [*arguments, "--redo", "web-000000:features"])
+    assert mended.exit_code == 0, mended.output
+    assert "features web-000000" in mended.output
+    assert "features web-000001" not in mended.output
+    assert table.read_bytes() == sound
+
+
+@pytest.mark.parametrize(("named", "said"), [("web-9", "no part web-9"), ("web-000000:shards", "no stage 'shards'")])
+def test_redo_of_what_is_not_there_is_a_user_error(small: Small, named: str, said: str) -> None:
+    assert CliRunner().invoke(app, ["build", "-c", str(small.config_path)]).exit_code == 0
+    done = CliRunner().invoke(app, ["build", "-c", str(small.config_path), "--redo", named])
+    assert said in str(done.exception)
+
+
 def test_a_stop_signal_reaches_the_server_and_its_exit_code_comes_back(tmp_path: Path) -> None:
     server = (
         "import signal, sys, time; signal.signal(2, lambda *_: sys.exit(7)); print('up', flush=True); time.sleep(60)"
