@@ -151,12 +151,18 @@ class FusedLayer(nn.Module):
         self.layer, self.cross = layer, cross
         self.index, self._context = index, context
 
-    def forward(self, hidden_RLD: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if (added := self._context.added.get(self.index)) is not None:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Hand `forward` what it needs of the context: recomputed in the backward pass, it would find that empty."""
+        added, seen = self._context.added.get(self.index), self._context.seen.get(self.index)
+        return super().__call__(*args, media=(added, seen, self._context.mask), **kwargs)
+
+    def forward(self, hidden_RLD: Tensor, *args: Any, media: tuple[Tensor | None, ...], **kwargs: Any) -> Any:
+        added, seen, mask = media
+        if added is not None:
             hidden_RLD = hidden_RLD + added
-        if self.cross is not None and (seen := self._context.seen.get(self.index)) is not None:
-            assert self._context.mask is not None
-            hidden_RLD = self.cross(hidden_RLD, seen, self._context.mask)
+        if self.cross is not None and seen is not None:
+            assert mask is not None
+            hidden_RLD = self.cross(hidden_RLD, seen, mask)
         return self.layer(hidden_RLD, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:  # transformers asks its layers for, e.g., attention_type
