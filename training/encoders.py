@@ -39,7 +39,7 @@ class OpenClipVision(nn.Module):
 
     def head_names(self) -> tuple[str, ...]:
         """What of it is the projection into the shared space."""
-        return ("visual.proj", "visual.head", "visual.ln_post", "visual.attn_pool")
+        return ("visual.proj", "visual.head", "visual.ln_post", "visual.attn_pool", "visual.attnpool")
 
 
 class HfVision(nn.Module):
@@ -51,6 +51,9 @@ class HfVision(nn.Module):
         self.preprocess = preprocess
         config: Any = model.config
         self.proj = nn.Linear(config.hidden_size, dim, bias=False)
+        for name, parameter in model.named_parameters():
+            if name.endswith("mask_token"):  # of its own pretraining: DDP would wait for its gradient
+                parameter.requires_grad_(False)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         found = self.model(pixels_BCHW)
@@ -61,11 +64,14 @@ class HfVision(nn.Module):
         found = self.model(pixels_BCHW, output_hidden_states=True)
         if (spatial := getattr(found, "reshaped_hidden_states", None)) is not None:  # Swin gives B,C,h,w itself
             return list(spatial[1:])
+        config: Any = self.model.config
+        patch = config.patch_size
+        sides = (patch, patch) if isinstance(patch, int) else tuple(patch)
+        grid = (pixels_BCHW.shape[-2] // sides[0], pixels_BCHW.shape[-1] // sides[1])
         maps = []
         for hidden_BND in (*found.hidden_states[1:-1], found.last_hidden_state):
-            side = int(hidden_BND.shape[1] ** 0.5)
-            patches = hidden_BND[:, hidden_BND.shape[1] - side * side :]  # class and register tokens come first
-            maps.append(patches.transpose(1, 2).unflatten(2, (side, side)))
+            patches = hidden_BND[:, hidden_BND.shape[1] - grid[0] * grid[1] :]  # class and register tokens come first
+            maps.append(patches.transpose(1, 2).unflatten(2, grid))
         return maps
 
     def head_names(self) -> tuple[str, ...]:
@@ -89,11 +95,12 @@ class OpenClipText(nn.Module):
 class HfText(nn.Module):
     """A Hugging Face text encoder, mean-pooled, and a projection."""
 
-    def __init__(self, model: nn.Module, dim: int, pad: int) -> None:
+    def __init__(self, model: Any, dim: int, pad: int) -> None:
         super().__init__()
         self.model, self.pad = model, pad
-        config: Any = model.config
-        self.proj = nn.Linear(config.hidden_size, dim, bias=False)
+        if hasattr(model, "pooler"):  # BERT's: not read here, and DDP would wait for its gradient
+            model.pooler = None
+        self.proj = nn.Linear(model.config.hidden_size, dim, bias=False)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         mask_BT = (tokens_BT != self.pad).long()
@@ -117,11 +124,17 @@ class AudioTower(nn.Module):
         if config.kind == "wav2vec2":
             from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-            self.model: Any = (
-                Wav2Vec2Model.from_pretrained(config.model)
-                if config.model
-                else Wav2Vec2Model(Wav2Vec2Config(**config.config))
-            )
+            # Masks and dropped layers of its pretraining are drawn from numpy, which no step seeds and none replays.
+            plain = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
+            try:
+                self.model: Any = (
+                    Wav2Vec2Model.from_pretrained(config.model, **plain)
+                    if config.model
+                    else Wav2Vec2Model(Wav2Vec2Config(**{**config.config, **plain}))
+                )
+            except (OSError, ValueError) as error:
+                told = str(error).splitlines()[0]
+                raise UserError(f"model.audio: {config.model or config.config} cannot be loaded: {told}") from error
         else:
             from transformers import ViTConfig, ViTModel
             from transformers.audio_utils import mel_filter_bank
@@ -281,8 +294,11 @@ def _open_clip(config: Encoder) -> tuple[Any, Tokenize]:
     from open_clip.model import CustomTextCLIP
 
     if config.config is not None:
-        clip = CustomTextCLIP(**open_clip_settings(config.config))
-        clip.visual.preprocess_cfg = preprocess_settings(config.config)
+        try:
+            clip = CustomTextCLIP(**open_clip_settings(config.config))
+            clip.visual.preprocess_cfg = preprocess_settings(config.config)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"model.encoder.config: open_clip builds no model of it: {error!r}") from error
         context = config.config["text_cfg"].get("context_length", 77)
         return clip, open_clip.SimpleTokenizer(context_length=context)
     from mmdata.config import Score
@@ -324,9 +340,14 @@ def _hf_encoder(config: Encoder, audio: Audio) -> DualEncoder:
 
     vision = _hf_model(config.model, config.config, "model.encoder")
     text = _hf_model(config.text_model, config.text_config, "model.encoder.text")
+    for name in ("image_size", "hidden_size"):
+        if not hasattr(vision.config, name):
+            raise UserError(f"model.encoder: {type(vision).__name__} has no {name}. Remedy: a ViT, DINOv2 or Swin")
     size = vision.config.image_size
     size = (size, size) if isinstance(size, int) else tuple(size)
     tokenizer = load_tokenizer(config.tokenizer or config.text_model or "bytes")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     length = min(config.context_length, int(getattr(text.config, "max_position_embeddings", config.context_length)))
 
     def tokenize(captions: list[str]) -> Tensor:
@@ -334,10 +355,30 @@ def _hf_encoder(config: Encoder, audio: Audio) -> DualEncoder:
         return tokenizer(captions, **options)["input_ids"]
 
     return DualEncoder(
-        HfVision(vision, config.embed_dim, Preprocess(size=size, mean=(0.5,) * 3, std=(0.5,) * 3)),
+        HfVision(vision, config.embed_dim, _hf_preprocess(None if config.config else config.model, size)),
         HfText(text, config.embed_dim, int(tokenizer.pad_token_id or 0)),
         tokenize,
         AudioTower(audio, config.embed_dim) if audio.kind != "none" else None,
+    )
+
+
+def _hf_preprocess(name: str | None, size: tuple[int, int]) -> Preprocess:
+    """What the model's own image processor says; where there is none, mean and deviation of one half."""
+    from transformers import AutoImageProcessor
+
+    half = (0.5, 0.5, 0.5)
+    try:
+        told = AutoImageProcessor.from_pretrained(name) if name is not None else None
+    except (OSError, ValueError):
+        told = None
+    if told is None:
+        return Preprocess(size=size, mean=half, std=half)
+    return Preprocess(
+        size=size,
+        mean=tuple(told.image_mean or half),
+        std=tuple(told.image_std or half),
+        interpolation="bilinear" if told.resample == 2 else "bicubic",  # Pillow's numbers
+        resize_mode="shortest" if told.size.get("shortest_edge") else "squash",
     )
 
 
@@ -350,7 +391,7 @@ def _hf_model(name: str | None, settings: dict[str, Any] | None, key: str) -> An
         if name is None:
             raise UserError(f"{key}: kind `hf` needs a model, or a config of one")
         return AutoModel.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{key}: {name or settings} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 

@@ -40,11 +40,12 @@ class MaskedPrediction(nn.Module):
         cover = F.interpolate(cover, size=pixels_MCHW.shape[-2:], mode="nearest")
         seen_MDhw = vision.maps(pixels_MCHW * (1 - cover))[-1]
         tokens_MND = self.tokens(seen_MDhw.flatten(2).transpose(1, 2)) + self.position
+        real = float(len(owner_M) > 0)  # what stands in for the picture of a rank without any counts zero times
         owner_M = owner_M if len(owner_M) else torch.zeros(len(pixels_MCHW), dtype=torch.long, device=text_BD.device)
         caption_M1D = self.caption(text_BD[owner_M])[:, None]
         found_MNP = self.pixels(self.blocks(torch.cat([caption_M1D, tokens_MND], 1))[:, 1:])
         error_MN = (found_MNP.float() - self._targets(pixels_MCHW)).square().mean(-1)
-        return {"masked": (error_MN * hidden_MN).sum(), "masked_count": hidden_MN.sum().float()}
+        return {"masked": (error_MN * hidden_MN).sum() * real, "masked_count": hidden_MN.sum().float() * real}
 
     def _targets(self, pixels_MCHW: Tensor) -> Tensor:
         """Each cell's pixels M,N,P, averaged down to CELL x CELL, of zero mean and unit variance."""
