@@ -53,9 +53,14 @@ def train_stage(
     return stage_report(output / stage, release=str(release.folder))
 
 
-def evaluate_stages(context: dg.AssetExecutionContext, release: Release, output: Path) -> StageReport:
-    """Measure the models of a folder on the release's held-out split."""
-    run_child(context, Request("evaluate", MODEL_STAGES, release=str(release.folder), output=str(output)), 1)
+def evaluate_stages(
+    context: dg.AssetExecutionContext, release: Release, output: Path, *, samples: int, answers: int
+) -> StageReport:
+    """Measure the models of a folder on so many samples of the release's held-out split."""
+    request = Request(
+        "evaluate", MODEL_STAGES, release=str(release.folder), output=str(output), samples=samples, answers=answers
+    )
+    run_child(context, request, 1)
     return evaluation_report(output, release=str(release.folder))
 
 

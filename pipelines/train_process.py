@@ -32,6 +32,7 @@ class Request:
         release: the release's folder.
         output: the models' folder, holding a folder a stage.
         preset, config, overrides: as `mmdata train` takes them.
+        samples, answers: as `mmdata evaluate` takes them.
     """
 
     task: Literal["train", "evaluate"]
@@ -41,6 +42,8 @@ class Request:
     preset: str | None = None
     config: str | None = None
     overrides: tuple[str, ...] = ()
+    samples: int | None = None
+    answers: int = 0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -78,7 +81,7 @@ def _work(request: Request, pipes: PipesContext | None) -> None:
         for stage in request.stages:
             if pipes:
                 pipes.log.info(f"evaluating {stage}")
-            evaluate(Path(request.output) / stage, request.release)
+            evaluate(Path(request.output) / stage, request.release, samples=request.samples, generate=request.answers)
         return
     from training.config import load_train_config
     from training.run import train

@@ -27,6 +27,13 @@ class TrainOn(dg.Config):
     release: str = Field(default="latest", description="A release's id in the workspace, or `latest`.")
 
 
+class MeasureOn(dg.Config):
+    """How much is measured."""
+
+    samples: int = Field(default=5000, ge=1, description="Held-out samples at most; retrieval is among these.")
+    answers: int = Field(default=64, ge=0, description="Samples that an answer is generated for.")
+
+
 @dg.asset(
     deps=[release],
     group_name=GROUP,
@@ -90,12 +97,18 @@ def instructed_model(context: dg.AssetExecutionContext, corpus: CorpusResource) 
     pool="gpu",
     code_version=CODE_VERSION,
 )
-def evaluation(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
+def evaluation(context: dg.AssetExecutionContext, config: MeasureOn, corpus: CorpusResource) -> dg.MaterializeResult:
     """The three models measured on the held-out split: retrieval, captions, answers, perplexity."""
 
     def work(*_: object) -> StageReport:
         above = _latest_report(context, "instructed_model")
-        return launch.evaluate_stages(context, open_release(above["release"]), Path(above["model"]).parent)
+        return launch.evaluate_stages(
+            context,
+            open_release(above["release"]),
+            Path(above["model"]).parent,
+            samples=config.samples,
+            answers=config.answers,
+        )
 
     return to_result(corpus.run(context, "evaluation", work))
 

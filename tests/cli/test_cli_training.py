@@ -139,6 +139,7 @@ def test_a_model_that_is_not_there_is_a_user_error(ready: Ready, mmdata: Any, co
     assert "nowhere: no such folder" in done.stderr
 
 
+@pytest.mark.timeout(900)
 def test_the_real_training_is_trained_and_measured(ready: Ready, mmdata: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONPATH")
     small = [f"--set={pair}" for pair in ("align.steps=3", "align.batch_size=8", "align.log_every=1", "data.workers=0")]

@@ -119,6 +119,8 @@ def test_job_trains_the_three_stages_on_the_latest_release_and_measures_them(
     rows = [record.data for record in measured["metrics"].value.records]
     assert {"metric": "recall@1", "align": 0.5, "joint": None, "instruct": None} in rows
     assert measured["joint/perplexity"].value == 8
+    options = json.loads((trained.output / "joint" / "metrics.json").read_text())["options"]
+    assert options == {"samples": 5000, "generate": 64}
     answer = measured["answers"].value.records[0].data  # plain cells: nothing in them is obeyed
     assert (answer["stage"], answer["expected"]) == ("joint", "<b>x</b> | [a](b)")
 
@@ -281,12 +283,13 @@ def test_a_run_that_is_stopped_or_killed_leaves_a_checkpoint_and_no_process(
             assert any("it writes a checkpoint first" in line for line in said)
 
 
+@pytest.mark.timeout(900)
 def test_the_real_training_trains_a_real_release(
     trained: Trained, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONPATH")
     trained.say(*SMALL, preset="tiny")
-    result = run(instance)
+    result = run(instance, run_config={"ops": {"evaluation": {"config": {"samples": 8, "answers": 2}}}})
     assert result.success, failure(result)
     assert all(check.passed for check in result.get_asset_check_evaluations())
     assert len(result.get_asset_check_evaluations()) == 6
@@ -294,5 +297,6 @@ def test_the_real_training_trains_a_real_release(
     assert (Path(str(align["scorer"].value)) / "open_clip_config.json").exists()
     measured = result.asset_materializations_for_node("evaluation")[0].metadata
     assert {"align/image_to_text/recall@1", "joint/perplexity", "instruct/perplexity"} <= set(measured)
+    assert len(measured["answers"].value.records) == 4  # two of either model that answers
     assert measured["answers"].value.records[0].data["expected"]
     assert any(line.startswith("joint step 8 of 8: loss") for line in logged(instance, result))
