@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ class StepLog:
         if not is_main:
             return
         folder.mkdir(parents=True, exist_ok=True)
+        _end_line(folder / "log.jsonl")
         self._file = (folder / "log.jsonl").open("a", encoding="utf-8", buffering=1)
         self._sinks.append(lambda line: print(json.dumps(line), file=self._file))
         if on_line is not None:
@@ -123,8 +125,9 @@ class Meter:
 
 
 class _Flops:
-    """Floating-point operations of a step: each part's forward pass measured once, three times that if it learns.
+    """Floating-point operations of a step: each part's forward pass is measured once.
 
+    As much again for gradients that pass through it, and again for those of its own weights where most are trained.
     Recomputed activations are not counted: this is model FLOPs, not hardware FLOPs.
     """
 
@@ -142,7 +145,7 @@ class _Flops:
         length = batch["input_ids"].shape[1]
         embeds = torch.zeros(1, length, model.dim, device=self._device)
         row = self._cost(length, lambda: model.llm.base_model(inputs_embeds=embeds, use_cache=False), model.llm)
-        head = 6.0 * model.dim * model.llm.config.get_text_config().vocab_size
+        head = 2.0 * model.dim * model.llm.config.get_text_config().vocab_size * _passes(model.llm)
         learned = int((batch["labels"] != IGNORED).sum()) if self._device.type == "cpu" else batch["labels"].numel() / 2
         return total + len(batch["input_ids"]) * row + learned * head
 
@@ -151,13 +154,31 @@ class _Flops:
             mode = FlopCounterMode(display=False)
             with mode, torch.no_grad():
                 forward()
-            learns = [p.requires_grad for p in part.parameters()]
-            times = 3 if all(learns) else 2 if any(learns) else 1
-            self._costs[key] = float(mode.get_total_flops()) * times
+            self._costs[key] = float(mode.get_total_flops()) * _passes(part)
         return self._costs[key]
 
     def _picture(self) -> Tensor:
         return torch.zeros(1, 3, *self._built.model.vision.preprocess.size, device=self._device)
+
+
+def _passes(part: Any) -> int:
+    """1: forward only; 2: gradients pass through; 3: and its weights learn."""
+    weights = dict(part.named_parameters())
+    trained = {name: weight.numel() for name, weight in weights.items() if weight.requires_grad}
+    if sum(trained.values()) > sum(weight.numel() for weight in weights.values()) / 2:
+        return 3
+    if not hasattr(part, "head_names"):  # the language model: a connector or adapters below it learn
+        return 2
+    return 1 if all(name.startswith(part.head_names()) for name in trained) else 2
+
+
+def _end_line(path: Path) -> None:
+    """End the line that a killed process left torn, or the next one would be lost with it."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.write(b"\n")
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
