@@ -31,13 +31,11 @@ class Loaded:
 
 def resolved(score: Score) -> Score:
     """A folder given by its path alone, such as a stage of `mmdata train`, as `local-dir:` of the towers in it."""
-    folder = Path(score.model)
-    if ":" in score.model or not folder.is_dir():
+    if "/" not in score.model or ":" in score.model:  # a folder called `demo` is not the scorer called so
         return score
-    found = next(
-        (place for place in (folder, folder / "scorer", folder / "align" / "scorer") if _described(place)), folder
-    )
-    return score.model_copy(update={"model": f"local-dir:{found}"})
+    folder = Path(score.model)
+    found = [place for place in (folder, folder / "scorer", folder / "align" / "scorer") if _described(place)]
+    return score.model_copy(update={"model": f"local-dir:{found[0]}"}) if found else score
 
 
 def _described(folder: Path) -> bool:

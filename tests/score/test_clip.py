@@ -275,3 +275,14 @@ def test_names_hold_no_local_paths() -> None:
     assert scorer_name(Score(model="local-dir:/home/someone/mine")) == "local-dir:mine"
     assert scorer_name(Score(model="hf-hub:laion/x")) == "hf-hub:laion/x"
     assert scorer_name(Score(model="demo")) == "demo (small offline scorer)"
+
+
+def test_a_folder_called_demo_is_not_taken_for_the_demo_scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmdata.score.pretrained import resolved
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo" / "scorer").mkdir(parents=True)
+    (tmp_path / "demo" / "scorer" / "open_clip_config.json").write_text("{}")
+    assert resolved(Score(model="demo")).model == "demo"
+    assert resolved(Score(model="./demo")).model == "local-dir:demo/scorer"
+    assert resolved(Score(model="ViT-B/32")).model == "ViT-B/32"
