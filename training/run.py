@@ -94,6 +94,7 @@ def _stage(
 ) -> StageResult:
     folder = output / stage
     if (done := read_result(folder)) is not None:
+        _check_model(read_progress(done.checkpoint), config, folder)
         check_release(read_progress(done.checkpoint), release.id, release.digest, config.allow_release_change, folder)
         if (done.stopped != "signal" and done.steps >= stage_settings(stage, config).steps) or done.stopped == "early":
             return done
