@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,9 +43,11 @@ def read_table(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
 def raise_unless_broken(error: Exception) -> None:
     """Let a fault of the disk or the network pass as it is: it may be gone at the next try, and a broken file is not.
 
-    Call it while handling `error`; Arrow's own complaints of a file are OSErrors without a number.
+    Call it while handling `error`; Arrow's own complaints of a file are plain OSErrors without a number.
     """
-    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+    if isinstance(error, FileNotFoundError) or not isinstance(error, OSError):
+        return
+    if error.errno is not None or type(error) is not OSError:  # a store's time-out has a type and no number
         raise error
 
 
