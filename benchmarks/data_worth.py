@@ -43,7 +43,7 @@ class Setting:
 
     corpus: Path | None = None
     truth: Path | None = None
-    rows: int = 3000
+    rows: int = 4000
     steps: int | None = None
     batch: int | None = None
     seeds: int = 3

@@ -26,7 +26,12 @@ def test_a_missing_and_a_damaged_table_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [OSError(errno.EIO, "input/output error"), TimeoutError(), ConnectionResetError("reset"), PermissionError("s3: no")],
+    [
+        OSError(errno.EIO, "input/output error"),
+        TimeoutError(),
+        ConnectionResetError("reset"),
+        PermissionError("s3: no"),
+    ],
     ids=lambda fault: type(fault).__name__,
 )
 def test_a_fault_of_the_disk_or_the_store_is_no_broken_table(

@@ -420,13 +420,13 @@ def save_scorer(encoder: DualEncoder, config: Encoder, folder: Path) -> None:
     state = {**encoder.vision.state_dict(), **encoder.text.state_dict(), "logit_scale": encoder.logit_scale.reshape(())}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     save_file(tensors, folder / "open_clip_model.safetensors")
-    described = {"base": "demo"} if config.kind == "demo" else _open_clip_description(encoder, config)
+    described = {"base": "demo"} if config.kind == "demo" else open_clip_description(encoder, config)
     draft = folder / ".tmp-open_clip_config.json"
     draft.write_text(json.dumps(described, indent=1))
     draft.replace(folder / "open_clip_config.json")
 
 
-def _open_clip_description(encoder: DualEncoder, config: Encoder) -> dict[str, Any]:
+def open_clip_description(encoder: DualEncoder, config: Encoder) -> dict[str, Any]:
     import open_clip
 
     if config.config is not None:

@@ -74,7 +74,7 @@ def align_size(device: str, quick: bool, cores: int) -> Size:
         return Size(device, None, {}, 16_384, 1024, 1024, *steps, workers, compile=True)
     if quick:
         return Size(device, TINY_CLIP, {}, 128, 32, 32, 2, 3)
-    return Size(device, None, {}, 256, 16, 16, 2, 6)
+    return Size(device, None, {}, 256, 16, 16, 2, 4)
 
 
 def joint_size(device: str, quick: bool, cores: int) -> Size:
@@ -85,7 +85,7 @@ def joint_size(device: str, quick: bool, cores: int) -> Size:
         return Size(device, None, HALF_BILLION_LLM, 16_384, 512, 16, *steps, workers, 4096, compile=True)
     if quick:
         return Size(device, TINY_CLIP, TINY_LLM, 128, 16, 16, 2, 3)
-    return Size(device, TINY_CLIP, SMALL_LLM, 512, 32, 32, 2, 6)
+    return Size(device, TINY_CLIP, SMALL_LLM, 512, 32, 32, 2, 4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
 from training.config import TrainConfig
 from training.run import train
 

@@ -81,7 +81,9 @@ def test_stages_follow_each_other_and_freeze_what_they_say(release: str, tmp_pat
     assert all(torch.equal(joint[name], align[name]) for name in frozen)
     assert all(torch.equal(instruct[name], joint[name]) for name in frozen)
     assert any(not torch.equal(joint[name], instruct[name]) for name in joint if name.startswith("connector."))
-    base = {name: name.replace(".base_layer", "") for name in instruct if name.startswith("llm.") and "lora_" not in name}
+    base = {
+        name: name.replace(".base_layer", "") for name in instruct if name.startswith("llm.") and "lora_" not in name
+    }
     assert all(torch.equal(instruct[name], joint[old]) for name, old in base.items())
     fresh, _ = load_model(results[0].checkpoint)
     assert any(name.startswith("vision.") for name, p in fresh.model.named_parameters() if p.requires_grad)
@@ -110,7 +112,14 @@ def test_a_checkpoint_of_another_model_is_refused(release: str, tmp_path: Path) 
 
 def test_early_stopping_keeps_the_best_checkpoint(release: str, tmp_path: Path) -> None:
     early = {"metric": "val/loss", "patience": 2, "min_delta": 0.0}
-    section = {"steps": 40, "validate_every": 1, "lr": 0.3, "warmup_steps": 0, "early_stop": early, "checkpoint_every": 1}
+    section = {
+        "steps": 40,
+        "validate_every": 1,
+        "lr": 0.3,
+        "warmup_steps": 0,
+        "early_stop": early,
+        "checkpoint_every": 1,
+    }
     result = train(release, ["align"], settings(align=section), tmp_path)[0]
     assert result.stopped == "early"
     assert result.steps < 40
@@ -142,7 +151,7 @@ print([r.stopped for r in train(sys.argv[1], ["align"], config, Path(sys.argv[3]
 
 def launch(release: str, config: TrainConfig, output: Path, extra: str = "") -> subprocess.Popen[str]:
     arguments = [sys.executable, "-c", SCRIPT.format(extra=extra), release, config.model_dump_json(), str(output)]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment)
 
 
@@ -174,7 +183,8 @@ def test_sigkill_mid_checkpoint_leaves_the_older_one_loadable(release: str, tmp_
     kill = "os.kill(os.getpid(), signal.SIGKILL)"
     extra = (
         f"import os, signal, training.checkpoint as c\nreal = c.dcp.save\n"
-        f"def save(*a, **k):\n    real(*a, **k); [p.write_bytes(p.read_bytes()[:100]) for p in k['checkpoint_id'].iterdir()]; {kill}\n"
+        "def save(*a, **k):\n    real(*a, **k)\n"
+        f"    [p.write_bytes(p.read_bytes()[:100]) for p in k['checkpoint_id'].iterdir()]\n    {kill}\n"
         "c.dcp.save = save"
         if moment.startswith("while")
         else f"import os, signal, training.checkpoint as c\nc.sync = lambda path: {kill}"

@@ -30,10 +30,8 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def same(ours: dict[str, torch.Tensor], others: dict[str, torch.Tensor], tolerance: float = 1e-5) -> None:
     assert ours.keys() == others.keys()
-    for name in ours:
-        torch.testing.assert_close(
-            ours[name], others[name], rtol=1e-3, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
-        )
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, others[name], rtol=1e-3, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("loss", ["infonce", "siglip", "triplet"])

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests import workspaces
 from training.config import TrainConfig
 from training.data import Batch, Share
 from training.parallel import Mesh
 from training.release import open_training_release
 from training.stages import Built, build_model, make_reader, prepare_trained
-
-from tests import workspaces
 
 VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
 TEXT = {"context_length": 12, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
