@@ -25,7 +25,8 @@ from benchmarks.worth.corpora import VARIANTS, Released, build_demo, carve, rele
 from benchmarks.worth.held_out import COSINE_EPS, PHASH_BITS, Facts, HeldOut, hold_out, read_facts
 from benchmarks.worth.recall import Metric, held_out_ranks, metrics
 from benchmarks.worth.verdict import Difference, difference, seed_means, tally
-from mmdata.config import Corpus, load_corpus
+from mmdata.config import Corpus
+from mmdata.corpus_file import load_corpus
 from mmdata.errors import DataError
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.15, 400

@@ -107,7 +107,7 @@ def urls(base: str, count: int) -> list[str]:
 
 def fetch_ours(base: str, count: int, folder: Path) -> float:
     """`mmdata.download.media.fetch_part` on a part of `cores` slices, one process, threads as the peer has."""
-    from mmdata.config import parse_corpus
+    from mmdata.corpus_file import parse_corpus
     from mmdata.download.media import fetch_part
     from mmdata.engine import SliceResult, publish_slice, stamp_part
     from mmdata.samples import ROWS, sample_uid, table_of

@@ -19,7 +19,8 @@ import polars as pl
 import pyarrow as pa
 
 from benchmarks.harness import Row, Run, compare, measure, start_clock
-from mmdata.config import Corpus, parse_corpus
+from mmdata.config import Corpus
+from mmdata.corpus_file import parse_corpus
 from mmdata.publish import publish_json
 from mmdata.samples import FEATURES, MEDIA, ROWS, SELECTION, sample_uid
 from mmdata.select.stage import selection_inputs

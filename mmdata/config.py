@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from mmdata.errors import UserError
-
-MAX_CONFIG_BYTES = 1_000_000  # a larger corpus.yaml is a mistake, or an alias bomb
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -21,30 +13,86 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+SOURCE_KINDS = Literal["laion", "pairs", "video", "audio", "text", "howto100m"]
+
+COLUMNS_OF_KIND: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "pairs": (frozenset({"url", "caption"}), frozenset({"lang", "expected_sha256"})),
+    "video": (frozenset({"url", "caption"}), frozenset({"lang", "expected_sha256", "start_s", "end_s"})),
+    "audio": (frozenset({"url"}), frozenset({"caption", "lang", "expected_sha256", "start_s", "end_s"})),
+    "text": (frozenset({"caption"}), frozenset({"lang"})),
+}
+"""Kinds that take a mapping of columns: those they need, and those they may name."""
+
+PART_AND_SLICE_ROWS = {"howto100m": (2_000, 200), "video": (20_000, 1_000), "audio": (20_000, 2_000)}
+"""Kind -> defaults of part_rows and slice_rows, where a row is more work than a picture; else (200,000, 10,000)."""
+
+
 class Source(Section):
     """One input of metadata: which files, and how their columns are read."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="Names the parts: `web` gives `web-000000`.")
-    kind: Literal["laion", "pairs"] = Field(
-        description="`laion` reads LAION-5B, LAION-400M and DataComp columns as they are; `pairs` takes a mapping."
+    kind: SOURCE_KINDS = Field(
+        description="`laion` reads LAION-5B, LAION-400M and DataComp columns as they are, `howto100m` the index of "
+        "HowTo100M; `pairs` (pictures), `video`, `audio` and `text` take a mapping."
     )
     files: str = Field(description="Glob of the metadata files, relative to corpus.yaml, or a URL such as s3://…")
-    part_rows: int = Field(200_000, ge=1, le=10_000_000, description="Rows a part: what a person retries.")
-    slice_rows: int = Field(10_000, ge=1, le=1_000_000, description="Rows a slice: what a worker does.")
+    part_rows: int = Field(
+        200_000,
+        ge=1,
+        le=10_000_000,
+        description="Rows a part: what a person retries. `howto100m`: 2000 videos; `video`, `audio`: 20000.",
+    )
+    slice_rows: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Rows a slice: what a worker does. `howto100m`: 200 videos; `video`: 1000; `audio`: 2000.",
+    )
     columns: dict[str, str] = Field(
         default_factory=dict,
-        description="`pairs` only: our name -> the file's column. Names: url, caption, lang, expected_sha256.",
+        description="`pairs`, `video`, `audio`, `text`: our name -> the file's column. Names: url, caption, lang, "
+        "expected_sha256, and start_s, end_s (seconds) where a row is a clip of a longer file.",
     )
+    captions: str | None = Field(
+        None,
+        description="`howto100m`: the timed captions, `raw_caption.json`, or one file a video such as "
+        "captions/{video_id}.csv (also .vtt, .srt); relative to corpus.yaml, or a URL.",
+    )
+    fetch_from: str | None = Field(
+        None,
+        description="Where files are fetched from, if not from their URL: a template such as "
+        "https://mirror.example/{video_id}.mp4. The sample's identity stays its URL.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes_of_kind(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("kind") in PART_AND_SLICE_ROWS:
+            part_rows, slice_rows = PART_AND_SLICE_ROWS[data["kind"]]
+            return {"part_rows": part_rows, "slice_rows": slice_rows, **data}
+        return data
 
     @model_validator(mode="after")
     def _mapping_is_complete(self) -> Source:
-        known = {"url", "caption", "lang", "expected_sha256"}
-        if self.kind == "pairs" and not {"url", "caption"} <= set(self.columns):
-            raise ValueError("a `pairs` source needs columns: {url: <column>, caption: <column>}")
-        if self.kind != "pairs" and self.columns:
-            raise ValueError(f"`columns` belongs to kind `pairs`; kind `{self.kind}` knows its columns")
-        if unknown := set(self.columns) - known:
-            raise ValueError(f"columns: {sorted(unknown)} not known; the names are {sorted(known)}")
+        if self.kind not in COLUMNS_OF_KIND:
+            if self.columns:
+                raise ValueError(
+                    f"`columns` is for kinds {', '.join(COLUMNS_OF_KIND)}; `{self.kind}` knows its columns"
+                )
+        else:
+            needed, may = COLUMNS_OF_KIND[self.kind]
+            if not needed <= set(self.columns):
+                wanted = ", ".join(f"{name}: <column>" for name in sorted(needed, reverse=True))
+                raise ValueError(f"a `{self.kind}` source needs columns: {{{wanted}}}")
+            if unknown := set(self.columns) - needed - may:
+                raise ValueError(f"columns: {sorted(unknown)} not known; the names are {sorted(needed | may)}")
+            if len({"start_s", "end_s"} & set(self.columns)) == 1:
+                raise ValueError("columns: start_s and end_s go together")
+        if (self.captions is None) == (self.kind == "howto100m"):
+            told = "needs `captions`" if self.captions is None else "takes no `captions`; kind `howto100m` does"
+            raise ValueError(f"a `{self.kind}` source {told}")
+        if self.fetch_from is not None and "{video_id}" not in self.fetch_from:
+            raise ValueError("fetch_from: has no {video_id} in it, so every file would be the same one")
         return self
 
 
@@ -73,6 +121,54 @@ class Download(Section):
     )
 
 
+class Clips(Section):
+    """How videos and sound are cut into clips, and what of a clip is stored."""
+
+    min_clip_s: float = Field(10, ge=0, description="Timed captions: neighbours are merged until a clip is this long.")
+    max_clip_s: float = Field(30, gt=0, description="Seconds; a longer clip is split, at caption bounds if it can be.")
+    max_gap_s: float = Field(10, ge=0, description="Captions further apart than this are not merged into one clip.")
+    frames: int = Field(8, ge=1, le=999, description="Frames stored of a clip, as JPEG of download.image_size.")
+    choose: Literal["uniform", "scene"] = Field(
+        "uniform", description="`uniform`: at the middles of equal spans; `scene`: one after each change of scene."
+    )
+    sound: bool = Field(True, description="Store a clip's sound, 16 kHz mono FLAC.")
+    keep_video: bool = Field(False, description="Also store the clip itself as MP4.")
+    max_duration_s: float = Field(4 * 3600, gt=0, description="A longer video or recording is refused.")
+    max_bytes: int = Field(2_000_000_000, ge=1, description="Bytes of one video or recording; a longer one is refused.")
+    deadline_s: float = Field(1800, gt=0, description="Wall-clock seconds for fetching one video or recording.")
+    decode_timeout_s: float = Field(600, gt=0, description="Seconds of decoding after which a file's worker is killed.")
+    threads: int = Field(4, ge=1, le=256, description="Videos and recordings fetched at a time by a process.")
+    decoders: int = Field(0, ge=0, description="Decoding processes; 0 means one a core.")
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Clips:
+        if self.max_clip_s < self.min_clip_s:
+            raise ValueError(f"max_clip_s ({self.max_clip_s:g}) is under min_clip_s ({self.min_clip_s:g})")
+        return self
+
+
+class Privacy(Section):
+    """What is done about people in pictures and sound; docs/privacy.md says what is not."""
+
+    count_faces: bool = Field(False, description="Count the faces of every picture and frame (feature `faces`).")
+    blur_faces: bool = Field(False, description="Blur faces before anything is stored; counts them, too.")
+    min_face_score: float = Field(0.5, gt=0, lt=1, description="The detector's confidence from which a face counts.")
+    drop_voices: bool = Field(False, description="Store no sound in which speech is found.")
+    max_speech: float = Field(0.05, ge=0, le=1, description="`drop_voices`: share of speech above which sound goes.")
+
+
+class Synthesis(Section):
+    """Missing modalities made by a machine; each sample says so (`synthetic`)."""
+
+    speech: float = Field(0, ge=0, le=1, description="Share of the samples without sound whose caption is spoken.")
+    kinds: list[Literal["text", "image", "video"]] = Field(
+        default=["text"], description="Kinds of samples that speech is made for."
+    )
+    synthesiser: str = Field(
+        "espeak", description="`espeak` (package espeakng-loader, GPL), or `module:function` of your own."
+    )
+
+
 class Score(Section):
     """Which open_clip model scores the pairs, and on what."""
 
@@ -86,6 +182,12 @@ class Score(Section):
     threads: int = Field(0, ge=0, description="Decoding threads; 0 means one a core.")
     compile: bool = Field(False, description="torch.compile the towers: worth it for long runs on a GPU.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="`auto`: bf16 on CUDA, else fp32.")
+    audio_model: str | None = Field(
+        None, description="A CLAP model of transformers (folder or hub id) that scores sound against captions."
+    )
+    transcriber: str | None = Field(
+        None, description="A speech-to-text model of transformers (Whisper's kind) for sound without text."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -113,6 +215,21 @@ class Filter(Section):
     min_sharpness: float | None = Field(None, ge=0, description="Variance of the Laplacian.")
     max_punsafe: float | None = Field(None, ge=0, le=1, description="The source's own `punsafe`, where it has one.")
     max_pwatermark: float | None = Field(None, ge=0, le=1, description="The source's own `pwatermark`.")
+    max_faces: int | None = Field(None, ge=0, description="Faces in a picture, or in the frame of a clip with most.")
+    min_audio_score: float | None = Field(None, ge=-1, le=1, description="Sound-text cosine of score.audio_model.")
+    min_speech: float | None = Field(None, ge=0, le=1, description="Share of the sound that is speech.")
+    max_speech: float | None = Field(None, ge=0, le=1, description="Share of the sound that is speech.")
+    min_overlap: float | None = Field(
+        None, ge=0, le=1, description="Share of the captioned time of a clip in which somebody speaks."
+    )
+    max_silence: float | None = Field(None, ge=0, le=1, description="Share of the sound that is silent.")
+    min_loudness_db: float | None = Field(None, le=0, description="Loudness of the sound, dB of full scale.")
+    max_black: float | None = Field(None, ge=0, le=1, description="Share of a clip's frames that are black.")
+    max_frozen: float | None = Field(
+        None, ge=0, le=1, description="Share of a clip's frames that equal the one before."
+    )
+    min_seconds: float | None = Field(None, ge=0, description="Length of a clip or of sound.")
+    max_seconds: float | None = Field(None, gt=0, description="Length of a clip or of sound.")
 
     @model_validator(mode="after")
     def _one_score_rule(self) -> Filter:
@@ -157,6 +274,9 @@ class Oversample(Section):
 
     threshold: float = Field(0.01, ge=0, le=1, description="A concept rarer than this share of a corpus is repeated.")
     max_repeats: int = Field(4, ge=1, le=100, description="Copies of one sample at most; 1: off.")
+    signatures: bool = Field(
+        True, description="A rare combination of modalities counts as rare, too: below `threshold` it is repeated."
+    )
 
 
 class Select(Section):
@@ -175,7 +295,19 @@ class Shards(Section):
     validation_fraction: float = Field(0.01, ge=0, lt=1, description="Share of clusters held out as `validation`.")
 
 
-TASKS = Literal["caption", "detailed_caption", "match", "reference_image", "text_qa", "text_to_image"]
+TASKS = Literal[
+    "caption",
+    "detailed_caption",
+    "match",
+    "reference_image",
+    "text_qa",
+    "text_to_image",
+    "step_caption",
+    "step_order",
+    "what_comes_next",
+    "transcribe",
+    "audio_visual_match",
+]
 
 
 class Instruct(Section):
@@ -248,6 +380,9 @@ class Corpus(Section):
     seed: int = Field(0, description="Every draw is hash(seed, stage, uid).")
     sources: list[Source] = Field(min_length=1, description="Inputs of metadata.")
     download: Download = Download()
+    clips: Clips = Clips()
+    privacy: Privacy = Privacy()
+    synthesis: Synthesis = Synthesis()
     score: Score = Score()
     select: Select = Select()
     shards: Shards = Shards()
@@ -263,105 +398,3 @@ class Corpus(Section):
         if doubled := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"source names must differ; {sorted(doubled)} stands more than once")
         return sources
-
-
-def load_corpus(path: str | Path) -> Corpus:
-    """Read `corpus.yaml`; relative paths in it become absolute, counted from its folder.
-
-    Raises:
-        UserError: the file is missing, is not YAML, or a key is unknown (names the nearest) or has a wrong value.
-    """
-    path = Path(path)
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise UserError(f"{path}: {path.stat().st_size} bytes is no corpus.yaml (limit {MAX_CONFIG_BYTES})")
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Remedy: `mmdata init DIR` writes a commented corpus.yaml.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
-    return parse_corpus(data, base=path.parent.resolve(), name=str(path))
-
-
-def parse_corpus(data: object, base: Path | None = None, name: str = "corpus") -> Corpus:
-    """Check a mapping, as YAML gives it, against the model.
-
-    Args:
-        base: folder that relative paths are counted from; None leaves them as they are.
-        name: what error messages call the file.
-    """
-    if not isinstance(data, dict):
-        raise UserError(f"{name}: expected a mapping with `workspace` and `sources`, found {type(data).__name__}")
-    try:
-        corpus = Corpus.model_validate(data)
-    except ValidationError as error:
-        raise UserError("\n".join(f"{name}: {line}" for line in explain_validation(error, Corpus))) from None
-    return corpus if base is None else _anchor(corpus, base)
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """SafeLoader without aliases: a corpus.yaml needs none, and nested ones are the classic memory bomb."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.YAMLError(f"line {mark.line + 1}: aliases (*name) are not allowed here; write the value out")
-        return super().compose_node(parent, index)
-
-
-def _anchor(corpus: Corpus, base: Path) -> Corpus:
-    def absolute(text: str) -> str:
-        return text if "://" in text or Path(text).is_absolute() else str(base / text)
-
-    sources = [s.model_copy(update={"files": absolute(s.files)}) for s in corpus.sources]
-    changes: dict[str, Any] = {"workspace": absolute(corpus.workspace), "sources": sources}
-    if corpus.select.balance.concepts:
-        balance = corpus.select.balance.model_copy(update={"concepts": absolute(corpus.select.balance.concepts)})
-        changes["select"] = corpus.select.model_copy(update={"balance": balance})
-    pretrained = corpus.score.pretrained
-    if pretrained and (base / pretrained).exists():  # a checkpoint beside corpus.yaml; anything else is open_clip's tag
-        changes["score"] = corpus.score.model_copy(update={"pretrained": str(base / pretrained)})
-    if "/" in corpus.score.model and (base / corpus.score.model).is_dir():  # a scorer that `mmdata train` made
-        changes["score"] = corpus.score.model_copy(update={"model": str(base / corpus.score.model)})
-    places = {key: absolute(value) for key in ("config", "output") if (value := getattr(corpus.train, key))}
-    changes["train"] = corpus.train.model_copy(update=places)
-    return corpus.model_copy(update=changes)
-
-
-def explain_validation(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """What is wrong with a configuration, a line a mistake; an unknown key comes with the nearest known one.
-
-    Args:
-        model: the root of the tree that was validated.
-    """
-    lines = []
-    for item in error.errors():
-        where = ".".join(str(step) for step in item["loc"])
-        if item["type"] == "extra_forbidden":
-            *parents, key = item["loc"]
-            known = _known_keys(model, parents)
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-            hint = f"did you mean `{near[0]}`? " if near else ""
-            lines.append(f"unknown key `{where}`: {hint}Known here: {', '.join(sorted(known))}.")
-        else:
-            text = item["msg"].removeprefix("Value error, ")
-            got = "" if isinstance(item["input"], dict | list) else f", not {item['input']!r}"
-            lines.append(f"`{where}`: {text}{got}" if where else text)
-    return lines
-
-
-def _known_keys(model: type[BaseModel], parents: list[int | str]) -> list[str]:
-    for step in parents:
-        if isinstance(step, str) and step in model.model_fields:
-            model = _model_within(model.model_fields[step].annotation) or model
-    return list(model.model_fields)
-
-
-def _model_within(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in (list, Union, UnionType, Annotated):
-        for inner in get_args(annotation):
-            if found := _model_within(inner):
-                return found
-    return None

@@ -117,7 +117,7 @@ def _network() -> Examination:
 
 
 def _corpus(config_path: Path) -> Iterator[Examination]:
-    from mmdata.config import load_corpus
+    from mmdata.corpus_file import load_corpus
     from mmdata.workspace import Workspace
 
     try:

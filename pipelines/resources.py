@@ -14,7 +14,8 @@ import dagster as dg
 from pydantic import Field
 
 from mmdata.attempts import begin_attempt, end_attempt, fail_attempt
-from mmdata.config import Corpus, Refresh, load_corpus
+from mmdata.config import Corpus, Refresh
+from mmdata.corpus_file import load_corpus
 from mmdata.errors import MMDataError, PartFailed, UserError
 from mmdata.plan import plan_part
 from mmdata.stage import Progress, StageReport

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from mmdata import plan, samples
-from mmdata.config import Corpus, load_corpus
+from mmdata.config import Corpus
+from mmdata.corpus_file import load_corpus
 from mmdata.engine import SliceResult, run_part_stage
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.config import load_corpus, parse_corpus
+from mmdata.corpus_file import load_corpus, parse_corpus
 from mmdata.errors import UserError
 
 MINIMAL = {"workspace": "w", "sources": [{"name": "web", "kind": "laion", "files": "inbox/*.parquet"}]}

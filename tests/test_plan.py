@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.config import Corpus, Score, parse_corpus
+from mmdata.config import Corpus, Score
+from mmdata.corpus_file import parse_corpus
 from mmdata.engine import stamp_part
 from mmdata.fingerprint import fingerprint
 from mmdata.plan import (

@@ -15,7 +15,8 @@ import pyarrow as pa
 from PIL import Image
 from upath import UPath
 
-from mmdata.config import Corpus, parse_corpus
+from mmdata.config import Corpus
+from mmdata.corpus_file import parse_corpus
 from mmdata.publish import publish_json
 from mmdata.samples import FEATURES, INDEX, MEDIA, ROWS, SELECTION, estimate_tokens, sample_key, sample_uid, table_of
 from mmdata.select.stage import selection_inputs

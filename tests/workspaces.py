@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmdata.config import Corpus, parse_corpus
+from mmdata.config import Corpus
+from mmdata.corpus_file import parse_corpus
 from mmdata.engine import SliceResult, publish_slice, stamp_part
 from mmdata.fingerprint import fingerprint
 from mmdata.instruct.stage import write_instructions

@@ -32,7 +32,7 @@ VARIANTS = ("release", "raw", "unbalanced")
 
 def build_demo(folder: Path, rows: int) -> DemoCorpus:
     """The offline demo corpus, fetched from its own web server on loopback, and scored."""
-    from mmdata.config import load_corpus
+    from mmdata.corpus_file import load_corpus
 
     demo = make_demo(folder, rows)
     corpus = load_corpus(demo.config_path)

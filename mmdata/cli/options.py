@@ -17,7 +17,7 @@ CONFIG = Path("corpus.yaml")
 
 def open_corpus(config: Path) -> tuple[Corpus, Workspace]:
     """Read corpus.yaml. Raises UserError where it is missing or wrong."""
-    from mmdata.config import load_corpus
+    from mmdata.corpus_file import load_corpus
     from mmdata.workspace import Workspace
 
     corpus = load_corpus(config)

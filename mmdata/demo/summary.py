@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 from upath import UPath
 
-from mmdata.config import load_corpus
+from mmdata.corpus_file import load_corpus
 from mmdata.demo.corpus import DemoCorpus, open_demo
 from mmdata.demo.planting import SOUND_ODDITIES
 from mmdata.errors import UserError

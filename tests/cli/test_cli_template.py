@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from mmdata.cli.template import corpus_template
-from mmdata.config import Corpus, Source, load_corpus
+from mmdata.config import Corpus, Source
+from mmdata.corpus_file import load_corpus
 
 
 def test_it_loads_as_it_is_and_says_what_the_defaults_say(tmp_path: Path) -> None:

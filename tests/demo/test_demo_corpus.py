@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mmdata.config import load_corpus
+from mmdata.corpus_file import load_corpus
 from mmdata.demo.corpus import bomb_png, make_demo, open_demo
 from mmdata.demo.pictures import demo_emoji, demo_photos
 from mmdata.demo.planting import ODDITIES, RARE_KINDS, SHARES, plan_rows

@@ -348,7 +348,7 @@ def test_rows_must_be_there_first(handmade):
 
 INTERRUPTED = """
 import sys, threading, time, os, signal
-from mmdata.config import parse_corpus
+from mmdata.corpus_file import parse_corpus
 from mmdata.download import images
 from mmdata.download.media import fetch_part
 from mmdata.workspace import Workspace

@@ -8,7 +8,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mmdata.config import Corpus, load_corpus
+from mmdata.config import Corpus
+from mmdata.corpus_file import load_corpus
 from mmdata.demo.corpus import make_demo
 from mmdata.demo.server import DemoServer
 from mmdata.demo.summary import summarise

@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from mmdata.config import Corpus, parse_corpus
+from mmdata.config import Corpus
+from mmdata.corpus_file import parse_corpus
 from mmdata.engine import SliceResult, publish_slice, stamp_part
 from mmdata.fingerprint import fingerprint
 from mmdata.plan import features_input, rows_input, stage_settings

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmdata.config import Corpus, parse_corpus
+from mmdata.config import Corpus
+from mmdata.corpus_file import parse_corpus
 from mmdata.sources.catalog import update_catalog
 from mmdata.sources.rows import read_part
 from mmdata.stage import StageReport

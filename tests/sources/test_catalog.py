@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmdata.config import parse_corpus
+from mmdata.corpus_file import parse_corpus
 from mmdata.errors import UserError
 from mmdata.plan import plan_parts
 from mmdata.sources import catalog as catalog_module
