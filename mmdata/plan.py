@@ -12,7 +12,7 @@ from mmdata.fingerprint import fingerprint
 from mmdata.score.pretrained import resolved
 from mmdata.workspace import PART_STAGES, Part, PartStage, PartStamp, Workspace
 
-CODE_VERSIONS: dict[str, int] = {"rows": 1, "media": 1, "features": 1, "selection": 1, "shards": 1, "instructions": 1}
+CODE_VERSIONS: dict[str, int] = {"rows": 2, "media": 2, "features": 2, "selection": 2, "shards": 2, "instructions": 2}
 """Raised when a stage's code changes what it writes: everything made by the older code is then stale."""
 
 

@@ -31,6 +31,9 @@ ROWS = pa.schema(
 )
 """What a source says, one row a uid. Made by mmdata.sources."""
 
+MEMBER = pa.struct([("ext", pa.string()), ("offset", pa.int64()), ("length", pa.int64())])
+"""A stored member: as MEDIA's own ext, offset and length."""
+
 MEDIA = pa.schema(
     [
         pa.field("uid", pa.string(), nullable=False),
@@ -48,9 +51,14 @@ MEDIA = pa.schema(
         pa.field("height", pa.int32()),
         pa.field("duration_s", pa.float64()),
         pa.field("fps", pa.float64()),
-        pa.field("ext", pa.string()),  # of the stored member: jpg, png, webp
+        pa.field("ext", pa.string()),  # of the first stored member: jpg, 000.jpg (a clip's first frame), flac
         pa.field("offset", pa.int64()),  # of the member's first data byte in the slice's tar
         pa.field("length", pa.int64()),
+        pa.field("further", pa.list_(MEMBER)),  # the other members: 001.jpg …, flac, mp4; null: there are none
+        pa.field("frame_times_s", pa.list_(pa.float64())),  # of the frames, in the file that was cut
+        pa.field("audio_s", pa.float64()),  # seconds of the stored sound; null: none is stored
+        pa.field("faces", pa.int32()),  # counted before blurring, in the frame with most; null: not looked for
+        pa.field("synthetic", pa.string()),  # modality that a machine made, such as `audio`; null: none
         pa.field("fetched_at", pa.timestamp("ms", "UTC")),
         pa.field("etag", pa.string()),
     ]
@@ -62,8 +70,10 @@ STATUSES = ("success", "failed_to_download", "failed_to_resize", "refused", "pen
 FEATURES = pa.schema(
     [
         pa.field("uid", pa.string(), nullable=False),
-        pa.field("clip_score", pa.float32()),  # cosine in [-1, 1]; null: no media
-        pa.field("embedding", pa.list_(pa.float16())),  # unit length, of the image
+        pa.field("clip_score", pa.float32()),  # cosine in [-1, 1], of a clip the mean over its frames; null: no picture
+        pa.field("clip_score_max", pa.float32()),  # of a clip's best frame
+        pa.field("frame_scores", pa.list_(pa.float32())),  # of each frame of a clip
+        pa.field("embedding", pa.list_(pa.float16())),  # unit length, of the image or the mean over the frames
         pa.field("phash", pa.uint64()),
         pa.field("lang", pa.string()),
         pa.field("lang_prob", pa.float32()),
@@ -71,9 +81,15 @@ FEATURES = pa.schema(
         pa.field("n_chars", pa.int32()),
         pa.field("aspect", pa.float32()),  # longer side over shorter side
         pa.field("sharpness", pa.float32()),  # variance of the Laplacian on the stored image's grey levels
-        pa.field("faces", pa.int32()),
-        pa.field("audio_rms_db", pa.float32()),
-        pa.field("speech_ratio", pa.float32()),
+        pa.field("black_ratio", pa.float32()),  # share of a clip's frames that are black
+        pa.field("frozen_ratio", pa.float32()),  # share of a clip's frames that equal the one before
+        pa.field("faces", pa.int32()),  # in the picture, or in the frame with most
+        pa.field("audio_rms_db", pa.float32()),  # loudness, dB of full scale
+        pa.field("silence_ratio", pa.float32()),  # share of the sound that is silent
+        pa.field("speech_ratio", pa.float32()),  # share of the sound that is speech
+        pa.field("speech_overlap", pa.float32()),  # share of the captioned time in which somebody speaks
+        pa.field("audio_score", pa.float32()),  # cosine of sound and caption by score.audio_model
+        pa.field("transcript", pa.string()),  # by score.transcriber
         pa.field("problem", pa.string()),  # why a fetched sample could not be scored
         pa.field("media_sha256", pa.string()),  # of the fetched bytes that were scored; null: none were
     ]
@@ -112,7 +128,11 @@ INDEX = pa.schema(
         pa.field("copy", pa.int32(), nullable=False),  # 0 for the first
         pa.field("repeats", pa.int32(), nullable=False),
         pa.field("tokens", pa.int32(), nullable=False),  # estimate: 4/3 a word; CJK: one a character
-        pa.field("pixels", pa.int64(), nullable=False),
+        pa.field("pixels", pa.int64(), nullable=False),  # of all frames together
+        pa.field("frames", pa.int32(), nullable=False),  # 0: no clip
+        pa.field("seconds", pa.float32()),  # of a clip or of sound; null: neither
+        pa.field("augment", pa.uint64(), nullable=False),  # seed that a copy is varied by; 0: as it is
+        pa.field("synthetic", pa.string()),  # modality that a machine made; null: none
         pa.field("clip_score", pa.float32()),
         pa.field("cluster", pa.int32()),
         pa.field("concept", pa.string()),

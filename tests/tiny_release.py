@@ -253,7 +253,15 @@ def _write_shards(
                             key_: one[key_]
                             for key_ in ("uid", "signature", "split", "repeats", "clip_score", "cluster", "concept")
                         }
-                        | {"key": key, "offset": start, "length": tar.offset - start, "copy": copy, "pixels": 48 * 40}
+                        | {
+                            "key": key,
+                            "offset": start,
+                            "length": tar.offset - start,
+                            "copy": copy,
+                            "pixels": 48 * 40,
+                            "frames": 0,
+                            "augment": 0,
+                        }
                     )
         data = draft.read_bytes()
         digest = hashlib.sha256(data).hexdigest()

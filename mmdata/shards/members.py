@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from mmdata.fingerprint import canonical_json
-from mmdata.samples import estimate_tokens, sample_key
+from mmdata.samples import estimate_tokens, hash64, sample_key
 from mmdata.shards.tar import padded
 from mmdata.tables import read_table
 from mmdata.workspace import Workspace
@@ -26,7 +26,9 @@ other samples does not change these bytes.
 FACTS_BYTES = 400  # of a `.json` without its url and extra, about: enough to count buckets by
 
 _ROWS = ["uid", "url", "source", "caption", "extra"]
-_MEDIA = ["uid", "ext", "offset", "length", "sha256", "original_width", "original_height", "width", "height"]
+_STORED = ["uid", "ext", "offset", "length", "further", "duration_s", "audio_s", "synthetic"]
+_MEDIA = [*_STORED, "sha256", "original_width", "original_height", "width", "height"]
+_FRAME = r"^\d{3}\."
 
 
 def load_members(workspace: Workspace, selection: pl.DataFrame) -> pl.DataFrame:
@@ -85,10 +87,31 @@ def complete(placed: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
         txt=pl.col("caption").fill_null("").cast(pl.Binary),
         tokens=estimate_tokens(pl.col("caption")),
         pixels=pl.col("width").fill_null(0).cast(pl.Int64) * pl.col("height").fill_null(0),
+        frames=_frames(),
+        seconds=pl.coalesce("duration_s", "audio_s").cast(pl.Float32),
+        augment=pl.Series(augment_seeds(frame["uid"], frame["copy"]), dtype=pl.UInt64),
     )
+    frame = frame.with_columns(pixels=pl.col("pixels") * pl.max_horizontal(1, "frames"))
     image = np.where(frame["ext"].is_not_null(), padded(frame["length"].fill_null(0).to_numpy()), 0)
     size = image + padded(frame["txt"].bin.size().to_numpy()) + padded(frame["json"].bin.size().to_numpy())
     return frame.with_columns(pl.Series("size", size, dtype=pl.Int64))
+
+
+def _frames() -> pl.Expr:
+    """Frames of a clip; 0 for anything else."""
+    further = pl.col("further").list.eval(pl.element().struct.field("ext").str.contains(_FRAME)).list.sum().fill_null(0)
+    first = pl.col("ext").str.contains(_FRAME).fill_null(value=False)
+    return (first.cast(pl.Int32) + further.cast(pl.Int32)).cast(pl.Int32)
+
+
+def augment_seeds(uids: pl.Series, copies: pl.Series) -> np.ndarray:
+    """What each copy is varied by, so that the copies of a sample are not the same again; uint64, 0 for the first."""
+    seeds = np.zeros(len(uids), np.uint64)
+    for copy in copies.unique().to_list():
+        if copy > 0:
+            chosen = (copies == copy).to_numpy()
+            seeds[chosen] = np.maximum(hash64(uids.filter(pl.Series(chosen)), 0, f"augment {copy}"), np.uint64(1))
+    return seeds
 
 
 def facts(frame: pl.DataFrame) -> Iterator[bytes]:

@@ -24,7 +24,7 @@ def index_of(shards: list[str]) -> pl.DataFrame:
     uids = [sample_uid(None, str(number)) for number in range(len(shards))]
     rows = [
         {"uid": uid, "key": sample_key(uid), "shard": shard, "split": "train", "signature": "text"}
-        | dict.fromkeys(("offset", "length", "copy", "repeats", "tokens", "pixels"), 0)
+        | dict.fromkeys(("offset", "length", "copy", "repeats", "tokens", "pixels", "frames", "augment"), 0)
         for uid, shard in zip(uids, shards, strict=True)
     ]
     return pl.DataFrame(rows, schema=pl.DataFrame(INDEX.empty_table()).schema)

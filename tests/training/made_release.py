@@ -146,6 +146,8 @@ def _tar(samples: Sequence[tuple[Sample, int]]) -> tuple[bytes, list[dict[str, A
                     "repeats": one.copies,
                     "tokens": _tokens(one.caption),
                     "pixels": 0,
+                    "frames": 0,
+                    "augment": 0,
                 }
             )
     return buffer.getvalue(), entries
