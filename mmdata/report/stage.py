@@ -19,7 +19,8 @@ from mmdata.instruct.images import read_image
 from mmdata.publish import publish_bytes
 from mmdata.report import charts
 from mmdata.report.funnel import Step, funnel
-from mmdata.report.gallery import Card, Gallery, choose, fill, small_picture
+from mmdata.report.gallery import Card, Gallery, choose, fill
+from mmdata.report.stored import small_picture
 from mmdata.select.summary import Summary, summarise
 from mmdata.stage import StageReport
 from mmdata.tables import scan_tables
@@ -216,8 +217,10 @@ def _grids(gallery: Gallery, plots: Any) -> dict[str, bytes]:
 
     grids = {}
     for name, uids in (("kept, drawn by chance", gallery.drawn), ("best scores", gallery.best)):
-        cards: list[Card] = [gallery.cards[uid] for uid in uids if uid in gallery.cards and gallery.cards[uid].image]
+        cards: list[Card] = [
+            gallery.cards[uid] for uid in uids if uid in gallery.cards and gallery.cards[uid].stored.image
+        ]
         if cards:
-            pictures = [base64.b64decode((card.image or "").partition(",")[2]) for card in cards]
-            grids[name] = plots.sample_grid(pictures, [c.caption for c in cards], [c.score for c in cards])
+            pictures = [base64.b64decode((card.stored.image or "").partition(",")[2]) for card in cards]
+            grids[name] = plots.sample_grid(pictures, [c.stored.caption for c in cards], [c.score for c in cards])
     return grids

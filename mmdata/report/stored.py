@@ -1,0 +1,125 @@
+"""What a page shows of stored samples: small pictures, frames and sound, read from the slices that hold them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmdata.errors import DataError
+from mmdata.report.plots import thumbnail
+from mmdata.tables import read_table
+from mmdata.workspace import Workspace
+
+THUMBNAIL_PX, FRAME_PX = 168, 112
+SOUND_BYTES = 400_000  # a longer recording would make the page heavy; it can be heard in its shard
+SOUND_TYPE = "audio/flac"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is shown of a sample.
+
+    Args:
+        image: a data URI of a small JPEG; None where nothing of the kind is stored or can be read.
+        frames: the same of each frame of a clip.
+        sound: a data URI of its FLAC.
+        span: where in its file the clip lies, and how long sound or clip are, as text.
+    """
+
+    caption: str = ""
+    url: str = ""
+    image: str | None = None
+    frames: tuple[str, ...] = ()
+    sound: str | None = None
+    span: str = ""
+
+
+def read_stored(
+    workspace: Workspace, part: str, name: str, uids: list[str], whole: Collection[str] = ()
+) -> dict[str, Stored]:
+    """Some samples of a slice. An old release may outlive the slices that it came from: what is gone is left out.
+
+    Args:
+        whole: those of them whose frames and sound are wanted, too.
+    """
+    try:
+        texts = _rows(workspace, part, name, uids)
+    except (DataError, FileNotFoundError):
+        return {}
+    found = {uid: Stored(row["caption"] or "", row["url"] or "") for uid, row in texts.items()}
+    try:
+        found |= dict(_with_media(workspace, part, name, uids, whole, texts))
+    except (DataError, FileNotFoundError):
+        return found
+    return found
+
+
+def small_picture(data: bytes | None, size_px: int = THUMBNAIL_PX) -> str | None:
+    """A picture, decoded and encoded anew, as the data URI of a small JPEG."""
+    picture = None if data is None else thumbnail(data, size_px)
+    if picture is None:
+        return None
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=78, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def sound_uri(data: bytes) -> str | None:
+    """A FLAC file as a data URI; None where it is too long for a page, or no FLAC."""
+    if len(data) > SOUND_BYTES or not data.startswith(b"fLaC"):
+        return None
+    return f"data:{SOUND_TYPE};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _rows(workspace: Workspace, part: str, name: str, uids: list[str]) -> dict[str, dict[str, Any]]:
+    rows = read_table(workspace.table(part, "rows", name), ["uid", "caption", "url", "start_s", "end_s"])
+    return {row["uid"]: row for row in rows.filter(pc.is_in(rows["uid"], pa.array(uids))).to_pylist()}
+
+
+def _with_media(
+    workspace: Workspace,
+    part: str,
+    name: str,
+    uids: list[str],
+    whole: Collection[str],
+    texts: dict[str, dict[str, Any]],
+) -> Iterator[tuple[str, Stored]]:
+    columns = ["uid", "ext", "offset", "length", "further", "duration_s", "audio_s"]
+    media = read_table(workspace.table(part, "media", name), columns)
+    media = media.filter(pc.and_(pc.is_in(media["uid"], pa.array(uids)), pc.is_valid(media["length"])))
+    if not media.num_rows:
+        return
+    with workspace.media_tar(part, name, media.schema.metadata).open("rb") as file:
+        for row in media.to_pylist():
+            uid, text = row["uid"], texts.get(row["uid"], {})
+            members = {row["ext"]: row, **{one["ext"]: one for one in row["further"] or []}}
+            pictures = [ext for ext in members if ext.rpartition(".")[2] in ("jpg", "png", "webp")]
+            image = small_picture(_read(file, members[pictures[0]])) if pictures else None
+            frames: tuple[str, ...] = ()
+            sound = None
+            if uid in whole:
+                shown = [small_picture(_read(file, members[ext]), FRAME_PX) for ext in pictures]
+                frames = tuple(one for one in shown if one is not None)
+                sound = sound_uri(_read(file, members["flac"])) if "flac" in members else None
+            caption, url = text.get("caption") or "", text.get("url") or ""
+            yield uid, Stored(caption, url, image, frames, sound, _span(text, row))
+
+
+def _read(file: IO[bytes], member: dict[str, Any]) -> bytes:
+    file.seek(member["offset"])
+    return file.read(member["length"])
+
+
+def _span(text: dict[str, Any], media: dict[str, Any]) -> str:
+    seconds = media["duration_s"] if media["duration_s"] is not None else media["audio_s"]
+    if seconds is None:
+        return ""
+    if text.get("start_s") is None:
+        return f"{seconds:.1f} s"
+    return f"{text['start_s']:.1f} to {text['start_s'] + seconds:.1f} s"
