@@ -14,7 +14,7 @@ from mmdata.errors import UserError
 from mmdata.publish import publish_bytes
 from training.checkpoint import check_release, find, read_progress, write_json
 from training.config import TrainConfig
-from training.data import Batch, Example, Reader, Row, RowReader, Share, batches, lay_out
+from training.data import Batch, Example, NothingToRead, Reader, Row, RowReader, Share, batches, lay_out
 from training.encoders import DualEncoder
 from training.generative import global_tokens, with_stand_in
 from training.lm import MultimodalLm
@@ -74,6 +74,8 @@ def evaluate(
     built.model.to(mesh.device).eval()
     reader = _held_out(built, opened, config, samples)
     count = min(samples or len(reader.source), len(reader.source))
+    if count < len(reader.source):
+        count -= count % reader.batch_size  # whole batches; only the split's own last one is padded
     metrics: dict[str, float]
     answers: list[dict[str, str]] = []
     if isinstance(built.model, DualEncoder):
@@ -110,7 +112,13 @@ def _beside(checkpoint: Path) -> Path:
 
 def _held_out(built: Built, release: Any, config: TrainConfig, samples: int | None) -> Reader:
     size = min(64, samples or 64)
-    return make_reader(built, release, config, "validation", size, Share())
+    try:
+        return make_reader(built, release, config, "validation", size, Share())
+    except NothingToRead:
+        raise UserError(
+            f"release {release.id} holds nothing out that stage `{built.stage}` can be measured on. "
+            "Remedy: a larger shards.validation_fraction in corpus.yaml, and a new release."
+        ) from None
 
 
 @torch.no_grad()
