@@ -1,0 +1,1 @@
+"""Modalities that a machine makes where a sample lacks them."""
