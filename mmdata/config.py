@@ -326,6 +326,9 @@ class Engine(Section):
 
     backend: Literal["local", "ray"] = Field("local", description="`ray` needs the `ray` extra and a cluster.")
     workers: int = Field(1, ge=1, description="Slices at a time, each in a process of its own; 1: in this one.")
+    wait_s: float = Field(
+        3600, ge=0, description="Seconds to wait for another build that works on the same part; 0: say who it is."
+    )
 
     @property
     def in_this_process(self) -> bool:

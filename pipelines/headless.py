@@ -64,6 +64,10 @@ class _Listener:
         if self.watcher:
             self.watcher.finished(report)
 
+    def waits(self, stage: str, part: str | None, holder: str) -> None:
+        if self.watcher:
+            self.watcher.waits(stage, part, holder)
+
     def failed(self, stage: str, part: str | None, error: BaseException) -> None:
         self.error = error
         if self.watcher:

@@ -17,6 +17,7 @@ from mmdata.attempts import begin_attempt, end_attempt, fail_attempt
 from mmdata.config import Corpus, Refresh
 from mmdata.corpus_file import load_corpus
 from mmdata.errors import MMDataError, PartFailed, UserError
+from mmdata.lease import Holder, Lease, leased
 from mmdata.plan import plan_part
 from mmdata.stage import Progress, StageReport
 from mmdata.workspace import PartStage, Workspace
@@ -27,6 +28,9 @@ POOLS = {"download": 2, "gpu": 1, "publish": 1}
 
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 """For faults that may pass, such as an object store's; what the data or the user got wrong fails at once."""
+
+RELEASE_STAGES = frozenset({"source_catalog", "selection", "shards", "instructions", "release", "report"})
+"""What works on the catalogue and the release in the making, one at a time; training holds nobody up."""
 
 LOG_EVERY_S = 15.0
 
@@ -41,6 +45,8 @@ class Watcher(Protocol):
     def finished(self, report: StageReport) -> None: ...
 
     def failed(self, stage: str, part: str | None, error: BaseException) -> None: ...
+
+    def waits(self, stage: str, part: str | None, holder: str) -> None: ...
 
 
 _watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
@@ -86,7 +92,8 @@ class CorpusResource(dg.ConfigurableResource):
         """Run a stage over the corpus."""
         with _told(context, stage, None):
             corpus, workspace = self.open()
-            return _tell(function(corpus, workspace, _progress(context)))
+            with _leased(context, corpus, workspace, stage, None) as lease:
+                return _tell(function(corpus, workspace, _progress(context, lease)))
 
     def run_part(
         self,
@@ -99,16 +106,17 @@ class CorpusResource(dg.ConfigurableResource):
         with _told(context, stage, part):
             corpus, workspace = self.open()
             entry = workspace.part(part)
-            attempt = begin_attempt(workspace, part, stage)
-            try:
-                report = function(corpus, workspace, part, progress=_progress(context))
-            except Exception as error:
-                from mmdata.engine import describe
+            with _leased(context, corpus, workspace, stage, part) as lease:
+                attempt = begin_attempt(workspace, part, stage)
+                try:
+                    report = function(corpus, workspace, part, progress=_progress(context, lease))
+                except Exception as error:
+                    from mmdata.engine import describe
 
-                plan = plan_part(corpus, workspace, entry)
-                fail_attempt(workspace, part, stage, attempt, describe(error), plan.fingerprint)
-                raise
-            end_attempt(workspace, part, stage)
+                    plan = plan_part(corpus, workspace, entry)
+                    fail_attempt(workspace, part, stage, attempt, describe(error), plan.fingerprint)
+                    raise
+                end_attempt(workspace, part, stage)
             return _tell(report)
 
 
@@ -149,6 +157,24 @@ def _told(context: dg.AssetExecutionContext, stage: str, part: str | None) -> It
 
 
 @contextmanager
+def _leased(
+    context: dg.AssetExecutionContext, corpus: Corpus, workspace: Workspace, stage: str, part: str | None
+) -> Iterator[Lease]:
+    """Work on a part, or on the release, alone; another process that does is waited for."""
+    watcher = _watcher.get()
+
+    def told(holder: Holder) -> None:
+        context.log.info(f"waiting for {holder}")
+        if watcher:
+            watcher.waits(stage, part, str(holder))
+
+    what = f"{stage} of {part}" if part else stage
+    name = f"part-{part}" if part else ("release" if stage in RELEASE_STAGES else f"train-{stage}")
+    with leased(workspace, name, what, wait_s=corpus.engine.wait_s, on_wait=told) as lease:
+        yield lease
+
+
+@contextmanager
 def interrupts_end_the_run() -> Iterator[None]:
     """Ctrl-C, and Terminate in the UI, stop the run: a retry policy alone would have Dagster start the step again."""
     try:
@@ -172,16 +198,18 @@ def _tell(report: StageReport) -> StageReport:
     return report
 
 
-def _progress(context: dg.AssetExecutionContext) -> Progress:
-    """The watcher's progress; with nobody there, a line in the run's log now and then."""
-    if watcher := _watcher.get():
-        return watcher.progress
+def _progress(context: dg.AssetExecutionContext, lease: Lease) -> Progress:
+    """The watcher's progress; with nobody there, a line in the run's log now and then. A lost lease ends the work."""
+    watcher = _watcher.get()
     last = time.monotonic()
 
-    def log(stage: str, done: int, total: int) -> None:
+    def tell(stage: str, done: int, total: int) -> None:
         nonlocal last
-        if time.monotonic() - last > LOG_EVERY_S:
+        lease.check()
+        if watcher:
+            watcher.progress(stage, done, total)
+        elif time.monotonic() - last > LOG_EVERY_S:
             last = time.monotonic()
             context.log.info(f"{stage}: {done:,} of {total:,}")
 
-    return log
+    return tell

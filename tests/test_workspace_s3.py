@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -14,34 +13,16 @@ from mmdata.shards.stage import write_shards
 from mmdata.shards.verify import verify_release
 from mmdata.tables import scan_tables
 from mmdata.workspace import Workspace, read_json
+from tests.buckets import s3_bucket
 from tests.workspaces import build, release
 
 PARTS = {"web-000000": range(20), "web-000001": range(20, 40)}
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    pytest.importorskip("s3fs")
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "NO_PROXY": "*",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    name = f"corpus-{port}-{secrets.token_hex(4)}"  # moto keeps its buckets for the life of the process
-    s3fs.S3FileSystem().mkdir(name)
-    yield f"s3://{name}/workspace"
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+def bucket() -> Iterator[str]:
+    with s3_bucket() as url:
+        yield url
 
 
 def test_the_road_ends_in_the_same_release_on_s3(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> None:

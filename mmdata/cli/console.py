@@ -118,6 +118,10 @@ class BuildProgress:
             self.spoke_at = time.monotonic()
             self.out.print(escape(f"  {label}: {done:,} of {total:,}"))
 
+    def waits(self, stage: str, part: str | None, holder: str) -> None:
+        where = f"{stage} {part}" if part else stage
+        self.out.print(f"[yellow]waits[/yellow]   {escape(f'{where:<26} for {printable(holder)}')}")
+
     def finished(self, report: StageReport) -> None:
         self._end_stage()
         where = f"{report.stage} {report.part}" if report.part else report.stage

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
+import threading
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import dagster as dg
@@ -11,6 +12,7 @@ import pytest
 from standin_stages import Small
 
 from mmdata.errors import DataError, UserError
+from mmdata.lease import leased
 from mmdata.stage import StageReport
 from pipelines import headless
 from pipelines.headless import build
@@ -38,6 +40,9 @@ class Notes:
 
     def finished(self, report: StageReport) -> None:
         self.lines.append(("finished", report.stage, report.part))
+
+    def waits(self, stage: str, part: str | None, holder: str) -> None:
+        self.lines.append(("waits", stage, part, holder))
 
     def failed(self, stage: str, part: str | None, error: BaseException) -> None:
         self.lines.append(("failed", stage, part))
@@ -147,3 +152,31 @@ def test_an_interrupt_ends_the_build_and_the_next_one_goes_on(small: Small, monk
     assert result.failed == {}
     reused = {r.stage: r.slices_reused for r in result.reports if r.part == "web-000000"}
     assert reused == {"rows": 2, "media": 2, "features": 0}
+
+
+def test_a_part_that_another_build_works_on_is_waited_for(small: Small, light: None) -> None:
+    notes = Notes()
+    with ExitStack() as stack:
+        stack.enter_context(leased(small.workspace, "part-web-000001", "another build"))
+        threading.Timer(1.0, stack.close).start()
+        found = build(small.config_path, watcher=notes)
+    assert found.failed == {}
+    (waited,) = [line for line in notes.lines if line[0] == "waits"]
+    assert waited[:3] == ("waits", "rows", "web-000001")
+    assert waited[3].startswith("another build, process")
+
+
+def test_a_part_that_stays_held_is_named_and_the_rest_is_released(small: Small, light: None) -> None:
+    config = small.config_path.read_text(encoding="utf-8")
+    small.config_path.write_text(f"{config}\nengine: {{wait_s: 0}}\n", encoding="utf-8")
+    with leased(small.workspace, "part-web-000001", "another build"):
+        found = build(small.config_path)
+    assert list(found.failed) == ["web-000001"]
+    assert "part-web-000001 is held by another build" in found.failed["web-000001"]
+    assert found.release_id is not None
+    with (
+        leased(small.workspace, "release", "another build"),
+        pytest.raises(UserError, match="release is held by another build"),
+    ):
+        build(small.config_path)
+    assert build(small.config_path).failed == {}
