@@ -11,8 +11,9 @@ import polars as pl
 from mmdata.attempts import last_attempts
 from mmdata.config import Corpus
 from mmdata.plan import configured_parts, plan_part
+from mmdata.stage import add_counts
 from mmdata.tables import scan_tables
-from mmdata.workspace import PART_STAGES, PartStage, Workspace
+from mmdata.workspace import PART_STAGES, Part, PartStage, Workspace
 
 EXAMPLES = 20  # rows shown of what is wrong
 
@@ -105,14 +106,25 @@ def no_uid_lost(workspace: Workspace) -> Finding:
     catalogued = workspace.catalog().parts
     ranges = [catalogued[part] for part in draft["parts"] if part in catalogued]
     numbers["rows_catalogued"] = sum(part.stop - part.start for part in ranges)
-    if numbers["rows_read"] != numbers["rows_catalogued"]:
-        what = f"{numbers['rows_catalogued']:,} rows in the source files, but {numbers['rows_read']:,} were read"
+    # a row of an index of videos holds many samples: rows are counted against rows, and samples against samples
+    read = add_counts(_read_counts(workspace, part) for part in ranges)
+    if read.get("rows", 0) != numbers["rows_catalogued"] or read.get("samples", 0) != numbers["rows_read"]:
+        what = (
+            f"{numbers['rows_catalogued']:,} rows in the source files, but {read.get('rows', 0):,} were read; "
+            f"{read.get('samples', 0):,} samples in them, but {numbers['rows_read']:,} are in the tables"
+        )
         return Finding(False, what, numbers)
     bad = both.filter(wrong).sort("uid").head(EXAMPLES).collect().to_dicts()
     if not bad:
         return Finding(True, f"{numbers['rows_read']:,} source rows in, all accounted for", numbers)
     what = f"{numbers['lost']:,} uids lost, {numbers['invented']:,} invented, {numbers['miscounted']:,} miscounted"
     return Finding(False, what, numbers, bad)
+
+
+def _read_counts(workspace: Workspace, part: Part) -> dict[str, int]:
+    stamp, rows = workspace.part_stamp(part.name, "rows"), part.stop - part.start
+    counts = stamp.counts if stamp is not None else {}
+    return {name: counts.get(name, rows) for name in ("rows", "samples")}
 
 
 def no_split_leakage(workspace: Workspace) -> Finding:

@@ -39,7 +39,9 @@ def stage_settings(corpus: Corpus, part: Part, stage: PartStage) -> str:
     """
     if stage == "rows":
         source = next(s for s in corpus.sources if s.name == part.source)
-        return fingerprint("rows", CODE_VERSIONS["rows"], source.kind, source.columns, source.slice_rows)
+        shape = corpus.clips.model_dump(include={"min_clip_s", "max_clip_s", "max_gap_s"})
+        cut = shape if source.kind == "howto100m" else None
+        return fingerprint("rows", CODE_VERSIONS["rows"], source.kind, source.columns, source.slice_rows, cut)
     if stage == "media":
         kept = {"image_size", "encode_quality", "max_bytes", "max_pixels", "respect_robots"}
         return fingerprint("media", CODE_VERSIONS["media"], corpus.download.model_dump(include=kept))

@@ -21,6 +21,7 @@ class Batch:
         first: number of the first row in its file.
         extras: the columns that have no place elsewhere, as a JSON object; None where there are none.
         problems: what the reader itself found wrong (see `mmdata.sources.problems`); None: nothing.
+        starts, ends: of clips, as they stand in the file.
     """
 
     first: int
@@ -30,14 +31,20 @@ class Batch:
     hashes: list[str | None]
     extras: list[str | None]
     problems: list[str | None]
+    starts: list[str | None]
+    ends: list[str | None]
 
     def __len__(self) -> int:
         return len(self.urls)
 
+    def columns(self) -> tuple[list[str | None], ...]:
+        """All lists, in the order of the fields."""
+        own = (self.urls, self.captions, self.langs, self.hashes, self.extras, self.problems)
+        return (*own, self.starts, self.ends)
+
     def split(self, count: int) -> tuple[Batch, Batch]:
         """The first `count` rows, and the others."""
-        columns = (self.urls, self.captions, self.langs, self.hashes, self.extras, self.problems)
-        head, tail = [c[:count] for c in columns], [c[count:] for c in columns]
+        head, tail = [c[:count] for c in self.columns()], [c[count:] for c in self.columns()]
         return Batch(self.first, *head), Batch(self.first + count, *tail)
 
 
@@ -47,4 +54,4 @@ def nothing(first: int, count: int, problem: str) -> Batch:
     def nulls() -> list[str | None]:
         return [None] * count
 
-    return Batch(first, nulls(), nulls(), nulls(), nulls(), nulls(), [problem] * count)
+    return Batch(first, nulls(), nulls(), nulls(), nulls(), nulls(), [problem] * count, nulls(), nulls())

@@ -62,14 +62,18 @@ def update_catalog(corpus: Corpus, workspace: Workspace) -> StageReport:
 
 def look_at(source: Source, path: UPath, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The catalogue's entry of one file, taken from what is `known` as far as nothing has changed."""
-    reading = fingerprint(READER_VERSION, source.kind, source.columns, source.part_rows)
     before = known.get(str(path), {})
+    reading = ""
     try:
+        captions = captions_state(source)
+        reading = fingerprint(READER_VERSION, source.kind, source.columns, source.part_rows, captions)
         size, seen = seen_state(path)
         same = (before.get("bytes"), before.get("seen")) == (size, seen)
         if same and before.get("reading") == reading:
             return {**before, "source": source.name}
-        digest = before["digest"] if same else sha256_of(path)
+        digest = sha256_of(path) if captions or not same else before["digest"]
+        if captions:
+            digest = fingerprint(digest, captions)
         contents = look_into(source, path, size)
         if seen_state(path) != (size, seen):
             raise OSError("it changed while it was read")
@@ -99,6 +103,19 @@ def look_at(source: Source, path: UPath, known: Mapping[str, Mapping[str, Any]])
         "lacks_columns": contents.lacks_columns,
         "offsets": contents.offsets,
     }
+
+
+def captions_state(source: Source) -> list[str | int] | None:
+    """What tells whether a source's captions changed: they count as content of its index. None: it has none.
+
+    Of captions in a file a video only the template counts: a part reads their files when it is made.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    if source.captions is None:
+        return None
+    return [source.captions] if "{video_id}" in source.captions else list(seen_state(UPath(source.captions)))
 
 
 def cut_parts(source: Source, files: Mapping[str, Mapping[str, Any]], parts: Mapping[str, Part]) -> dict[str, Part]:

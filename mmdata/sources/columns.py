@@ -11,17 +11,33 @@ from mmdata.sources.batches import MissingColumns
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The names that a file gives to what we read; None where it has no such column."""
+    """The names that a file gives to what we read; None where it has no such column.
 
-    url: str
-    caption: str
+    Args:
+        url: of an index of videos, the column of their ids; it goes to `extra`, too.
+    """
+
+    url: str | None = None
+    caption: str | None = None
     lang: str | None = None
     expected_sha256: str | None = None
+    start_s: str | None = None
+    end_s: str | None = None
 
     @property
     def own(self) -> frozenset[str]:
         """The columns that become columns of rows; all others go to `extra`."""
-        return frozenset(name for name in (self.url, self.caption, self.lang, self.expected_sha256) if name is not None)
+        names = (self.url, self.caption, self.lang, self.expected_sha256, self.start_s, self.end_s)
+        return frozenset(name for name in names if name is not None) - {VIDEO_ID}
+
+    @property
+    def text(self) -> list[str]:
+        """The columns that must have a text form."""
+        return [name for name in (self.url, self.caption) if name is not None]
+
+
+VIDEO_ID = "video_id"
+"""HowTo100M's name for a video's id."""
 
 
 FAMILIES = {
@@ -49,7 +65,9 @@ def columns_of(source: Source, found: Sequence[str], path: str) -> Columns:
     Raises:
         MissingColumns: lists the columns found.
     """
-    if source.kind == "pairs":
+    if source.kind == "howto100m":
+        return _index(found, path)
+    if source.kind != "laion":
         return _mapped(source, found, path)
     family = family_of(found)
     if family is None:
@@ -71,6 +89,15 @@ def _mapped(source: Source, found: Sequence[str], path: str) -> Columns:
             f"Remedy: correct `columns` of source {source.name} in corpus.yaml."
         )
     return wanted
+
+
+def _index(found: Sequence[str], path: str) -> Columns:
+    if VIDEO_ID not in found:
+        raise MissingColumns(
+            f"{path}: no column {VIDEO_ID} among its columns: {_listed(found)}. "
+            "Remedy: `files` names HowTo100M's index, HowTo100M_v1.csv, and `captions` its captions."
+        )
+    return Columns(url=VIDEO_ID)
 
 
 def _listed(found: Sequence[str]) -> str:

@@ -45,7 +45,7 @@ def check_text_columns(path: UPath, columns: Columns) -> None:
     """Raises MissingColumns where URL or caption is a column of something that has no text form."""
     with path.open("rb") as file, pq.ParquetFile(file) as parquet:
         schema = parquet.schema_arrow
-    for name in (columns.url, columns.caption):
+    for name in columns.text:
         if pa.types.is_nested(schema.field(name).type):
             raise MissingColumns(f"{path}: column {name} holds {schema.field(name).type}, not text")
 
@@ -108,6 +108,8 @@ def _batch_of(batch: pa.RecordBatch, first: int, columns: Columns) -> Batch:
         text(columns.expected_sha256)[0],
         _extras(batch, columns),
         problems,
+        text(columns.start_s)[0],
+        text(columns.end_s)[0],
     )
 
 

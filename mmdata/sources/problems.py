@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from mmdata.samples import sample_uid
 
 MAX_URL_CHARS = 8_192
 MAX_CAPTION_CHARS = 10_000
+MAX_TEXT_CHARS = 1_000_000  # of a sample that is text alone
 
 PROBLEMS = {
     "malformed_row": "the line is no CSV record or JSON object of the file's shape",
@@ -19,6 +21,10 @@ PROBLEMS = {
     "url_too_long": f"the URL has more than {MAX_URL_CHARS:,} characters",
     "no_caption": "no caption, or nothing to be seen in it",
     "caption_too_long": f"the caption has more than {MAX_CAPTION_CHARS:,} characters; cut, it would say something else",
+    "bad_times": "start and end are not seconds or H:M:S of a span that has a length",
+    "bad_video_id": "the video's id is not of letters, digits, - and _",
+    "no_captions": "the video has no timed captions",
+    "bad_captions": "the video's captions are not lists of start, end and text of one length",
     "bad_sha256": "the expected SHA-256 is not 64 hex digits, so what is fetched could not be checked",
 }
 """Problem -> what it means. The first that applies, in this order, is a row's `problem`."""
@@ -29,29 +35,49 @@ _HOST = re.compile(r"https?://[^/?#\s]*[^/?#\s@:]", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def problem_of(url: str | None, caption: str | None, expected_sha256: str | None = None) -> str | None:
+def problem_of(
+    url: str | None, caption: str | None, expected_sha256: str | None = None, kind: str = "image"
+) -> str | None:
     """Why a row cannot be used; None where it can.
 
     Args:
-        url: stripped.
-        caption: as `clean_caption` gives it.
+        url: stripped; a text has none.
+        caption: as `clean_caption` gives it; sound may lack one.
         expected_sha256: stripped and in lower case.
     """
+    if kind != "text" and (problem := _url_problem(url)):
+        return problem
+    if not caption and kind != "audio":
+        return "no_caption"
+    if caption and len(caption) > (MAX_TEXT_CHARS if kind == "text" else MAX_CAPTION_CHARS):
+        return "caption_too_long"
+    if expected_sha256 and not _SHA256.fullmatch(expected_sha256):
+        return "bad_sha256"
+    return None
+
+
+def _url_problem(url: str | None) -> str | None:
     if not url:
         return "no_url"
     if not _HTTP.match(url):
         return "not_http"
     if not _HOST.match(url):
         return "bad_url"
-    if len(url) > MAX_URL_CHARS:
-        return "url_too_long"
-    if not caption:
-        return "no_caption"
-    if len(caption) > MAX_CAPTION_CHARS:
-        return "caption_too_long"
-    if expected_sha256 and not _SHA256.fullmatch(expected_sha256):
-        return "bad_sha256"
-    return None
+    return "url_too_long" if len(url) > MAX_URL_CHARS else None
+
+
+def parse_time(text: str) -> float | None:
+    """A time as seconds (12.5) or H:M:S (1:02:03.250; a comma may stand for the point); None: it is neither."""
+    parts = text.strip().replace(",", ".").split(":")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        return None
+    if len(values) > 3 or not all(math.isfinite(value) for value in values):
+        return None
+    if len(values) > 1 and any(value < 0 for value in values):
+        return None
+    return float(sum(value * 60**power for power, value in enumerate(reversed(values))))
 
 
 def clean_caption(text: str) -> str:

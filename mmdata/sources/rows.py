@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -15,10 +15,12 @@ from mmdata.engine import SliceResult, publish_slice, stamp_part
 from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.plan import rows_input, stage_settings
-from mmdata.samples import ROWS, canonical_url, sample_uid
+from mmdata.samples import ROWS
 from mmdata.sources.batches import Batch
+from mmdata.sources.captions import CaptionSource
 from mmdata.sources.files import read_batches, relative_name, seen_state
-from mmdata.sources.problems import MAX_CAPTION_CHARS, MAX_URL_CHARS, clean_caption, place_uid, problem_of
+from mmdata.sources.howto100m import clip_rows
+from mmdata.sources.row import Row, read_rows
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.workspace import Part, PartStamp, SliceStamp, Workspace
 
@@ -37,12 +39,13 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
     if source is None:
         raise UserError(f"part {part_name}: source {part.source} is not in corpus.yaml any more")
     settings = stage_settings(corpus, part, "rows")
-    spans = slice_spans(part, source.slice_rows)
+    spans, file = slice_spans(part, source.slice_rows), relative_name(source, part.path)
     prints = {name: fingerprint(settings, rows_input(part), name) for name in spans}
     stamps = _fresh(workspace, part_name, prints)
     pending = [name for name in spans if name not in stamps]
     total, done = part.stop - part.start, sum(high - low for low, high in (spans[name] for name in stamps))
     reused = len(stamps)
+    captions = CaptionSource(source.captions, workspace.root / "captions") if source.captions else None
     if pending:
         workspace.clear_part_stamp(part_name, "rows")
         known = _known_place(workspace, source, part)
@@ -51,7 +54,8 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
         names = iter([name for name in pending if low <= spans[name][0] < high])
         for rows in _cut(batches, low, high, source.slice_rows):
             name = next(names)
-            result = rows_table(rows, part, relative_name(source, part.path))
+            told = clip_rows(rows, source, file, corpus.clips, captions) if captions else read_rows(rows, source, file)
+            result = rows_table(told, part)
             stamps[name] = publish_slice(workspace, part_name, "rows", name, prints[name], result)
             done += spans[name][1] - spans[name][0]
             progress("rows", done, total)
@@ -74,60 +78,36 @@ def slice_spans(part: Part, slice_rows: int) -> dict[str, tuple[int, int]]:
     return {SLICE_NAME.format(n): (low, min(low + slice_rows, part.stop)) for n, low in enumerate(starts)}
 
 
-def rows_table(batches: Sequence[Batch], part: Part, file: str) -> SliceResult:
-    """The table of one slice: one row a uid, source rows that say the same collapsed into one with `copies`.
+def rows_table(rows: Iterable[Row], part: Part) -> SliceResult:
+    """The table of one slice: one row a uid, rows that say the same collapsed into one with `copies`.
 
-    Args:
-        file: see `place_uid`.
+    Counts source rows (`rows`), what they hold (`samples`: of an index of videos the clips), uids, usable and bad ones.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in ROWS.names}
+    kept: list[Row] = []
+    copies: list[int] = []
     places: dict[str, int] = {}
-    copies = columns["copies"]
-    read = 0
+    read = samples = 0
     problems: Counter[str] = Counter()
-    for batch in batches:
-        read += len(batch)
-        for row, (url, caption, lang, sha256, extra, problem) in enumerate(_values(batch), batch.first):
-            if problem is None:
-                uid = sample_uid(url, caption)
-                place = places.setdefault(uid, len(copies))
-                if place < len(copies):
-                    copies[place] += 1
-                    continue
-            else:
-                uid = place_uid(part.source, file, row)
-                problems[problem] += 1
-            columns["uid"].append(uid)
-            columns["url"].append(url)
-            columns["caption"].append(caption)
-            columns["lang"].append(lang)
-            columns["expected_sha256"].append(sha256)
-            columns["problem"].append(problem)
-            columns["row"].append(row)
-            columns["extra"].append(extra)
-            copies.append(1)
-    uids = len(copies)
-    fixed = {"source": part.source, "part": part.name, "kind": "image", "start_s": None, "end_s": None}
-    table = pa.table(columns | {name: [value] * uids for name, value in fixed.items()}, schema=ROWS).sort_by("uid")
-    counts = {"rows": read, "uids": uids, "usable": uids - problems.total(), "repeated": read - uids}
-    return SliceResult(table, counts | {"bad": problems.total()}, dict(sorted(problems.items())))
-
-
-def _values(batch: Batch) -> Iterator[tuple[str | None, ...]]:
-    """url, caption, lang, expected_sha256, extra, problem of each row, as they stand in the table."""
-    columns = (batch.urls, batch.captions, batch.langs, batch.hashes, batch.extras, batch.problems)
-    for raw_url, raw_caption, raw_lang, raw_sha256, extra, raw_problem in zip(*columns, strict=True):
-        url = raw_url.strip() if raw_url else None
-        caption = clean_caption(raw_caption) if raw_caption else None
-        sha256 = raw_sha256.strip().lower() if raw_sha256 else None
-        problem = raw_problem or problem_of(url, caption, sha256)
-        if problem is None and url is not None:
-            url = canonical_url(url)
-        elif url is not None:
-            url = url[:MAX_URL_CHARS]
-        caption = caption[:MAX_CAPTION_CHARS] if caption else None
-        lang = raw_lang.strip() if raw_lang else None
-        yield url or None, caption, lang or None, sha256 or None, extra, problem
+    for row in rows:
+        samples += 1
+        read += not row.further
+        if row.problem is not None:
+            problems[row.problem] += 1
+        else:
+            place = places.setdefault(row.uid, len(kept))
+            if place < len(kept):
+                copies[place] += 1
+                continue
+        kept.append(row)
+        copies.append(1)
+    uids = len(kept)
+    columns = dict(zip(Row._fields, zip(*kept, strict=True) if kept else [()] * len(Row._fields), strict=True))
+    columns |= {"source": (part.source,) * uids, "part": (part.name,) * uids, "copies": tuple(copies)}
+    table = pa.table({name: pa.array(columns[name], ROWS.field(name).type) for name in ROWS.names}, schema=ROWS)
+    table = table.sort_by("uid")
+    counts = {"rows": read, "samples": samples, "uids": uids, "usable": uids - problems.total()}
+    counts |= {"repeated": samples - uids, "bad": problems.total()}
+    return SliceResult(table, counts, dict(sorted(problems.items())))
 
 
 def _fresh(workspace: Workspace, part: str, prints: Mapping[str, str]) -> dict[str, SliceStamp]:

@@ -169,11 +169,11 @@ def _no_number(_: str) -> None:
 
 
 def _batch_of(records: list[Record | None], first: int, columns: Columns) -> Batch:
-    batch, own = Batch(first, [], [], [], [], [], []), columns.own
+    batch, own = Batch(first, [], [], [], [], [], [], [], []), columns.own
     for found in records:
         problem = None
         record = found or {}
-        raw = record.get(columns.url), record.get(columns.caption)
+        raw = [None if name is None else record.get(name) for name in (columns.url, columns.caption)]
         texts = [_text(value) for value in raw]
         if found is None or any(isinstance(value, dict | list) for value in raw):
             problem = "malformed_row"
@@ -187,6 +187,8 @@ def _batch_of(records: list[Record | None], first: int, columns: Columns) -> Bat
         extra = {name: value for name, value in record.items() if name not in own}
         batch.extras.append(_json(extra) if extra else None)
         batch.problems.append(problem)
+        batch.starts.append(_optional(record, columns.start_s))
+        batch.ends.append(_optional(record, columns.end_s))
     return batch
 
 

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mmdata.config import Source
 from mmdata.errors import DataError, UserError
 from mmdata.plan import plan_parts
 from mmdata.samples import ROWS, canonical_url, sample_uid
 from mmdata.sources.batches import Batch
+from mmdata.sources.row import read_rows
 from mmdata.sources.rows import rows_table, slice_spans
 from mmdata.tables import read_table
 from mmdata.workspace import Part
@@ -108,10 +110,11 @@ def test_every_row_is_accounted_for_and_every_uid_stands_once(pairs, cut):
     part = Part("web-000000", "web", "in/a.parquet", 0, len(pairs), "d")
     nulls: list[str | None] = [None] * len(pairs)
     urls, captions = [url for url, _ in pairs], [caption for _, caption in pairs]
-    whole = Batch(0, urls, captions, nulls, nulls, nulls, nulls)
-    table = rows_table([whole], part, "a.parquet").table
+    whole = Batch(0, urls, captions, nulls, nulls, nulls, nulls, nulls, nulls)
+    source = Source(name="web", kind="laion", files="in/*.parquet")
+    table = rows_table(read_rows([whole], source, "a.parquet"), part).table
     pieces = whole.split(cut) if cut < len(pairs) else (whole,)
-    assert rows_table(pieces, part, "a.parquet").table.equals(table)
+    assert rows_table(read_rows(pieces, source, "a.parquet"), part).table.equals(table)
     assert table.schema.equals(ROWS)
     assert sum(table["copies"].to_pylist()) == len(pairs)
     uids = table["uid"].to_pylist()
@@ -130,7 +133,7 @@ def test_a_slice_holds_each_uid_once_and_is_sorted(inbox):
     assert table.schema.equals(ROWS)
     assert table["copies"].to_pylist() == [40, 40]
     assert table["uid"].to_pylist() == sorted(table["uid"].to_pylist())
-    assert report.counts == {"rows": 80, "uids": 2, "usable": 2, "repeated": 78, "bad": 0}
+    assert report.counts == {"rows": 80, "samples": 80, "uids": 2, "usable": 2, "repeated": 78, "bad": 0}
 
 
 def test_a_killed_run_goes_on_where_it_stopped(inbox):

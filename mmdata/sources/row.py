@@ -1,0 +1,83 @@
+"""Source rows to rows of the table: cleaned, judged and identified, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from mmdata.config import Source
+from mmdata.samples import canonical_url, sample_uid
+from mmdata.sources.batches import Batch
+from mmdata.sources.problems import (
+    MAX_CAPTION_CHARS,
+    MAX_TEXT_CHARS,
+    MAX_URL_CHARS,
+    clean_caption,
+    parse_time,
+    place_uid,
+    problem_of,
+)
+
+KINDS = {"laion": "image", "pairs": "image", "video": "video", "audio": "audio", "text": "text", "howto100m": "video"}
+"""Kind of a source -> kind of its rows."""
+
+
+class Row(NamedTuple):
+    """A row as it stands in the table, but for source, part and copies.
+
+    Args:
+        row: number in the file.
+        further: it is one more of what a source row holds, which has been counted.
+    """
+
+    uid: str
+    kind: str
+    url: str | None
+    caption: str | None
+    start_s: float | None
+    end_s: float | None
+    lang: str | None
+    expected_sha256: str | None
+    problem: str | None
+    row: int
+    extra: str | None
+    further: bool = False
+
+
+def read_rows(batches: Iterable[Batch], source: Source, file: str) -> Iterator[Row]:
+    """What the source's rows say, the bad ones with their problem.
+
+    Args:
+        file: see `place_uid`.
+    """
+    kind = KINDS[source.kind]
+    longest = MAX_TEXT_CHARS if kind == "text" else MAX_CAPTION_CHARS
+    for batch in batches:
+        for number, values in enumerate(zip(*batch.columns(), strict=True), batch.first):
+            raw_url, raw_caption, raw_lang, raw_sha256, extra, problem, raw_start, raw_end = values
+            url = raw_url.strip() if raw_url else None
+            caption = clean_caption(raw_caption) if raw_caption else None
+            sha256 = raw_sha256.strip().lower() if raw_sha256 else None
+            start, end = (_time(raw_start), _time(raw_end)) if raw_start or raw_end else (None, None)
+            problem = problem or problem_of(url, caption, sha256, kind)
+            if problem is None and (raw_start or raw_end) and not _is_span(start, end):
+                problem, start, end = "bad_times", None, None
+            if problem is None:
+                url = None if url is None else canonical_url(url)
+                uid = sample_uid(url, caption, start, end)
+            else:
+                uid = place_uid(source.name, file, number)
+                url = url[:MAX_URL_CHARS] if url else None
+            caption = caption[:longest] if caption else None
+            lang = raw_lang.strip() if raw_lang else None
+            own = (caption, start, end, lang or None, sha256 or None, problem, number, extra)
+            yield Row(uid, kind, url or None, *own)
+
+
+def _time(text: str | None) -> float | None:
+    seconds = parse_time(text) if text else None
+    return None if seconds is None else round(seconds, 3)
+
+
+def _is_span(start: float | None, end: float | None) -> bool:
+    return start is not None and end is not None and 0 <= start < end

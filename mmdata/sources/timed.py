@@ -1,0 +1,180 @@
+"""Timed captions to clips: what speech recognition says twice goes, neighbours are merged, the too long is split.
+
+Pure functions on lists of one video's captions.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from mmdata.config import Clips
+from mmdata.sources.problems import clean_caption
+
+ROLL_GAP_S = 1.0  # captions further apart do not roll on from each other
+LEAST_OVERLAP = 2  # words; speakers do say a single word twice
+
+_TAG = re.compile(r"</?[a-zA-Z0-9.:_ -]{0,60}>|\{\\[^}]{0,60}\}")  # of VTT (<c>, <00:00:01.000>) and of SRT ({\an8})
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """Words and when they are said, in seconds from the start of the video."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A span of a video and the captions in it, which lie within the span and are in order."""
+
+    captions: tuple[Caption, ...]
+    start_s: float
+    end_s: float
+
+    @property
+    def text(self) -> str:
+        return " ".join(one.text for one in self.captions)
+
+
+def clips_of(captions: Iterable[Caption], settings: Clips) -> tuple[list[Clip], Counter[str]]:
+    """The clips of a video, in order and never overlapping, and what was found wrong with its captions.
+
+    Args:
+        captions: as they were read, in any order.
+
+    Returns:
+        The clips; each word that is left stands in exactly one. Counted: `bad_times`, `empty`, `repeated`,
+        `zero_length`.
+    """
+    found, told = cleaned(captions)
+    pieces = [piece for one in found for piece in split(one, settings.max_clip_s)]
+    return merged(pieces, settings), told
+
+
+def cleaned(captions: Iterable[Caption]) -> tuple[list[Caption], Counter[str]]:
+    """Captions in order, without tags, repetition and overlap. Counts as `clips_of` does.
+
+    A caption of no length gives its words to its neighbour; one whose times are no times is left out.
+    """
+    told: Counter[str] = Counter()
+    sound: list[Caption] = []
+    for one in captions:
+        text = clean_caption(html.unescape(_TAG.sub(" ", one.text)))
+        if not (math.isfinite(one.start_s) and math.isfinite(one.end_s)) or not 0 <= one.start_s <= one.end_s:
+            told["bad_times"] += 1
+        elif not text:
+            told["empty"] += 1
+        else:
+            sound.append(Caption(round(one.start_s, 3), round(one.end_s, 3), text))
+    sound.sort(key=lambda one: (one.start_s, one.end_s))
+    return _no_overlap(_with_length(_unrolled(sound, told), told)), told
+
+
+def _unrolled(captions: Sequence[Caption], told: Counter[str]) -> list[Caption]:
+    """Without the words that a caption takes over from the one before it, as rolling captions do line by line."""
+    kept: list[Caption] = []
+    before: Caption | None = None
+    for one in captions:
+        words = one.text.split()
+        again = 0
+        if before is not None and one.start_s <= before.end_s + ROLL_GAP_S:
+            again = _overlap(before.text.split(), words)
+        if again:
+            told["repeated"] += 1
+        if again < len(words):
+            kept.append(replace(one, text=" ".join(words[again:])))
+        elif kept:
+            kept[-1] = replace(kept[-1], end_s=max(kept[-1].end_s, one.end_s))
+        before = one
+    return kept
+
+
+def _overlap(before: Sequence[str], words: Sequence[str]) -> int:
+    """How many of the first words are the last ones of the caption before."""
+    lowered, own = [word.lower() for word in before], [word.lower() for word in words]
+    for count in range(min(len(lowered), len(own)), 0, -1):
+        if lowered[-count:] == own[:count]:
+            whole = count in (len(lowered), len(own))
+            return count if count >= LEAST_OVERLAP or whole else 0
+    return 0
+
+
+def _with_length(captions: Sequence[Caption], told: Counter[str]) -> list[Caption]:
+    """Without captions of no length; their words go to the next one, or the last one before."""
+    kept: list[Caption] = []
+    waiting: list[str] = []
+    for one in captions:
+        if one.end_s <= one.start_s:
+            told["zero_length"] += 1
+            waiting.append(one.text)
+            continue
+        kept.append(replace(one, text=" ".join([*waiting, one.text])))
+        waiting = []
+    if waiting and kept:
+        kept[-1] = replace(kept[-1], text=" ".join([kept[-1].text, *waiting]))
+    return kept
+
+
+def _no_overlap(captions: Sequence[Caption]) -> list[Caption]:
+    """Each caption ends where the next one begins, at the latest; those that begin at once become one."""
+    kept: list[Caption] = []
+    for one in captions:
+        if kept and one.start_s <= kept[-1].start_s:
+            last = kept[-1]
+            kept[-1] = Caption(last.start_s, max(last.end_s, one.end_s), f"{last.text} {one.text}")
+            continue
+        if kept and kept[-1].end_s > one.start_s:
+            kept[-1] = replace(kept[-1], end_s=one.start_s)
+        kept.append(one)
+    return kept
+
+
+def split(caption: Caption, max_s: float) -> list[Caption]:
+    """A caption in pieces of at most `max_s`, cut between words, time in proportion to their letters.
+
+    One that has fewer words than pieces gives each word its own, of `max_s`.
+    """
+    length = caption.end_s - caption.start_s
+    words = caption.text.split()
+    count = min(math.ceil(length / max_s - 1e-9), len(words))
+    if count <= 1:
+        return [caption if length <= max_s else replace(caption, end_s=round(caption.start_s + max_s, 3))]
+    pieces: list[Caption] = []
+    for number in range(count):
+        low, high = number * len(words) // count, (number + 1) * len(words) // count
+        start = round(caption.start_s + length * number / count, 3)
+        end = round(caption.start_s + length * (number + 1) / count, 3)
+        pieces.append(Caption(start, min(end, round(start + max_s, 3)), " ".join(words[low:high])))
+    return pieces
+
+
+def merged(captions: Sequence[Caption], settings: Clips) -> list[Clip]:
+    """Neighbours together until a clip is `min_clip_s` long, never over `max_clip_s`, never over a long gap."""
+    groups: list[list[Caption]] = []
+    for one in captions:
+        if groups and _may_join(groups[-1], one, settings) and _length(groups[-1]) < settings.min_clip_s:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    for at in range(len(groups) - 1, 0, -1):  # what is left short goes to the clip before it, where it fits
+        short = _length(groups[at]) < settings.min_clip_s
+        gap = groups[at][0].start_s - groups[at - 1][-1].end_s
+        fits = groups[at][-1].end_s - groups[at - 1][0].start_s <= settings.max_clip_s
+        if short and fits and gap <= settings.max_gap_s:
+            groups[at - 1] += groups.pop(at)
+    return [Clip(tuple(group), group[0].start_s, group[-1].end_s) for group in groups]
+
+
+def _length(group: Sequence[Caption]) -> float:
+    return group[-1].end_s - group[0].start_s
+
+
+def _may_join(group: Sequence[Caption], one: Caption, settings: Clips) -> bool:
+    return one.start_s - group[-1].end_s <= settings.max_gap_s and one.end_s - group[0].start_s <= settings.max_clip_s

@@ -1,0 +1,127 @@
+"""Timed captions: nothing is said twice, nothing is lost, and clips keep their bounds."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmdata.config import Clips
+from mmdata.sources.timed import Caption, Clip, cleaned, clips_of, split
+
+
+def captions(*rows: tuple[float, float, str]) -> list[Caption]:
+    return [Caption(*row) for row in rows]
+
+
+def texts(found: list[Caption] | list[Clip]) -> list[str]:
+    return [one.text for one in found]
+
+
+def test_rolling_captions_say_each_word_once() -> None:
+    rolling = captions(
+        (0.0, 2.0, "so today we will"),
+        (1.5, 4.0, "so today we will bake a simple bread"),
+        (4.0, 6.0, "a simple bread first take"),
+        (6.0, 6.01, "a simple bread first take"),
+        (6.01, 8.0, "first take some flour"),
+    )
+    found, told = cleaned(rolling)
+    assert " ".join(texts(found)) == "so today we will bake a simple bread first take some flour"
+    assert told["repeated"] == 4
+
+
+def test_what_a_speaker_says_twice_stays() -> None:
+    found, told = cleaned(
+        captions((0, 1, "it is very"), (1, 2, "very good"), (9, 10, "very good"), (20, 21, "very good"))
+    )
+    assert texts(found) == ["it is very", "very good", "very good", "very good"]
+    assert not told["repeated"]
+
+
+def test_tags_and_entities_go() -> None:
+    found, _ = cleaned(captions((0, 1, "<c.color>salt</c> &amp; <00:00:01.500>pepper"), (2, 3, r"{\an8}3 < 4 &lt;x>")))
+    assert texts(found) == ["salt & pepper", "3 < 4 <x>"]
+
+
+def test_bad_times_are_counted_and_the_rest_goes_on() -> None:
+    nan, inf = math.nan, math.inf
+    found, told = cleaned(
+        captions((nan, 1, "a"), (0, inf, "b"), (-1, 1, "c"), (5, 4, "d"), (1, 2, "  "), (2, 3, "kept"), (7, 7, "late"))
+    )
+    assert texts(found) == ["kept late"]
+    assert told == {"bad_times": 4, "empty": 1, "zero_length": 1}
+
+
+def test_overlapping_captions_end_where_the_next_begins() -> None:
+    found, _ = cleaned(captions((0, 5, "one"), (3, 8, "two"), (3, 9, "three"), (20, 22, "four")))
+    assert found == captions((0, 3, "one"), (3, 9, "two three"), (20, 22, "four"))
+
+
+def test_neighbours_merge_until_a_clip_is_long_enough() -> None:
+    said = captions(*((4.0 * n, 4.0 * n + 4, f"w{n}") for n in range(7)))
+    clips, _ = clips_of(said, Clips(min_clip_s=10, max_clip_s=20, max_gap_s=5))
+    assert texts(clips) == ["w0 w1 w2", "w3 w4 w5 w6"], "the short rest joins the clip before it"
+    assert [(clip.start_s, clip.end_s) for clip in clips] == [(0, 12), (12, 28)]
+
+
+def test_a_long_gap_parts_clips() -> None:
+    clips, _ = clips_of(captions((0, 2, "a"), (40, 42, "b")), Clips(min_clip_s=10, max_gap_s=10))
+    assert [(clip.start_s, clip.end_s) for clip in clips] == [(0, 2), (40, 42)]
+
+
+def test_a_caption_that_is_too_long_is_cut_between_words() -> None:
+    pieces = split(Caption(10, 70, "one two three four five six"), 25)
+    assert texts(pieces) == ["one two", "three four", "five six"]
+    assert [(one.start_s, one.end_s) for one in pieces] == [(10, 30), (30, 50), (50, 70)]
+    assert split(Caption(0, 100, "alone"), 30) == captions((0, 30, "alone"))
+
+
+times = st.floats(0, 500, allow_nan=False)
+words = st.lists(st.sampled_from(["cut", "the", "bread", "and", "stir", "it", "well"]), max_size=6).map(" ".join)
+settings = st.builds(
+    lambda low, more, gap: Clips(min_clip_s=low, max_clip_s=low + more, max_gap_s=gap),
+    st.floats(0, 20),
+    st.floats(0.5, 40),
+    st.floats(0, 20),
+)
+
+
+@given(st.lists(st.tuples(times, times, words), max_size=30), settings)
+def test_clips_keep_their_bounds_and_no_word_is_lost_or_doubled(
+    rows: list[tuple[float, float, str]], own: Clips
+) -> None:
+    said = captions(*rows)
+    clips, _ = clips_of(said, own)
+    kept, _ = cleaned(said)
+    assert " ".join(texts(clips)).split() == " ".join(texts(kept)).split()
+    end = 0.0
+    for clip in clips:
+        assert end <= clip.start_s < clip.end_s
+        end = clip.end_s
+        assert clip.end_s - clip.start_s <= own.max_clip_s + 0.002
+        assert clip.start_s == clip.captions[0].start_s
+        assert clip.end_s == clip.captions[-1].end_s
+        gaps = [b.start_s - a.end_s for a, b in zip(clip.captions, clip.captions[1:], strict=False)]
+        assert max(gaps, default=0) <= own.max_gap_s
+
+
+@given(st.lists(st.tuples(times, times, words), max_size=20), st.randoms())
+def test_the_order_in_which_captions_stand_does_not_matter(
+    rows: list[tuple[float, float, str]], random: object
+) -> None:
+    rows = [(start, end, f"{text} {n}") for n, (start, end, text) in enumerate(rows)]
+    rows = list({round(row[0], 3): row for row in rows}.values())
+    shuffled = list(rows)
+    random.shuffle(shuffled)
+    own = Clips()
+    assert clips_of(captions(*rows), own) == clips_of(captions(*shuffled), own)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_captions_give_few_clips(count: int) -> None:
+    clips, told = clips_of(captions((0, 3, "only this"))[:count], Clips())
+    assert texts(clips) == ["only this"][:count]
+    assert not told
