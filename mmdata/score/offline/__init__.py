@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.errors import UserError
+from mmdata.packaged import check_sha256
 from mmdata.score.offline.heads import image_head, text_head
-from mmdata.score.offline.packaged import check_sha256, fit_by_order, read_image_weights, read_text_weights, text_folder
+from mmdata.score.offline.packaged import REMEDY, fit_by_order, read_image_weights, read_text_weights, text_folder
 
 NAME = "demo (small offline scorer)"
 IMAGE_SIZE = 224
@@ -39,7 +40,7 @@ def build(projections: Path | None = None) -> tuple[Any, Any, Any]:
     """
     if projections is None:
         projections = PROJECTIONS
-        check_sha256(projections, PROJECTIONS_SHA256)
+        check_sha256(projections, PROJECTIONS_SHA256, REMEDY)
     state, _ = read_projections(projections)
     dim = state["visual.head.features.weight"].shape[0]
     folder = text_folder()

