@@ -176,12 +176,12 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         directive = disallows(headers.get_all("X-Robots-Tag", []), download.user_agent)
         if directive is not None and download.respect_robots:
             raise FetchError("robots", f"X-Robots-Tag: {directive}")
-        if length.isdigit() and int(length) > download.max_bytes:
-            raise FetchError("too_large", f"Content-Length {length} is over download.max_bytes ({download.max_bytes})")
+        if length.isdigit() and int(length) > fetch.max_bytes:
+            raise FetchError("too_large", f"Content-Length {length} is over the limit of {fetch.max_bytes} bytes")
         if encoding not in ("", "identity"):
             raise FetchError("bad_response", f"Content-Encoding {encoding!r}, though none was asked for")
         fetch.etag = headers.get("ETag")
-        response.read = functools.partial(_read_whole, response.read, fetch, download.max_bytes)
+        response.read = functools.partial(_read_within, response.read, fetch)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -249,9 +249,9 @@ def _noting(fetch: Fetch) -> Iterator[None]:
         raise
 
 
-def _read_whole(read: Callable[..., bytes], fetch: Fetch, limit: int, *args: int) -> bytes:
+def _read_within(read: Callable[..., bytes], fetch: Fetch, *args: int) -> bytes:
     with _noting(fetch):
         body = read(*args)
-        if len(body) > limit:
-            raise FetchError("too_large", f"the body is over download.max_bytes ({limit})")
+        if len(body) > fetch.max_bytes:
+            raise FetchError("too_large", f"the body is over the limit of {fetch.max_bytes} bytes")
         return body

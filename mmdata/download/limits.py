@@ -25,6 +25,7 @@ class Fetch:
         deadline: `time.monotonic()` after which nothing more is waited for.
         budget: bytes that may still arrive.
         idle_s: seconds without a byte before a connection is given up.
+        max_bytes: of a body.
         failure: what went wrong, in our own terms; img2dataset hands on text only.
         etag: of the final response.
     """
@@ -32,6 +33,7 @@ class Fetch:
     deadline: float
     budget: int
     idle_s: float
+    max_bytes: int
     failure: FetchError | None = None
     etag: str | None = None
 
@@ -56,7 +58,7 @@ class Fetch:
         """Count bytes that arrived. Raises FetchError `too_large`."""
         self.budget -= count
         if self.budget < 0:
-            raise FetchError("too_large", "the response is longer than download.max_bytes")
+            raise FetchError("too_large", f"the response is longer than {self.max_bytes} bytes")
 
 
 _current = threading.local()
@@ -73,6 +75,7 @@ def fetching(download: Download, deadline: float | None = None) -> Iterator[Fetc
         deadline=time.monotonic() + download.deadline_s if deadline is None else deadline,
         budget=download.max_bytes + HEADER_BYTES,
         idle_s=download.timeout_s,
+        max_bytes=download.max_bytes,
     )
     _current.fetch = fetch
     try:
