@@ -1,42 +1,31 @@
-"""Timed captions of videos in files: HowTo100M's one large JSON, or CSV, WebVTT and SubRip, a file a video.
-
-The JSON holds all videos in one object and is larger than memory. One pass finds where each video's entry lies; that
-index is kept in the workspace, and a part reads its videos' entries by range.
-"""
+"""Timed captions of videos: HowTo100M's one large JSON, or CSV, WebVTT and SubRip, a file a video."""
 
 from __future__ import annotations
 
-import csv
-import io
+import glob
+import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
+from mmdata.config import Source
 from mmdata.errors import DataError
-from mmdata.fingerprint import fingerprint
-from mmdata.publish import atomic_path, is_local
-from mmdata.sources.problems import parse_time
+from mmdata.publish import is_local
+from mmdata.sources.caption_index import open_index
+from mmdata.sources.files import etag_of, seen_state
+from mmdata.sources.subtitles import BAD, read_captions, seconds
 from mmdata.sources.timed import Caption
-from mmdata.tables import scan_tables
+from mmdata.workspace import Workspace
 
-CHUNK_BYTES = 1 << 22
-MAX_ENTRY_BYTES = 1 << 28  # of one video's captions; a longer one is a broken file
-INDEX_ROWS = 100_000  # of the index in memory at once, while it is written
-VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NONE = "no_captions"
+"""The problem of a video without captions."""
 
-_STRING = rb'"(?:[^"\\]|\\.)*+"'
-_ENTRY = re.compile(
-    rb"[\s,]*+(" + _STRING + rb")\s*+:\s*+(\{[^\"{}]*+(?:" + _STRING + rb"[^\"{}]*+)*+\}|null)", re.DOTALL
-)
-_TIMING = re.compile(r"((?:\d+:)?\d{1,2}:\d{2}[.,]\d{1,3})\s*-->\s*((?:\d+:)?\d{1,2}:\d{2}[.,]\d{1,3})")
-_INDEX = pa.schema([("video_id", pa.string()), ("offset", pa.int64()), ("length", pa.int64())])
+_PLACE = "{video_id}"
 
 
 @dataclass(frozen=True)
@@ -53,7 +42,51 @@ class CaptionSource:
 
     @property
     def is_template(self) -> bool:
-        return "{video_id}" in self.place
+        return _PLACE in self.place
+
+    def state(self) -> str:
+        """What changes with the captions: of a JSON file size and time of change, of a template those of all files.
+
+        Files of a web server, which lists none, count by their template alone. Makes the index of a JSON file, so
+        that what is wrong with it is known at once.
+
+        Raises:
+            DataError: the JSON file is broken, or no file fits the template.
+            OSError: there is no such file.
+        """
+        path = UPath(self.place)
+        if not self.is_template:
+            state = self._file_state()
+            open_index(path, self.cache)
+            return state
+        if path.protocol in ("http", "https"):
+            return self.place
+        count, total = 0, 0
+        for facts in self._listing():
+            digest = hashlib.blake2b("\x1f".join(facts).encode("utf-8", "surrogateescape"), digest_size=16).digest()
+            count, total = count + 1, (total + int.from_bytes(digest)) % 2**128  # in whatever order they are listed
+        if not count:
+            raise DataError(f"{self.place}: no file fits it. Remedy: correct `captions` in corpus.yaml.")
+        return f"{count} {total:032x}"
+
+    def has_changed(self, state: str | None) -> bool:
+        """Whether a JSON file is another than it was in a state. Files of a template are not looked at again here."""
+        return not self.is_template and state != self._file_state()
+
+    def _file_state(self) -> str:
+        return " ".join(map(str, seen_state(UPath(self.place))))
+
+    def _listing(self) -> Iterator[tuple[str, str, str]]:
+        """Name, size and time of change (or ETag) of each file of the template."""
+        path = UPath(self.place)
+        pattern = "*".join(map(glob.escape, path.path.split(_PLACE)))
+        if is_local(path):
+            for name in glob.iglob(pattern):  # noqa: PTH207 - the pattern is absolute
+                facts = os.stat(name)  # noqa: PTH116 - as the other files of a source are looked at
+                yield name, str(facts.st_size), str(facts.st_mtime_ns)
+            return
+        for name, info in path.fs.glob(pattern, detail=True).items():
+            yield name, str(info.get("size")), etag_of(info) or str(info)
 
     def read(self, ids: Sequence[str]) -> dict[str, list[Caption] | str]:
         """The captions of some videos, or for each the problem with them: `no_captions`, `bad_captions`.
@@ -62,123 +95,65 @@ class CaptionSource:
             DataError: the JSON file is broken; names it and the byte.
         """
         if self.is_template:
-            return {video_id: self._one_file(video_id) for video_id in ids}
+            return self._files(ids)
         path = UPath(self.place)
-        index = open_index(path, self.cache).filter(pl.col("video_id").is_in(list(ids)))
-        # the last of two entries counts, as it does for every reader of JSON
-        index = index.group_by("video_id").agg(pl.col("offset", "length").sort_by("offset").last())
-        found = {row["video_id"]: (row["offset"], row["length"]) for row in index.collect().iter_rows(named=True)}
-        texts = dict(zip(found, _ranges(path, list(found.values())), strict=True))
-        return {video_id: _entry(texts[video_id]) if video_id in texts else "no_captions" for video_id in ids}
+        index = open_index(path, self.cache).filter(pl.col("video_id").is_in(list(ids))).collect()
+        texts = _ranges(path, list(zip(index["offset"], index["length"], strict=True)))
+        found = dict(zip(index["video_id"], texts, strict=True))
+        return {video_id: _entry(found[video_id]) if video_id in found else NONE for video_id in ids}
 
-    def _one_file(self, video_id: str) -> list[Caption] | str:
-        path = UPath(self.place.replace("{video_id}", video_id))
-        try:
-            text = path.read_bytes().decode("utf-8-sig", "replace")
-        except FileNotFoundError:
-            return "no_captions"
-        found = _csv(text) if path.suffix.lower() == ".csv" else subtitles(text)
-        return found or "no_captions"
+    def _files(self, ids: Sequence[str]) -> dict[str, list[Caption] | str]:
+        paths = {video_id: UPath(self.place.replace(_PLACE, video_id)) for video_id in ids}
+        told: dict[str, list[Caption] | str] = {}
+        for video_id, data in _contents(paths):
+            told[video_id] = NONE if data is None else read_captions(data, paths[video_id].suffix) or NONE
+        return told
 
 
-def open_index(path: UPath, cache: UPath) -> pl.LazyFrame:
-    """The index of a JSON file of captions: video_id, offset and length of its entry; made where it is not there.
-
-    Raises:
-        DataError: the file is no such JSON; names the byte.
-    """
-    from mmdata.sources.files import seen_state
-
-    size, seen = seen_state(path)
-    index = cache / f"{fingerprint('captions', 1, str(path), size, seen)}.parquet"
-    if not index.exists():
-        with atomic_path(index) as draft, pq.ParquetWriter(draft, _INDEX, compression="zstd") as writer:
-            rows: list[tuple[str, int, int]] = []
-            for row in entries(path):
-                rows.append(row)
-                if len(rows) == INDEX_ROWS:
-                    writer.write_table(_table(rows))
-                    rows = []
-            writer.write_table(_table(rows))
-    return scan_tables([index])
+def captions_of(source: Source, workspace: Workspace) -> CaptionSource | None:
+    """The timed captions of a source; None: it has none."""
+    return CaptionSource(source.captions, workspace.root / "captions") if source.captions else None
 
 
-def entries(path: UPath) -> Iterator[tuple[str, int, int]]:
-    """Each video of a JSON file of captions, and where its entry lies: id, offset, length. Streams.
-
-    Raises:
-        DataError: the file ends early or is of another shape; names the byte.
-    """
-    with path.open("rb") as file:
-        head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
-        if not head.startswith(b"{"):
-            raise DataError(_no_captions(path, 0))
-        base = file.tell() - len(head) + 1
-        buffer, at, chunk = head[1:], 0, CHUNK_BYTES
-        while True:
-            if found := _ENTRY.match(buffer, at):
-                at = found.end()
-                if found[2] != b"null":
-                    yield _key(found[1], path, base), base + found.start(2), found.end(2) - found.start(2)
-                continue
-            more = file.read(chunk)
-            if not more:
-                if buffer[at:].strip() != b"}":
-                    raise DataError(_no_captions(path, base + at))
-                return
-            if len(buffer) - at > MAX_ENTRY_BYTES:
-                raise DataError(_no_captions(path, base + at))
-            chunk = CHUNK_BYTES if at else 2 * chunk  # an entry longer than the buffer is not scanned again and again
-            base, buffer, at = base + at, buffer[at:] + more, 0
-
-
-def subtitles(text: str) -> list[Caption]:
-    """Cues of WebVTT or SubRip, as far as they can be read: a timing line and what follows it up to a blank one."""
-    found: list[Caption] = []
-    lines: list[str] = []
-    times: tuple[float, float] | None = None
-    for line in [*text.splitlines(), ""]:
-        timing = _TIMING.search(line)
-        if timing or not line.strip():
-            if times is not None:
-                is_number = bool(timing and lines and lines[-1].strip().isdigit())  # of the next cue
-                found.append(Caption(*times, " ".join(lines[:-1] if is_number else lines)))
-            times, lines = None, []
-        if timing:
-            times = (_seconds(timing[1]), _seconds(timing[2]))
-        elif times is not None:
-            lines.append(line)
-    return found
-
-
-def _csv(text: str) -> list[Caption]:
-    """Lines `start,end,text` under a header that names them."""
-    found = []
-    for row in csv.DictReader(io.StringIO(text)):
-        values = {(name or "").strip().lower(): value for name, value in row.items() if isinstance(value, str)}
-        found.append(Caption(_seconds(values.get("start")), _seconds(values.get("end")), values.get("text") or ""))
-    return found
+def _contents(paths: dict[str, UPath]) -> Iterator[tuple[str, bytes | None]]:
+    """What each file holds; None where there is none."""
+    if not paths:
+        return
+    one = next(iter(paths.values()))
+    if is_local(one):
+        for key, path in paths.items():
+            try:
+                yield key, path.read_bytes()
+            except FileNotFoundError:
+                yield key, None
+        return
+    names = {key: one.fs._strip_protocol(str(path)) for key, path in paths.items()}
+    found = one.fs.cat(list(names.values()), on_error="return")
+    for key, name in names.items():
+        data = found[name]
+        if isinstance(data, FileNotFoundError):
+            yield key, None
+        elif isinstance(data, Exception):
+            raise data
+        else:
+            yield key, data
 
 
 def _entry(data: bytes) -> list[Caption] | str:
     try:
-        value: Any = json.loads(data.decode("utf-8", "replace"))
+        value: Any = json.loads(data.decode("utf-8", "replace"), strict=False)
         lists = [value[name] for name in ("start", "end", "text")]
         if not all(isinstance(one, list) for one in lists) or len({len(one) for one in lists}) != 1:
-            return "bad_captions"
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return "bad_captions"
-    return [Caption(_seconds(s), _seconds(e), str(t if t is not None else "")) for s, e, t in zip(*lists, strict=True)]
+            return BAD
+    except (ValueError, KeyError, RecursionError):
+        return BAD
+    return [Caption(seconds(start), seconds(end), _text(text)) for start, end, text in zip(*lists, strict=True)]
 
 
-def _seconds(value: Any) -> float:
-    """A time in seconds; NaN where it is none."""
-    if isinstance(value, bool) or value is None:
-        return float("nan")
-    if isinstance(value, int | float):
-        return float(value)
-    found = parse_time(str(value))
-    return float("nan") if found is None else found
+def _text(value: Any) -> str:
+    """Half a character of UTF-16, which JSON can write, becomes a question mark."""
+    text = "" if value is None else str(value)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _ranges(path: UPath, places: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -194,23 +169,3 @@ def _ranges(path: UPath, places: Sequence[tuple[int, int]]) -> list[bytes]:
             file.seek(start)
             pieces[start] = file.read(end - start)
     return [pieces[start] for start in starts]
-
-
-def _table(rows: Sequence[tuple[str, int, int]]) -> pa.Table:
-    columns: Mapping[str, Any] = dict(zip(_INDEX.names, zip(*rows, strict=True) if rows else ((), (), ()), strict=True))
-    return pa.table({name: list(values) for name, values in columns.items()}, schema=_INDEX)
-
-
-def _key(token: bytes, path: UPath, at: int) -> str:
-    try:
-        return str(json.loads(token.decode("utf-8", "replace")))
-    except ValueError:
-        raise DataError(_no_captions(path, at)) from None
-
-
-def _no_captions(path: UPath, byte: int) -> str:
-    return (
-        f"{path}: byte {byte}: expected captions as HowTo100M's raw_caption.json has them, one object "
-        '{"<video id>": {"start": […], "end": […], "text": […]}, …}; the file is cut off, or of another kind. '
-        "Remedy: download it again, or correct `captions` in corpus.yaml."
-    )

@@ -13,8 +13,9 @@ from typing import Any
 from upath import UPath
 
 from mmdata.config import Corpus, Source
-from mmdata.errors import UserError
+from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import fingerprint
+from mmdata.sources.captions import captions_of
 from mmdata.sources.files import find_files, look_into, seen_state, sha256_of
 from mmdata.stage import StageReport
 from mmdata.workspace import Catalog, Part, Workspace
@@ -43,7 +44,7 @@ def update_catalog(corpus: Corpus, workspace: Workspace) -> StageReport:
     files: dict[str, dict[str, Any]] = {}
     for source in corpus.sources:
         paths = found[source.name]
-        look = partial(look_at, source, known=old.files)
+        look = partial(look_at, source, known=old.files, captions=_look_at_captions(source, workspace))
         with ThreadPoolExecutor(min(8, len(paths), 2 * (os.cpu_count() or 1))) as pool:
             files |= zip(map(str, paths), pool.map(look, paths), strict=True)
         _check_columns(source, [files[str(path)] for path in paths])
@@ -60,16 +61,22 @@ def update_catalog(corpus: Corpus, workspace: Workspace) -> StageReport:
     return _report(workspace, new, names, _changes(old.parts, new.parts))
 
 
-def look_at(source: Source, path: UPath, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The catalogue's entry of one file, taken from what is `known` as far as nothing has changed."""
+def look_at(
+    source: Source, path: UPath, known: Mapping[str, Mapping[str, Any]], captions: str | DataError | None = None
+) -> dict[str, Any]:
+    """The catalogue's entry of one file, taken from what is `known` as far as nothing has changed.
+
+    Args:
+        captions: state of the source's timed captions, which count as content of its index; or what is wrong with them.
+    """
     before = known.get(str(path), {})
-    reading = ""
+    reading = fingerprint(READER_VERSION, source.kind, source.columns, source.part_rows)
     try:
-        captions = captions_state(source)
-        reading = fingerprint(READER_VERSION, source.kind, source.columns, source.part_rows, captions)
+        if isinstance(captions, DataError):
+            raise captions
         size, seen = seen_state(path)
         same = (before.get("bytes"), before.get("seen")) == (size, seen)
-        if same and before.get("reading") == reading:
+        if same and (before.get("reading"), before.get("captions")) == (reading, captions):
             return {**before, "source": source.name}
         digest = sha256_of(path) if captions or not same else before["digest"]
         if captions:
@@ -77,8 +84,8 @@ def look_at(source: Source, path: UPath, known: Mapping[str, Mapping[str, Any]])
         contents = look_into(source, path, size)
         if seen_state(path) != (size, seen):
             raise OSError("it changed while it was read")
-    except OSError as error:
-        text = f"{path}: cannot be read ({error}). Remedy: look again when it is whole."
+    except (OSError, DataError) as error:
+        unread = f"{path}: cannot be read ({error}). Remedy: look again when it is whole."
         return {
             "source": source.name,
             "bytes": None,
@@ -87,7 +94,7 @@ def look_at(source: Source, path: UPath, known: Mapping[str, Mapping[str, Any]])
             "digest": before.get("digest"),
             "rows": 0,
             "status": "unreadable",
-            "error": text,
+            "error": str(error) if isinstance(error, DataError) else unread,
             "lacks_columns": False,
             "offsets": [],
         }
@@ -102,20 +109,20 @@ def look_at(source: Source, path: UPath, known: Mapping[str, Mapping[str, Any]])
         "error": contents.error,
         "lacks_columns": contents.lacks_columns,
         "offsets": contents.offsets,
-    }
+    } | ({"captions": captions} if captions else {})
 
 
-def captions_state(source: Source) -> list[str | int] | None:
-    """What tells whether a source's captions changed: they count as content of its index. None: it has none.
-
-    Of captions in a file a video only the template counts: a part reads their files when it is made.
-
-    Raises:
-        OSError: there is no such file.
-    """
-    if source.captions is None:
-        return None
-    return [source.captions] if "{video_id}" in source.captions else list(seen_state(UPath(source.captions)))
+def _look_at_captions(source: Source, workspace: Workspace) -> str | DataError | None:
+    captions = captions_of(source, workspace)
+    try:
+        return captions.state() if captions else None
+    except DataError as error:
+        return error
+    except OSError as error:
+        return DataError(
+            f"{source.captions}: cannot be read ({error}). Remedy: correct `captions` of source {source.name} "
+            "in corpus.yaml."
+        )
 
 
 def cut_parts(source: Source, files: Mapping[str, Mapping[str, Any]], parts: Mapping[str, Part]) -> dict[str, Part]:

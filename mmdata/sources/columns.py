@@ -33,7 +33,7 @@ class Columns:
     @property
     def text(self) -> list[str]:
         """The columns that must have a text form."""
-        return [name for name in (self.url, self.caption) if name is not None]
+        return [name for name in (self.url, self.caption, self.start_s, self.end_s) if name is not None]
 
 
 VIDEO_ID = "video_id"

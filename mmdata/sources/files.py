@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,12 @@ def seen_state(path: UPath) -> tuple[int, str]:
         facts = os.stat(path.path)  # noqa: PTH116 - the path is a UPath
         return facts.st_size, str(facts.st_mtime_ns)
     info: dict[str, Any] = path.fs.info(path.path)
-    etag = info.get("ETag") or info.get("etag")
-    return int(info.get("size") or 0), str(etag).strip('"') if etag else str(path.fs.ukey(path.path))
+    return int(info.get("size") or 0), etag_of(info) or str(path.fs.ukey(path.path))
+
+
+def etag_of(info: Mapping[str, Any]) -> str:
+    """The ETag in what a file system of fsspec tells of a file; empty: none."""
+    return str(info.get("ETag") or info.get("etag") or "").strip('"')
 
 
 def sha256_of(path: UPath) -> str:

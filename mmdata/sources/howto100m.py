@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from mmdata.config import Clips, Source
 from mmdata.samples import sample_uid
 from mmdata.sources.batches import Batch
-from mmdata.sources.captions import VIDEO_ID, CaptionSource
+from mmdata.sources.captions import NONE, CaptionSource
 from mmdata.sources.problems import place_uid, problem_of
 from mmdata.sources.row import Row
 from mmdata.sources.timed import Clip, clips_of
@@ -16,9 +18,12 @@ from mmdata.sources.timed import Clip, clips_of
 WATCH = "https://www.youtube.com/watch?v={video_id}"
 """What identifies a video, wherever it is fetched from."""
 
+VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""An id stands in URLs and in names of files, so it must not say more than a name."""
+
 
 def clip_rows(
-    batches: Iterable[Batch], source: Source, file: str, settings: Clips, captions: CaptionSource
+    batches: Iterable[Batch], source: Source, file: str, settings: Clips, captions: CaptionSource, told: Counter[str]
 ) -> Iterator[Row]:
     """A row a clip; a video that gives none has one row with the problem.
 
@@ -26,6 +31,7 @@ def clip_rows(
 
     Args:
         file: see `place_uid`.
+        told: gets what was found wrong with captions (see `clips_of`) added.
 
     Raises:
         DataError: the file of captions is broken.
@@ -43,11 +49,12 @@ def clip_rows(
                 if isinstance(found, str):
                     problem = found
                 else:
-                    clips, _ = clips_of(found, settings)
+                    clips, wrong = clips_of(found, settings)
+                    told.update(wrong)
                     if clips:
                         yield from _rows(clips, video_id, number, extra)
                         continue
-                    problem = "no_captions"
+                    problem = NONE
             url = WATCH.format(video_id=video_id) if video_id and VIDEO_ID.fullmatch(video_id) else None
             uid = place_uid(source.name, file, number)
             yield Row(uid, "video", url, None, None, None, None, None, problem, number, extra)

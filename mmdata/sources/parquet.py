@@ -120,6 +120,8 @@ def _texts(column: pa.Array) -> tuple[list[str | None], list[int]]:
         return _texts(column.dictionary_decode())
     if pa.types.is_null(kind):
         return [None] * len(column), []
+    if pa.types.is_duration(kind):
+        return [None if value is None else str(value.total_seconds()) for value in column.to_pylist()], []
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
         if not binary:

@@ -21,11 +21,11 @@ PROBLEMS = {
     "url_too_long": f"the URL has more than {MAX_URL_CHARS:,} characters",
     "no_caption": "no caption, or nothing to be seen in it",
     "caption_too_long": f"the caption has more than {MAX_CAPTION_CHARS:,} characters; cut, it would say something else",
-    "bad_times": "start and end are not seconds or H:M:S of a span that has a length",
     "bad_video_id": "the video's id is not of letters, digits, - and _",
     "no_captions": "the video has no timed captions",
     "bad_captions": "the video's captions are not lists of start, end and text of one length",
     "bad_sha256": "the expected SHA-256 is not 64 hex digits, so what is fetched could not be checked",
+    "bad_times": "start and end are not seconds or H:M:S of a span that has a length",
 }
 """Problem -> what it means. The first that applies, in this order, is a row's `problem`."""
 
@@ -77,7 +77,8 @@ def parse_time(text: str) -> float | None:
         return None
     if len(values) > 1 and any(value < 0 for value in values):
         return None
-    return float(sum(value * 60**power for power, value in enumerate(reversed(values))))
+    seconds = float(sum(value * 60**power for power, value in enumerate(reversed(values))))
+    return seconds if math.isfinite(seconds) else None
 
 
 def clean_caption(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -17,7 +18,7 @@ from mmdata.fingerprint import fingerprint
 from mmdata.plan import rows_input, stage_settings
 from mmdata.samples import ROWS
 from mmdata.sources.batches import Batch
-from mmdata.sources.captions import CaptionSource
+from mmdata.sources.captions import CaptionSource, captions_of
 from mmdata.sources.files import read_batches, relative_name, seen_state
 from mmdata.sources.howto100m import clip_rows
 from mmdata.sources.row import Row, read_rows
@@ -45,22 +46,27 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
     pending = [name for name in spans if name not in stamps]
     total, done = part.stop - part.start, sum(high - low for low, high in (spans[name] for name in stamps))
     reused = len(stamps)
-    captions = CaptionSource(source.captions, workspace.root / "captions") if source.captions else None
+    captions = captions_of(source, workspace)
     if pending:
         workspace.clear_part_stamp(part_name, "rows")
-        known = _known_place(workspace, source, part)
+        known = _known_place(_check_unchanged(workspace, part, captions), source, part)
     for low, high in _runs(pending, spans):
         batches = read_batches(source, UPath(part.path), low, high, known)
         names = iter([name for name in pending if low <= spans[name][0] < high])
         for rows in _cut(batches, low, high, source.slice_rows):
             name = next(names)
-            told = clip_rows(rows, source, file, corpus.clips, captions) if captions else read_rows(rows, source, file)
-            result = rows_table(told, part)
+            if captions:
+                told: Counter[str] = Counter()
+                result = rows_table(clip_rows(rows, source, file, corpus.clips, captions, told), part)
+                told_of = {f"captions_{what}": count for what, count in sorted(told.items())}
+                result = replace(result, counts={**result.counts, **told_of})
+            else:
+                result = rows_table(read_rows(rows, source, file), part)
             stamps[name] = publish_slice(workspace, part_name, "rows", name, prints[name], result)
             done += spans[name][1] - spans[name][0]
             progress("rows", done, total)
     if pending:
-        _check_unchanged(workspace, part)
+        _check_unchanged(workspace, part, captions)
     progress("rows", total, total)
     ordered = {name: stamps[name] for name in spans}
     if (read := sum(one.counts["rows"] for one in ordered.values())) != part.stop - part.start:
@@ -147,20 +153,21 @@ def _cut(batches: Iterator[Batch], low: int, high: int, slice_rows: int) -> Iter
 _LOOK_AGAIN = "Remedy: materialise `source_catalog`, which looks at the file again."
 
 
-def _known_place(workspace: Workspace, source: Source, part: Part) -> tuple[int, int]:
-    """A row at or before the part's first and the byte at which it begins; also checks that the file is the same."""
-    about = _check_unchanged(workspace, part)
+def _known_place(about: Mapping[str, Any], source: Source, part: Part) -> tuple[int, int]:
+    """A row at or before the part's first and the byte at which it begins, by the catalogue's entry of the file."""
     number, offsets = part.start // source.part_rows, about.get("offsets") or []
     return (number * source.part_rows, offsets[number]) if number < len(offsets) else (0, 0)
 
 
-def _check_unchanged(workspace: Workspace, part: Part) -> Mapping[str, Any]:
-    """The catalogue's entry of the part's file. Raises DataError where the file is another by now."""
+def _check_unchanged(workspace: Workspace, part: Part, captions: CaptionSource | None) -> Mapping[str, Any]:
+    """The catalogue's entry of the part's file. Raises DataError where file or captions are others by now."""
     about = workspace.catalog().files.get(part.path, {})
     try:
         now = seen_state(UPath(part.path))
+        if captions and captions.has_changed(about.get("captions")):
+            raise DataError(f"{captions.place}: has changed since it was catalogued. {_LOOK_AGAIN}")
     except OSError as error:
-        raise DataError(f"{part.path}: cannot be read ({error}). {_LOOK_AGAIN}") from None
+        raise DataError(f"{error.filename or part.path}: cannot be read ({error}). {_LOOK_AGAIN}") from None
     if (about.get("bytes"), about.get("seen"), about.get("digest")) != (*now, part.digest):
         raise DataError(f"{part.path}: has changed since it was catalogued. {_LOOK_AGAIN}")
     return about

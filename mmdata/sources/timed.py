@@ -137,20 +137,21 @@ def _no_overlap(captions: Sequence[Caption]) -> list[Caption]:
 
 
 def split(caption: Caption, max_s: float) -> list[Caption]:
-    """A caption in pieces of at most `max_s`, cut between words, time in proportion to their letters.
+    """A caption in pieces of at most `max_s`, cut between words, time in proportion to their number.
 
-    One that has fewer words than pieces gives each word its own, of `max_s`.
+    A word whose share alone is longer than that keeps the first `max_s` of it.
     """
     length = caption.end_s - caption.start_s
+    if length <= max_s:
+        return [caption]
     words = caption.text.split()
-    count = min(math.ceil(length / max_s - 1e-9), len(words))
-    if count <= 1:
-        return [caption if length <= max_s else replace(caption, end_s=round(caption.start_s + max_s, 3))]
+    each_s = length / len(words)
+    most = max(1, math.floor(max_s / each_s + 1e-9))  # words of a piece
+    count = math.ceil(len(words) / most)
     pieces: list[Caption] = []
     for number in range(count):
         low, high = number * len(words) // count, (number + 1) * len(words) // count
-        start = round(caption.start_s + length * number / count, 3)
-        end = round(caption.start_s + length * (number + 1) / count, 3)
+        start, end = (round(caption.start_s + each_s * at, 3) for at in (low, high))
         pieces.append(Caption(start, min(end, round(start + max_s, 3)), " ".join(words[low:high])))
     return pieces
 

@@ -20,6 +20,11 @@ from mmdata.tables import read_table
 from mmdata.workspace import Workspace
 
 
+def told(*rows: tuple[float, float, str]) -> dict[str, list[Any]]:
+    """Captions as HowTo100M's JSON has them."""
+    return {"start": [r[0] for r in rows], "end": [r[1] for r in rows], "text": [r[2] for r in rows]}
+
+
 @dataclass
 class Inbox:
     """Source files in a folder, and the corpus that reads them."""

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
-from collections.abc import Callable
+import re
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from upath import UPath
 
 from mmdata.errors import DataError, UserError
 from mmdata.plan import plan_parts
 from mmdata.samples import sample_uid
-from mmdata.sources import captions as captions_module
-from mmdata.sources.captions import CaptionSource, entries, open_index, subtitles
-from tests.sources.conftest import Inbox
+from mmdata.sources.captions import CaptionSource
+from tests.sources.conftest import Inbox, told
 
 INDEX = "video_id,category_1,category_2,rank,task_id\n"
 ID = "abcdefghi{:02d}"
-
-
-def told(*rows: tuple[float, float, str]) -> dict[str, list[Any]]:
-    return {"start": [r[0] for r in rows], "end": [r[1] for r in rows], "text": [r[2] for r in rows]}
 
 
 @pytest.fixture
@@ -70,7 +63,8 @@ def test_a_video_gives_its_clips_and_a_bad_one_is_kept_with_its_reason(howto: In
 def test_videos_are_counted_as_rows_and_clips_as_samples(howto: Inbox) -> None:
     howto.look()
     report = howto.read("web-000000")
-    assert report.counts == {"rows": 6, "samples": 8, "uids": 8, "usable": 4, "repeated": 0, "bad": 4}
+    counts = {"rows": 6, "samples": 8, "uids": 8, "usable": 4, "repeated": 0, "bad": 4, "captions_bad_times": 1}
+    assert report.counts == counts
     assert report.reasons == {"no_captions": 3, "bad_captions": 1}
 
 
@@ -96,12 +90,28 @@ def test_new_captions_and_other_clip_lengths_make_the_part_stale(howto: Inbox) -
     }
 
 
-def test_captions_that_are_not_there_are_named(howto: Inbox) -> None:
-    (howto.folder / "raw_caption.json").unlink()
+@pytest.mark.parametrize("how", ["gone", "cut off"])
+def test_captions_that_cannot_be_read_are_named_and_hold_back_what_was_read(howto: Inbox, how: str) -> None:
+    howto.rows()
+    path = howto.folder / "raw_caption.json"
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:100])
     howto.look()
     (entry,) = howto.workspace.catalog().files.values()
     assert entry["status"] == "unreadable"
-    assert "raw_caption.json" in entry["error"]
+    assert re.search(r"raw_caption\.json: " + ("cannot be read" if how == "gone" else "byte 100"), entry["error"])
+    assert howto.live() == ["web-000000"]
+    assert not any(plan.stale for plan in plan_parts(howto.corpus, howto.workspace) if "rows" in plan.stale)
+
+
+def test_captions_that_change_after_the_look_are_not_read(howto: Inbox) -> None:
+    howto.look()
+    path = howto.folder / "raw_caption.json"
+    path.write_text(json.dumps({ID.format(0): told((0, 12, "other words"))}), encoding="utf-8")
+    with pytest.raises(DataError, match=r"raw_caption\.json: has changed since it was catalogued.*source_catalog"):
+        howto.read("web-000000")
 
 
 def test_an_index_without_ids_is_refused(inbox: Inbox) -> None:
@@ -115,6 +125,8 @@ def test_an_index_without_ids_is_refused(inbox: Inbox) -> None:
 def test_an_id_that_is_a_path_is_no_id(howto: Inbox) -> None:
     secret = howto.folder / "secret.csv"
     secret.write_text("start,end,text\n0,5,secret\n")
+    (howto.folder / "inbox-captions").mkdir()
+    (howto.folder / f"inbox-captions/{ID.format(0)}.csv").write_text("start,end,text\n0,5,public\n")
     howto.text("HowTo100M_v1.csv", INDEX + "../secret,a,b,1,1\n" + '"a b",a,b,1,1\n,a,b,1,1\n')
     howto.source = {"kind": "howto100m", "captions": str(howto.folder / "inbox-captions/{video_id}.csv")}
     assert [row["problem"] for row in howto.rows()] == ["bad_video_id"] * 3
@@ -133,10 +145,14 @@ into slices
 00:06.000 --> 00:12.500
 toast &amp; butter
 """
-SRT = "\r\n".join(
-    ["1", "00:00:00,000 --> 00:00:06,000", "cut the bread", "into slices", "2", "00:00:06,000 --> 00:00:12,500"]
-    + ["toast & butter", ""]
-)
+SRT = """1
+00:00:00,000 --> 00:00:06,000
+cut the bread
+into slices
+2
+00:00:06,000 --> 00:00:12,500
+toast & butter
+""".replace("\n", "\r\n")
 CSV = "start,end,text\n0,6,cut the bread into slices\n6.0,12.5,toast & butter\n,,broken\n"
 
 
@@ -152,80 +168,62 @@ def test_a_file_a_video_gives_the_same_clips(inbox: Inbox, suffix: str, text: st
     assert missing["problem"] == "no_captions"
 
 
-@given(st.text(max_size=300))
-def test_no_text_breaks_the_reader_of_subtitles(text: str) -> None:
-    subtitles(text)
-    subtitles(f"00:00:01.000 --> 00:00:02.000\n{text}")
+def test_a_new_file_of_captions_makes_the_part_stale_and_gives_its_clips(inbox: Inbox) -> None:
+    inbox.text("index.csv", f"{INDEX}{ID.format(0)},a,b,1,1\n{ID.format(1)},a,b,1,1\n")
+    folder = inbox.folder / "told"
+    folder.mkdir()
+    (folder / f"{ID.format(0)}.csv").write_text(CSV)
+    inbox.source = {"kind": "howto100m", "captions": str(folder / "{video_id}.csv")}
+    assert [row["problem"] for row in inbox.rows()] == [None, "no_captions"]
+    (folder / f"{ID.format(1)}.csv").write_text(CSV)
+    assert [plan.stale for plan in plan_parts(inbox.corpus, inbox.workspace)] == [("media", "features")]
+    inbox.look()
+    assert [plan.stale[0] for plan in plan_parts(inbox.corpus, inbox.workspace)] == ["rows"]
+    assert [row["problem"] for row in inbox.rows()] == [None, None]
 
 
-json_text = st.text(st.characters(codec="utf-8"), max_size=20)
-videos = st.dictionaries(json_text, st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9), json_text), max_size=4))
+def test_the_same_input_gives_the_same_bytes(howto: Inbox, tmp_path: Path) -> None:
+    def tables() -> dict[str, bytes]:
+        folder = Path(str(howto.workspace.part_dir("web-000000"))) / "rows"
+        return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
 
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(videos, st.booleans(), st.sampled_from([None, 1, "\t"]), st.integers(1, 50))
-def test_the_index_finds_what_json_finds(
-    tmp_path: Path, known: dict[str, Any], escaped: bool, indent: Any, chunk: int
-) -> None:
-    path = UPath(tmp_path / "captions.json")
-    whole = {video: told(*rows) for video, rows in known.items()}
-    path.write_text(json.dumps(whole, ensure_ascii=escaped, indent=indent), encoding="utf-8")
-    data = path.read_bytes()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(captions_module, "CHUNK_BYTES", chunk)
-        found = {video: json.loads(data[at : at + length]) for video, at, length in entries(path)}
-    assert found == whole
-
-
-def test_the_last_of_two_entries_counts(tmp_path: Path) -> None:
-    one, two = json.dumps(told((0, 5, "old"))), json.dumps(told((0, 5, "new")))
-    (tmp_path / "captions.json").write_text(f'{{"{ID.format(0)}": {one}, "{ID.format(0)}": {two}}}')
-    source = CaptionSource(str(tmp_path / "captions.json"), UPath(tmp_path / "cache"))
-    (caption,) = source.read([ID.format(0)])[ID.format(0)]
-    assert caption.text == "new"  # type: ignore[union-attr]
-
-
-SPOILED: dict[str, Callable[[bytes], bytes]] = {
-    "brace": lambda data: data[:-1],
-    "half": lambda data: data[: len(data) // 2],
-    "more": lambda data: data + b"]",
-    "list": lambda data: b"[]",
-    "shape": lambda data: b'{"a": [1]}',
-}
-
-
-@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
-def test_a_broken_file_is_named_with_the_byte(howto: Inbox, spoil: Callable[[bytes], bytes]) -> None:
-    path = howto.folder / "raw_caption.json"
-    path.write_bytes(spoil(path.read_bytes()))
-    howto.look()
-    with pytest.raises(DataError, match=r"raw_caption\.json: byte \d+"):
-        howto.read("web-000000")
-
-
-def test_memory_does_not_grow_with_the_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captions_module, "CHUNK_BYTES", 1 << 16)
-    said = json.dumps(told(*((float(n), n + 1.0, "some words") for n in range(200))))
-
-    def peak(count: int) -> int:
-        path = tmp_path / f"{count}.json"
-        with path.open("w") as file:
-            file.write("{")
-            file.writelines(f'{", " if n else ""}"video{n:06d}": {said}' for n in range(count))
-            file.write("}")
-        tracemalloc.start()
-        source = CaptionSource(str(path), UPath(tmp_path / "cache"))
-        assert len(source.read(["video000007", "video000001"])) == 2
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return most
-
-    peak(10)
-    assert peak(6000) < peak(300) + 2_000_000, "the captions of 6,000 videos are 40 MB"
-
-
-def test_the_index_is_made_once(howto: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     howto.rows()
-    monkeypatch.setattr(captions_module, "entries", lambda path: pytest.fail("scanned again"))
-    path = UPath(howto.folder / "raw_caption.json")
-    assert open_index(path, howto.workspace.root / "captions").collect().height == 6
+    first = tables()
+    shutil.rmtree(howto.corpus.workspace)
+    howto.rows()
+    assert len(first) == 2
+    assert tables() == first
+
+
+def test_a_killed_run_goes_on_at_the_slice_where_it_stopped(howto: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    howto.look()
+    read: list[int] = []
+    whole = CaptionSource.read
+
+    def watched(self: CaptionSource, ids: Sequence[str]) -> dict[str, Any]:
+        read.append(len(ids))
+        if len(read) == 2:
+            raise KeyboardInterrupt
+        return whole(self, ids)
+
+    monkeypatch.setattr(CaptionSource, "read", watched)
+    with pytest.raises(KeyboardInterrupt):
+        howto.read("web-000000")
+    report = howto.read("web-000000")
+    assert read == [4, 2, 2], "videos of the first slice are not read again"
+    assert (report.slices_done, report.slices_reused, report.counts["rows"]) == (1, 1, 6)
+
+
+def test_a_video_that_stands_twice_is_one_with_copies(howto: Inbox) -> None:
+    line = f"{ID.format(1)},Food,Recipes,1,101\n"
+    howto.text("HowTo100M_v1.csv", INDEX + 2 * line)
+    rows = howto.rows()
+    assert [row["copies"] for row in rows] == [2, 2]
+
+
+def test_other_clip_settings_leave_pictures_alone(inbox: Inbox) -> None:
+    inbox.pairs("a.parquet", 3)
+    inbox.rows()
+    longer = inbox.corpus.model_copy(update={"clips": inbox.corpus.clips.model_copy(update={"min_clip_s": 1.0})})
+    (plan,) = plan_parts(longer, inbox.workspace)
+    assert "rows" not in plan.stale

@@ -76,6 +76,9 @@ def test_a_caption_that_is_too_long_is_cut_between_words() -> None:
     pieces = split(Caption(10, 70, "one two three four five six"), 25)
     assert texts(pieces) == ["one two", "three four", "five six"]
     assert [(one.start_s, one.end_s) for one in pieces] == [(10, 30), (30, 50), (50, 70)]
+    assert [(one.start_s, one.end_s, one.text) for one in split(Caption(0, 70, "a b c d e f g"), 25)] == [
+        (0, 10, "a"), (10, 30, "b c"), (30, 50, "d e"), (50, 70, "f g"),
+    ], "time in proportion to words, and none over the limit"  # fmt: skip
     assert split(Caption(0, 100, "alone"), 30) == captions((0, 30, "alone"))
 
 
