@@ -22,6 +22,9 @@ VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """An id stands in URLs and in names of files, so it must not say more than a name."""
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True)
+
+
 def clip_rows(
     batches: Iterable[Batch], source: Source, file: str, settings: Clips, captions: CaptionSource, told: Counter[str]
 ) -> Iterator[Row]:
@@ -66,7 +69,7 @@ def _rows(clips: Iterable[Clip], video_id: str, number: int, extra: str | None) 
     for at, clip in enumerate(clips):
         text = clip.text
         told = [[one.start_s, one.end_s, one.text] for one in clip.captions]
-        columns = json.dumps({**own, "captions": told}, ensure_ascii=False, sort_keys=True)
+        columns = _JSON.encode({**own, "captions": told})
         problem = problem_of(url, text)
         uid = sample_uid(url, text, clip.start_s, clip.end_s)
         yield Row(

@@ -65,10 +65,12 @@ def from_csv(text: str) -> list[Caption] | str:
 
 def seconds(value: Any) -> float:
     """A time in seconds; NaN where it is none."""
+    if type(value) is float:  # by far the most
+        return value
     if isinstance(value, bool) or value is None:
         return float("nan")
     try:
-        found = float(value) if isinstance(value, int | float) else parse_time(str(value))
+        found = float(value) if isinstance(value, int) else parse_time(str(value))
     except OverflowError:  # a whole number of hundreds of digits
         found = None
     return float("nan") if found is None else found

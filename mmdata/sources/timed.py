@@ -10,7 +10,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from mmdata.config import Clips
 from mmdata.sources.problems import clean_caption
@@ -21,8 +22,7 @@ LEAST_OVERLAP = 2  # words; speakers do say a single word twice
 _TAG = re.compile(r"</?[a-zA-Z0-9.:_ -]{0,60}>|\{\\[^}]{0,60}\}")  # of VTT (<c>, <00:00:01.000>) and of SRT ({\an8})
 
 
-@dataclass(frozen=True, slots=True)
-class Caption:
+class Caption(NamedTuple):
     """Words and when they are said, in seconds from the start of the video."""
 
     start_s: float
@@ -66,7 +66,8 @@ def cleaned(captions: Iterable[Caption]) -> tuple[list[Caption], Counter[str]]:
     told: Counter[str] = Counter()
     sound: list[Caption] = []
     for one in captions:
-        text = clean_caption(html.unescape(_TAG.sub(" ", one.text)))
+        untagged = _TAG.sub(" ", one.text) if "<" in one.text or "{" in one.text else one.text
+        text = clean_caption(html.unescape(untagged))
         if not (math.isfinite(one.start_s) and math.isfinite(one.end_s)) or not 0 <= one.start_s <= one.end_s:
             told["bad_times"] += 1
         elif not text:
@@ -80,28 +81,30 @@ def cleaned(captions: Iterable[Caption]) -> tuple[list[Caption], Counter[str]]:
 def _unrolled(captions: Sequence[Caption], told: Counter[str]) -> list[Caption]:
     """Without the words that a caption takes over from the one before it, as rolling captions do line by line."""
     kept: list[Caption] = []
-    before: Caption | None = None
+    said: list[str] = []  # the words of the caption before
+    end_s = -math.inf
     for one in captions:
-        words = one.text.split()
-        again = 0
-        if before is not None and one.start_s <= before.end_s + ROLL_GAP_S:
-            again = _overlap(before.text.split(), words)
-        if again:
+        words = one.text.lower().split()
+        again = _overlap(said, words) if one.start_s <= end_s + ROLL_GAP_S else 0
+        if not again:
+            kept.append(one)
+        else:
             told["repeated"] += 1
-        if again < len(words):
-            kept.append(replace(one, text=" ".join(words[again:])))
-        elif kept:
-            kept[-1] = replace(kept[-1], end_s=max(kept[-1].end_s, one.end_s))
-        before = one
+            if again < len(words):
+                kept.append(one._replace(text=" ".join(one.text.split()[again:])))
+            elif kept:
+                kept[-1] = kept[-1]._replace(end_s=max(kept[-1].end_s, one.end_s))
+        said, end_s = words, one.end_s
     return kept
 
 
 def _overlap(before: Sequence[str], words: Sequence[str]) -> int:
     """How many of the first words are the last ones of the caption before."""
-    lowered, own = [word.lower() for word in before], [word.lower() for word in words]
-    for count in range(min(len(lowered), len(own)), 0, -1):
-        if lowered[-count:] == own[:count]:
-            whole = count in (len(lowered), len(own))
+    if not before or words[0] not in before:
+        return 0
+    for count in range(min(len(before), len(words)), 0, -1):
+        if before[-count:] == words[:count]:
+            whole = count in (len(before), len(words))
             return count if count >= LEAST_OVERLAP or whole else 0
     return 0
 
@@ -115,10 +118,10 @@ def _with_length(captions: Sequence[Caption], told: Counter[str]) -> list[Captio
             told["zero_length"] += 1
             waiting.append(one.text)
             continue
-        kept.append(replace(one, text=" ".join([*waiting, one.text])))
+        kept.append(one._replace(text=" ".join([*waiting, one.text])) if waiting else one)
         waiting = []
     if waiting and kept:
-        kept[-1] = replace(kept[-1], text=" ".join([kept[-1].text, *waiting]))
+        kept[-1] = kept[-1]._replace(text=" ".join([kept[-1].text, *waiting]))
     return kept
 
 
@@ -131,7 +134,7 @@ def _no_overlap(captions: Sequence[Caption]) -> list[Caption]:
             kept[-1] = Caption(last.start_s, max(last.end_s, one.end_s), f"{last.text} {one.text}")
             continue
         if kept and kept[-1].end_s > one.start_s:
-            kept[-1] = replace(kept[-1], end_s=one.start_s)
+            kept[-1] = kept[-1]._replace(end_s=one.start_s)
         kept.append(one)
     return kept
 
