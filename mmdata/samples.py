@@ -212,6 +212,11 @@ def key_uid(key: str) -> str:
     return key.partition("_r")[0]
 
 
+def caption_or_transcript() -> pl.Expr:
+    """A sample's text: its caption, or where the source gives none what was heard in it (columns of those names)."""
+    return pl.coalesce(pl.when(pl.col("caption").str.len_bytes() > 0).then(pl.col("caption")), pl.col("transcript"))
+
+
 def estimate_tokens(captions: pl.Expr) -> pl.Expr:
     """Tokens of a caption, estimated without a tokenizer: 4/3 a word, and one for each CJK character. int32."""
     cjk = captions.str.count_matches(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from upath import UPath
 
 from mmdata.config import Balance, Select
 from mmdata.errors import DataError
-from mmdata.samples import estimate_tokens, modality_signature, uid_words
+from mmdata.samples import caption_or_transcript, estimate_tokens, modality_signature, uid_words
 from mmdata.select.concepts import match_concepts
 from mmdata.select.filters import columns_read, filter_reason
 from mmdata.tables import REMEDY, scan_tables
@@ -19,13 +20,16 @@ from mmdata.workspace import PartStage, Workspace
 
 BATCH_ROWS = 250_000
 
-_ROWS = ("uid", "kind", "url", "caption", "problem", "copies")
-_MEDIA = ("uid", "status", "error", "sha256")
-_FEATURES = ("uid", "clip_score", "phash", "audio_rms_db", "problem")
+_ROWS = ("uid", "kind", "url", "start_s", "end_s", "caption", "problem", "copies")
+_MEDIA = ("uid", "status", "error", "sha256", "audio_s")
+_FEATURES = ("uid", "clip_score", "phash", "transcript", "problem")
 _OPTIONAL: dict[PartStage, tuple[str, ...]] = {
-    "rows": ("start_s", "end_s", "extra"),
+    "rows": ("extra",),
     "media": ("original_width", "original_height", "duration_s"),
-    "features": ("lang", "lang_prob", "n_words", "n_chars", "aspect", "sharpness"),
+    "features": (
+        *("lang", "lang_prob", "n_words", "n_chars", "aspect", "sharpness", "black_ratio", "frozen_ratio", "faces"),
+        *("audio_rms_db", "silence_ratio", "speech_ratio", "speech_overlap", "audio_score"),
+    ),
 }
 
 
@@ -75,24 +79,28 @@ def read_candidates(
 
 
 def compact(joined: pl.DataFrame, select: Select, concepts: Sequence[str] | None = None) -> pl.DataFrame:
-    """Reduce joined rows to what decides; about 60 bytes a row.
+    """Reduce joined rows to what decides; about 70 bytes a row.
 
     Args:
         joined: columns of rows, media and features, the last one's `problem` as `features_problem`.
 
     Returns:
-        uid_high, uid_low (UInt64), copies (Int32), signature (Categorical), clip_score (Float32), url, sha256, phash
-        (UInt64: hash of the URL, first 16 digits of the SHA-256, the perceptual hash), reason (Categorical: what
-        drops the row by itself, or null), weight (Int32: tokens or milliseconds, where balance counts those), concepts
-        (List(UInt32), where there is a concept list).
+        uid_high, uid_low (UInt64), copies (Int32), signature and kind (Categorical), clip_score (Float32), url, file,
+        sha256, phash (UInt64: hash of the URL with the clip's times; of the URL alone, where the sample is a clip or
+        sound; first 16 digits of the SHA-256; the perceptual hash), reason (Categorical: what drops the row by
+        itself, or null), weight (Int32: tokens or milliseconds, where balance counts those), concepts (List(UInt32),
+        where there is a concept list).
     """
     high, low = uid_words(joined["uid"])
+    joined = joined.with_columns(caption=caption_or_transcript())
     captioned = (pl.col("caption").str.len_bytes() > 0).fill_null(False)
     columns = [
         pl.col("copies").cast(pl.Int32),
         _signature(captioned).alias("signature"),
+        pl.col("kind").cast(pl.Categorical),
         pl.col("clip_score").cast(pl.Float32),
-        pl.when(pl.col("url").is_not_null()).then(pl.col("url").hash()).alias("url"),
+        pl.when(pl.col("url").is_not_null()).then(_place_hash()).alias("url"),
+        _files(joined).alias("file"),
         pl.col("sha256").str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64, strict=False),
         pl.col("phash").cast(pl.UInt64),
         _own_reason(select).alias("reason"),
@@ -175,14 +183,30 @@ def _own_reason(select: Select) -> pl.Expr:
     return pl.coalesce(upstream.cast(pl.Categorical), filter_reason(select.filter))
 
 
+def _place_hash() -> pl.Expr:
+    """What a sample was taken from: the file, and of a clip its times too, so that clips of one file differ."""
+    times = [(pl.col(name) * 1000).round().cast(pl.Int64).hash(seed) for seed, name in enumerate(("start_s", "end_s"))]
+    return pl.col("url").hash() ^ times[0] ^ times[1]
+
+
+def _files(joined: pl.DataFrame) -> pl.Series:
+    """The file of each clip and sound, as 64 bits that no version of Polars changes: the split is drawn by them."""
+    urls = joined.select(pl.when(pl.col("kind").is_in(["video", "audio"])).then(pl.col("url")).alias("url"))["url"]
+    known = urls.drop_nulls().unique()
+    digests = [hashlib.blake2b(url.encode(), digest_size=8).digest() for url in known]
+    hashes = pl.Series([int.from_bytes(digest, "little") for digest in digests], dtype=pl.UInt64)
+    return urls.replace_strict(known, hashes, default=None, return_dtype=pl.UInt64)
+
+
 def _signature(captioned: pl.Expr) -> pl.Expr:
-    """`modality_signature` over columns; a clip holds sound if its loudness was measured."""
-    heard = pl.col("audio_rms_db").is_not_null() & (pl.col("kind") == "video")
+    """`modality_signature` over columns; a sample holds sound if some is stored with it."""
+    heard = pl.col("audio_s").is_not_null()
     branches = [
         pl.when((pl.col("kind") == kind) & (captioned == text) & (heard == audio)).then(
             pl.lit(modality_signature(kind, text, audio), pl.Categorical)
         )
-        for kind, audio in (("image", False), ("video", False), ("video", True), ("audio", False), ("text", False))
+        for kind in ("image", "video", "audio", "text")
+        for audio in (True, False)
         for text in (True, False)
     ]
     return pl.coalesce(*branches, pl.col("kind").cast(pl.Categorical))
@@ -193,7 +217,7 @@ def _weight(balance: Balance) -> pl.Expr | None:
     if balance.by == "tokens":
         return estimate_tokens(pl.col("caption"))
     if balance.by == "seconds":
-        seconds = pl.coalesce(pl.col("end_s") - pl.col("start_s"), pl.col("duration_s")).fill_nan(None)
+        seconds = pl.coalesce("duration_s", "audio_s").fill_nan(None)
         return (seconds.fill_null(0).clip(0, 2_000_000) * 1000).round()
     return None
 

@@ -14,13 +14,14 @@ from mmdata.select.concepts import concept_rates, flatten, keep_probability, rar
 from mmdata.select.dedup import near_hashes, preference, same_value
 from mmdata.select.filters import REASON, in_top_fraction
 from mmdata.select.modality import modality_rates
-from mmdata.select.oversample import cluster_threshold, repeat_factors, round_by_draw
+from mmdata.select.oversample import cluster_threshold, repeat_factors, round_by_draw, signature_factors
 from mmdata.select.presets import resolve
 from mmdata.select.rates import Rates, stick
 from mmdata.select.split import in_validation
 from mmdata.select.verdicts import STAYS, Verdicts
 
 NO_CLUSTER = -1
+KINDS = ("image", "video", "audio", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +63,28 @@ def judge(frame: pl.DataFrame, select: Select) -> Verdicts:
 
 
 def drop_duplicates(frame: pl.DataFrame, verdicts: Verdicts, dedup: Dedup) -> np.ndarray:
-    """Drop the duplicates that metadata shows: URL, SHA-256, perceptual hash.
+    """Drop the duplicates that metadata shows: URL (with a clip's times), SHA-256, perceptual hash.
+
+    Samples of different kinds are never duplicates: a video's sound alone is another sample than the video.
 
     Returns:
         The rank of every row (see `preference`), for the semantic step.
     """
     rank = preference(frame["clip_score"].fill_null(float("nan")).to_numpy())
-    kept = verdicts.kept()
-    for name, wanted in (("url", dedup.url), ("sha256", dedup.exact), ("phash", dedup.phash_bits is not None)):
-        if not wanted:
-            continue
-        values, ranks = frame[name].gather(kept), rank[kept]
-        same = near_hashes(values, ranks, dedup.phash_bits or 0) if name == "phash" else same_value(values, ranks)
-        kept = drop_followers(verdicts, kept, same, f"duplicate:{name}")
+    for of_kind in (is_kind(frame, kind) for kind in KINDS):
+        kept = np.flatnonzero((verdicts.codes == 0) & of_kind)
+        for name, wanted in (("url", dedup.url), ("sha256", dedup.exact), ("phash", dedup.phash_bits is not None)):
+            if not wanted or not len(kept):
+                continue
+            values, ranks = frame[name].gather(kept), rank[kept]
+            same = near_hashes(values, ranks, dedup.phash_bits or 0) if name == "phash" else same_value(values, ranks)
+            kept = drop_followers(verdicts, kept, same, f"duplicate:{name}")
     return rank
+
+
+def is_kind(frame: pl.DataFrame, kind: str) -> np.ndarray:
+    """Which candidates are of a kind: bool, one a candidate."""
+    return (frame["kind"] == kind).fill_null(value=False).to_numpy()
 
 
 def drop_followers(verdicts: Verdicts, rows: np.ndarray, leaders: np.ndarray, reason: str) -> np.ndarray:
@@ -119,14 +128,19 @@ def balance_and_repeat(
         )
     kept = verdicts.kept()
     validation = np.zeros(len(frame), bool)
-    columns = frame[kept].select("uid_high", "uid_low", "url", "sha256")
+    columns = frame[kept].select("uid_high", "uid_low", "url", "sha256", "file")
     held = in_validation(columns.with_columns(pl.Series("cluster", cluster[kept])), validation_fraction, seed)
     validation[kept[held]] = True
     factors = _factors(frame, kept, concept, len(names), concepts is not None, select.oversample)
     if sticky:
         before = np.array([rates.repeat.get(name, 1.0) for name in names])
         factors = stick(factors, before, select.balance.tolerance)
-    repeats = _repeat(frame, kept, concept, factors, concepts is not None, seed)
+    signature = frame["signature"].gather(kept).cast(pl.String)
+    of_signature = signature_factors(
+        signature, select.oversample, rates.signature if sticky else None, select.balance.tolerance
+    )
+    own = signature.replace_strict(of_signature, return_dtype=pl.Float64).to_numpy() if len(kept) else np.empty(0)
+    repeats = _repeat(frame, kept, concept, factors, concepts is not None, own, seed)
     repeats[validation] = 1
     repeat = {names[int(i)]: float(factors[i]) for i in np.flatnonzero(factors != 1.0)}
     return Decision(
@@ -135,7 +149,13 @@ def balance_and_repeat(
         rate,
         repeats,
         validation,
-        Rates(rates.settings, modality, concept_p, repeat),
+        Rates(
+            rates.settings,
+            modality,
+            concept_p,
+            repeat,
+            {name: factor for name, factor in of_signature.items() if factor != 1.0},
+        ),
     )
 
 
@@ -218,16 +238,22 @@ def _factors(
 
 
 def _repeat(
-    frame: pl.DataFrame, kept: np.ndarray, concept: np.ndarray, factors: np.ndarray, listed: bool, seed: int
+    frame: pl.DataFrame,
+    kept: np.ndarray,
+    concept: np.ndarray,
+    factors: np.ndarray,
+    listed: bool,
+    of_signature: np.ndarray,
+    seed: int,
 ) -> np.ndarray:
-    """Repeats of each row: the largest factor of its concepts, rounded by its draw; 0 where it is dropped."""
-    own = np.ones(len(kept))
+    """Repeats of each row: the largest factor of its concepts and its signature, rounded by its draw; 0 if dropped."""
+    own = of_signature.copy()
     if listed:
         row, matched = flatten(frame["concepts"].gather(kept))
         np.maximum.at(own, row, factors[matched])
     else:
         named = concept[kept] >= 0
-        own[named] = factors[concept[kept][named]]
+        own[named] = np.maximum(own[named], factors[concept[kept][named]])
     repeats = np.zeros(len(frame), np.int32)
     repeats[kept] = round_by_draw(own, draws_of(frame, kept, seed, "repeat"))
     return repeats

@@ -31,6 +31,7 @@ def modality_rates(frame: pl.DataFrame, balance: Balance, known: Mapping[str, fl
     sums = frame.group_by(signature).agg(pl.col("weight").cast(pl.Int64).sum()).sort("signature")
     totals: dict[str, int] = dict(sums.iter_rows())
     if balance.mix is not None:
+        _check_counted(totals, balance)
         quotas = mix_quotas(totals, balance.mix, balance.tail_share)
     elif balance.max_ratio is not None:
         quotas = capped_quotas(totals, balance.max_ratio, balance.tail_share)
@@ -53,6 +54,16 @@ def modality_rates(frame: pl.DataFrame, balance: Balance, known: Mapping[str, fl
     return rates
 
 
+def _check_counted(totals: Mapping[str, int], balance: Balance) -> None:
+    """Raise DataError where a mix gives a share to a signature whose samples have none of what is counted."""
+    asked = {name for name, share in (balance.mix or {}).items() if share > 0}
+    if bare := sorted(name for name in asked & totals.keys() if totals[name] == 0):
+        raise DataError(
+            f"select.balance.mix asks for a share of `{bare[0]}`, whose samples have no {balance.by}. Remedy: "
+            f"leave it out of the mix (it then stays whole), or set balance.by to what all of them have: samples."
+        )
+
+
 def rate_for(draws: np.ndarray, weights: np.ndarray, quota: int) -> float:
     """The rate that keeps the rows of lowest draw whose weights sum to at most the quota, and as many as fit."""
     if 0 < quota <= len(weights) and (weights == 1).all():
@@ -65,7 +76,8 @@ def rate_for(draws: np.ndarray, weights: np.ndarray, quota: int) -> float:
 def capped_quotas(totals: Mapping[str, int], max_ratio: float, tail_share: float) -> dict[str, int]:
     """What each signature may keep so that the largest is at most `max_ratio` times the smallest.
 
-    A signature under `tail_share` of all, or with nothing to count, does not set the cap (and is not capped by it).
+    A signature under `tail_share` of all, or with nothing to count (pictures and words have no seconds), does not set
+    the cap (and is not capped by it).
     """
     least = tail_share * sum(totals.values())
     setting = [total for total in totals.values() if total > 0 and total >= least]

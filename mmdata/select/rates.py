@@ -24,17 +24,19 @@ class Rates:
         modality: signature -> a row stays if its draw is below.
         concept: concept -> p_e of MetaCLIP; a concept not named has 1.
         repeat: concept -> repeat factor r; a concept not named has 1.
+        signature: the same of signatures.
     """
 
     settings: str
     modality: Mapping[str, float] = field(default_factory=dict)
     concept: Mapping[str, float] = field(default_factory=dict)
     repeat: Mapping[str, float] = field(default_factory=dict)
+    signature: Mapping[str, float] = field(default_factory=dict)
 
 
 def rates_settings(select: Select, seed: int, concepts: str) -> str:
     """Fingerprint of what makes rates comparable: seed, balance, oversampling, and the concept list's content."""
-    return fingerprint("rates", 1, seed, select.balance.model_dump(exclude={"tolerance"}), select.oversample, concepts)
+    return fingerprint("rates", 2, seed, select.balance.model_dump(exclude={"tolerance"}), select.oversample, concepts)
 
 
 def near(value: float, wanted: float, tolerance: float) -> bool:
@@ -62,7 +64,7 @@ def read_rates(path: UPath, settings: str) -> Rates | None:
     if data is None or data.get("settings") != settings:
         return None
     try:
-        return Rates(settings, data["modality"], data["concept"], data["repeat"])
+        return Rates(settings, data["modality"], data["concept"], data["repeat"], data["signature"])
     except KeyError as error:
         raise DataError(f"{path}: {error} is missing. Remedy: delete the file; new rates are set.") from None
 

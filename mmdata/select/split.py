@@ -1,4 +1,4 @@
-"""Train and validation, parted by cluster, so that what is alike never stands on both sides."""
+"""Train and validation, parted by cluster, or by file where that was cut: what is alike stands on one side."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ MIN_GROUPS = 20
 def in_validation(frame: pl.DataFrame, fraction: float, seed: int) -> np.ndarray:
     """Which rows are held out.
 
-    A row goes with its cluster; without one, with its bytes, else alone. Groups that share a URL or the same bytes go
-    together, and are held out only if each of them would be: what was trained on once is not validated on later.
+    A clip or sound goes with its file, whatever its clusters: the clips of a video are in many, and would chain them
+    all together until nothing could be held out. Another row goes with its cluster; without one, with its bytes, else
+    alone. Groups that share a URL or the same bytes go together, and are held out only if each of them would be: what
+    was trained on once is not validated on later.
 
     Args:
-        frame: the kept rows: cluster (Int32, null or negative: none), sha256 and url (UInt64 or null), uid_high and
-            uid_low (UInt64).
+        frame: the kept rows: cluster (Int32, null or negative: none), file, sha256 and url (UInt64 or null), uid_high
+            and uid_low (UInt64).
         fraction: share of groups held out, by hash of the group.
 
     Returns:
@@ -43,13 +45,16 @@ def in_validation(frame: pl.DataFrame, fraction: float, seed: int) -> np.ndarray
 def _groups(frame: pl.DataFrame, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The group number of each row, and the draw of each group."""
     nothing = pl.lit(0, pl.UInt64)
-    clustered = (pl.col("cluster") >= 0).fill_null(False)
+    filed = pl.col("file").is_not_null()
+    clustered = ~filed & (pl.col("cluster") >= 0).fill_null(False)
     cluster = pl.col("cluster").fill_null(-1).cast(pl.Int64)
     keyed = frame.select(
-        # Three kinds of key that cannot meet: (1, cluster), (2, bytes), (3 + high, low).
-        high=pl.when(clustered).then(nothing + 1).when(pl.col("sha256").is_not_null()).then(nothing + 2)
+        # Four kinds of key that cannot meet: (1, cluster), (3, file), (2, bytes), (4 + high, low).
+        high=pl.when(clustered).then(nothing + 1).when(filed).then(nothing + 3)
+        .when(pl.col("sha256").is_not_null()).then(nothing + 2)
         .otherwise(pl.col("uid_high") | pl.lit(1 << 63, pl.UInt64)),
-        low=pl.when(clustered).then(cluster.clip(0).cast(pl.UInt64)).otherwise(pl.coalesce("sha256", "uid_low")),
+        low=pl.when(clustered).then(cluster.clip(0).cast(pl.UInt64))
+        .otherwise(pl.coalesce("file", "sha256", "uid_low")),
     )  # fmt: skip
     groups = keyed.unique().sort("high", "low").with_row_index("group")
     group = keyed.join(groups, on=["high", "low"], how="left", maintain_order="left")["group"].to_numpy()

@@ -30,7 +30,7 @@ from mmdata.select.clusters import (
     write_clusters,
 )
 from mmdata.select.concepts import read_concepts
-from mmdata.select.decide import NO_CLUSTER, balance_and_repeat, drop_duplicates, drop_followers, judge
+from mmdata.select.decide import NO_CLUSTER, balance_and_repeat, drop_duplicates, drop_followers, is_kind, judge
 from mmdata.select.embeddings import gather_embeddings
 from mmdata.select.rates import Rates, rates_settings, read_rates, write_rates
 from mmdata.select.semantic import semantic_leaders
@@ -295,6 +295,8 @@ def _cluster(
         cluster[rows] = assign_clusters(embeddings, clusters.centroids)
         eps = corpus.select.dedup.semantic_eps
         if eps is not None:
-            leaders = semantic_leaders(embeddings, cluster[rows], rank[rows], eps)
+            # pictures and clips are never duplicates of each other, though they share clusters
+            kind_cluster = cluster[rows] * 2 + is_kind(frame, "video")[rows]
+            leaders = semantic_leaders(embeddings, kind_cluster, rank[rows], eps)
             drop_followers(verdicts, rows, leaders, "duplicate:semantic")
     return clusters, cluster

@@ -35,7 +35,7 @@ def sample(number: int, **given: Any) -> dict[str, Any]:
     url, caption = given.get("url", f"http://host.test/{number}.jpg"), given.get("caption", f"a picture of {number}")
     draw = np.random.default_rng(number)
     own = {
-        "uid": sample_uid(url, caption),
+        "uid": sample_uid(url, caption, given.get("start_s"), given.get("end_s")),
         "source": "web",
         "kind": "image",
         "url": url,
@@ -44,11 +44,11 @@ def sample(number: int, **given: Any) -> dict[str, Any]:
         "row": number,
         "status": "success",
         "attempts": 1,
-        "sha256": sha256(url.encode()).hexdigest(),
+        "sha256": sha256(url.encode()).hexdigest() if url else None,
         "original_width": 640,
         "original_height": 480,
         "clip_score": float(np.float32(draw.uniform(0.1, 0.4))),
-        "phash": int.from_bytes(blake2b(url.encode(), digest_size=8).digest(), "big"),
+        "phash": int.from_bytes(blake2b(url.encode(), digest_size=8).digest(), "big") if url else None,
         "lang": "en",
         "lang_prob": 0.99,
         "n_words": len((caption or "").split()),

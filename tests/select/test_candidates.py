@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from hashlib import blake2b
 
 import numpy as np
 import polars as pl
@@ -39,7 +40,10 @@ SCHEMA = {
     "clip_score": pl.Float32,
     "phash": pl.UInt64,
     "aspect": pl.Float32,
-    "audio_rms_db": pl.Float32,
+    "start_s": pl.Float64,
+    "end_s": pl.Float64,
+    "audio_s": pl.Float64,
+    "transcript": pl.String,
     "features_problem": pl.String,
     "cluster": pl.Int32,
 }
@@ -122,12 +126,78 @@ def test_a_uid_counts_all_its_copies_wherever_they_stand() -> None:
 
 @pytest.mark.parametrize("kind", ["image", "video", "audio", "text"])
 @pytest.mark.parametrize("caption", [None, "", "words"])
-@pytest.mark.parametrize("loudness", [None, -20.0])
-def test_the_signature_is_that_of_the_sample(kind: str, caption: str | None, loudness: float | None) -> None:
-    row = sample(0, kind=kind, caption=caption, audio_rms_db=loudness)
-    joined = pl.DataFrame([{name: row.get(name) for name in SCHEMA}], schema=SCHEMA)
-    wanted = modality_signature(kind, bool(caption), has_audio=kind == "video" and loudness is not None)
-    assert compact(joined, SELECT)["signature"].to_list() == [wanted]
+@pytest.mark.parametrize("audio_s", [None, 4.0])
+@pytest.mark.parametrize("transcript", [None, "what was said"])
+def test_the_signature_is_that_of_the_sample(
+    kind: str, caption: str | None, audio_s: float | None, transcript: str | None
+) -> None:
+    frame = compacted(sample(0, kind=kind, caption=caption, audio_s=audio_s, transcript=transcript))
+    wanted = modality_signature(kind, bool(caption or transcript), has_audio=audio_s is not None)
+    assert frame["signature"].to_list() == [wanted]
+
+
+def compacted(*rows: dict, select: Select = SELECT, **further: pl.DataType) -> pl.DataFrame:
+    schema = {**SCHEMA, **further}
+    return compact(pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema), select)
+
+
+def clip(number: int, url: str, start_s: float | None, end_s: float | None, **given: object) -> dict:
+    return sample(number, kind="video", url=url, start_s=start_s, end_s=end_s, phash=None, **given)
+
+
+def test_clips_of_one_file_are_no_duplicates_and_the_same_clip_told_twice_is() -> None:
+    url = "https://www.youtube.com/watch?v=abc"
+    spans = [(0.0, 10.0), (10.0, 20.5), (None, None), (10.0, 20.5), (0.0, 10.001)]
+    samples = [clip(number, url, *span, clip_score=0.3 - number / 100) for number, span in enumerate(spans)]
+    samples = [
+        one | {"uid": f"{number:032x}", "sha256": f"{number:016x}{0:048x}"} for number, one in enumerate(samples)
+    ]
+    reasons = dict(decide([samples]).select("uid", "reason").iter_rows())
+    assert list(reasons.values()) == [None, None, None, "duplicate:url", None]
+    frame = compacted(*samples)
+    assert frame["file"].n_unique() == 1
+    assert frame["url"].n_unique() == 4
+
+
+def test_the_file_of_a_clip_is_the_same_number_for_ever() -> None:
+    frame = compacted(
+        clip(0, "https://host.test/a.mp4", 0.0, 5.0),
+        sample(1, kind="audio", url="https://host.test/a.mp4"),
+        sample(2, url="https://host.test/a.mp4"),
+        sample(3, kind="text", url=None),
+    )
+    number = int.from_bytes(blake2b(b"https://host.test/a.mp4", digest_size=8).digest(), "little")
+    assert frame["file"].to_list() == [number, number, None, None]
+
+
+def test_a_picture_and_a_clip_are_never_duplicates_of_each_other() -> None:
+    same = {"sha256": "0" * 64, "phash": 77, "url": "https://host.test/a", "clip_score": 0.3}
+    kinds = ("image", "video", "audio", "video")
+    samples = [sample(number, kind=kind, uid=f"{number:032x}", **same) for number, kind in enumerate(kinds)]
+    reasons = decide([samples])["reason"].to_list()
+    assert reasons == [None, None, None, "duplicate:url"]
+
+
+def test_a_transcript_counts_as_words_where_there_is_no_caption() -> None:
+    rows = [
+        sample(0, kind="audio", caption=None, transcript="five words that were said"),
+        sample(1, kind="audio", caption="", transcript="a b c"),
+        sample(2, kind="audio", caption="a b c d e f", transcript="other words"),
+        sample(3, kind="audio", caption=None),
+    ]
+    assert compacted(*rows)["weight"].to_list() == [7, 4, 8, 0]
+
+
+def test_seconds_are_those_of_the_clip_as_cut_and_pictures_have_none() -> None:
+    select = Select.model_validate({"balance": {"by": "seconds"}})
+    rows = [
+        clip(0, "https://host.test/a.mp4", 0.0, 30.0, duration_s=12.5, audio_s=12.4),
+        sample(1, kind="audio", duration_s=None, audio_s=2.25),
+        sample(2, audio_s=3.0),
+        sample(3),
+        sample(4, kind="text", url=None),
+    ]
+    assert compacted(*rows, select=select, duration_s=pl.Float64())["weight"].to_list() == [12500, 2250, 3000, 0, 0]
 
 
 @given(st.lists(st.integers(0, 2**128 - 1), unique=True))

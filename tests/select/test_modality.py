@@ -126,3 +126,13 @@ def test_nothing_and_one_row() -> None:
     assert modality_rates(frame({}), Balance()) == {}
     assert modality_rates(frame({"text": 1}), Balance()) == {"text": 1.0}
     assert modality_rates(frame({"text": 5, "image": 1}), Balance(max_ratio=None)) == {"image": 1.0, "text": 1.0}
+
+
+def test_a_mix_by_seconds_cannot_ask_for_what_has_none() -> None:
+    rows = pl.concat([frame({"image+text": 100}, weights=(0, 0)), frame({"text+video": 50}, weights=(5, 5))])
+    with pytest.raises(DataError, match=r"`image\+text`, whose samples have no seconds.*leave it out"):
+        modality_rates(rows, Balance(by="seconds", mix={"image+text": 0.5, "text+video": 0.5}))
+    assert modality_rates(rows, Balance(by="seconds", mix={"text+video": 1.0})) == {
+        "image+text": 1.0,
+        "text+video": 1.0,
+    }

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from upath import UPath
 
-from mmdata.config import Select
+from mmdata.config import Oversample, Select
 from mmdata.errors import DataError
-from mmdata.select.oversample import cluster_threshold, repeat_factors, round_by_draw
+from mmdata.select.oversample import cluster_threshold, repeat_factors, round_by_draw, signature_factors
 from mmdata.select.rates import Rates, near, rates_settings, read_rates, stick, write_rates
 
 
@@ -22,6 +23,27 @@ def test_repeat_factors_are_clipped_square_roots(counts: list[int], threshold: f
     found = repeat_factors(np.array(counts), total, threshold, most)
     wanted = [min(max((threshold * total / c) ** 0.5, 1), most) if c else 1 for c in counts]
     np.testing.assert_allclose(found, wanted)
+
+
+def test_a_rare_combination_of_modalities_is_repeated_like_a_rare_concept() -> None:
+    signatures = pl.Series(["image+text"] * 960 + ["text"] * 36 + ["audio+text+video"] * 4)
+    asked = Oversample(threshold=0.01, max_repeats=4)
+    found = signature_factors(signatures, asked, None, 0.1)
+    assert found == {"audio+text+video": pytest.approx(2.5**0.5), "image+text": 1.0, "text": 1.0}
+    rarer = signature_factors(pl.concat([signatures] * 20 + [pl.Series(["audio"])]), asked, None, 0.1)
+    assert rarer["audio"] == 4
+    assert set(signature_factors(signatures, Oversample(signatures=False), None, 0.1).values()) == {1.0}
+    assert set(signature_factors(signatures, Oversample(max_repeats=1), None, 0.1).values()) == {1.0}
+    two = signature_factors(pl.Series(["text"] * 50 + ["image"] * 50), Oversample(threshold=1.0), None, 0.1)
+    assert set(two.values()) == {1.0}
+
+
+def test_the_factor_of_a_signature_sticks_within_the_tolerance() -> None:
+    signatures = pl.Series(["image+text"] * 96 + ["audio+text"] * 4)
+    asked = Oversample(threshold=0.05, max_repeats=4)
+    wanted = signature_factors(signatures, asked, None, 0.1)["audio+text"]
+    assert signature_factors(signatures, asked, {"audio+text": wanted * 1.05}, 0.1)["audio+text"] == wanted * 1.05
+    assert signature_factors(signatures, asked, {"audio+text": wanted * 1.5}, 0.1)["audio+text"] == wanted
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.25, 2.0, 3.9])
@@ -50,7 +72,7 @@ def test_a_rate_sticks_within_its_tolerance_and_never_beyond(wanted: float, know
 def test_rates_come_back_to_the_last_bit_and_only_for_the_same_settings(tmp_path: Path) -> None:
     path = UPath(tmp_path / "rates.json")
     assert read_rates(path, "s") is None
-    rates = Rates("s", {"image+text": float(np.nextafter(0.1, 1))}, {"猫": 1 / 3}, {"c1 text": 2.5})
+    rates = Rates("s", {"image+text": float(np.nextafter(0.1, 1))}, {"猫": 1 / 3}, {"c1 text": 2.5}, {"text": 1.5})
     write_rates(path, rates)
     assert read_rates(path, "s") == rates
     assert read_rates(path, "other") is None

@@ -408,3 +408,71 @@ def test_growing_several_times_moves_no_sample_to_the_other_split(tmp_path: Path
     both = before.join(after, on="uid")
     assert both.height > 10
     assert both.filter(pl.col("split") != pl.col("after")).is_empty()
+
+
+def every_modality(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Pictures, 40 videos of 5 clips each, sound and words: the signatures of a how-to corpus, some rare."""
+    vectors = points(500, centres=8, spread=0.15, seed=3)
+    found = [sample(number, embedding=vectors[number]) for number in range(200)]
+    for video in range(40):
+        url = f"https://www.youtube.com/watch?v={video:03d}"
+        for number in range(5):
+            at = 10.0 * number
+            found.append(
+                sample(
+                    1000 + video * 5 + number,
+                    **{"kind": "video", "url": url, "start_s": at, "end_s": at + 10, "duration_s": 10.0},
+                    sha256=f"{int(rng.integers(2**62)):016x}{0:048x}",
+                    phash=int(rng.integers(2**62)),
+                    audio_s=10.0 if video < 2 else None,
+                    embedding=vectors[200 + video * 5 + number],
+                )
+            )
+    for number in range(60):
+        said = {"caption": None, "transcript": f"what was said {number}"} if number % 2 else {}
+        url = f"http://host.test/{number}.wav"
+        sound = {"duration_s": 4.0, "audio_s": 4.0, "clip_score": None, "phash": None}
+        found.append(sample(2000 + number, kind="audio", url=url, **sound, **said))
+    for number in range(90):
+        text = {"kind": "text", "url": None, "caption": f"words {number}", "clip_score": None}
+        found.append(sample(3000 + number, **text))
+    return found
+
+
+def test_every_signature_goes_through_and_the_rare_ones_are_repeated(tmp_path: Path) -> None:
+    select = {
+        "dedup": {"phash_bits": 4, "semantic_eps": 0.0001},
+        "balance": {"max_ratio": 2.5, "tail_share": 0.05},
+        "oversample": {"threshold": 0.2, "max_repeats": 4},
+    }
+    samples = every_modality(np.random.default_rng(0))
+    corpus = corpus_for(tmp_path, select, shards={"validation_fraction": 0.15})
+    workspace = build(corpus, {"web-000000": [samples[::2], samples[1::2]]})
+    report = select_samples(corpus, workspace)
+    table = selection(workspace)
+    before = {row["signature"]: row["before"] for row in report.tables["signatures"]}
+    after = {row["signature"]: row["after"] for row in report.tables["signatures"]}
+    assert before == {"image+text": 200, "text+video": 190, "text": 90, "audio+text": 60, "audio+text+video": 10}
+    assert after["image+text"] < 200
+    assert after["audio+text+video"] > 15
+    assert after["audio+text"] > 60  # sound has no cluster: its signature alone makes it rare
+    clips = table.join(
+        pl.DataFrame([{"uid": one["uid"], "url": one["url"]} for one in samples if one["kind"] == "video"]), on="uid"
+    )
+    sides = clips.filter("keep").group_by("url").agg(pl.col("split").n_unique(), pl.col("split").first().alias("side"))
+    assert (sides["split"] == 1).all()
+    assert set(sides["side"]) == {"train", "validation"}
+    assert set(table.filter(pl.col("signature") == "image+text", "keep")["split"]) == {"train", "validation"}
+
+
+def test_a_semantic_duplicate_is_never_of_another_kind(tmp_path: Path) -> None:
+    same = points(1)[0]
+    samples = [sample(number, embedding=same, clip_score=0.3) for number in range(2)]
+    samples += [sample(10 + n, kind="video", embedding=same, clip_score=0.2, duration_s=1.0) for n in range(2)]
+    select = {"dedup": {"phash_bits": None, "semantic_eps": 0.05, "clusters": 1}}
+    corpus = corpus_for(tmp_path, select)
+    workspace = build(corpus, {"web-000000": [samples]})
+    select_samples(corpus, workspace)
+    table = selection(workspace)
+    for signature in ("image+text", "text+video"):
+        assert sorted(table.filter(pl.col("signature") == signature)["keep"]) == [False, True]

@@ -13,6 +13,7 @@ SCHEMA = {
     "cluster": pl.Int32,
     "sha256": pl.UInt64,
     "url": pl.UInt64,
+    "file": pl.UInt64,
     "uid_high": pl.UInt64,
     "uid_low": pl.UInt64,
 }
@@ -20,11 +21,13 @@ ROW = st.tuples(
     st.none() | st.integers(-1, 6),
     st.none() | st.integers(0, 8),
     st.none() | st.integers(0, 8),
+    st.none() | st.integers(0, 5),
 )
 
 
-def rows(*given: tuple[int | None, int | None, int | None]) -> pl.DataFrame:
-    data = [(*one, number * 2**40, number) for number, one in enumerate(given)]
+def rows(*given: tuple[int | None, ...]) -> pl.DataFrame:
+    """Rows of cluster, sha256, url and, of clips, file."""
+    data = [(*one, *[None] * (4 - len(one)), number * 2**40, number) for number, one in enumerate(given)]
     return pl.DataFrame(data, schema=SCHEMA, orient="row")
 
 
@@ -36,8 +39,8 @@ def clusters(count: int, size: int = 3) -> pl.DataFrame:
 @given(st.lists(ROW, max_size=25), st.floats(0, 0.9), st.integers(0, 50))
 def test_nothing_that_is_linked_stands_on_both_sides(given_rows: list, fraction: float, seed: int) -> None:
     frame = rows(*given_rows).with_columns(pl.Series("held", in_validation(rows(*given_rows), fraction, seed)))
-    clustered = frame.filter(pl.col("cluster") >= 0)
-    for part, name in ((clustered, "cluster"), (frame, "sha256"), (frame, "url")):
+    clustered = frame.filter((pl.col("cluster") >= 0) & pl.col("file").is_null())
+    for part, name in ((clustered, "cluster"), (frame, "sha256"), (frame, "url"), (frame, "file")):
         sides = part.filter(pl.col(name).is_not_null()).group_by(name).agg(pl.col("held").n_unique())
         assert (sides["held"] == 1).all()
 
@@ -84,3 +87,20 @@ def test_a_link_moves_a_cluster_to_train_and_never_out_of_it() -> None:
     after = in_validation(linked, 0.2, 0)
     assert not (after & ~before).any()
     assert len(np.unique(after[frame["cluster"].to_numpy() < 10])) == 1
+
+
+def test_clips_of_many_clusters_chain_nothing_together() -> None:
+    pictures = [(number % 30, 1000 + number, 5000 + number) for number in range(300)]
+    clips = [(number % 30, 2000 + number, 7000 + number, number // 30) for number in range(900)]  # 30 files, all over
+    frame = rows(*pictures, *clips)
+    held = in_validation(frame, 0.2, 0)
+    assert (held[:300] == in_validation(rows(*pictures), 0.2, 0)).all()
+    assert 0 < held[300:].sum() < 600
+    sides = frame[300:].with_columns(pl.Series("held", held[300:])).group_by("file").agg(pl.col("held").n_unique())
+    assert (sides["held"] == 1).all()
+
+
+def test_more_clips_of_a_file_leave_its_side_alone() -> None:
+    before = rows(*((None, 100 + number, number, number % 40) for number in range(80)))
+    after = rows(*((None, 100 + number, number, number % 40) for number in range(400)))
+    assert (in_validation(after, 0.2, 0)[:80] == in_validation(before, 0.2, 0)).all()
