@@ -21,6 +21,17 @@ EXAMPLES: dict[str, Any] = {
 }
 """What stands in place of a default: where there is none, or where a corpus without it makes little sense."""
 
+OTHER_SOURCES = (
+    "{name: pictures, kind: pairs, files: inbox/*.csv, columns: {url: link, caption: alt_text}}",
+    "{name: howto, kind: howto100m, files: inbox/HowTo100M_v1.csv, captions: inbox/raw_caption.json}",
+    "{name: howto-vtt, kind: howto100m, files: inbox/index.csv, captions: 'inbox/captions/{video_id}.vtt', "
+    "fetch_from: 'https://mirror.example/{video_id}.mp4'}",
+    "{name: clips, kind: video, files: inbox/*.jsonl, columns: {url: url, caption: text, start_s: start, end_s: end}}",
+    "{name: sounds, kind: audio, files: inbox/*.tsv, columns: {url: url, caption: transcript}}",
+    "{name: texts, kind: text, files: inbox/*.jsonl.gz, columns: {caption: text}}",
+)
+"""Sources of the kinds that the first one is not."""
+
 HEADER = """\
 # A corpus for mmdata: which metadata, how it is fetched, measured, selected and packed.
 # Every key is here with its default; a line that begins with `# key:` is off until the `#` is taken away.
@@ -49,6 +60,8 @@ def _section(model: type[BaseModel], path: str, indent: str) -> Iterator[str]:
             yield f"{indent}sources:"
             first, *rest = _section(Source, "sources.", "    ")
             yield from (first, *rest) if not first.strip().startswith("#") else _dashed([first, *rest])
+            yield "  # Sources of other kinds; take the `#` away:"
+            yield from (f"  # - {example}" for example in OTHER_SOURCES)
         else:
             yield from _key(model, name, field, here, indent)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from mmdata.cli.template import corpus_template
-from mmdata.config import Corpus, Source
+from mmdata.config import SOURCE_KINDS, Corpus, Source
 from mmdata.corpus_file import load_corpus
 
 
@@ -35,6 +35,14 @@ def test_every_key_that_is_off_can_be_turned_on(tmp_path: Path) -> None:
     text = re.sub(r"# (\w+: null)", r"\1", corpus_template())
     (tmp_path / "corpus.yaml").write_text(text)
     assert load_corpus(tmp_path / "corpus.yaml").select.filter.languages is None
+
+
+def test_the_sources_of_other_kinds_can_be_turned_on_and_every_kind_is_there(tmp_path: Path) -> None:
+    (tmp_path / "corpus.yaml").write_text(re.sub(r"# (- \{name: )", r"\1", corpus_template()))
+    sources = load_corpus(tmp_path / "corpus.yaml").sources
+    assert {source.kind for source in sources} == set(get_args(SOURCE_KINDS))
+    assert all(str(tmp_path) in source.files for source in sources)
+    assert str(tmp_path / "inbox/captions/{video_id}.vtt") in [source.captions for source in sources]
 
 
 def test_init_writes_it_and_never_over_another(mmdata: Any, tmp_path: Path) -> None:
