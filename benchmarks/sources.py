@@ -45,7 +45,7 @@ def sized(clips: int, rounds: int) -> list[Row]:
     folder = Path(tempfile.mkdtemp(prefix="mmdata-bench-sources-"))
     try:
         small, large = folder / "small", folder / "large"
-        generate(small, clips // CLIPS_A_VIDEO)
+        measure(generate, small, clips // CLIPS_A_VIDEO)  # elsewhere: what this process holds, its children inherit
         ours, peer = partial(measure, clips_ours, small), partial(measure, clips_pandas, small)
         found = ours().work  # also warms the file cache
         row = compare(
@@ -56,10 +56,10 @@ def sized(clips: int, rounds: int) -> list[Row]:
             rounds=rounds,
             note="index and raw_caption.json to clips; peer: json.load, a loop, pandas; same clips checked",
         )
-        check_same(small)
-        generate(large, GROWTH * clips // CLIPS_A_VIDEO)
+        measure(check_same, small)
+        measure(generate, large, GROWTH * clips // CLIPS_A_VIDEO)
         one, ten, theirs = ours(), measure(clips_ours, large), measure(clips_pandas, large)
-        check_same(large)
+        measure(check_same, large)
         said_mb = (large / "raw_caption.json").stat().st_size / 1e6
         grown = Row(
             f"captions to {ten.work:,.0f} clips, memory",
@@ -141,7 +141,7 @@ def _groups(said: dict[str, list[Any]]) -> list[list[tuple[float, float, str]]]:
     return groups
 
 
-def check_same(folder: Path) -> None:
+def check_same(folder: Path) -> float:
     """Both sides give the same clips."""
     keys = ["url", "start_s", "end_s", "caption"]
     tables = (Path(_corpus(folder).workspace) / "parts").glob("*/rows/*.parquet")
@@ -149,6 +149,7 @@ def check_same(folder: Path) -> None:
     peer = pl.scan_parquet(folder / "pandas.parquet").select(keys).sort(keys)
     if not ours.collect().equals(peer.collect()):
         raise RuntimeError(f"{folder}: the two sides give different clips")
+    return 1.0
 
 
 def _corpus(folder: Path) -> Corpus:
@@ -160,7 +161,7 @@ def _corpus(folder: Path) -> Corpus:
 # -- the data ---------------------------------------------------------------------------------------------------
 
 
-def generate(folder: Path, videos: int) -> None:
+def generate(folder: Path, videos: int) -> float:
     """Write an index and its captions: overlapping in time as speech recognition gives them, with pauses.
 
     The JSON is in another order than the index, holds videos that are not in it, and lacks some that are.
@@ -179,6 +180,7 @@ def generate(folder: Path, videos: int) -> None:
         for n, video in enumerate(ids[videos // 50 :]):
             file.write(f'{", " if n else ""}"{video}": {json.dumps(_said(random, words))}')
         file.write("}")
+    return float(videos)
 
 
 def _said(random: Random, words: list[list[str]]) -> dict[str, list[Any]]:
