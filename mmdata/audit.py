@@ -116,7 +116,7 @@ def no_uid_lost(workspace: Workspace) -> Finding:
         return Finding(False, what, numbers)
     bad = both.filter(wrong).sort("uid").head(EXAMPLES).collect().to_dicts()
     if not bad:
-        return Finding(True, f"{numbers['rows_read']:,} source rows in, all accounted for", numbers)
+        return Finding(True, f"{numbers['rows_read']:,} samples in, all accounted for", numbers)
     what = f"{numbers['lost']:,} uids lost, {numbers['invented']:,} invented, {numbers['miscounted']:,} miscounted"
     return Finding(False, what, numbers, bad)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,7 @@ import pytest
 from upath import UPath
 from workspaces import Built, add_parts, build, release
 
-from mmdata.audit import download_share, no_split_leakage, no_uid_lost, refuse_part, scores_sound
+from mmdata.audit import Finding, download_share, no_split_leakage, no_uid_lost, refuse_part, scores_sound
 from mmdata.plan import releasable_parts
 
 PART = "web-000000"
@@ -53,6 +54,26 @@ def test_a_lost_an_invented_and_a_miscounted_uid_are_told_apart(built: Built) ->
     assert not found.passed
     assert (found.numbers["lost"], found.numbers["invented"], found.numbers["miscounted"]) == (1, 1, 1)
     assert frame["uid"][0] in {example["uid"] for example in found.examples}
+
+
+def told(built: Built, rows: int, samples: int) -> Finding:
+    """The audit, where the catalogue has 10 rows of the first part, and its stamp says what was read."""
+    catalog = built.workspace.catalog()
+    part = replace(catalog.parts[PART], stop=10)
+    built.workspace.write_catalog(replace(catalog, parts={**catalog.parts, PART: part}))
+    stamp = built.workspace.part_stamp(PART, "rows")
+    assert stamp is not None
+    counts = {**stamp.counts, "rows": rows, "samples": samples}
+    built.workspace.write_part_stamp(PART, "rows", replace(stamp, counts=counts))
+    return no_uid_lost(built.workspace)
+
+
+def test_videos_are_held_against_videos_and_clips_against_clips(built: Built) -> None:
+    assert told(built, rows=10, samples=20).passed, "20 clips of 10 videos"
+    assert not told(built, rows=9, samples=20).passed
+    lost = told(built, rows=10, samples=21)
+    assert not lost.passed
+    assert "36 samples in them, but 35 are in the tables" in lost.summary
 
 
 def test_a_doubled_row_in_the_selection_is_found(built: Built) -> None:
