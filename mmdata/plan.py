@@ -6,14 +6,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from mmdata.config import Corpus, Score
+from mmdata.config import Corpus, Privacy, Score
 from mmdata.fingerprint import fingerprint
 from mmdata.score.pretrained import resolved
 from mmdata.workspace import PART_STAGES, Part, PartStage, PartStamp, Workspace
 
 CODE_VERSIONS: dict[str, int] = {"rows": 2, "media": 2, "features": 2, "selection": 2, "shards": 2, "instructions": 2}
 """Raised when a stage's code changes what it writes: everything made by the older code is then stale."""
+
+
+CLIP_KINDS = frozenset({"howto100m", "video", "audio"})
+"""Kinds of sources whose samples are cut out of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +48,23 @@ def stage_settings(corpus: Corpus, part: Part, stage: PartStage) -> str:
         cut = shape if source.kind == "howto100m" else None
         return fingerprint("rows", CODE_VERSIONS["rows"], source.kind, source.columns, source.slice_rows, cut)
     if stage == "media":
-        kept = {"image_size", "encode_quality", "max_bytes", "max_pixels", "respect_robots"}
-        return fingerprint("media", CODE_VERSIONS["media"], corpus.download.model_dump(include=kept))
+        return fingerprint("media", CODE_VERSIONS["media"], *_media_settings(corpus, part))
     return fingerprint("features", CODE_VERSIONS["features"], scorer_settings(corpus.score))
+
+
+def _media_settings(corpus: Corpus, part: Part) -> list[Any]:
+    """What of the settings decides the stored bytes of a part; what does not concern its kind is left out."""
+    kind = next((source.kind for source in corpus.sources if source.name == part.source), None)
+    kept = {"image_size", "encode_quality", "max_bytes", "max_pixels", "respect_robots"}
+    settings: list[Any] = [corpus.download.model_dump(include=kept)]
+    if kind in CLIP_KINDS:
+        cut = {"frames", "choose", "sound", "keep_video", "max_duration_s", "max_bytes"}
+        settings.append(corpus.clips.model_dump(include=cut))
+    if corpus.privacy != Privacy() and kind != "text":
+        settings.append(corpus.privacy.model_dump())
+    if corpus.synthesis.speech > 0:
+        settings += [corpus.synthesis.model_dump(), corpus.seed]
+    return settings
 
 
 def scorer_settings(score: Score) -> list[str | int | None]:

@@ -101,12 +101,15 @@ def remove_unaddressed(workspace: Workspace, part_name: str, slices: Iterable[st
 
 
 def write_tar(
-    folder: UPath, slice_name: str, owners: Mapping[str, str], places: Mapping[str, tuple[IO[bytes], int, int]]
+    folder: UPath, slice_name: str, members: Mapping[str, tuple[IO[bytes], int, int]]
 ) -> tuple[dict[str, int], str]:
-    """Publish a slice's tar: one member a URL, named and ordered by the first uid that owns it.
+    """Publish a slice's tar, its members in the order of their names, so that those of a clip lie together.
+
+    Args:
+        members: name -> file, and the offset and length of the member's bytes in it.
 
     Returns:
-        The offset of each URL's first data byte, and the tar's SHA-256.
+        The offset of each member's first data byte, and the tar's SHA-256.
     """
     offsets: dict[str, int] = {}
     digest = ""
@@ -121,12 +124,12 @@ def write_tar(
         atomic_path(folder / f"{slice_name}.tar", by_content) as draft,
         tarfile.open(draft, "w", format=tarfile.USTAR_FORMAT) as archive,
     ):
-        for url in sorted(owners, key=owners.__getitem__):
-            source, start, length = places[url]
+        for name in sorted(members):
+            source, start, length = members[name]
             source.seek(start)
-            info = tarfile.TarInfo(f"{owners[url]}.jpg")
+            info = tarfile.TarInfo(name)
             info.size = length
-            offsets[url] = archive.offset + tarfile.BLOCKSIZE
+            offsets[name] = archive.offset + tarfile.BLOCKSIZE
             archive.addfile(info, io.BytesIO(source.read(length)))
     return offsets, digest
 

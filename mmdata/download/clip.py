@@ -13,6 +13,7 @@ from mmdata.synthesis.speech import SAMPLE_RATE, flac
 MIN_CLIP_S = 1.0  # what is left of a clip at the end of its file is kept from this length on, or from half of it
 SCENE_CHANGE = 27.0  # mean change of hue, saturation and value, as PySceneDetect's content detector has it
 SCENE_PX = (64, 36)
+WHOLE_SHARE = 0.9  # of a file that is taken whole must be there: its words speak of all of it
 SOUND_SHARE = 0.5  # of a clip that must have sound for it to be stored
 
 
@@ -158,6 +159,9 @@ class Active:
             short = duration_s is not None and until_s < duration_s - 1.0
             told = f"{self.start_s:.3f} to {self.asked_end_s:.3f} s, but the file ends at {until_s:.3f} s"
             return CutProblem("ended_early" if short else "past_end", told)
+        if self.is_whole and duration_s is not None and until_s < WHOLE_SHARE * duration_s:
+            told = f"the file is {duration_s:.3f} s long by its own word, and ends at {until_s:.3f} s"
+            return CutProblem("ended_early", told)
         chosen = self._chosen()
         if self.kind == "video" and not chosen:
             return CutProblem("undecodable", f"no frame between {self.start_s:.3f} and {ended:.3f} s can be decoded")

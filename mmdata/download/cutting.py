@@ -7,13 +7,13 @@ that is on the screen then. Runs in a process of its own (see `mmdata.download.d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmdata.download.clip import Active, Cut, CutProblem, Look
+from mmdata.download.clip import Active, Cut, CutProblem, Look, shown_size
 
 FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,flac,wav,mp3,aac,amr,aiff,w64,caf"
 """Demuxers that may open a file: none that follows names in it to other files or hosts (HLS, DASH, concat, …)."""
@@ -105,7 +105,9 @@ def cut_file(path: Path, kind: str, spans: Sequence[Span], look: Look, limits: L
         file = _open(container, kind, look, limits)
         ready: list[Active] = []
         for one in sorted(_actives(spans, kind, look, file), key=lambda one: (one.start_s, one.number)):
-            if one.start_s >= (file.facts.duration_s or np.inf):
+            if one.asked_end_s <= one.start_s:
+                done(one.number, CutProblem("bad_span", f"from {one.start_s:.3f} to {one.asked_end_s:.3f} s"))
+            elif one.start_s >= (file.facts.duration_s or np.inf):
                 done(one.number, CutProblem("past_end", f"begins at {one.start_s:.3f} s; {_length(file.facts)}"))
             else:
                 ready.append(one)
@@ -167,6 +169,7 @@ class _Pass:
         self._sound = _Sound(file)
         self._before: tuple[float, Any] | None = None  # the frame that is on the screen
         self._may_seek = True
+        self._sought = -1.0  # the beginning that was sought last, never sought again
         self._landed: float | None = None  # where decoding goes on at the latest; None: at the beginning
         self._missed = False
         self._errors = 0
@@ -177,20 +180,28 @@ class _Pass:
         return self._ends[self._file.main.index]
 
     @property
-    def _next(self) -> float:
-        """Where the first clip begins that is not whole yet."""
-        return min((one.start_s for one in self._ready), default=np.inf)
+    def _is_gap(self) -> bool:
+        """Whether nothing is wanted for so long that the next clip is sought, if a keyframe lies on the way."""
+        begin = self._ready[0].start_s
+        if not self._may_seek or begin == self._sought or begin - self._at <= SEEK_GAP_S:
+            return False
+        keyframe_s = self._keyframe_before(begin - PREROLL_S)
+        if keyframe_s is not None and keyframe_s <= self._at:
+            self._sought = begin
+            return False
+        return True
 
     def run(self) -> None:
         """Hand out every clip."""
         ended = False
         while self._ready and not ended:
-            if self._may_seek and self._next - self._at > SEEK_GAP_S:
-                self._seek(self._next)
+            if self._is_gap:
+                self._seek(self._ready[0].start_s)
             ended = self._stretch()
             if self._missed:
                 self._read_all()
                 ended = False
+        self._take_sound(None)
         if self._before is not None:
             frame_s = max(1 / (self._file.facts.fps or 25.0), LEAST_FRAME_S)
             for one in self._ready:
@@ -210,8 +221,7 @@ class _Pass:
             for packet in self._file.container.demux(self._streams):
                 for frame in self._decoded(packet):
                     if packet.stream is not self._file.video:
-                        end = self._ends[packet.stream.index]
-                        self._ends[packet.stream.index] = self._sound.take(frame, self._ready, end)
+                        self._take_sound(frame)
                     elif frame.pts is not None:
                         self._picture(frame, first)
                         first = False
@@ -220,8 +230,10 @@ class _Pass:
                 if self._errors > MAX_ERRORS:
                     return True
                 self._hand_out()
-                if not self._ready or (self._may_seek and self._next - self._at > SEEK_GAP_S):
-                    return not self._ready
+                if not self._ready:
+                    return True
+                if self._is_gap:
+                    return False
         except av.FFmpegError:
             return True
         return True
@@ -243,21 +255,48 @@ class _Pass:
             self._missed = any(one.wants_picture_before(at) for one in self._ready)
             if self._missed:
                 return
+        if first and self._file.facts.shown is None:
+            self._file.facts = replace(self._file.facts, shown=shown_size(frame, self._file.ratio))
         for one in self._ready:
+            if one.start_s > at:
+                break  # and so do all that follow
             one.take_picture(at, frame, self._before)
         self._ends[self._file.video.index] = max(self._at, at)
         self._before = at, frame
 
+    def _take_sound(self, frame: Any) -> None:
+        if self._file.audio is not None:
+            index = self._file.audio.index
+            self._ends[index] = max(self._ends[index], self._sound.take(frame, self._ready))
+
     def _hand_out(self) -> None:
         until = min(self._at, max(min(self._ends.values()), self._at - LAG_S))
-        for one in [one for one in self._ready if one.end_s < until]:
+        whole = []
+        for one in self._ready:
+            if one.start_s > until:
+                break
+            if one.end_s < until:
+                whole.append(one)
+        for one in whole:
             self._done(one.number, one.finish(until, None))
-        self._ready[:] = [one for one in self._ready if not one.is_done]
+            self._ready.remove(one)
+
+    def _keyframe_before(self, at: float) -> float | None:
+        """Where the file's index has the last keyframe before a time; None: it has no index."""
+        stream = self._file.main
+        number = stream.index_entries.search_timestamp(
+            round((at + self._file.origin_s) / stream.time_base), backward=True, any_frame=False
+        )
+        if number < 0:
+            return None
+        return float(stream.index_entries[number].timestamp * stream.time_base) - self._file.origin_s
 
     def _seek(self, begin: float) -> None:
         import av
 
         target = max(0.0, begin - PREROLL_S)
+        self._sought = begin
+        self._take_sound(None)
         try:
             self._file.container.seek(int((target + self._file.origin_s) * 1e6), backward=True)
         except av.FFmpegError:
@@ -284,25 +323,34 @@ class _Sound:
         self._resampler: Any = None
         self._next: int | None = None  # sample that follows what was taken
 
-    def take(self, frame: Any, ready: list[Active], end_s: float) -> float:
-        """Give a frame to the clips; where the sound has come to, in seconds."""
+    def take(self, frame: Any, ready: list[Active]) -> float:
+        """Give a frame to the clips; where the sound has come to, in seconds.
+
+        Args:
+            frame: None: there are no more; what the resampler still holds is given.
+        """
         import av
 
         if self._resampler is None:
+            if frame is None:
+                return 0.0
             # planar, and the mean taken here: the resampler's own mono is louder by the square root of two, and clips
             self._resampler = av.AudioResampler("fltp", None, self._rate)
         for out in self._resampler.resample(frame):
-            wave = out.to_ndarray().mean(0)
             if out.pts is None:
                 continue
+            wave = out.to_ndarray().mean(0)
             at = round((float(out.pts * out.time_base) - self._file.origin_s) * self._rate)
             if self._next is not None and abs(at - self._next) < self._rate // 50:
                 at = self._next  # rounding, not a gap
             self._next = at + len(wave)
             for one in ready:
+                if one.start_s * self._rate > self._next:
+                    break
                 one.take_sound(at, wave)
-            end_s = max(end_s, self._next / self._rate)
-        return end_s
+        if frame is None:
+            self._resampler = None
+        return (self._next or 0) / self._rate
 
 
 def _length(facts: Facts) -> str:

@@ -12,7 +12,12 @@ from email.utils import parsedate_to_datetime
 
 from mmdata.secrets import without_credentials
 
-REFUSALS = frozenset({"bad_row", "bad_scheme", "bad_url", "userinfo", "bad_port", "private_address", "robots", "bomb"})
+REFUSALS = frozenset(
+    {
+        *("bad_row", "bad_scheme", "bad_url", "userinfo", "bad_port", "private_address"),
+        *("robots", "bomb", "too_long", "site", "voice"),
+    }
+)
 """Error classes whose status is `refused`: we would not, whatever the server would."""
 
 REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})

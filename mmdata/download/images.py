@@ -16,12 +16,12 @@ import sys
 import threading
 import time
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from mmdata.config import Download
+from mmdata.config import Download, Privacy
 from mmdata.download.failures import FetchError, as_fetch_error
 from mmdata.download.headers import Header, read_header
 from mmdata.download.ledger import backoff_s
@@ -42,6 +42,7 @@ class FetchedImage:
         sha256, size_bytes, mime: of the body as fetched, also where it could not be decoded.
         failure: class and message; `status` is the media table's.
         original_size, size: (width, height) in pixels, upright, before and after resizing.
+        faces: how many it showed; None: not looked for.
     """
 
     status: str
@@ -53,6 +54,7 @@ class FetchedImage:
     original_size: tuple[int, int] | None = None
     size: tuple[int, int] | None = None
     etag: str | None = None
+    faces: int | None = None
 
     @property
     def was_tried(self) -> bool:
@@ -100,6 +102,31 @@ def process_image(body: bytes, download: Download, etag: str | None = None) -> F
         status = "refused" if failure.error == "bomb" else "failed_to_resize"
         return FetchedImage(status, None, failure, sha256, length, header.mime if header else None, etag=etag)
     return FetchedImage("success", data, None, sha256, length, header.mime, header.upright_size, size, etag)
+
+
+def with_privacy(image: FetchedImage, download: Download, privacy: Privacy) -> FetchedImage:
+    """The image with its faces counted, and blurred where that is asked for; one without faces keeps its bytes.
+
+    Raises:
+        UserError: the package that finds them is not installed.
+    """
+    if image.data is None or not (privacy.count_faces or privacy.blur_faces):
+        return image
+    import cv2
+    import numpy as np
+
+    from mmdata.privacy.faces import finder
+
+    own = finder(privacy.min_face_score)
+    pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    if not privacy.blur_faces:
+        return replace(image, faces=own.count(pixels))
+    blurred, faces = own.blurred(pixels)
+    if not faces:
+        return replace(image, faces=0)
+    options = [cv2.IMWRITE_JPEG_QUALITY, download.encode_quality]
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(blurred, cv2.COLOR_RGB2BGR), options)
+    return replace(image, data=data.tobytes(), faces=faces)
 
 
 def _resize(body: bytes, header: Header, download: Download) -> tuple[bytes, tuple[int, int]]:

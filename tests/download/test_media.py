@@ -20,7 +20,7 @@ import pytest
 from hostile_server import HostileServer, answer, jpeg, picture
 
 from mmdata import engine, plan
-from mmdata.download import media
+from mmdata.download import slices
 from mmdata.download.media import fetch_part
 from mmdata.errors import DataError, PartFailed
 from mmdata.samples import MEDIA, STATUSES
@@ -235,7 +235,7 @@ def test_a_run_killed_before_its_tar_leaves_the_old_state(web, handmade, monkeyp
     old = [path.read_bytes() for path in (tar_of(part), part.workspace.table(part.name, "media", "0000"))]
     time.sleep(0.05)
     with monkeypatch.context() as patch:
-        patch.setattr(media, "write_tar", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(slices, "write_tar", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises((Killed, PartFailed)):
             fetch_part(part.corpus, part.workspace, part.name)
     assert old == [path.read_bytes() for path in (tar_of(part), part.workspace.table(part.name, "media", "0000"))]
@@ -319,14 +319,14 @@ def test_a_dead_host_is_left_alone_until_the_next_run(web, handmade, monkeypatch
     with socket.create_server(("127.0.0.3", 0)) as closed:
         port = closed.getsockname()[1]
     asked = []
-    fetch_image = media.fetch_image
-    monkeypatch.setattr(media, "fetch_image", lambda url, download: asked.append(url) or fetch_image(url, download))
+    fetch_image = slices.fetch_image
+    monkeypatch.setattr(slices, "fetch_image", lambda url, download: asked.append(url) or fetch_image(url, download))
     dead = [{"url": f"http://127.0.0.3:{port}/{n}"} for n in range(200)]
     part = handmade([*dead, *({"url": web.url(f"/jpg/{n}")} for n in range(5))], min_success_share=0)
     report = fetch_part(part.corpus, part.workspace, part.name)
     assert report.counts["success"] == 5
     assert report.reasons["connection_refused"] + report.reasons["host_down"] == 200
-    assert media.HOST_DOWN_AFTER <= report.reasons["connection_refused"] <= media.HOST_DOWN_AFTER + 8
+    assert slices.HOST_DOWN_AFTER <= report.reasons["connection_refused"] <= slices.HOST_DOWN_AFTER + 8
     assert len(asked) == 5 + report.reasons["connection_refused"]
     assert all(record["next_retry_at"] for record in records(part) if record["error"])
 
@@ -416,7 +416,7 @@ def test_a_corrected_hash_fetches_the_picture(web, handmade):
 
 
 def test_a_host_that_was_left_alone_costs_its_urls_no_attempt(web, handmade, monkeypatch):
-    monkeypatch.setattr(media, "HOST_DOWN_AFTER", 2)
+    monkeypatch.setattr(slices, "HOST_DOWN_AFTER", 2)
     part = handmade([{"url": f"http://127.0.0.1:9/{n}"} for n in range(20)], retries=0, threads=1)
     fetch_part(part.corpus, part.workspace, part.name)
     tries = {record["error"]: record["attempts"] for record in records(part)}

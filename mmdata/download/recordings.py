@@ -1,0 +1,224 @@
+"""Videos and sound of a slice: each file fetched once and cut once, whatever the number of its clips."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+from mmdata.config import Clips, Download, Privacy
+from mmdata.download.clip import Look
+from mmdata.download.cutting import Limits, Span
+from mmdata.download.decoder import CutClip, DecoderPool
+from mmdata.download.failures import REFUSALS, FetchError
+from mmdata.download.files import FetchedFile, fetch_file
+from mmdata.download.hosts import HostHealth, fetch_all
+from mmdata.download.ledger import next_retry_at
+from mmdata.download.sites import fetch_from_site, is_site
+
+Row = Mapping[str, Any]
+Place = tuple[IO[bytes], int, int]
+"""A file, and the offset and length of a member's bytes in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recordings:
+    """What decides how videos and sound are fetched and what is stored of them.
+
+    Args:
+        fetch_from: template of the place to fetch from instead of a row's URL; None: the URL.
+    """
+
+    download: Download
+    clips: Clips
+    privacy: Privacy
+    fetch_from: str | None = None
+
+    def look(self) -> Look:
+        return Look(
+            frames=self.clips.frames,
+            choose=self.clips.choose,
+            sound=self.clips.sound,
+            keep_video=self.clips.keep_video,
+            image_size=self.download.image_size,
+            quality=self.download.encode_quality,
+            count_faces=self.privacy.count_faces,
+            blur_faces=self.privacy.blur_faces,
+            min_face_score=self.privacy.min_face_score,
+            drop_voices=self.privacy.drop_voices,
+            max_speech=self.privacy.max_speech,
+        )
+
+    def place_of(self, row: Row) -> str:
+        """Where a row's file is fetched from."""
+        if self.fetch_from is None:
+            return str(row["url"])
+        extra = json.loads(row["extra"] or "{}")
+        return self.fetch_from.replace("{video_id}", quote(str(extra.get("video_id") or ""), safe=""))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A row's media record, but for where its members lie in the slice's tar.
+
+    Args:
+        members: extension and place of each, in order.
+        owner: uid that they are named by; None: the row's own.
+    """
+
+    record: dict[str, Any]
+    members: Sequence[tuple[str, Place]] = ()
+    owner: str | None = None
+
+
+class Spool:
+    """A file that many threads add to."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self._lock = threading.Lock()
+
+    def add(self, data: bytes) -> Place:
+        with self._lock:
+            place = self.file.seek(0, io.SEEK_END)
+            self.file.write(data)
+        return self.file, place, len(data)
+
+
+def fetch_recordings(
+    rows: Sequence[Row],
+    known: Mapping[str, Mapping[str, Any]],
+    settings: Recordings,
+    spool: Spool,
+    advance: Callable[[int], None],
+) -> dict[str, Stored]:
+    """Fetch and cut what some rows point at.
+
+    Args:
+        rows: of kinds `video` and `audio`, without a problem; each is to be fetched now.
+        known: uid -> the record of the last try.
+        spool: takes the clips' bytes.
+        advance: told of rows that are done.
+
+    Returns:
+        uid -> what becomes of the row.
+
+    Raises:
+        UserError: a package that decoding needs is not installed.
+    """
+    by_place: dict[str, list[Row]] = {}
+    for row in rows:
+        by_place.setdefault(settings.place_of(row), []).append(row)
+    found: dict[str, Stored] = {}
+    clips, download = settings.clips, settings.download
+    with DecoderPool(clips.decoders, clips.decode_timeout_s) as pool:
+        work = partial(_one_file, by_place=by_place, settings=settings, spool=spool, pool=pool, health=HostHealth(32))
+        for place, (fetched, cuts) in fetch_all(list(by_place), work, clips.threads, download.per_host):
+            for row, cut in zip(by_place[place], cuts, strict=True):
+                attempts = int(known.get(row["uid"], {}).get("attempts") or 0) + fetched.was_tried
+                found[row["uid"]] = _stored(row, place, fetched, cut, attempts, download)
+            advance(len(by_place[place]))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A clip whose bytes lie in the spool."""
+
+    clip: CutClip
+    members: tuple[tuple[str, Place], ...] = ()
+    facts: Mapping[str, Any] | None = None
+
+
+def _one_file(
+    place: str,
+    by_place: Mapping[str, list[Row]],
+    settings: Recordings,
+    spool: Spool,
+    pool: DecoderPool,
+    health: HostHealth,
+) -> tuple[FetchedFile, list[_Kept]]:
+    rows = by_place[place]
+    nothing = [_Kept(CutClip())] * len(rows)
+    with tempfile.TemporaryDirectory(prefix="mmdata-") as folder:
+        target = Path(folder) / "file"
+        fetched = _fetched(place, target, settings, health)
+        if fetched.failure is not None:
+            return fetched, nothing
+        spans = [Span(row["start_s"], row["end_s"]) for row in rows]
+        limits = Limits(settings.clips.max_duration_s, settings.download.max_pixels)
+        kept = []
+        with pool.decode(target, rows[0]["kind"], spans, settings.look(), limits) as decoded:
+            data = decoded.data.open("rb") if decoded.data.exists() else io.BytesIO()
+            with data:
+                for clip in decoded.clips:
+                    members = tuple((m.ext, spool.add(_read(data, m.offset, m.length))) for m in clip.members)
+                    kept.append(_Kept(clip, members, decoded.facts))
+        return fetched, kept
+
+
+def _fetched(place: str, target: Path, settings: Recordings, health: HostHealth) -> FetchedFile:
+    if health.is_down(place):
+        return FetchedFile(FetchError("host_down", "its host failed too often in a row; left alone", may_pass=True))
+    if is_site(place):
+        return fetch_from_site(place, target, settings.download, settings.clips)
+    return fetch_file(place, target, settings.download, settings.clips)
+
+
+def _stored(row: Row, place: str, fetched: FetchedFile, kept: _Kept, attempts: int, download: Download) -> Stored:
+    now = datetime.now(UTC)
+    failure, clip = fetched.failure, kept.clip
+    record = {
+        "uid": row["uid"],
+        "attempts": attempts,
+        "sha256": clip_sha256(fetched.sha256, row["start_s"], row["end_s"]),
+        "bytes": fetched.size_bytes,
+        "mime": fetched.mime,
+        "fetched_at": now.replace(microsecond=now.microsecond // 1000 * 1000),
+        "etag": fetched.etag,
+    }
+    if failure is not None:
+        retry = next_retry_at(place, failure, attempts, download, now)
+        told = {"status": failure.status, "error": failure.error, "detail": failure.detail, "next_retry_at": retry}
+        return Stored({**record, **told})
+    expected = row["expected_sha256"]
+    if expected is not None and expected.lower() != fetched.sha256:
+        detail = f"expected sha256 {expected.lower()}, got {fetched.sha256}"
+        return Stored({**record, "status": "failed_to_download", "error": "hash_mismatch", "detail": detail})
+    facts = kept.facts or {}
+    about = {"original_width": facts.get("width"), "original_height": facts.get("height"), "fps": facts.get("fps")}
+    if clip.problem is not None:
+        status = "refused" if clip.problem in REFUSALS else "failed_to_resize"
+        return Stored({**record, **about, "status": status, "error": clip.problem, "detail": clip.detail})
+    own = {
+        "status": "success",
+        "width": clip.width,
+        "height": clip.height,
+        "duration_s": clip.duration_s,
+        "frame_times_s": list(clip.times_s) or None,
+        "audio_s": clip.audio_s,
+        "faces": clip.faces,
+        "detail": "speech was found, and its sound was not kept" if clip.voice else None,
+    }
+    return Stored({**record, **about, **own}, kept.members)
+
+
+def clip_sha256(file_sha256: str | None, start_s: float | None, end_s: float | None) -> str | None:
+    """What identifies the bytes that a clip was cut from: the file's SHA-256, of a part of it with the part's times."""
+    if file_sha256 is None or start_s is None or end_s is None:
+        return file_sha256
+    return hashlib.sha256(f"{file_sha256} {start_s:.3f} {end_s:.3f}".encode()).hexdigest()
+
+
+def _read(file: IO[bytes], offset: int, length: int) -> bytes:
+    file.seek(offset)
+    return file.read(length)
