@@ -1,9 +1,12 @@
-"""Reading stored media out of the slices' tars: one range read a sample, in the order in which they lie."""
+"""Reading stored media out of the slices' tars: one range read a sample, in the order in which they lie.
+
+The members of a clip lie together in the slice's tar, and just so in the shard: they are one read.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +14,7 @@ from upath import UPath
 
 from mmdata.errors import DataError
 from mmdata.publish import is_local
+from mmdata.shards.tar import padded
 
 Range = tuple[int, int, int]
 """Offset in the tar, length, and place in the buffer; bytes."""
@@ -22,7 +26,8 @@ def read_media(frame: pl.DataFrame, buffer: memoryview) -> None:
     """Read the stored bytes of samples to their places in a buffer.
 
     Args:
-        frame: part, tar, offset, length, place (in the buffer), bytes; rows without an offset are passed over.
+        frame: part, tar, offset, length, place (in the buffer), bytes; rows without an offset are passed over. What
+            lies between members that are read together (padding, and a header) is read along with them.
 
     Raises:
         DataError: a tar is missing or shorter than the media table says; names it and the remedy.
@@ -30,7 +35,7 @@ def read_media(frame: pl.DataFrame, buffer: memoryview) -> None:
     wanted = frame.filter(pl.col("offset").is_not_null()).sort("tar", "offset", "place")
     for (name, part), group in wanted.group_by("tar", "part", maintain_order=True):
         tar = UPath(str(name))
-        ranges = list(group.select("offset", "length", "place").iter_rows())
+        ranges = list(_joined(group.select("offset", "length", "place").iter_rows()))
         try:
             if is_local(tar):
                 _read_local(Path(tar.path), ranges, buffer)
@@ -38,6 +43,21 @@ def read_media(frame: pl.DataFrame, buffer: memoryview) -> None:
                 _read_remote(tar, ranges, buffer)
         except (FileNotFoundError, EOFError) as error:
             raise DataError(f"{tar}: {error}. Remedy: materialise media for {part} again.") from error
+
+
+def _joined(members: Iterable[Range]) -> Iterator[Range]:
+    """Neighbours as one range: what lies a header apart, and will lie so in the buffer."""
+    held: Range | None = None
+    for offset, length, place in members:
+        if held is not None:
+            start, size, at = held
+            if offset - start == place - at == padded(size) and size > 0:
+                held = (start, offset - start + length, at)
+                continue
+            yield held
+        held = (offset, length, place)
+    if held is not None:
+        yield held
 
 
 def _read_local(path: Path, ranges: Sequence[Range], buffer: memoryview) -> None:

@@ -1,4 +1,4 @@
-"""What of a sample goes into its shard: image, caption and facts, and how many bytes they take there."""
+"""What of a sample goes into its shard: media, caption and facts, and how many bytes they take there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from mmdata.fingerprint import canonical_json
-from mmdata.samples import estimate_tokens, hash64, sample_key
+from mmdata.samples import caption_or_transcript, estimate_tokens, hash64, sample_key
 from mmdata.shards.tar import padded
 from mmdata.tables import read_table
 from mmdata.workspace import Workspace
@@ -23,11 +23,14 @@ Facts only: what a release decided (repeats, concept, cluster) stands in its ind
 other samples does not change these bytes.
 """
 
+CLIP_FACTS = ("start_s", "end_s", "duration_s", "fps", "frame_times_s", "audio_s", "synthetic", "transcript")
+"""Further keys, each only where it has a value; `transcript` where it stands for a caption that the source lacks."""
+
 FACTS_BYTES = 400  # of a `.json` without its url and extra, about: enough to count buckets by
 
-_ROWS = ["uid", "url", "source", "caption", "extra"]
+_ROWS = ["uid", "url", "source", "caption", "extra", "start_s", "end_s"]
 _STORED = ["uid", "ext", "offset", "length", "further", "duration_s", "audio_s", "synthetic"]
-_MEDIA = [*_STORED, "sha256", "original_width", "original_height", "width", "height"]
+_MEDIA = [*_STORED, "fps", "frame_times_s", "sha256", "original_width", "original_height", "width", "height"]
 _FRAME = r"^\d{3}\."
 
 
@@ -38,8 +41,8 @@ def load_members(workspace: Workspace, selection: pl.DataFrame) -> pl.DataFrame:
         selection: uid, part, slice; the last two say where the other tables lie.
 
     Returns:
-        Columns: uid, url, source, caption, extra, lang; ext, tar, offset, length (of the stored image, in that tar),
-        sha256, original_width, original_height, width, height.
+        Columns: uid, url, source, caption, extra, start_s, end_s, lang, transcript; ext, tar, offset, length (of the
+        first stored member, in that tar), further (the other ones), and what media says of them.
     """
     # a uid may stand in several parts; the selection says which of them stands for it
     chosen = selection.select("uid", "part", "slice").unique("uid").partition_by("part", "slice")
@@ -57,11 +60,10 @@ def estimate_bytes(workspace: Workspace, selection: pl.DataFrame) -> dict[str, i
     def of_slice(own: pl.DataFrame) -> pl.DataFrame:
         part, name = own.row(0)[own.columns.index("part")], own.row(0)[own.columns.index("slice")]
         rows = _table(workspace, part, name, "rows", ["uid", "url", "caption", "extra"])
-        media = _table(workspace, part, name, "media", ["uid", "length"])
+        media = _table(workspace, part, name, "media", ["uid", "length", "further"])
         joined = own.join(rows, on="uid", how="left").join(media, on="uid", how="left")
-        image = pl.when(pl.col("length").is_not_null()).then(_padded(pl.col("length"))).otherwise(0)
         text, facts = (_size("caption"), FACTS_BYTES + _size("url") + _size("extra"))
-        size = (image + _padded(text) + _padded(facts)) * pl.col("repeats")
+        size = (stored_size() + _padded(text) + _padded(facts)) * pl.col("repeats")
         return joined.group_by("split").agg(size.sum())
 
     chosen = selection.select("uid", "part", "slice", "split", "repeats").partition_by("part", "slice")
@@ -80,7 +82,11 @@ def complete(placed: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
     Returns:
         `placed` with all columns of `members`, and key, txt, json (bytes), tokens, pixels, size (bytes in a shard).
     """
-    frame = placed.join(members, on="uid", how="left", maintain_order="left")
+    frame = placed.join(members, on="uid", how="left", maintain_order="left").with_columns(
+        transcript=pl.when(_is_empty(pl.col("caption"))).then("transcript"),
+        augment=pl.Series(augment_seeds(placed["uid"], placed["copy"]), dtype=pl.UInt64),
+    )
+    frame = frame.with_columns(caption=caption_or_transcript())
     frame = frame.with_columns(
         pl.Series("key", [sample_key(*row) for row in frame.select("uid", "copy").iter_rows()], dtype=pl.String),
         pl.Series("json", list(facts(frame)), dtype=pl.Binary),
@@ -89,12 +95,37 @@ def complete(placed: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
         pixels=pl.col("width").fill_null(0).cast(pl.Int64) * pl.col("height").fill_null(0),
         frames=_frames(),
         seconds=pl.coalesce("duration_s", "audio_s").cast(pl.Float32),
-        augment=pl.Series(augment_seeds(frame["uid"], frame["copy"]), dtype=pl.UInt64),
     )
     frame = frame.with_columns(pixels=pl.col("pixels") * pl.max_horizontal(1, "frames"))
-    image = np.where(frame["ext"].is_not_null(), padded(frame["length"].fill_null(0).to_numpy()), 0)
-    size = image + padded(frame["txt"].bin.size().to_numpy()) + padded(frame["json"].bin.size().to_numpy())
-    return frame.with_columns(pl.Series("size", size, dtype=pl.Int64))
+    words = padded(frame["txt"].bin.size().to_numpy()) + padded(frame["json"].bin.size().to_numpy())
+    return frame.with_columns(size=stored_size() + pl.Series(words, dtype=pl.Int64))
+
+
+def stored_size() -> pl.Expr:
+    """Bytes that a sample's stored members take in a shard, from `length` and `further`."""
+    first = pl.when(pl.col("length").is_not_null()).then(_padded(pl.col("length"))).otherwise(0)
+    further = pl.col("further").list.eval(_padded(pl.element().struct.field("length"))).list.sum()
+    return (first + further.fill_null(0)).alias("stored_size")
+
+
+def stored_members(frame: pl.DataFrame) -> pl.DataFrame:
+    """The stored members of samples, in their order in a shard.
+
+    Args:
+        frame: has ext, offset, length and further.
+
+    Returns:
+        sample (row of `frame`), ext, offset, length.
+    """
+    numbered = frame.select("ext", "offset", "length", "further").with_row_index("sample")
+    first = numbered.filter(pl.col("ext").is_not_null()).select("sample", "ext", "offset", "length")
+    has_further = numbered.filter(pl.col("further").list.len() > 0).select("sample", "further")
+    further = has_further.explode("further").unnest("further").select(first.columns)
+    return pl.concat([first, further]).sort("sample", maintain_order=True)
+
+
+def _is_empty(text: pl.Expr) -> pl.Expr:
+    return text.is_null() | (text.str.len_bytes() == 0)
 
 
 def _frames() -> pl.Expr:
@@ -116,7 +147,12 @@ def augment_seeds(uids: pl.Series, copies: pl.Series) -> np.ndarray:
 
 def facts(frame: pl.DataFrame) -> Iterator[bytes]:
     """Each sample's `.json`: canonical, so that the same facts give the same bytes."""
-    for row in frame.select(*FACTS, "signature", "split", "extra").iter_rows(named=True):
+    for row in frame.select(*FACTS, *CLIP_FACTS, "augment", "signature", "split", "extra").iter_rows(named=True):
+        for name in CLIP_FACTS:
+            if row[name] is None:
+                del row[name]
+        if not row["augment"]:
+            del row["augment"]
         row["extra"] = json.loads(row["extra"]) if row["extra"] else {}
         row["clip_score"] = None if row["clip_score"] is None else round(row["clip_score"], 6)
         yield canonical_json(row).encode()
@@ -126,7 +162,7 @@ def _of_slice(workspace: Workspace, own: pl.DataFrame) -> pl.DataFrame:
     part, name = own.row(0)[1:]
     uids = own.select("uid")
     rows = _table(workspace, part, name, "rows", _ROWS)
-    features = _table(workspace, part, name, "features", ["uid", "lang"])
+    features = _table(workspace, part, name, "features", ["uid", "lang", "transcript"])
     # the tar is named by the very table that was read: a re-fetch in between would part them
     table = read_table(workspace.table(part, "media", name), _MEDIA)
     tar = str(workspace.media_tar(part, name, table.schema.metadata))

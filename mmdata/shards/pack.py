@@ -6,37 +6,44 @@ import numpy as np
 import polars as pl
 
 from mmdata.shards.media import read_media
+from mmdata.shards.members import stored_members, stored_size
 from mmdata.shards.tar import BLOCK, END, headers, padded
 
 
 def pack(frame: pl.DataFrame) -> memoryview:
-    """The bytes of a shard; of each sample the image, the facts, the caption.
+    """The bytes of a shard; of each sample the stored media, the facts, the caption.
 
     Args:
         frame: from `members.complete`, in the order in which the samples shall lie.
 
     Returns:
-        The whole archive; it is the only copy of the images in memory.
+        The whole archive; it is the only copy of the media in memory.
 
     Raises:
         DataError: a media tar is missing or short.
     """
     buffer = np.zeros(int(frame["size"].sum()) + len(END), np.uint8)
-    with_image = frame["ext"].is_not_null().to_numpy()
-    image_size = frame["length"].fill_null(0).to_numpy()
+    sample_at = (frame["size"].cum_sum() - frame["size"]).to_numpy()
+    stored = stored_members(frame)
+    owner, length = stored["sample"].to_numpy(), stored["length"].cast(pl.Int64).to_numpy()
+    taken = np.cumsum(padded(length)) - padded(length)
+    is_first = np.diff(owner, prepend=-1) != 0
+    stored_at = sample_at[owner] + taken - np.repeat(taken[is_first], np.diff(np.flatnonzero([*is_first, True])))
     facts, captions = frame["json"], frame["txt"]
-    image_at = (frame["size"].cum_sum() - frame["size"]).to_numpy()
-    facts_at = image_at + np.where(with_image, padded(image_size), 0)
+    facts_at = sample_at + frame.select(stored_size())["stored_size"].to_numpy()
     captions_at = facts_at + padded(_sizes(facts))
-    keys, exts = frame["key"].to_list(), frame["ext"].to_list()
+    keys = frame["key"].to_list()
     blocks, view = buffer.reshape(-1, BLOCK), buffer.data
-    images = [f"{key}.{ext}" for key, ext in zip(keys, exts, strict=True) if ext is not None]
-    blocks[image_at[with_image] // BLOCK] = headers(images, image_size[with_image])
+    tars = frame.select("part", "tar")[owner]
+    places = pl.Series("place", stored_at + BLOCK, dtype=pl.Int64)
+    read_media(pl.concat([tars, stored.select("offset", "length")], how="horizontal").with_columns(places), view)
+    # after the media: members that lie together were read together, with the headers that they had
+    names = [f"{keys[at]}.{ext}" for at, ext in stored.select("sample", "ext").iter_rows()]
+    blocks[stored_at // BLOCK] = headers(names, length)
     for at, column, ext in ((facts_at, facts, "json"), (captions_at, captions, "txt")):
         blocks[at // BLOCK] = headers([f"{key}.{ext}" for key in keys], _sizes(column))
         for start, data in zip((at + BLOCK).tolist(), column.to_list(), strict=True):
             view[start : start + len(data)] = data
-    read_media(frame.select("part", "tar", "offset", "length", place=pl.Series(image_at + BLOCK)), view)
     return view
 
 

@@ -22,7 +22,7 @@ from mmdata.publish import atomic_path, publish_json
 from mmdata.samples import INDEX
 from mmdata.select.stage import check_draft
 from mmdata.shards.cohorts import SPLITS, Cohort, assign_cohorts, kept_buckets, place
-from mmdata.shards.members import complete, estimate_bytes, load_members
+from mmdata.shards.members import complete, estimate_bytes, load_members, stored_members
 from mmdata.shards.pack import pack
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.tables import scan_tables
@@ -141,11 +141,13 @@ def parent_cohorts(workspace: Workspace, parent: str | None) -> list[Cohort]:
 
 
 def bucket_recipe(settings: str, frame: pl.DataFrame) -> str:
-    """Fingerprint of a bucket's bytes, told without reading media: keys, image hashes, captions and facts in order."""
+    """Fingerprint of a bucket's bytes, told without reading media: keys, members, captions and facts in order."""
     digest = hashlib.sha256(settings.encode())
-    for key, ext, txt, facts in frame.select("key", "ext", "txt", "json").iter_rows():
-        # the facts hold the sha256 of the image as fetched; with the settings it was stored by, that names its bytes
-        for piece in (key.encode(), (ext or "").encode(), txt, facts):
+    members = stored_members(frame).group_by("sample").agg(stored=pl.format("{}:{}", "ext", "length"))
+    rows = frame.select("key", "txt", "json").with_row_index("sample").join(members, "sample", "left")
+    for key, stored, txt, facts in rows.sort("sample").select("key", "stored", "txt", "json").iter_rows():
+        # the facts hold the sha256 of the file as fetched; with the settings it was stored by, that names its bytes
+        for piece in (key.encode(), " ".join(stored or []).encode(), txt, facts):
             digest.update(len(piece).to_bytes(8, "little"))
             digest.update(piece)
     return digest.hexdigest()[:32]
