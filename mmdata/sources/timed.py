@@ -18,6 +18,7 @@ from mmdata.sources.problems import clean_caption
 
 ROLL_GAP_S = 1.0  # captions further apart do not roll on from each other
 LEAST_OVERLAP = 2  # words; speakers do say a single word twice
+SAID_WORDS = 100  # more than a caption that rolls may show
 
 _TAG = re.compile(r"</?[a-zA-Z0-9.:_ -]{0,60}>|\{\\[^}]{0,60}\}")  # of VTT (<c>, <00:00:01.000>) and of SRT ({\an8})
 
@@ -79,13 +80,15 @@ def cleaned(captions: Iterable[Caption]) -> tuple[list[Caption], Counter[str]]:
 
 
 def _unrolled(captions: Sequence[Caption], told: Counter[str]) -> list[Caption]:
-    """Without the words that a caption takes over from the one before it, as rolling captions do line by line."""
+    """Without the words that a caption takes over from those before it, as rolling captions do line by line."""
     kept: list[Caption] = []
-    said: list[str] = []  # the words of the caption before
+    said: list[str] = []  # the last words, each once
     end_s = -math.inf
     for one in captions:
         words = one.text.lower().split()
-        again = _overlap(said, words) if one.start_s <= end_s + ROLL_GAP_S else 0
+        if one.start_s > end_s + ROLL_GAP_S:
+            said = []
+        again = _overlap(said, words)
         if not again:
             kept.append(one)
         else:
@@ -94,12 +97,12 @@ def _unrolled(captions: Sequence[Caption], told: Counter[str]) -> list[Caption]:
                 kept.append(one._replace(text=" ".join(one.text.split()[again:])))
             elif kept:
                 kept[-1] = kept[-1]._replace(end_s=max(kept[-1].end_s, one.end_s))
-        said, end_s = words, one.end_s
+        said, end_s = [*said, *words[again:]][-SAID_WORDS:], one.end_s
     return kept
 
 
 def _overlap(before: Sequence[str], words: Sequence[str]) -> int:
-    """How many of the first words are the last ones of the caption before."""
+    """How many of the first words are the last ones of those before."""
     if not before or words[0] not in before:
         return 0
     for count in range(min(len(before), len(words)), 0, -1):

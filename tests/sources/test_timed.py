@@ -111,6 +111,30 @@ def test_clips_keep_their_bounds_and_no_word_is_lost_or_doubled(
         assert max(gaps, default=0) <= own.max_gap_s
 
 
+@given(st.lists(st.tuples(times, times, st.integers(1, 5)), max_size=30), settings)
+def test_words_that_differ_all_come_out_once(rows: list[tuple[float, float, int]], own: Clips) -> None:
+    said = captions(*((a, b, " ".join(f"w{n}.{k}" for k in range(count))) for n, (a, b, count) in enumerate(rows)))
+    clips, told = clips_of(said, own)
+    sound = [one for one in said if one.start_s <= one.end_s]
+    expected = sorted(word for one in sound for word in one.text.split())
+    if any(round(one.end_s, 3) > round(one.start_s, 3) for one in sound):
+        assert sorted(" ".join(texts(clips)).split()) == expected
+    assert told["bad_times"] == len(said) - len(sound)
+    assert not told["repeated"]
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(2, 6), st.floats(0.5, 8)), max_size=30), settings)
+def test_captions_that_roll_say_the_speech_once(steps: list[tuple[int, int, float]], own: Clips) -> None:
+    spoken = [f"w{n}" for n in range(sum(fresh for fresh, _, _ in steps))]
+    said, done, at = [], 0, 0.0
+    for fresh, again, length in steps:
+        shown = spoken[max(0, done - again) : done + fresh] if done else spoken[:fresh]
+        said.append(Caption(at, at + length, " ".join(shown)))
+        done, at = done + fresh, at + length
+    clips, _ = clips_of(said, own)
+    assert " ".join(texts(clips)).split() == spoken
+
+
 @given(st.lists(st.tuples(times, times, words), max_size=20), st.randoms())
 def test_the_order_in_which_captions_stand_does_not_matter(
     rows: list[tuple[float, float, str]], random: object
