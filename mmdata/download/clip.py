@@ -14,6 +14,7 @@ MIN_CLIP_S = 1.0  # what is left of a clip at the end of its file is kept from t
 SCENE_CHANGE = 27.0  # mean change of hue, saturation and value, as PySceneDetect's content detector has it
 SCENE_PX = (64, 36)
 WHOLE_SHARE = 0.9  # of a file that is taken whole must be there: its words speak of all of it
+EDGE_S = 0.1  # before a clip's end, where a frame may be missing because the file ends there
 SOUND_SHARE = 0.5  # of a clip that must have sound for it to be stored
 
 
@@ -127,8 +128,8 @@ class Active:
                 self._video.add_picture(at, upright(frame, self.ratio))
 
     def last_picture(self, at: float, frame: Any, frame_s: float) -> None:
-        """The file's last frame is on the screen for as long as any frame."""
-        while self._targets and self._targets[0] < at + max(frame_s, 0.1):
+        """The file's last frame is on the screen for so many seconds."""
+        while self._targets and self._targets[0] < at + frame_s:
             self._targets.pop(0)
             self._keep(at, frame)
 
@@ -200,11 +201,13 @@ class Active:
 
     def _check(self, cut: Cut) -> CutProblem | None:
         """Whether what was made is what was asked for."""
-        stray = [at for at in cut.times_s if not self.start_s - 1.0 <= at <= self.end_s + 1e-3]
-        if stray or cut.times_s != sorted(cut.times_s):
-            return CutProblem(
-                "cut_mismatch", f"frames at {cut.times_s} of a clip from {self.start_s} to {self.end_s} s"
-            )
+        held = sum(at < self.start_s for at in cut.times_s)  # one may be on the screen when the clip begins
+        if held > 1 or any(at > self.end_s for at in cut.times_s) or cut.times_s != sorted(set(cut.times_s)):
+            span = f"a clip from {self.start_s:.3f} to {self.end_s:.3f} s"
+            return CutProblem("cut_mismatch", f"frames at {cut.times_s} of {span}")
+        missing = sum(at < self.start_s + cut.duration_s - EDGE_S for at in self._targets)
+        if missing:
+            return CutProblem("cut_mismatch", f"the picture ends early: {missing} of {self.look.frames} frames missing")
         if cut.audio_s is not None and abs(flac_seconds(cut.members["flac"]) - cut.duration_s) > 0.002:
             return CutProblem("cut_mismatch", f"{cut.audio_s:.3f} s of sound in a clip of {cut.duration_s:.3f} s")
         return None
@@ -277,6 +280,12 @@ class Active:
         from mmdata.score.speech import speech_ratio
 
         return speech_ratio(wave) > self.look.max_speech
+
+
+def shown_size(frame: Any, ratio: float = 1.0) -> tuple[int, int]:
+    """Width and height of a decoded frame as it is to be seen."""
+    width, height = max(1, round(frame.width * ratio)), frame.height
+    return (height, width) if round(frame.rotation / 90) % 2 else (width, height)
 
 
 def upright(frame: Any, ratio: float = 1.0) -> np.ndarray:

@@ -21,7 +21,7 @@ FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,flac,wav,mp3,aac,amr,ai
 SEEK_GAP_S = 8.0  # nothing is wanted for so long: it is skipped by keyframe
 PREROLL_S = 0.5  # decoded before a clip's beginning, so that sound decoders have settled
 MAX_ERRORS = 200  # packets in a row that cannot be decoded before the file counts as ended
-LEAST_FRAME_S = 0.1  # the last frame is on the screen at least so long
+LAST_FRAME_S = 0.5  # the last frame stays on the screen at least so long: sound is often a little longer
 LAG_S = 10.0  # sound that lies so far behind the picture in the file is not waited for
 
 
@@ -203,7 +203,7 @@ class _Pass:
                 ended = False
         self._take_sound(None)
         if self._before is not None:
-            frame_s = max(1 / (self._file.facts.fps or 25.0), LEAST_FRAME_S)
+            frame_s = max(1 / (self._file.facts.fps or 25.0), LAST_FRAME_S)
             for one in self._ready:
                 one.last_picture(*self._before, frame_s)
             self._ends[self._file.main.index] += 1 / (self._file.facts.fps or 25.0)
@@ -255,8 +255,9 @@ class _Pass:
             self._missed = any(one.wants_picture_before(at) for one in self._ready)
             if self._missed:
                 return
-        if first and self._file.facts.shown is None:
-            self._file.facts = replace(self._file.facts, shown=shown_size(frame, self._file.ratio))
+        if first:  # a frame knows how it is turned, the file's head does not
+            width, height = shown_size(frame, self._file.ratio)
+            self._file.facts = replace(self._file.facts, width=width, height=height)
         for one in self._ready:
             if one.start_s > at:
                 break  # and so do all that follow
@@ -282,14 +283,13 @@ class _Pass:
             self._ready.remove(one)
 
     def _keyframe_before(self, at: float) -> float | None:
-        """Where the file's index has the last keyframe before a time; None: it has no index."""
+        """Where the file's index has the last keyframe before a time; None: it does not reach so far."""
         stream = self._file.main
-        number = stream.index_entries.search_timestamp(
-            round((at + self._file.origin_s) / stream.time_base), backward=True, any_frame=False
-        )
-        if number < 0:
-            return None
-        return float(stream.index_entries[number].timestamp * stream.time_base) - self._file.origin_s
+        entries, ticks = stream.index_entries, round((at + self._file.origin_s) / stream.time_base)
+        number = entries.search_timestamp(ticks, backward=True, any_frame=False)
+        if number < 0 or number == len(entries) - 1:
+            return None  # some demuxers read the index when it is first sought in: what is known ends too early
+        return float(entries[number].timestamp * stream.time_base) - self._file.origin_s
 
     def _seek(self, begin: float) -> None:
         import av
