@@ -57,6 +57,8 @@ def fetch_file(url: str, target: Path, download: Download, clips: Clips) -> Fetc
             with fetching(limits, deadline) as fetch:
                 try:
                     body.go_on(limits)
+                except FetchError:
+                    raise
                 except Exception as error:
                     raise (fetch.failure or as_fetch_error(error)) from error
             break
