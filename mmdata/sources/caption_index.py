@@ -25,7 +25,7 @@ CHUNK_BYTES = 1 << 22
 MAX_ENTRY_BYTES = 1 << 26  # of one video's captions; a longer one is a broken file
 BATCH_ENTRIES = 100_000  # in memory as Python objects at once
 
-_STRING = rb'"(?:[^"\\]|\\.)*+"'
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _OBJECT = rb"\{[^\"{}]*+(?:" + _STRING + rb"[^\"{}]*+)*+"  # up to its closing brace
 _ENTRY = re.compile(rb"[\s,]*+(" + _STRING + rb")\s*+:\s*+(" + _OBJECT + rb"\}|null)", re.DOTALL)
 _BEGUN = re.compile(rb"[\s,]*+(?:" + _STRING + rb"\s*+(?::\s*+(?:" + _OBJECT + rb")?)?)?", re.DOTALL)
