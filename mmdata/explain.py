@@ -25,7 +25,7 @@ class Sighting:
 
     Args:
         rows, media, features: the sample's row of the stage's table, nulls left out; None where the stage has none.
-            `embedding` is told by its length.
+            `embedding` is told by its length, `further` by the members' names.
         stale: stages whose table is older than the corpus asks for.
     """
 
@@ -93,12 +93,12 @@ def _sightings(corpus: Corpus, workspace: Workspace, prefix: str) -> Iterator[Si
         stamp = workspace.part_stamp(part.name, "rows")
         for slice_name in stamp.slices if stamp is not None else ():
             for row in _rows(workspace.table(part.name, "rows", slice_name), prefix):
-                tables = {stage: _row(workspace, part, stage, slice_name, str(row["uid"])) for stage in PART_STAGES}
+                tables = {
+                    stage: _plain(_row(workspace, part, stage, slice_name, str(row["uid"]))) for stage in PART_STAGES
+                }
                 known = part.source in {source.name for source in corpus.sources}
                 stale = plan_part(corpus, workspace, part).stale if known and not part.removed else ()
-                yield Sighting(
-                    part, slice_name, _without_nulls(row), tables["media"], _plain(tables["features"]), stale
-                )
+                yield Sighting(part, slice_name, _without_nulls(row), tables["media"], tables["features"], stale)
 
 
 def _row(workspace: Workspace, part: Part, stage: PartStage, slice_name: str, uid: str) -> dict[str, Any] | None:
@@ -118,12 +118,14 @@ def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _plain(features: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if features is None:
+def _plain(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if row is None:
         return None
-    plain = dict(features)
+    plain = dict(row)
     if "embedding" in plain:
         plain["embedding"] = f"{len(plain['embedding'])} numbers"
+    if "further" in plain:
+        plain["further"] = ", ".join(member["ext"] for member in plain["further"])
     return plain
 
 

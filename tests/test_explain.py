@@ -12,6 +12,7 @@ from mmdata.explain import explain
 from mmdata.publish import publish_bytes
 from mmdata.samples import INDEX, sample_uid, table_of
 from mmdata.tables import write_table
+from tests import modalities, workspaces
 
 UID = sample_uid("http://example.org/a-red-boat.jpg", "a red boat")
 
@@ -25,7 +26,16 @@ def test_the_story_runs_from_the_row_to_the_shard(small: Small) -> None:
     small.build()
     release = small.workspace.release_dir(str(small.workspace.latest()))
     place = {"uid": UID, "key": UID, "shard": "train-a-00000-0123.tar", "offset": 1024, "length": 4096}
-    shape = {"signature": "image+text", "split": "train", "copy": 0, "repeats": 1, "tokens": 4, "pixels": 1}
+    shape = {
+        "signature": "image+text",
+        "split": "train",
+        "copy": 0,
+        "repeats": 1,
+        "tokens": 4,
+        "pixels": 1,
+        "frames": 0,
+        "augment": 0,
+    }
     write_table(release / "index.parquet", table_of([place | shape], INDEX))
     lines = (
         f'{{"input_image": "tar://{UID}.jpg::shards/train-a-00000-0123.tar"}}\n{{"input_image": "tar://f.jpg::x"}}\n'
@@ -85,3 +95,15 @@ def test_before_the_first_release_there_is_a_story_too(small: Small) -> None:
     small.build()
     (small.workspace.releases_dir / "latest").unlink()
     assert "there is none yet" in explain(small.corpus, small.workspace, UID).verdict
+
+
+def test_a_clip_is_told_with_its_members_and_its_copies(tmp_path: Path) -> None:
+    built = modalities.build(tmp_path)
+    workspaces.release(built)
+    uid = modalities.clip(0, 2)["uid"]
+    story = explain(built.corpus, built.workspace, uid)
+    (sighting,) = story.sightings
+    assert sighting.media is not None
+    assert sighting.media["further"] == "001.jpg, 002.jpg, 003.jpg, flac"
+    assert sighting.rows["start_s"] == 20.0
+    assert [(place["frames"], place["seconds"]) for place in story.places] == [(4, 10.0)]

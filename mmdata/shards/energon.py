@@ -15,8 +15,13 @@ from mmdata.tables import scan_tables
 from mmdata.workspace import Workspace
 
 SPLITS = {"train": "train", "val": "validation"}  # Energon's name -> ours
-SAMPLE = {"__module__": "megatron.energon", "__class__": "CaptioningSample"}
-FIELDS = {"image": "jpg", "caption": "txt"}
+CAPTIONING = {
+    "sample_type": {"__module__": "megatron.energon", "__class__": "CaptioningSample"},
+    "field_map": {"image": "jpg", "caption": "txt"},
+}
+CRUDE = {"__module__": "megatron.energon", "__class__": "CrudeWebdataset"}
+"""A dataset has one sample type. Where not all samples hold a picture, they are handed out as they are, a member
+each by its extension, and a cooker of the reader's makes of them what its model takes."""
 
 
 def write_energon(folder: UPath, shards: Sequence[Mapping[str, Any]]) -> None:
@@ -33,10 +38,17 @@ def write_energon(folder: UPath, shards: Sequence[Mapping[str, Any]]) -> None:
     for name, value in (
         (".info.yaml", {"shard_counts": {_relative(shard["name"]): shard["samples"] for shard in shards}}),
         ("split.yaml", {"exclude": [], "split_parts": {**split_parts, "test": []}}),
-        ("dataset.yaml", {"sample_type": SAMPLE, "field_map": FIELDS}),
+        ("dataset.yaml", _dataset(folder)),
     ):
         publish_bytes(folder / ".nv-meta" / name, (json.dumps(value, indent=1) + "\n").encode())  # JSON is YAML
     _write_offsets(folder, shards)
+
+
+def _dataset(folder: UPath) -> dict[str, Any]:
+    index = scan_tables([folder / "index.parquet"], ["signature"])
+    signatures = set(index.unique().collect()["signature"])
+    pictures = all("image" in signature.split("+") for signature in signatures)
+    return CAPTIONING if pictures else {**CRUDE, "subflavors": {"source": "mmdata"}}
 
 
 def offsets_path(shard: UPath) -> UPath:

@@ -7,8 +7,9 @@ import json
 import re
 import tarfile
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec
 from os import cpu_count
 from typing import IO, Any
 
@@ -28,9 +29,13 @@ from mmdata.workspace import Workspace, read_json
 
 SHOWN = 20
 IMAGE_STARTS = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n", "webp": b"RIFF"}
-EXTENSIONS = frozenset({*IMAGE_STARTS, "txt", "json", "flac"})
+STARTS = {**IMAGE_STARTS, "flac": b"fLaC"}
+EXTENSIONS = frozenset({*STARTS, "mp4", "txt", "json"})
 
-_IMAGES = re.compile(rb'"(?:input_|reference_|output_)?image":(\[[^\]]*\]|"[^"]*")')  # no caption can hold a bare quote
+_FRAME = re.compile(r"\d{3}\.(jpg|png|webp)")
+_PATHS = re.compile(  # no caption can hold a bare quote
+    rb'"(?:(?:input_|reference_|output_)?image|(?:input_)?(?:video|audio))":(\[[^\]]*\]|"[^"]*")'
+)
 _SHARD = re.compile(rb"::shards/([^\"]+)")
 
 
@@ -38,7 +43,8 @@ def verify_release(release: str | UPath, progress: Progress = silent, decode: bo
     """Re-read a release: hashes, tar structure, members, index, counts, splits, and the shards that records name.
 
     Args:
-        decode: decode each image whole, too; about ten times slower.
+        decode: decode each picture and frame whole, too, and sound and video where PyAV is installed; about ten
+            times slower.
 
     Raises:
         UserError: there is no release at the path.
@@ -150,7 +156,7 @@ def _of_instructions(release: Release) -> Iterator[str]:
         with path.open("rb") as file:
             for line in file:
                 strange.update(
-                    shard for images in _IMAGES.findall(line) for shard in _SHARD.findall(images) if shard not in own
+                    shard for paths in _PATHS.findall(line) for shard in _SHARD.findall(paths) if shard not in own
                 )
         for shard, count in sorted(strange.items()):
             yield f"{name}: {count} record(s) name {shard.decode(errors='replace')}, which is not of this release"
@@ -205,6 +211,7 @@ def _of_archive(name: str, file: IO[bytes], entries: Mapping[str, tuple[int, int
     seen: dict[str, dict[str, int]] = {}
     starts: dict[str, int] = {}
     ends: dict[str, int] = {}
+    signatures: dict[str, str] = {}
     names: Counter[str] = Counter()
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for info in archive:
@@ -213,7 +220,7 @@ def _of_archive(name: str, file: IO[bytes], entries: Mapping[str, tuple[int, int
             if not info.isreg() or "/" in info.name or "\\" in info.name or not dot or not key:
                 yield f"{name}: member {info.name!r} is no plain file of a sample"
                 continue
-            if ext not in EXTENSIONS:
+            if ext not in EXTENSIONS and not _FRAME.fullmatch(ext):
                 yield f"{name}: member {info.name!r} is of no known kind"
                 continue
             seen.setdefault(key, {})[ext] = info.size
@@ -226,6 +233,8 @@ def _of_archive(name: str, file: IO[bytes], entries: Mapping[str, tuple[int, int
                 yield f"{name}: member {info.name} is cut short"
             elif problem := _of_member(key, ext, content, decode):
                 yield f"{name}: member {info.name}: {problem}"
+            elif ext == "json":
+                signatures[key] = str(json.loads(content).get("signature"))
     for member in sorted(member for member, count in names.items() if count > 1):
         yield f"{name}: member {member} stands more than once"
     for key in sorted(seen.keys() | entries.keys()):
@@ -234,13 +243,26 @@ def _of_archive(name: str, file: IO[bytes], entries: Mapping[str, tuple[int, int
             yield f"{name}: sample {key} lies at {place}, the index says {entries.get(key)} (offset, length)"
         elif missing := {"txt", "json"} - seen[key].keys():
             yield f"{name}: sample {key} has no {', '.join(sorted(missing))}"
+        elif key in signatures and (wanting := _wanting(signatures[key], seen[key])):
+            yield f"{name}: sample {key} is {signatures[key]}, and holds no {wanting}"
     file.seek(0, 2)
     if file.tell() != max(ends.values(), default=0) + 2 * BLOCK:
         yield f"{name}: {file.tell()} bytes, where its members end at {max(ends.values(), default=0)}"
 
 
+def _wanting(signature: str, members: Collection[str]) -> str | None:
+    """What a sample ought to hold by its signature and does not."""
+    held = {
+        "image": any(ext in members for ext in IMAGE_STARTS),
+        "video": any(_FRAME.fullmatch(ext) for ext in members),
+        "audio": "flac" in members,
+    }
+    return next((kind for kind, is_there in held.items() if kind in signature.split("+") and not is_there), None)
+
+
 def _of_member(key: str, ext: str, content: bytes, decode: bool) -> str | None:
-    if ext in IMAGE_STARTS and not content.startswith(IMAGE_STARTS[ext]):
+    ext = ext.rpartition(".")[2]
+    if not content.startswith(STARTS.get(ext, b"")) or (ext == "mp4" and content[4:8] != b"ftyp"):
         return f"its bytes are no {ext}"
     try:
         if ext == "txt":
@@ -249,6 +271,17 @@ def _of_member(key: str, ext: str, content: bytes, decode: bool) -> str | None:
             return f"its uid is {uid}"
         if decode and ext in IMAGE_STARTS:
             Image.open(io.BytesIO(content)).load()
+        if decode and ext in ("flac", "mp4") and find_spec("av") is not None:
+            _decode(content)
     except (ValueError, KeyError, TypeError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         return f"cannot be read ({error})"
     return None
+
+
+def _decode(content: bytes) -> None:
+    """Decode sound or video whole. Raises OSError or ValueError where that fails, or nothing comes out."""
+    import av
+
+    with av.open(io.BytesIO(content), options={"err_detect": "explode"}) as container:
+        if not sum(1 for _ in container.decode()):
+            raise ValueError("nothing in it")
