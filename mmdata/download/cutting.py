@@ -358,4 +358,5 @@ def _length(facts: Facts) -> str:
 
 
 def _said(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """What FFmpeg says of a fault, without the name of our temporary file."""
+    return str(getattr(error, "strerror", None) or type(error).__name__)
