@@ -44,6 +44,7 @@ class Look:
 
     Args:
         width, height: of the stored picture, whatever fraction of it was decoded.
+        thumb: grey levels of 16 x 16 cells, by which frames of a clip are compared.
         problem: `undecodable`, `too_many_pixels`, `missing_bytes`; the other fields are then None.
     """
 
@@ -51,6 +52,7 @@ class Look:
     height: int | None = None
     phash: int | None = None
     sharpness: float | None = None
+    thumb: bytes | None = None
     problem: str | None = None
 
 
@@ -138,7 +140,7 @@ def decode_picture(data: bytes, preprocess: Preprocess, out: np.ndarray) -> Look
         pixels, (height, width) = _decode(data, preprocess)
         fit(pixels, (height, width), preprocess, out)
         grey = image.grey_levels(pixels)
-        return Look(width, height, image.perceptual_hash(grey), image.sharpness(grey))
+        return Look(width, height, image.perceptual_hash(grey), image.sharpness(grey), image.thumb(grey))
     except _TooManyPixelsError:
         problem = "too_many_pixels"
     except Exception:  # noqa: BLE001 - the boundary of a picture: decoders raise a dozen kinds of error on hostile bytes

@@ -18,17 +18,20 @@ from mmdata.fingerprint import fingerprint
 from mmdata.score.clip import load_scorer
 from mmdata.score.decode import cores
 from mmdata.score.earlier import earlier_rows, scorer_of, table_marks
-from mmdata.score.pictures import features_table, measure_pictures
+from mmdata.score.pictures import measure_pictures
 from mmdata.score.pretrained import check_names, is_local_checkpoint
 from mmdata.score.report import features_report
+from mmdata.score.sounds import measure_sounds
+from mmdata.score.table import features_table
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.tables import read_table
 from mmdata.workspace import PartStage, PartStamp, SliceStamp, Workspace
 
 MAX_NAN_SHARE = 0.1  # more than this share of pictures without finite numbers: the model or its precision is at fault
-ROW_COLUMNS = ("uid", "kind", "caption", "problem")
+ROW_COLUMNS = ("uid", "kind", "caption", "problem", "start_s", "extra")
 SIZE_COLUMNS = ("original_width", "original_height", "width", "height")
-MEDIA_COLUMNS = ("uid", "status", "sha256", "offset", "length", *SIZE_COLUMNS)
+STORED_COLUMNS = ("ext", "offset", "length", "further", "audio_s", "faces")
+MEDIA_COLUMNS = ("uid", "status", "sha256", *STORED_COLUMNS, *SIZE_COLUMNS)
 
 Advance = Callable[[str, int], None]
 
@@ -116,15 +119,19 @@ def score_slice(
     new = samples.filter(~pl.col("uid").is_in(kept["uid"].to_pylist()))
     tar = workspace.media_tar(part_name, slice_name, media_table.schema.metadata)
     pictures = measure_pictures(new, tar, scorer, threads, lambda done: advance(slice_name, len(kept) + done))
-    table = pa.concat_tables([features_table(new, pictures), kept]).sort_by("uid").replace_schema_metadata(marks)
+    sounds = measure_sounds(new, tar, score, threads)
+    table = (
+        pa.concat_tables([features_table(new, pictures, sounds), kept]).sort_by("uid").replace_schema_metadata(marks)
+    )
     problems = pl.Series(table["problem"]).drop_nulls().value_counts()
-    with_media = len(kept) + int((pictures.of_row >= 0).sum())
+    with_media = samples.filter(pl.col("status") == "success", pl.col("kind").is_in(["image", "video"])).height
     return SliceResult(
         table,
         counts={
             "rows": len(rows),
             "with_media": with_media,
             "without_media": len(rows) - with_media,
+            "with_sound": table.num_rows - table["audio_rms_db"].null_count,
             "pictures": len(pictures.looks),
             "kept": len(kept),
             "embedded": table.num_rows - table["embedding"].null_count,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 PHASH_SIDE = 32
 PHASH_FLOOR = 2.0  # of DCT coefficients on 0..255: below lies the rounding of a flat picture, not its content
 SHARPNESS_SIDE = 256
+THUMB_SIDE = 16
+BLACK_LEVEL, BLACK_SHARE = 26, 0.98
+FROZEN_LEVELS = 0.3  # mean change of grey levels: noise of the codec, as FFmpeg's freezedetect has it (-60 dB)
 
 _BITS = np.uint64(1) << np.arange(64, dtype=np.uint64)
 
@@ -34,6 +39,31 @@ def perceptual_hash(grey: np.ndarray) -> int:
     block = cv2.dct(small)[1:9, 1:9].ravel()
     block[np.abs(block) < PHASH_FLOOR] = 0.0
     return int(_BITS[block > np.median(block)].sum(dtype=np.uint64))
+
+
+def thumb(grey: np.ndarray) -> bytes:
+    """The mean of 16 x 16 cells, uint8, row by row."""
+    import cv2
+
+    return cv2.resize(grey, (THUMB_SIDE, THUMB_SIDE), interpolation=cv2.INTER_AREA).tobytes()
+
+
+def black_ratio(thumbs: Sequence[bytes]) -> float:
+    """Share of a clip's frames that are black: 98% of the picture under a tenth of white (FFmpeg's blackframe)."""
+    levels = _stacked(thumbs)
+    return float(((levels < BLACK_LEVEL).mean(1) >= BLACK_SHARE).mean())
+
+
+def frozen_ratio(thumbs: Sequence[bytes]) -> float:
+    """Share of a clip's frames, from the second on, that show what the one before shows; 0 of a single frame."""
+    levels = _stacked(thumbs).astype(np.int16)
+    if len(levels) < 2:
+        return 0.0
+    return float((np.abs(np.diff(levels, axis=0)).mean(1) < FROZEN_LEVELS).mean())
+
+
+def _stacked(thumbs: Sequence[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(thumbs), np.uint8).reshape(len(thumbs), -1)
 
 
 def sharpness(grey: np.ndarray) -> float:
