@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 
 Result = TypeVar("Result")
 
+HOST_DOWN_AFTER = 32
+"""Fetches of one host that fail for its own sake, in a row, before the rest of a slice leaves it alone."""
+
 
 class HostQueue:
     """URLs to fetch, handed out host by host in turn, never more than `per_host` of one host at a time.

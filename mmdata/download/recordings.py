@@ -19,9 +19,9 @@ from mmdata.config import Clips, Download, Privacy
 from mmdata.download.clip import Look
 from mmdata.download.cutting import Limits, Span
 from mmdata.download.decoder import CutClip, DecoderPool
-from mmdata.download.failures import REFUSALS, FetchError
+from mmdata.download.failures import HOST_FAULTS, REFUSALS, FetchError
 from mmdata.download.files import FetchedFile, fetch_file
-from mmdata.download.hosts import HostHealth, fetch_all
+from mmdata.download.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all
 from mmdata.download.ledger import next_retry_at
 from mmdata.download.sites import fetch_from_site, is_site
 
@@ -51,19 +51,20 @@ class Recordings:
             keep_video=self.clips.keep_video,
             image_size=self.download.image_size,
             quality=self.download.encode_quality,
-            count_faces=self.privacy.count_faces,
             blur_faces=self.privacy.blur_faces,
             min_face_score=self.privacy.min_face_score,
             drop_voices=self.privacy.drop_voices,
             max_speech=self.privacy.max_speech,
         )
 
-    def place_of(self, row: Row) -> str:
-        """Where a row's file is fetched from."""
+    def place_of(self, row: Row) -> str | None:
+        """Where a row's file is fetched from; None: there is no telling without a proper `video_id`."""
         if self.fetch_from is None:
             return str(row["url"])
-        extra = json.loads(row["extra"] or "{}")
-        return self.fetch_from.replace("{video_id}", quote(str(extra.get("video_id") or ""), safe=""))
+        video_id = json.loads(row["extra"] or "{}").get("video_id")
+        if not isinstance(video_id, str | int) or not str(video_id).strip("."):  # dots alone are another folder
+            return None
+        return self.fetch_from.replace("{video_id}", quote(str(video_id), safe=""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +117,18 @@ def fetch_recordings(
         UserError: a package that decoding needs is not installed.
     """
     by_place: dict[str, list[Row]] = {}
-    for row in rows:
-        by_place.setdefault(settings.place_of(row), []).append(row)
     found: dict[str, Stored] = {}
+    for row in rows:
+        place = settings.place_of(row)
+        if place is None:
+            found[row["uid"]] = _nowhere(row)
+            advance(1)
+        else:
+            by_place.setdefault(place, []).append(row)
     clips, download = settings.clips, settings.download
+    health = HostHealth(HOST_DOWN_AFTER)
     with DecoderPool(clips.decoders, clips.decode_timeout_s) as pool:
-        work = partial(_one_file, by_place=by_place, settings=settings, spool=spool, pool=pool, health=HostHealth(32))
+        work = partial(_one_file, by_place=by_place, settings=settings, spool=spool, pool=pool, health=health)
         for place, (fetched, cuts) in fetch_all(list(by_place), work, clips.threads, download.per_host):
             for row, cut in zip(by_place[place], cuts, strict=True):
                 attempts = int(known.get(row["uid"], {}).get("attempts") or 0) + fetched.was_tried
@@ -169,9 +176,15 @@ def _one_file(
 def _fetched(place: str, target: Path, settings: Recordings, health: HostHealth) -> FetchedFile:
     if health.is_down(place):
         return FetchedFile(FetchError("host_down", "its host failed too often in a row; left alone", may_pass=True))
-    if is_site(place):
-        return fetch_from_site(place, target, settings.download, settings.clips)
-    return fetch_file(place, target, settings.download, settings.clips)
+    fetch = fetch_from_site if is_site(place) else fetch_file
+    fetched = fetch(place, target, settings.download, settings.clips)
+    health.note(place, is_host_fault=fetched.failure is not None and fetched.failure.error in HOST_FAULTS)
+    return fetched
+
+
+def _nowhere(row: Row) -> Stored:
+    detail = "source.fetch_from asks for a video_id, and the row has none that could stand in a URL"
+    return Stored({"uid": row["uid"], "status": "refused", "error": "bad_row", "detail": detail, "attempts": 0})
 
 
 def _stored(row: Row, place: str, fetched: FetchedFile, kept: _Kept, attempts: int, download: Download) -> Stored:
@@ -192,8 +205,8 @@ def _stored(row: Row, place: str, fetched: FetchedFile, kept: _Kept, attempts: i
         return Stored({**record, **told})
     expected = row["expected_sha256"]
     if expected is not None and expected.lower() != fetched.sha256:
-        detail = f"expected sha256 {expected.lower()}, got {fetched.sha256}"
-        return Stored({**record, "status": "failed_to_download", "error": "hash_mismatch", "detail": detail})
+        told = {"detail": f"expected sha256 {expected.lower()}, got {fetched.sha256}", "sha256": fetched.sha256}
+        return Stored({**record, **told, "status": "failed_to_download", "error": "hash_mismatch"})
     facts = kept.facts or {}
     about = {"original_width": facts.get("width"), "original_height": facts.get("height"), "fps": facts.get("fps")}
     if clip.problem is not None:
@@ -210,6 +223,13 @@ def _stored(row: Row, place: str, fetched: FetchedFile, kept: _Kept, attempts: i
         "detail": "speech was found, and its sound was not kept" if clip.voice else None,
     }
     return Stored({**record, **about, **own}, kept.members)
+
+
+def is_mended(row: Row, record: Mapping[str, Any] | None) -> bool:
+    """Whether a row was refused for its file's hash, and the source now expects the very file that came."""
+    if record is None or record["error"] != "hash_mismatch":
+        return False
+    return row["expected_sha256"] is None or row["expected_sha256"].lower() == record["sha256"]
 
 
 def clip_sha256(file_sha256: str | None, start_s: float | None, end_s: float | None) -> str | None:

@@ -17,19 +17,16 @@ from mmdata.config import Clips, Corpus, Download, Privacy, Synthesis
 from mmdata.download.archive import Earlier, read_earlier, signed, write_tar
 from mmdata.download.failures import HOST_FAULTS, FetchError
 from mmdata.download.guard import Guard, install
-from mmdata.download.hosts import HostHealth, fetch_all, host_of
+from mmdata.download.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all, host_of
 from mmdata.download.images import FetchedImage, fetch_image, prepare, with_privacy
 from mmdata.download.ledger import next_retry_at
-from mmdata.download.recordings import Place, Recordings, Spool, Stored, fetch_recordings
+from mmdata.download.recordings import Place, Recordings, Spool, Stored, fetch_recordings, is_mended
 from mmdata.engine import SliceResult
 from mmdata.errors import UserError
 from mmdata.samples import MEDIA, table_of
 from mmdata.synthesis.speech import synthesised
 from mmdata.tables import read_table
 from mmdata.workspace import Workspace
-
-HOST_DOWN_AFTER = 32
-"""Fetches of one host that fail for its own sake, in a row, before the rest of a slice leaves it alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +141,11 @@ def _recordings(
 ) -> tuple[int, list[Stored]]:
     """How many rows were fetched for, and what became of them all."""
     now = datetime.now(UTC)
-    due = [row for row in rows if not _is_settled(earlier.records.get(row["uid"]), now)]
-    kept = [row for row in rows if _is_settled(earlier.records.get(row["uid"]), now)]
+    due, kept = [], []
+    for row in rows:
+        record = earlier.records.get(row["uid"])
+        kept_is_valid = _is_settled(record, now) and not is_mended(row, record)
+        (kept if kept_is_valid else due).append(row)
     advance(len(kept))
     own = Recordings(settings.download, settings.clips, settings.privacy, settings.fetch_from)
     found: dict[str, Stored] = {}

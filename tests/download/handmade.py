@@ -13,23 +13,41 @@ from mmdata.plan import rows_input, stage_settings
 from mmdata.samples import ROWS, sample_uid, table_of
 from mmdata.workspace import Catalog, Part, Workspace
 
+COLUMNS = {
+    "laion": None,
+    "video": {"url": "u", "caption": "c", "start_s": "s", "end_s": "e"},
+    "audio": {"url": "u"},
+    "text": {"caption": "c"},
+}
+
 
 class HandmadePart:
     """A workspace with one part whose rows are given: `w-000000`.
 
     Args:
         slices: for each slice its rows: dicts of url, caption and whatever else ROWS holds.
+        source: keys of the source.
+        sections: further sections of the configuration.
     """
 
     name = "w-000000"
 
-    def __init__(self, folder: Path, slices: list[list[dict[str, Any]]], **download: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        slices: list[list[dict[str, Any]]],
+        *,
+        source: dict[str, Any] | None = None,
+        sections: dict[str, Any] | None = None,
+        **download: Any,
+    ) -> None:
         settings = {"allow_hosts": ["127.0.0.0/8"], "timeout_s": 0.5, "deadline_s": 1.0, "retries": 0, **download}
         self.corpus: Corpus = parse_corpus(
             {
                 "workspace": str(folder / "workspace"),
-                "sources": [{"name": "w", "kind": "laion", "files": str(folder / "*.parquet")}],
+                "sources": [_source(folder, **(source or {}))],
                 "download": settings,
+                **(sections or {}),
             }
         )
         self.workspace = Workspace(self.corpus.workspace)
@@ -48,7 +66,17 @@ class HandmadePart:
         download = self.corpus.download.model_copy(update=changes)
         self.corpus = self.corpus.model_copy(update={"download": download})
 
+    def with_sections(self, **sections: Any) -> None:
+        """Put other sections, such as clips or privacy, in the configuration's place."""
+        self.corpus = self.corpus.model_copy(update=sections)
+
     def _row(self, row: dict[str, Any], position: int) -> dict[str, Any]:
         caption = row.get("caption", f"caption {position}")
         defaults = {"source": "w", "part": self.name, "kind": "image", "copies": 1, "row": position, "extra": "{}"}
-        return {**defaults, "uid": sample_uid(row["url"], caption), "caption": caption, **row}
+        uid = sample_uid(row["url"], caption, row.get("start_s"), row.get("end_s"))
+        return {**defaults, "uid": uid, "caption": caption, **row}
+
+
+def _source(folder: Path, kind: str = "laion", **more: Any) -> dict[str, Any]:
+    columns = {"columns": found} if (found := COLUMNS[kind]) else {}
+    return {"name": "w", "kind": kind, "files": str(folder / "*.parquet"), **columns, **more}
