@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mmdata.config import Corpus, Privacy, Score
+from mmdata.config import Corpus, Score
 from mmdata.fingerprint import fingerprint
 from mmdata.score.pretrained import resolved
 from mmdata.workspace import PART_STAGES, Part, PartStage, PartStamp, Workspace
@@ -49,7 +49,7 @@ def stage_settings(corpus: Corpus, part: Part, stage: PartStage) -> str:
         return fingerprint("rows", CODE_VERSIONS["rows"], source.kind, source.columns, source.slice_rows, cut)
     if stage == "media":
         return fingerprint("media", CODE_VERSIONS["media"], *_media_settings(corpus, part))
-    return fingerprint("features", CODE_VERSIONS["features"], scorer_settings(corpus.score))
+    return fingerprint("features", CODE_VERSIONS["features"], scorer_settings(corpus.score), *measure_settings(corpus))
 
 
 def _media_settings(corpus: Corpus, part: Part) -> list[Any]:
@@ -60,8 +60,8 @@ def _media_settings(corpus: Corpus, part: Part) -> list[Any]:
     if kind in CLIP_KINDS:
         cut = {"frames", "choose", "sound", "keep_video", "max_duration_s", "max_bytes"}
         settings.append(corpus.clips.model_dump(include=cut))
-    if corpus.privacy != Privacy() and kind != "text":
-        settings.append(corpus.privacy.model_dump())
+    if (corpus.privacy.blur_faces or corpus.privacy.drop_voices) and kind != "text":
+        settings.append(corpus.privacy.model_dump(exclude={"count_faces"}))
     if corpus.synthesis.speech > 0:
         settings += [corpus.synthesis.model_dump(), corpus.seed]
     return settings
@@ -78,6 +78,15 @@ def scorer_settings(score: Score) -> list[str | int | None]:
         facts = place.stat()
         return [model, place.name, facts.st_size, int(facts.st_mtime), score.precision]
     return [score.model, score.pretrained, score.precision]
+
+
+def measure_settings(corpus: Corpus) -> list[Any]:
+    """What beside the scorer decides what is measured; nothing where nothing more than usual is."""
+    settings: list[Any] = []
+    if corpus.privacy.count_faces and not corpus.privacy.blur_faces:  # else they are counted before they are blurred
+        settings.append(["faces", corpus.privacy.min_face_score])
+    models = ("audio_model", "transcriber")
+    return settings + [[name, model] for name in models if (model := getattr(corpus.score, name))]
 
 
 def rows_input(part: Part) -> str:

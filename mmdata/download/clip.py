@@ -28,7 +28,6 @@ class Look:
     keep_video: bool
     image_size: int
     quality: int
-    count_faces: bool = False
     blur_faces: bool = False
     min_face_score: float = 0.5
     drop_voices: bool = False
@@ -250,14 +249,10 @@ class Active:
             size = max(1, round(width * scale)), max(1, round(height * scale))
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
         faces = None
-        if self.look.blur_faces or self.look.count_faces:
+        if self.look.blur_faces:
             from mmdata.privacy.faces import finder
 
-            own = finder(self.look.min_face_score)
-            if self.look.blur_faces:
-                pixels, faces = own.blurred(pixels)
-            else:
-                faces = own.count(pixels)
+            pixels, faces = finder(self.look.min_face_score).blurred(pixels)
         bgr = np.ascontiguousarray(pixels[..., ::-1])
         _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self.look.quality])
         return _Picture(at, data.tobytes(), (pixels.shape[1], pixels.shape[0]), faces)

@@ -105,12 +105,12 @@ def process_image(body: bytes, download: Download, etag: str | None = None) -> F
 
 
 def with_privacy(image: FetchedImage, download: Download, privacy: Privacy) -> FetchedImage:
-    """The image with its faces counted, and blurred where that is asked for; one without faces keeps its bytes.
+    """The image with its faces counted and blurred, where that is asked for; one without faces keeps its bytes.
 
     Raises:
         UserError: the package that finds them is not installed.
     """
-    if image.data is None or not (privacy.count_faces or privacy.blur_faces):
+    if image.data is None or not privacy.blur_faces:
         return image
     import cv2
     import numpy as np
@@ -119,8 +119,6 @@ def with_privacy(image: FetchedImage, download: Download, privacy: Privacy) -> F
 
     own = finder(privacy.min_face_score)
     pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    if not privacy.blur_faces:
-        return replace(image, faces=own.count(pixels))
     blurred, faces = own.blurred(pixels)
     if not faces:
         return replace(image, faces=0)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from upath import UPath
@@ -20,6 +20,9 @@ from mmdata.errors import DataError
 from mmdata.publish import is_local
 from mmdata.score import image
 from mmdata.score.preprocess import Preprocess, fit, resized_size
+
+if TYPE_CHECKING:
+    from mmdata.privacy.faces import FaceFinder
 
 MAX_PIXELS = 100_000_000
 BATCHES_AHEAD = 2  # decoded and waiting while the model works
@@ -44,6 +47,7 @@ class Look:
 
     Args:
         width, height: of the stored picture, whatever fraction of it was decoded.
+        faces: how many it shows; None: not looked for.
         thumb: grey levels of 16 x 16 cells, by which frames of a clip are compared.
         problem: `undecodable`, `too_many_pixels`, `missing_bytes`; the other fields are then None.
     """
@@ -53,6 +57,7 @@ class Look:
     phash: int | None = None
     sharpness: float | None = None
     thumb: bytes | None = None
+    faces: int | None = None
     problem: str | None = None
 
 
@@ -80,18 +85,29 @@ class Decoder:
     Args:
         tar: on an object store it is fetched to local disk first, in one read.
         threads: 0 means one a core.
+        min_face_score: faces are counted from this confidence on; None: they are not looked for.
 
     Raises:
+        UserError: the package that finds faces is not installed.
         DataError: there is no such tar, though there are members.
     """
 
     def __init__(
-        self, tar: UPath, members: Sequence[Member], preprocess: Preprocess, batch_size: int, threads: int = 0
+        self,
+        tar: UPath,
+        members: Sequence[Member],
+        preprocess: Preprocess,
+        batch_size: int,
+        threads: int = 0,
+        min_face_score: float | None = None,
     ) -> None:
         import cv2
 
+        from mmdata.privacy.faces import finder
+
         cv2.setNumThreads(1)  # each decoding thread is one core's work already
         self._preprocess = preprocess
+        self._faces = None if min_face_score is None else finder(min_face_score)
         self._file = _open_local(tar) if members else None
         self._todo = deque((at, members[at : at + batch_size]) for at in range(0, len(members), batch_size))
         self._pool = ThreadPoolExecutor(threads or cores(), thread_name_prefix="decode")
@@ -121,13 +137,15 @@ class Decoder:
         pixels = np.empty((len(members), *self._preprocess.size, 3), np.uint8)
         handle = self._file.fileno()
         futures = [
-            self._pool.submit(_decode_run, handle, members[at : at + TASK], self._preprocess, pixels[at : at + TASK])
+            self._pool.submit(
+                _decode_run, handle, members[at : at + TASK], self._preprocess, pixels[at : at + TASK], self._faces
+            )
             for at in range(0, len(members), TASK)
         ]
         self._ahead.append((start, pixels, futures))
 
 
-def decode_picture(data: bytes, preprocess: Preprocess, out: np.ndarray) -> Look:
+def decode_picture(data: bytes, preprocess: Preprocess, out: np.ndarray, faces: FaceFinder | None = None) -> Look:
     """Decode one picture into `out`, and look at it. Never raises on bad data.
 
     JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves at least what the model and the sharpness
@@ -140,7 +158,8 @@ def decode_picture(data: bytes, preprocess: Preprocess, out: np.ndarray) -> Look
         pixels, (height, width) = _decode(data, preprocess)
         fit(pixels, (height, width), preprocess, out)
         grey = image.grey_levels(pixels)
-        return Look(width, height, image.perceptual_hash(grey), image.sharpness(grey), image.thumb(grey))
+        count = None if faces is None else faces.count(pixels)
+        return Look(width, height, image.perceptual_hash(grey), image.sharpness(grey), image.thumb(grey), count)
     except _TooManyPixelsError:
         problem = "too_many_pixels"
     except Exception:  # noqa: BLE001 - the boundary of a picture: decoders raise a dozen kinds of error on hostile bytes
@@ -209,16 +228,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _decode_run(handle: int, members: Sequence[Member], preprocess: Preprocess, out: np.ndarray) -> list[Look]:
-    return [_decode_member(handle, member, preprocess, out[at]) for at, member in enumerate(members)]
+def _decode_run(
+    handle: int, members: Sequence[Member], preprocess: Preprocess, out: np.ndarray, faces: FaceFinder | None
+) -> list[Look]:
+    return [_decode_member(handle, member, preprocess, out[at], faces) for at, member in enumerate(members)]
 
 
-def _decode_member(handle: int, member: Member, preprocess: Preprocess, out: np.ndarray) -> Look:
+def _decode_member(
+    handle: int, member: Member, preprocess: Preprocess, out: np.ndarray, faces: FaceFinder | None
+) -> Look:
     data = os.pread(handle, member.length, member.offset) if member.length > 0 <= member.offset else b""
     if not data or len(data) < member.length:
         out[:] = 0
         return Look(problem="missing_bytes")
-    return decode_picture(data, preprocess, out)
+    return decode_picture(data, preprocess, out, faces)
 
 
 def _open_local(tar: UPath) -> IO[bytes]:

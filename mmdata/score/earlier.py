@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -19,16 +19,19 @@ MADE_WITH = "made_with"
 """Schema metadata of a features table: code version and media settings. Where they differ nothing is kept."""
 
 
-def table_marks(scorer: ClipScorer, media_marks: Mapping[bytes, bytes]) -> dict[str, str]:
+def table_marks(scorer: ClipScorer, media_marks: Mapping[bytes, bytes], measures: Sequence[Any] = ()) -> dict[str, str]:
     """The schema metadata of a features table: whose scores it holds, and what they were made with.
 
     Args:
         media_marks: schema metadata of the media table; its settings say how the stored pictures came about.
+        measures: what beside the scorer decides what is measured.
     """
-    made_with = {
+    made_with: dict[str, Any] = {
         "code": CODE_VERSIONS["features"],
         "media": {k.decode(): v.decode() for k, v in media_marks.items() if k.endswith(b"settings")},
     }
+    if measures:
+        made_with["measures"] = list(measures)
     return {
         "scorer": json.dumps({"name": scorer.name, "fingerprint": scorer.fingerprint}, sort_keys=True),
         MADE_WITH: json.dumps(made_with, sort_keys=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -69,7 +70,14 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         inputs=inputs,
         upstream=plan.features_input(rows.digest, media.digest),
         work=functools.partial(
-            score_slice, workspace, part_name, corpus.score, workers=corpus.engine.workers, advance=advance
+            score_slice,
+            workspace,
+            part_name,
+            corpus.score,
+            min_face_score=_min_face_score(corpus),
+            measures=plan.measure_settings(corpus),
+            workers=corpus.engine.workers,
+            advance=advance,
         ),
         engine=corpus.engine,
         accept=functools.partial(refusal, workspace, part_name),
@@ -88,12 +96,16 @@ def score_slice(
     score: Score,
     slice_name: str,
     *,
+    min_face_score: float | None = None,
+    measures: Sequence[Any] = (),
     workers: int = 1,
     advance: Advance = _nowhere,
 ) -> SliceResult:
     """Read a slice's rows and media, and make its features table; what an earlier run measured on them is kept.
 
     Args:
+        min_face_score: faces are counted from this confidence on; None: they are not looked for.
+        measures: what beside the scorer decides what is measured (`plan.measure_settings`).
         workers: processes that share this machine's cores.
         advance: called with the slice's name and the samples done in it.
 
@@ -113,12 +125,13 @@ def score_slice(
     if workers > 1:
         _take_share_of_cores(workers)
     scorer = load_scorer(score)
-    marks = table_marks(scorer, media_table.schema.metadata or {})
+    marks = table_marks(scorer, media_table.schema.metadata or {}, measures)
     samples = rows.hstack(media.drop("uid"))
     kept = earlier_rows(workspace, part_name, slice_name, samples, marks)
     new = samples.filter(~pl.col("uid").is_in(kept["uid"].to_pylist()))
     tar = workspace.media_tar(part_name, slice_name, media_table.schema.metadata)
-    pictures = measure_pictures(new, tar, scorer, threads, lambda done: advance(slice_name, len(kept) + done))
+    tell = functools.partial(_after, advance, slice_name, len(kept))
+    pictures = measure_pictures(new, tar, scorer, threads, tell, min_face_score)
     sounds = measure_sounds(new, tar, score, threads)
     table = (
         pa.concat_tables([features_table(new, pictures, sounds), kept]).sort_by("uid").replace_schema_metadata(marks)
@@ -140,6 +153,16 @@ def score_slice(
         reasons={str(name): int(count) for name, count in problems.iter_rows()},
         numbers={"seconds": time.perf_counter() - started},
     )
+
+
+def _min_face_score(corpus: Corpus) -> float | None:
+    """Blurred faces were counted when they were blurred."""
+    privacy = corpus.privacy
+    return privacy.min_face_score if privacy.count_faces and not privacy.blur_faces else None
+
+
+def _after(advance: Advance, slice_name: str, before: int, done: int) -> None:
+    advance(slice_name, before + done)
 
 
 def refusal(workspace: Workspace, part_name: str, slices: Mapping[str, SliceStamp]) -> str | None:

@@ -46,13 +46,19 @@ class Pictures:
 
 
 def measure_pictures(
-    samples: pl.DataFrame, tar: UPath, scorer: ClipScorer, threads: int, advance: Callable[[int], None]
+    samples: pl.DataFrame,
+    tar: UPath,
+    scorer: ClipScorer,
+    threads: int,
+    advance: Callable[[int], None],
+    min_face_score: float | None = None,
 ) -> Pictures:
     """Decode, embed and score; pictures and captions that several rows share are done once.
 
     Args:
         samples: rows joined with media, sorted by uid: kind, caption, problem, status, ext, offset, length, further.
         advance: called with the rows done so far, after each batch.
+        min_face_score: faces are counted from this confidence on; None: they are not looked for.
     """
     shown = picture_places(samples)
     members = shown.select("offset", "length").unique(maintain_order=True).with_row_index("picture")
@@ -68,7 +74,7 @@ def measure_pictures(
     embeddings = np.full((len(members), scorer.dim), np.nan, np.float32)
     places = [NO_MEMBER if at is None or n is None else Member(at, n) for _, at, n in members.iter_rows()]
     first_rows = shown.group_by("picture", maintain_order=True).first()["row"].to_numpy()
-    with Decoder(tar, places, scorer.preprocess, scorer.batch_size, threads) as decoder:
+    with Decoder(tar, places, scorer.preprocess, scorer.batch_size, threads, min_face_score) as decoder:
         texts = scorer.embed_texts(distinct["caption"].to_list())  # while the first batches are decoded
         for batch in decoder:
             held = np.array([look.problem is None for look in batch.looks])

@@ -53,7 +53,7 @@ def features_table(samples: pl.DataFrame, pictures: Pictures, sounds: Mapping[in
         "sharpness": pa.array([_median([look.sharpness for look in own]) for own in looks], pa.float32()),
         "black_ratio": pa.array(_of_clips(clip, looks, black_ratio), pa.float32()),
         "frozen_ratio": pa.array(_of_clips(clip, looks, frozen_ratio), pa.float32()),
-        "faces": samples["faces"].to_arrow(),
+        "faces": pa.array(_faces(samples, looks), pa.int32()),
         **_sound_columns(sounds, len(samples)),
         "problem": pa.array(problems, pa.string()),
         "media_sha256": samples.select(pl.when(_measured(rows.embedded, sounds)).then("sha256")).to_series().to_arrow(),
@@ -110,6 +110,14 @@ def _problem(looks: Sequence[Look], embedded: bool, unscored: bool, sound: Sound
 
 def _middle(looks: Sequence[Look]) -> Look:
     return looks[len(looks) // 2] if looks[len(looks) // 2].problem is None else looks[0]
+
+
+def _faces(samples: pl.DataFrame, looks: Sequence[Sequence[Look]]) -> list[int | None]:
+    """In the picture or frame with most; as they were counted before blurring, where they were blurred."""
+    counted = [[look.faces for look in own if look.faces is not None] for own in looks]
+    return [
+        max(own, default=None) if told is None else told for told, own in zip(samples["faces"], counted, strict=True)
+    ]
 
 
 def _median(values: Sequence[float | None]) -> float | None:
