@@ -141,11 +141,12 @@ def _recordings(
 ) -> tuple[int, list[Stored]]:
     """How many rows were fetched for, and what became of them all."""
     now = datetime.now(UTC)
-    due, kept = [], []
+    due: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
     for row in rows:
         record = earlier.records.get(row["uid"])
-        kept_is_valid = _is_settled(record, now) and not is_mended(row, record)
-        (kept if kept_is_valid else due).append(row)
+        settled = _is_settled(record, now) and not is_mended(row, record)
+        (kept if settled else due).append(row)
     advance(len(kept))
     own = Recordings(settings.download, settings.clips, settings.privacy, settings.fetch_from)
     found: dict[str, Stored] = {}
