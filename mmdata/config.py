@@ -394,6 +394,15 @@ class Corpus(Section):
     refresh: Refresh = Refresh()
     train: Train = Train()
 
+    @model_validator(mode="after")
+    def _rules_have_measures(self) -> Corpus:
+        asked = self.select.filter
+        if asked.max_faces is not None and not (self.privacy.count_faces or self.privacy.blur_faces):
+            raise ValueError("select.filter.max_faces needs privacy.count_faces: true, or no sample would have a count")
+        if asked.min_audio_score is not None and self.score.audio_model is None:
+            raise ValueError("select.filter.min_audio_score needs score.audio_model, or no sample would have a score")
+        return self
+
     @field_validator("sources")
     @classmethod
     def _names_differ(cls, sources: list[Source]) -> list[Source]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,3 +100,36 @@ def test_training_is_tiny_unless_told_otherwise_and_a_train_toml_names_its_own_p
     assert parse_corpus({**MINIMAL, "train": {"config": "t.toml", "preset": "l14-1b"}}).train.preset == "l14-1b"
     with pytest.raises(UserError, match=r"key=value, such as align\.lr=0\.001"):
         parse_corpus({**MINIMAL, "train": {"set": ["align.lr"]}})
+
+
+@pytest.mark.parametrize(
+    ("rule", "remedy"), [({"max_faces": 1}, "privacy.count_faces"), ({"min_audio_score": 0.1}, "score.audio_model")]
+)
+def test_a_rule_without_its_measure_is_refused(rule: dict[str, Any], remedy: str) -> None:
+    data = {"workspace": "w", "sources": [{"name": "a", "kind": "laion", "files": "x"}], "select": {"filter": rule}}
+    with pytest.raises(UserError, match=remedy):
+        parse_corpus(data)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"kind": "video", "columns": {"url": "u"}}, "needs columns"),
+        ({"kind": "text", "columns": {"caption": "t", "url": "u"}}, "not known"),
+        ({"kind": "video", "columns": {"url": "u", "caption": "t", "start_s": "a"}}, "go together"),
+        ({"kind": "howto100m"}, "needs `captions`"),
+        ({"kind": "laion", "captions": "c.json"}, "takes no `captions`"),
+        ({"kind": "howto100m", "captions": "c.json", "fetch_from": "https://m/x.mp4"}, "no {video_id}"),
+    ],
+)
+def test_a_source_that_cannot_be_read_says_what_it_lacks(source: dict[str, Any], said: str) -> None:
+    data = {"workspace": "w", "sources": [{"name": "a", "files": "x", **source}]}
+    with pytest.raises(UserError, match=re.escape(said)):
+        parse_corpus(data)
+
+
+def test_parts_of_videos_are_small() -> None:
+    source = {"name": "a", "kind": "howto100m", "files": "x", "captions": "c.json"}
+    found = parse_corpus({"workspace": "w", "sources": [source]}).sources[0]
+    assert (found.part_rows, found.slice_rows) == (2000, 200)
+    assert parse_corpus({"workspace": "w", "sources": [{**source, "slice_rows": 7}]}).sources[0].slice_rows == 7

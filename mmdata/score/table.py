@@ -115,9 +115,8 @@ def _middle(looks: Sequence[Look]) -> Look:
 def _faces(samples: pl.DataFrame, looks: Sequence[Sequence[Look]]) -> list[int | None]:
     """In the picture or frame with most; as they were counted before blurring, where they were blurred."""
     counted = [[look.faces for look in own if look.faces is not None] for own in looks]
-    return [
-        max(own, default=None) if told is None else told for told, own in zip(samples["faces"], counted, strict=True)
-    ]
+    most = [max(own, default=None) for own in counted]
+    return [own if told is None else told for told, own in zip(samples["faces"], most, strict=True)]
 
 
 def _median(values: Sequence[float | None]) -> float | None:

@@ -27,6 +27,17 @@ ORDER = (
     "min_sharpness",
     "punsafe",
     "pwatermark",
+    "max_faces",
+    "max_black",
+    "max_frozen",
+    "min_seconds",
+    "max_seconds",
+    "min_loudness_db",
+    "max_silence",
+    "min_speech",
+    "max_speech",
+    "min_overlap",
+    "min_audio_score",
     "top_fraction",
 )
 """The rules, in the order in which they are asked."""
@@ -43,10 +54,14 @@ class Rule:
 def rules(asked: Filter) -> list[Rule]:
     """The rules that a filter sets, in the order of `ORDER`; `top_fraction` is not one, for it looks at all rows.
 
-    They read rows, media and features columns: kind, lang, lang_prob, n_words, n_chars, original_width,
-    original_height, aspect, sharpness, clip_score, extra. A measure that a picture ought to have and lacks fails
-    its rule; the source's own `punsafe` and `pwatermark` pass where the source has none. Score, size and sharpness
-    rules leave alone what has no picture (kinds `text` and `audio`).
+    They read rows, media and features columns: kind, caption, extra; original_width, original_height, duration_s,
+    audio_s; clip_score, lang, lang_prob, n_words, n_chars, aspect, sharpness, faces, black_ratio, frozen_ratio,
+    audio_rms_db, silence_ratio, speech_ratio, speech_overlap, audio_score.
+
+    A measure that a sample ought to have and lacks fails its rule; the source's own `punsafe` and `pwatermark` pass
+    where the source has none. Rules on pictures leave alone what has none (kinds `text` and `audio`), rules on sound
+    what has no sound, and rules on length what has neither sound nor moving pictures; `min_overlap` and
+    `min_audio_score` leave alone sound without a caption, too.
     """
     return sorted(_rules(asked), key=lambda rule: ORDER.index(rule.name))
 
@@ -66,6 +81,9 @@ def _rules(asked: Filter) -> Iterator[Rule]:
         yield Rule("language", ~_is_known_language(asked))
     words, characters = pl.col("n_words").fill_null(0), pl.col("n_chars").fill_null(0)
     side = pl.min_horizontal("original_width", "original_height")
+    clip, heard = pl.col("kind") == "video", pl.col("audio_s").is_not_null()
+    said = heard & (pl.col("caption").str.len_bytes() > 0).fill_null(value=False)
+    seconds, timed = pl.coalesce("duration_s", "audio_s"), clip | heard
     bounds: list[tuple[str, float | None, Callable[[pl.Expr], pl.Expr]]] = [
         ("min_words", asked.min_words, lambda bound: words < bound),
         ("max_words", asked.max_words, lambda bound: words > bound),
@@ -73,6 +91,17 @@ def _rules(asked: Filter) -> Iterator[Rule]:
         ("min_side", asked.min_side, lambda bound: pictured & ~_measured(side, bound)),
         ("max_aspect", asked.max_aspect, lambda bound: pictured & ~_measured(-pl.col("aspect"), -bound)),
         ("min_sharpness", asked.min_sharpness, lambda bound: pictured & ~_measured(pl.col("sharpness"), bound)),
+        ("max_faces", asked.max_faces, lambda bound: pictured & ~_measured(-pl.col("faces"), -bound)),
+        ("max_black", asked.max_black, lambda bound: clip & ~_measured(-pl.col("black_ratio"), -bound)),
+        ("max_frozen", asked.max_frozen, lambda bound: clip & ~_measured(-pl.col("frozen_ratio"), -bound)),
+        ("min_seconds", asked.min_seconds, lambda bound: timed & ~_measured(seconds, bound)),
+        ("max_seconds", asked.max_seconds, lambda bound: timed & ~_measured(-seconds, -bound)),
+        ("min_loudness_db", asked.min_loudness_db, lambda bound: heard & ~_measured(pl.col("audio_rms_db"), bound)),
+        ("max_silence", asked.max_silence, lambda bound: heard & ~_measured(-pl.col("silence_ratio"), -bound)),
+        ("min_speech", asked.min_speech, lambda bound: heard & ~_measured(pl.col("speech_ratio"), bound)),
+        ("max_speech", asked.max_speech, lambda bound: heard & ~_measured(-pl.col("speech_ratio"), -bound)),
+        ("min_overlap", asked.min_overlap, lambda bound: said & ~_measured(pl.col("speech_overlap"), bound)),
+        ("min_audio_score", asked.min_audio_score, lambda bound: said & ~_measured(pl.col("audio_score"), bound)),
         ("punsafe", asked.max_punsafe, lambda bound: _said("punsafe") > bound),
         ("pwatermark", asked.max_pwatermark, lambda bound: _said("pwatermark") > bound),
     ]

@@ -75,6 +75,8 @@ class Sample:
     original: tuple[int, int] | None = None
     same_as: int | None = None  # index of the sample whose bytes it shares
     media: dict = field(default_factory=dict)
+    members: dict[str, bytes] = field(default_factory=dict)  # of a clip or of sound, by extension
+    row: dict = field(default_factory=dict)
 
     def uid(self, number: int) -> str:
         return sample_uid(self.url or f"https://example.org/{number}.jpg", self.caption)
@@ -121,17 +123,21 @@ class PartMaker:
         tar_path = Path(self.workspace.media_tar(part, name, None).path)
         tar_path.parent.mkdir(parents=True, exist_ok=True)
         places: dict[int, tuple[int, int]] = {}
+        held: dict[int, list[dict]] = {}
         with tarfile.open(tar_path, "w") as tar:
             for number, sample in enumerate(samples):
-                if sample.data is None:
-                    continue
-                header = tarfile.TarInfo(f"{sample.uid(number)}.jpg")
-                header.size = len(sample.data)
-                tar.addfile(header, io.BytesIO(sample.data))
-                places[number] = (tar.offset - -(-len(sample.data) // 512) * 512, len(sample.data))
+                stored = sample.members or ({} if sample.data is None else {"jpg": sample.data})
+                for ext, data in stored.items():
+                    header = tarfile.TarInfo(f"{sample.uid(number)}.{ext}")
+                    header.size = len(data)
+                    tar.addfile(header, io.BytesIO(data))
+                    place = (tar.offset - -(-len(data) // 512) * 512, len(data))
+                    places.setdefault(number, place)
+                    held.setdefault(number, []).append({"ext": ext, "offset": place[0], "length": place[1]})
         return table_of(
             (
                 self._media_row(s, number, places.get(number if s.same_as is None else s.same_as))
+                | ({**held[number][0], "further": held[number][1:] or None} if s.members else {})
                 for number, s in enumerate(samples)
             ),
             MEDIA,
@@ -163,6 +169,7 @@ def rows_table(samples: list[Sample], part: str) -> pa.Table:
                 "problem": sample.problem,
                 "copies": 1,
                 "row": number,
+                **sample.row,
             }
             for number, sample in enumerate(samples)
         ),

@@ -59,7 +59,7 @@ def test_a_slow_thread_does_not_shuffle_a_batch(tmp_path: Path, monkeypatch: pyt
     members = write_tar(tmp_path / "a.tar", [encode(photo(i, 80 + i, 70)) for i in range(32)])
     honest = decode.decode_picture
 
-    def uneven(data: bytes, preprocess: Preprocess, out: np.ndarray) -> Look:
+    def uneven(data: bytes, preprocess: Preprocess, out: np.ndarray, faces: None = None) -> Look:
         time.sleep(0.01 if len(data) % 2 else 0)
         return honest(data, preprocess, out)
 
@@ -73,7 +73,7 @@ def test_decoding_runs_ahead_but_only_so_far(tmp_path: Path, monkeypatch: pytest
     done, lock = [], threading.Lock()
     honest = decode.decode_picture
 
-    def counted(data: bytes, preprocess: Preprocess, out: np.ndarray) -> Look:
+    def counted(data: bytes, preprocess: Preprocess, out: np.ndarray, faces: None = None) -> Look:
         with lock:
             done.append(1)
         return honest(data, preprocess, out)

@@ -18,6 +18,10 @@ from mmdata.select.decide import judge
 from mmdata.select.filters import ORDER, columns_read, filter_reason, in_top_fraction, rules, top_count
 from mmdata.select.presets import PRESETS, resolve
 
+MEASURES = (
+    *("black_ratio", "frozen_ratio", "audio_rms_db", "silence_ratio", "speech_ratio", "speech_overlap"),
+    "audio_score",
+)
 SCORES = st.lists(st.sampled_from([0.1, 0.2, 0.30000001, 0.5, -1.0, math.nan, math.inf]) | st.floats(-1, 1, width=32))
 
 
@@ -34,6 +38,11 @@ def reasons(asked: Filter, *samples: dict[str, Any]) -> list[str | None]:
         "original_width": pl.Int32,
         "original_height": pl.Int32,
         "extra": pl.String,
+        "caption": pl.String,
+        "duration_s": pl.Float64,
+        "audio_s": pl.Float64,
+        "faces": pl.Int32,
+        **dict.fromkeys(MEASURES, pl.Float32),
     }
     frame = pl.DataFrame([{name: one.get(name) for name in schema} for one in samples], schema=schema)
     return frame.select(filter_reason(asked).alias("reason"))["reason"].to_list()
@@ -154,3 +163,42 @@ def _select(**filters: Any) -> Any:
     from mmdata.config import Select
 
     return Select(filter=Filter(**filters))
+
+
+CLIP = {"kind": "video", "caption": "cut the bread", "duration_s": 8.0, "audio_s": 8.0}
+PICTURE = {"kind": "image", "caption": "a bread"}
+TEXT = {"kind": "text", "caption": "bread is baked"}
+
+
+@pytest.mark.parametrize(
+    ("key", "bound", "good", "bad", "alone"),
+    [
+        ("max_faces", 1, {"faces": 1}, [{"faces": 2}, {"faces": None}], [TEXT]),
+        ("max_black", 0.5, {"black_ratio": 0.5}, [{"black_ratio": 0.6}, {"black_ratio": None}], [TEXT, PICTURE]),
+        ("max_frozen", 0.5, {"frozen_ratio": 0.1}, [{"frozen_ratio": 1.0}, {"frozen_ratio": None}], [TEXT, PICTURE]),
+        ("min_seconds", 8.0, {}, [{"duration_s": 7.9}, {"duration_s": None, "audio_s": None}], [TEXT, PICTURE]),
+        ("max_seconds", 8.0, {}, [{"duration_s": 8.1}], [TEXT, PICTURE]),
+        ("min_loudness_db", -30.0, {"audio_rms_db": -30}, [{"audio_rms_db": -31}, {}], [TEXT, PICTURE]),
+        ("max_silence", 0.5, {"silence_ratio": 0.5}, [{"silence_ratio": 0.6}, {}], [TEXT, PICTURE]),
+        ("min_speech", 0.3, {"speech_ratio": 0.3}, [{"speech_ratio": 0.2}, {}], [TEXT, PICTURE]),
+        ("max_speech", 0.3, {"speech_ratio": 0.3}, [{"speech_ratio": 0.4}, {}], [TEXT, PICTURE]),
+        ("min_overlap", 0.3, {"speech_overlap": 0.3}, [{"speech_overlap": 0.2}, {}], [TEXT, PICTURE]),
+        ("min_audio_score", 0.1, {"audio_score": 0.1}, [{"audio_score": 0.05}, {}], [TEXT, PICTURE]),
+    ],
+)
+def test_rules_on_clips_and_sound_ask_what_has_them(
+    key: str, bound: float, good: dict[str, Any], bad: list[dict[str, Any]], alone: list[dict[str, Any]]
+) -> None:
+    asked = Filter.model_validate({key: bound})
+    found = reasons(asked, {**CLIP, **good}, *alone, *({**CLIP, **one} for one in bad))
+    assert found == [None] * (1 + len(alone)) + [f"filter:{key}"] * len(bad)
+
+
+def test_a_silent_clip_is_no_business_of_the_rules_on_sound() -> None:
+    silent = {**CLIP, "audio_s": None}
+    wordless = {"kind": "audio", "caption": None, "audio_s": 3.0, "speech_ratio": 0.9}
+    for key, bound in (("min_speech", 0.5), ("max_silence", 0.1), ("min_overlap", 0.5), ("min_audio_score", 0.5)):
+        asked = Filter.model_validate({key: bound})
+        assert reasons(asked, silent) == [None]
+        if key in ("min_overlap", "min_audio_score"):
+            assert reasons(asked, wordless) == [None]
