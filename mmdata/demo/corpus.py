@@ -20,14 +20,16 @@ from upath import UPath
 
 from mmdata.demo.pictures import Photo, demo_emoji, demo_photos, draw
 from mmdata.demo.planting import KINDS, Picture, Row, plan_rows
+from mmdata.demo.recordings import write_recordings
 from mmdata.demo.server import HOST
 from mmdata.errors import UserError
 from mmdata.publish import publish_json
 from mmdata.samples import canonical_url, sample_uid
 from mmdata.sources.problems import clean_caption, place_uid, problem_of
 from mmdata.stage import Progress, silent
+from mmdata.synthesis.espeak import Speaker
 
-VERSION = 2  # raised when the same call would write something else
+VERSION = 3  # raised when the same call would write something else
 SOURCE = "web"
 FIRST_PORT = 8711
 BOMB_SIDE_PX = 40_000
@@ -40,7 +42,7 @@ class DemoCorpus:
     """Where the demo lies, and what it is.
 
     Args:
-        rows: rows of all its Parquet files together.
+        rows: rows of pictures; how-to videos, narrations and texts come on top of them.
         port: that its URLs name; `DemoServer(site, port)` must listen there.
         reused: it was there already.
     """
@@ -72,7 +74,7 @@ class DemoCorpus:
 
 
 def make_demo(folder: Path | str, rows: int = 1500, port: int | None = None, progress: Progress = silent) -> DemoCorpus:
-    """Write the demo corpus: inbox/*.parquet, site/, truth.parquet, concepts.txt, corpus.yaml.
+    """Write the demo corpus: inbox/ (metadata), site/ (what it points at), truth.parquet, concepts.txt, corpus.yaml.
 
     The same rows and port give the same bytes. A folder that holds this demo already is used as it is.
 
@@ -97,6 +99,8 @@ def make_demo(folder: Path | str, rows: int = 1500, port: int | None = None, pro
         (folder / name).mkdir(parents=True)
     _write_site(folder / "site", planned, progress)
     _write_metadata(folder, planned, f"http://{HOST}:{port}")
+    with Speaker() as speaker:
+        write_recordings(folder, rows, demo_emoji(), f"http://{HOST}:{port}", speaker.say, progress)
     (folder / "concepts.txt").write_text("\n".join((*KINDS, "photo")) + "\n", encoding="utf-8")
     (folder / "corpus.yaml").write_text(_config(rows, port), encoding="utf-8")
     publish_json(UPath(mark), {"version": VERSION, "rows": rows, "port": port, "complete": True})
@@ -260,11 +264,22 @@ def _uid(record: dict[str, object], file: str, number: int) -> str:
 def _config(rows: int, port: int) -> str:
     part_rows = -(-rows // 4)
     return f"""\
-# The demo corpus: {rows} pictures from a small web on this machine. See docs/configuration.md for every key.
+# The demo corpus: {rows} pictures, some videos, recordings and texts from a small web on this machine.
+# See docs/configuration.md for every key.
 workspace: ./workspace
 seed: 0
 sources:
   - {{name: {SOURCE}, kind: laion, files: inbox/*.parquet, part_rows: {part_rows}, slice_rows: {-(-part_rows // 2)}}}
+  - name: howto                      # HowTo100M's files; the videos lie on a mirror
+    kind: howto100m
+    files: inbox/howto/*.csv
+    captions: inbox/howto/raw_caption.json
+    fetch_from: http://{HOST}:{port}/videos/{{video_id}}.mp4
+  - name: sounds
+    kind: audio
+    files: inbox/sounds/*.parquet
+    columns: {{url: url, caption: transcript, lang: language}}
+  - {{name: texts, kind: text, files: inbox/texts/*.jsonl, columns: {{caption: text}}}}
 download:
   image_size: 256
   timeout_s: 3
@@ -274,12 +289,18 @@ download:
   threads: 32
   per_host: 32                     # one host serves everything here
   allow_hosts: [127.0.0.1/32]      # the demo's own web, http://{HOST}:{port}; no other private address
+clips: {{min_clip_s: 3, max_clip_s: 12, frames: 4}}
+synthesis: {{speech: 0.5, kinds: [text]}}   # half of the texts are spoken by a machine, and say so
 score: {{model: demo}}               # the small offline scorer; on a machine with a GPU: {{model: ViT-B-32, ...}}
 select:
   filter: {{top_fraction: 0.75, languages: [en], max_pwatermark: 0.8}}
   dedup: {{phash_bits: 4, semantic_eps: 0.03}}
-  balance: {{concepts: concepts.txt, concept_cap: {max(rows // 10, 20)}}}
+  balance: {{max_ratio: 12, tail_share: 0.02, concepts: concepts.txt, concept_cap: {max(rows // 10, 20)}}}
   oversample: {{threshold: 0.08, max_repeats: 3}}
 shards: {{shard_mb: 4, validation_fraction: 0.1}}
-instruct: {{tasks: [caption, match, reference_image], languages: [en, zh], formats: [record, llava, chat]}}
+instruct:
+  tasks: [caption, match, reference_image, text_qa, step_caption, step_order, what_comes_next, transcribe,
+          audio_visual_match]
+  languages: [en, zh]
+  formats: [record, llava, chat]
 """
