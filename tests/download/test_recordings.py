@@ -241,7 +241,6 @@ def test_files_come_from_the_mirror_and_keep_the_name_of_their_url(films, part, 
 
 def test_a_page_of_a_site_needs_the_package_for_sites(part, monkeypatch):
     monkeypatch.setitem(sys.modules, "yt_dlp", None)
-    monkeypatch.setattr("mmdata.download.sites._check", lambda url, download: None)  # no name is looked up here
     own = part([clip("https://www.youtube.com/watch?v=x", 0, 2)])
     fetch_part(own.corpus, own.workspace, own.name)
     (record,) = records(own)
