@@ -48,17 +48,24 @@ def download_share(corpus: Corpus, workspace: Workspace, part: str) -> Finding:
 
 
 def scores_sound(workspace: Workspace, part: str) -> Finding:
-    """Whether each slice has one features row a uid, those of its rows, and a finite score wherever there is media."""
-    columns = ["uid", "clip_score", "problem"]
+    """Whether each slice has one features row a uid, those of its rows, and what is stored of each was measured.
+
+    Pictures and clips have a finite score, sound has its loudness, or they have a problem.
+    """
+    columns = ["uid", "clip_score", "audio_rms_db", "problem"]
     features = _stage_frame(workspace, part, "features", columns).with_columns(scored=pl.lit(True))
-    media = _stage_frame(workspace, part, "media", ["uid", "status"])
+    media = _stage_frame(workspace, part, "media", ["uid", "status", "audio_s"])
+    rows_read = _stage_frame(workspace, part, "rows", ["uid", "kind"])
+    media = media.join(rows_read, on=["slice", "uid"], how="left")
+    pictured = pl.col("kind").is_in(["image", "video"]) & pl.col("clip_score").is_null()
+    unheard = pl.col("audio_s").is_not_null() & pl.col("audio_rms_db").is_null()
     joined = media.join(features, on=["slice", "uid"], how="full", coalesce=True).with_columns(
         wrong=pl.when(pl.col("status").is_null())
         .then(pl.lit("not among the part's rows"))
         .when(pl.col("scored").is_null())
         .then(pl.lit("no features row"))
-        .when((pl.col("status") == "success") & pl.col("problem").is_null() & pl.col("clip_score").is_null())
-        .then(pl.lit("fetched, but neither score nor problem"))
+        .when((pl.col("status") == "success") & pl.col("problem").is_null() & (pictured | unheard))
+        .then(pl.lit("fetched, but neither measured nor with a problem"))
         .when(pl.col("clip_score").is_not_null() & ~pl.col("clip_score").is_between(-1.001, 1.001))
         .then(pl.lit("score is no cosine"))  # NaN and infinities lie outside, too
     )
@@ -178,7 +185,8 @@ def _trouble(what: str, stage: str, why: str, tries: int = 1) -> dict[str, Any]:
 def _stage_frame(workspace: Workspace, part: str, stage: PartStage, columns: list[str]) -> pl.LazyFrame:
     stamp = workspace.part_stamp(part, stage)
     names = stamp.slices if stamp is not None else ()
-    schema: dict[str, Any] = {"clip_score": pl.Float32, "copies": pl.Int32}
+    numbers = {"clip_score": pl.Float32, "audio_rms_db": pl.Float32, "audio_s": pl.Float64, "copies": pl.Int32}
+    schema: dict[str, Any] = dict(numbers)
     empty = pl.LazyFrame(schema={column: schema.get(column, pl.String) for column in ["slice", *columns]})
     frames = [scan_tables([workspace.table(part, stage, name)], columns) for name in names]
     return pl.concat(

@@ -105,7 +105,7 @@ def test_a_kept_sample_without_a_split_is_found(built: Built) -> None:
         (lambda f: f.with_columns(clip_score=pl.lit(float("nan"), pl.Float32)), "score is no cosine"),
         (lambda f: f.with_columns(clip_score=pl.lit(float("inf"), pl.Float32)), "score is no cosine"),
         (lambda f: f.with_columns(clip_score=pl.lit(1.5, pl.Float32)), "score is no cosine"),
-        (lambda f: f.with_columns(clip_score=pl.lit(None, pl.Float32)), "neither score nor problem"),
+        (lambda f: f.with_columns(clip_score=pl.lit(None, pl.Float32)), "neither measured nor with a problem"),
         (lambda f: f.tail(-1), "no features row"),
         (lambda f: f.with_columns(uid=pl.lit("e" * 30) + pl.int_range(10, 10 + pl.len()).cast(pl.String)), "not among"),
     ],
@@ -146,3 +146,19 @@ def test_a_refused_part_is_not_released_until_its_stage_runs_again(built: Built)
 
 def test_a_part_that_was_never_fetched_has_no_share(built: Built) -> None:
     assert not download_share(built.corpus, built.workspace, "web-000009").passed
+
+
+def test_what_was_stored_of_clips_and_sound_must_be_measured_and_texts_need_nothing(built: Built) -> None:
+    stamp = built.workspace.part_stamp(PART, "features")
+    assert stamp is not None
+    rows, media, features = (
+        built.workspace.table(PART, stage, stamp.slices[0]) for stage in ("rows", "media", "features")
+    )
+    change(features, pl.read_parquet(features.path).with_columns(clip_score=pl.lit(None, pl.Float32)))
+    change(rows, pl.read_parquet(rows.path).with_columns(kind=pl.lit("text")))
+    assert scores_sound(built.workspace, PART).passed
+    change(media, pl.read_parquet(media.path).with_columns(audio_s=pl.lit(2.0)))
+    assert not scores_sound(built.workspace, PART).passed
+    loud = pl.read_parquet(features.path).with_columns(audio_rms_db=pl.lit(-20.0, pl.Float32))
+    change(features, loud)
+    assert scores_sound(built.workspace, PART).passed

@@ -16,7 +16,7 @@ from mmdata.demo.planting import SOUND_ODDITIES
 from mmdata.errors import UserError
 from mmdata.plan import configured_parts
 from mmdata.tables import scan_tables
-from mmdata.workspace import Workspace, read_json
+from mmdata.workspace import Part, Workspace, read_json
 
 TRUE_PAIRS = frozenset({"clean", "rare", "near_duplicate", "exact_duplicate", "repeated_url", *SOUND_ODDITIES})
 """Planted as a picture with its own English caption, and nothing else amiss: what a filter should keep."""
@@ -27,7 +27,8 @@ class DemoSummary:
     """The road in figures; a row is a source row until it is collapsed into its uid, then a sample.
 
     Args:
-        rows_in: source rows read; `rows_accounted_for`: those that the selection stands for. Equal, or rows were lost.
+        rows_in: source rows read, of an index of videos their clips; `rows_accounted_for`: those that the selection
+            stands for. Equal, or rows were lost.
         distinct: uids.
         fetched: uids with an image.
         refused, failed, filtered, deduplicated, balanced: reason -> uids.
@@ -87,7 +88,7 @@ def summarise(folder: Path | str) -> DemoSummary:
     index = scan_tables([home / "index.parquet"], ["uid", "split"]).collect()
     live = configured_parts(corpus, workspace)
     return DemoSummary(
-        rows_in=sum(part.stop - part.start for part in live),
+        rows_in=sum(_samples_in(workspace, part) for part in live),
         shards=len(manifest["shards"]),
         shard_mb=round(sum(shard["bytes"] for shard in manifest["shards"]) / 1e6, 1),
         samples=len(index),
@@ -173,6 +174,11 @@ def _joined(workspace: Workspace, selection: UPath, demo: DemoCorpus) -> pl.Data
         .with_columns(problem_or_error=pl.coalesce("problem", "error"))
         .join(truth.select("uid", "planted", "kind", "of_uid"), on="uid", how="left")
     )
+
+
+def _samples_in(workspace: Workspace, part: Part) -> int:
+    stamp = workspace.part_stamp(part.name, "rows")
+    return (stamp.counts if stamp else {}).get("samples", part.stop - part.start)
 
 
 def _copies_caught(fetched: pl.DataFrame, planted: str) -> str:
