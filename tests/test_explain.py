@@ -107,3 +107,4 @@ def test_a_clip_is_told_with_its_members_and_its_copies(tmp_path: Path) -> None:
     assert sighting.media["further"] == "001.jpg, 002.jpg, 003.jpg, flac"
     assert sighting.rows["start_s"] == 20.0
     assert [(place["frames"], place["seconds"]) for place in story.places] == [(4, 10.0)]
+    assert story.instructions["instruct-record-train.jsonl"] >= 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,9 @@ class Record:
         id: `<uid>-<task>`.
         lang: of the template.
         output: the answer's text; None where the answer is a picture.
-        input_image, reference_image, output_image: paths (see mmdata.instruct.images) or data URIs.
+        input_image, reference_image, output_image: paths (see mmdata.instruct.paths) or data URIs.
+        input_video: the same of frames, in their order.
+        input_audio: of sound.
     """
 
     id: str
@@ -33,10 +35,17 @@ class Record:
     input_image: str | None = None
     reference_image: str | None = None
     output_image: str | None = None
+    input_video: tuple[str, ...] = ()
+    input_audio: str | None = None
+
+    @property
+    def shown(self) -> list[str]:
+        """The pictures and frames that the instruction is about, in the order in which they are shown."""
+        return [path for path in (self.input_image, self.reference_image, *self.input_video) if path is not None]
 
 
 def record_form(record: Record) -> dict[str, Any]:
-    """`{"instruction", "input_image", "reference_image", "output"}`, always all four, null where there is none."""
+    """`{"instruction", "input_image", "reference_image", "output"}` and more, always all, null where there is none."""
     return {
         "id": record.id,
         "task": record.task,
@@ -44,31 +53,44 @@ def record_form(record: Record) -> dict[str, Any]:
         "instruction": record.instruction,
         "input_image": record.input_image,
         "reference_image": record.reference_image,
+        "input_video": list(record.input_video) or None,
+        "input_audio": record.input_audio,
         "output": record.output,
         "output_image": record.output_image,
     }
 
 
+def record_of(form: Mapping[str, Any]) -> Record:
+    """The record that `record_form` wrote."""
+    return Record(**{**form, "input_video": tuple(form.get("input_video") or ())})
+
+
 def llava_form(record: Record) -> dict[str, Any]:
     """LLaVA's: as many `<image>` as there are pictures, and `image` is one path or the list of them in that order.
 
+    Frames are pictures, too. Sound stands behind them: `<audio>`, and `audio` is its path.
+
     A marker that stands in the text itself (a caption may say `<image>`) becomes `[image]`, or it would be counted.
     """
-    shown = [path for path in (record.input_image, record.reference_image) if path is not None]
-    images = shown + ([record.output_image] if record.output_image is not None else [])
-    asked = "<image>\n" * len(shown) + neutral(record.instruction)
+    images = record.shown + ([record.output_image] if record.output_image is not None else [])
+    heard = "<audio>\n" if record.input_audio is not None else ""
+    asked = "<image>\n" * len(record.shown) + heard + neutral(record.instruction)
     answer = "<image>" if record.output is None else neutral(record.output)
     form: dict[str, Any] = {"id": record.id, "task": record.task, "lang": record.lang}
     if images:
         form["image"] = images[0] if len(images) == 1 else images
+    if record.input_audio is not None:
+        form["audio"] = record.input_audio
     form["conversations"] = [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]
     return form
 
 
 def chat_form(record: Record) -> dict[str, Any]:
     """Chat messages whose content is a list of typed parts, as chat templates of Hugging Face processors take them."""
-    shown = [path for path in (record.input_image, record.reference_image) if path is not None]
-    asked = [*({"type": "image", "image": path} for path in shown), {"type": "text", "text": record.instruction}]
+    asked = [{"type": "image", "image": path} for path in record.shown]
+    if record.input_audio is not None:
+        asked.append({"type": "audio", "audio": record.input_audio})
+    asked.append({"type": "text", "text": record.instruction})
     if record.output is None:
         answer: dict[str, Any] = {"type": "image", "image": record.output_image}
     else:
@@ -85,7 +107,7 @@ FORMS: dict[str, Callable[[Record], dict[str, Any]]] = {"record": record_form, "
 
 
 def neutral(text: str) -> str:
-    """Text without LLaVA's markers: `<image>` becomes `[image]`."""
+    """Text without LLaVA's markers: `<image>` becomes `[image]`, and the others alike."""
     return _MARKERS.sub(lambda found: f"[{found[1]}]", text)
 
 

@@ -13,8 +13,12 @@ import pyarrow as pa
 from upath import UPath
 
 from mmdata.errors import DataError
+from mmdata.samples import caption_or_transcript
 from mmdata.tables import read_table
 from mmdata.workspace import Workspace
+
+_ROWS = ["uid", "kind", "url", "start_s", "end_s", "caption", "lang", "extra"]
+_FEATURES = ["uid", "lang", "lang_prob", "transcript", "speech_ratio", "silence_ratio"]
 
 SURE_LANGUAGE = 0.5
 """A detected language less probable than this is not named in an instruction."""
@@ -39,7 +43,9 @@ class Kept:
     """The first copies of a release, sorted by uid.
 
     Args:
-        frame: uid, key, shard, split, signature, tokens, ext, caption, caption_lang, question, answer, place, row.
+        frame: uid, key, shard, split, tokens, kind, url, start_s, end_s, exts (of the stored members), synthetic,
+            speech_ratio, silence_ratio, caption, caption_lang, is_told (the caption was spoken, at known times),
+            question, answer, place, row.
         features: the features tables that `place` counts; `row` is the sample's row there.
     """
 
@@ -60,7 +66,7 @@ def read_kept(workspace: Workspace, release_id: str, with_qa: bool, advance: Cal
         DataError: index and selection disagree, or a table lacks a sample that they name.
     """
     folder = workspace.release_dir(release_id)
-    columns = ["uid", "key", "shard", "split", "signature", "tokens", "copy"]
+    columns = ["uid", "key", "shard", "split", "tokens", "copy"]
     index = _frame(read_table(folder / "index.parquet", columns)).filter(pl.col("copy") == 0).drop("copy")
     selection = _frame(read_table(folder / "selection.parquet", ["uid", "part", "slice", "keep"]))
     joined = index.join(selection.filter(pl.col("keep")).drop("keep"), on="uid", how="left").sort("uid")
@@ -83,10 +89,9 @@ def read_kept(workspace: Workspace, release_id: str, with_qa: bool, advance: Cal
 def _read_slice(
     workspace: Workspace, part: str, name: str, group: pl.DataFrame, place: int, with_qa: bool
 ) -> pl.DataFrame:
-    wanted = ["uid", "caption", "lang"] + (["extra"] if with_qa else [])
-    rows = _frame(read_table(workspace.table(part, "rows", name), wanted)).rename({"lang": "said_lang"})
-    media = _frame(read_table(workspace.table(part, "media", name), ["uid", "ext"]))
-    scored = _frame(read_table(workspace.table(part, "features", name), ["uid", "lang", "lang_prob"]))
+    rows = _frame(read_table(workspace.table(part, "rows", name), _ROWS)).rename({"lang": "said_lang"})
+    media = _frame(read_table(workspace.table(part, "media", name), ["uid", "ext", "further", "synthetic"]))
+    scored = _frame(read_table(workspace.table(part, "features", name), _FEATURES))
     found = (
         group.drop("part", "slice")
         .join(rows, on="uid", how="left")
@@ -101,16 +106,25 @@ def _read_slice(
     detected = pl.when(pl.col("lang_prob") >= SURE_LANGUAGE).then(pl.col("lang"))
     said = pl.col("said_lang").str.to_lowercase().str.extract(r"^([a-z]{2})(?:[-_].*)?$")
     questions, answers = question_and_answer(found["extra"]) if with_qa else ([None] * len(found), [None] * len(found))
+    first = pl.when(pl.col("ext").is_not_null()).then(pl.concat_list("ext"))
+    further = pl.col("further").list.eval(pl.element().struct.field("ext"))
     return found.select(
         "uid",
         "key",
         "shard",
         "split",
-        "signature",
         "tokens",
-        "ext",
-        "caption",
+        "kind",
+        "url",
+        "start_s",
+        "end_s",
+        pl.when(pl.col("further").is_null()).then(first).otherwise(first.list.concat(further)).alias("exts"),
+        "synthetic",
+        "speech_ratio",
+        "silence_ratio",
+        caption_or_transcript().alias("caption"),
         pl.coalesce(said, detected).alias("caption_lang"),
+        pl.col("extra").str.json_path_match("$.captions").is_not_null().fill_null(value=False).alias("is_told"),
         pl.Series("question", questions, pl.String),
         pl.Series("answer", answers, pl.String),
         pl.lit(place, pl.Int64).alias("place"),
@@ -157,11 +171,16 @@ def _frame(table: pa.Table) -> pl.DataFrame:
 
 
 def _no_columns() -> list[pl.Expr]:
-    texts = [pl.lit(None, pl.String).alias(n) for n in ("ext", "caption", "caption_lang", "question", "answer")]
-    return [*texts, *(pl.lit(None, pl.Int64).alias(n) for n in ("place", "row"))]
+    names = ("kind", "url", "synthetic", "caption", "caption_lang", "question", "answer")
+    numbers = ("start_s", "end_s", "speech_ratio", "silence_ratio", "place", "row")
+    others = [pl.lit(None, pl.List(pl.String)).alias("exts"), pl.lit(None, pl.Boolean).alias("is_told")]
+    return [
+        *(pl.lit(None, pl.String).alias(name) for name in names),
+        *(pl.lit(None, pl.Int64).alias(name) for name in numbers),
+        *others,
+    ]
 
 
 def has_image(frame: pl.DataFrame) -> np.ndarray:
-    """Which samples hold a picture, bool (n,)."""
-    holds = frame["signature"].str.split("+").list.contains("image") & frame["ext"].is_not_null()
-    return holds.to_numpy()
+    """Which samples are pictures that are stored, bool (n,); clips are none."""
+    return frame.select((pl.col("kind") == "image") & (pl.col("exts").list.len() > 0)).to_series().to_numpy()

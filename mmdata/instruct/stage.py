@@ -18,9 +18,9 @@ from mmdata.config import Corpus
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.instruct.forms import FORMS, Record, line
-from mmdata.instruct.images import data_uri, read_image
 from mmdata.instruct.kept import Kept, has_image, read_kept
 from mmdata.instruct.neighbours import Neighbours, caption_prints, find_neighbours
+from mmdata.instruct.paths import data_uri, read_member
 from mmdata.instruct.tasks import RULES, Told, make_records, no_neighbours
 from mmdata.plan import CODE_VERSIONS
 from mmdata.publish import atomic_path, publish_json
@@ -195,14 +195,15 @@ class _JsonlFiles:
 
 
 def _embedded(record: Record, root: UPath) -> Record:
-    """The record with its pictures inside it, as data URIs."""
-    names = ("input_image", "reference_image", "output_image")
-    return replace(record, **{n: _uri(path, root) for n in names if (path := getattr(record, n)) is not None})
+    """The record with its pictures and sound inside it, as data URIs."""
+    names = ("input_image", "reference_image", "output_image", "input_audio")
+    own: dict[str, Any] = {n: _uri(path, root) for n in names if (path := getattr(record, n)) is not None}
+    return replace(record, input_video=tuple(_uri(path, root) for path in record.input_video), **own)
 
 
 @lru_cache(maxsize=256)
 def _uri(path: str, root: UPath) -> str:
-    return data_uri(path, read_image(path, root))
+    return data_uri(path, read_member(path, root))
 
 
 def _counts(table: list[dict[str, Any]], samples: int, files: dict[str, dict[str, Any]]) -> dict[str, Any]:

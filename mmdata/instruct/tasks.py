@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from mmdata.instruct import clips
 from mmdata.instruct.forms import Record
-from mmdata.instruct.images import image_path
-from mmdata.instruct.kept import has_image
 from mmdata.instruct.neighbours import Neighbours
-from mmdata.instruct.templates import ANSWER_IN, LANGUAGE_NAMES, TEMPLATES, YES_NO, fill
+from mmdata.instruct.sample import Sample, Split, frames_of, path_of
+from mmdata.instruct.templates import YES_NO
+from mmdata.instruct.videos import videos_of
 from mmdata.samples import hash64
 
 DETAILED_TOKENS = 32
@@ -23,8 +24,14 @@ DETAILED_TOKENS = 32
 _ABOUT_A_PICTURE = re.compile(r"\b(image|picture|photo|photograph|figure|shown|depicted)\b|图|照片|画面", re.IGNORECASE)
 
 RULES: dict[str, str] = {
-    "caption": "every picture with a caption; a detailed one goes to detailed_caption where that task is on",
-    "detailed_caption": f"captions of at least {DETAILED_TOKENS} estimated tokens (24 words or 32 CJK characters)",
+    "caption": (
+        "every picture and clip with a caption; a detailed one goes to detailed_caption where that task is on, a "
+        "clip's to step_caption where that is"
+    ),
+    "detailed_caption": (
+        f"captions of at least {DETAILED_TOKENS} estimated tokens (24 words or 32 CJK characters); a clip's goes to "
+        "step_caption where that task is on"
+    ),
     "match": (
         "pictures that have a hard negative; a hash of the uid decides whether their own caption is asked about (yes) "
         "or the nearest other picture's that shares less than half of its words (no)"
@@ -32,6 +39,23 @@ RULES: dict[str, str] = {
     "reference_image": "pictures with a similar one in the same split that is no duplicate and has another caption",
     "text_qa": "rows whose own columns hold a question and an answer, unless the question speaks of a picture",
     "text_to_image": "every picture with a caption, as the target",
+    "step_caption": "every clip with a caption: its frames, and what is done in it",
+    "step_order": (
+        f"videos of which at least {clips.STEPS[0]} clips are kept: the middle frames of {clips.STEPS[0]} to "
+        f"{clips.STEPS[1]} of them, shuffled by hash; one record a video, under the uid of its first clip"
+    ),
+    "what_comes_next": (
+        f"clips with a caption that follow another one of their video by at most {clips.MAX_GAP_S:g} s: frames of up "
+        f"to {clips.CLIPS_BEFORE} clips before, and the caption"
+    ),
+    "transcribe": (
+        "sound whose words were said: kind audio, captions with times of their own (speech recognition), and speech "
+        f"that was synthesised; not where under {clips.MIN_SPEECH:.0%} of the sound is speech, where that was measured"
+    ),
+    "audio_visual_match": (
+        "clips with their own sound; a hash of the uid decides whether that is asked about (yes) or the sound of "
+        "another video of the same split (no)"
+    ),
 }
 
 
@@ -59,7 +83,7 @@ def make_records(
         neighbours: rows into the same frame.
         told: counts are added to it.
     """
-    pictured = has_image(frame)
+    split = Split(frame, neighbours, videos_of(frame), tasks)
     for start in range(0, len(frame), block):
         piece = frame[start : start + block]
         draws = {
@@ -73,8 +97,7 @@ def make_records(
                 lang = languages[language_bits % len(languages)]
                 if task == "text_qa":
                     lang = _language_of(row["question"] or "", languages, lang)
-                sample = _Sample(row, at, bool(pictured[at]), lang, bits)
-                made = _make(task, sample, frame, neighbours, tasks)
+                made = _make(task, Sample(row, at, lang, bits), split)
                 if isinstance(made, Record):
                     told.records[task, lang] += 1
                     yield made
@@ -82,78 +105,55 @@ def make_records(
                     told.skipped[f"{task}: {made}"] += 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    row: dict
-    at: int
-    pictured: bool
-    lang: str
-    bits: int
-
-    @property
-    def caption(self) -> str:
-        return (self.row["caption"] or "").strip()
-
-    @property
-    def image(self) -> str:
-        return path_of(self.row)
-
-    def record(self, task: str, instruction: str, output: str | None, **images: str) -> Record:
-        return Record(f"{self.row['uid']}-{task}", task, self.lang, instruction, output, **images)
-
-    def ask(self, task: str, **values: str) -> str:
-        """The instruction; the template is drawn by the hash."""
-        choices = TEMPLATES[task][self.lang]
-        return fill(choices[self.bits % len(choices)], **values)
-
-    def ask_for_caption(self, task: str, **values: str) -> str:
-        """The instruction, naming the caption's language where it is another than the template's."""
-        text, spoken = self.ask(task, **values), self.row["caption_lang"]
-        name = LANGUAGE_NAMES[self.lang].get(spoken or "")
-        return text if name is None or spoken == self.lang else text + fill(ANSWER_IN[self.lang], language=name)
-
-
-def _make(
-    task: str, sample: _Sample, frame: pl.DataFrame, neighbours: Neighbours, tasks: Sequence[str]
-) -> Record | str:
+def _make(task: str, sample: Sample, split: Split) -> Record | str:
     """The record of a sample for a task, or the reason why there is none."""
-    if task == "text_qa":
-        return _text_qa(sample)
-    if not sample.pictured or not sample.caption:
-        return "no caption" if sample.pictured else "no picture"
+    if task in _ALONE:
+        return _ALONE[task](sample)
+    if task in _AMONG_OTHERS:
+        return _AMONG_OTHERS[task](sample, split)
+    seen = sample.is_picture or (sample.is_clip and task in ("caption", "detailed_caption"))
+    if not seen or not sample.caption:
+        return "no caption" if seen else "no picture"
     if task == "match":
-        return _match(sample, frame, int(neighbours.negative[sample.at]))
+        return _match(sample, split)
     if task == "reference_image":
-        return _reference_image(sample, frame, int(neighbours.reference[sample.at]))
+        return _reference_image(sample, split)
     if task == "text_to_image":
         return sample.record(task, sample.ask(task, caption=sample.caption), None, output_image=sample.image)
-    return _caption(task, sample, "detailed_caption" in tasks)
+    return _caption(task, sample, split.tasks)
 
 
-def _caption(task: str, sample: _Sample, detailed_apart: bool) -> Record | str:
+def _caption(task: str, sample: Sample, tasks: Sequence[str]) -> Record | str:
     detailed = sample.row["tokens"] >= DETAILED_TOKENS
+    if sample.is_clip and "step_caption" in tasks:
+        return "step_caption instead"
     if task == "detailed_caption" and not detailed:
         return "caption too short"
-    if task == "caption" and detailed and detailed_apart:
+    if task == "caption" and detailed and "detailed_caption" in tasks:
         return "detailed instead"
+    if sample.is_clip:
+        instruction = sample.ask_for_caption(f"{task}_clip")
+        return sample.record(task, instruction, sample.caption, input_video=frames_of(sample.row))
     return sample.record(task, sample.ask_for_caption(task), sample.caption, input_image=sample.image)
 
 
-def _match(sample: _Sample, frame: pl.DataFrame, neighbour: int) -> Record | str:
+def _match(sample: Sample, split: Split) -> Record | str:
+    neighbour = int(split.neighbours.negative[sample.at])
     if neighbour < 0:
         return "no hard negative"  # nor a positive, or the answer could be told from who is asked
     yes, no = YES_NO[sample.lang]
     if sample.bits >> 63:
         asked, answer = sample.caption, yes
     else:
-        asked, answer = (frame["caption"][neighbour] or "").strip(), no
+        asked, answer = (split.row(neighbour)["caption"] or "").strip(), no
     return sample.record("match", sample.ask("match", caption=asked), answer, input_image=sample.image)
 
 
-def _reference_image(sample: _Sample, frame: pl.DataFrame, neighbour: int) -> Record | str:
+def _reference_image(sample: Sample, split: Split) -> Record | str:
+    neighbour = int(split.neighbours.reference[sample.at])
     if neighbour < 0:
         return "no similar picture"
-    other = frame.row(neighbour, named=True)
+    other = split.row(neighbour)
     instruction = sample.ask_for_caption("reference_image", reference_caption=(other["caption"] or "").strip())
     return sample.record(
         "reference_image",
@@ -164,7 +164,7 @@ def _reference_image(sample: _Sample, frame: pl.DataFrame, neighbour: int) -> Re
     )
 
 
-def _text_qa(sample: _Sample) -> Record | str:
+def _text_qa(sample: Sample) -> Record | str:
     question, answer = sample.row["question"], sample.row["answer"]
     if not question or not answer:
         return "no question and answer"
@@ -179,11 +179,18 @@ def _language_of(text: str, languages: Sequence[str], otherwise: str) -> str:
     return own if own in languages else otherwise
 
 
-def path_of(row: dict) -> str:
-    """The path of a kept sample's picture."""
-    return image_path(row["key"], row["ext"], row["shard"])
-
-
 def no_neighbours(count: int) -> Neighbours:
     """Where no task asks for any."""
     return Neighbours(np.full(count, -1, np.int64), np.full(count, -1, np.int64))
+
+
+_ALONE: dict[str, Callable[[Sample], Record | str]] = {
+    "text_qa": _text_qa,
+    "step_caption": clips.step_caption,
+    "transcribe": clips.transcribe,
+}
+_AMONG_OTHERS: dict[str, Callable[[Sample, Split], Record | str]] = {
+    "step_order": clips.step_order,
+    "what_comes_next": clips.what_comes_next,
+    "audio_visual_match": clips.audio_visual_match,
+}

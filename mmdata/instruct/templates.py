@@ -1,12 +1,15 @@
 """Instruction templates by task and language; the first to see when an instruction reads oddly.
 
-Placeholders are plain text to replace: {caption}, {reference_caption}, {question}. Which template a sample gets is a
+Placeholders are plain text to replace: {caption}, {reference_caption}, {question}. Those about clips and sound stand in
+`clip_templates`. Which template a sample gets is a
 hash of its uid, so adding one here reshuffles them: raise CODE_VERSIONS["instructions"] with any change.
 """
 
 # ruff: noqa: RUF001 - Chinese text has Chinese punctuation
 
 from __future__ import annotations
+
+from mmdata.instruct.clip_templates import CLIP_TEMPLATES
 
 TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
     "caption": {
@@ -153,6 +156,7 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "请为以下内容配图：{caption}",
         ),
     },
+    **CLIP_TEMPLATES,
 }
 
 YES_NO: dict[str, tuple[str, str]] = {"en": ("Yes", "No"), "zh": ("是", "否")}

@@ -14,13 +14,13 @@ from upath import UPath
 
 from mmdata.config import Corpus, Filter
 from mmdata.errors import DataError, UserError
-from mmdata.instruct.forms import FORMS, Record
-from mmdata.instruct.images import read_image
+from mmdata.instruct.forms import FORMS, record_of
+from mmdata.instruct.paths import read_member
 from mmdata.publish import publish_bytes
 from mmdata.report import charts
 from mmdata.report.funnel import Step, funnel
 from mmdata.report.gallery import Card, Gallery, choose, fill
-from mmdata.report.stored import small_picture
+from mmdata.report.stored import FRAME_PX, small_picture, sound_uri
 from mmdata.select.summary import Summary, summarise
 from mmdata.stage import StageReport
 from mmdata.tables import scan_tables
@@ -155,20 +155,23 @@ def _examples(instructions: Mapping[str, Any], workspace: Workspace) -> list[dic
     """Instruction examples with their pictures, and the three forms as text."""
     shown = []
     for example in instructions.get("examples", []):
-        record = Record(**example)
+        record = record_of(example)
         images = {
             name: small_picture(_bytes_or_none(path, workspace))
             for name in ("input_image", "reference_image", "output_image")
             if (path := getattr(record, name)) is not None
         }
+        frames = [small_picture(_bytes_or_none(path, workspace), FRAME_PX) for path in record.input_video]
+        heard = _bytes_or_none(record.input_audio, workspace) if record.input_audio is not None else None
+        sound = sound_uri(heard) if heard is not None else None
         forms = {name: json.dumps(form(record), ensure_ascii=False, indent=1) for name, form in FORMS.items()}
-        shown.append({"record": record, "images": images, "forms": forms})
+        shown.append({"record": record, "images": images, "frames": frames, "sound": sound, "forms": forms})
     return shown
 
 
 def _bytes_or_none(path: str, workspace: Workspace) -> bytes | None:
     try:
-        return read_image(path, workspace.root)
+        return read_member(path, workspace.root)
     except DataError:
         return None  # the page says so in the picture's place; `mmdata verify` is what fails on it
 

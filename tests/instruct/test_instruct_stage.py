@@ -14,7 +14,7 @@ import tiny_release
 from tiny_release import Tiny
 
 from mmdata.errors import DataError
-from mmdata.instruct.images import read_image
+from mmdata.instruct.paths import read_member
 from mmdata.instruct.stage import write_instructions
 
 FORMS, SPLITS = ("record", "llava", "chat"), ("train", "validation")
@@ -46,7 +46,7 @@ def test_every_picture_resolves_to_the_bytes_of_its_sample(tiny: Tiny) -> None:
     for split in SPLITS:
         for record in lines(tiny, "record", split):
             for path in pictures(record):
-                assert read_image(path, tiny.workspace.root) == tiny.picture[path[len("tar://") :][:32]]
+                assert read_member(path, tiny.workspace.root) == tiny.picture[path[len("tar://") :][:32]]
                 seen += 1
     assert seen > 1000
 
@@ -55,7 +55,7 @@ def test_a_path_is_one_that_fsspec_opens(tiny: Tiny) -> None:
     path = pictures(lines(tiny, "record", "train")[0])[0]
     absolute = path.replace("::", f"::{tiny.workspace.root}/")
     with fsspec.open(absolute, "rb") as file:
-        assert file.read() == read_image(path, tiny.workspace.root)
+        assert file.read() == read_member(path, tiny.workspace.root)
 
 
 def test_no_record_reaches_across_splits(tiny: Tiny) -> None:
@@ -188,7 +188,7 @@ def test_base64_puts_the_pictures_into_the_records(tmp_path: Path) -> None:
         for uri in pictures(record):
             kind, _, data = uri.partition(",")
             assert kind == "data:image/jpeg;base64"
-            assert base64.b64decode(data) == read_image(uri, tmp_path)
+            assert base64.b64decode(data) == read_member(uri, tmp_path)
             assert base64.b64decode(data) in tiny.picture.values()
 
 

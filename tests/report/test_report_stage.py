@@ -18,6 +18,7 @@ from tiny_release import RELEASE, Tiny
 from mmdata.errors import UserError
 from mmdata.instruct.stage import write_instructions
 from mmdata.report.stage import DEMO_NOTE, report_release, write_report
+from tests import modalities, workspaces
 
 VOID = {"meta", "img", "br", "link"}
 
@@ -186,3 +187,15 @@ def test_the_snippets_of_the_page_run(tiny: Tiny, html: str) -> None:
     exec(blocks[2], namespace)
     assert namespace["caption"] in tiny.caption.values()
     assert namespace["jpeg"] in tiny.picture.values()
+
+
+def test_examples_of_clips_show_their_frames_and_play_their_sound(tmp_path: Path) -> None:
+    built = modalities.build(tmp_path, instruct={"tasks": ["step_order", "audio_visual_match", "transcribe"]})
+    release = workspaces.release(built)
+    report_release(built.workspace.release_dir(release))
+    html = (built.workspace.release_dir(release) / "report.html").read_text()
+    examples = html[html.index('<div class="chats">') : html.index('<h2 id="shards">')]
+    assert examples.count('alt="frame 4"') == 4
+    assert examples.count('alt="frame 5"') == 2
+    assert examples.count("<audio controls") == 4
+    assert "not readable" not in examples

@@ -15,7 +15,7 @@ import torch
 
 from mmdata.errors import DataError
 from mmdata.instruct.forms import Record
-from mmdata.instruct.images import data_uri, image_path
+from mmdata.instruct.paths import data_uri, member_path
 from mmdata.score.preprocess import Preprocess
 from mmdata.workspace import Workspace
 from tests.training.conftest import upload
@@ -72,7 +72,7 @@ def instructed(tmp_path_factory: pytest.TempPathFactory) -> TrainingRelease:
     paths = {}
     for one in samples:
         for ext in [name for name in one.media if name in ("jpg", "000.jpg")]:
-            paths[one.uid] = image_path(one.uid, ext, shard_of(workspace, one.uid))
+            paths[one.uid] = member_path(one.uid, ext, shard_of(workspace, one.uid))
     records = []
     for number, one in enumerate(samples):
         about = f"Question {number}?" if number % 3 else f"第{number}个问题 请回答"

@@ -178,13 +178,13 @@ def test_the_work_of_a_step_is_what_a_step_does(name: str, pictures: str, tmp_pa
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A release of pictures alone, with records."""
     from mmdata.instruct.forms import Record
-    from mmdata.instruct.images import image_path
+    from mmdata.instruct.paths import member_path
     from tests.training.made_release import Sample, jpeg, shard_of, write_release
 
     root = tmp_path_factory.mktemp("pictures")
     samples = [Sample(f"cat number {number}", {"jpg": jpeg(number)}) for number in range(12)]
     workspace: Workspace = write_release(root, samples)
-    paths = [image_path(one.uid, "jpg", shard_of(workspace, one.uid)) for one in samples]
+    paths = [member_path(one.uid, "jpg", shard_of(workspace, one.uid)) for one in samples]
     records = [
         Record(f"{one.uid}-caption", "caption", "en", "What is it?", one.caption, path)
         for one, path in zip(samples, paths, strict=True)

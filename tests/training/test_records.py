@@ -13,7 +13,7 @@ import torch
 
 from mmdata.errors import DataError, UserError
 from mmdata.instruct.forms import FORMS, Record
-from mmdata.instruct.images import data_uri, image_path
+from mmdata.instruct.paths import data_uri, member_path
 from mmdata.score.preprocess import Preprocess
 from mmdata.workspace import Workspace
 from tests import workspaces
@@ -140,7 +140,7 @@ def own(tmp_path: Path) -> Workspace:
         Sample("held out", {}, "validation"),
     ]
     workspace = write_release(tmp_path / "own", samples)
-    path = image_path(samples[0].uid, "jpg", shard_of(workspace, samples[0].uid))
+    path = member_path(samples[0].uid, "jpg", shard_of(workspace, samples[0].uid))
     records = [
         Record(f"{samples[0].uid}-caption", "caption", "en", f"Describe. {EVIL}", f"A cat; {EVIL}", path),
         Record(f"{samples[1].uid}-qa", "text_qa", "en", "What is {0}?", ""),

@@ -1,4 +1,4 @@
-"""Paths of pictures in instruction records, and the bytes behind them.
+"""Paths of pictures, frames and sound in instruction records, and the bytes behind them.
 
 A path is fsspec's chained form, relative to the workspace: `tar://<key>.jpg::shards/<name>.tar`. A data URI is the
 other form. `fsspec.open("tar://<key>.jpg::<workspace>/shards/<name>.tar")` reads the same bytes.
@@ -17,22 +17,22 @@ from upath import UPath
 from mmdata.errors import DataError
 
 _PATH = re.compile(r"tar://(?P<member>[^/:]+)::(?P<shard>shards/[^/:]+\.tar)")
-_DATA = re.compile(r"data:image/(?P<kind>[a-z]+);base64,(?P<data>.*)", re.DOTALL)
-MIME = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+_DATA = re.compile(r"data:(?:image|audio)/(?P<kind>[a-z]+);base64,(?P<data>.*)", re.DOTALL)
+MIME = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "flac": "audio/flac"}
 
 
-def image_path(key: str, ext: str, shard: str) -> str:
-    """The path of a sample's picture, relative to the workspace.
+def member_path(key: str, ext: str, shard: str) -> str:
+    """The path of a sample's member, relative to the workspace.
 
     Args:
-        ext: of the member, such as `jpg`.
+        ext: of the member, such as `jpg`, `003.jpg`, `flac`.
         shard: its name, with or without `.tar`.
     """
     return f"tar://{key}.{ext}::shards/{shard.removesuffix('.tar')}.tar"
 
 
-def read_image(path: str, workspace_root: UPath | str) -> bytes:
-    """Read the picture that a record names.
+def read_member(path: str, workspace_root: UPath | str) -> bytes:
+    """Read the picture, frame or sound that a record names.
 
     Args:
         path: `tar://…::shards/…` or a data URI; nothing else is opened.
@@ -65,7 +65,7 @@ def read_image(path: str, workspace_root: UPath | str) -> bytes:
 
 
 def data_uri(path: str, data: bytes) -> str:
-    """The bytes of a picture as a data URI; the type is that of the path's extension."""
+    """The bytes of a member as a data URI; the type is that of the path's extension."""
     ext = path.partition("::")[0].rpartition(".")[2]
     return f"data:{MIME.get(ext, 'application/octet-stream')};base64,{base64.b64encode(data).decode('ascii')}"
 

@@ -6,7 +6,7 @@ import pytest
 from tiny_release import Tiny
 
 from mmdata.errors import DataError
-from mmdata.instruct.images import data_uri, image_path, read_image
+from mmdata.instruct.paths import data_uri, member_path, read_member
 
 
 @pytest.mark.parametrize(
@@ -24,18 +24,18 @@ from mmdata.instruct.images import data_uri, image_path, read_image
 )
 def test_anything_else_is_refused(path: str, tmp_path: object) -> None:
     with pytest.raises(DataError):
-        read_image(path, str(tmp_path))
+        read_member(path, str(tmp_path))
 
 
 def test_a_missing_shard_or_member_is_named(tiny: Tiny) -> None:
     shard = next(path.name for path in tiny.workspace.shards_dir.iterdir())
     with pytest.raises(DataError, match=r"no-such\.tar: no such shard"):
-        read_image("tar://a.jpg::shards/no-such.tar", tiny.workspace.root)
+        read_member("tar://a.jpg::shards/no-such.tar", tiny.workspace.root)
     with pytest.raises(DataError, match=r"no member 'a\.jpg'"):
-        read_image(f"tar://a.jpg::shards/{shard}", tiny.workspace.root)
+        read_member(f"tar://a.jpg::shards/{shard}", tiny.workspace.root)
 
 
 def test_data_uris_round_trip() -> None:
-    uri = data_uri(image_path("k", "webp", "s"), b"\x00\xffbytes")
+    uri = data_uri(member_path("k", "webp", "s"), b"\x00\xffbytes")
     assert uri.startswith("data:image/webp;base64,")
-    assert read_image(uri, "/nowhere") == b"\x00\xffbytes"
+    assert read_member(uri, "/nowhere") == b"\x00\xffbytes"

@@ -1,0 +1,177 @@
+"""Instruction templates of what is about clips and sound; see `templates`, which takes them in.
+
+Placeholders: {count}, the number of pictures that are to be put in order.
+"""
+
+# ruff: noqa: RUF001 - Chinese text has Chinese punctuation
+
+from __future__ import annotations
+
+CLIP_TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
+    "caption_clip": {
+        "en": (
+            "Describe this clip in one sentence.",
+            "Write a caption for this video clip.",
+            "What does this clip show?",
+            "These are frames of one clip. Say briefly what can be seen.",
+            "How would you caption this video?",
+            "Summarise what you see in these frames.",
+            "Tell me what this clip is of.",
+            "Give a short description of the video.",
+            "Write one line that says what is shown in this clip.",
+        ),
+        "zh": (
+            "用一句话描述这段视频。",
+            "请为这段视频写一句说明。",
+            "这段视频展示了什么？",
+            "以下是同一段视频中的几帧。请简要说明其中的内容。",
+            "你会给这段视频配上怎样的文字说明？",
+            "请概括你在这些画面中看到的内容。",
+            "请告诉我这段视频拍的是什么。",
+            "简要描述一下视频的内容。",
+            "写一行文字，说明这段视频所展示的内容。",
+        ),
+    },
+    "detailed_caption_clip": {
+        "en": (
+            "Describe this clip in detail.",
+            "Give a thorough description of the video clip.",
+            "Explain everything that can be seen in these frames.",
+            "Write a detailed caption for this clip.",
+            "Walk me through this clip, leaving nothing important out.",
+            "What does this clip show? Be as specific as you can.",
+            "Describe the clip so that someone who cannot see it can imagine it.",
+            "Give a full account of what happens in this clip.",
+        ),
+        "zh": (
+            "请详细描述这段视频。",
+            "对这段视频作一个全面的描述。",
+            "请说明这些画面中能看到的所有内容。",
+            "为这段视频写一段详细的说明文字。",
+            "带我仔细看看这段视频，不要漏掉重要的内容。",
+            "这段视频展示了什么？请尽量具体。",
+            "请描述这段视频，让看不到它的人也能想象出来。",
+            "请完整地讲述这段视频中发生的事情。",
+        ),
+    },
+    "step_caption": {
+        "en": (
+            "What is done in this clip?",
+            "These frames are from one step of a video. What is being done?",
+            "Describe the step that this clip shows.",
+            "Say what happens here, in the order of the frames.",
+            "Which step is this? Describe it.",
+            "Look at the frames in turn. What is the person doing?",
+            "Write the instruction that goes with this clip.",
+            "Explain what is going on in this part of the video.",
+            "What would a narrator say at this point of the video?",
+        ),
+        "zh": (
+            "这段视频里在做什么？",
+            "这些画面出自视频中的一个步骤。这一步在做什么？",
+            "请描述这段视频所展示的步骤。",
+            "请按画面的顺序说明这里发生了什么。",
+            "这是哪一个步骤？请描述一下。",
+            "请依次看这些画面。画面中的人在做什么？",
+            "请写出与这段视频相配的操作说明。",
+            "请解释视频的这一部分在进行什么。",
+            "视频播放到这里时，解说员会说什么？",
+        ),
+    },
+    "step_order": {
+        "en": (
+            "These {count} pictures are steps of one video, out of order. Number them from 1 as shown, and give "
+            "the numbers in the order in which the steps are done.",
+            "Put these {count} pictures from a video into the right order. Answer with their numbers; 1 is the first "
+            "picture shown.",
+            "The {count} steps below were shuffled. In which order do they belong? List the numbers of the pictures.",
+            "Here are {count} frames of a video, mixed up. Which comes first, which next? Answer with numbers alone.",
+            "Sort the {count} pictures by when they happen in the video, and list their numbers.",
+            "What is the right order of these {count} steps? Give the numbers, the earliest first.",
+            "Someone shuffled {count} frames of a how-to video. List their numbers from the earliest to the latest.",
+            "Arrange the {count} pictures so that they tell how it is done. Reply with the numbers in order.",
+        ),
+        "zh": (
+            "这{count}张图片是同一段视频中的步骤，顺序被打乱了。请按所示次序从1开始编号，并按操作的先后给出编号。",
+            "请把这{count}张视频画面排成正确的顺序，用编号回答，第一张图的编号为1。",
+            "下面的{count}个步骤被打乱了。它们应该按什么顺序排列？请列出图片的编号。",
+            "这里有某段视频的{count}帧画面，次序混乱。哪一张在先，哪一张在后？只用编号回答。",
+            "请按在视频中发生的先后为这{count}张图片排序，并列出编号。",
+            "这{count}个步骤的正确顺序是什么？请给出编号，最早的在前。",
+            "有人打乱了一段教学视频的{count}帧画面。请从最早到最晚列出它们的编号。",
+            "请排列这{count}张图片，使它们说明操作的过程。按顺序回复编号。",
+        ),
+    },
+    "what_comes_next": {
+        "en": (
+            "These frames show a video so far. What comes next?",
+            "Given these steps, what is done after them?",
+            "Look at what has been done up to now. Describe the next step.",
+            "What will happen next in this video?",
+            "The video stops here. How does it go on?",
+            "Predict the step that follows what these frames show.",
+            "Which step comes after these?",
+            "Continue: after what is shown here, what is to be done?",
+            "You see the beginning. Say what the next clip shows.",
+        ),
+        "zh": (
+            "这些画面是视频到目前为止的内容。接下来是什么？",
+            "已知这些步骤，之后要做什么？",
+            "请看到现在为止所做的事，并描述下一个步骤。",
+            "这段视频接下来会发生什么？",
+            "视频停在了这里。它会怎样继续？",
+            "请预测这些画面之后的步骤。",
+            "在这些步骤之后是哪一步？",
+            "请接着说：做完这里所展示的之后，应该做什么？",
+            "你看到的是开头。请说出下一段视频展示的内容。",
+        ),
+    },
+    "transcribe": {
+        "en": (
+            "Write down what is said.",
+            "Transcribe this recording.",
+            "What does the speaker say?",
+            "Turn this speech into text.",
+            "Listen, and write the words that you hear.",
+            "Give a transcript of the audio.",
+            "What are the spoken words?",
+            "Please transcribe the speech, word for word.",
+            "Put this recording into writing.",
+        ),
+        "zh": (
+            "请写下所说的话。",
+            "请转写这段录音。",
+            "说话的人说了什么？",
+            "请把这段语音转成文字。",
+            "请仔细听，并写出你听到的话。",
+            "请给出这段音频的文字稿。",
+            "录音中说的是什么？",
+            "请逐字转写这段讲话。",
+            "请把这段录音写成文字。",
+        ),
+    },
+    "audio_visual_match": {
+        "en": (
+            "Does this sound belong to these frames? Answer yes or no.",
+            "Is the sound from the same clip as the pictures? Yes or no?",
+            "Do the frames and the sound go together? Answer yes or no.",
+            "Decide whether the audio was recorded with these pictures. Reply yes or no.",
+            "Could this be the soundtrack of these frames? Say yes or no.",
+            "Are picture and sound of the same moment? Answer yes or no.",
+            "Here are frames and a sound. Do they match? Yes or no?",
+            "Check whether the sound fits what is seen. Answer with yes or no.",
+            "True or not: the sound was heard while these frames were filmed? Answer yes or no.",
+        ),
+        "zh": (
+            "这段声音属于这些画面吗？请回答是或否。",
+            "声音与画面出自同一段视频吗？是还是否？",
+            "这些画面和声音是一体的吗？请回答是或否。",
+            "请判断这段音频是否与这些画面同时录制。只需回答是或否。",
+            "这会是这些画面的原声吗？请说是或否。",
+            "画面和声音来自同一时刻吗？请用是或否回答。",
+            "这里有几帧画面和一段声音，它们相配吗？是或否？",
+            "请检查声音与所见是否相符。请回答是或否。",
+            "拍摄这些画面时听到的是这段声音，对吗？请回答是或否。",
+        ),
+    },
+}
