@@ -258,6 +258,9 @@ class Balance(Section):
     by: Literal["samples", "tokens", "seconds"] = Field("samples", description="What the ratio counts.")
     tail_share: float = Field(0.01, ge=0, lt=1, description="A signature below this share does not set the cap.")
     concepts: str | None = Field(None, description="A concept list, one a line (MetaCLIP); null: no concept balance.")
+    concept_kinds: list[Literal["image", "video", "audio", "text"]] = Field(
+        default=["image"], min_length=1, description="Kinds of samples that are thinned by concepts."
+    )
     concept_cap: int = Field(20_000, ge=1, description="MetaCLIP's t: matches a concept keeps before it is thinned.")
     tolerance: float = Field(0.1, ge=0, description="A rate is kept from the last release unless it drifts by more.")
 

@@ -207,16 +207,21 @@ def _balance_concepts(
     parent: Rates | None,
     rate: np.ndarray,
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """MetaCLIP's balance of the captioned rows; returns each row's rarest concept and the p_e below 1."""
+    """MetaCLIP's balance of the captioned rows of `concept_kinds`; each row's rarest concept, and the p_e below 1.
+
+    The other rows are neither counted nor thinned: what is said in a video need not name what the list holds.
+    """
     kept = verdicts.kept()
+    asked = frame["kind"].cast(pl.String).is_in(list(balance.concept_kinds)).to_numpy()[kept]
     row, matched = flatten(frame["concepts"].gather(kept))
+    row, matched = row[asked[row]], matched[asked[row]]
     counts = np.bincount(matched, minlength=len(concepts))
     p = concept_rates(counts, balance.concept_cap)
     if parent is not None:
         p = stick(p, np.array([parent.concept.get(name, 1.0) for name in concepts]), balance.tolerance)
     probability = keep_probability(len(kept), row, matched, p)
     captioned = frame["signature"].gather(kept).cast(pl.String).str.split("+").list.contains("text").to_numpy()
-    probability[~captioned] = 1.0
+    probability[~(captioned & asked)] = 1.0
     rate[kept] *= probability
     verdicts.drop(kept[draws_of(frame, kept, seed, "concept") >= probability], "balance:concept")
     row, matched = flatten(frame["concepts"])

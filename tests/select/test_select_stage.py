@@ -308,6 +308,26 @@ def test_concepts_thin_the_frequent_and_repeat_the_rare(tmp_path: Path) -> None:
     assert report.reasons["balance:concept"] == 400 - cats["keep"].sum() + 1
 
 
+def test_what_is_said_in_videos_need_not_name_a_concept(tmp_path: Path) -> None:
+    concepts = tmp_path / "concepts.txt"
+    concepts.write_text("cat\n")
+    samples = [sample(n, caption=f"cat {n}") for n in range(100)]
+    samples += [sample(1000 + n, kind="video", caption=f"cut the bread {n}") for n in range(20)]
+    samples += [sample(2000 + n, kind="text", caption=f"a cat {n}", url=None) for n in range(20)]
+    balance = {"max_ratio": None, "concepts": str(concepts), "concept_cap": 50}
+    corpus = corpus_for(tmp_path, {"balance": balance, "oversample": {"max_repeats": 1}})
+    select_samples(corpus, build(corpus, {"web-000000": [samples]}))
+    table = selection(build(corpus, {}))
+    assert table.filter(pl.col("signature") != "image+text")["keep"].all()
+    cats = table.filter(pl.col("signature") == "image+text")
+    assert cats["rate"].unique().to_list() == [pytest.approx(0.5)], "texts are not counted"
+    everything = {**balance, "concept_kinds": ["image", "video", "text"]}
+    corpus = corpus_for(tmp_path, {"balance": everything, "oversample": {"max_repeats": 1}})
+    select_samples(corpus, build(corpus, {}))
+    table = selection(build(corpus, {}))
+    assert not table.filter(pl.col("signature") == "text+video")["keep"].any()
+
+
 def test_another_concept_list_is_another_selection(tmp_path: Path) -> None:
     concepts = tmp_path / "concepts.txt"
     corpus = corpus_for(tmp_path, {"balance": {"concepts": str(concepts)}})
