@@ -15,6 +15,7 @@ from mmdata.stage import add_counts
 from mmdata.tables import scan_tables
 from mmdata.workspace import PART_STAGES, Part, PartStage, Workspace
 
+_NO_ROWS = pl.LazyFrame(schema=dict.fromkeys(("slice", "uid", "kind", "url"), pl.String))
 EXAMPLES = 20  # rows shown of what is wrong
 
 
@@ -135,21 +136,25 @@ def _read_counts(workspace: Workspace, part: Part) -> dict[str, int]:
 
 
 def no_split_leakage(workspace: Workspace) -> Finding:
-    """Whether no cluster of near-duplicates has kept samples in more than one split."""
-    kept = _selection_frame(workspace, ["uid", "cluster", "keep", "split"]).filter(pl.col("keep"))
-    per_cluster = (
-        kept.filter(pl.col("cluster").is_not_null())
-        .group_by("cluster")
-        .agg(pl.col("split").n_unique().alias("splits"), pl.len().alias("samples"))
-    )
-    leaks = per_cluster.filter(pl.col("splits") > 1).sort("cluster").collect()
+    """Whether no cluster of near-duplicate pictures, and no video or recording, stands in more than one split."""
+    kept = _selection_frame(workspace, ["uid", "part", "cluster", "keep", "split"]).filter(pl.col("keep"))
+    parts = sorted(kept.select("part").unique().collect()["part"].to_list())
+    rows = pl.concat([_NO_ROWS, *(_stage_frame(workspace, part, "rows", ["uid", "kind", "url"]) for part in parts)])
+    kept = kept.join(rows.drop("slice").unique("uid"), on="uid", how="left")
+    of_file = pl.col("kind").is_in(["video", "audio"])
+    groups = [
+        kept.filter(~of_file & pl.col("cluster").is_not_null()).select("split", group=pl.format("{}", "cluster")),
+        kept.filter(of_file & pl.col("url").is_not_null()).select("split", group="url"),
+    ]
+    per_group = pl.concat(groups).group_by("group").agg(pl.col("split").n_unique().alias("splits"), samples=pl.len())
+    leaks = per_group.filter(pl.col("splits") > 1).sort("group").collect()
     homeless = int(kept.select(pl.col("split").is_null().sum()).collect().item())
     sizes = kept.group_by("split").agg(pl.len()).collect()
-    numbers = {str(split): int(size) for split, size in sizes.iter_rows()} | {"leaking_clusters": leaks.height}
+    numbers = {str(split): int(size) for split, size in sizes.iter_rows()} | {"leaking_groups": leaks.height}
     if leaks.height or homeless:
-        what = f"{leaks.height:,} clusters in more than one split; {homeless:,} kept samples without a split"
+        what = f"{leaks.height:,} clusters or files in more than one split; {homeless:,} kept samples without a split"
         return Finding(False, what, numbers, leaks.head(EXAMPLES).to_dicts())
-    return Finding(True, "no cluster lies in two splits", numbers)
+    return Finding(True, "no cluster and no file lies in two splits", numbers)
 
 
 def no_failed_parts(corpus: Corpus, workspace: Workspace, running: Collection[str] = ()) -> Finding:

@@ -90,7 +90,21 @@ def test_a_cluster_in_two_splits_is_a_leak(built: Built) -> None:
     change(path, frame.with_columns(split=every_other, cluster=pl.lit(7, pl.Int32), keep=True).drop("n"))
     found = no_split_leakage(built.workspace)
     assert not found.passed
-    assert found.numbers["leaking_clusters"] == 1
+    assert found.numbers["leaking_groups"] == 1
+
+
+def test_clips_of_one_video_in_two_splits_are_a_leak_and_their_cluster_is_not(built: Built) -> None:
+    path = selection(built)
+    frame = pl.read_parquet(path.path).with_row_index("n")
+    every_other = pl.when(pl.col("n") % 2 == 0).then(pl.lit("train")).otherwise(pl.lit("validation"))
+    change(path, frame.with_columns(split=every_other, cluster=pl.lit(7, pl.Int32), keep=True).drop("n"))
+    tables = list((built.workspace.root / "parts").glob("*/rows/*.parquet"))
+    for table in tables:
+        change(table, pl.read_parquet(table.path).with_columns(kind=pl.lit("video")))
+    assert no_split_leakage(built.workspace).passed
+    for table in tables:
+        change(table, pl.read_parquet(table.path).with_columns(url=pl.lit("https://e/one.mp4")))
+    assert no_split_leakage(built.workspace).numbers["leaking_groups"] == 1
 
 
 def test_a_kept_sample_without_a_split_is_found(built: Built) -> None:
