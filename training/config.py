@@ -192,6 +192,15 @@ class Data(Section):
     prefetch: int = Field(4, ge=1, description="Batches a worker reads ahead.")
     block: int = Field(256, ge=1, description="Neighbouring samples that stay together in the first shuffle.")
     window_blocks: int = Field(64, ge=1, description="Blocks whose samples are shuffled among each other.")
+    frames: int = Field(
+        8,
+        ge=1,
+        le=16,
+        description="Frames of a clip that are looked at, evenly spaced; fewer where they would fill over half a row.",
+    )
+    augment: bool = Field(
+        True, description="Vary the copies of a rare sample by their seed: crop, colour, speed, gain, caption."
+    )
     max_bad_share: float = Field(0.01, ge=0, le=1, description="More unreadable samples than this end the run.")
 
 

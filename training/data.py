@@ -12,11 +12,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mmdata.errors import DataError
-from training.media import Media, MediaSpec, cropped, embedded_picture, read_media
+from training.augment import Seeded, other_captions, variation_of
+from training.conversations import Conversation, member_of
+from training.media import Media, MediaSpec, audio, cropped, embedded, picture, read_media
 from training.order import Draw, Order, draw, mixed
 from training.pack import pack
-from training.records import EMBEDDED, Conversation, Records, parse_record
-from training.release import BadSample, SampleReader, row_uid
+from training.records import Records
+from training.release import MEDIA, BadSample, SampleReader, row_uid
 from training.text import IGNORED, Encoded, TextCodec, Turn, clean, cut
 
 Batch = dict[str, Any]
@@ -49,12 +51,13 @@ class Pairs:
     """A release's media-text pairs.
 
     Args:
-        samples: rows of `training.release.SAMPLE`; those without media are left out.
+        samples: rows of `training.release.SAMPLE`; those without media that the towers take are left out.
     """
 
     def __init__(self, samples: np.ndarray, reader: SampleReader, spec: MediaSpec) -> None:
         self._samples, self._reader, self._spec = samples, reader, spec
-        has_media = samples["media"] != 0
+        taken = sum(1 << bit for bit, kind in enumerate(MEDIA) if kind != "audio" or spec.audio_samples)
+        has_media = samples["media"] & np.uint8(taken) != 0
         self._rows = None if bool(has_media.all()) else np.flatnonzero(has_media)
 
     def __len__(self) -> int:
@@ -71,24 +74,33 @@ class Pairs:
         """Pictures (or frames, at most) and sounds of each: int64 N,2."""
         bits = self._samples["media"][at if self._rows is None else self._rows[at]]
         pictures = (bits & 1) + ((bits >> 1) & 1) * self._spec.frames
-        return np.stack([pictures, (bits >> 2) & 1], 1).astype(np.int64)
+        return np.stack([pictures, ((bits >> 2) & 1) * bool(self._spec.audio_samples)], 1).astype(np.int64)
 
     def read(self, at: int) -> Example:
         """Raises BadSample (undecodable) or DataError (a shard that is not this release's)."""
         row = self.row(at)
         members = self._reader.members(row)
-        return Example(row_uid(row), [_caption(members)], read_media(members, self._spec))
+        variation = self._variation(row, members)
+        return Example(row_uid(row), [_caption(members, variation)], read_media(members, self._spec, variation))
 
     def turns(self, at: int) -> list[Turn]:
         """A sample's words alone. Raises as `read`."""
-        return [_caption(self._reader.members(self.row(at)))]
+        row = self.row(at)
+        members = self._reader.members(row)
+        return [_caption(members, self._variation(row, members))]
+
+    def _variation(self, row: np.void, members: Mapping[str, bytes]) -> Seeded | None:
+        return variation_of(members) if self._spec.augment and row["copy"] else None
 
 
-def _caption(members: Mapping[str, bytes]) -> Turn:
+def _caption(members: Mapping[str, bytes], variation: Seeded | None) -> Turn:
     try:
-        return Turn("assistant", clean(members["txt"].decode()))
+        caption = members["txt"].decode()
     except (KeyError, UnicodeDecodeError) as error:
         raise BadSample(f"no caption ({error})") from None
+    if variation is not None:
+        caption = variation.caption(caption, other_captions(members))
+    return Turn("assistant", clean(caption))
 
 
 class Instructions:
@@ -104,21 +116,20 @@ class Instructions:
         return self._records.index["tokens"][at].astype(np.int64)
 
     def media(self, at: np.ndarray) -> np.ndarray:
-        pictures = self._records.index["images"][at].astype(np.int64)
-        return np.stack([pictures, np.zeros_like(pictures)], 1)
+        """Pictures (or frames) and sounds of each: int64 N,2."""
+        index = self._records.index
+        return np.stack([index["images"][at], index["sounds"][at]], 1).astype(np.int64)
 
     def read(self, at: int) -> Example:
+        """Raises BadSample (undecodable) or DataError (a shard that is not this release's)."""
         record, conversation = self._conversation(at)
-        pictures = []
-        for place, path in zip(self._records.index[at]["rows"], conversation.images, strict=False):
-            if place == EMBEDDED:
-                pictures.append(embedded_picture(path, self._spec)[None])
-            else:
-                found = read_media(self._reader.members(self._samples[place]), self._spec).pictures
-                if found is None:
-                    raise BadSample("the record's sample holds no picture")
-                pictures.append(found[:1])
-        media = Media(torch.cat(pictures) if pictures else None, None)
+        held = {
+            key: self._reader.members(self._samples[row])
+            for key, row in zip(conversation.keys, self._records.rows_of(at), strict=True)
+        }
+        pictures = [picture(_bytes_at(path, held), self._spec) for path in conversation.images]
+        sounds = [audio(_bytes_at(path, held), self._spec.audio_samples) for path in conversation.sounds]
+        media = Media(torch.stack(pictures) if pictures else None, sounds[0] if sounds else None)
         return Example(str(record.get("id", at)), conversation.turns, media)
 
     def turns(self, at: int) -> list[Turn]:
@@ -127,9 +138,20 @@ class Instructions:
 
     def _conversation(self, at: int) -> tuple[dict[str, Any], Conversation]:
         record = self._records.record(at)
-        conversation = parse_record(record)
+        conversation = self._records.conversation(record)
         assert conversation is not None  # the index leaves those out
         return record, conversation
+
+
+def _bytes_at(path: str, held: Mapping[str, Mapping[str, bytes]]) -> bytes:
+    """What a path or data URI of a record leads to. Raises BadSample."""
+    found = member_of(path)
+    if found is None:
+        return embedded(path)
+    try:
+        return held[found.key][found.ext]
+    except KeyError:
+        raise BadSample(f"sample {found.key} holds no {found.ext}") from None
 
 
 class Reader(Dataset[Batch]):
@@ -331,8 +353,8 @@ class RowReader(Reader):
             longest = max(range(len(encoded)), key=lambda at: (len(encoded[at].ids), at))
             if not encoded[longest].ids:
                 raise DataError(
-                    f"sample {examples[longest].uid}: its media alone are over pack_length "
-                    f"{self.layout.pack_length}. Remedy: a larger pack_length, or fusion `attention`."
+                    f"sample {examples[longest].uid}: its media alone are over pack_length {self.layout.pack_length}. "
+                    "Remedy: a larger pack_length, fewer data.frames, or fusion `attention`."
                 )
             give = min(over, max(1, len(encoded[longest].ids) // 2))
             encoded[longest] = cut(encoded[longest], len(encoded[longest].ids) - give)

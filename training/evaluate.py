@@ -19,7 +19,7 @@ from training.encoders import DualEncoder
 from training.generative import global_tokens, with_stand_in
 from training.lm import MultimodalLm
 from training.media import MediaSpec, picture
-from training.metrics import Perplexity, bleu, fid_and_inception_score, retrieval_both_ways, rouge, vqa_accuracy
+from training.metrics import Perplexity, bleu, fid_and_inception_score, retrieval_by_kind, rouge, vqa_accuracy
 from training.parallel import Mesh, start
 from training.release import open_training_release
 from training.run import load_model
@@ -132,19 +132,8 @@ def _retrieval(model: DualEncoder, reader: Reader, count: int, mesh: Mesh) -> di
         group.append(batch["group"][real].cpu())
         if "audio" in found:
             audio.append(found["audio"][real].cpu())
-    groups = torch.cat(group)
-    texts, pictures = torch.cat(text), torch.cat(visual)
-    seen = pictures.norm(dim=1) > 0.5  # a sample without a picture has a zero there
-    metrics: dict[str, float] = {}
-    if bool(seen.any()):
-        metrics |= retrieval_both_ways(pictures[seen], texts[seen], groups[seen], groups[seen])
-    if audio:
-        sounds = torch.cat(audio)
-        heard = sounds.norm(dim=1) > 0.5
-        if bool(heard.any()):
-            both = retrieval_both_ways(sounds[heard], texts[heard], groups[heard], groups[heard])
-            metrics |= {name.replace("image", "audio"): value for name, value in both.items()}
-    return metrics
+    sounds = torch.cat(audio) if audio else None
+    return retrieval_by_kind(torch.cat(text), torch.cat(visual), sounds, torch.cat(group))
 
 
 @torch.no_grad()

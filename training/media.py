@@ -6,8 +6,9 @@ import base64
 import binascii
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from training.release import BadSample
 SAMPLE_RATE = 16_000  # Hz, mono
 IMAGES = ("jpg", "png", "webp")
 _FRAME = re.compile(r"\d{3}\.(jpg|png|webp)")
-_DATA = re.compile(r"data:image/[a-z]+;base64,(.*)", re.DOTALL)
+_DATA = re.compile(r"data:(?:image|audio)/[a-z]+;base64,(.*)", re.DOTALL)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,26 @@ class MediaSpec:
         preprocess: size, resize mode and normalisation of pictures.
         frames: frames of a clip that are looked at, evenly spaced; fewer where it has fewer.
         audio_samples: length of the sound in samples at 16 kHz; 0: no sound is read.
+        augment: copies of a sample are varied by their seed.
     """
 
     preprocess: Preprocess
     frames: int = 8
     audio_samples: int = 0
+    augment: bool = False
+
+
+class Variation(Protocol):
+    """What is changed in a sample's media before a model sees them."""
+
+    @property
+    def speed(self) -> float:
+        """How much faster its sound is played."""
+        ...
+
+    def pictures(self, pixels_NCHW: torch.Tensor) -> torch.Tensor: ...
+
+    def sound(self, wave_S: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +69,11 @@ class Media:
     is_clip: bool = False
 
 
-def read_media(members: Mapping[str, bytes], spec: MediaSpec) -> Media:
+def read_media(members: Mapping[str, bytes], spec: MediaSpec, variation: Variation | None = None) -> Media:
     """Decode what a sample holds.
+
+    Args:
+        variation: what of it is changed; None: nothing.
 
     Raises:
         BadSample: something cannot be decoded; says what.
@@ -61,7 +81,10 @@ def read_media(members: Mapping[str, bytes], spec: MediaSpec) -> Media:
     frames = sorted(ext for ext in members if _FRAME.fullmatch(ext))
     names = [ext for ext in IMAGES if ext in members][:1] or evenly(frames, spec.frames)
     pictures = torch.stack([picture(members[name], spec) for name in names]) if names else None
-    sound = audio(members["flac"], spec.audio_samples) if spec.audio_samples and "flac" in members else None
+    if variation is not None and pictures is not None:
+        pictures = variation.pictures(pictures)
+    heard = spec.audio_samples and "flac" in members
+    sound = audio(members["flac"], spec.audio_samples, variation) if heard else None
     return Media(pictures, sound, bool(frames))
 
 
@@ -95,16 +118,31 @@ def cropped(pixels_NCHW: torch.Tensor, scale: float, seed: int) -> torch.Tensor:
 
 def embedded_picture(uri: str, spec: MediaSpec) -> torch.Tensor:
     """The picture of a data URI, uint8 3,H,W. Raises BadSample."""
+    return picture(embedded(uri), spec)
+
+
+def embedded(uri: str) -> bytes:
+    """What a data URI of a picture or of sound holds. Raises BadSample."""
     found = _DATA.fullmatch(uri)
     try:
-        data = base64.b64decode(found[1] if found else "", validate=True)
+        return base64.b64decode(found[1] if found else "", validate=True)
     except binascii.Error as error:
         raise BadSample(f"not base64 ({error})") from None
-    return picture(data, spec)
 
 
-def audio(data: bytes, samples: int) -> torch.Tensor:
+def audio(data: bytes, samples: int, variation: Variation | None = None) -> torch.Tensor:
     """Sound as float32 in [-1, 1], 16 kHz mono, cut or padded with silence to so many samples. Raises BadSample."""
+    speed = 1.0 if variation is None else variation.speed
+    wave = _decoded(data, round(samples * speed))
+    if variation is not None:
+        length = max(1, min(samples, round(len(wave) / speed)))
+        wave = np.interp(np.arange(length) * speed, np.arange(len(wave)), wave).astype(np.float32)
+        wave = variation.sound(wave)
+    return torch.from_numpy(np.pad(wave, (0, samples - len(wave))).astype(np.float32))
+
+
+def _decoded(data: bytes, samples: int) -> np.ndarray:
+    """At most so many samples of sound. Raises BadSample."""
     import av
 
     try:
@@ -122,11 +160,13 @@ def audio(data: bytes, samples: int) -> torch.Tensor:
     wave = np.concatenate(chunks)[:samples] if chunks else np.empty(0, np.float32)
     if not len(wave):
         raise BadSample("sound: empty")
-    return torch.from_numpy(np.pad(wave, (0, samples - len(wave))).astype(np.float32))
+    return wave
 
 
-def evenly(names: list[str], count: int) -> list[str]:
-    """At most `count` of the names, evenly spaced, the first and the last among them."""
+def evenly(names: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the names, evenly spaced, the first and the last among them; of one, the middle."""
     if len(names) <= count:
-        return names
+        return list(names)
+    if count == 1:
+        return [names[len(names) // 2]]
     return [names[round(at)] for at in np.linspace(0, len(names) - 1, count)]

@@ -108,6 +108,26 @@ def retrieval_both_ways(
     }
 
 
+def retrieval_by_kind(
+    text_ND: Tensor, visual_ND: Tensor, audio_ND: Tensor | None, groups_N: Tensor
+) -> dict[str, float]:
+    """`retrieval_both_ways` of the samples that have a picture, and of those that have sound (`audio_to_text/...`).
+
+    Args:
+        text_ND, visual_ND, audio_ND: of unit length, zero where a sample lacks the medium.
+        groups_N: int64.
+    """
+    found: dict[str, float] = {}
+    for kind, media_ND in (("image", visual_ND), ("audio", audio_ND)):
+        if media_ND is None:
+            continue
+        has = media_ND.norm(dim=1) > 0.5
+        if bool(has.any()):
+            both = retrieval_both_ways(media_ND[has], text_ND[has], groups_N[has], groups_N[has])
+            found |= {name.replace("image", kind): value for name, value in both.items()}
+    return found
+
+
 def caption_groups(captions: Sequence[str]) -> Tensor:
     """Group numbers (int64, N) under which captions that differ in case and white space only are one answer."""
     numbers: dict[str, int] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,15 @@ from training.generative import GenerativeStep, global_tokens, with_stand_in
 from training.llm import add_lora, load_llm
 from training.lm import MultimodalLm
 from training.masked import MaskedPrediction
-from training.metrics import retrieval_both_ways
+from training.media import MediaSpec
+from training.metrics import retrieval_by_kind
 from training.order import Order, mixed
 from training.parallel import Mesh
 from training.pipeline import PipelineStep, is_tied
-from training.records import open_records
+from training.records import Look, open_records
 from training.release import SampleReader, TrainingRelease
 from training.text import TextCodec
 
-FRAMES = 8  # of a clip that are looked at
 BEFORE: dict[StageName, StageName] = {"joint": "align", "instruct": "joint"}
 
 
@@ -167,8 +167,13 @@ def make_reader(
     if batch_size % share.world:
         raise UserError(f"{built.stage}.batch_size {batch_size} is not a multiple of {share.world} data-parallel ranks")
     samples, reader = release.samples(split), SampleReader(release)
-    spec = _media_spec(built.model)
     data = config.data
+    spec = MediaSpec(
+        built.model.vision.preprocess,
+        data.frames,
+        built.model.audio.samples if built.model.audio is not None else 0,
+        data.augment,
+    )
 
     def order(n: int) -> Order:
         return Order(n, mixed(config.seed, 4), data.block, data.window_blocks)
@@ -187,19 +192,23 @@ def make_reader(
         packed=stage.pack,
         template=built.stage == "instruct",
     )
+    spec = replace(spec, frames=frames_that_fit(data.frames, layout))
     source: Pairs | Instructions
     if built.stage == "joint":
         source = Pairs(samples, reader, spec)
     else:
-        records = open_records(release, config.instruct.form, split, config.instruct.tasks)
+        look = Look(spec.frames, hears=spec.audio_samples > 0)
+        records = open_records(release, config.instruct.form, split, config.instruct.tasks, look)
         source = Instructions(records, samples, reader, spec)
     return RowReader(source, order(len(source)), batch_size, share, built.codec, layout)
 
 
-def _media_spec(model: DualEncoder | MultimodalLm) -> Any:
-    from training.media import MediaSpec
-
-    return MediaSpec(model.vision.preprocess, FRAMES, model.audio.samples if model.audio is not None else 0)
+def frames_that_fit(frames: int, layout: Layout) -> int:
+    """Frames of a clip that leave half of a row to words, beside the clip's sound; at least one."""
+    if not layout.picture_tokens:
+        return frames
+    room = layout.pack_length // 2 - layout.sound_tokens
+    return max(1, min(frames, room // layout.picture_tokens))
 
 
 def make_step(
@@ -255,7 +264,7 @@ def _validate_pairs(
     from training.losses import gather
 
     total, weight = torch.zeros((), dtype=torch.float64), 0
-    kept: dict[str, list[Tensor]] = {"text": [], "visual": [], "group": []}
+    kept: dict[str, list[Tensor]] = {"text": [], "visual": [], "audio": [], "group": []}
     for batch in batches:
         with autocast():
             found = wrapped(batch)
@@ -264,12 +273,15 @@ def _validate_pairs(
         total += mesh.sum(share.detach().double()).cpu() * len(batch["weight"])
         weight += len(batch["weight"])
         real = gather(batch["weight"], mesh.dp_group) > 0
-        for name, values in (("text", found["text"]), ("visual", found["visual"]), ("group", batch["group"])):
-            kept[name].append(gather(values, mesh.dp_group)[real].cpu())
+        for name in ("text", "visual", "audio"):
+            if name in found:
+                kept[name].append(gather(found[name], mesh.dp_group)[real].cpu())
+        kept["group"].append(gather(batch["group"], mesh.dp_group)[real].cpu())
     text, visual, group = (torch.cat(kept[name]) for name in ("text", "visual", "group"))
-    scores = retrieval_both_ways(visual, text, group, group)
+    scores = retrieval_by_kind(text, visual, torch.cat(kept["audio"]) if kept["audio"] else None, group)
     both = {"val/loss": float(total / weight), **{f"val/{name}": value for name, value in scores.items()}}
-    return {**both, "val/recall@1": (both["val/image_to_text/recall@1"] + both["val/text_to_image/recall@1"]) / 2}
+    first = [value for name, value in scores.items() if name.endswith("/recall@1")]
+    return {**both, "val/recall@1": sum(first) / max(1, len(first))}
 
 
 def stage_settings(stage: StageName, config: TrainConfig) -> Stage:

@@ -19,9 +19,10 @@ from mmdata.workspace import Workspace
 from tests import workspaces
 from tests.training.conftest import upload
 from tests.training.made_release import RELEASE, Sample, jpeg, seal, shard_of, write_release
+from training.conversations import parse_record
 from training.data import Example, Instructions
 from training.media import MediaSpec
-from training.records import MAX_IMAGES, Records, open_records, parse_record
+from training.records import MAX_IMAGES, Records, open_records
 from training.release import SampleReader, TrainingRelease, open_training_release, row_uid
 from training.text import MEDIUM
 
@@ -90,7 +91,7 @@ def test_each_record_is_its_own_samples(real: TrainingRelease) -> None:
     for at in range(len(records.index)):
         record = records.record(at)
         paths = [record[name] for name in ("input_image", "reference_image") if record[name]]
-        held = [row_uid(samples[place]) for place in records.index[at]["rows"] if place >= 0]
+        held = [row_uid(samples[place]) for place in records.rows_of(at)]
         assert held == [path.removeprefix("tar://")[:32] for path in paths]
         assert records.index[at]["images"] == len(paths)
         assert records.index[at]["tokens"] > len(record["instruction"].split())
@@ -204,7 +205,7 @@ def test_llava_conversations_of_many_turns() -> None:
     assert [turn.text for turn in found.turns] == [text.replace("<image>", MEDIUM) for text in said]
     assert [turn.role for turn in found.turns] == ["user", "assistant", "user", "assistant"]
     assert found.images == ["one", "two"]
-    with pytest.raises(ValueError, match="2 <image> markers for 1 pictures"):
+    with pytest.raises(ValueError, match="2 <image> markers for 1 of them"):
         parse_record({"image": "one", "conversations": turns})
 
 
@@ -213,9 +214,7 @@ def test_a_record_naming_a_foreign_shard_is_named(own: Workspace, tmp_path: Path
     foreign = "train-c0000-00000-0123456789ab.tar"
     ours = shard_of(own, Sample("a cat").uid)
     rewrite(own, lambda text: text.replace(ours, foreign), form)
-    with pytest.raises(
-        DataError, match=rf"instruct-{form}-train\.jsonl: line 1: .*{foreign}' is no picture in a shard"
-    ):
+    with pytest.raises(DataError, match=rf"instruct-{form}-train\.jsonl: line 1: .*{foreign}' is no member of a shard"):
         opened(own, tmp_path, form)
 
 
@@ -223,14 +222,14 @@ def test_a_record_naming_a_foreign_shard_is_named(own: Workspace, tmp_path: Path
 def test_nothing_but_shards_is_opened(own: Workspace, tmp_path: Path, path: str) -> None:
     record = {"instruction": "?", "output": "!", "input_image": path, "reference_image": None}
     rewrite(own, lambda text: text + json.dumps(record) + "\n")
-    with pytest.raises(DataError, match=r"line 4: .* is no picture in a shard of this release"):
+    with pytest.raises(DataError, match=r"line 4: .* is no member of a shard of this release"):
         opened(own, tmp_path)
 
 
 def test_a_picture_that_is_not_in_the_split_is_named(own: Workspace, tmp_path: Path) -> None:
     shard, held_out = shard_of(own, Sample("a cat").uid), Sample("held out").uid
     rewrite(own, lambda text: text.replace(f"tar://{Sample('a cat').uid}", f"tar://{held_out}"))
-    with pytest.raises(DataError, match=r"line 1: its picture is not in the index of this release's split"):
+    with pytest.raises(DataError, match=r"line 1: its sample is not in the index of this release's split"):
         opened(own, tmp_path)
     assert shard
 
@@ -245,7 +244,7 @@ def test_a_picture_that_is_not_in_the_split_is_named(own: Workspace, tmp_path: P
         ('{"conversations": [{"from": "gpt", "value": null}]}', "not an instruction record"),
         ('{"messages": [{"role": "user"}]}', "not an instruction record"),
         ('{"messages": 7}', "not an instruction record"),
-        ('{"conversations": [{"from": "human", "value": "<image>"}]}', "1 <image> markers for 0 pictures"),
+        ('{"conversations": [{"from": "human", "value": "<image>"}]}', "1 <image> markers for 0 of them"),
         ("", "not an instruction record"),
     ],
 )
@@ -261,7 +260,7 @@ def test_too_many_pictures_in_one_record_are_named(own: Workspace, tmp_path: Pat
     turns = [{"from": "human", "value": "<image>" * (MAX_IMAGES + 1)}, {"from": "gpt", "value": "a"}]
     record = {"image": [uri] * (MAX_IMAGES + 1), "conversations": turns}
     rewrite(own, lambda text: text + json.dumps(record) + "\n")
-    with pytest.raises(DataError, match=r"line 4: 5 pictures, over 4"):
+    with pytest.raises(DataError, match=r"line 4: 33 pictures, over 32"):
         opened(own, tmp_path)
 
 
