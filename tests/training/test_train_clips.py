@@ -1,0 +1,269 @@
+"""Clips and sound through all three stages, on a release of every signature that the publish stages made."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmdata.score.preprocess import Preprocess
+from tests import modalities, workspaces
+from tests.training.test_encoders import SMALL
+from tests.training.tiny_run import alone, built_stage, first_batch, settings
+from training.align import kind_weights
+from training.config import TrainConfig
+from training.conversations import Conversation, parse_record, thinned
+from training.data import Batch, Example, Instructions, Layout, Pairs
+from training.encoders import DualEncoder
+from training.lm import MultimodalLm
+from training.log import read_log
+from training.media import MediaSpec
+from training.records import RECORD, Look, open_records
+from training.release import SampleReader, TrainingRelease, open_training_release, row_uid
+from training.run import train
+from training.stages import Built, frames_that_fit, make_step
+from training.text import MEDIUM, Turn
+
+TASKS = ["caption", "text_qa", "step_caption", "step_order", "what_comes_next", "transcribe", "audio_visual_match"]
+FORMS = ("record", "llava", "chat")
+SPEC = MediaSpec(Preprocess(size=(16, 16)), frames=8, audio_samples=8000)
+AUDIO = {"kind": "logmel_vit", "config": SMALL, "mel_bins": 16, "seconds": 1.0}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return published(tmp_path_factory.mktemp("every"), "path")
+
+
+@pytest.fixture(scope="module")
+def release(place: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingRelease:
+    return open_training_release(str(place), tmp_path_factory.mktemp("cache"))
+
+
+def published(root: Path, images: str) -> Path:
+    workspaces.release(modalities.build(root / "workspace", instruct={"tasks": TASKS, "images": images}))
+    return root / "workspace"
+
+
+def hearing(**sections: Any) -> TrainConfig:
+    """The smallest configuration with a sound tower, and rows that are long enough for prompts in bytes."""
+    generative = {"steps": 2, "batch_size": 24, "pack_length": 640, "max_text_tokens": 500}
+    base = {
+        "model": {**settings().model.model_dump(), "audio": AUDIO},
+        "align": {"steps": 2, "batch_size": 24},
+        "joint": generative,
+        "instruct": generative,
+    }
+    return settings(**{**base, **sections})
+
+
+def gradients(stage: str, config: TrainConfig, batch: Batch) -> tuple[Built, dict[str, torch.Tensor]]:
+    """A stage's model after one forward and backward pass, and its losses."""
+    built = built_stage(stage, config)
+    step = make_step(built, built.model, config, alone())
+    return built, step(batch)
+
+
+def test_all_three_stages_train_on_every_signature(place: Path, tmp_path: Path) -> None:
+    config = hearing()
+    results = train(str(place), ["align", "joint", "instruct"], config, tmp_path)
+    assert [result.steps for result in results] == [2, 2, 2]
+    for stage in ("align", "joint", "instruct"):
+        lines = [line for line in read_log(tmp_path / stage) if line["kind"] == "train"]
+        assert lines and all(np.isfinite(line["loss"]) for line in lines)
+        assert lines[-1]["bad_samples"] == 0
+    last = [line for line in read_log(tmp_path / "align") if line["kind"] == "validation"][-1]
+    assert {"val/image_to_text/recall@1", "val/audio_to_text/recall@1", "val/recall@1"} <= set(last)
+
+
+def test_a_clip_with_sound_trains_both_of_its_pairings(place: Path, tmp_path: Path) -> None:
+    config = hearing()
+    built = built_stage("align", config)
+    batch = first_batch(built, config, str(place), tmp_path, size=80)
+    has = kind_weights(batch)
+    both = (has[:, 1] > 0) & (has[:, 2] > 0)
+    assert int(both.sum()) > 5
+    assert int(((has[:, 0] > 0) & (has[:, 2] > 0)).sum()) >= 1, "a picture with a voice, too"
+    assert int((has.sum(1) == 0).sum()) == 0
+    built, shares = gradients("align", config, batch)
+    assert set(shares) == {"image", "video", "audio"}
+    assert all(float(share) > 0 for share in shares.values())
+    assert isinstance(built.model, DualEncoder) and built.model.audio is not None
+    assert built.model.audio.proj.weight.grad is not None
+    assert float(built.model.audio.proj.weight.grad.abs().max()) > 1e-6
+    only_both = {**batch, "weight": both.float()}
+    shares = gradients("align", config, only_both)[1]
+    assert float(shares["image"]) == 0 and float(shares["video"]) > 0 and float(shares["audio"]) > 0
+
+
+@pytest.mark.parametrize("stage", ["joint", "instruct"])
+def test_sound_matters_to_the_language_model(place: Path, tmp_path: Path, stage: str) -> None:
+    config = hearing()
+    built = built_stage(stage, config)
+    batch = first_batch(built, config, str(place), tmp_path, size=24)
+    assert batch["sound"] is not None and len(batch["sound"]) > 3
+    assert batch["picture"] is not None and len(batch["picture"]) > 20
+    built, shares = gradients(stage, config, batch)
+    model = built.model
+    assert isinstance(model, MultimodalLm) and model.hearing is not None
+    for name, parameter in model.hearing.named_parameters():
+        assert parameter.grad is not None and float(parameter.grad.abs().max()) > 1e-8, name
+    for name, parameter in model.connector.named_parameters():
+        assert parameter.grad is not None and float(parameter.grad.abs().max()) > 1e-8, name
+    other = {**batch, "sound": batch["sound"].flip(0).roll(3, 0) * 0.3}
+    assert float(gradients(stage, config, other)[1]["text"]) != float(shares["text"])
+
+
+def test_every_sample_stands_in_its_row_with_all_its_media(place: Path, tmp_path: Path) -> None:
+    config = hearing()
+    built = built_stage("instruct", config)
+    model: Any = built.model
+    batch = first_batch(built, config, str(place), tmp_path, size=24)
+    for kind, width in (("picture", model.picture_tokens), ("sound", model.sound_tokens)):
+        for row, segment, start in zip(*(batch[f"{kind}_{name}"] for name in ("row", "segment", "start")), strict=True):
+            assert (batch["segment"][row, start : start + width] == segment).all()
+            assert (batch["labels"][row, start : start + width] == -100).all()
+    pictures = Counter(zip(batch["picture_row"].tolist(), batch["picture_segment"].tolist(), strict=True))
+    assert max(pictures.values()) == 8, "two frames of each of four clips"
+    assert batch["cut_tokens"] == 0
+
+
+def test_who_cannot_hear_is_given_nothing_to_hear(place: Path, release: TrainingRelease, tmp_path: Path) -> None:
+    deaf = MediaSpec(SPEC.preprocess, 8, 0)
+    samples, reader = release.samples("train"), SampleReader(release)
+    seeing, all_of_them = Pairs(samples, reader, deaf), Pairs(samples, reader, SPEC)
+    sounds = sum(1 for at in range(len(all_of_them)) if all_of_them.read(at).media.pictures is None)
+    assert sounds > 5
+    assert len(seeing) == len(all_of_them) - sounds
+    assert not seeing.media(np.arange(len(seeing)))[:, 1].any()
+    whole = open_records(release, "record", "train", None)
+    without = open_records(release, "record", "train", None, Look(hears=False))
+    heard = int((whole.index["sounds"] > 0).sum())
+    assert heard > 20
+    assert (len(without.index), without.left_out) == (len(whole.index) - heard, whole.left_out + heard)
+    config = settings(instruct={"pack_length": 640, "max_text_tokens": 500})
+    batch = first_batch(built_stage("instruct", config), config, str(place), tmp_path, size=24)
+    assert batch["sound"] is None
+
+
+def examples(release: TrainingRelease, form: str, look: Look | None = None) -> dict[str, Example]:
+    records = open_records(release, form, "train", None, look)
+    source = Instructions(records, release.samples("train"), SampleReader(release), SPEC)
+    found = [source.read(at) for at in range(len(source))]
+    told = source.media(np.arange(len(source)))
+    for example, (pictures, sounds) in zip(found, told.tolist(), strict=True):
+        media = example.media
+        assert (0 if media.pictures is None else len(media.pictures), int(media.sound is not None)) == (
+            pictures,
+            sounds,
+        )
+        assert sum(turn.text.count(MEDIUM) for turn in example.turns) == pictures + sounds
+    return {example.uid: example for example in found}
+
+
+def same(one: dict[str, Example], other: dict[str, Example]) -> bool:
+    assert one.keys() == other.keys()
+    for name, example in one.items():
+        assert example.turns == other[name].turns
+        for kind in ("pictures", "sound"):
+            ours, theirs = getattr(example.media, kind), getattr(other[name].media, kind)
+            assert (ours is None) == (theirs is None)
+            assert ours is None or torch.equal(ours, theirs)
+    return True
+
+
+def test_the_three_forms_are_one_conversation_and_base64_the_same(release: TrainingRelease, tmp_path: Path) -> None:
+    known = examples(release, "record")
+    embedded = open_training_release(str(published(tmp_path, "base64")), tmp_path / "cache")
+    for form in FORMS:
+        assert same(known, examples(release, form))
+        assert same(known, examples(embedded, form))
+
+
+def test_fewer_frames_are_taken_evenly_and_an_order_keeps_all_its_steps(release: TrainingRelease) -> None:
+    whole = {form: examples(release, form) for form in FORMS}
+    few = {form: examples(release, form, Look(frames=2)) for form in FORMS}
+    assert same(few["record"], few["llava"]) and same(few["record"], few["chat"])
+    counts: dict[str, set[int]] = {}
+    for name, example in few["record"].items():
+        if example.media.pictures is not None:
+            counts.setdefault(name[33:], set()).add(len(example.media.pictures))
+            pictures = whole["record"][name].media.pictures
+            assert pictures is not None
+            if name.endswith("-step_caption"):
+                assert torch.equal(example.media.pictures, pictures[[0, 3]])
+    assert counts["step_caption"] == counts["audio_visual_match"] == {2}
+    assert counts["step_order"] == {5}
+    assert counts["what_comes_next"] == {2, 3, 4}
+    assert counts["caption"] == {1}
+
+
+def test_the_index_is_compact_and_names_each_sample_once(release: TrainingRelease) -> None:
+    assert RECORD.itemsize == 31
+    records, samples = open_records(release, "record", "train", None), release.samples("train")
+    assert len(records.rows) < 2 * len(records.index)
+    for at in range(len(records.index)):
+        record = records.record(at)
+        paths = [record[name] for name in ("input_image", "reference_image") if record[name]]
+        paths += [*(record["input_video"] or []), *([record["input_audio"]] if record["input_audio"] else [])]
+        uids = list(dict.fromkeys(path.removeprefix("tar://")[:32] for path in paths))
+        assert [row_uid(samples[row]) for row in records.rows_of(at)] == uids
+
+
+def frame(uid: int, at: int) -> str:
+    return f"tar://{uid:032x}.{at:03d}.jpg::shards/a.tar"
+
+
+@pytest.mark.parametrize(
+    ("clips", "frames", "kept"),
+    [
+        ([8], 8, [list(range(8))]),
+        ([8], 3, [[0, 4, 7]]),
+        ([8], 1, [[4]]),
+        ([2, 2, 2, 2], 8, [[0, 1]] * 4),
+        ([2, 2, 2, 2], 4, [[1]] * 4),
+        ([1, 1, 1], 1, [[0]] * 3),
+        ([], 4, []),
+    ],
+)
+def test_thinning_takes_markers_with_their_frames(clips: list[int], frames: int, kept: list[list[int]]) -> None:
+    images = [frame(uid, at) for uid, count in enumerate(clips) for at in range(count)]
+    turns = [Turn("user", f"{MEDIUM}\n" * (len(images) + 1) + "What?"), Turn("assistant", "a")]
+    found = thinned(Conversation(turns, images, ["sound"]), frames)
+    assert found.images == [frame(uid, at) for uid, places in enumerate(kept) for at in places]
+    assert found.sounds == ["sound"]
+    assert found.turns[0].text == f"{MEDIUM}\n" * (len(found.images) + 1) + "What?"
+
+
+def test_a_sound_before_a_picture_is_refused() -> None:
+    llava = {
+        "image": "a",
+        "audio": "b",
+        "conversations": [{"from": "human", "value": "<audio>\n<image>\nWhat?"}, {"from": "gpt", "value": "c"}],
+    }
+    parts = [{"type": "audio", "audio": "b"}, {"type": "image", "image": "a"}, {"type": "text", "text": "What?"}]
+    chat = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "c"}]}
+    for record in (llava, chat):
+        with pytest.raises(ValueError, match="pictures come first"):
+            parse_record(record)
+    with pytest.raises(ValueError, match="1 <audio> markers for 0 of them"):
+        parse_record({"conversations": [{"from": "human", "value": "<audio>"}]})
+    turned = json.loads(json.dumps(llava).replace("<audio>\\n<image>", "<image>\\n<audio>"))
+    found = parse_record(turned)
+    assert found is not None and (found.images, found.sounds) == (["a"], ["b"])
+
+
+@pytest.mark.parametrize(
+    ("frames", "picture_tokens", "sound_tokens", "length", "fit"),
+    [(8, 0, 0, 64, 8), (8, 49, 0, 1024, 8), (8, 64, 0, 512, 4), (8, 64, 100, 512, 2), (8, 256, 0, 256, 1)],
+)
+def test_frames_leave_half_of_a_row_to_words(
+    frames: int, picture_tokens: int, sound_tokens: int, length: int, fit: int
+) -> None:
+    layout = Layout(picture_tokens, sound_tokens, length, length, packed=True, template=False)
+    assert frames_that_fit(frames, layout) == fit
