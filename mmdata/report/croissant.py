@@ -6,14 +6,14 @@ out: the licence, the creators and the home page of a web corpus are its publish
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 
 _CROISSANT_TERMS = (
-    "citeAs", "column", "dataBiases", "dataCollection", "extract", "field", "fileProperty", "fileObject", "fileSet",
-    "format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path",
+    "citeAs", "column", "dataBiases", "dataCollection", "excludes", "extract", "field", "fileProperty", "fileObject",
+    "fileSet", "format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path",
     "personalSensitiveInformation", "recordSet", "references", "regex", "repeated", "replace", "separator", "source",
     "subField", "transform",
 )  # fmt: skip
@@ -45,7 +45,11 @@ _INDEX_COLUMNS = (
     ("copy", "sc:Integer", "0 for the first copy of a sample."),
     ("repeats", "sc:Integer", "Times the sample stands in the release."),
     ("tokens", "sc:Integer", "Tokens of the caption, estimated."),
-    ("pixels", "sc:Integer", "Pixels of the stored picture."),
+    ("pixels", "sc:Integer", "Pixels of the stored picture, or of all frames together."),
+    ("frames", "sc:Integer", "Frames of a clip; 0 for anything else."),
+    ("seconds", "sc:Float", "Length of a clip or of sound."),
+    ("augment", "sc:Integer", "Seed that a repeated copy is varied by; 0 for a first copy."),
+    ("synthetic", "sc:Text", "Modality that a machine made, such as audio."),
     ("clip_score", "sc:Float", "Cosine of picture and caption under the release's scorer."),
     ("concept", "sc:Text", "Concept that the sample's rarity is counted by."),
 )
@@ -54,6 +58,7 @@ _RECORD_FIELDS = (
     ("instruction", "What is asked."),
     ("input_image", "Picture the instruction is about: a path into a shard, or a data URI; null where none."),
     ("reference_image", "Second picture, to compare with; null where none."),
+    ("input_audio", "Sound the instruction is about, likewise; null where none."),
     ("output", "The answer; null where the answer is a picture."),
     ("output_image", "The picture to be made; null where the answer is text."),
 )
@@ -85,8 +90,13 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
     if created_at := manifest.get("created_at"):
         dataset["datePublished"] = created_at
     if shards:
-        dataset["distribution"] += _members(shards)
+        held = {kind for signature in manifest.get("signatures") or {} for kind in signature.split("+")}
+        dataset["distribution"] += _members(shards, held)
         dataset["recordSet"] += [_member_records(), _caption_records()]
+        if "video" in held:
+            dataset["recordSet"].append(_frame_records())
+        if "audio" in held:
+            dataset["recordSet"].append(_sound_records())
     if "index.parquet" in files:
         dataset["recordSet"].append(_index_records())
     for name in sorted(files):
@@ -145,25 +155,37 @@ def _file_object(identity: str, url: str, kind: str, sha256: str, size: int) -> 
     }
 
 
-def _members(shards: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _members(shards: list[Mapping[str, Any]], held: Collection[str]) -> list[dict[str, Any]]:
     holders = [{"@id": f"shards/{shard['name'].removesuffix('.tar')}.tar"} for shard in shards]
     kinds: list[tuple[str, str, str | list[str], str | list[str]]] = [
         ("images", "Pictures.", ["image/jpeg", "image/png", "image/webp"], ["*.jpg", "*.png", "*.webp"]),
         ("captions", "Captions, UTF-8.", "text/plain", "*.txt"),
         ("metadata", "What is known of each sample.", "application/json", "*.json"),
     ]
-    return [
-        {
-            "@type": "cr:FileSet",
-            "@id": f"{name}-in-shards",
-            "name": f"{name}-in-shards",
-            "description": f"{text} One a sample, found by its key.",
-            "containedIn": holders,
-            "encodingFormat": kind,
-            "includes": pattern,
-        }
-        for name, text, kind, pattern in kinds
-    ]
+    if "audio" in held:
+        kinds.append(("sounds", "Sound, 16 kHz mono FLAC.", "audio/flac", "*.flac"))
+    sets = [_file_set(name, f"{text} One a sample, found by its key.", holders, *both) for name, text, *both in kinds]
+    if "video" in held:
+        frames = [f"*.{_DIGITS}.{ext}" for ext in ("jpg", "png", "webp")]
+        sets[0]["excludes"] = frames
+        text = "Frames of clips. Several a sample, found by its key and their number."
+        sets.append(_file_set("frames", text, holders, sets[0]["encodingFormat"], frames))
+    return sets
+
+
+_DIGITS = "[0-9][0-9][0-9]"
+
+
+def _file_set(name: str, text: str, holders: list[dict[str, Any]], kind: Any, pattern: Any) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileSet",
+        "@id": f"{name}-in-shards",
+        "name": f"{name}-in-shards",
+        "description": text,
+        "containedIn": holders,
+        "encodingFormat": kind,
+        "includes": pattern,
+    }
 
 
 def _split_values() -> dict[str, Any]:
@@ -204,6 +226,23 @@ def _caption_records() -> dict[str, Any]:
     )
 
 
+def _frame_records() -> dict[str, Any]:
+    named = r"([^/.]+)\.\d{3}\.(?:jpg|png|webp)$"
+    number = r"\.(\d{3})\.(?:jpg|png|webp)$"
+    fields = [
+        _field("frames", "key", "sc:Text", "Key of the sample.", _name_in("frames", named)),
+        _field("frames", "number", "sc:Text", "Number of the frame in its clip, from 000.", _name_in("frames", number)),
+        _field("frames", "frame", "sc:ImageObject", "The frame.", _content_of("frames")),
+    ]
+    return _record_set("frames", "The frames of clips, read from the shards.", fields, key=None)
+
+
+def _sound_records() -> dict[str, Any]:
+    key = _field("sounds", "key", "sc:Text", "Key of the sample.", _name_in("sounds", r"([^/.]+)\.flac$"))
+    sound = _field("sounds", "sound", "sc:AudioObject", "The sound.", _content_of("sounds"))
+    return _record_set("sounds", "The sound of samples, read from the shards.", [key, sound])
+
+
 def _index_records() -> dict[str, Any]:
     fields = [
         _field("samples", name, kind, text, _column("index.parquet", name)) for name, kind, text in _INDEX_COLUMNS
@@ -218,6 +257,8 @@ def _index_records() -> dict[str, Any]:
 def _instruction_records(name: str) -> dict[str, Any]:
     identity = name.removesuffix(".jsonl")
     fields = [_field(identity, field, "sc:Text", text, _column(name, field)) for field, text in _RECORD_FIELDS]
+    frames = _field(identity, "input_video", "sc:Text", "Frames it is about, likewise.", _column(name, "input_video"))
+    fields.append({**frames, "repeated": True})
     return _record_set(identity, "Instruction records.", fields, key=None)
 
 

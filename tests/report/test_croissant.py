@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import tarfile
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import tiny_release
 
 from mmdata.instruct.stage import write_instructions
 from mmdata.report.croissant import CONFORMS_TO, croissant
+from tests import modalities, workspaces
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +103,40 @@ def test_mlcroissant_reads_it(described: tuple[dict[str, Any], Path]) -> None:
     assert {record_set.name for record_set in dataset.metadata.record_sets} >= {"samples", "images", "captions"}
     samples = list(dataset.records("samples"))
     assert len(samples) == len(pl.read_parquet(described[1] / "index.parquet"))
+
+
+def test_frames_and_sound_are_described_where_there_are_any(
+    described: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    built = modalities.build(tmp_path, instruct={"tasks": ["step_caption", "transcribe"]})
+    folder = Path(built.workspace.release_dir(workspaces.release(built)).path)
+    made = json.loads((folder / "croissant.json").read_text())
+    sets = {node["name"]: node for node in made["distribution"] if node["@type"] == "cr:FileSet"}
+    assert {"frames-in-shards", "sounds-in-shards"} <= set(sets)
+    assert not {"frames-in-shards", "sounds-in-shards"} & {node["name"] for node in described[0]["distribution"]}
+    names = []
+    for path in built.workspace.shards_dir.glob("*.tar"):
+        with tarfile.open(path.path) as tar:
+            names += tar.getnames()
+
+    def matching(name: str) -> set[str]:
+        node = sets[f"{name}-in-shards"]
+        patterns = [node["includes"]] if isinstance(node["includes"], str) else node["includes"]
+        found = {one for one in names if any(fnmatch(one, pattern) for pattern in patterns)}
+        return {one for one in found if not any(fnmatch(one, pattern) for pattern in node.get("excludes", []))}
+
+    assert matching("images") == {one for one in names if one.count(".") == 1 and one.endswith(".jpg")}
+    assert matching("frames") == {one for one in names if one.count(".") == 2}
+    assert matching("sounds") == {one for one in names if one.endswith(".flac")}
+    columns = set(pl.read_parquet_schema(folder / "index.parquet"))
+    index = next(node for node in made["recordSet"] if node["name"] == "samples")
+    assert {field["source"]["extract"]["column"] for field in index["field"]} <= columns
+    if importlib.util.find_spec("mlcroissant") is None:
+        return
+    import mlcroissant
+
+    dataset = mlcroissant.Dataset(jsonld=str(folder / "croissant.json"))
+    assert len(list(dataset.records("samples"))) == len(pl.read_parquet(folder / "index.parquet"))
+    records = list(dataset.records("instruct-record-train"))
+    lines = (folder / "instruct-record-train.jsonl").read_text().count("\n")
+    assert len(records) == lines
