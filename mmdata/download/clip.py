@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmdata.synthesis.speech import SAMPLE_RATE, flac
+from mmdata.flac import SAMPLE_RATE, flac
 
 MIN_CLIP_S = 1.0  # what is left of a clip at the end of its file is kept from this length on, or from half of it
 SCENE_CHANGE = 27.0  # mean change of hue, saturation and value, as PySceneDetect's content detector has it
@@ -242,7 +242,7 @@ class Active:
     def _encoded(self, at: float, frame: Any) -> _Picture:
         import cv2
 
-        pixels = upright(frame, self.ratio)
+        pixels = upright(frame, self.ratio, "bgr24")
         height, width = pixels.shape[:2]
         scale = self.look.image_size / min(height, width)
         if scale < 1:
@@ -252,9 +252,10 @@ class Active:
         if self.look.blur_faces:
             from mmdata.privacy.faces import finder
 
-            pixels, faces = finder(self.look.min_face_score).blurred(pixels)
-        bgr = np.ascontiguousarray(pixels[..., ::-1])
-        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self.look.quality])
+            blurred, faces = finder(self.look.min_face_score).blurred(np.ascontiguousarray(pixels[..., ::-1]))
+            pixels = blurred[..., ::-1]
+        jpeg = [cv2.IMWRITE_JPEG_QUALITY, self.look.quality]
+        _, data = cv2.imencode(".jpg", np.ascontiguousarray(pixels), jpeg)
         return _Picture(at, data.tobytes(), (pixels.shape[1], pixels.shape[0]), faces)
 
     def _wave(self, length: float) -> np.ndarray | None:
@@ -283,13 +284,14 @@ def shown_size(frame: Any, ratio: float = 1.0) -> tuple[int, int]:
     return (height, width) if round(frame.rotation / 90) % 2 else (width, height)
 
 
-def upright(frame: Any, ratio: float = 1.0) -> np.ndarray:
-    """A decoded frame as it is to be seen: uint8 H,W,3 RGB, turned and with square pixels.
+def upright(frame: Any, ratio: float = 1.0, order: str = "rgb24") -> np.ndarray:
+    """A decoded frame as it is to be seen: uint8 H,W,3, turned and with square pixels.
 
     Args:
         ratio: width of a pixel over its height.
+        order: of the colours, `rgb24` or `bgr24`.
     """
-    pixels = frame.to_ndarray(format="rgb24")
+    pixels = frame.to_ndarray(format=order)
     if ratio != 1:
         import cv2
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmdata.download.clip import Active, Cut, CutProblem, Look, shown_size
+from mmdata.flac import SAMPLE_RATE
 
 FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,flac,wav,mp3,aac,amr,aiff,w64,caf"
 """Demuxers that may open a file: none that follows names in it to other files or hosts (HLS, DASH, concat, …)."""
@@ -22,6 +23,8 @@ SEEK_GAP_S = 8.0  # nothing is wanted for so long: it is skipped by keyframe
 PREROLL_S = 0.5  # decoded before a clip's beginning, so that sound decoders have settled
 MAX_ERRORS = 200  # packets in a row that cannot be decoded before the file counts as ended
 LAST_FRAME_S = 0.5  # the last frame stays on the screen at least so long: sound is often a little longer
+SOUND_GAP_S = 0.02  # of missing sound that is no rounding
+PIECE = 4_000  # samples of sound at 16 kHz that are given to the clips at a time: it saves much bookkeeping
 LAG_S = 10.0  # sound that lies so far behind the picture in the file is not waited for
 
 
@@ -317,40 +320,52 @@ class _Sound:
     """Decoded sound as 16 kHz mono, at its place in time."""
 
     def __init__(self, file: _File) -> None:
-        from mmdata.synthesis.speech import SAMPLE_RATE
-
-        self._file, self._rate = file, SAMPLE_RATE
+        self._file = file
         self._resampler: Any = None
-        self._next: int | None = None  # sample that follows what was taken
+        self._form: tuple[str, str, int] | None = None  # of the frames that the resampler takes
+        self._expected_s = 0.0  # where the next frame begins, if nothing is missing
+        self._next: int | None = None  # sample that follows what was given
+        self._end = 0
 
     def take(self, frame: Any, ready: list[Active]) -> float:
-        """Give a frame to the clips; where the sound has come to, in seconds.
+        """Give a frame to the clips, in pieces; where the sound has come to, in seconds.
 
         Args:
             frame: None: there are no more; what the resampler still holds is given.
         """
         import av
 
+        if frame is None:
+            self._give(None, ready)
+            return self._end / SAMPLE_RATE
+        if frame.pts is not None:
+            form = (frame.format.name, frame.layout.name, frame.sample_rate)
+            at_s = float(frame.pts * frame.time_base)
+            if form != self._form or abs(at_s - self._expected_s) > SOUND_GAP_S:
+                self._give(None, ready)
+                # the mean of the channels is taken by us: the resampler's own mono is louder by 1.4, and clips
+                self._resampler = av.AudioResampler("fltp", None, SAMPLE_RATE, frame_size=PIECE)
+                self._form, self._next = form, None
+            self._expected_s = at_s + frame.samples / frame.sample_rate
+            self._give(frame, ready)
+        return self._end / SAMPLE_RATE
+
+    def _give(self, frame: Any, ready: list[Active]) -> None:
         if self._resampler is None:
-            if frame is None:
-                return 0.0
-            # planar, and the mean taken here: the resampler's own mono is louder by the square root of two, and clips
-            self._resampler = av.AudioResampler("fltp", None, self._rate)
+            return
         for out in self._resampler.resample(frame):
-            if out.pts is None:
-                continue
             wave = out.to_ndarray().mean(0)
-            at = round((float(out.pts * out.time_base) - self._file.origin_s) * self._rate)
-            if self._next is not None and abs(at - self._next) < self._rate // 50:
-                at = self._next  # rounding, not a gap
+            at = round((float(out.pts * out.time_base) - self._file.origin_s) * SAMPLE_RATE)
+            if self._next is not None and abs(at - self._next) < SOUND_GAP_S * SAMPLE_RATE:
+                at = self._next  # rounding; a clock that runs slow or fast adds up to more
             self._next = at + len(wave)
+            self._end = max(self._end, self._next)
             for one in ready:
-                if one.start_s * self._rate > self._next:
+                if one.start_s * SAMPLE_RATE > self._next:
                     break
                 one.take_sound(at, wave)
         if frame is None:
-            self._resampler = None
-        return (self._next or 0) / self._rate
+            self._resampler = self._form = None
 
 
 def _length(facts: Facts) -> str:

@@ -21,7 +21,6 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 from mmdata.errors import UserError
-from mmdata.score.decode import cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +81,8 @@ class DecoderPool:
     """
 
     def __init__(self, count: int, timeout_s: float) -> None:
+        from mmdata.score.decode import cores  # what decodes imports this module, and needs no more than that
+
         self._timeout_s = timeout_s
         self._free: queue.LifoQueue[_Decoder] = queue.LifoQueue()
         self._all = [_Decoder() for _ in range(count or cores())]
@@ -210,11 +211,13 @@ def _answers(request: dict[str, Any], out: IO[bytes]) -> Iterator[dict[str, Any]
 
     try:
         import av  # noqa: F401 - asked for here so that its absence is told with the remedy
+        import cv2
 
         from mmdata.download.cutting import FileProblem, Limits, Span, cut_file
     except ImportError:
         yield {SETUP_FAILED: "video and sound are decoded by PyAV. Remedy: pip install 'mmdata[video]'"}
         return
+    cv2.setNumThreads(1)  # other processes have the other cores
     with Path(request["out"]).open("wb") as data:
 
         def done(number: int, cut: Cut | CutProblem) -> None:

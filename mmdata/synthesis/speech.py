@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, cast
 
 import numpy as np
@@ -15,9 +13,9 @@ import polars as pl
 
 from mmdata.config import Synthesis
 from mmdata.errors import DataError, UserError
+from mmdata.flac import SAMPLE_RATE, flac
 from mmdata.samples import draws, hash64
 
-SAMPLE_RATE = 16_000
 STAGE = "synthesis"
 
 Speak = Callable[[str, str | None, int], np.ndarray]
@@ -98,24 +96,3 @@ def speaker(name: str) -> Iterator[Speak]:
             "function that takes text, language and voice and returns float32 samples at 16 kHz."
         ) from None
     yield cast(Speak, found)
-
-
-def flac(wave: np.ndarray) -> bytes:
-    """Sound as a FLAC file of 16 bits; the same samples give the same bytes.
-
-    Args:
-        wave: float32 in [-1, 1], 16 kHz mono.
-    """
-    import av
-
-    out = io.BytesIO()
-    values = np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16)
-    with av.open(out, "w", format="flac", options={"fflags": "+bitexact"}) as container:
-        stream: Any = container.add_stream("flac", rate=SAMPLE_RATE)
-        stream.layout = "mono"
-        for start in range(0, len(values), 4096):
-            frame = av.AudioFrame.from_ndarray(values[None, start : start + 4096], format="s16", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, start, Fraction(1, SAMPLE_RATE)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return out.getvalue()
