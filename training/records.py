@@ -43,10 +43,12 @@ class Look:
     Args:
         frames: of a clip, or of several clips together, at most; frames inside the record (data URIs) all stay.
         hears: it has a sound tower; else records with sound are left out.
+        pictures: that have room in a row beside words; records that show more, frames too, are left out.
     """
 
     frames: int = 8
     hears: bool = True
+    pictures: int = MAX_IMAGES
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Records:
         index: memory-mapped rows of RECORD, in the file's order.
         rows: memory-mapped int64: the samples of all records, one record's after another's.
         look: what of them is taken.
-        left_out: records without a text answer, of tasks that were not asked for, or with sound for who hears none.
+        left_out: records without a text answer, of tasks that were not asked for, with sound for who hears none, or
+            with more pictures than have room.
     """
 
     path: UPath
@@ -129,7 +132,10 @@ class _Wanted:
         found = parse_record(record)
         if found is None or (self.tasks is not None and record.get("task") not in self.tasks):
             return None
-        return None if found.sounds and not self.look.hears else thinned(found, self.look.frames)
+        if found.sounds and not self.look.hears:
+            return None
+        found = thinned(found, self.look.frames)
+        return found if len(found.images) <= self.look.pictures or self.look.pictures == MAX_IMAGES else None
 
 
 def _write_index(path: UPath, sha256: str, release: TrainingRelease, split: str, wanted: _Wanted, folder: Path) -> None:

@@ -27,7 +27,7 @@ from training.metrics import retrieval_by_kind
 from training.order import Order, mixed
 from training.parallel import Mesh
 from training.pipeline import PipelineStep, is_tied
-from training.records import Look, open_records
+from training.records import MAX_IMAGES, Look, open_records
 from training.release import SampleReader, TrainingRelease
 from training.text import TextCodec
 
@@ -197,10 +197,18 @@ def make_reader(
     if built.stage == "joint":
         source = Pairs(samples, reader, spec)
     else:
-        look = Look(spec.frames, hears=spec.audio_samples > 0)
+        look = Look(spec.frames, spec.audio_samples > 0, pictures_that_fit(layout))
         records = open_records(release, config.instruct.form, split, config.instruct.tasks, look)
         source = Instructions(records, samples, reader, spec)
     return RowReader(source, order(len(source)), batch_size, share, built.codec, layout)
+
+
+def pictures_that_fit(layout: Layout) -> int:
+    """Pictures of a record that leave a quarter of a row to words, beside one sound; at least one."""
+    if not layout.picture_tokens:
+        return MAX_IMAGES
+    room = layout.pack_length * 3 // 4 - layout.sound_tokens
+    return max(1, min(MAX_IMAGES, room // layout.picture_tokens))
 
 
 def frames_that_fit(frames: int, layout: Layout) -> int:

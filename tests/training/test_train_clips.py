@@ -203,6 +203,20 @@ def test_fewer_frames_are_taken_evenly_and_an_order_keeps_all_its_steps(release:
     assert counts["caption"] == {1}
 
 
+def test_records_that_have_no_room_in_a_row_are_left_out(place: Path, release: TrainingRelease, tmp_path: Path) -> None:
+    whole = open_records(release, "record", "train", None)
+    few = open_records(release, "record", "train", None, Look(frames=2, pictures=4))
+    tasks = Counter(few.record(at)["task"] for at in range(len(few.index)))
+    assert tasks["step_order"] == 0 and tasks["what_comes_next"] > 10 and tasks["audio_visual_match"] > 10
+    assert few.left_out - whole.left_out == len(whole.index) - len(few.index) > 3
+    assert int(few.index["images"].max()) == 4
+    narrow = {"pack_length": 26, "max_text_tokens": 20, "batch_size": 8, "steps": 2}
+    config = settings(instruct=narrow)  # four columns a picture: five of them have no room
+    batch = first_batch(built_stage("instruct", config), config, str(place), tmp_path, size=64)
+    pictures = Counter(zip(batch["picture_row"].tolist(), batch["picture_segment"].tolist(), strict=True))
+    assert max(pictures.values()) == 4
+
+
 def test_the_index_is_compact_and_names_each_sample_once(release: TrainingRelease) -> None:
     assert RECORD.itemsize == 31
     records, samples = open_records(release, "record", "train", None), release.samples("train")
