@@ -27,13 +27,13 @@ Cutter = Callable[[list[str], Spans, Path], float]
 
 
 def run(quick: bool) -> list[Row]:
-    """Eight films of two minutes, all of each cut into clips, and clips far apart; if quick, two films of 30 s."""
-    seconds, count, rounds = (30.0, 2, 1) if quick else (120.0, 8, 3)
+    """Eight films of two minutes cut into clips, clips far apart in 24 of them; if quick, two films of 30 s."""
+    seconds, count, rounds = (30.0, 2, 1) if quick else (120.0, 24, 3)
     dense = [(at, at + CLIP_S) for at in _steps(0.0, seconds - CLIP_S, CLIP_S)]
     sparse = [(at, at + CLIP_S / 4) for at in _steps(3.3, seconds - CLIP_S, 23.0)]
     with films(seconds, count) as paths:
-        rows = compared("clips, back to back", paths, dense, ffmpeg_a_clip, "a command a clip", rounds)
-        rows += compared("clips, back to back", paths, dense, ffmpeg_a_file, "a command a file", rounds)[1:]
+        rows = compared("clips, back to back", paths[:8], dense, ffmpeg_a_clip, "a command a clip", rounds)
+        rows += compared("clips, back to back", paths[:8], dense, ffmpeg_a_file, "a command a file", rounds)[1:]
         rows += compared("clips, far apart", paths, sparse, ffmpeg_a_clip, "a command a clip", rounds)
     return rows
 
@@ -50,7 +50,7 @@ def compared(name: str, paths: list[str], spans: Spans, peer: Cutter, told: str,
         return Row(label, unit, rates[0], rates[1], peaks[0], peaks[1], goal=goal, note=note)
 
     return [
-        row(name, "clips/s", lambda one: one.wall_s, 1.0),
+        row(name, "clips/s", lambda one: one.wall_s, None),  # beside other work: whoever has more threads gets more
         row(f"{name}, a core", "clips/CPU s", lambda one: one.cpu_s, 1.0),
     ]
 
