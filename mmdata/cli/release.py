@@ -23,7 +23,9 @@ ReleaseArgument = Annotated[
 def verify(
     release: ReleaseArgument,
     config: ConfigOption = CONFIG,
-    decode: Annotated[bool, typer.Option("--decode", help="Decode each picture whole, too: ten times slower.")] = False,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Decode pictures, frames, sound and video whole, too: slow.")
+    ] = False,
 ) -> None:
     """Read every byte of a release again.
 
