@@ -90,7 +90,7 @@ def _with_media(
     whole: Collection[str],
     texts: dict[str, dict[str, Any]],
 ) -> Iterator[tuple[str, Stored]]:
-    columns = ["uid", "ext", "offset", "length", "further", "duration_s", "audio_s"]
+    columns = ["uid", "ext", "offset", "length", "further", "duration_s", "audio_s", "synthetic"]
     media = read_table(workspace.table(part, "media", name), columns)
     media = media.filter(pc.and_(pc.is_in(media["uid"], pa.array(uids)), pc.is_valid(media["length"])))
     if not media.num_rows:
@@ -120,6 +120,7 @@ def _span(text: dict[str, Any], media: dict[str, Any]) -> str:
     seconds = media["duration_s"] if media["duration_s"] is not None else media["audio_s"]
     if seconds is None:
         return ""
+    made = ", made by a machine" if media["synthetic"] else ""
     if text.get("start_s") is None:
-        return f"{seconds:.1f} s"
-    return f"{text['start_s']:.1f} to {text['start_s'] + seconds:.1f} s"
+        return f"{seconds:.1f} s{made}"
+    return f"{text['start_s']:.1f} to {text['start_s'] + seconds:.1f} s{made}"
