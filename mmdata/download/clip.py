@@ -102,7 +102,7 @@ class Active:
 
     def __post_init__(self) -> None:
         self._targets = []
-        if self.kind == "video" and np.isfinite(self.end_s):
+        if self.kind == "video":
             span = (self.end_s - self.start_s) / self.look.frames
             self._targets = [self.start_s + (n + 0.5) * span for n in range(self.look.frames)]
         if self.kind == "video" and self.look.keep_video:
@@ -139,7 +139,7 @@ class Active:
             at: sample of the file that it begins with, 16 kHz.
         """
         low = round(self.start_s * SAMPLE_RATE)
-        high = round(self.end_s * SAMPLE_RATE) if np.isfinite(self.end_s) else at + len(wave)
+        high = round(self.end_s * SAMPLE_RATE)
         begin, end = max(low, at), min(high, at + len(wave))
         if begin < end:
             self._sound.append((begin - low, wave[begin - at : end - at]))
@@ -152,9 +152,9 @@ class Active:
             duration_s: what the file says of its length, once it has ended; None: it goes on.
         """
         self.is_done = True
-        ended = min(self.end_s, until_s) if duration_s is not None or not np.isfinite(self.end_s) else self.end_s
+        ended = self.end_s if duration_s is None else min(self.end_s, until_s)
         length = ended - self.start_s
-        asked = (self.asked_end_s if np.isfinite(self.asked_end_s) else ended) - self.start_s
+        asked = self.asked_end_s - self.start_s
         if not self.is_whole and length < min(MIN_CLIP_S, asked / 2):
             short = duration_s is not None and until_s < duration_s - 1.0
             told = f"{self.start_s:.3f} to {self.asked_end_s:.3f} s, but the file ends at {until_s:.3f} s"
@@ -262,8 +262,7 @@ class Active:
         """The clip's sound, silence where the track has none; None where it has hardly any."""
         if not self._sound:
             return None
-        whole = self.kind == "audio" and not np.isfinite(self.end_s)
-        count = max(at + len(wave) for at, wave in self._sound) if whole else round(length * SAMPLE_RATE)
+        count = round(length * SAMPLE_RATE)
         samples = np.zeros(count, np.float32)
         covered = 0
         for at, wave in self._sound:

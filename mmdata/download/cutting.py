@@ -11,20 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmdata.download.clip import Active, Cut, CutProblem, Look, shown_size
-from mmdata.flac import SAMPLE_RATE
-
-FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,flac,wav,mp3,aac,amr,aiff,w64,caf"
-"""Demuxers that may open a file: none that follows names in it to other files or hosts (HLS, DASH, concat, …)."""
+from mmdata.download.container import Facts, Limits, OpenFile, opened
+from mmdata.download.sound import Sound
 
 SEEK_GAP_S = 8.0  # nothing is wanted for so long: it is skipped by keyframe
 PREROLL_S = 0.5  # decoded before a clip's beginning, so that sound decoders have settled
 MAX_ERRORS = 200  # packets in a row that cannot be decoded before the file counts as ended
 LAST_FRAME_S = 0.5  # the last frame stays on the screen at least so long: sound is often a little longer
-SOUND_GAP_S = 0.02  # of missing sound that is no rounding
-PIECE = 4_000  # samples of sound at 16 kHz that are given to the clips at a time: it saves much bookkeeping
 LAG_S = 10.0  # sound that lies so far behind the picture in the file is not waited for
 
 
@@ -34,54 +28,6 @@ class Span:
 
     start_s: float | None = None
     end_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a file may be. See `mmdata.config.Clips` and `Download.max_pixels`."""
-
-    max_duration_s: float
-    max_pixels: int
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a file says of itself: pixels as shown (turned, square), frames a second, seconds."""
-
-    width: int | None = None
-    height: int | None = None
-    fps: float | None = None
-    duration_s: float | None = None
-    has_sound: bool = False
-
-
-class FileProblem(Exception):
-    """Why nothing of a file can be cut.
-
-    Args:
-        problem: a short class, such as `no_video`.
-    """
-
-    def __init__(self, problem: str, detail: str) -> None:
-        self.problem, self.detail = problem, detail
-        super().__init__(f"{problem}: {detail}")
-
-
-@dataclass
-class _File:
-    """An open file: its streams, and where its time begins."""
-
-    container: Any
-    video: Any
-    audio: Any
-    origin_s: float
-    facts: Facts
-    ratio: float = 1.0
-
-    @property
-    def main(self) -> Any:
-        """The stream that tells how far the file is."""
-        return self.video if self.video is not None else self.audio
 
 
 Done = Callable[[int, Cut | CutProblem], None]
@@ -97,79 +43,37 @@ def cut_file(path: Path, kind: str, spans: Sequence[Span], look: Look, limits: L
     Raises:
         FileProblem: nothing can be cut; no span was done.
     """
-    import av
-
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-    try:
-        container = av.open(str(path), options=options)
-    except (av.FFmpegError, ValueError) as error:
-        raise FileProblem("undecodable", f"cannot be opened ({_said(error)})") from None
-    with container:
-        file = _open(container, kind, look, limits)
+    with opened(path, kind, look.sound, limits) as file:
         ready: list[Active] = []
         for one in sorted(_actives(spans, kind, look, file), key=lambda one: (one.start_s, one.number)):
             if one.asked_end_s <= one.start_s:
                 done(one.number, CutProblem("bad_span", f"from {one.start_s:.3f} to {one.asked_end_s:.3f} s"))
-            elif one.start_s >= (file.facts.duration_s or np.inf):
-                done(one.number, CutProblem("past_end", f"begins at {one.start_s:.3f} s; {_length(file.facts)}"))
+            elif one.start_s >= file.facts.duration_s:
+                told = f"begins at {one.start_s:.3f} s; the file is {file.facts.duration_s:.3f} s long"
+                done(one.number, CutProblem("past_end", told))
             else:
                 ready.append(one)
         _Pass(file, ready, done).run()
         return file.facts
 
 
-def _open(container: Any, kind: str, look: Look, limits: Limits) -> _File:
-    from av.stream import Disposition
-
-    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    video = pictures[0] if pictures and kind == "video" else None
-    audio = container.streams.audio[0] if container.streams.audio and (kind == "audio" or look.sound) else None
-    if kind == "video" and video is None:
-        raise FileProblem("no_video", "the file has no moving picture")
-    if kind == "audio" and audio is None:
-        raise FileProblem("no_sound", "the file has no sound")
-    start = (container.start_time or 0) / 1e6
-    origin = start if start > 0 else 0.0
-    duration = container.duration / 1e6 if container.duration else None
-    if duration is not None and duration > limits.max_duration_s:
-        raise FileProblem("too_long", f"{duration:.0f} s is over clips.max_duration_s ({limits.max_duration_s:g})")
-    facts = Facts(duration_s=duration, has_sound=bool(container.streams.audio))
-    if video is not None:
-        context = video.codec_context
-        if context.width * context.height > limits.max_pixels:
-            size = f"{context.width} x {context.height}"
-            raise FileProblem("bomb", f"{size} pixels is over download.max_pixels ({limits.max_pixels})")
-        context.thread_count = 1  # other processes have the other cores
-        rate = float(video.average_rate or video.guessed_rate or 0) or None
-        facts = Facts(context.width, context.height, rate, duration, facts.has_sound)
-    if audio is not None:
-        audio.codec_context.thread_count = 1
-    ratio = float((video.sample_aspect_ratio or 1) if video is not None else 1)
-    return _File(container, video, audio, origin, facts, ratio if 0.1 < ratio < 10 else 1.0)
-
-
-def _actives(spans: Sequence[Span], kind: str, look: Look, file: _File) -> Iterator[Active]:
+def _actives(spans: Sequence[Span], kind: str, look: Look, file: OpenFile) -> Iterator[Active]:
     facts = file.facts
     for number, span in enumerate(spans):
         whole = span.start_s is None or span.end_s is None
         start = 0.0 if span.start_s is None else span.start_s
-        end = span.end_s
-        if end is None:
-            end = facts.duration_s if facts.duration_s is not None else np.inf
-        asked = end
-        if facts.duration_s is not None:
-            end = min(end, facts.duration_s)
-        yield Active(number, start, end, asked, look, kind, whole, file.ratio)
+        asked = facts.duration_s if span.end_s is None else span.end_s
+        yield Active(number, start, min(asked, facts.duration_s), asked, look, kind, whole, file.ratio)
 
 
 class _Pass:
     """One pass over a file: packets are decoded in their order, and far ahead it is sought by keyframe."""
 
-    def __init__(self, file: _File, ready: list[Active], done: Done) -> None:
+    def __init__(self, file: OpenFile, ready: list[Active], done: Done) -> None:
         self._file, self._ready, self._done = file, ready, done
         self._streams = [stream for stream in (file.video, file.audio) if stream is not None]
         self._ends = {stream.index: 0.0 for stream in self._streams}
-        self._sound = _Sound(file)
+        self._sound = Sound(file.origin_s)
         self._before: tuple[float, Any] | None = None  # the frame that is on the screen
         self._may_seek = True
         self._sought = -1.0  # the beginning that was sought last, never sought again
@@ -212,7 +116,7 @@ class _Pass:
             self._ends[self._file.main.index] += 1 / (self._file.facts.fps or 25.0)
         until = max(self._ends.values())
         for one in self._ready:
-            self._done(one.number, one.finish(until, self._file.facts.duration_s or until))
+            self._done(one.number, one.finish(until, self._file.facts.duration_s))
 
     def _stretch(self) -> bool:
         """Decode until nothing is wanted for a while; whether the file has ended, by its end or by a fault."""
@@ -306,72 +210,11 @@ class _Pass:
             self._read_all()
             return
         self._landed = target
-        self._sound = _Sound(self._file)
+        self._sound = Sound(self._file.origin_s)
 
     def _read_all(self) -> None:
         """The file cannot be sought in, or its index points to the wrong places: go through it."""
         self._may_seek, self._missed, self._landed = False, False, None
         self._file.container.seek(0, backward=True)
         self._ends = dict.fromkeys(self._ends, 0.0)
-        self._sound = _Sound(self._file)
-
-
-class _Sound:
-    """Decoded sound as 16 kHz mono, at its place in time."""
-
-    def __init__(self, file: _File) -> None:
-        self._file = file
-        self._resampler: Any = None
-        self._form: tuple[str, str, int] | None = None  # of the frames that the resampler takes
-        self._expected_s = 0.0  # where the next frame begins, if nothing is missing
-        self._next: int | None = None  # sample that follows what was given
-        self._end = 0
-
-    def take(self, frame: Any, ready: list[Active]) -> float:
-        """Give a frame to the clips, in pieces; where the sound has come to, in seconds.
-
-        Args:
-            frame: None: there are no more; what the resampler still holds is given.
-        """
-        import av
-
-        if frame is None:
-            self._give(None, ready)
-            return self._end / SAMPLE_RATE
-        if frame.pts is not None:
-            form = (frame.format.name, frame.layout.name, frame.sample_rate)
-            at_s = float(frame.pts * frame.time_base)
-            if form != self._form or abs(at_s - self._expected_s) > SOUND_GAP_S:
-                self._give(None, ready)
-                # the mean of the channels is taken by us: the resampler's own mono is louder by 1.4, and clips
-                self._resampler = av.AudioResampler("fltp", None, SAMPLE_RATE, frame_size=PIECE)
-                self._form, self._next = form, None
-            self._expected_s = at_s + frame.samples / frame.sample_rate
-            self._give(frame, ready)
-        return self._end / SAMPLE_RATE
-
-    def _give(self, frame: Any, ready: list[Active]) -> None:
-        if self._resampler is None:
-            return
-        for out in self._resampler.resample(frame):
-            wave = out.to_ndarray().mean(0)
-            at = round((float(out.pts * out.time_base) - self._file.origin_s) * SAMPLE_RATE)
-            if self._next is not None and abs(at - self._next) < SOUND_GAP_S * SAMPLE_RATE:
-                at = self._next  # rounding; a clock that runs slow or fast adds up to more
-            self._next = at + len(wave)
-            self._end = max(self._end, self._next)
-            for one in ready:
-                if one.start_s * SAMPLE_RATE > self._next:
-                    break
-                one.take_sound(at, wave)
-        if frame is None:
-            self._resampler = self._form = None
-
-
-def _length(facts: Facts) -> str:
-    return "the file says no length" if facts.duration_s is None else f"the file is {facts.duration_s:.3f} s long"
-
-
-def _said(error: BaseException) -> str:
-    """What FFmpeg says of a fault, without the name of our temporary file."""
-    return str(getattr(error, "strerror", None) or type(error).__name__)
+        self._sound = Sound(self._file.origin_s)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mmdata.download.clip import Look
-    from mmdata.download.cutting import Facts, Limits, Span
+    from mmdata.download.container import Facts, Limits
+    from mmdata.download.cutting import Span
 
 MEMORY_BYTES = 6 << 30  # of address space of a process
 SETUP_FAILED = "setup"  # the answer of a process that lacks a package
@@ -213,7 +214,8 @@ def _answers(request: dict[str, Any], out: IO[bytes]) -> Iterator[dict[str, Any]
         import av  # noqa: F401 - asked for here so that its absence is told with the remedy
         import cv2
 
-        from mmdata.download.cutting import FileProblem, Limits, Span, cut_file
+        from mmdata.download.container import FileProblem, Limits
+        from mmdata.download.cutting import Span, cut_file
     except ImportError:
         yield {SETUP_FAILED: "video and sound are decoded by PyAV. Remedy: pip install 'mmdata[video]'"}
         return

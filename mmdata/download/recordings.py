@@ -17,7 +17,8 @@ from urllib.parse import quote
 
 from mmdata.config import Clips, Download, Privacy
 from mmdata.download.clip import Look
-from mmdata.download.cutting import Limits, Span
+from mmdata.download.container import Limits
+from mmdata.download.cutting import Span
 from mmdata.download.decoder import CutClip, DecoderPool
 from mmdata.download.failures import HOST_FAULTS, REFUSALS, FetchError
 from mmdata.download.files import FetchedFile, fetch_file

@@ -11,7 +11,8 @@ import pytest
 from made_videos import RATE, STORED_RATE, likeness, make, number_in_jpeg, place_of, wave_in
 
 from mmdata.download.clip import Cut, CutProblem, Look
-from mmdata.download.cutting import Facts, FileProblem, Limits, Span, cut_file
+from mmdata.download.container import Facts, FileProblem, Limits
+from mmdata.download.cutting import Span, cut_file
 
 LOOK = Look(frames=8, choose="uniform", sound=True, keep_video=False, image_size=120, quality=90)
 LIMITS = Limits(max_duration_s=3600, max_pixels=10_000_000)
@@ -270,16 +271,27 @@ def test_limits_refuse_a_file(made):
         assert problem.value.problem == reason
 
 
-def test_a_file_that_hides_its_length_is_still_held_to_the_limit(made, tmp_path):
-    with av.open(str(made("h264_b_frames.mp4"))) as source, av.open(str(tmp_path / "x.h264.ts"), "w") as target:
-        video = source.streams.video[0]
-        copy = target.add_stream_from_template(video)
-        for packet in source.demux(video):
+def test_a_file_that_does_not_say_its_length_is_measured(made, tmp_path):
+    """As a recorder leaves it: Matroska without a length; and bare AAC, whose length would be a guess by bit rate."""
+    path = tmp_path / "live.mkv"
+    with av.open(str(made("h264_b_frames.mp4"))) as source, av.open(str(path), "w", options={"live": "1"}) as target:
+        copies = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
             if packet.dts is not None:
-                packet.stream = copy
+                packet.stream = copies[packet.stream.index]
                 target.mux(packet)
-    results, _ = cut(tmp_path / "x.h264.ts", [None], limits=Limits(3600, 10_000_000))
-    assert told(results) == ["cut"]
+    with av.open(str(path)) as container:
+        assert container.duration is None
+    results, facts = cut(path, [None, (11.0, 14.0)])
+    assert facts.duration_s == pytest.approx(12.0, abs=0.05)
+    assert told(results) == ["cut", "cut"]
+    assert_exact(path, (0.0, facts.duration_s), results[0])
+    with pytest.raises(FileProblem, match="too_long"):
+        cut(path, [None], limits=Limits(10.0, 10_000_000))
+    bare = make(tmp_path / "bare.aac", video=None)
+    results, facts = cut(bare, [None, (9.0, 11.5)], kind="audio")
+    assert facts.duration_s == pytest.approx(12.0, abs=0.05)
+    assert_sounds((9.0, 11.5), results[1], delay_s=-0.0213, slack=1100)  # bare AAC does not know of its priming
 
 
 def test_a_loud_stereo_track_is_mixed_down_without_clipping(tmp_path):

@@ -12,7 +12,8 @@ import pytest
 from made_videos import make, number_in_jpeg
 
 from mmdata.download.clip import Look
-from mmdata.download.cutting import Limits, Span
+from mmdata.download.container import Limits
+from mmdata.download.cutting import Span
 from mmdata.download.decoder import MEMORY_BYTES, CutClip, DecoderPool
 
 LOOK = Look(frames=2, choose="uniform", sound=True, keep_video=False, image_size=120, quality=90)
