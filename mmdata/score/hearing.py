@@ -45,7 +45,7 @@ class ClapScorer:
         found = []
         with torch.inference_mode():
             for at in range(0, len(waves), AT_ONCE):
-                sounds = [_resampled(wave, self._rate) for wave in waves[at : at + AT_ONCE]]
+                sounds = [self._middle(_resampled(wave, self._rate)) for wave in waves[at : at + AT_ONCE]]
                 heard = self._processor.feature_extractor(sounds, sampling_rate=self._rate, return_tensors="pt")
                 words = self._processor.tokenizer(
                     list(captions[at : at + AT_ONCE]), padding=True, truncation=True, return_tensors="pt"
@@ -54,6 +54,12 @@ class ClapScorer:
                 text = _features(self._model.get_text_features(**words.to(self._device)))
                 found.append(torch.nn.functional.cosine_similarity(sound.float(), text.float(), dim=-1).cpu().numpy())
         return np.concatenate(found) if found else np.empty(0, np.float32)
+
+    def _middle(self, wave: np.ndarray) -> np.ndarray:
+        """As much as the model hears; of a longer sound the processor would take pieces at random."""
+        most = int(self._processor.feature_extractor.max_length_s * self._rate)
+        start = max(0, (len(wave) - most) // 2)
+        return wave[start : start + most]
 
 
 class Transcriber:
