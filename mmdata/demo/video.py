@@ -16,6 +16,7 @@ from mmdata.demo.pictures import draw
 from mmdata.synthesis.speech import SAMPLE_RATE
 
 WIDTH, HEIGHT, FPS = 320, 240, 10
+SAME_BYTES = {"x264-params": "mbtree=0"}  # its macroblock tree gives other bytes from run to run
 DRAWN_PX = 300  # of a drawing before it is moved over the picture
 
 Speak = Callable[[str], np.ndarray]
@@ -75,7 +76,7 @@ def _composed(drawing: np.ndarray, progress: float, index: int) -> np.ndarray:
 def _encode(frames: Iterator[np.ndarray], sound: np.ndarray | None, codec: str) -> bytes:
     import av
 
-    name, options = ("libx264", {"preset": "veryfast", "crf": "26", "threads": "1", "bf": "2"})
+    name, options = ("libx264", {"preset": "veryfast", "crf": "26", "threads": "1", "bf": "2", **SAME_BYTES})
     container_name, audio_name, container_options = "mp4", "aac", {"movflags": "+faststart"}
     if codec == "vp9":
         name, options = "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf": "36", "b": "0", "threads": "1"}

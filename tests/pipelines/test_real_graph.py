@@ -59,7 +59,7 @@ def test_a_broken_slice_fails_its_part_and_the_rest_is_released_and_the_next_bui
     assert healed.failed == {}
     assert healed.release_id != first.release_id
     summary = summarise(config.parent)
-    assert summary.rows_in == summary.rows_accounted_for == ROWS
+    assert summary.rows_in == summary.rows_accounted_for > ROWS, "clips, sounds and texts come on top of the pictures"
     verify_release(workspace.release_dir(str(healed.release_id)))
 
     chosen = read_table(workspace.release_dir(str(healed.release_id)) / "selection.parquet", ["uid", "keep"])
