@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent
 
 CORPUS = """# Configuration: corpus.yaml
 
-<!-- Written by `make docs` from mmdata/config.py; edit the models, not this page. -->
+<!-- Written by `make docs` from mmdata/config/; edit the models, not this page. -->
 
 One YAML file describes a corpus. `mmdata init DIR` writes one with every key commented. Relative paths count from the
 file's folder. An unknown key is an error that names the nearest known one; YAML aliases are refused.

@@ -1,0 +1,35 @@
+"""One typed tree describes a corpus: what `corpus.yaml` may say, its defaults, and what each key means."""
+
+from mmdata.config.corpus import Corpus
+from mmdata.config.media import Clips, Download, Privacy, Synthesis
+from mmdata.config.publish import TASKS, Instruct, Shards
+from mmdata.config.run import Engine, Refresh, Train
+from mmdata.config.score import Score
+from mmdata.config.section import Section
+from mmdata.config.select import Balance, Dedup, Filter, Oversample, Select
+from mmdata.config.source import COLUMNS_OF_KIND, PART_AND_SLICE_ROWS, SOURCE_KINDS, Source
+
+__all__ = [
+    "COLUMNS_OF_KIND",
+    "PART_AND_SLICE_ROWS",
+    "SOURCE_KINDS",
+    "TASKS",
+    "Balance",
+    "Clips",
+    "Corpus",
+    "Dedup",
+    "Download",
+    "Engine",
+    "Filter",
+    "Instruct",
+    "Oversample",
+    "Privacy",
+    "Refresh",
+    "Score",
+    "Section",
+    "Select",
+    "Shards",
+    "Source",
+    "Synthesis",
+    "Train",
+]

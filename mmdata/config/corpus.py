@@ -1,0 +1,49 @@
+"""A corpus: everything that `corpus.yaml` says."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator, model_validator
+
+from mmdata.config.media import Clips, Download, Privacy, Synthesis
+from mmdata.config.publish import Instruct, Shards
+from mmdata.config.run import Engine, Refresh, Train
+from mmdata.config.score import Score
+from mmdata.config.section import Section
+from mmdata.config.select import Select
+from mmdata.config.source import Source
+
+
+class Corpus(Section):
+    """A corpus: everything that `corpus.yaml` says."""
+
+    workspace: str = Field(description="Where all data lies: a folder, relative to corpus.yaml, or s3://bucket/prefix.")
+    seed: int = Field(0, description="Every draw is hash(seed, stage, uid).")
+    sources: list[Source] = Field(min_length=1, description="Inputs of metadata.")
+    download: Download = Download()
+    clips: Clips = Clips()
+    privacy: Privacy = Privacy()
+    synthesis: Synthesis = Synthesis()
+    score: Score = Score()
+    select: Select = Select()
+    shards: Shards = Shards()
+    instruct: Instruct = Instruct()
+    engine: Engine = Engine()
+    refresh: Refresh = Refresh()
+    train: Train = Train()
+
+    @model_validator(mode="after")
+    def _rules_have_measures(self) -> Corpus:
+        asked = self.select.filter
+        if asked.max_faces is not None and not (self.privacy.count_faces or self.privacy.blur_faces):
+            raise ValueError("select.filter.max_faces needs privacy.count_faces: true, or no sample would have a count")
+        if asked.min_audio_score is not None and self.score.audio_model is None:
+            raise ValueError("select.filter.min_audio_score needs score.audio_model, or no sample would have a score")
+        return self
+
+    @field_validator("sources")
+    @classmethod
+    def _names_differ(cls, sources: list[Source]) -> list[Source]:
+        names = [source.name for source in sources]
+        if doubled := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"source names must differ; {sorted(doubled)} stands more than once")
+        return sources

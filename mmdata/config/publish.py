@@ -1,0 +1,42 @@
+"""What a release is written as."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mmdata.config.section import Section
+
+
+class Shards(Section):
+    """How the release is packed."""
+
+    shard_mb: float = Field(256, gt=0, description="Megabytes (10^6 bytes) a shard, about.")
+    validation_fraction: float = Field(0.01, ge=0, lt=1, description="Share of clusters held out as `validation`.")
+
+
+TASKS = Literal[
+    "caption",
+    "detailed_caption",
+    "match",
+    "reference_image",
+    "text_qa",
+    "text_to_image",
+    "step_caption",
+    "step_order",
+    "what_comes_next",
+    "transcribe",
+    "audio_visual_match",
+]
+
+
+class Instruct(Section):
+    """Which instruction records are written beside the shards."""
+
+    tasks: list[TASKS] = Field(default=["caption", "match", "reference_image"], description="Tasks to write.")
+    languages: list[Literal["en", "zh"]] = Field(default=["en", "zh"], min_length=1, description="Template languages.")
+    formats: list[Literal["record", "llava", "chat"]] = Field(
+        default=["record", "llava", "chat"], description="JSONL forms; one file each."
+    )
+    images: Literal["path", "base64"] = Field("path", description="`path` points into the shards.")

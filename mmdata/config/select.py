@@ -1,0 +1,103 @@
+"""Which samples a release holds, and how often."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mmdata.config.section import Section
+
+
+class Filter(Section):
+    """Which samples are good enough. Every rule that is set applies; the first that fails is the reason."""
+
+    preset: Literal["laion2b", "datacomp-basic", "clip-l14-top30"] | None = Field(
+        None, description="A published recipe; keys set beside it override it."
+    )
+    min_clip_score: float | None = Field(None, ge=-1, le=1, description="Image-text cosine at least this.")
+    top_fraction: float | None = Field(None, gt=0, le=1, description="Keep exactly this best share by CLIP score.")
+    languages: list[str] | None = Field(None, description="ISO 639-1 codes of the captions to keep.")
+    min_lang_prob: float = Field(0.0, ge=0, le=1, description="Below this the language counts as unknown (dropped).")
+    min_words: int | None = Field(None, ge=0, description="Words in the caption.")
+    max_words: int | None = Field(None, ge=1, description="Words in the caption.")
+    min_chars: int | None = Field(None, ge=0, description="Characters in the caption.")
+    min_side: int | None = Field(None, ge=1, description="Pixels of the original's shorter side.")
+    max_aspect: float | None = Field(None, ge=1, description="Longer side over shorter side.")
+    min_sharpness: float | None = Field(None, ge=0, description="Variance of the Laplacian.")
+    max_punsafe: float | None = Field(None, ge=0, le=1, description="The source's own `punsafe`, where it has one.")
+    max_pwatermark: float | None = Field(None, ge=0, le=1, description="The source's own `pwatermark`.")
+    max_faces: int | None = Field(None, ge=0, description="Faces in a picture, or in the frame of a clip with most.")
+    min_audio_score: float | None = Field(None, ge=-1, le=1, description="Sound-text cosine of score.audio_model.")
+    min_speech: float | None = Field(None, ge=0, le=1, description="Share of the sound that is speech.")
+    max_speech: float | None = Field(None, ge=0, le=1, description="Share of the sound that is speech.")
+    min_overlap: float | None = Field(
+        None, ge=0, le=1, description="Share of the captioned time of a clip in which somebody speaks."
+    )
+    max_silence: float | None = Field(None, ge=0, le=1, description="Share of the sound that is silent.")
+    min_loudness_db: float | None = Field(None, le=0, description="Loudness of the sound, dB of full scale.")
+    max_black: float | None = Field(None, ge=0, le=1, description="Share of a clip's frames that are black.")
+    max_frozen: float | None = Field(
+        None, ge=0, le=1, description="Share of a clip's frames that equal the one before."
+    )
+    min_seconds: float | None = Field(None, ge=0, description="Length of a clip or of sound.")
+    max_seconds: float | None = Field(None, gt=0, description="Length of a clip or of sound.")
+
+    @model_validator(mode="after")
+    def _one_score_rule(self) -> Filter:
+        if self.min_clip_score is not None and self.top_fraction is not None:
+            raise ValueError("set min_clip_score or top_fraction, not both: the second would hide the first")
+        return self
+
+
+class Dedup(Section):
+    """What counts as the same. The best-scored of a set stays."""
+
+    url: bool = Field(True, description="Same canonical URL.")
+    exact: bool = Field(True, description="Same sha256 of the fetched bytes.")
+    phash_bits: int | None = Field(4, ge=0, le=16, description="Perceptual-hash bits that may differ; null: off.")
+    semantic_eps: float | None = Field(
+        0.05, ge=0, le=1, description="Duplicate if cosine >= 1 - eps within a cluster (SemDeDup); null: off."
+    )
+    clusters: int | None = Field(None, ge=1, description="k-means clusters; null: about the square root of the rows.")
+
+
+class Balance(Section):
+    """How modalities and concepts are evened out by keeping less of the common."""
+
+    max_ratio: float | None = Field(3.0, ge=1, description="Largest signature over smallest; null: off.")
+    mix: dict[str, float] | None = Field(None, description="Instead: signature -> share, e.g. {image+text: 0.7, …}.")
+    by: Literal["samples", "tokens", "seconds"] = Field("samples", description="What the ratio counts.")
+    tail_share: float = Field(0.01, ge=0, lt=1, description="A signature below this share does not set the cap.")
+    concepts: str | None = Field(None, description="A concept list, one a line (MetaCLIP); null: no concept balance.")
+    concept_kinds: list[Literal["image", "video", "audio", "text"]] = Field(
+        default=["image"], min_length=1, description="Kinds of samples that are thinned by concepts."
+    )
+    concept_cap: int = Field(20_000, ge=1, description="MetaCLIP's t: matches a concept keeps before it is thinned.")
+    tolerance: float = Field(0.1, ge=0, description="A rate is kept from the last release unless it drifts by more.")
+
+    @field_validator("mix")
+    @classmethod
+    def _shares_sum_to_one(cls, mix: dict[str, float] | None) -> dict[str, float] | None:
+        if mix is not None and (abs(sum(mix.values()) - 1) > 1e-6 or min(mix.values()) < 0):
+            raise ValueError(f"shares must be >= 0 and sum to 1, not {sum(mix.values()):g}")
+        return mix
+
+
+class Oversample(Section):
+    """How often the rare is repeated (repeat factor sampling, LVIS)."""
+
+    threshold: float = Field(0.01, ge=0, le=1, description="A concept rarer than this share of a corpus is repeated.")
+    max_repeats: int = Field(4, ge=1, le=100, description="Copies of one sample at most; 1: off.")
+    signatures: bool = Field(
+        True, description="A rare combination of modalities counts as rare, too: below `threshold` it is repeated."
+    )
+
+
+class Select(Section):
+    """Which samples a release holds, and how often."""
+
+    filter: Filter = Filter()
+    dedup: Dedup = Dedup()
+    balance: Balance = Balance()
+    oversample: Oversample = Oversample()
