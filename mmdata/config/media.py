@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mmdata.config.section import Section
 
@@ -27,11 +28,38 @@ class Download(Section):
         default_factory=list,
         description="Host names or networks (CIDR) allowed though not public, e.g. 127.0.0.0/8 for a local mirror.",
     )
+    ports: list[int] | None = Field(
+        None,
+        description="Ports that are asked; null: 80, 443 and all from 1024 on. Those of databases, mail, shells and "
+        "the like (22, 25, 3306, 6379, …) never are; hosts in allow_hosts may use any other port.",
+    )
+    allow_downgrade: bool = Field(True, description="Follow a redirect from https to http; false: it is refused.")
+    proxy: str | None = Field(
+        None,
+        description="`http://host:port` of a proxy that knows CONNECT; it is given addresses that were checked. Those "
+        "of the environment (HTTPS_PROXY, …) are not used.",
+    )
     respect_robots: bool = Field(True, description="Honour `X-Robots-Tag: noai, noimageai, noindex, noimageindex`.")
     user_agent: str = Field("mmdata", description="Sent as the User-Agent, and matched against X-Robots-Tag.")
     min_success_share: float = Field(
         0.1, ge=0, le=1, description="A part with a smaller share of fetched rows is not accepted into releases."
     )
+
+    @field_validator("ports")
+    @classmethod
+    def _are_ports(cls, ports: list[int] | None) -> list[int] | None:
+        if wrong := [port for port in ports or () if not 0 < port < 65536]:
+            raise ValueError(f"{wrong[0]} is no port")
+        return ports
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_http_proxy(cls, proxy: str | None) -> str | None:
+        if proxy is not None:
+            parts = urlsplit(proxy)
+            if parts.scheme != "http" or not parts.hostname or parts.port is None:
+                raise ValueError("a proxy is http://host:port")
+        return proxy
 
 
 class Clips(Section):

@@ -17,6 +17,7 @@ Resolver = Callable[[str, int], list[str]]
 """Given a host name and a port, the addresses it stands for, as text. Raises OSError as getaddrinfo does."""
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_ISATAP = 0x5EFE  # RFC 5214: the interface's identifier before the IPv4 address
 _NEVER_PUBLIC = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -68,10 +69,12 @@ def is_public(address: Address) -> bool:
 
 
 def embedded_ipv4(address: Address) -> list[IPv4Address]:
-    """The IPv4 addresses that a packet to this IPv6 address may end at: 6to4 and Teredo tunnels."""
+    """The IPv4 addresses that a packet to this IPv6 address may end at: 6to4, Teredo and ISATAP tunnels."""
     if isinstance(address, IPv4Address):
         return []
     found = [address.sixtofour] if address.sixtofour is not None else []
+    if (int(address) >> 32) & 0xFDFFFFFF == _ISATAP:  # with and without the bit that says "worldwide"
+        found.append(IPv4Address(int(address) & 0xFFFFFFFF))
     return found + list(address.teredo or ())
 
 

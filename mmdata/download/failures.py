@@ -14,7 +14,7 @@ from mmdata.secrets import without_credentials
 
 REFUSALS = frozenset(
     {
-        *("bad_row", "bad_scheme", "bad_url", "userinfo", "bad_port", "private_address"),
+        *("bad_row", "bad_scheme", "bad_url", "userinfo", "bad_port", "private_address", "downgrade"),
         *("robots", "bomb", "too_long", "site", "voice"),
     }
 )

@@ -1,15 +1,16 @@
 """The guarded URL opener: what img2dataset's `urlopen` goes through, in every thread of the process.
 
 It speaks http and https only, connects to the very address that it checked (so a name that changes its answer between
-the check and the connection gains nothing), checks every redirect in the same way, uses no proxy, and ends a fetch at a
-deadline or a byte cap however slowly or endlessly the server talks: both are enforced at the socket, below the parsing
-of headers and chunks.
+the check and the connection gains nothing), checks every redirect in the same way, uses no proxy but that of the
+configuration, and ends a fetch at a deadline or a byte cap however slowly or endlessly the server talks: both are
+enforced at the socket, below the parsing of headers and chunks.
 """
 
 from __future__ import annotations
 
 import functools
 import http.client
+import re
 import socket
 import ssl
 import time
@@ -32,10 +33,16 @@ from mmdata.download.addresses import (
 )
 from mmdata.download.failures import FetchError, as_fetch_error
 from mmdata.download.limits import BoundSocket, BoundTLSSocket, Fetch, active_fetch, current_fetch
+from mmdata.download.ports import refusal
+from mmdata.download.proxy import Proxy
 from mmdata.download.robots import disallows
 
 MAX_REDIRECTS = 5
 DNS_CACHE_S = 60.0
+DNS_CACHE_NAMES = 10_000
+_PORTS = {"http": 80, "https": 443}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MISREAD = re.compile(r"[%\\\s<>^`{|}\"]")
 
 
 @dataclass
@@ -53,6 +60,7 @@ class Guard:
 
     def __post_init__(self) -> None:
         self.allow = AllowList(self.download.allow_hosts)
+        self.proxy = Proxy.of(self.download.proxy) if self.download.proxy is not None else None
 
     def check_url(self, url: str) -> None:
         """Refuse what can be told from the URL alone. Raises FetchError."""
@@ -61,16 +69,24 @@ class Guard:
             port = parts.port
         except ValueError as error:
             raise FetchError("bad_url", f"{url}: {error}") from None
+        if control := _CONTROL.search(url):
+            raise FetchError("bad_url", f"a control character, U+{ord(control.group()):04X}, in the URL")
         if parts.scheme not in ("http", "https"):
-            raise FetchError("bad_scheme", f"{parts.scheme or 'no scheme'}: only http and https are fetched")
+            kind = "bad_scheme" if parts.scheme else "bad_url"
+            raise FetchError(kind, f"{parts.scheme or 'no scheme'}: only http and https are fetched")
         if not parts.hostname:
             raise FetchError("bad_url", f"{url}: no host")
         if parts.username is not None or parts.password is not None:
             raise FetchError("userinfo", f"{parts.hostname}: the URL carries a user name or password")
-        # 1024 and above are left open: pictures are served on 8080 and 8443, and the address is public or allowed
-        well_known = port is not None and port < 1024 and port not in (80, 443)
-        if well_known and not self._is_allowed_host(parts.hostname):
-            raise FetchError("bad_port", f"{parts.hostname}:{port}: a well-known port of another service")
+        if strange := _MISREAD.search(parts.netloc):
+            # urllib decodes %3A to a colon, browsers take a backslash for a slash: one is checked, another asked
+            raise FetchError("bad_url", f"{strange.group()!r} in the host of the URL, which not all readers read alike")
+        self._check_port(parts.hostname, _PORTS[parts.scheme] if port is None else port)
+
+    def _check_port(self, host: str, port: int) -> None:
+        why = refusal(port, self.download.ports, self._is_allowed_host(host))
+        if why is not None:
+            raise FetchError("bad_port", f"{host}:{port}: {why}")
 
     def _is_allowed_host(self, host: str) -> bool:
         literal = literal_address(host)
@@ -78,15 +94,19 @@ class Guard:
 
     def connect(self, host: str, port: int) -> socket.socket:
         """A connection to an address of the host that passed the check."""
+        self._check_port(host, port)  # again: here it is the one that is connected to, however the URL was read
         fetch = current_fetch()
         last: OSError | None = None
         for address in self._addresses(host, port, fetch):
-            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            next_hop, next_port = self._next_hop(address, port, fetch)
+            family = socket.AF_INET6 if ":" in next_hop else socket.AF_INET
             connection = BoundSocket(family, socket.SOCK_STREAM)
             try:
                 with fetch.waiting(connection):
-                    connection.connect((address, port))
+                    connection.connect((next_hop, next_port))
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self.proxy is not None:
+                    self.proxy.tunnel(connection, address, port)
             except OSError as error:
                 connection.close()
                 last = error
@@ -97,6 +117,13 @@ class Guard:
                 return connection
         raise last or OSError(f"{host}: no address to connect to")
 
+    def _next_hop(self, address: str, port: int, fetch: Fetch) -> tuple[str, int]:
+        """Where the connection to an address goes first: to the proxy, which may well be private, or to itself."""
+        if self.proxy is None:
+            return address, port
+        found = resolve_within(system_resolver, self.proxy.host, self.proxy.port, fetch.patience_s())
+        return found[0], self.proxy.port
+
     def _addresses(self, host: str, port: int, fetch: Fetch) -> list[str]:
         known = self._answers.get((host, port))
         if known is not None and known[0] > time.monotonic():
@@ -106,6 +133,8 @@ class Guard:
             return resolve_within(self.resolve, name, number, fetch.patience_s())
 
         addresses = allowed_addresses(host, port, self.allow, look_up)
+        if len(self._answers) >= DNS_CACHE_NAMES:
+            self._answers.clear()
         self._answers[host, port] = (time.monotonic() + DNS_CACHE_S, addresses)
         return addresses
 
@@ -193,6 +222,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         self.guard.check_url(newurl)
+        leaves_tls = urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme == "http"
+        if leaves_tls and not self.guard.download.allow_downgrade:
+            raise FetchError("downgrade", "redirected from https to http (download.allow_downgrade is false)")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:

@@ -1,8 +1,7 @@
-"""The guard against real servers that misbehave, and addresses that must not be reached."""
+"""The guard against real servers that misbehave; whom it does not contact at all is in test_ssrf.py."""
 
 from __future__ import annotations
 
-import datetime
 import threading
 import time
 import urllib.request
@@ -49,114 +48,18 @@ def test_a_good_server_gives_the_picture_its_type_and_etag(web, settings):
         ("/status/404", "http_404"),
         ("/status/410", "http_410"),
         ("/status/503", "http_503"),
-        ("/to/?url=file:///etc/passwd", "bad_scheme"),
-        ("/to/?url=ftp://127.0.0.1/x", "bad_scheme"),
-        ("/to/?url=data:image/png;base64,AA", "bad_scheme"),
-        ("/to/?url=http://10.0.0.1/x.jpg", "private_address"),
-        ("/to/?url=http://169.254.169.254/latest/meta-data", "private_address"),
-        ("/to/?url=http://[::ffff:10.0.0.1]/x.jpg", "private_address"),
-        ("/to/?url=http://user:secret@127.0.0.1/x.jpg", "userinfo"),
-        ("/to/?url=//10.0.0.1/x.jpg", "private_address"),
     ],
 )
 def test_every_misbehaviour_ends_in_its_own_reason(web, settings, path, error):
     started = time.monotonic()
     image = fetch_image(web.url(path), settings(max_bytes=1_000_000))
     assert (image.failure.error if image.failure else image.status) == error
-    assert image.failure is None or "secret" not in image.failure.detail
     assert time.monotonic() - started < 5
 
 
 def test_an_error_page_is_its_status_however_long_it_claims_to_be(web, settings):
     web.files["/long404"] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 999999999\r\nX-Robots-Tag: noai\r\n\r\n"
     assert outcome(web.url("/long404"), settings()) == "http_404"
-
-
-SPELLINGS = [
-    "127.0.0.1",
-    "127.1",
-    "2130706433",
-    "0x7f000001",
-    "0x7f.0.0.1",
-    "017700000001",
-    "0177.0.0.1",
-    "[::1]",
-    "[::ffff:127.0.0.1]",
-    "[::ffff:7f00:1]",
-    "[::127.0.0.1]",
-    "[64:ff9b::127.0.0.1]",
-    "[2002:7f00:1::]",
-    "[2001:0:7f00:1::]",
-    "0.0.0.0",
-    "0",
-    "[::]",
-    "10.0.0.1",
-    "172.16.0.1",
-    "192.168.1.1",
-    "169.254.169.254",
-    "[fe80::1]",
-    "[fec0::1]",
-    "[fd00:ec2::254]",
-    "100.64.0.1",
-    "100.100.100.200",
-    "224.0.0.1",
-    "239.1.1.1",
-    "255.255.255.255",
-    "198.18.0.1",
-    "192.0.2.1",
-    "192.0.0.192",
-    "[ff02::1]",
-    "[2001:db8::1]",
-    "168.63.129.16",
-]
-
-
-@pytest.mark.parametrize("host", SPELLINGS)
-def test_private_addresses_are_refused_in_every_spelling_and_never_contacted(web, settings, host):
-    image = fetch_image(f"http://{host}:{web.port}/jpg/1", settings(allow_hosts=[]))
-    assert image.failure is not None
-    assert (image.status, image.failure.error) == ("refused", "private_address")
-    assert not web.hits
-
-
-@pytest.mark.parametrize(
-    ("url", "error"),
-    [
-        ("file:///etc/passwd", "bad_scheme"),
-        ("ftp://example.com/x.jpg", "bad_scheme"),
-        ("data:image/gif;base64,R0lGOD", "bad_scheme"),
-        ("gopher://example.com/", "bad_scheme"),
-        ("jar:http://example.com!/x", "bad_scheme"),
-        ("not a url", "bad_url"),
-        ("", "bad_url"),
-        ("http://", "bad_url"),
-        ("http:///x.jpg", "bad_url"),
-        ("http://[::1/x.jpg", "bad_url"),
-        ("http://example.com:99999/", "bad_url"),
-        ("http://example.com:port/", "bad_url"),
-        ("http://user@example.com/x.jpg", "userinfo"),
-        ("http://user:secret@example.com/x.jpg", "userinfo"),
-        ("http://example.com:22/", "bad_port"),
-        ("http://example.com:25/", "bad_port"),
-        ("http://example.com/a b\r\nX-Injected: 1", "bad_url"),
-    ],
-)
-def test_urls_that_are_refused_on_sight(settings, url, error):
-    asked: list[str] = []
-    download = settings(allow_hosts=[])
-    install(Guard(download, resolve=lambda host, port: asked.append(host) or []))
-    image = fetch_image(url, download)
-    assert not asked, "it was looked up"
-    assert image.failure is not None
-    assert (image.status, image.failure.error) == ("refused", error)
-    assert "secret" not in image.failure.detail
-
-
-def test_a_name_with_one_private_address_among_public_ones_is_refused(settings, web):
-    download = settings(allow_hosts=[])
-    install(Guard(download, resolve=lambda host, port: ["93.184.216.34", "127.0.0.1"]))
-    assert outcome(f"http://rebind.example:{web.port}/jpg/1", download) == "private_address"
-    assert not web.hits
 
 
 def test_the_connection_goes_to_the_address_that_was_checked(settings):
@@ -209,12 +112,6 @@ def test_a_resolver_that_hangs_does_not_hang_the_fetch(settings):
     assert image.failure is not None
     assert (image.failure.error, image.failure.may_pass) == ("dns", True)
     assert time.monotonic() - started < 3
-
-
-def test_proxies_of_the_environment_are_ignored(web, settings, monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.9:1/")
-    assert outcome(web.url("/jpg/1"), settings()) == "success"
 
 
 def test_busy_servers_are_asked_again_after_what_they_say(web, settings):
@@ -276,38 +173,6 @@ def test_failed_fetches_leave_no_connection_open(web, settings):
         fetch_image(web.url(path), download)
     time.sleep(0.2)  # the server's side closes in its own threads
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory) -> tuple[Path, Path]:
-    """A self-signed certificate for pictures.example: (with key, without)."""
-    x509 = pytest.importorskip("cryptography.x509")
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pictures.example")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("pictures.example")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    folder = tmp_path_factory.mktemp("tls")
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "both.pem").write_bytes(secret + pem)
-    (folder / "ca.pem").write_bytes(pem)
-    return folder / "both.pem", folder / "ca.pem"
 
 
 def test_tls_verifies_the_name_though_it_connects_to_an_address(settings, certificates, monkeypatch):

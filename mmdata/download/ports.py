@@ -1,0 +1,37 @@
+"""Which ports are asked for media: none that is known for a service which a request could do something to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+WEB = frozenset({80, 443})
+FIRST_OPEN = 1024
+"""From here on servers choose their ports freely; pictures are served on 8080 and 8443."""
+
+SERVICES = {
+    **{21: "ftp", 22: "ssh", 23: "telnet", 25: "smtp", 53: "dns", 110: "pop3", 111: "rpcbind", 139: "netbios"},
+    **{143: "imap", 389: "ldap", 445: "smb", 465: "smtp", 587: "smtp", 993: "imap", 995: "pop3", 2049: "nfs"},
+    **{1433: "sql server", 1521: "oracle", 1883: "mqtt", 2181: "zookeeper", 2375: "docker", 2376: "docker"},
+    **{2379: "etcd", 2380: "etcd", 3306: "mysql", 3389: "rdp", 4369: "epmd", 5060: "sip", 5432: "postgres"},
+    **{5672: "amqp", 5900: "vnc", 5984: "couchdb", 5985: "winrm", 5986: "winrm", 6000: "x11", 6379: "redis"},
+    **{6443: "kubernetes", 6666: "irc", 6667: "irc", 8500: "consul", 8600: "consul", 9042: "cassandra"},
+    **{9092: "kafka", 9200: "elasticsearch", 9300: "elasticsearch", 10250: "kubelet", 10255: "kubelet"},
+    **{11211: "memcached", 15672: "rabbitmq", 27017: "mongodb", 27018: "mongodb", 50070: "hadoop"},
+}
+"""Refused even on hosts that are allowed: a redirect must not make us speak to a database beside a mirror."""
+
+
+def refusal(port: int, ports: Collection[int] | None, is_allowed_host: bool) -> str | None:
+    """Why a port is not asked; None: it is.
+
+    Args:
+        ports: `download.ports`; None: 80, 443 and all from 1024 on.
+        is_allowed_host: the host is named in `download.allow_hosts`; then any port but those of `SERVICES` will do.
+    """
+    if port in SERVICES:
+        return f"a port of another service ({SERVICES[port]})"
+    if is_allowed_host and port > 0:
+        return None
+    if ports is not None:
+        return None if port in ports else "not in download.ports"
+    return None if port in WEB or port >= FIRST_OPEN else "a well-known port of another service"
