@@ -77,6 +77,9 @@ def run_build(
         raise DataError(f"no release was made: {result.error}")
     if result.release_id is not None and not sources_only:
         out.print(f"\nrelease {result.release_id}: {workspace.release_dir(result.release_id)}", markup=False)
+        for told in (one.text["latest"] for one in result.reports if one.stage == "release"):
+            if told.startswith("stays"):
+                out.print(f"it {told}", markup=False)
     return result
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from mmdata.cli import corpus, demo, graph, machine, release, training
+from mmdata.cli import corpus, demo, graph, machine, release, releases, training
 from mmdata.errors import MMDataError, UserError
 
 DONE, DATA_PROBLEM, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
@@ -29,6 +29,11 @@ app.command("status")(corpus.status)
 app.command("explain")(corpus.explain)
 app.command("verify")(release.verify)
 app.command("report")(release.report)
+app.command("releases")(releases.releases)
+app.command("pin")(releases.pin)
+app.command("unpin")(releases.unpin)
+app.command("rollback")(releases.rollback)
+app.command("gc")(releases.gc)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
 app.command("export")(training.export)

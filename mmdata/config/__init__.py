@@ -2,7 +2,7 @@
 
 from mmdata.config.corpus import Corpus
 from mmdata.config.media import Clips, Download, Privacy, Synthesis
-from mmdata.config.publish import TASKS, Instruct, Shards
+from mmdata.config.publish import TASKS, Instruct, Releases, Shards
 from mmdata.config.run import Engine, Refresh, Train
 from mmdata.config.score import Score
 from mmdata.config.section import Section
@@ -25,6 +25,7 @@ __all__ = [
     "Oversample",
     "Privacy",
     "Refresh",
+    "Releases",
     "Score",
     "Section",
     "Select",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator, model_validator
 
 from mmdata.config.media import Clips, Download, Privacy, Synthesis
-from mmdata.config.publish import Instruct, Shards
+from mmdata.config.publish import Instruct, Releases, Shards
 from mmdata.config.run import Engine, Refresh, Train
 from mmdata.config.score import Score
 from mmdata.config.section import Section
@@ -27,6 +27,7 @@ class Corpus(Section):
     select: Select = Select()
     shards: Shards = Shards()
     instruct: Instruct = Instruct()
+    releases: Releases = Releases()
     engine: Engine = Engine()
     refresh: Refresh = Refresh()
     train: Train = Train()

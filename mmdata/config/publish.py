@@ -40,3 +40,11 @@ class Instruct(Section):
         default=["record", "llava", "chat"], description="JSONL forms; one file each."
     )
     images: Literal["path", "base64"] = Field("path", description="`path` points into the shards.")
+
+
+class Releases(Section):
+    """Which releases stay."""
+
+    keep: int = Field(
+        7, ge=1, description="`mmdata gc` keeps so many of the newest releases, beside the latest and the pinned ones."
+    )

@@ -81,12 +81,11 @@ def read_earlier(workspace: Workspace, part_name: str, name: str, settings: str)
     return Earlier({record["uid"]: record for record in table.to_pylist()}, tar)
 
 
-def remove_unaddressed(workspace: Workspace, part_name: str, slices: Iterable[str]) -> None:
-    """Remove the tars of a part that no media table addresses any more.
-
-    Called before a part is fetched, not after: a release that read the tables before the last fetch finds its tars.
-    """
+def unaddressed(workspace: Workspace, part_name: str, slices: Iterable[str]) -> list[UPath]:
+    """The tars of a part that no slice's media table addresses; none where a damaged table hides which it does."""
     folder = workspace.part_dir(part_name) / "media"
+    if not folder.exists():
+        return []
     addressed = set()
     for name in slices:
         path = workspace.table(part_name, "media", name)
@@ -94,10 +93,17 @@ def remove_unaddressed(workspace: Workspace, part_name: str, slices: Iterable[st
             try:
                 addressed.add(workspace.media_tar(part_name, name, read_table(path, ["uid"]).schema.metadata).name)
             except DataError:
-                return  # which of the tars it addressed cannot be told
-    for tar in folder.glob("*.tar"):
-        if tar.name not in addressed:
-            tar.unlink(missing_ok=True)
+                return []
+    return sorted((tar for tar in folder.glob("*.tar") if tar.name not in addressed), key=str)
+
+
+def remove_unaddressed(workspace: Workspace, part_name: str, slices: Iterable[str]) -> None:
+    """Remove the tars of a part that no media table addresses any more.
+
+    Called before a part is fetched, not after: a release that read the tables before the last fetch finds its tars.
+    """
+    for tar in unaddressed(workspace, part_name, slices):
+        tar.unlink(missing_ok=True)
 
 
 def write_tar(

@@ -18,6 +18,7 @@ from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.plan import CODE_VERSIONS, releasable_parts, scorer_settings
 from mmdata.publish import publish_json
+from mmdata.releases.pins import rolled_back
 from mmdata.score.pretrained import scorer_name
 from mmdata.select.candidates import BATCH_ROWS, Slice, merge_candidates, read_candidates
 from mmdata.select.clusters import (
@@ -141,6 +142,10 @@ def _plan(corpus: Corpus, workspace: Workspace, parts: Sequence[Part], concepts:
     manifest = read_json(workspace.release_dir(latest) / "manifest.json") if latest else None
     if latest and manifest and manifest.get("inputs") == inputs:
         return Plan(latest, inputs, manifest.get("parent"), published=True)
+    mark = rolled_back(workspace).get(inputs)
+    undone = read_json(workspace.release_dir(mark["release"]) / "manifest.json") if mark else None
+    if mark and undone:  # made before, and not to be the latest: nothing is made anew
+        return Plan(mark["release"], inputs, undone.get("parent"), published=True)
     release_id = fingerprint(inputs, latest)
     published = (workspace.release_dir(release_id) / "manifest.json").exists()
     return Plan(release_id, inputs, latest, published)

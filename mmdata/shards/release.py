@@ -14,6 +14,7 @@ from mmdata.config import Corpus
 from mmdata.errors import DataError
 from mmdata.plan import releasable_parts
 from mmdata.publish import TEMPORARY, publish_json
+from mmdata.releases.pins import rolled_back
 from mmdata.report.croissant import croissant
 from mmdata.select.stage import check_draft
 from mmdata.shards.cohorts import SPLITS
@@ -27,7 +28,9 @@ NOT_LISTED = ("manifest.json", "croissant.json", "report.html")  # they are abou
 
 
 def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
-    """Publish the release in the making; one that is published already is left as it is, and made the latest.
+    """Publish the release in the making; one that is published already is left as it is.
+
+    It becomes the latest, unless a release of the very same inputs was rolled back.
 
     Raises:
         DataError: a stage before is missing, a shard is not as the index says, or a part is no longer accepted.
@@ -51,9 +54,20 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
         manifest["files"] = _files(folder)
         manifest["digest"] = manifest_digest(manifest)
         publish_json(folder / "manifest.json", manifest)
-    if workspace.latest() != release:
+    mark = rolled_back(workspace).get(manifest["inputs"])
+    if mark is None and workspace.latest() != release:
         workspace.set_latest(release)
-    return _report(folder, manifest)
+    return _report(folder, manifest, _standing(workspace, mark))
+
+
+def _standing(workspace: Workspace, mark: dict[str, str] | None) -> str:
+    """What a person should know of the latest release."""
+    if mark is None:
+        return f"`{workspace.latest()}`"
+    return (
+        f"stays `{workspace.latest()}`: the same inputs made release `{mark['release']}`, which was rolled back at "
+        f"{mark['at']}. `mmdata rollback {mark['release']}` takes it back."
+    )
 
 
 def _check_parts(corpus: Corpus, workspace: Workspace, draft: dict[str, Any]) -> None:
@@ -157,7 +171,7 @@ def sha256_of(path: UPath) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _report(folder: UPath, manifest: dict[str, Any]) -> StageReport:
+def _report(folder: UPath, manifest: dict[str, Any], latest: str) -> StageReport:
     shards = manifest["shards"]
     counts = {
         "samples": sum(s["samples"] for s in shards),
@@ -172,6 +186,6 @@ def _report(folder: UPath, manifest: dict[str, Any]) -> StageReport:
         "release",
         counts=counts,
         tables={"signatures": table, "parts left out": refused},
-        text={"release": f"`{manifest['release_id']}`, parent `{manifest['parent']}`"},
+        text={"release": f"`{manifest['release_id']}`, parent `{manifest['parent']}`", "latest": latest},
         paths={"release": str(folder), "manifest": str(folder / "manifest.json")},
     )

@@ -1,0 +1,239 @@
+"""Garbage collection: nothing that a kept release needs ever goes, wherever the collector is killed."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mmdata.errors import UserError
+from mmdata.lease import leased
+from mmdata.publish import TEMPORARY
+from mmdata.releases.collect import collect_garbage
+from mmdata.releases.pins import pin, roll_back
+from mmdata.select.stage import select_samples
+from mmdata.shards.manifest import open_release
+from mmdata.shards.stage import write_shards
+from mmdata.shards.verify import verify_release
+from mmdata.workspace import Workspace, read_json
+from tests.buckets import s3_bucket
+from tests.workspaces import Built, add_parts, build, release
+
+PARTS = 5
+
+
+@pytest.fixture(params=["disk", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "disk":
+        yield str(tmp_path / "workspace")
+        return
+    with s3_bucket() as bucket:
+        yield bucket
+
+
+def history(root: str, seed: int = 0) -> tuple[Built, list[str]]:
+    """Releases in which parts come, change and go, so that shards are shared in all ways."""
+    numbers = random.Random(seed)
+    built = build(root, {"web-000000": range(30)})
+    ids = [release(built)]
+    for step in range(1, PARTS):
+        first = 30 * step
+        add_parts(built, {f"web-{step:06d}": range(first, first + 20)})
+        if numbers.random() < 0.5:
+            part = numbers.randrange(step)
+            add_parts(built, {f"web-{part:06d}": range(30 * part + numbers.randrange(1, 5), 30 * part + 20)})
+        ids.append(release(built))
+    return built, ids
+
+
+def contents(workspace: Workspace, ids: list[str]) -> dict[str, bytes]:
+    """Every byte of releases: their own files and their shards."""
+    found = {}
+    for name in ids:
+        folder = workspace.release_dir(name)
+        shards = [workspace.shards_dir / one["name"] for one in open_release(folder).manifest["shards"]]
+        for path in (*(one for one in folder.rglob("*") if one.is_file()), *shards):
+            found[str(path)] = path.read_bytes()
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_stays_is_byte_for_byte_as_it_was(tmp_path: Path, seed: int) -> None:
+    built, ids = history(str(tmp_path / "workspace"), seed)
+    pin(built.workspace, ids[0])
+    staying = [ids[0], *ids[-2:]]
+    before = contents(built.workspace, staying)
+    garbage = collect_garbage(built.workspace, keep=2)
+    assert set(garbage.releases) == set(ids) - set(staying)
+    assert set(built.workspace.releases()) == set(staying)
+    assert contents(built.workspace, staying) == before
+    for name in staying:
+        verify_release(built.workspace.release_dir(name))
+    named = {Path(path).name for path in before if path.endswith(".tar")}
+    assert {path.name for path in built.workspace.shards_dir.glob("*.tar")} == named
+    notes = [read_json(path) or {} for path in (built.workspace.shards_dir / "recipes").glob("*.json")]
+    assert {note["name"] for note in notes} == named
+    assert release(built) == ids[-1]
+    assert collect_garbage(built.workspace, keep=2).bytes == 0
+
+
+def test_releases_are_collected_wherever_they_lie(root: str) -> None:
+    built, ids = history(root)
+    before = contents(built.workspace, ids[-1:])
+    told = collect_garbage(built.workspace, keep=1, dry_run=True)
+    assert set(built.workspace.releases()) == set(ids)
+    garbage = collect_garbage(built.workspace, keep=1)
+    assert garbage.counts() == told.counts()
+    assert garbage.bytes > 0
+    assert built.workspace.releases() == ids[-1:]
+    assert contents(built.workspace, ids[-1:]) == before
+
+
+def test_kill_at_any_deletion_leaves_what_stays_whole_and_a_second_run_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, _ = history(str(tmp_path / "reference"))
+    pin(reference.workspace, reference.workspace.releases()[0])
+    deletions = len(_deletions_of(reference.workspace, monkeypatch))
+    left = sorted(_names(reference.workspace))
+    assert deletions > 20
+    built, ids = history(str(tmp_path / "workspace"))
+    pin(built.workspace, built.workspace.releases()[0])
+    kills = 0
+    while True:  # each time one deletion further
+        try:
+            with _killed_after(1, monkeypatch):
+                collect_garbage(built.workspace, keep=1, grace_s=0)
+        except _KilledError:
+            kills += 1
+            assert built.workspace.latest() == ids[-1]
+            missing = [_missing(built.workspace, name) for name in built.workspace.releases()]
+            assert not any(missing), f"after {kills} kills"
+        else:
+            break
+    assert kills >= deletions - 1
+    assert sorted(_names(built.workspace)) == left
+    verify_release(built.workspace.release_dir(ids[-1]))
+
+
+def test_the_draft_of_a_build_that_is_under_way_stays(tmp_path: Path) -> None:
+    built, _ = history(str(tmp_path / "workspace"))
+    add_parts(built, {"web-000009": range(400, 430)})
+    select_samples(built.corpus, built.workspace)
+    written = write_shards(built.corpus, built.workspace).counts["shards_written"]
+    assert written > 0
+    draft = built.workspace.draft()["release_id"]
+    garbage = collect_garbage(built.workspace, keep=1, grace_s=0)
+    assert draft not in garbage.abandoned
+    assert write_shards(built.corpus, built.workspace).counts["shards_written"] == 0
+    assert release(built) == draft
+
+
+def test_shards_of_a_killed_build_stay_for_a_day(tmp_path: Path) -> None:
+    built, _ = history(str(tmp_path / "workspace"))
+    add_parts(built, {"web-000009": range(400, 430)})
+    select_samples(built.corpus, built.workspace)
+    write_shards(built.corpus, built.workspace)
+    draft = built.workspace.draft()["release_id"]
+    (built.workspace.release_dir(draft) / "shards.json").unlink()  # killed before it could say what it had written
+    half = built.workspace.shards_dir / f"{TEMPORARY}0123-train.tar"
+    half.write_bytes(b"half")
+    collect_garbage(built.workspace, keep=1)
+    assert half.exists()
+    assert write_shards(built.corpus, built.workspace).counts["shards_written"] == 0
+    (built.workspace.release_dir(draft) / "shards.json").unlink()
+    garbage = collect_garbage(built.workspace, keep=1, grace_s=0)
+    assert not half.exists()
+    assert len(garbage.shards) > 0
+    assert release(built) == draft
+    verify_release(built.workspace.release_dir(draft))
+
+
+def test_abandoned_drafts_and_unaddressed_media_go(tmp_path: Path) -> None:
+    built, ids = history(str(tmp_path / "workspace"))
+    lost = built.workspace.release_dir("0" * 16) / "energon"
+    lost.mkdir(parents=True)
+    (lost / "selection.parquet").write_bytes(b"of a release that was never made")
+    tar = built.workspace.part_dir("web-000000") / "media" / "0000-0123456789ab.tar"
+    tar.write_bytes(b"of an earlier fetch")
+    with leased(built.workspace, "part-web-000000", "a build"):
+        assert collect_garbage(built.workspace, keep=PARTS).busy == ("web-000000",)
+        assert tar.exists()
+    assert not lost.parent.exists()
+    collect_garbage(built.workspace, keep=PARTS)
+    assert not tar.exists()
+    assert set(built.workspace.releases()) == set(ids)
+    add_parts(built, {"web-000009": range(400, 430)})
+    release(built)
+
+
+def test_latest_and_pinned_releases_cannot_be_dropped(tmp_path: Path) -> None:
+    built, ids = history(str(tmp_path / "workspace"))
+    pin(built.workspace, ids[0])
+    for name, why in ((ids[0], "pinned"), (ids[-1], "latest")):
+        with pytest.raises(UserError, match=why):
+            collect_garbage(built.workspace, keep=1, drop=frozenset({name}))
+    garbage = collect_garbage(built.workspace, keep=PARTS, drop=frozenset({ids[2]}))
+    assert garbage.releases == (ids[2],)
+
+
+def test_a_release_rolled_back_to_stays_however_old_it_is(tmp_path: Path) -> None:
+    built, ids = history(str(tmp_path / "workspace"))
+    roll_back(built.workspace, ids[0])
+    collect_garbage(built.workspace, keep=1)
+    assert set(built.workspace.releases()) == {ids[0], ids[-1]}
+    verify_release(built.workspace.release_dir(ids[0]))
+
+
+def test_collecting_waits_for_a_build_or_says_who_it_is(tmp_path: Path) -> None:
+    built, ids = history(str(tmp_path / "workspace"))
+    with leased(built.workspace, "release", "shards"), pytest.raises(UserError, match="held by shards"):
+        collect_garbage(built.workspace, keep=1)
+    assert set(built.workspace.releases()) == set(ids)
+
+
+class _KilledError(BaseException):
+    pass
+
+
+@contextmanager
+def _killed_after(deletions: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The process ends after so many deletions of files of ours."""
+    done: list[str] = []
+    real = os.unlink
+
+    def unlink(path: str | Path, **options: int) -> None:
+        if "/leases/" in str(path):
+            real(path, **options)
+            return
+        if len(done) == deletions:
+            raise _KilledError
+        real(path, **options)
+        done.append(str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        patch.setattr(os, "remove", unlink)
+        yield done
+
+
+def _deletions_of(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    with _killed_after(10**9, monkeypatch) as done:
+        collect_garbage(workspace, keep=1, grace_s=0)
+    return done
+
+
+def _names(workspace: Workspace) -> list[str]:
+    folder = Path(workspace.root.path)
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if "leases" not in path.parts]
+
+
+def _missing(workspace: Workspace, release_id: str) -> list[str]:
+    manifest = open_release(workspace.release_dir(release_id)).manifest
+    shards = [workspace.shards_dir / one["name"] for one in manifest["shards"]]
+    files = [workspace.release_dir(release_id) / name for name in manifest["files"]]
+    return [str(path) for path in (*shards, *files) if not path.exists()]
