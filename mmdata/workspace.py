@@ -245,7 +245,7 @@ def read_json(path: UPath) -> dict[str, Any] | None:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: not valid JSON ({error}). Remedy: delete it; the stage that writes it runs again."
         ) from None

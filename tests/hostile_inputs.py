@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import hostile_tars
+
 PRIVATE_HOSTS = [
     # IPv4 as libc and browsers read it
     *("127.0.0.1", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.0.0.1", "0x7F.1", "017700000001"),
@@ -144,6 +146,7 @@ def counts() -> dict[str, int]:
         "hosts that are not public, in all spellings": len(PRIVATE_HOSTS),
         "URLs refused on sight": len(REFUSED_URLS),
         "redirects": len(REDIRECTS),
+        "archives": hostile_tars.COUNT,
     }
 
 

@@ -99,7 +99,8 @@ def open_training_release(path: str, cache: Path) -> TrainingRelease:
         expected = manifest["files"]["index.parquet"]
         if not index.exists() or sha256_of(index) != (expected["sha256"], expected["bytes"]):
             raise DataError(f"{index}: is missing or not the one of the manifest. Remedy: `mmdata verify` the release.")
-        publish_folder(own, lambda folder: _write_samples(index, shards, folder))
+        sizes = [shard["bytes"] for shard in manifest["shards"]]
+        publish_folder(own, lambda folder: _write_samples(index, shards, sizes, folder))
     return TrainingRelease(release, shards, own)
 
 
@@ -132,8 +133,10 @@ def publish_folder(target: Path, fill: Any) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write_samples(index: UPath, shards: tuple[str, ...], folder: Path) -> None:
-    numbers = pl.DataFrame({"shard": shards, "number": np.arange(len(shards), dtype=np.uint32)})
+def _write_samples(index: UPath, shards: tuple[str, ...], sizes: list[int], folder: Path) -> None:
+    numbers = pl.DataFrame({"shard": shards, "number": np.arange(len(shards), dtype=np.uint32), "bytes": sizes})
+    length, room = pl.col("length"), pl.col("bytes") - pl.col("length")
+    outside = ~((pl.col("offset") >= 0) & (length > 0) & (room >= 0) & (pl.col("offset") <= room)).fill_null(False)
     files = {split: (folder / f"{split}.rows").open("wb") for split in SPLITS}
     counts = dict.fromkeys(SPLITS, 0)
     with index.open("rb") as file:
@@ -142,6 +145,12 @@ def _write_samples(index: UPath, shards: tuple[str, ...], folder: Path) -> None:
             if frame["number"].null_count():
                 strange = frame.filter(pl.col("number").is_null())["shard"][0]
                 raise DataError(f"{index}: names {strange}, which is not of this release")
+            if len(wrong := frame.filter(outside)):
+                row = wrong.row(0, named=True)
+                raise DataError(
+                    f"{index}: sample {row['uid']} is said to lie at byte {row['offset']}, {row['length']} bytes long, "
+                    f"in {row['shard']}, which has {row['bytes']} bytes. Remedy: `mmdata verify` the release."
+                )
             for split in SPLITS:
                 rows = _rows(frame.filter(pl.col("split") == split))
                 rows.tofile(files[split])
@@ -208,9 +217,9 @@ class SampleReader:
             name = data[at : at + 100].rstrip(b"\0").decode("utf-8", "replace")
             digits = data[at + 124 : at + 135].strip(b"\0 ")
             stem, dot, ext = name.partition(".")
-            if stem != key or not dot or not digits.isdigit():
+            if stem != key or not dot or ext in found or data[at + 156] not in b"0\0" or digits.strip(b"01234567"):
                 break
-            size = int(digits, 8)
+            size = int(digits or b"0", 8)
             found[ext] = data[at + 512 : at + 512 + size]
             at += 512 + -(-size // 512) * 512
         if at != row["length"] or at != len(data):

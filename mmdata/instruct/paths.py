@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import tarfile
 from functools import lru_cache
 
 from upath import UPath
 
 from mmdata.errors import DataError
+from mmdata.shards.tar import BrokenTar, entries
 
 _PATH = re.compile(r"tar://(?P<member>[^/:]+)::(?P<shard>shards/[^/:]+\.tar)")
 _DATA = re.compile(r"data:(?:image|audio)/(?P<kind>[a-z]+);base64,(?P<data>.*)", re.DOTALL)
@@ -74,7 +74,7 @@ def data_uri(path: str, data: bytes) -> str:
 def _members(shard: UPath) -> dict[str, tuple[int, int]]:
     """Member -> offset and length of its data. Kept, since a shard is named by its content and never changes."""
     try:
-        with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            return {member.name: (member.offset_data, member.size) for member in tar if member.isreg()}
-    except tarfile.TarError as error:
+        with shard.open("rb") as file:
+            return {entry.name: (entry.data_at, entry.size) for entry in entries(file) if entry.is_plain}
+    except BrokenTar as error:
         raise DataError(f"{shard}: not a readable tar ({error})") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmdata.secrets import without_credentials
 from mmdata.workspace import Workspace, read_json
 
 FORMAT = 1
+_NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._+-]{1,200}")
 REQUIRED = (
     *("format", "release_id", "inputs", "parent", "created_at", "config", "scorer", "counts", "reasons"),
     *("signatures", "cohorts", "shards", "files", "digest"),
@@ -52,9 +54,10 @@ def open_release(path: str | UPath) -> Release:
     given = UPath(path)
     folder = given
     if given.name == "latest" and given.is_file():
-        folder = given.parent / given.read_text().strip()
+        folder = given.parent / plain_name(given.read_text().strip(), given)
     elif (given / "releases" / "latest").exists():
-        folder = given / "releases" / (given / "releases" / "latest").read_text().strip()
+        latest = given / "releases" / "latest"
+        folder = given / "releases" / plain_name(latest.read_text().strip(), latest)
     manifest = read_json(folder / "manifest.json")
     if manifest is None:
         raise UserError(
@@ -65,7 +68,24 @@ def open_release(path: str | UPath) -> Release:
         raise DataError(f"{folder / 'manifest.json'}: lacks {', '.join(missing)}; it is broken or not ours")
     if manifest["format"] != FORMAT:
         raise DataError(f"{folder / 'manifest.json'}: format {manifest['format']}; this mmdata reads format {FORMAT}")
+    _check_names(manifest, folder / "manifest.json")
     return Release(folder, manifest)
+
+
+def plain_name(name: str, where: UPath, may_have_folders: bool = False) -> str:
+    """A name out of a file, if it leads to no other place. Raises DataError, naming the file."""
+    pieces = name.split("/") if may_have_folders else [name]
+    if not all(_NAME.fullmatch(piece) for piece in pieces):
+        raise DataError(f"{where}: {name[:200]!r} is no plain name: the file is broken, or not to be trusted")
+    return name
+
+
+def _check_names(manifest: dict[str, Any], where: UPath) -> None:
+    plain_name(str(manifest["release_id"]), where)
+    for shard in manifest["shards"]:
+        plain_name(str(shard["name"]), where)
+    for name in manifest["files"]:
+        plain_name(str(name), where, may_have_folders=True)
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:

@@ -1,9 +1,15 @@
-"""Plain POSIX (ustar) tar bytes: the same members give the same bytes, on any machine and at any time."""
+"""Plain POSIX (ustar) tar bytes: the same members give the same bytes, on any machine and at any time.
+
+Reading is as plain as writing. Python's `tarfile` follows what a hostile archive asks for: a sparse member of a few
+bytes becomes gigabytes of zeros, a chain of extended headers a chain of calls. Here a header is 512 bytes that say a
+name and a size, or it is named as none of ours.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, TypeVar
 
 import numpy as np
 
@@ -16,6 +22,7 @@ MAX_SIZE = 8**11 - 1
 
 _SIZE_AT, _SIZE_DIGITS = 124, 11
 _CHECKSUM_AT, _CHECKSUM_DIGITS = 148, 6
+_TYPE_AT, _LINK_AT, _MAGIC_AT, _PREFIX_AT = 156, 157, 257, 345
 
 
 def headers(names: Sequence[str], sizes: np.ndarray) -> np.ndarray:
@@ -45,6 +52,69 @@ def headers(names: Sequence[str], sizes: np.ndarray) -> np.ndarray:
     blocks[:, _CHECKSUM_AT : _CHECKSUM_AT + _CHECKSUM_DIGITS] = _octal(checksums, _CHECKSUM_DIGITS)
     blocks[:, _CHECKSUM_AT + _CHECKSUM_DIGITS] = 0
     return blocks
+
+
+class BrokenTar(ValueError):
+    """A file that is not a whole tar; the text says where it stops being one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a header says.
+
+    Args:
+        name: as it stands there; a name of more than 100 bytes is not put together.
+        header_at: byte of the header in the archive.
+        size: bytes of data; they lie in the archive, all of them.
+        is_plain: a file like those that `headers` describes; anything else is a link, a device, a sparse file, an
+            extended header or has a name in two pieces.
+    """
+
+    name: str
+    header_at: int
+    size: int
+    is_plain: bool
+
+    @property
+    def data_at(self) -> int:
+        return self.header_at + BLOCK
+
+
+def entries(file: IO[bytes]) -> Iterator[Entry]:
+    """What lies in a tar, in its order. Headers are read, nothing is followed, expanded or unpacked.
+
+    Raises:
+        BrokenTar: a header is damaged, or says more bytes than there are.
+    """
+    end = file.seek(0, 2)
+    at = 0
+    while at + BLOCK <= end:
+        file.seek(at)
+        block = file.read(BLOCK)
+        if not any(block):
+            return
+        entry = _entry(block, at)
+        if entry.size > end - entry.data_at:
+            raise BrokenTar(f"{entry.name!r} says {entry.size} bytes at byte {at}, and {end - entry.data_at} are left")
+        yield entry
+        at += padded(entry.size)
+
+
+def _entry(block: bytes, at: int) -> Entry:
+    checksum = block[_CHECKSUM_AT : _CHECKSUM_AT + _CHECKSUM_DIGITS + 2].strip(b"\0 ")
+    size = block[_SIZE_AT : _SIZE_AT + _SIZE_DIGITS + 1].strip(b"\0 ")
+    filled = block[:_CHECKSUM_AT] + b" " * 8 + block[_TYPE_AT:]
+    if block[_MAGIC_AT : _MAGIC_AT + 5] != b"ustar" or not _is_octal(checksum) or int(checksum, 8) != sum(filled):
+        raise BrokenTar(f"no tar header at byte {at}")
+    name = block[:MAX_NAME_BYTES].rstrip(b"\0").decode("utf-8", "replace")
+    if not _is_octal(size):  # GNU's binary sizes: 8 GiB and more, or less than nothing
+        raise BrokenTar(f"{name!r} at byte {at} has no size of 11 octal digits")
+    plain = block[_TYPE_AT] in b"0\0" and not any(block[_LINK_AT:_MAGIC_AT]) and not any(block[_PREFIX_AT:])
+    return Entry(name, at, int(size, 8), plain)
+
+
+def _is_octal(digits: bytes) -> bool:
+    return bool(digits) and not digits.strip(b"01234567")
 
 
 def padded(size: Size) -> Size:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import tarfile
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +22,7 @@ from mmdata.shards.energon import offsets_path, sample_offsets
 from mmdata.shards.index import Tally, read_by_shard
 from mmdata.shards.manifest import Release, manifest_digest, open_release
 from mmdata.shards.release import sha256_of
-from mmdata.shards.tar import BLOCK, padded
+from mmdata.shards.tar import BLOCK, BrokenTar, entries, padded
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.workspace import Workspace, read_json
 
@@ -198,49 +197,45 @@ def _of_shard(
         rows["offset"].to_numpy(), rows["length"].to_numpy()
     ):
         yield f"{offsets.name}: its offsets are not those of the index"
-    entries = {key: (offset, length) for key, offset, length in rows.select("key", "offset", "length").iter_rows()}
+    places = {key: (offset, length) for key, offset, length in rows.select("key", "offset", "length").iter_rows()}
     try:
         with path.open("rb") as file:
-            yield from _of_archive(name, file, entries, decode)
-    except (tarfile.TarError, EOFError, OSError) as error:
+            yield from _of_archive(name, file, places, decode)
+    except (BrokenTar, EOFError, OSError) as error:
         yield f"{name}: not a whole tar ({error})"
 
 
-def _of_archive(name: str, file: IO[bytes], entries: Mapping[str, tuple[int, int]], decode: bool) -> Iterator[str]:
+def _of_archive(name: str, file: IO[bytes], places: Mapping[str, tuple[int, int]], decode: bool) -> Iterator[str]:
     """Problems of a shard's content, member by member; nothing is unpacked."""
     seen: dict[str, dict[str, int]] = {}
     starts: dict[str, int] = {}
     ends: dict[str, int] = {}
     signatures: dict[str, str] = {}
     names: Counter[str] = Counter()
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-        for info in archive:
-            names[info.name] += 1
-            key, dot, ext = info.name.partition(".")
-            if not info.isreg() or "/" in info.name or "\\" in info.name or not dot or not key:
-                yield f"{name}: member {info.name!r} is no plain file of a sample"
-                continue
-            if ext not in EXTENSIONS and not _FRAME.fullmatch(ext):
-                yield f"{name}: member {info.name!r} is of no known kind"
-                continue
-            seen.setdefault(key, {})[ext] = info.size
-            starts.setdefault(key, info.offset)
-            ends[key] = info.offset + padded(info.size)
-            data = archive.extractfile(info)
-            assert data is not None
-            content = data.read()
-            if len(content) != info.size:
-                yield f"{name}: member {info.name} is cut short"
-            elif problem := _of_member(key, ext, content, decode):
-                yield f"{name}: member {info.name}: {problem}"
-            elif ext == "json":
-                signatures[key] = str(json.loads(content).get("signature"))
+    for entry in entries(file):
+        names[entry.name] += 1
+        key, dot, ext = entry.name.partition(".")
+        if not entry.is_plain or "/" in entry.name or "\\" in entry.name or not dot or not key:
+            yield f"{name}: member {entry.name!r} is no plain file of a sample"
+            continue
+        if ext not in EXTENSIONS and not _FRAME.fullmatch(ext):
+            yield f"{name}: member {entry.name!r} is of no known kind"
+            continue
+        seen.setdefault(key, {})[ext] = entry.size
+        starts.setdefault(key, entry.header_at)
+        ends[key] = entry.header_at + padded(entry.size)
+        file.seek(entry.data_at)
+        content = file.read(entry.size)
+        if problem := _of_member(key, ext, content, decode):
+            yield f"{name}: member {entry.name}: {problem}"
+        elif ext == "json":
+            signatures[key] = str(json.loads(content).get("signature"))
     for member in sorted(member for member, count in names.items() if count > 1):
         yield f"{name}: member {member} stands more than once"
-    for key in sorted(seen.keys() | entries.keys()):
+    for key in sorted(seen.keys() | places.keys()):
         place = (starts[key], ends[key] - starts[key]) if key in seen else None
-        if place != entries.get(key):
-            yield f"{name}: sample {key} lies at {place}, the index says {entries.get(key)} (offset, length)"
+        if place != places.get(key):
+            yield f"{name}: sample {key} lies at {place}, the index says {places.get(key)} (offset, length)"
         elif missing := {"txt", "json"} - seen[key].keys():
             yield f"{name}: sample {key} has no {', '.join(sorted(missing))}"
         elif key in signatures and (wanting := _wanting(signatures[key], seen[key])):
@@ -269,17 +264,25 @@ def _of_member(key: str, ext: str, content: bytes, decode: bool) -> str | None:
             content.decode("utf-8")
         if ext == "json" and (uid := json.loads(content)["uid"]) != key_uid(key):
             return f"its uid is {uid}"
-        if decode and ext in IMAGE_STARTS:
-            Image.open(io.BytesIO(content)).load()
-        if decode and ext in ("flac", "mp4") and find_spec("av") is not None:
-            _decode(content)
-    except (ValueError, KeyError, TypeError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        if decode:
+            _decode(ext, content)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         return f"cannot be read ({error})"
     return None
 
 
-def _decode(content: bytes) -> None:
-    """Decode sound or video whole. Raises OSError or ValueError where that fails, or nothing comes out."""
+def _decode(ext: str, content: bytes) -> None:
+    """Decode a picture, sound or video whole. Raises ValueError where that fails, or nothing comes out."""
+    try:
+        if ext in IMAGE_STARTS:
+            Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "WEBP")).load()
+        if ext in ("flac", "mp4") and find_spec("av") is not None:
+            _decode_stream(content)
+    except Exception as error:  # noqa: BLE001 - decoders raise what they like on hostile bytes
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def _decode_stream(content: bytes) -> None:
     import av
 
     with av.open(io.BytesIO(content), options={"err_detect": "explode"}) as container:

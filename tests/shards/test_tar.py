@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmdata.shards.tar import BLOCK, END, headers, padded
+from mmdata.shards.tar import BLOCK, END, BrokenTar, entries, headers, padded
 
 NAMES = st.one_of(
     st.text("abcdef0123456789_-.é", min_size=1, max_size=40),
@@ -63,3 +63,22 @@ def test_what_ustar_cannot_say_is_refused() -> None:
         header("a", 8**11)
     with pytest.raises(ValueError, match="do not fit"):
         header("a", -1)
+
+
+@given(st.dictionaries(NAMES, SIZES, max_size=8))
+def test_what_was_written_is_read_back_where_it_lies(sizes: dict[str, int]) -> None:
+    blocks = headers(list(sizes), np.array(list(sizes.values()), np.int64))
+    archive = b"".join((b.tobytes()).ljust(padded(size), b"x") for b, size in zip(blocks, sizes.values(), strict=True))
+    found = list(entries(io.BytesIO(archive + END)))
+    assert {one.name: one.size for one in found} == sizes
+    assert all(one.is_plain for one in found)
+    starts = np.cumsum([0, *(padded(size) for size in sizes.values())])[:-1]
+    assert [one.header_at for one in found] == starts.tolist()
+
+
+@pytest.mark.parametrize("at", [0, 99, 100, 124, 148, 156, 257, 300, 400])
+def test_a_header_with_one_changed_byte_is_no_header(at: int) -> None:
+    block = bytearray(header("a.jpg", 0))
+    block[at] ^= 1
+    with pytest.raises(BrokenTar):
+        list(entries(io.BytesIO(bytes(block) + END)))
