@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def demo(
     folder: Annotated[Path, typer.Option(help="Where the demo lies; made if it is not there.")] = Path("demo"),
-    rows: Annotated[int, typer.Option(min=150, max=100_000, help="Rows of metadata, about.")] = 1500,
+    rows: Annotated[int, typer.Option(min=150, max=100_000, help="Rows of metadata, about.")] = 2000,
     ui: Annotated[bool, typer.Option("--ui", help="Open the demo in the Dagster UI, its web server running.")] = False,
     port: Annotated[int, typer.Option("--port", "-p", help="Port of the UI.")] = 3000,
     train: Annotated[bool, typer.Option(help="Go on from the release to the three stages of training.")] = True,

@@ -73,7 +73,7 @@ class DemoCorpus:
         return self.folder / "workspace"
 
 
-def make_demo(folder: Path | str, rows: int = 1500, port: int | None = None, progress: Progress = silent) -> DemoCorpus:
+def make_demo(folder: Path | str, rows: int = 2000, port: int | None = None, progress: Progress = silent) -> DemoCorpus:
     """Write the demo corpus: inbox/ (metadata), site/ (what it points at), truth.parquet, concepts.txt, corpus.yaml.
 
     The same rows and port give the same bytes. A folder that holds this demo already is used as it is.
@@ -297,7 +297,7 @@ select:
   dedup: {{phash_bits: 4, semantic_eps: 0.03}}
   balance: {{max_ratio: 24, tail_share: 0.02, concepts: concepts.txt, concept_cap: {max(rows // 10, 20)}}}
   oversample: {{threshold: 0.08, max_repeats: 3}}
-shards: {{shard_mb: 4, validation_fraction: 0.1}}
+shards: {{shard_mb: 4, validation_fraction: 0.15}}
 instruct:
   tasks: [caption, match, reference_image, text_qa, step_caption, step_order, what_comes_next, transcribe,
           audio_visual_match]
