@@ -25,6 +25,7 @@ from upath import UPath
 
 from mmdata.errors import DataError, UserError
 from mmdata.publish import TEMPORARY, publish_json, sync
+from training.checkpoint_files import CheckpointReader, load
 
 FORMAT = 1
 META = "meta.json"
@@ -150,7 +151,7 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
         "optimizer": get_optimizer_state_dict(model, optimizer, options=_FLAT),
     }
     with _quiet():
-        dcp.load(state, checkpoint_id=checkpoint)
+        load(state, checkpoint)
     set_model_state_dict(model, state["model"])
     set_optimizer_state_dict(model, optimizer, state["optimizer"], options=_FLAT)
 
@@ -164,13 +165,12 @@ def load_weights(checkpoint: Path, model: nn.Module, wanted: Callable[[str], boo
     Returns:
         Names that were wanted and not found.
     """
-    reader = dcp.FileSystemReader(checkpoint)
-    there = {name.removeprefix("model.") for name in reader.read_metadata().state_dict_metadata}
+    there = {name.removeprefix("model.") for name in CheckpointReader(checkpoint).read_metadata().state_dict_metadata}
     own = {name: tensor for name, tensor in model.state_dict().items() if wanted(name)}
     state = {"model": {name: tensor for name, tensor in own.items() if name in there}}
     if state["model"]:
         with _quiet():
-            dcp.load(state, storage_reader=reader, no_dist=True)
+            load(state, checkpoint, alone=True)
         model.load_state_dict(state["model"], strict=False)
     return sorted(set(own) - there)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdata.errors import UserError
+from mmdata.score.foreign import NOT_TENSORS, refuse_code
 from mmdata.score.preprocess import Preprocess
 from training.config import Audio, Encoder
 from training.masked import MaskedPrediction
@@ -128,11 +129,11 @@ class AudioTower(nn.Module):
             plain = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
             try:
                 self.model: Any = (
-                    Wav2Vec2Model.from_pretrained(config.model, **plain)
+                    Wav2Vec2Model.from_pretrained(config.model, trust_remote_code=False, **plain)
                     if config.model
                     else Wav2Vec2Model(Wav2Vec2Config(**{**config.config, **plain}))
                 )
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, *NOT_TENSORS) as error:
                 told = str(error).splitlines()[0]
                 raise UserError(f"model.audio: {config.model or config.config} cannot be loaded: {told}") from error
         else:
@@ -308,6 +309,7 @@ def _open_clip(config: Encoder) -> tuple[Any, Tokenize]:
         check_names(Score(model=config.model, pretrained=config.pretrained))
     elif config.model not in open_clip.list_models():
         raise UserError(f"model.encoder.model: open_clip has no model {config.model!r}")
+    refuse_code()
     try:
         clip = open_clip.create_model(
             config.model,
@@ -317,7 +319,7 @@ def _open_clip(config: Encoder) -> tuple[Any, Tokenize]:
             weights_only=True,
         )
         return clip, open_clip.get_tokenizer(config.model)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, *NOT_TENSORS) as error:
         raise UserError(f"model.encoder: {config.model} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
@@ -368,7 +370,7 @@ def _hf_preprocess(name: str | None, size: tuple[int, int]) -> Preprocess:
 
     half = (0.5, 0.5, 0.5)
     try:
-        told = AutoImageProcessor.from_pretrained(name) if name is not None else None
+        told = AutoImageProcessor.from_pretrained(name, trust_remote_code=False) if name is not None else None
     except (OSError, ValueError):
         told = None
     if told is None:
@@ -390,8 +392,8 @@ def _hf_model(name: str | None, settings: dict[str, Any] | None, key: str) -> An
             return AutoModel.from_config(AutoConfig.for_model(**settings))
         if name is None:
             raise UserError(f"{key}: kind `hf` needs a model, or a config of one")
-        return AutoModel.from_pretrained(name)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return AutoModel.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, KeyError, *NOT_TENSORS) as error:
         raise UserError(f"{key}: {name or settings} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 

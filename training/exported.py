@@ -105,7 +105,10 @@ def load_exported(folder: Path) -> Exported:
         stage, tokenizer = described["stage"], described["tokenizer"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{place}: cannot be read ({_line(error)}). Remedy: export the checkpoint again.") from error
-    options = {"attn_implementation": config.model.llm.attention, "local_files_only": True, "use_safetensors": True}
+    options = {
+        "attn_implementation": config.model.llm.attention,
+        **{"local_files_only": True, "use_safetensors": True, "trust_remote_code": False},
+    }
     try:
         with quiet():
             llm = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", **options)
@@ -133,7 +136,7 @@ def is_known_tokenizer(tokenizer: Any, folder: Path, texts: Sequence[str]) -> bo
     from transformers import AutoTokenizer
 
     try:
-        told = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        told = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError):
         return False
     return all(told(text)["input_ids"] == tokenizer(text)["input_ids"] for text in texts)
@@ -244,7 +247,7 @@ def _tokenizer(folder: Path, name: str) -> Any:
 
     kind: Any = getattr(transformers, name, None)
     if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedTokenizerBase):
-        return cast(Any, kind).from_pretrained(folder, local_files_only=True)
+        return cast(Any, kind).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return load_tokenizer(str(folder))
 
 

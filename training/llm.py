@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.errors import UserError
+from mmdata.score.foreign import NOT_TENSORS
 from training.config import Llm, Lora
 from training.text import TextCodec, load_tokenizer
 
@@ -24,7 +25,7 @@ def load_llm(config: Llm) -> tuple[Any, TextCodec]:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    options: dict[str, Any] = {"attn_implementation": config.attention}
+    options: dict[str, Any] = {"attn_implementation": config.attention, "trust_remote_code": False}
     try:
         if config.kind == "config":
             codec = TextCodec(load_tokenizer(config.tokenizer or "bytes"))
@@ -37,7 +38,7 @@ def load_llm(config: Llm) -> tuple[Any, TextCodec]:
         llm = AutoModelForCausalLM.from_pretrained(place, dtype="float32", **options)
         named = {"gguf_file": gguf} if gguf is not None and config.tokenizer is None else {}
         return llm, TextCodec(load_tokenizer(config.tokenizer or place, **named))
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, *NOT_TENSORS) as error:
         raise UserError(f"model.llm: {config.model} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 

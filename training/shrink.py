@@ -47,7 +47,9 @@ def quantise(folder: Path, output: Path) -> None:
             from torchao.quantization import Int8WeightOnlyConfig
 
             settings = TorchAoConfig(Int8WeightOnlyConfig())
-            llm = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", quantization_config=settings)
+            llm = AutoModelForCausalLM.from_pretrained(
+                folder, dtype="float32", trust_remote_code=False, quantization_config=settings
+            )
             llm.save_pretrained(output)
     except ImportError as error:
         raise UserError(f"int8 needs torchao: {error}. Remedy: install mmdata[train].") from error
@@ -71,7 +73,7 @@ def prune(folder: Path, output: Path, share: float) -> int:
     from transformers import AutoModelForCausalLM
 
     with quiet():
-        llm = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+        llm = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", trust_remote_code=False)
     config = copy.deepcopy(llm.config)
     settings = config.get_text_config()
     width = int(getattr(settings, "intermediate_size", 0) or 0)

@@ -142,6 +142,6 @@ def load_tokenizer(name: str, **options: Any) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name, **options)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         raise UserError(f"tokenizer {name}: cannot be loaded: {str(error).splitlines()[0]}") from error

@@ -10,6 +10,7 @@ import numpy as np
 
 from mmdata.config import Score
 from mmdata.errors import UserError
+from mmdata.score.foreign import NOT_TENSORS
 from mmdata.score.sound import SAMPLE_RATE
 
 AT_ONCE = 16
@@ -112,8 +113,9 @@ def device_of(score: Score) -> str:
 
 def _loaded(place: str, key: str, processor: Any, model: Any) -> tuple[Any, Any]:
     try:
-        return processor.from_pretrained(place), model.from_pretrained(place).eval()
-    except (OSError, ValueError, KeyError) as error:
+        own = {"trust_remote_code": False}
+        return processor.from_pretrained(place, **own), model.from_pretrained(place, weights_only=True, **own).eval()
+    except (OSError, ValueError, KeyError, *NOT_TENSORS) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{key}: {place!r} cannot be loaded ({line}). Remedy: a folder or a hub id of such a model."

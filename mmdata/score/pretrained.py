@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from mmdata.config import Score
 from mmdata.errors import UserError
+from mmdata.score.foreign import NOT_TENSORS, refuse_code
 from mmdata.score.preprocess import Preprocess
 
 DEMO_NAME = "demo (small offline scorer)"
@@ -138,6 +138,7 @@ def _load_open_clip(score: Score, name: str) -> tuple[Any, Any]:
     if score.model.startswith("local-dir:") and (tuned := _tuned_demo(Path(score.model.partition(":")[2]))):
         return tuned
     has_schema = score.model.startswith(SCHEMAS)
+    refuse_code()
     try:
         model = open_clip.create_model(
             score.model,
@@ -148,10 +149,10 @@ def _load_open_clip(score: Score, name: str) -> tuple[Any, Any]:
             weights_only=True,
         )
         return model, open_clip.get_tokenizer(score.model)
-    except pickle.UnpicklingError as error:
+    except NOT_TENSORS as error:
         raise UserError(
-            f"score.pretrained: {score.pretrained} holds more than tensors, and is not unpickled "
-            f"({_first_line(error)}). "
+            f"score.pretrained: the weights of {score.pretrained or score.model} are no tensors, and nothing is "
+            f"unpickled ({_first_line(error)}). "
             "Remedy: save its state dict alone, best as .safetensors."
         ) from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
@@ -165,12 +166,16 @@ def _tuned_demo(folder: Path) -> tuple[Any, Any] | None:
     """The packaged towers with weights that `mmdata train` has tuned; None: the folder is open_clip's own kind."""
     if json.loads((folder / "open_clip_config.json").read_text()).get("base") != "demo":
         return None
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from mmdata.score.offline import build
 
     model, _, tokenizer = build()
-    tensors = load_file(folder / "open_clip_model.safetensors")
+    try:
+        tensors = load_file(folder / "open_clip_model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"score.model: {folder}: its weights cannot be read ({_first_line(error)})") from None
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     if unexpected or any(name != "logit_bias" for name in missing):
         raise UserError(f"score.model: {folder} does not hold the demo towers: {(*missing, *unexpected)[:3]}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hostile_tars import Touch
 from scoring import PartMaker, Sample, save_model
 
 from mmdata import plan
@@ -170,3 +172,13 @@ def test_another_model_makes_the_features_stale_and_nothing_else(clap: str) -> N
     assert stages["media"][3] != stages["media"][0]
     assert len(set(stages["features"][:3])) == 3
     assert stages["features"][3] == stages["features"][0], "blurred faces were counted before"
+
+
+@pytest.mark.parametrize("which", ["clap", "whisper"])
+def test_weights_that_are_a_pickle_are_refused_and_not_run(which: str, request, tmp_path: Path) -> None:
+    shutil.copytree(request.getfixturevalue(which), tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    torch.save({"weight": Touch(tmp_path / "mark")}, tmp_path / "model" / "pytorch_model.bin")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        (ClapScorer if which == "clap" else Transcriber)(str(tmp_path / "model"))
+    assert not (tmp_path / "mark").exists()
