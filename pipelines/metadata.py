@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from mmdata.display import printable
 from mmdata.stage import StageReport
 
 MAX_IMAGE_BYTES = 20_000  # the UI opens metadata in a dialog; a larger one makes every page load slow
@@ -94,7 +95,7 @@ def _place(path: str) -> dg.MetadataValue:
 
 
 def _cell(value: Any) -> str | int | float | bool | None:
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+    return value if isinstance(value, int | float | bool) or value is None else printable(str(value))
 
 
 def _kind(cells: list[Any]) -> str:

@@ -16,6 +16,7 @@ from pydantic import Field
 from mmdata.attempts import begin_attempt, end_attempt, fail_attempt
 from mmdata.config import Corpus, Refresh
 from mmdata.corpus_file import load_corpus
+from mmdata.display import printable
 from mmdata.errors import MMDataError, PartFailed, UserError
 from mmdata.lease import Holder, Lease, leased
 from mmdata.plan import plan_part
@@ -186,10 +187,12 @@ def interrupts_end_the_run() -> Iterator[None]:
 def _failure(error: MMDataError) -> dg.Failure:
     metadata: dict[str, dg.MetadataValue] = {}
     if isinstance(error, PartFailed):
-        records = [dg.TableRecord({"slice": name, "error": text}) for name, text in sorted(error.failures.items())]
+        records = [
+            dg.TableRecord({"slice": name, "error": printable(text)}) for name, text in sorted(error.failures.items())
+        ]
         metadata["failed slices"] = dg.MetadataValue.table(records)
     transient = isinstance(error, PartFailed) and error.transient
-    return dg.Failure(description=str(error), metadata=metadata, allow_retries=transient)
+    return dg.Failure(description=printable(str(error)), metadata=metadata, allow_retries=transient)
 
 
 def _tell(report: StageReport) -> StageReport:

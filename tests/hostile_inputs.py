@@ -140,6 +140,55 @@ REDIRECTS = {
 """Where a page that was allowed (127.0.0.0/8) sends us -> why we don't go."""
 
 
+RAN = "document.documentElement.setAttribute('data-ran','1')"
+"""What a script does if it is run."""
+
+TEXTS = [
+    # HTML and scripts
+    f"<script>{RAN}</script>",
+    f"</title></p></pre><script>{RAN}</script>",
+    f'"><img src=x onerror="{RAN}">',
+    f"'><svg/onload={RAN}>",
+    f'<iframe srcdoc="<script>parent.{RAN}</script>">',
+    f'<a href="javascript:{RAN}" autofocus onfocus="{RAN}">x</a>',
+    f"</script><script>{RAN}</script>",
+    f"<!--<script>{RAN}</script>-->]]><script>{RAN}</script>",
+    f"</style><script>{RAN}</script><style>",
+    f"`${{{RAN}}}` {{{{7*7}}}} {{% raw %}} {{{{ cycler.__init__.__globals__ }}}}",
+    f"<math><mtext><table><mglyph><style><img src=x onerror={RAN}>",
+    "&lt;b&gt; &amp; &#60;script&#62; &#x3c;",
+    f'" onmouseover="{RAN}" style="position:fixed;inset:0" x="',
+    f"\u2028{RAN}\u2029",
+    # Markdown
+    "![x](http://192.0.2.1/pixel.png) [click](javascript:alert(1)) <http://192.0.2.1>",
+    "| a | b |\n|---|---|\n| **bold** _it_ ~~no~~ `code` |",
+    "# heading\n\n---\n```\nfence\n```",
+    "http://192.0.2.1/auto www.evil.example",
+    # terminals
+    "\x1b]0;owned\x07title",
+    "\x1b[2J\x1b[H\x1b[31mred\x1b[0m",
+    "\x9b31mred\x9c \x90q\x9c",
+    "\x1b]8;;http://192.0.2.1\x07link\x1b]8;;\x07",
+    "\x1b]52;c;cm0gLXJmIC8K\x07",
+    "over\rwritten\x08\x08\x08 \x7f\x00",
+    "[bold red]markup[/] [/nonsense] [link=http://192.0.2.1]x[/link]",
+    # directions, widths, half characters
+    "\u202egnp.exe\u202c",
+    "\u2066isolate\u2069 \u200e\u200f \u061c",
+    "zero\u200bwidth\ufeff\u00ad \u2060joiner",
+    "tag \U000e0041\U000e0042 \ufff9a\ufffab\ufffb",
+    "z\u0335\u0322\u031b" * 20,
+    # spreadsheets, shells, formats
+    "=cmd|' /C calc'!A0",
+    "@SUM(1+1)*cmd|' /C calc'!A0",
+    "+1+1\t-1",
+    "$(touch /tmp/owned) `id` ; rm -rf / # '\"\\",
+    "%s %n %x {0} {a.__class__} $\\frac{1$",
+    "a" * 5000,
+]
+"""Captions, URLs, names of columns and files that would like to be more than text."""
+
+
 def counts() -> dict[str, int]:
     """How many there are of each kind, as docs/security.md says."""
     return {
@@ -147,6 +196,7 @@ def counts() -> dict[str, int]:
         "URLs refused on sight": len(REFUSED_URLS),
         "redirects": len(REDIRECTS),
         "archives": hostile_tars.COUNT,
+        "texts": len(TEXTS),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from upath import UPath
 
+from mmdata.display import markdown as cell
 from mmdata.errors import UserError
 from mmdata.publish import publish_bytes
 from training.checkpoint import check_release, find, read_progress, write_json
@@ -241,10 +241,5 @@ def markdown(found: dict[str, Any]) -> str:
     if found["answers"]:
         lines += ["", "| asked | expected | generated |", "|---|---|---|"]
         cells = ((one["prompt"], one["expected"], one["generated"]) for one in found["answers"][:20])
-        lines += ["| " + " | ".join(_cell(text) for text in row) + " |" for row in cells]
+        lines += ["| " + " | ".join(cell(text) for text in row) + " |" for row in cells]
     return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    """Text that came from outside, fit for a Markdown table."""
-    return html.escape(" ".join(text.split()))[:160].replace("|", "\\|").replace("`", "\\`")

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from mmdata.display import printable
 from mmdata.stage import StageReport
 
 TOP = 4  # reasons shown of a stage
@@ -30,15 +31,27 @@ HEADLINES = {
 EVERY_S = 5.0  # between plain progress lines
 
 
+class SafeConsole(Console):
+    """A console on which text from outside has no power: rich takes care of markup, this of escape sequences."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
+
+
 def console() -> Console:
     """Standard output; 120 columns where it is no terminal, so that lines do not depend on who reads them."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120, soft_wrap=not sys.stdout.isatty())
+    return SafeConsole(highlight=False, width=None if sys.stdout.isatty() else 120, soft_wrap=not sys.stdout.isatty())
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A table whose cells are shown as they are, markup and all."""
     made = Table(
-        title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2)
+        title=escape(printable(title)),
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2),
     )
     for column in columns:
         made.add_column(column, justify="left", overflow="fold")
@@ -139,7 +152,7 @@ class BuildProgress:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return printable((str(error) or type(error).__name__).splitlines()[0])
 
 
 def _cell(value: Any) -> str:
@@ -148,8 +161,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
-
-
-def printable(text: str) -> str:
-    """Text from outside as a terminal may show it: what would move its cursor or name its window is replaced."""
-    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mmdata.config import Clips, Download
+from mmdata.display import printable
 from mmdata.download.failures import FetchError
 from mmdata.download.files import FetchedFile
 from mmdata.download.guard import Guard, GuardedOpener
@@ -30,6 +31,15 @@ SITES = frozenset(
 FORMAT = "b[height<=480]/b"  # one file with picture and sound, so that nothing has to be put together
 MAY_PASS = ("timed out", "temporar", "HTTP Error 429", "HTTP Error 5", "Connection", "reset by peer", "IncompleteRead")
 _log = logging.getLogger(__name__)
+
+
+class _Said:
+    """What yt-dlp says goes to the debugging log: its errors are reasons of rows, and hold words of pages."""
+
+    def debug(self, text: str) -> None:
+        _log.debug("%s", printable(text))
+
+    info = warning = error = debug
 
 
 def is_site(url: str) -> bool:
@@ -120,7 +130,7 @@ def _options(target: Path, limits: Download, clips: Clips) -> dict[str, Any]:
         "quiet": True,
         "no_warnings": True,
         "noprogress": True,
-        "logger": _log,
+        "logger": _Said(),
         "cachedir": False,
         "socket_timeout": limits.timeout_s,
         "retries": limits.retries,

@@ -6,6 +6,7 @@ out: the licence, the creators and the home page of a web corpus are its publish
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -103,6 +104,14 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
         if name.startswith("instruct-record-") and name.endswith(".jsonl"):
             dataset["recordSet"].append(_instruction_records(name))
     return dataset
+
+
+def json_ld(value: Mapping[str, Any]) -> bytes:
+    """JSON-LD that may stand in a page's `<script>` as it is: no text in it can end the script."""
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return (text + "\n").encode()
 
 
 def _description(manifest: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import yaml
 from upath import UPath
 
 from mmdata.config import Corpus, Filter
+from mmdata.display import printable
 from mmdata.errors import DataError, UserError
 from mmdata.instruct.forms import FORMS, record_of
 from mmdata.instruct.paths import read_member
@@ -189,16 +190,9 @@ def _environment() -> jinja2.Environment:
         "count": lambda value: f"{int(value):,}",
         "megabytes": lambda value: f"{value / 1e6:,.1f} MB" if value < 1e9 else f"{value / 1e9:,.2f} GB",
         "percent": lambda value: f"{value:.1%}",
-        "readable": _readable,
+        "readable": printable,
     }
     return environment
-
-
-def _readable(text: str) -> str:
-    """Text without control characters and without those that turn its direction around."""
-    return "".join(
-        " " if (char < " " and char != "\n") or char in "\x7f\u202a\u202b\u202c\u202d\u202e" else char for char in text
-    )
 
 
 def _stage_report(folder: UPath, content: _Content, size: int) -> StageReport:

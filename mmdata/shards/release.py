@@ -13,9 +13,9 @@ from upath import UPath
 from mmdata.config import Corpus
 from mmdata.errors import DataError
 from mmdata.plan import releasable_parts
-from mmdata.publish import TEMPORARY, publish_json
+from mmdata.publish import TEMPORARY, publish_bytes, publish_json
 from mmdata.releases.pins import rolled_back
-from mmdata.report.croissant import croissant
+from mmdata.report.croissant import croissant, json_ld
 from mmdata.select.stage import check_draft
 from mmdata.shards.cohorts import SPLITS
 from mmdata.shards.energon import write_energon
@@ -50,7 +50,7 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
         _write_wids(folder, release, shards["shards"])
         write_energon(folder, shards["shards"])
         manifest = _manifest(corpus, workspace, draft, shards)
-        publish_json(folder / "croissant.json", croissant({**manifest, "files": _files(folder)}))
+        publish_bytes(folder / "croissant.json", json_ld(croissant({**manifest, "files": _files(folder)})))
         manifest["files"] = _files(folder)
         manifest["digest"] = manifest_digest(manifest)
         publish_json(folder / "manifest.json", manifest)
