@@ -74,7 +74,33 @@ class Balance(Section):
         default=["image"], min_length=1, description="Kinds of samples that are thinned by concepts."
     )
     concept_cap: int = Field(20_000, ge=1, description="MetaCLIP's t: matches a concept keeps before it is thinned.")
+    max_per_host: int | None = Field(
+        None, ge=1, description="Samples of one host (`images.example.co.uk`) at most; null: off."
+    )
+    max_per_domain: int | None = Field(
+        None,
+        ge=1,
+        description="Samples of one registrable domain (`example.co.uk`) at most, so that no site, and nobody who buys "
+        "one, makes up a corpus; null: off.",
+    )
+    keep_of_domain: Literal["score", "hash"] = Field(
+        "score", description="Which of a capped host's samples stay: those of the best CLIP scores, or drawn by hash."
+    )
+    domain_suffixes: list[str] = Field(
+        default_factory=list,
+        description="Domains under which others have theirs, each of which counts by itself, e.g. [github.io].",
+    )
     tolerance: float = Field(0.1, ge=0, description="A rate is kept from the last release unless it drifts by more.")
+
+    @property
+    def caps_domains(self) -> bool:
+        return self.max_per_host is not None or self.max_per_domain is not None
+
+    @property
+    def unused(self) -> set[str]:
+        """Keys that decide nothing as they stand, and hence are in no fingerprint."""
+        keys = {"max_per_host", "max_per_domain", "keep_of_domain", "domain_suffixes"}
+        return set() if self.caps_domains else keys
 
     @field_validator("mix")
     @classmethod

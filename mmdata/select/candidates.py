@@ -13,6 +13,7 @@ from upath import UPath
 from mmdata.config import Balance, Select
 from mmdata.errors import DataError
 from mmdata.samples import caption_or_transcript, estimate_tokens, modality_signature, uid_words
+from mmdata.select import domains
 from mmdata.select.concepts import match_concepts
 from mmdata.select.filters import columns_read, filter_reason
 from mmdata.tables import REMEDY, scan_tables
@@ -88,7 +89,8 @@ def compact(joined: pl.DataFrame, select: Select, concepts: Sequence[str] | None
         uid_high, uid_low (UInt64), copies (Int32), signature and kind (Categorical), clip_score (Float32), url, file,
         sha256, phash (UInt64: hash of the URL with the clip's times; of the URL alone, where the sample is a clip or
         sound; first 16 digits of the SHA-256; the perceptual hash), reason (Categorical: what drops the row by
-        itself, or null), weight (Int32: tokens or milliseconds, where balance counts those), concepts (List(UInt32),
+        itself, or null), host and domain (UInt64, where balance caps them),
+        weight (Int32: tokens or milliseconds, where balance counts those), concepts (List(UInt32),
         where there is a concept list).
     """
     high, low = uid_words(joined["uid"])
@@ -105,6 +107,7 @@ def compact(joined: pl.DataFrame, select: Select, concepts: Sequence[str] | None
         pl.col("phash").cast(pl.UInt64),
         _own_reason(select).alias("reason"),
     ]
+    columns += domains.columns(select.balance)
     weight = _weight(select.balance)
     if weight is not None:
         columns.append(weight.cast(pl.Int32).alias("weight"))

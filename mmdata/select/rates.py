@@ -36,7 +36,8 @@ class Rates:
 
 def rates_settings(select: Select, seed: int, concepts: str) -> str:
     """Fingerprint of what makes rates comparable: seed, balance, oversampling, and the concept list's content."""
-    return fingerprint("rates", 2, seed, select.balance.model_dump(exclude={"tolerance"}), select.oversample, concepts)
+    balance = select.balance.model_dump(exclude={"tolerance", *select.balance.unused})
+    return fingerprint("rates", 2, seed, balance, select.oversample, concepts)
 
 
 def near(value: float, wanted: float, tolerance: float) -> bool:

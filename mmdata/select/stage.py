@@ -32,6 +32,7 @@ from mmdata.select.clusters import (
 )
 from mmdata.select.concepts import read_concepts
 from mmdata.select.decide import NO_CLUSTER, balance_and_repeat, drop_duplicates, drop_followers, is_kind, judge
+from mmdata.select.domains import cap_domains
 from mmdata.select.embeddings import gather_embeddings
 from mmdata.select.rates import Rates, rates_settings, read_rates, write_rates
 from mmdata.select.semantic import semantic_leaders
@@ -112,7 +113,7 @@ def selection_inputs(
     return fingerprint(
         [CODE_VERSIONS[stage] for stage in ("selection", "shards", "instructions")],
         digests,
-        corpus.select.model_dump(mode="json", exclude={"balance": {"concepts"}}),
+        corpus.select.model_dump(mode="json", exclude={"balance": {"concepts", *corpus.select.balance.unused}}),
         concepts,
         corpus.shards,
         corpus.instruct,
@@ -180,6 +181,7 @@ def _select(
     known = read_clusters(workspace.release_dir(plan.parent) / "clusters.npz") if plan.parent else None
     clusters, cluster = _cluster(corpus, workspace, slices, frame, verdicts, rank, scorer, known, progress)
     verdicts.settle()
+    cap_domains(frame, verdicts, corpus.select.balance, rank, corpus.seed)
     settings = rates_settings(corpus.select, corpus.seed, fingerprint(concepts))
     parent = read_rates(workspace.release_dir(plan.parent) / "rates.json", settings) if plan.parent else None
     decision = balance_and_repeat(

@@ -1,0 +1,96 @@
+"""Caps by host and by registrable domain: no single site makes up a corpus, nor one that was bought to poison it.
+
+Without a list of public suffixes (a dependency whose data ages) the registrable domain is told by its shape: the last
+two labels, or the last three where the second-last is one that countries sell names under (`co.uk`, `com.au`). Where
+that is not right for a host of many people's pages, `balance.domain_suffixes` says so.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import polars as pl
+
+from mmdata.config import Balance
+from mmdata.samples import hash_words
+from mmdata.select.verdicts import Verdicts
+
+REASON = "balance:domain_cap"
+SECOND_LEVEL = (
+    "ac|asn|co|com|edu|firm|gen|go|gob|gouv|gov|govt|id|in|info|ltd|me|mil|muni|ne|net|nhs|nic|nom|or|org|plc|sch"
+)
+_HOST = r"^[a-zA-Z][a-zA-Z0-9+.-]*://(?:[^/?#@]*@)?(\[[^\]]*\]|[^/?#:]*)"
+_NUMBERS = r"^(?:\[.*|[0-9.]+)$"
+
+
+def host() -> pl.Expr:
+    """The host of column `url`, in lower case; null without one."""
+    found = pl.col("url").str.extract(_HOST, 1).str.to_lowercase().str.strip_chars_end(".")
+    return pl.when(found.str.len_bytes() > 0).then(found)
+
+
+def registrable_domain(of: pl.Expr, suffixes: list[str] | None = None) -> pl.Expr:
+    """The part of a host that somebody registered: `example.co.uk` of `a.b.example.co.uk`. Addresses are their own.
+
+    Args:
+        suffixes: further ones under which others register, such as `github.io`.
+    """
+    own = [re.escape(suffix.strip(".").lower()) for suffix in suffixes or ()]
+    patterns = [
+        *([rf"([^.]+\.(?:{'|'.join(sorted(own, key=len, reverse=True))}))$"] if own else []),
+        rf"([^.]+\.(?:{SECOND_LEVEL})\.[a-z]{{2}})$",
+        r"([^.]+\.[^.]+)$",
+    ]
+    return (
+        pl.when(of.str.contains(_NUMBERS))
+        .then(of)
+        .otherwise(pl.coalesce(*(of.str.extract(pattern, 1) for pattern in patterns), of))
+    )
+
+
+def columns(balance: Balance) -> list[pl.Expr]:
+    """What the caps need of a candidate, as hashes: `host` and `domain` (UInt64; null without a URL), or nothing."""
+    if not balance.caps_domains:
+        return []
+    named = {"host": host(), "domain": registrable_domain(host(), balance.domain_suffixes)}
+    return [pl.when(expr.is_not_null()).then(expr.hash()).alias(name) for name, expr in named.items()]
+
+
+def over_cap(group: pl.Series, order: np.ndarray, most: int) -> np.ndarray:
+    """Places of the rows that are too many in their group: all but the `most` of lowest order.
+
+    Adding rows only ever takes places away from others: a row that goes now goes however many more come.
+
+    Args:
+        group: any hashable column; rows of null are not counted.
+        order: distinct numbers, the lower the better.
+    """
+    frame = pl.DataFrame({"group": group, "order": order, "row": np.arange(len(group))})
+    place = pl.col("order").rank("ordinal").over("group")
+    return frame.filter(pl.col("group").is_not_null()).filter(place > most)["row"].sort().to_numpy()
+
+
+def cap_domains(frame: pl.DataFrame, verdicts: Verdicts, balance: Balance, rank: np.ndarray, seed: int) -> None:
+    """Drop what a host, then a registrable domain, has more than its cap.
+
+    Args:
+        frame: candidates in uid order, with `columns`.
+        verdicts: written into.
+        rank: of every candidate, the best first (`dedup.preference`).
+    """
+    caps = {"host": balance.max_per_host, "domain": balance.max_per_domain}
+    for name, most in caps.items():
+        if most is None:
+            continue
+        kept = verdicts.kept()
+        order = rank[kept] if balance.keep_of_domain == "score" else _draw_order(frame, kept, seed)
+        verdicts.drop(kept[over_cap(frame[name].gather(kept), order, most)], REASON)
+
+
+def _draw_order(frame: pl.DataFrame, rows: np.ndarray, seed: int) -> np.ndarray:
+    """By hash; rows stand in uid order, which parts equal hashes."""
+    high, low = frame["uid_high"].to_numpy()[rows], frame["uid_low"].to_numpy()[rows]
+    order = np.empty(len(rows), np.int64)
+    order[np.argsort(hash_words(high, low, seed, "domain"), kind="stable")] = np.arange(len(rows))
+    return order
