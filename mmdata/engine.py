@@ -12,12 +12,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from mmdata import logs, relay
 from mmdata.config import Engine
 from mmdata.errors import MMDataError, PartFailed, UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.stage import add_counts
 from mmdata.tables import write_table
 from mmdata.workspace import PartStage, PartStamp, SliceStamp, Workspace, part_digest
+
+_log = logs.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +96,16 @@ def run_part_stage(
         workspace.clear_part_stamp(part, stage)
     failures: dict[str, str] = {}
     transient = False
-    for name, outcome in map_slices(work, pending, engine):
-        if isinstance(outcome, SliceResult):
-            stamps[name] = publish_slice(workspace, part, stage, name, pending[name], outcome)
-        else:
-            failures[name] = describe(outcome)
-            transient = transient or isinstance(outcome, OSError | BrokenExecutor)
+    with logs.context(part=part, stage=stage):
+        _log.info("slices to do", slices=len(pending), reused=reused, workers=engine.workers)
+        for name, outcome in map_slices(work, pending, engine):
+            if isinstance(outcome, SliceResult):
+                stamps[name] = publish_slice(workspace, part, stage, name, pending[name], outcome)
+                tell_slice(name, stamps[name], len(stamps), len(inputs))
+            else:
+                failures[name] = describe(outcome)
+                transient = transient or isinstance(outcome, OSError | BrokenExecutor)
+                _log.error("slice failed", slice=name, error=failures[name])
     if failures:
         raise PartFailed(part, stage, failures, transient)
     ordered = {name: stamps[name] for name in inputs}
@@ -122,6 +129,19 @@ def publish_slice(
     )
     workspace.write_slice_stamp(part, stage, name, stamp)
     return stamp
+
+
+def tell_slice(name: str, stamp: SliceStamp, done: int, total: int) -> None:
+    """Log that a slice is done, and how many of the part's are."""
+    counts = {what: count for what, count in stamp.counts.items() if count and what != "rows"}
+    seconds = stamp.numbers.get("seconds")
+    told: dict[str, Any] = {
+        "rows": stamp.rows,
+        "seconds": seconds,
+        "counts": counts or None,
+        "reasons": stamp.reasons or None,
+    }
+    _log.info("slice done", slice=name, done=done, of=total, **told)
 
 
 def stamp_part(
@@ -164,7 +184,8 @@ def map_slices(work: Work, names: Iterable[str], engine: Engine) -> Iterator[tup
 def attempt(work: Work, name: str) -> SliceResult | BaseException:
     """Run the work on one slice; an error becomes its outcome, so that it stays within the slice."""
     try:
-        return work(name)
+        with logs.context(slice=name):
+            return work(name)
     except Exception as error:  # noqa: BLE001 - the boundary of a slice: whatever went wrong fails this slice alone
         return error
 
@@ -173,18 +194,21 @@ def _map_in_processes(work: Work, names: list[str], workers: int) -> Iterator[tu
     """A pool a round: a worker that dies breaks its pool, and the slices it left over get one pool each."""
     context = get_context("spawn")
     unfinished: list[str] = []
-    with ProcessPoolExecutor(max_workers=min(workers, len(names)), mp_context=context) as pool:
-        futures = {pool.submit(attempt, work, name): name for name in names}
-        for future in as_completed(futures):
-            if future.exception() is None:
-                yield futures[future], future.result()
-            else:
-                unfinished.append(futures[future])
-    for name in unfinished:
-        with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-            future = pool.submit(attempt, work, name)
-            error = future.exception()
-            yield name, future.result() if error is None else error
+    with relay.listening() as to_us:
+        told: dict[str, Any] = {"mp_context": context, "initializer": relay.speak_to, "initargs": to_us}
+        with ProcessPoolExecutor(max_workers=min(workers, len(names)), **told) as pool:
+            futures = {pool.submit(attempt, work, name): name for name in names}
+            for future in as_completed(futures):
+                if future.exception() is None:
+                    yield futures[future], future.result()
+                else:
+                    unfinished.append(futures[future])
+                    _log.warning("a worker died; the slice is tried again alone", slice=futures[future])
+        for name in unfinished:
+            with ProcessPoolExecutor(max_workers=1, **told) as pool:
+                future = pool.submit(attempt, work, name)
+                error = future.exception()
+                yield name, future.result() if error is None else error
 
 
 def _map_on_ray(work: Work, names: list[str], workers: int) -> Iterator[tuple[str, SliceResult | BaseException]]:
@@ -196,19 +220,31 @@ def _map_on_ray(work: Work, names: list[str], workers: int) -> Iterator[tuple[st
         ) from None
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
-    remote = ray.remote(max_retries=1)(attempt)
+    remote = ray.remote(max_retries=1)(_attempt_elsewhere)
+    levels, fields = relay.levels(), logs.current()
     waiting: list[str] = list(names)
     running: dict[Any, str] = {}
     while waiting or running:
         while waiting and len(running) < workers:
             name = waiting.pop(0)
-            running[remote.remote(work, name)] = name
+            running[remote.remote(work, name, levels, fields)] = name
         (ready, *_), _ = ray.wait(list(running), num_returns=1)
         name = running.pop(ready)
         try:
-            yield name, ray.get(ready)
+            outcome, events = ray.get(ready)
         except ray.exceptions.RayError as error:
             yield name, error
+            continue
+        for event in events:
+            relay.tell(event)
+        yield name, outcome
+
+
+def _attempt_elsewhere(
+    work: Work, name: str, levels: Mapping[str, int], fields: Mapping[str, Any]
+) -> tuple[SliceResult | BaseException, list[dict[str, Any]]]:
+    with relay.gathered(levels, fields) as events:
+        return attempt(work, name), events
 
 
 def describe(error: BaseException) -> str:

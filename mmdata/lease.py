@@ -24,9 +24,12 @@ from typing import Protocol
 
 from upath import UPath
 
+from mmdata import logs
 from mmdata.errors import DataError, UserError
 from mmdata.publish import is_local, publish_json
 from mmdata.workspace import Workspace
+
+_log = logs.logger(__name__)
 
 EXPIRY_S = 120.0
 POLL_S = 1.0
@@ -95,11 +98,13 @@ class Lease:
             try:
                 current = self._store.renew(self.holder, _later(self._expiry_s))
             except OSError as error:  # the store is away: it may come back before the lease expires
+                _log.warning("lease could not be renewed yet", lease=self._store.name, error=error)
                 if time.monotonic() > good_until:
                     self._lost = f"it could not be renewed ({error})"
                     return
                 continue
             if current is None or current.token != self.holder.token:
+                _log.error("lease is lost", lease=self._store.name, holder=current)
                 self._lost = f"{current or 'somebody else'} took it over"
                 return
             good_until = time.monotonic() + self._expiry_s
@@ -128,7 +133,8 @@ def leased(
     """
     store = store_of(workspace, name)
     own = _own(what, expiry_s)
-    give_up = time.monotonic() + wait_s
+    began = time.monotonic()
+    give_up = began + wait_s
     told = False
     while (current := store.take(own)).token != own.token:
         if time.monotonic() >= give_up:
@@ -138,9 +144,12 @@ def leased(
             )
         if not told:
             told = True
+            _log.warning("waits for a lease", lease=name, holder=current, wait_s=wait_s)
             on_wait(current)
         time.sleep(min(POLL_S, expiry_s / 10))
         own = _own(what, expiry_s)
+    if told:
+        _log.info("has the lease", lease=name, seconds=time.monotonic() - began)
     lease = Lease(store, own, expiry_s)
     try:
         yield lease

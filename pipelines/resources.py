@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import dagster as dg
 from pydantic import Field
 
+from mmdata import logs
 from mmdata.attempts import begin_attempt, end_attempt, fail_attempt
 from mmdata.config import Corpus, Refresh
 from mmdata.corpus_file import load_corpus
@@ -22,6 +23,8 @@ from mmdata.lease import Holder, Lease, leased
 from mmdata.plan import plan_part
 from mmdata.stage import Progress, StageReport
 from mmdata.workspace import PartStage, Workspace
+
+_log = logs.logger(__name__)
 
 CONFIG_VARIABLE = "MMDATA_CONFIG"
 POOLS = {"download": 2, "gpu": 1, "publish": 1}
@@ -82,6 +85,7 @@ class CorpusResource(dg.ConfigurableResource):
                 "or start the UI with `mmdata ui -c corpus.yaml`"
             )
         corpus = load_corpus(path)
+        logs.configure(corpus.observe)
         return corpus, Workspace(corpus.workspace)
 
     def run(
@@ -91,10 +95,10 @@ class CorpusResource(dg.ConfigurableResource):
         function: Callable[[Corpus, Workspace, Progress], StageReport],
     ) -> StageReport:
         """Run a stage over the corpus."""
-        with _told(context, stage, None):
+        with _told(context, stage, None) as since:
             corpus, workspace = self.open()
             with _leased(context, corpus, workspace, stage, None) as lease:
-                return _tell(function(corpus, workspace, _progress(context, lease)))
+                return _tell(function(corpus, workspace, _progress(context, lease)), since)
 
     def run_part(
         self,
@@ -104,7 +108,7 @@ class CorpusResource(dg.ConfigurableResource):
     ) -> StageReport:
         """Run a stage on the run's part; what becomes of the attempt is noted in the workspace."""
         part = context.partition_key
-        with _told(context, stage, part):
+        with _told(context, stage, part) as since:
             corpus, workspace = self.open()
             entry = workspace.part(part)
             with _leased(context, corpus, workspace, stage, part) as lease:
@@ -118,7 +122,7 @@ class CorpusResource(dg.ConfigurableResource):
                     fail_attempt(workspace, part, stage, attempt, describe(error), plan.fingerprint)
                     raise
                 end_attempt(workspace, part, stage)
-            return _tell(report)
+            return _tell(report, since)
 
 
 @cache
@@ -135,14 +139,20 @@ def refresh_settings() -> Refresh:
 
 
 @contextmanager
-def _told(context: dg.AssetExecutionContext, stage: str, part: str | None) -> Iterator[None]:
-    """Turn our errors into Dagster's, and tell the watcher."""
+def _told(context: dg.AssetExecutionContext, stage: str, part: str | None) -> Iterator[float]:
+    """Turn our errors into Dagster's, and tell the log and the watcher. Gives the time at which the stage began."""
     watcher = _watcher.get()
     if watcher:
         watcher.started(stage, part)
+    since = time.monotonic()
     try:
-        with interrupts_end_the_run():
-            yield
+        with interrupts_end_the_run(), logs.context(stage=stage, part=part):
+            _log.info("stage begins")
+            try:
+                yield since
+            except Exception as error:
+                _log.error("stage failed", error=error, seconds=time.monotonic() - since)
+                raise
     except dg.Failure as stopped:
         if watcher:
             watcher.failed(stage, part, KeyboardInterrupt())
@@ -195,7 +205,17 @@ def _failure(error: MMDataError) -> dg.Failure:
     return dg.Failure(description=printable(str(error)), metadata=metadata, allow_retries=transient)
 
 
-def _tell(report: StageReport) -> StageReport:
+def _tell(report: StageReport, since: float) -> StageReport:
+    slices: dict[str, Any] = (
+        {"slices_done": report.slices_done, "slices_reused": report.slices_reused} if report.part else {}
+    )
+    told: dict[str, Any] = {
+        "seconds": time.monotonic() - since,
+        **slices,
+        "counts": report.counts,
+        "reasons": report.reasons or None,
+    }
+    _log.info("stage done", **told)
     if watcher := _watcher.get():
         watcher.finished(report)
     return report

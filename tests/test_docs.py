@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from docs.generate import pages
+from mmdata import logs
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -23,3 +24,8 @@ def test_links_between_pages_lead_somewhere(path: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", path.read_text(encoding="utf-8"))
     missing = [target for target in targets if not (path.parent / target).exists()]
     assert missing == []
+
+
+def test_the_page_on_logs_has_every_field() -> None:
+    page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    assert [row for name, meaning in logs.FIELDS.items() if (row := f"| `{name}` | {meaning} |") not in page] == []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmdata.cli.options import CONFIG, ConfigOption, open_corpus
+from mmdata.cli.options import CONFIG, ConfigOption, LogFormatOption, LogLevelOption, log_as, open_corpus
 
 if TYPE_CHECKING:
     from pipelines.headless import Build
@@ -28,12 +28,15 @@ def build(
         ),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Dagster's log too.")] = False,
+    log_format: LogFormatOption = None,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Bring every part up to date and release.
 
     The same graph as in the UI, without it; what is fresh is left alone. A part that fails does not stop
     the others; the release holds the rest, and the exit code is 1.
     """
+    log_as(log_format, log_level)
     for one in redo or []:
         forget(config, one)
     if run_build(config, parts=parts.split(",") if parts else None, sources_only=sources_only, verbose=verbose).failed:
@@ -89,12 +92,15 @@ def ui(
     host: Annotated[
         str, typer.Option(help="Address to listen on; anyone who reaches it can run the graph.")
     ] = "127.0.0.1",
+    log_format: LogFormatOption = None,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Open the corpus in the Dagster UI.
 
     The graph with its figures and pictures, runs by a click. While it runs, so do the nightly schedules and the
     sensor that builds new parts; its Automation page turns them off.
     """
+    log_as(log_format, log_level)
     raise typer.Exit(run_ui(config, port, host))
 
 

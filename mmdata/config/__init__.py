@@ -2,6 +2,7 @@
 
 from mmdata.config.corpus import Corpus
 from mmdata.config.media import Clips, Download, Privacy, Synthesis
+from mmdata.config.observe import Observe
 from mmdata.config.publish import TASKS, Instruct, Releases, Shards
 from mmdata.config.run import Engine, Refresh, Train
 from mmdata.config.score import Score
@@ -22,6 +23,7 @@ __all__ = [
     "Engine",
     "Filter",
     "Instruct",
+    "Observe",
     "Oversample",
     "Privacy",
     "Refresh",

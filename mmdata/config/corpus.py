@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator, model_validator
 
 from mmdata.config.media import Clips, Download, Privacy, Synthesis
+from mmdata.config.observe import Observe
 from mmdata.config.publish import Instruct, Releases, Shards
 from mmdata.config.run import Engine, Refresh, Train
 from mmdata.config.score import Score
@@ -31,6 +32,7 @@ class Corpus(Section):
     engine: Engine = Engine()
     refresh: Refresh = Refresh()
     train: Train = Train()
+    observe: Observe = Observe()
 
     @model_validator(mode="after")
     def _rules_have_measures(self) -> Corpus:

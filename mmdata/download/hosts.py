@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from collections import Counter, deque
@@ -10,6 +11,9 @@ from contextlib import suppress
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from mmdata import logs
+
+_log = logs.logger(__name__)
 Result = TypeVar("Result")
 
 HOST_DOWN_AFTER = 32
@@ -86,7 +90,9 @@ class HostHealth:
         """Count one finished fetch; any answer at all, a 404 included, shows that the host lives."""
         host = host_of(url)
         with self._lock:
-            self._faults[host] = self._faults[host] + 1 if is_host_fault else 0
+            self._faults[host] = faults = self._faults[host] + 1 if is_host_fault else 0
+        if faults == self._limit:
+            _log.warning("host is down; the slice leaves it alone", host=host, failures=faults)
 
 
 def fetch_all(
@@ -118,7 +124,8 @@ def fetch_all(
                     break
 
     for number in range(min(threads, len(urls))):
-        threading.Thread(target=work, name=f"fetch-{number}", daemon=True).start()
+        ours = contextvars.copy_context().run  # what is fetched for stands in the threads' events too
+        threading.Thread(target=ours, args=(work,), name=f"fetch-{number}", daemon=True).start()
     left = len(urls)
     try:
         while left:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib
 import io
+import logging
 import os
 import sys
 import threading
@@ -21,12 +22,16 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+from mmdata import logs
 from mmdata.config import Download, Privacy
 from mmdata.download.failures import FetchError, as_fetch_error
 from mmdata.download.headers import Header, read_header
+from mmdata.download.hosts import host_of
 from mmdata.download.ledger import backoff_s
 from mmdata.download.limits import Fetch, fetching
 from mmdata.download.redraw import on_white, redrawn, reduced_jpeg
+
+_log = logs.logger(__name__)
 
 BIG_PIXELS = 16_000_000
 _big_one_at_a_time = threading.Lock()
@@ -83,6 +88,10 @@ def fetch_image(url: str, download: Download) -> FetchedImage:
         out_of_time = time.monotonic() + wait_s >= deadline
         if not fetch.failure.may_pass or attempt > download.retries or out_of_time:
             return FetchedImage(fetch.failure.status, failure=fetch.failure, etag=fetch.etag)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug(
+                "fetch is tried again", host=host_of(url), reason=fetch.failure.error, wait_s=wait_s, tries=attempt
+            )
         time.sleep(wait_s)
         attempt += 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from mmdata import logs
 from mmdata.config import Clips, Corpus, Download, Privacy, Synthesis
 from mmdata.download.archive import Earlier, read_earlier, signed, write_tar
 from mmdata.download.failures import HOST_FAULTS, FetchError
@@ -27,6 +28,8 @@ from mmdata.samples import MEDIA, table_of
 from mmdata.synthesis.speech import synthesised
 from mmdata.tables import read_table
 from mmdata.workspace import Workspace
+
+_log = logs.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def fetch_slice(
     Args:
         fingerprint: of what decides the stored bytes.
     """
-    started = time.monotonic()
+    started, asked_at = time.monotonic(), datetime.now(UTC)
     workspace = Workspace(root)
     rows = read_table(workspace.table(part_name, "rows", name)).to_pylist()
     earlier = read_earlier(workspace, part_name, name, fingerprint)
@@ -86,6 +89,7 @@ def fetch_slice(
         places = {f"{one.owner or one.record['uid']}.{ext}": place for one in stored for ext, place in one.members}
         offsets, tar_sha256 = write_tar(workspace.part_dir(part_name) / "media", name, places)
     records = [_addressed(one, offsets) for one in stored]
+    logs.samples(_log, "samples have no media", _without_media(records, rows, asked_at))
     table = signed(table_of(records, MEDIA), fingerprint, tar_sha256)
     return _counted(table, fetched + more, time.monotonic() - started, failed)
 
@@ -275,6 +279,17 @@ def _is_expected(row: Mapping[str, Any], sha256: str | None) -> bool:
 def _bad_row(row: dict[str, Any]) -> dict[str, Any]:
     problem = row["problem"] or "no URL"
     return {"uid": row["uid"], "status": "refused", "error": "bad_row", "detail": problem, "attempts": 0}
+
+
+def _without_media(
+    records: list[dict[str, Any]], rows: list[dict[str, Any]], since: datetime
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What was asked for in this run and did not come: reason, and uid with host."""
+    urls = {row["uid"]: row["url"] for row in rows}
+    for record in records:
+        fetched_at = record.get("fetched_at")
+        if record.get("error") and fetched_at is not None and fetched_at >= since.replace(microsecond=0):
+            yield record["error"], {"uid": record["uid"], "host": host_of(urls[record["uid"]] or "")}
 
 
 def _counted(table: pa.Table, fetched: int, seconds: float, unspoken: int) -> SliceResult:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from mmdata import plan
+from mmdata import logs, plan
 from mmdata.config import Corpus, Score
 from mmdata.engine import SliceResult, run_part_stage
 from mmdata.errors import DataError
@@ -33,6 +33,8 @@ ROW_COLUMNS = ("uid", "kind", "caption", "problem", "start_s", "extra")
 SIZE_COLUMNS = ("original_width", "original_height", "width", "height")
 STORED_COLUMNS = ("ext", "offset", "length", "further", "audio_s", "faces")
 MEDIA_COLUMNS = ("uid", "status", "sha256", *STORED_COLUMNS, *SIZE_COLUMNS)
+
+_log = logs.logger(__name__)
 
 Advance = Callable[[str, int], None]
 
@@ -136,6 +138,7 @@ def score_slice(
     table = (
         pa.concat_tables([features_table(new, pictures, sounds), kept]).sort_by("uid").replace_schema_metadata(marks)
     )
+    logs.samples(_log, "samples have a problem", _problems(table))
     problems = pl.Series(table["problem"]).drop_nulls().value_counts()
     with_media = samples.filter(pl.col("status") == "success", pl.col("kind").is_in(["image", "video"])).height
     return SliceResult(
@@ -153,6 +156,12 @@ def score_slice(
         reasons={str(name): int(count) for name, count in problems.iter_rows()},
         numbers={"seconds": time.perf_counter() - started},
     )
+
+
+def _problems(table: pa.Table) -> Iterator[tuple[str, dict[str, str]]]:
+    for uid, problem in zip(table["uid"].to_pylist(), table["problem"].to_pylist(), strict=True):
+        if problem is not None:
+            yield problem, {"uid": uid}
 
 
 def _min_face_score(corpus: Corpus) -> float | None:

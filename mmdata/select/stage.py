@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from mmdata import logs
 from mmdata.config import Corpus
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
@@ -42,6 +43,8 @@ from mmdata.select.verdicts import Verdicts
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.tables import scan_tables
 from mmdata.workspace import PART_STAGES, Part, PartStage, Workspace, read_json
+
+_log = logs.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,9 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
         "counts": summary.counts,
         "reasons": summary.reasons,
     }
+    for name, why in refused.items():
+        _log.warning("part stays out of the release", part=name, reason=why, release=plan.release_id)
+    _log.info("samples are selected", release=plan.release_id, parts=len(parts), reused=reused, counts=summary.counts)
     if read_json(workspace.draft_path) != draft:
         publish_json(workspace.draft_path, draft)
     return StageReport(

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 from upath import UPath
 
+from mmdata import logs
 from mmdata.config import Corpus
 from mmdata.errors import DataError
 from mmdata.plan import releasable_parts
@@ -23,6 +24,8 @@ from mmdata.shards.manifest import FORMAT, manifest_digest, public_config
 from mmdata.stage import StageReport
 from mmdata.tables import read_table, scan_tables
 from mmdata.workspace import Workspace, read_json
+
+_log = logs.logger(__name__)
 
 NOT_LISTED = ("manifest.json", "croissant.json", "report.html")  # they are about the release, not of it
 
@@ -54,9 +57,12 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
         manifest["files"] = _files(folder)
         manifest["digest"] = manifest_digest(manifest)
         publish_json(folder / "manifest.json", manifest)
+        made = {"shards": len(manifest["shards"]), "samples": sum(one["samples"] for one in manifest["shards"])}
+        _log.info("release is published", release=release, parent=manifest["parent"], **made)
     mark = rolled_back(workspace).get(manifest["inputs"])
     if mark is None and workspace.latest() != release:
         workspace.set_latest(release)
+        _log.info("release is the latest", release=release)
     return _report(folder, manifest, _standing(workspace, mark))
 
 

@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from upath import UPath
 
+from mmdata import logs
 from mmdata.config import Corpus
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
@@ -27,6 +28,8 @@ from mmdata.shards.pack import pack
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.tables import scan_tables
 from mmdata.workspace import Workspace, read_json
+
+_log = logs.logger(__name__)
 
 WRITERS = 4  # shards in the making at once, each in memory
 ROWS_AT_ONCE = 1_000_000  # samples whose captions and columns are in memory at once: about 0.6 GB
@@ -84,6 +87,14 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
                 written += is_new
                 done += shard.samples
                 progress("shards", done, total)
+                told: dict[str, Any] = {
+                    "release": release,
+                    "shard": shard.name,
+                    "samples": shard.samples,
+                    "bytes": shard.bytes,
+                }
+                _log.debug("shard written" if is_new else "shard reused", **told)
+            _log.info("cohort packed", release=release, cohort=cohort.name, shards=len(shards), written=written)
     publish_json(
         folder / "shards.json",
         {"release_id": release, "cohorts": [c.to_json() for c in sized], "shards": [asdict(s) for s in shards]},

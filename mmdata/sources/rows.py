@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 from upath import UPath
 
+from mmdata import logs
 from mmdata.config import Corpus, Source
-from mmdata.engine import SliceResult, publish_slice, stamp_part
+from mmdata.engine import SliceResult, publish_slice, stamp_part, tell_slice
 from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.plan import rows_input, stage_settings
@@ -24,6 +26,8 @@ from mmdata.sources.howto100m import clip_rows
 from mmdata.sources.row import Row, read_rows
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.workspace import Part, PartStamp, SliceStamp, Workspace
+
+_log = logs.logger(__name__)
 
 SLICE_NAME = "{:04d}"
 
@@ -50,6 +54,7 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
     if pending:
         workspace.clear_part_stamp(part_name, "rows")
         known = _known_place(_check_unchanged(workspace, part, captions), source, part)
+    since = time.perf_counter()
     for low, high in _runs(pending, spans):
         batches = read_batches(source, UPath(part.path), low, high, known)
         names = iter([name for name in pending if low <= spans[name][0] < high])
@@ -62,7 +67,12 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
                 result = replace(result, counts={**result.counts, **told_of})
             else:
                 result = rows_table(read_rows(rows, source, file), part)
+            result = replace(result, numbers={"seconds": time.perf_counter() - since})
             stamps[name] = publish_slice(workspace, part_name, "rows", name, prints[name], result)
+            with logs.context(part=part_name, stage="rows"):
+                logs.samples(_log, "rows are bad", _bad(result.table))
+                tell_slice(name, stamps[name], len(stamps), len(spans))
+            since = time.perf_counter()
             done += spans[name][1] - spans[name][0]
             progress("rows", done, total)
     if pending:
@@ -114,6 +124,12 @@ def rows_table(rows: Iterable[Row], part: Part) -> SliceResult:
     counts = {"rows": read, "samples": samples, "uids": uids, "usable": uids - problems.total()}
     counts |= {"repeated": samples - uids, "bad": problems.total()}
     return SliceResult(table, counts, dict(sorted(problems.items())))
+
+
+def _bad(table: pa.Table) -> Iterator[tuple[str, dict[str, Any]]]:
+    for uid, row, problem in zip(*(table[name].to_pylist() for name in ("uid", "row", "problem")), strict=True):
+        if problem is not None:
+            yield problem, {"uid": uid, "row": row}
 
 
 def _fresh(workspace: Workspace, part: str, prints: Mapping[str, str]) -> dict[str, SliceStamp]:

@@ -1,0 +1,22 @@
+"""What is told of the work while it runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mmdata.config.section import Section
+
+
+class Observe(Section):
+    """Logs: what is told of the work while it runs."""
+
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Lines for people, or one JSON object a line; MMDATA_LOG and --log-format go over it."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] | None = Field(
+        None,
+        description="From which level on; null: `info` for JSON, `warning` for text. MMDATA_LOG_LEVEL and --log-level "
+        "go over it.",
+    )
