@@ -201,7 +201,7 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
     draft = workspace.draft()
     publish_json(workspace.release_dir(draft["release_id"]) / "manifest.json", {**draft, "counts": {"kept": 1}})
     workspace.set_latest(draft["release_id"])
-    return StageReport("release", counts={"shards": 1})
+    return StageReport("release", counts={"shards": 1}, text={"latest": f"`{draft['release_id']}`"})
 
 
 def verify_shards(workspace: Workspace, release_id: str) -> StageReport:
