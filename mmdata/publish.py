@@ -63,6 +63,13 @@ def publish_json(target: UPath, value: Any) -> None:
     publish_bytes(target, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
 
+def withdraw(target: UPath) -> None:
+    """Take back what was published, for good: after a power cut it does not stand there again."""
+    target.unlink(missing_ok=True)
+    if is_local(target) and (folder := Path(target.path).parent).exists():
+        sync(folder)
+
+
 def sync(path: Path) -> None:
     """fsync a file or a folder."""
     handle = os.open(path, os.O_RDONLY)

@@ -20,7 +20,7 @@ from upath import UPath
 
 from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import fingerprint
-from mmdata.publish import publish_bytes, publish_json
+from mmdata.publish import publish_bytes, publish_json, withdraw
 
 PartStage = Literal["rows", "media", "features"]
 PART_STAGES: tuple[PartStage, ...] = ("rows", "media", "features")
@@ -197,7 +197,7 @@ class Workspace:
 
     def clear_part_stamp(self, part: str, stage: PartStage) -> None:
         """Take a part's stamp away: what it said is no longer true."""
-        (self.part_dir(part) / f"{stage}.json").unlink(missing_ok=True)
+        withdraw(self.part_dir(part) / f"{stage}.json")
 
     def forget_stage(self, part: str, stage: PartStage) -> None:
         """Take away a stage's stamps and tables of a part, so that the next run makes them anew.

@@ -16,7 +16,7 @@ from upath import UPath
 from mmdata.download.archive import unaddressed
 from mmdata.errors import UserError
 from mmdata.lease import leased
-from mmdata.publish import TEMPORARY, is_local
+from mmdata.publish import TEMPORARY, is_local, withdraw
 from mmdata.releases.listing import published
 from mmdata.releases.pins import pins
 from mmdata.workspace import Workspace, read_json
@@ -76,9 +76,11 @@ def collect_garbage(
             return garbage
         for name in (*garbage.releases, *garbage.abandoned):
             _remove_release(workspace.release_dir(name))
-        gone = {path.name for path in garbage.shards}
+        staying = {path.name for path in _listed(workspace.shards_dir, "*.tar")} - {
+            path.name for path in garbage.shards
+        }
         for note in list(_listed(workspace.shards_dir / "recipes", "*.json")):
-            if (read_json(note) or {}).get("name") in gone:
+            if (read_json(note) or {}).get("name") not in staying:
                 note.unlink(missing_ok=True)
         for path in (*garbage.shards, *garbage.leftovers):
             path.unlink(missing_ok=True)
@@ -124,7 +126,7 @@ def _releases_to_go(workspace: Workspace, newest_first: list[str], keep: int, dr
 
 def _remove_release(folder: UPath) -> None:
     """The manifest first: from then on it is no release, whatever is left of it."""
-    (folder / "manifest.json").unlink(missing_ok=True)
+    withdraw(folder / "manifest.json")
     for path in _files(folder):
         path.unlink(missing_ok=True)
     if is_local(folder):  # an object store has no folders

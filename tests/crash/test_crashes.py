@@ -1,0 +1,44 @@
+"""The road dies at every kind of step, again and again, and ends in the release of an undisturbed run.
+
+`make soak` does the same thousands of times; docs/crash-safety.md has its table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.crash.scenes import Deaths, Scene, make_scenes, pictures, survive
+from tests.crash.zygote import Zygote
+
+DEATHS = 17  # of each way in each scene: 204 in all
+WAYS = {"killed": (False, False), "power cut": (True, False), "at a random time": (False, True)}
+SCENES = ("first release", "rows come, change and go", "a setting changes, a file is gone", "garbage collection")
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Zygote, dict[str, Scene]]]:
+    with pictures() as url, Zygote() as zygote:
+        made = make_scenes(tmp_path_factory.mktemp("crash"), url, zygote)
+        yield zygote, {scene.name: scene for scene in made}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", SCENES)
+def test_a_road_that_dies_ends_in_the_release_of_an_undisturbed_run(
+    stage: tuple[Zygote, dict[str, Scene]], name: str, way: str
+) -> None:
+    zygote, scenes = stage
+    power, timed = WAYS[way]
+    deaths, seed = Deaths(), 0
+    while deaths.total < DEATHS:
+        survive(scenes[name], zygote, seed, power=power, timed=timed, deaths=deaths)
+        seed += 1
+
+
+def test_every_file_is_synced_before_it_gets_its_name(stage: tuple[Zygote, dict[str, Scene]]) -> None:
+    """Held against every rename of the four undisturbed runs: see `_scene`."""
+    _, scenes = stage
+    assert min(scene.steps for scene in scenes.values()) > 50
+    assert sum(scene.steps for scene in scenes.values()) > 1000
