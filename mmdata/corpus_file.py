@@ -70,6 +70,7 @@ def _anchor(corpus: Corpus, base: Path) -> Corpus:
 
     sources = [placed(source) for source in corpus.sources]
     changes: dict[str, Any] = {"workspace": absolute(corpus.workspace), "sources": sources}
+    changes["optout"] = [one.model_copy(update={"path": absolute(one.path)}) for one in corpus.optout]
     if corpus.select.balance.concepts:
         balance = corpus.select.balance.model_copy(update={"concepts": absolute(corpus.select.balance.concepts)})
         changes["select"] = corpus.select.model_copy(update={"balance": balance})

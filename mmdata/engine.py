@@ -151,6 +151,7 @@ def stamp_part(
     expected: str,
     slices: Mapping[str, SliceStamp],
     reason: str | None,
+    opt_out: str = "",
 ) -> PartStamp:
     """Write the part's stamp, from its slices' stamps."""
     retries = [stamp.next_retry_at for stamp in slices.values() if stamp.next_retry_at]
@@ -164,6 +165,7 @@ def stamp_part(
         counts=add_counts(one.counts for one in slices.values()),
         reasons=add_counts(one.reasons for one in slices.values()),
         next_retry_at=min(retries, default=None),
+        opt_out=opt_out,
     )
     workspace.write_part_stamp(part, stage, stamp)
     return stamp
@@ -257,9 +259,13 @@ def describe(error: BaseException) -> str:
 
 
 def table_digest(table: pa.Table) -> str:
-    """SHA-256 over a table's schema and rows, 16 hex digits; chunking does not matter, nor when a thing was fetched."""
+    """SHA-256 over a table's schema and rows, 16 hex digits; chunking does not matter, nor when a thing was fetched.
+
+    Nor does what lies in memory where a value is null, so that a table has the same digest when it is read back.
+    """
     sink = pa.BufferOutputStream()
     combined = table.select([name for name in table.column_names if name not in VOLATILE]).combine_chunks()
+    combined = combined.take(pa.array(range(len(combined)), pa.int64()))  # what lies under a null is then always zero
     with pa.ipc.new_stream(sink, combined.schema) as writer:
         writer.write_table(combined)
     return hashlib.sha256(memoryview(sink.getvalue())).hexdigest()[:16]

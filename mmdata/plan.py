@@ -11,6 +11,7 @@ from typing import Any
 from mmdata.config import Corpus, Score
 from mmdata.fingerprint import fingerprint
 from mmdata.score.pretrained import resolved
+from mmdata.takedown.state import opt_out_digest
 from mmdata.workspace import PART_STAGES, Part, PartStage, PartStamp, Workspace
 
 CODE_VERSIONS: dict[str, int] = {"rows": 2, "media": 2, "features": 2, "selection": 2, "shards": 2, "instructions": 2}
@@ -99,8 +100,15 @@ def features_input(rows_digest: str, media_digest: str) -> str:
     return fingerprint(rows_digest, media_digest)
 
 
-def plan_part(corpus: Corpus, workspace: Workspace, part: Part, now: datetime | None = None) -> PartPlan:
-    """Say which stages of a part must run, and why."""
+def plan_part(
+    corpus: Corpus, workspace: Workspace, part: Part, now: datetime | None = None, opt_out: str | None = None
+) -> PartPlan:
+    """Say which stages of a part must run, and why.
+
+    Args:
+        opt_out: `opt_out_digest` of the workspace, where it is read already.
+    """
+    opt_out = opt_out_digest(workspace) if opt_out is None else opt_out
     stale: list[PartStage] = []
     reasons: list[str] = []
     stamps: dict[str, PartStamp | None] = {stage: workspace.part_stamp(part.name, stage) for stage in PART_STAGES}
@@ -115,12 +123,16 @@ def plan_part(corpus: Corpus, workspace: Workspace, part: Part, now: datetime | 
         elif stamp.fingerprint != fingerprint(stage_settings(corpus, part, stage), _input(part, stage, stamps)):
             stale.append(stage)
             reasons.append(f"{stage}: its input or settings changed")
+        elif stage == "rows" and stamp.opt_out != opt_out:
+            stale.append(stage)
+            reasons.append("rows: what is to be left out has changed")
         elif stage == "media" and is_due(stamp.next_retry_at, now):
             stale.append(stage)
             due = stamp.next_retry_at or ""
             reasons.append(f"media: retries due since {stamp.next_retry_at}")
     settings = [stage_settings(corpus, part, stage) for stage in PART_STAGES]
-    return PartPlan(part, tuple(stale), "; ".join(reasons), fingerprint(rows_input(part), settings, stale, due))
+    asked = [rows_input(part), settings, stale, due, *([opt_out] if opt_out else [])]
+    return PartPlan(part, tuple(stale), "; ".join(reasons), fingerprint(*asked))
 
 
 def is_due(next_retry_at: str | None, now: datetime | None = None) -> bool:
@@ -130,8 +142,9 @@ def is_due(next_retry_at: str | None, now: datetime | None = None) -> bool:
 
 def plan_parts(corpus: Corpus, workspace: Workspace, now: datetime | None = None) -> Iterator[PartPlan]:
     """The plan of every live part, in catalogue order."""
+    opt_out = opt_out_digest(workspace)
     for part in configured_parts(corpus, workspace):
-        yield plan_part(corpus, workspace, part, now)
+        yield plan_part(corpus, workspace, part, now, opt_out)
 
 
 def configured_parts(corpus: Corpus, workspace: Workspace) -> list[Part]:
@@ -148,8 +161,9 @@ def releasable_parts(corpus: Corpus, workspace: Workspace) -> tuple[list[Part], 
     """
     ready: list[Part] = []
     refused: dict[str, str] = {}
+    opt_out = opt_out_digest(workspace)
     for part in configured_parts(corpus, workspace):
-        plan = plan_part(corpus, workspace, part, now=datetime.min.replace(tzinfo=UTC))
+        plan = plan_part(corpus, workspace, part, datetime.min.replace(tzinfo=UTC), opt_out)
         fresh = [stage for stage in PART_STAGES if stage not in plan.stale]
         stamps = {stage: workspace.part_stamp(part.name, stage) for stage in fresh}
         rejected = next((why for stage, s in stamps.items() if s and (why := refusal(corpus, stage, s))), None)

@@ -5,6 +5,7 @@ parts/<part>/<stage>.json           part stamp: accepted or not, slices, digest
 parts/<part>/<stage>/<slice>.parquet, .json (slice stamp); media/<slice>-<sha256>.tar
 shards/<name>.tar
 selection.json                      the release in the making
+takedown/                           what is left out: standing lists, the log of what was forgotten; hashes only
 releases/<id>/                      a release, once it holds manifest.json
 releases/latest                     the id of the newest
 """
@@ -80,6 +81,7 @@ class PartStamp:
         digest: of all slice digests; the next stage's input.
         slices: slice names, in order.
         accepted: may enter a release; if not, `reason` says why.
+        opt_out: of `rows`, names the opt-out that is in force in all tables of the part; see mmdata.takedown.
     """
 
     fingerprint: str
@@ -91,6 +93,7 @@ class PartStamp:
     counts: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
     next_retry_at: str | None = None
+    opt_out: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from mmdata.config.score import Score
 from mmdata.config.section import Section
 from mmdata.config.select import Balance, Dedup, Filter, Oversample, Select
 from mmdata.config.source import COLUMNS_OF_KIND, PART_AND_SLICE_ROWS, SOURCE_KINDS, Source
+from mmdata.config.takedown import OptOutList
 
 __all__ = [
     "COLUMNS_OF_KIND",
@@ -24,6 +25,7 @@ __all__ = [
     "Filter",
     "Instruct",
     "Observe",
+    "OptOutList",
     "Oversample",
     "Privacy",
     "Refresh",

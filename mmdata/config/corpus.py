@@ -12,6 +12,7 @@ from mmdata.config.score import Score
 from mmdata.config.section import Section
 from mmdata.config.select import Select
 from mmdata.config.source import Source
+from mmdata.config.takedown import OptOutList
 
 
 class Corpus(Section):
@@ -20,6 +21,10 @@ class Corpus(Section):
     workspace: str = Field(description="Where all data lies: a folder, relative to corpus.yaml, or s3://bucket/prefix.")
     seed: int = Field(0, description="Every draw is hash(seed, stage, uid).")
     sources: list[Source] = Field(min_length=1, description="Inputs of metadata.")
+    optout: list[OptOutList] = Field(
+        default_factory=list,
+        description="Lists of what is never fetched and never released: files or URLs, or `{path: …, column: …}`.",
+    )
     download: Download = Download()
     clips: Clips = Clips()
     privacy: Privacy = Privacy()

@@ -15,7 +15,7 @@ from mmdata.secrets import without_credentials
 REFUSALS = frozenset(
     {
         *("bad_row", "bad_scheme", "bad_url", "userinfo", "bad_port", "private_address", "downgrade"),
-        *("robots", "bomb", "too_long", "site", "voice"),
+        *("robots", "bomb", "too_long", "site", "voice", "opt_out"),
     }
 )
 """Error classes whose status is `refused`: we would not, whatever the server would."""

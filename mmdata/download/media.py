@@ -9,6 +9,7 @@ from typing import Any
 
 from mmdata.config import Corpus
 from mmdata.download.archive import remove_unaddressed
+from mmdata.download.counts import NOT_FETCHABLE
 from mmdata.download.hosts import host_of
 from mmdata.download.slices import MediaSettings, fetch_slice
 from mmdata.engine import run_part_stage
@@ -16,6 +17,7 @@ from mmdata.errors import DataError
 from mmdata.plan import is_due, media_refusal, stage_settings
 from mmdata.stage import Progress, StageReport, add_counts, silent
 from mmdata.tables import read_table
+from mmdata.takedown.optout import load_opt_out
 from mmdata.workspace import SliceStamp, Workspace
 
 
@@ -37,7 +39,7 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         fetch_slice,
         root=str(workspace.root),
         part_name=part_name,
-        settings=MediaSettings.of(corpus, part.source),
+        settings=MediaSettings.of(corpus, part.source, load_opt_out(workspace)),
         fingerprint=settings,
         progress=_Share(progress, rows.rows) if corpus.engine.in_this_process else None,
     )
@@ -98,7 +100,7 @@ def _failures_by_host(workspace: Workspace, part_name: str, slices: tuple[str, .
         errors = read_table(workspace.table(part_name, "media", name), ["uid", "error"])
         joined = urls.join(errors, "uid").select(["url", "error"])
         for url, error in zip(joined["url"].to_pylist(), joined["error"].to_pylist(), strict=True):
-            if error is not None and error != "bad_row":
+            if error is not None and error not in NOT_FETCHABLE:
                 counted[host_of(url), error] += 1
     top = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:10]
     return [{"host": host, "error": error, "rows": count} for (host, error), count in top]

@@ -8,7 +8,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,8 @@ from mmdata.download.files import FetchedFile, fetch_file
 from mmdata.download.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all
 from mmdata.download.ledger import next_retry_at
 from mmdata.download.sites import fetch_from_site, is_site
+from mmdata.takedown.optout import NOTHING, OptOut
+from mmdata.takedown.state import REASON
 
 Row = Mapping[str, Any]
 Place = tuple[IO[bytes], int, int]
@@ -37,12 +39,14 @@ class Recordings:
 
     Args:
         fetch_from: template of the place to fetch from instead of a row's URL; None: the URL.
+        opt_out: files that are in it are not kept.
     """
 
     download: Download
     clips: Clips
     privacy: Privacy
     fetch_from: str | None = None
+    opt_out: OptOut = NOTHING
 
     def look(self) -> Look:
         return Look(
@@ -180,6 +184,8 @@ def _fetched(place: str, target: Path, settings: Recordings, health: HostHealth)
     fetch = fetch_from_site if is_site(place) else fetch_file
     fetched = fetch(place, target, settings.download, settings.clips)
     health.note(place, is_host_fault=fetched.failure is not None and fetched.failure.error in HOST_FAULTS)
+    if settings.opt_out.covers_file(fetched.sha256):
+        return replace(fetched, failure=FetchError(REASON, "the file is among those that are left out"))
     return fetched
 
 
@@ -203,6 +209,8 @@ def _stored(row: Row, place: str, fetched: FetchedFile, kept: _Kept, attempts: i
     if failure is not None:
         retry = next_retry_at(place, failure, attempts, download, now)
         told = {"status": failure.status, "error": failure.error, "detail": failure.detail, "next_retry_at": retry}
+        if failure.error == REASON:
+            told["sha256"] = fetched.sha256
         return Stored({**record, **told})
     expected = row["expected_sha256"]
     if expected is not None and expected.lower() != fetched.sha256:

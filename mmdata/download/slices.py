@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import IO, Any
@@ -16,6 +15,7 @@ import pyarrow as pa
 from mmdata import logs
 from mmdata.config import Clips, Corpus, Download, Privacy, Synthesis
 from mmdata.download.archive import Earlier, read_earlier, signed, write_tar
+from mmdata.download.counts import media_counts
 from mmdata.download.failures import HOST_FAULTS, FetchError
 from mmdata.download.guard import Guard, install
 from mmdata.download.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all, host_of
@@ -27,6 +27,8 @@ from mmdata.errors import UserError
 from mmdata.samples import MEDIA, table_of
 from mmdata.synthesis.speech import synthesised
 from mmdata.tables import read_table
+from mmdata.takedown.optout import NOTHING, OptOut
+from mmdata.takedown.state import REASON
 from mmdata.workspace import Workspace
 
 _log = logs.logger(__name__)
@@ -42,12 +44,13 @@ class MediaSettings:
     synthesis: Synthesis
     seed: int
     fetch_from: str | None
+    opt_out: OptOut = NOTHING
 
     @classmethod
-    def of(cls, corpus: Corpus, source: str) -> MediaSettings:
+    def of(cls, corpus: Corpus, source: str, opt_out: OptOut) -> MediaSettings:
         """Those of a corpus, for the parts of one of its sources."""
         known = next((one.fetch_from for one in corpus.sources if one.name == source), None)
-        return cls(corpus.download, corpus.clips, corpus.privacy, corpus.synthesis, corpus.seed, known)
+        return cls(corpus.download, corpus.clips, corpus.privacy, corpus.synthesis, corpus.seed, known, opt_out)
 
 
 def fetch_slice(
@@ -70,7 +73,7 @@ def fetch_slice(
     started, asked_at = time.monotonic(), datetime.now(UTC)
     workspace = Workspace(root)
     rows = read_table(workspace.table(part_name, "rows", name)).to_pylist()
-    earlier = read_earlier(workspace, part_name, name, fingerprint)
+    earlier = _without_pardoned(read_earlier(workspace, part_name, name, fingerprint), settings.opt_out)
     advance = progress or _nowhere
     usable = [row for row in rows if _is_fetchable(row)]
     advance(len(rows) - len(usable))
@@ -85,7 +88,8 @@ def fetch_slice(
         fetched, found = _pictures(pictures, earlier, old_tar, settings, spool, advance)
         stored += found
         more, found = _recordings(recordings, earlier, old_tar, settings, spool, advance)
-        stored, failed = _spoken([*stored, *found], rows, settings, spool)
+        stored = [_unless_refused(one, settings.opt_out) for one in (*stored, *found)]
+        stored, failed = _spoken(stored, rows, settings, spool)
         places = {f"{one.owner or one.record['uid']}.{ext}": place for one in stored for ext, place in one.members}
         offsets, tar_sha256 = write_tar(workspace.part_dir(part_name) / "media", name, places)
     records = [_addressed(one, offsets) for one in stored]
@@ -152,7 +156,7 @@ def _recordings(
         settled = _is_settled(record, now) and not is_mended(row, record)
         (kept if settled else due).append(row)
     advance(len(kept))
-    own = Recordings(settings.download, settings.clips, settings.privacy, settings.fetch_from)
+    own = Recordings(settings.download, settings.clips, settings.privacy, settings.fetch_from, settings.opt_out)
     found: dict[str, Stored] = {}
     if due:
         install(Guard(settings.download))
@@ -278,7 +282,27 @@ def _is_expected(row: Mapping[str, Any], sha256: str | None) -> bool:
 
 def _bad_row(row: dict[str, Any]) -> dict[str, Any]:
     problem = row["problem"] or "no URL"
-    return {"uid": row["uid"], "status": "refused", "error": "bad_row", "detail": problem, "attempts": 0}
+    error = REASON if problem == REASON else "bad_row"
+    return {"uid": row["uid"], "status": "refused", "error": error, "detail": problem, "attempts": 0}
+
+
+def _unless_refused(stored: Stored, opt_out: OptOut) -> Stored:
+    """Without what was fetched, where that very file is to be left out."""
+    sha256 = stored.record.get("sha256")
+    if not opt_out.covers_file(sha256):
+        return stored
+    refused = {"status": "refused", "error": REASON, "detail": REASON, "attempts": 0, "sha256": sha256}
+    return Stored({"uid": stored.record["uid"], **refused})
+
+
+def _without_pardoned(earlier: Earlier, opt_out: OptOut) -> Earlier:
+    """Without what was left out for its file, where that is no longer asked for: it is fetched again."""
+    records = {
+        uid: record
+        for uid, record in earlier.records.items()
+        if record["error"] != REASON or opt_out.covers_file(record["sha256"])
+    }
+    return replace(earlier, records=records)
 
 
 def _without_media(
@@ -293,12 +317,9 @@ def _without_media(
 
 
 def _counted(table: pa.Table, fetched: int, seconds: float, unspoken: int) -> SliceResult:
-    statuses, errors = Counter(table["status"].to_pylist()), Counter(table["error"].drop_null().to_pylist())
-    counts = {"rows": table.num_rows, "fetchable": table.num_rows - errors["bad_row"], **statuses}
-    made = table.num_rows - table["synthetic"].null_count
-    counts |= {name: count for name, count in (("spoken", made), ("unspoken", unspoken)) if count}
-    retries = [due for due in table["next_retry_at"].to_pylist() if due is not None]
-    earliest = min(retries).isoformat() if retries else None
+    counts, reasons, next_retry_at = media_counts(table)
+    if unspoken:
+        counts["unspoken"] = unspoken
     sizes = table["bytes"].drop_null().to_pylist()
     numbers = {"fetched": fetched, "seconds": seconds, "bodies": len(sizes), "bytes": sum(sizes)}
-    return SliceResult(table, counts, errors, numbers, earliest)
+    return SliceResult(table, counts, reasons, numbers, next_retry_at)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mmdata.takedown.state import REASON as OPT_OUT
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -28,6 +30,7 @@ class Step:
 
 STEPS = (
     ("bad_row", "well-formed rows"),
+    (OPT_OUT, "not asked to be left out"),
     ("media", "fetched"),
     ("features", "scored"),
     ("filter", "good enough"),
@@ -52,6 +55,8 @@ def funnel(rows: int, uids: int, repeats: int, reasons: Mapping[str, int]) -> li
         lost = {reason: count for reason, count in reasons.items() if reason.partition(":")[0] == prefix}
         if prefix == STEPS[-1][0]:
             lost |= {reason: count for reason, count in reasons.items() if reason.partition(":")[0] not in known}
+        if prefix == OPT_OUT and not lost:
+            continue  # a corpus that nobody asked to be left out of has no such step
         left -= sum(lost.values())
         steps.append(Step(name, left, tuple(sorted(lost.items(), key=lambda item: (-item[1], item[0])))))
     return [*steps, Step("released, with repeats", repeats)]

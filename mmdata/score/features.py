@@ -17,6 +17,7 @@ from mmdata.engine import SliceResult, run_part_stage
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.score.clip import load_scorer
+from mmdata.score.counts import feature_counts
 from mmdata.score.decode import cores
 from mmdata.score.earlier import earlier_rows, scorer_of, table_marks
 from mmdata.score.pictures import measure_pictures
@@ -139,21 +140,11 @@ def score_slice(
         pa.concat_tables([features_table(new, pictures, sounds), kept]).sort_by("uid").replace_schema_metadata(marks)
     )
     logs.samples(_log, "samples have a problem", _problems(table))
-    problems = pl.Series(table["problem"]).drop_nulls().value_counts()
-    with_media = samples.filter(pl.col("status") == "success", pl.col("kind").is_in(["image", "video"])).height
+    counts, problems = feature_counts(table, samples)
     return SliceResult(
         table,
-        counts={
-            "rows": len(rows),
-            "with_media": with_media,
-            "without_media": len(rows) - with_media,
-            "with_sound": table.num_rows - table["audio_rms_db"].null_count,
-            "pictures": len(pictures.looks),
-            "kept": len(kept),
-            "embedded": table.num_rows - table["embedding"].null_count,
-            "scored": table.num_rows - table["clip_score"].null_count,
-        },
-        reasons={str(name): int(count) for name, count in problems.iter_rows()},
+        counts=counts | {"pictures": len(pictures.looks), "kept": len(kept)},
+        reasons=problems,
         numbers={"seconds": time.perf_counter() - started},
     )
 

@@ -17,9 +17,12 @@ from mmdata.select import domains
 from mmdata.select.concepts import match_concepts
 from mmdata.select.filters import columns_read, filter_reason
 from mmdata.tables import REMEDY, scan_tables
+from mmdata.takedown.state import REASON as OPT_OUT
 from mmdata.workspace import PartStage, Workspace
 
 BATCH_ROWS = 250_000
+UNUSABLE = "^(opt_out$|(bad_row|media|features):)"
+"""Reasons of rows that have nothing to be judged by."""
 
 _ROWS = ("uid", "kind", "url", "start_s", "end_s", "caption", "problem", "copies")
 _MEDIA = ("uid", "status", "error", "sha256", "audio_s")
@@ -156,7 +159,7 @@ def _uid_order(held: dict[str, pl.Series]) -> np.ndarray:
             {
                 "high": ordered[at],
                 "low": held["uid_low"].gather(rows),
-                "unusable": held["reason"].gather(rows).cast(pl.String).str.contains("^(bad_row|media|features):"),
+                "unusable": held["reason"].gather(rows).cast(pl.String).str.contains(UNUSABLE),
                 "place": held["place"].gather(rows),
                 "row": rows,
             }
@@ -179,6 +182,7 @@ def _collapse(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _own_reason(select: Select) -> pl.Expr:
     upstream = pl.coalesce(
+        pl.when((pl.col("problem") == OPT_OUT) | (pl.col("error") == OPT_OUT)).then(pl.lit(OPT_OUT)),
         pl.when(pl.col("problem").is_not_null()).then(pl.format("bad_row:{}", pl.col("problem"))),
         pl.when(pl.col("status") != "success").then(pl.format("media:{}", pl.coalesce("error", "status"))),
         pl.when(pl.col("features_problem").is_not_null()).then(pl.format("features:{}", pl.col("features_problem"))),

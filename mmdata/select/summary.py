@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from mmdata.config import Filter
+from mmdata.select.candidates import UNUSABLE
 from mmdata.select.filters import REASON
 from mmdata.select.presets import resolve
 
@@ -118,9 +119,7 @@ def _threshold(table: pl.LazyFrame, asked: Filter) -> float | None:
     if asked.top_fraction is None:
         return None
     passed = pl.col("keep") | ~pl.col("reason").str.starts_with(REASON)
-    scored = pl.col("clip_score").is_finite() & ~pl.col("reason").str.contains("^(bad_row|media|features):").fill_null(
-        False
-    )
+    scored = pl.col("clip_score").is_finite() & ~pl.col("reason").str.contains(UNUSABLE).fill_null(False)
     least = table.filter(passed & scored).select(pl.col("clip_score").min()).collect(engine="streaming").item()
     return None if least is None else float(least)
 

@@ -18,6 +18,7 @@ from mmdata.fingerprint import fingerprint
 from mmdata.sources.captions import captions_of
 from mmdata.sources.files import find_files, look_into, seen_state, sha256_of
 from mmdata.stage import StageReport
+from mmdata.takedown.lists import update_standing
 from mmdata.workspace import Catalog, Part, Workspace
 
 READER_VERSION = 1  # raised when the same file would be counted or judged otherwise
@@ -34,9 +35,10 @@ def update_catalog(corpus: Corpus, workspace: Workspace) -> StageReport:
     holds nothing else up; what an unreadable file gave before stays, until a person decides.
 
     Raises:
-        UserError: a source's pattern matches no file, none of its files has the needed columns, or two sources claim
-            one file. The catalogue is then as before.
+        UserError: an opt-out list cannot be read, a source's pattern matches no file, none of its files has the needed
+            columns, or two sources claim one file. The catalogue is then as before.
     """
+    left_out = update_standing(corpus.optout, workspace)
     old = workspace.catalog()
     names = {source.name for source in corpus.sources}
     found = {source.name: find_files(source) for source in corpus.sources}
@@ -58,7 +60,7 @@ def update_catalog(corpus: Corpus, workspace: Workspace) -> StageReport:
     new = Catalog(others | files, dict(sorted(parts.items())))
     if (new.files, new.parts) != (old.files, old.parts):
         workspace.write_catalog(new)
-    return _report(workspace, new, names, _changes(old.parts, new.parts))
+    return _report(workspace, new, names, _changes(old.parts, new.parts), left_out)
 
 
 def look_at(
@@ -190,7 +192,9 @@ def _changes(old: Mapping[str, Part], new: Mapping[str, Part]) -> dict[str, int]
     return dict(changes)
 
 
-def _report(workspace: Workspace, catalog: Catalog, sources: set[str], changes: dict[str, int]) -> StageReport:
+def _report(
+    workspace: Workspace, catalog: Catalog, sources: set[str], changes: dict[str, int], left_out: Mapping[str, int]
+) -> StageReport:
     files = {path: about for path, about in catalog.files.items() if about["source"] in sources}
     statuses = Counter(about["status"] for about in files.values())
     live = [part for part in catalog.live_parts() if part.source in sources]
@@ -208,7 +212,10 @@ def _report(workspace: Workspace, catalog: Catalog, sources: set[str], changes: 
     counts = {"rows": sum(part.stop - part.start for part in live), "parts": len(live), "files": len(files)}
     return StageReport(
         "source_catalog",
-        counts=counts | {f"files_{status}": statuses[status] for status in ("ok", "empty", "unreadable")} | changes,
+        counts=counts
+        | {f"files_{status}": statuses[status] for status in ("ok", "empty", "unreadable")}
+        | changes
+        | {f"opt_out_{kind}": count for kind, count in left_out.items()},
         reasons={f"file_{status}": statuses[status] for status in ("empty", "unreadable") if statuses[status]},
         tables={"files": listed[:SHOWN]},
         paths={"catalog": str(workspace.catalog_path)},

@@ -25,6 +25,10 @@ from mmdata.sources.files import read_batches, relative_name, seen_state
 from mmdata.sources.howto100m import clip_rows
 from mmdata.sources.row import Row, read_rows
 from mmdata.stage import Progress, StageReport, silent
+from mmdata.takedown.optout import OptOut, load_opt_out
+from mmdata.takedown.parts import leave_out, pardon, remove_media_unless_busy
+from mmdata.takedown.redact import redacted_rows, rows_counts
+from mmdata.takedown.state import REASON as OPT_OUT
 from mmdata.workspace import Part, PartStamp, SliceStamp, Workspace
 
 _log = logs.logger(__name__)
@@ -44,9 +48,14 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
     if source is None:
         raise UserError(f"part {part_name}: source {part.source} is not in corpus.yaml any more")
     settings = stage_settings(corpus, part, "rows")
+    opt_out = load_opt_out(workspace)
+    before = workspace.part_stamp(part_name, "rows")
     spans, file = slice_spans(part, source.slice_rows), relative_name(source, part.path)
     prints = {name: fingerprint(settings, rows_input(part), name) for name in spans}
     stamps = _fresh(workspace, part_name, prints)
+    if before is None or opt_out.pardons_since(before.opt_out):
+        pardon(workspace, part_name, opt_out)
+        stamps = {name: stamp for name, stamp in stamps.items() if OPT_OUT not in stamp.reasons}
     pending = [name for name in spans if name not in stamps]
     total, done = part.stop - part.start, sum(high - low for low, high in (spans[name] for name in stamps))
     reused = len(stamps)
@@ -67,7 +76,7 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
                 result = replace(result, counts={**result.counts, **told_of})
             else:
                 result = rows_table(read_rows(rows, source, file), part)
-            result = replace(result, numbers={"seconds": time.perf_counter() - since})
+            result = replace(without_opted_out(result, opt_out), numbers={"seconds": time.perf_counter() - since})
             stamps[name] = publish_slice(workspace, part_name, "rows", name, prints[name], result)
             with logs.context(part=part_name, stage="rows"):
                 logs.samples(_log, "rows are bad", _bad(result.table))
@@ -78,13 +87,18 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
     if pending:
         _check_unchanged(workspace, part, captions)
     progress("rows", total, total)
+    if opt_out.digest and (before is None or before.opt_out != opt_out.digest):
+        leave_out(corpus, workspace, part_name, opt_out)
+        remove_media_unless_busy(workspace, part_name)
+        stamps = _fresh(workspace, part_name, prints)
     ordered = {name: stamps[name] for name in spans}
     if (read := sum(one.counts["rows"] for one in ordered.values())) != part.stop - part.start:
         raise DataError(
             f"{part.path}: {read} rows were read where the catalogue has {part.stop - part.start}. "
             "Remedy: materialise source_catalog again, then source_rows."
         )
-    stamp = stamp_part(workspace, part_name, "rows", fingerprint(settings, rows_input(part)), ordered, None)
+    expected = fingerprint(settings, rows_input(part))
+    stamp = stamp_part(workspace, part_name, "rows", expected, ordered, None, opt_out.digest)
     return _report(workspace, part_name, stamp, reused)
 
 
@@ -130,6 +144,16 @@ def _bad(table: pa.Table) -> Iterator[tuple[str, dict[str, Any]]]:
     for uid, row, problem in zip(*(table[name].to_pylist() for name in ("uid", "row", "problem")), strict=True):
         if problem is not None:
             yield problem, {"uid": uid, "row": row}
+
+
+def without_opted_out(result: SliceResult, opt_out: OptOut) -> SliceResult:
+    """A slice's rows without what is to be left out: those rows keep their uid, and nothing else of them stays."""
+    covered = opt_out.covers_rows(result.table)
+    if not covered.any():
+        return result
+    table = redacted_rows(result.table, covered)
+    counts, reasons = rows_counts(result.counts, table)
+    return SliceResult(table, counts, reasons)
 
 
 def _fresh(workspace: Workspace, part: str, prints: Mapping[str, str]) -> dict[str, SliceStamp]:

@@ -1,0 +1,29 @@
+"""Standing lists of what is left out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from mmdata.config.section import Section
+
+
+class OptOutList(Section):
+    """A list of URLs, domains, SHA-256 or uids that are never fetched and never released."""
+
+    path: str = Field(
+        description="A file, relative to corpus.yaml, or a URL (https://…, s3://…): plain text, one entry a line, or "
+        "`.csv`, `.tsv`, `.parquet`. A path alone may stand in place of the section."
+    )
+    column: str | None = Field(
+        None, description="Of a table: the column with the entries; null: one named url, domain, sha256 or uid."
+    )
+    holds: Literal["url", "domain", "sha256", "uid"] | None = Field(
+        None, description="What the entries are; null: told by the column's name, else by the look of each."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, data: Any) -> Any:
+        return {"path": data} if isinstance(data, str) else data
