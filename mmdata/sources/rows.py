@@ -92,11 +92,7 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
         remove_media_unless_busy(workspace, part_name)
         stamps = _fresh(workspace, part_name, prints)
     ordered = {name: stamps[name] for name in spans}
-    if (read := sum(one.counts["rows"] for one in ordered.values())) != part.stop - part.start:
-        raise DataError(
-            f"{part.path}: {read} rows were read where the catalogue has {part.stop - part.start}. "
-            "Remedy: materialise source_catalog again, then source_rows."
-        )
+    _check_all_read(part, ordered)
     expected = fingerprint(settings, rows_input(part))
     stamp = stamp_part(workspace, part_name, "rows", expected, ordered, None, opt_out.digest)
     return _report(workspace, part_name, stamp, reused)
@@ -211,6 +207,14 @@ def _check_unchanged(workspace: Workspace, part: Part, captions: CaptionSource |
     if (about.get("bytes"), about.get("seen"), about.get("digest")) != (*now, part.digest):
         raise DataError(f"{part.path}: has changed since it was catalogued. {_LOOK_AGAIN}")
     return about
+
+
+def _check_all_read(part: Part, slices: Mapping[str, SliceStamp]) -> None:
+    if (read := sum(one.counts["rows"] for one in slices.values())) != part.stop - part.start:
+        raise DataError(
+            f"{part.path}: {read} rows were read where the catalogue has {part.stop - part.start}. "
+            "Remedy: materialise source_catalog again, then source_rows."
+        )
 
 
 def _report(workspace: Workspace, part_name: str, stamp: PartStamp, reused: int) -> StageReport:
