@@ -52,10 +52,7 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
     before = workspace.part_stamp(part_name, "rows")
     spans, file = slice_spans(part, source.slice_rows), relative_name(source, part.path)
     prints = {name: fingerprint(settings, rows_input(part), name) for name in spans}
-    stamps = _fresh(workspace, part_name, prints)
-    if before is None or opt_out.pardons_since(before.opt_out):
-        pardon(workspace, part_name, opt_out)
-        stamps = {name: stamp for name, stamp in stamps.items() if OPT_OUT not in stamp.reasons}
+    stamps = _usable(workspace, part_name, prints, before, opt_out)
     pending = [name for name in spans if name not in stamps]
     total, done = part.stop - part.start, sum(high - low for low, high in (spans[name] for name in stamps))
     reused = len(stamps)
@@ -150,6 +147,17 @@ def without_opted_out(result: SliceResult, opt_out: OptOut) -> SliceResult:
     table = redacted_rows(result.table, covered)
     counts, reasons = rows_counts(result.counts, table)
     return SliceResult(table, counts, reasons)
+
+
+def _usable(
+    workspace: Workspace, part: str, prints: Mapping[str, str], before: PartStamp | None, opt_out: OptOut
+) -> dict[str, SliceStamp]:
+    """The slices that need not be read again; those with rows left out do where an entry may have been taken out."""
+    stamps = _fresh(workspace, part, prints)
+    if before is not None and not opt_out.pardons_since(before.opt_out):
+        return stamps
+    pardon(workspace, part, opt_out)
+    return {name: stamp for name, stamp in stamps.items() if OPT_OUT not in stamp.reasons}
 
 
 def _fresh(workspace: Workspace, part: str, prints: Mapping[str, str]) -> dict[str, SliceStamp]:
