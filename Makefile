@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test lint bench docs lock clean
+.PHONY: help setup demo ui test lint bench soak docs lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ ui: setup ## Open the demo workspace in the Dagster UI
 
 test: setup ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+soak: setup ## Kill builds some thousands of times: DEATHS=3000 SEED=0
+	$(BIN)/python -m tests.crash.soak --deaths $(or $(DEATHS),3000) --seed $(or $(SEED),0)
 
 lint: setup ## Format check, lint and types
 	$(BIN)/ruff format --check .

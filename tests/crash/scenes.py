@@ -199,18 +199,19 @@ def survive(scene: Scene, zygote: Zygote, seed: int, *, power: bool, timed: bool
 
 
 def kind_of(step: str) -> str:
-    """`rename shards/*.tar` for a step on one of them."""
+    """`rename shards/*.tar` for a step on one of them; a draft is a file that has not got its name yet."""
     word, _, path = step.partition(" ")
-    if "/" not in path:
+    inside = Path(path.partition("/workspace/")[2])
+    if not inside.name:
         return step
-    inside = path.partition("/workspace/")[2]
-    top, _, rest = inside.partition("/")
-    name = rest.rpartition("/")[2] or top
-    if top == "parts":
-        top = f"parts/{rest.split('/')[1] if rest.count('/') > 1 else ''}".rstrip("/")
-    drafted = name.startswith(TEMPORARY)
-    suffix = name.rpartition(".")[2] if "." in name else ("…" if name != "latest" else "latest")
-    return f"{word} {top}/{'draft of ' if drafted else ''}*.{suffix}"
+    drafted, name = inside.name.startswith(TEMPORARY), inside.name
+    if drafted:
+        name = name[len(TEMPORARY) :].partition("-")[2]
+    top, *further = inside.parts[:-1] or ("",)
+    stage = f"{top}/{further[1]}" if top == "parts" and len(further) > 1 else top
+    if stage and Path(name).suffix:
+        name = f"*{Path(name).suffix}"
+    return f"{word} {'draft of ' if drafted else ''}{stage}{'/' if stage else ''}{name}"
 
 
 def _check_releases(folder: Path, where: str) -> None:

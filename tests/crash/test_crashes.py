@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.crash.scenes import Deaths, Scene, make_scenes, pictures, survive
+from tests.crash.soak import WAYS
 from tests.crash.zygote import Zygote
 
 DEATHS = 17  # of each way in each scene: 204 in all
-WAYS = {"killed": (False, False), "power cut": (True, False), "at a random time": (False, True)}
 SCENES = ("first release", "rows come, change and go", "a setting changes, a file is gone", "garbage collection")
 
 
