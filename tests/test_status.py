@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,11 @@ from standin_stages import Small, make_small
 
 from mmdata.attempts import begin_attempt, end_attempt, fail_attempt
 from mmdata.audit import no_failed_parts
+from mmdata.disk_use import DiskUse, disk_use, kind_of
+from mmdata.lease import leased
+from mmdata.progress import SAMPLED_PARTS, SLICES_OF_A_PART, corpus_eta_s, seconds_a_row
 from mmdata.status import corpus_status
+from mmdata.workspace import SliceStamp, Workspace
 
 
 @pytest.fixture
@@ -96,3 +102,111 @@ def test_nothing_needs_a_person_until_something_does(small: Small) -> None:
     assert "never finished" in troubles["web-000003"]
     still_at_it = no_failed_parts(small.corpus, small.workspace, running={"web-000003"})
     assert "web-000003" not in {one["what"] for one in still_at_it.examples}
+
+
+def begin(small: Small, part: str = "web-000000", stage: str = "media", ago_s: float = 0) -> datetime:
+    """Note a try that has not ended; returns when it began."""
+    begin_attempt(small.workspace, part, stage)  # type: ignore[arg-type]
+    began = datetime.now(UTC) - timedelta(seconds=ago_s)
+    path = small.workspace.part_dir(part) / f"{stage}.attempt.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "started_at": began.isoformat()}))
+    return began
+
+
+def time_slices(small: Small, part: str, stage: str, seconds: float) -> None:
+    """As if each slice of a stage had taken so long."""
+    for path in (small.workspace.part_dir(part) / stage).glob("*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "numbers": {"seconds": seconds}}))
+
+
+def test_a_part_whose_process_died_is_stuck_and_says_what_to_do(small: Small) -> None:
+    small.build()
+    small.workspace.clear_part_stamp("web-000000", "media")
+    begin(small)
+    (one,) = corpus_status(small.corpus, small.workspace).underway
+    assert (one.part, one.stage, one.holder, one.eta_s) == ("web-000000", "media", None, None)
+    assert (one.slices_done, one.slices) == (2, 2)
+    assert "died" in one.advice
+    assert "mmdata build" in one.advice
+
+
+def test_a_part_that_somebody_works_on_is_stuck_only_without_a_slice_for_long(small: Small) -> None:
+    small.build()
+    small.workspace.clear_part_stamp("web-000000", "media")
+    began = begin(small, ago_s=10)
+    with leased(small.workspace, "part-web-000000", "media of web-000000"):
+        fresh = corpus_status(small.corpus, small.workspace)
+        late = corpus_status(small.corpus, small.workspace, began + timedelta(hours=3))
+    assert fresh.underway[0].idle_s < 60  # of the slices that were stamped just now
+    assert fresh.stuck == []
+    assert str(os.getpid()) in (fresh.underway[0].holder or "")
+    assert "no slice was finished for 18" in late.stuck[0].advice
+    assert f"process {os.getpid()} on" in late.stuck[0].advice
+
+
+def test_what_is_left_is_told_by_the_rates_of_finished_slices(small: Small) -> None:
+    small.write("c.txt", *(f"picture {n}" for n in range(8)))
+    small.build()
+    for part in ("web-000000", "web-000001", "web-000002"):
+        time_slices(small, part, "media", 20.0)
+    for name in ("0002", "0003"):  # two of the four slices of eight rows are left
+        small.workspace.clear_slice_stamp("web-000002", "media", name)
+    small.workspace.clear_part_stamp("web-000002", "media")
+    begin(small, "web-000002")
+    with leased(small.workspace, "part-web-000002", "media of web-000002"):
+        status = corpus_status(small.corpus, small.workspace)
+    (one,) = status.underway
+    assert (one.slices_done, one.slices) == (2, 4)
+    assert one.eta_s == pytest.approx(40.0)
+    # four rows of media, at the 60 seconds that the five rows of the finished parts took
+    assert status.eta_s == pytest.approx(4 * 60 / 5)
+    assert status.eta_without == ["features of web"]  # the stand-in does not say how long it took
+
+
+def test_slices_of_another_time_are_not_counted_as_done(small: Small) -> None:
+    small.build()
+    small.config_path.write_text(small.config_path.read_text() + "download: {image_size: 99}\n")
+    begin(small)
+    (one,) = corpus_status(small.corpus, small.workspace).underway
+    assert (one.slices_done, one.slices) == (0, 2)
+
+
+def test_a_slice_that_was_only_retried_says_nothing_of_a_whole_ones_time() -> None:
+    whole = SliceStamp("f", "d", 100, numbers={"seconds": 50.0, "fetched": 90})
+    retried = SliceStamp("f", "d", 100, numbers={"seconds": 1.0, "fetched": 3})
+    text = SliceStamp("f", "d", 100, numbers={"seconds": 2.0, "fetched": 0})
+    assert seconds_a_row([whole, retried]) == pytest.approx(0.5)
+    assert seconds_a_row([text]) == pytest.approx(0.02)
+    assert seconds_a_row([SliceStamp("f", "d", 100)]) is None
+
+
+def test_the_estimate_names_what_it_leaves_out() -> None:
+    rates = {("web", "media"): 0.1}
+    left = {("web", "media"): 1000.0, ("web", "features"): 500.0, ("web", "rows"): 0.0}
+    assert corpus_eta_s(left, rates, workers=2) == (pytest.approx(50.0), ["features of web"])  # type: ignore[arg-type]
+    assert corpus_eta_s({}, rates, workers=2) == (0, [])  # type: ignore[arg-type]
+
+
+def test_status_reads_no_slice_of_a_finished_part(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(40):
+        small.write(f"p{n:02d}.txt", "a boat")
+    small.build()
+    asked: list[str] = []
+    real = Workspace.slice_stamp
+    monkeypatch.setattr(Workspace, "slice_stamp", lambda self, *which: asked.append(which[0]) or real(self, *which))  # type: ignore[func-returns-value]
+    corpus_status(small.corpus, small.workspace)
+    assert len(asked) <= 3 * SAMPLED_PARTS * SLICES_OF_A_PART
+
+
+def test_disk_use_counts_every_file_once_by_its_kind(small: Small) -> None:
+    small.build()
+    (small.workspace.root / "parts" / ".tmp-abc-x").write_bytes(b"12345")
+    use = disk_use(small.workspace)
+    everything = [path for path in Path(small.workspace.root.path).rglob("*") if path.is_file()]
+    assert sum(one.files for one in use.values()) == len(everything)
+    assert sum(one.bytes for one in use.values()) == sum(path.stat().st_size for path in everything)
+    assert use["left over by killed processes"] == DiskUse(1, 5)
+    assert use["media tables"].files == 3
+    assert kind_of("parts/web-000000/media/0000-ab.tar") == "media"
+    assert kind_of("parts/web-000000/media/0000.json") == kind_of("parts/web-000000/media.json") == "stamps"
+    assert kind_of("releases/ab/manifest.json") == "releases"

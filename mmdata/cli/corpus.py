@@ -12,7 +12,9 @@ from mmdata.cli.options import CONFIG, ConfigOption, open_corpus
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mmdata.download.failing_hosts import FailingHosts
     from mmdata.explain import Story
+    from mmdata.status import Status
 
 SHOWN_PARTS = 40
 
@@ -50,17 +52,42 @@ def schema() -> None:
 def status(
     config: ConfigOption = CONFIG,
     every: Annotated[bool, typer.Option("--all", help=f"List every part, not only {SHOWN_PARTS}.")] = False,
+    hosts: Annotated[
+        int | None, typer.Option("--hosts", metavar="N", min=1, help="Read tables, and name the N worst hosts and why.")
+    ] = None,
+    disk: Annotated[bool, typer.Option("--disk", help="Look at every file, and say what takes the room.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as one JSON object.")] = False,
 ) -> None:
-    """Show parts, failures and the latest release.
+    """Show parts, what is under way or stuck, failures, and the latest release.
 
-    Parts by stage, what failed and why, what was refused for which reason, the retries that are due.
+    Parts by stage, how long what is left will take, what failed and why, the retries that are due. Reads stamps only,
+    but for --hosts and --disk.
     """
-    from mmdata.cli.console import console, facts, table
-    from mmdata.status import corpus_status
-    from mmdata.workspace import PART_STAGES
+    from mmdata.disk_use import disk_use
+    from mmdata.download.failing_hosts import failing_hosts
+    from mmdata.status import corpus_status, slices_with_media, to_json
 
     corpus, workspace = open_corpus(config)
     now = corpus_status(corpus, workspace)
+    worst = failing_hosts(workspace, slices_with_media(workspace, now), hosts) if hosts else None
+    room = disk_use(workspace) if disk else None
+    if as_json:
+        typer.echo(to_json(now, worst, room))
+        return
+    _show_status(now, every)
+    if worst is not None:
+        _show_hosts(worst)
+    if room is not None:
+        from mmdata.cli.console import console, table
+
+        rows = [(kind, one.files, one.bytes) for kind, one in room.items()]
+        console().print(table(f"disk use of {workspace.root}", ("kind", "files", "bytes"), rows))
+
+
+def _show_status(now: Status, every: bool) -> None:
+    from mmdata.cli.console import console, facts, table
+    from mmdata.workspace import PART_STAGES
+
     out = console()
     troubled = sorted(now.parts, key=lambda one: one.ready)  # what needs a look comes first
     shown = troubled if every else troubled[:SHOWN_PARTS]
@@ -79,6 +106,25 @@ def status(
     )
     if len(shown) < len(troubled):
         out.print(f"… and {len(troubled) - len(shown)} more: --all")
+    if now.underway:
+        columns = ("part", "stage", "slices", "last one", "left", "who")
+        work = [
+            (
+                one.part,
+                one.stage,
+                f"{one.slices_done} of {one.slices}",
+                f"{duration(one.idle_s)} ago",
+                "?" if one.eta_s is None else duration(one.eta_s),
+                one.holder or "nobody",
+            )
+            for one in now.underway
+        ]
+        out.print(table("under way", columns, work))
+    for stuck in now.stuck:
+        out.print(f"stuck: {stuck.part}, {stuck.stage}: {stuck.advice}", markup=False)
+    if now.eta_s:
+        but = f", without {', '.join(now.eta_without)}, of which nothing is finished yet" if now.eta_without else ""
+        out.print(f"about {duration(now.eta_s)} of work left, one part at a time{but}", markup=False)
     for path, error in now.unreadable.items():
         out.print(f"unreadable: {path}: {error}", markup=False)
     reasons = [(s, r, n) for s, counts in now.reasons.items() for r, n in sorted(counts.items(), key=lambda i: -i[1])]
@@ -86,11 +132,36 @@ def status(
         out.print(table("refused and failed", ("stage", "reason", "rows"), reasons))
     if now.retries_due:
         out.print(f"retries are due in {now.retries_due} parts: mmdata build")
+    elif now.next_retry_at:
+        out.print(f"the next retries are due at {now.next_retry_at}")
     if now.release is None:
         out.print("no release yet: mmdata build")
     else:
         plain: dict[str, object] = {key: now.release[key] for key in ("release_id", "path", "created_at", "shards")}
         out.print(facts("latest release", plain | now.release["counts"]))
+
+
+def _show_hosts(worst: FailingHosts) -> None:
+    from mmdata.cli.console import console, table
+
+    out = console()
+    read = f"{worst.looked_at:,} of {worst.slices:,} slices" if worst.looked_at < worst.slices else "all slices"
+    out.print(table(f"hosts that failed most, in {read}", ("host", "error", "rows"), worst.hosts))
+    if worst.unreadable:
+        out.print(f"{worst.unreadable} slices could not be read: mmdata build")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `40 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(minutes / 60)
+    return f"{hours // 24} d {hours % 24} h"
 
 
 def explain(

@@ -10,7 +10,7 @@ from mmdata.config.section import Section
 
 
 class Observe(Section):
-    """Logs: what is told of the work while it runs."""
+    """What is told of the work while it runs, and when it counts as stuck."""
 
     log_format: Literal["text", "json"] = Field(
         "text", description="Lines for people, or one JSON object a line; MMDATA_LOG and --log-format go over it."
@@ -19,4 +19,7 @@ class Observe(Section):
         None,
         description="From which level on; null: `info` for JSON, `warning` for text. MMDATA_LOG_LEVEL and --log-level "
         "go over it.",
+    )
+    stuck_after_s: float = Field(
+        3600, gt=0, description="`mmdata status` calls a part stuck that has finished no slice for so many seconds."
     )
