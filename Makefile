@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test lint bench soak docs lock clean
+.PHONY: help setup demo ui test fuzz lint bench soak docs lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ test: setup ## Run the tests
 
 soak: setup ## Kill builds some thousands of times: DEATHS=3000 SEED=0
 	$(BIN)/python -m tests.crash.soak --deaths $(or $(DEATHS),3000) --seed $(or $(SEED),0)
+
+fuzz: setup ## Feed some twenty thousand damaged files to the readers
+	MMDATA_FUZZ=20 $(BIN)/python -m pytest tests/hostile/test_fuzz.py
 
 lint: setup ## Format check, lint and types
 	$(BIN)/ruff format --check .

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from mmdata.config import Corpus, Score, Source
 from mmdata.errors import UserError
+from mmdata.secrets import without_credentials
 
+SHOWN_CHARS = 200  # of a wrong value
 MAX_CONFIG_BYTES = 1_000_000  # a larger corpus.yaml is a mistake, or an alias bomb
 
 
@@ -29,7 +31,9 @@ def load_corpus(path: str | Path) -> Corpus:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Remedy: `mmdata init DIR` writes a commented corpus.yaml.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UserError(f"{path}: lists within lists within lists: nothing in a corpus.yaml lies so deep") from None
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: a date or a number that there is none of
         raise UserError(f"{path}: not valid YAML: {error}") from None
     return parse_corpus(data, base=path.parent.resolve(), name=str(path))
 
@@ -109,9 +113,17 @@ def explain_validation(error: ValidationError, model: type[BaseModel]) -> list[s
             lines.append(f"unknown key `{where}`: {hint}Known here: {', '.join(sorted(known))}.")
         else:
             text = item["msg"].removeprefix("Value error, ")
-            got = "" if isinstance(item["input"], dict | list) else f", not {item['input']!r}"
+            got = "" if isinstance(item["input"], dict | list) else f", not {_shown(item['input'])}"
             lines.append(f"`{where}`: {text}{got}" if where else text)
     return lines
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = without_credentials(repr(value))
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
 
 
 def _known_keys(model: type[BaseModel], parents: list[int | str]) -> list[str]:

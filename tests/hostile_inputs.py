@@ -189,6 +189,10 @@ TEXTS = [
 """Captions, URLs, names of columns and files that would like to be more than text."""
 
 
+FUZZED = {"images": 200, "films": 30, "captions": 300, "tables": 300, "weights": 200}
+"""Damaged files of each kind that every run of the tests tries."""
+
+
 def counts() -> dict[str, int]:
     """How many there are of each kind, as docs/security.md says."""
     return {
@@ -197,6 +201,7 @@ def counts() -> dict[str, int]:
         "redirects": len(REDIRECTS),
         "archives": hostile_tars.COUNT,
         "texts": len(TEXTS),
+        **{f"damaged files: {kind}": count for kind, count in FUZZED.items()},
     }
 
 

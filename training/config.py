@@ -250,7 +250,9 @@ def load_train_config(
             raise UserError(f"{path}: no such file") from None
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except RecursionError:
+            raise UserError(f"{path}: not valid TOML: lists within lists within lists") from None
+        except ValueError as error:
             raise UserError(f"{path}: not valid TOML: {error}") from None
     preset = preset or values.pop("preset", None)
     values.pop("preset", None)
@@ -278,7 +280,7 @@ def _value(text: str) -> Any:
         return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

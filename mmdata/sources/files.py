@@ -23,6 +23,9 @@ from mmdata.sources.text import BROKEN, first_columns, is_json_lines, outline, r
 PARQUET = frozenset({".parquet", ".pq"})
 TEXT = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json"})
 
+MAX_ROWS_A_BYTE = 100
+"""Of Parquet. A footer may name any number of rows, and each would become a row of ours."""
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -105,6 +108,9 @@ def look_into(source: Source, path: UPath, size: int) -> Contents:
         offsets: list[int] = []
         if kind in PARQUET:
             names, rows = parquet_columns(path)
+            if rows > MAX_ROWS_A_BYTE * size:
+                says = f"says that it has {rows:,} rows, in {size:,} bytes: its footer is forged or damaged"
+                return Contents("unreadable", error=f"{path}: {says}. Remedy: remove the file.")
         else:
             told = outline(path, source.part_rows)
             names, rows, offsets = told.columns, told.rows, told.offsets

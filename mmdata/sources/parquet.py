@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
@@ -15,6 +16,10 @@ from mmdata.sources.columns import Columns
 
 CORRUPT = (pa.ArrowException, OSError)
 """What pyarrow raises on bytes that are no Parquet."""
+
+
+DICTIONARY_BYTES = 100_000_000
+"""What a column of a batch may take whose values come out of a dictionary."""
 
 
 class _Watched:
@@ -74,7 +79,7 @@ def _read_group(
     file: _Watched, parquet: pq.ParquetFile, group: int, first: int, span: tuple[int, int], columns: Columns
 ) -> Iterator[Batch]:
     at, (low, high) = first, span
-    batches = parquet.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False)
+    batches = parquet.iter_batches(_rows_at_once(file, parquet, group), row_groups=[group], use_threads=False)
     while at < high:
         try:
             batch = next(batches, None)
@@ -89,6 +94,39 @@ def _read_group(
         if begin < end:
             yield _batch_of(batch.slice(begin, end - begin), at + begin, columns)
         at += batch.num_rows
+
+
+def _rows_at_once(file: _Watched, parquet: pq.ParquetFile, group: int) -> int:
+    """Rows of a batch: fewer where a dictionary holds values so long that a batch of them would fill the memory.
+
+    A value in a dictionary takes its place in the file once, and in memory once a row.
+    """
+    about = parquet.metadata.row_group(group)
+    chunks = [about.column(number) for number in range(about.num_columns)]
+    names = [one.path_in_schema for one in chunks if one.has_dictionary_page and one.physical_type == "BYTE_ARRAY"]
+    if not names:
+        return BATCH_ROWS
+    longest = 1
+    try:
+        with pq.ParquetFile(file, read_dictionary=names) as folded:
+            first = next(folded.iter_batches(1, row_groups=[group], columns=names, use_threads=False))
+        for column in first.columns:
+            for held in _dictionaries(column):
+                longest = max(longest, pc.max(pc.binary_length(held.cast(pa.large_binary()))).as_py() or 1)
+    except (*CORRUPT, StopIteration):
+        return BATCH_ROWS  # reading it will say what is wrong
+    return max(1, min(BATCH_ROWS, DICTIONARY_BYTES // longest))
+
+
+def _dictionaries(column: pa.Array) -> Iterator[pa.Array]:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        yield column.dictionary
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        yield from _dictionaries(column.values)
+    elif pa.types.is_struct(kind):
+        for number in range(kind.num_fields):
+            yield from _dictionaries(column.field(number))
 
 
 def _batch_of(batch: pa.RecordBatch, first: int, columns: Columns) -> Batch:
