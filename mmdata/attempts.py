@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from mmdata.publish import publish_json
+from mmdata.publish import publish_json, withdraw
 from mmdata.workspace import PART_STAGES, PartStage, Workspace, read_json
 
 
@@ -59,7 +59,7 @@ def fail_attempt(
 
 def end_attempt(workspace: Workspace, part: str, stage: PartStage) -> None:
     """The stage succeeded: nothing is left to tell."""
-    (workspace.part_dir(part) / f"{stage}.attempt.json").unlink(missing_ok=True)
+    withdraw(workspace.part_dir(part) / f"{stage}.attempt.json")
 
 
 def _write(workspace: Workspace, part: str, stage: PartStage, attempt: Attempt) -> None:

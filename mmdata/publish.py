@@ -2,7 +2,11 @@
 
 On a local disk: write under a temporary name in the same folder, fsync, rename, fsync the folder. On an object
 store: write to local disk, then upload in one call, which the store publishes whole. kill -9 leaves a temporary
-file (`.tmp-…`) at worst, which nothing ever reads.
+file (`.tmp-…`) at worst, which nothing ever reads. Folders that are made on the way, and deletions, are fsynced too: a
+power cut takes nothing back that something later relies on.
+
+Nothing else in mmdata writes to a workspace or deletes from it. A change is made within the fence of the lease that
+covers it (see mmdata.fence).
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from upath import UPath
+
+from mmdata.fence import fenced
 
 TEMPORARY = ".tmp-"
 
@@ -35,13 +41,15 @@ def atomic_path(target: UPath, name: Callable[[Path], str] | None = None) -> Ite
     """
     if is_local(target):
         folder = Path(target.path).parent
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
         draft = folder / f"{TEMPORARY}{secrets.token_hex(6)}-{target.name}"
         try:
             yield draft
             sync(draft)
-            draft.replace(folder / (name(draft) if name else target.name))
-            sync(folder)
+            final = folder / (name(draft) if name else target.name)
+            with fenced(target):
+                draft.replace(final)
+                sync(folder)
         finally:
             draft.unlink(missing_ok=True)
         return
@@ -49,7 +57,8 @@ def atomic_path(target: UPath, name: Callable[[Path], str] | None = None) -> Ite
         draft = Path(scratch) / target.name
         yield draft
         final = target.with_name(name(draft)) if name else target
-        target.fs.put_file(str(draft), final.path)
+        with fenced(target):
+            target.fs.put_file(str(draft), final.path)
 
 
 def publish_bytes(target: UPath, data: bytes) -> None:
@@ -63,11 +72,32 @@ def publish_json(target: UPath, value: Any) -> None:
     publish_bytes(target, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
 
-def withdraw(target: UPath) -> None:
-    """Take back what was published, for good: after a power cut it does not stand there again."""
-    target.unlink(missing_ok=True)
-    if is_local(target) and (folder := Path(target.path).parent).exists():
+def withdraw(*targets: UPath) -> None:
+    """Delete files, in order, for good once the call returns; one that is not there is left out."""
+    changed: dict[Path, None] = {}
+    for target in targets:
+        with fenced(target):
+            try:
+                if is_local(target):
+                    Path(target.path).unlink()
+                    changed[Path(target.path).parent] = None
+                else:
+                    target.fs.rm_file(target.path)  # does not look first: what a client remembers may be old
+            except FileNotFoundError:
+                continue
+    for folder in changed:
         sync(folder)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each fsynced into its parent: else a power cut takes it with all it holds."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        sync(one.parent)
 
 
 def sync(path: Path) -> None:

@@ -21,7 +21,7 @@ from upath import UPath
 
 from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import fingerprint
-from mmdata.publish import publish_bytes, publish_json, withdraw
+from mmdata.publish import is_local, publish_bytes, publish_json, withdraw
 
 PartStage = Literal["rows", "media", "features"]
 PART_STAGES: tuple[PartStage, ...] = ("rows", "media", "features")
@@ -117,7 +117,9 @@ class Workspace:
     """Paths and stamps under one root, local or on an object store."""
 
     def __init__(self, root: str | UPath) -> None:
-        self.root = UPath(root)
+        path = UPath(root)
+        # an object store's client remembers what it has listed; another process may have written since
+        self.root = path if is_local(path) else UPath(path, use_listings_cache=False)
 
     @property
     def catalog_path(self) -> UPath:
@@ -189,7 +191,7 @@ class Workspace:
 
     def clear_slice_stamp(self, part: str, stage: PartStage, slice_name: str) -> None:
         """Take a slice's stamp away, before something that it vouches for is replaced."""
-        self._slice_stamp_path(part, stage, slice_name).unlink(missing_ok=True)
+        withdraw(self._slice_stamp_path(part, stage, slice_name))
 
     def part_stamp(self, part: str, stage: PartStage) -> PartStamp | None:
         data = read_json(self.part_dir(part) / f"{stage}.json")
@@ -210,8 +212,7 @@ class Workspace:
         self.clear_part_stamp(part, stage)
         folder = self.part_dir(part) / stage
         for pattern in ("*.json", "*.parquet"):
-            for path in sorted(folder.glob(pattern)) if folder.exists() else ():
-                path.unlink(missing_ok=True)
+            withdraw(*(sorted(folder.glob(pattern)) if folder.exists() else ()))
 
     def _slice_stamp_path(self, part: str, stage: PartStage, slice_name: str) -> UPath:
         return self.part_dir(part) / stage / f"{slice_name}.json"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from mmdata import lease
+from mmdata import lease, lease_store
 from mmdata.errors import DataError, UserError
-from mmdata.lease import LeaseLost, holder_of, leased, store_of
+from mmdata.lease import LeaseLost, holder_of, leased
+from mmdata.lease_store import lease_path, store_of
 from mmdata.publish import publish_json
 from mmdata.workspace import Workspace
 from tests.buckets import s3_bucket
@@ -96,7 +99,7 @@ def test_a_holder_that_died_on_this_machine_holds_nobody_up(workspace: Workspace
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     dead = replace(lease._own("died", 1000), pid=gone.pid, started=1)
-    publish_json(lease._path(workspace, "release"), asdict(dead))
+    publish_json(lease_path(workspace, "release"), asdict(dead))
     assert holder_of(workspace, "release") is None
     with leased(workspace, "release", "goes on"):
         pass
@@ -104,11 +107,11 @@ def test_a_holder_that_died_on_this_machine_holds_nobody_up(workspace: Workspace
 
 def test_a_holder_elsewhere_holds_until_it_expires(workspace: Workspace) -> None:
     elsewhere = replace(lease._own("is far away", 1000), host="another.machine")
-    publish_json(lease._path(workspace, "release"), asdict(elsewhere))
+    publish_json(lease_path(workspace, "release"), asdict(elsewhere))
     with pytest.raises(UserError, match=r"on another\.machine"), leased(workspace, "release", "wants it"):
         pass
     past = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
-    publish_json(lease._path(workspace, "release"), asdict(replace(elsewhere, expires_at=past)))
+    publish_json(lease_path(workspace, "release"), asdict(replace(elsewhere, expires_at=past)))
     with leased(workspace, "release", "takes over"):
         pass
 
@@ -124,7 +127,7 @@ def test_a_long_holder_renews(workspace: Workspace) -> None:
 def test_a_lease_that_was_taken_over_says_so(workspace: Workspace) -> None:
     with leased(workspace, "release", "sleeps", expiry_s=0.6) as own:
         thief = replace(lease._own("took it", 1000), host="another.machine")
-        publish_json(lease._path(workspace, "release"), asdict(thief))
+        publish_json(lease_path(workspace, "release"), asdict(thief))
         time.sleep(1.0)
         with pytest.raises(LeaseLost, match="took it"):
             own.check()
@@ -157,3 +160,91 @@ def test_a_file_that_is_no_lease_is_named(tmp_path: Path) -> None:
     (tmp_path / "leases" / "release.json").write_text(json.dumps({"hello": 1}))
     with pytest.raises(DataError, match=r"release\.json: is no lease"), ExitStack() as stack:
         stack.enter_context(leased(Workspace(str(tmp_path)), "release", "reads"))
+
+
+STOPPED = """
+import os, signal, sys
+from mmdata.lease import leased
+from mmdata.publish import atomic_path
+from mmdata.workspace import Workspace
+workspace = Workspace(sys.argv[1])
+with leased(workspace, "release", "sleeps", expiry_s=1.0):
+    with atomic_path(workspace.releases_dir / "latest") as draft:
+        draft.write_text("old\\n")
+        if "within" in sys.argv:
+            import mmdata.publish
+            real = mmdata.publish.sync
+            def stopping(path):
+                real(path)
+                if path.is_dir() and path.name == "releases":
+                    os.kill(os.getpid(), signal.SIGSTOP)
+            mmdata.publish.sync = stopping
+        else:
+            os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def _stopped(workspace: Workspace, *how: str) -> subprocess.Popen[str]:
+    root = Path(__file__).resolve().parents[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, str(workspace.root), *how],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    return process
+
+
+def test_a_holder_that_was_stopped_does_not_undo_what_its_heir_wrote(workspace: Workspace) -> None:
+    process = _stopped(workspace)
+    with leased(workspace, "release", "takes over", wait_s=30):
+        workspace.set_latest("new")
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "LeaseLost: the lease release is lost" in said
+    assert workspace.latest() == "new"
+
+
+def test_a_holder_stopped_within_a_change_is_not_overtaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_store, "LOCK_PATIENCE_S", 0.2)
+    workspace = Workspace(str(tmp_path))
+    (tmp_path / "releases").mkdir()
+    process = _stopped(workspace, "within")
+    try:
+        time.sleep(1.2)
+        with pytest.raises(UserError, match="held by sleeps"), leased(workspace, "release", "wants it", wait_s=1):
+            pass
+    finally:
+        process.send_signal(signal.SIGCONT)
+    assert process.wait(timeout=60) == 0
+    with leased(workspace, "release", "goes on", wait_s=30):
+        assert workspace.latest() == "old"
+
+
+def test_a_killed_holder_that_nobody_has_reaped_is_gone(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    own = replace(lease._own("works", 1000), pid=process.pid, started=lease_store.started(process.pid))
+    assert not own.is_gone(datetime.now(UTC))
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert own.is_gone(datetime.now(UTC))
+    process.wait()
+
+
+def test_a_store_that_is_away_ends_no_renewal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client has errors of its own that are no OSError."""
+    with leased(Workspace(str(tmp_path)), "release", "works", expiry_s=0.6) as own:
+        real, tries = own._store.renew, iter([RuntimeError("away"), RuntimeError("away still")])
+
+        def renew(*given: object) -> object:
+            for error in tries:
+                raise error
+            return real(*given)
+
+        monkeypatch.setattr(own._store, "renew", renew)
+        time.sleep(1.5)
+        own.check()
+        assert own._thread.is_alive()
+        monkeypatch.setattr(own._store, "give_back", renew)

@@ -26,14 +26,17 @@ def init(
 
     Every key is in it, with its meaning and its default; one that is there already is left alone.
     """
+    from upath import UPath
+
     from mmdata.cli.template import corpus_template
     from mmdata.errors import UserError
+    from mmdata.publish import publish_bytes
 
     target = folder / "corpus.yaml"
     if target.exists():
         raise UserError(f"{target} is there already and is left as it is. Remedy: give another folder.")
     (folder / "inbox").mkdir(parents=True, exist_ok=True)
-    target.write_text(corpus_template(), encoding="utf-8")
+    publish_bytes(UPath(target), corpus_template().encode())
     typer.echo(f"wrote {target}\nput metadata files into {folder / 'inbox'}, then: mmdata build -c {target}")
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from upath import UPath
 
 from mmdata.errors import DataError
-from mmdata.publish import atomic_path
+from mmdata.publish import atomic_path, withdraw
 from mmdata.tables import read_table
 from mmdata.workspace import TAR_KEY, Workspace, media_tar_name
 
@@ -102,8 +102,7 @@ def remove_unaddressed(workspace: Workspace, part_name: str, slices: Iterable[st
 
     Called before a part is fetched, not after: a release that read the tables before the last fetch finds its tars.
     """
-    for tar in unaddressed(workspace, part_name, slices):
-        tar.unlink(missing_ok=True)
+    withdraw(*unaddressed(workspace, part_name, slices))
 
 
 def write_tar(

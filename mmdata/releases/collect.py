@@ -79,11 +79,9 @@ def collect_garbage(
         staying = {path.name for path in _listed(workspace.shards_dir, "*.tar")} - {
             path.name for path in garbage.shards
         }
-        for note in list(_listed(workspace.shards_dir / "recipes", "*.json")):
-            if (read_json(note) or {}).get("name") not in staying:
-                note.unlink(missing_ok=True)
-        for path in (*garbage.shards, *garbage.leftovers):
-            path.unlink(missing_ok=True)
+        notes = list(_listed(workspace.shards_dir / "recipes", "*.json"))
+        withdraw(*[note for note in notes if (read_json(note) or {}).get("name") not in staying])
+        withdraw(*garbage.shards, *garbage.leftovers)
     return _with_tars(workspace, garbage)
 
 
@@ -127,8 +125,7 @@ def _releases_to_go(workspace: Workspace, newest_first: list[str], keep: int, dr
 def _remove_release(folder: UPath) -> None:
     """The manifest first: from then on it is no release, whatever is left of it."""
     withdraw(folder / "manifest.json")
-    for path in _files(folder):
-        path.unlink(missing_ok=True)
+    withdraw(*_files(folder))
     if is_local(folder):  # an object store has no folders
         for below in sorted((one for one in folder.rglob("*") if one.is_dir()), key=str, reverse=True):
             below.rmdir()
@@ -142,8 +139,7 @@ def _with_tars(workspace: Workspace, garbage: Garbage) -> Garbage:
     for part in parts:
         try:
             with leased(workspace, f"part-{part}", "garbage collection"):
-                for path in _unaddressed(workspace, part):
-                    path.unlink(missing_ok=True)
+                withdraw(*_unaddressed(workspace, part))
         except UserError:
             busy.append(part)
     return replace(garbage, busy=tuple(busy))
@@ -165,8 +161,8 @@ def _leftovers(workspace: Workspace) -> Iterator[UPath]:
 
 
 def _listed(folder: UPath, pattern: str) -> Iterator[UPath]:
-    if folder.exists():
-        yield from sorted(folder.glob(pattern), key=str)
+    if folder.exists():  # half-written files have names of their own, which `*` matches too
+        yield from sorted((one for one in folder.glob(pattern) if not one.name.startswith(TEMPORARY)), key=str)
 
 
 def _files(folder: UPath) -> list[UPath]:

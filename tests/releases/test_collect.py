@@ -237,3 +237,12 @@ def _missing(workspace: Workspace, release_id: str) -> list[str]:
     shards = [workspace.shards_dir / one["name"] for one in manifest["shards"]]
     files = [workspace.release_dir(release_id) / name for name in manifest["files"]]
     return [str(path) for path in (*shards, *files) if not path.exists()]
+
+
+def test_a_half_written_note_of_a_shard_is_not_read(tmp_path: Path) -> None:
+    built, ids = history(str(tmp_path / "workspace"))
+    torn = built.workspace.shards_dir / "recipes" / f"{TEMPORARY}0123456789ab-recipe.json"
+    torn.write_bytes(b'{"name": "trai')
+    assert collect_garbage(built.workspace, keep=1).releases
+    assert torn.exists(), "it is young, and may be another process's"
+    verify_release(built.workspace.release_dir(ids[-1]))
