@@ -61,6 +61,7 @@ def run_part_stage(
     upstream: str,
     work: Work,
     engine: Engine,
+    named: Mapping[str, Any] | None = None,
     is_due: Callable[[SliceStamp], bool] = lambda stamp: False,
     accept: Callable[[Mapping[str, SliceStamp]], str | None] = lambda slices: None,
 ) -> PartResult:
@@ -73,6 +74,7 @@ def run_part_stage(
         inputs: slice name -> digest of what it reads.
         upstream: digest of the part's input, for the part's own fingerprint.
         work: the slice function.
+        named: the settings by name, kept in the part's stamp.
         is_due: whether a fresh slice is to run again all the same (retries).
         accept: looks at all slices' stamps; a text is the reason why the part may not enter a release.
 
@@ -109,7 +111,9 @@ def run_part_stage(
     if failures:
         raise PartFailed(part, stage, failures, transient)
     ordered = {name: stamps[name] for name in inputs}
-    stamp = stamp_part(workspace, part, stage, fingerprint(settings, upstream), ordered, accept(ordered))
+    stamp = stamp_part(
+        workspace, part, stage, fingerprint(settings, upstream), ordered, accept(ordered), settings=named
+    )
     return PartResult(stamp, ordered, done=len(pending), reused=reused)
 
 
@@ -152,8 +156,9 @@ def stamp_part(
     slices: Mapping[str, SliceStamp],
     reason: str | None,
     opt_out: str = "",
+    settings: Mapping[str, Any] | None = None,
 ) -> PartStamp:
-    """Write the part's stamp, from its slices' stamps."""
+    """Write the part's stamp, from its slices' stamps; `settings` by name."""
     retries = [stamp.next_retry_at for stamp in slices.values() if stamp.next_retry_at]
     stamp = PartStamp(
         fingerprint=expected,
@@ -166,6 +171,7 @@ def stamp_part(
         reasons=add_counts(one.reasons for one in slices.values()),
         next_retry_at=min(retries, default=None),
         opt_out=opt_out,
+        settings=dict(settings or {}),
     )
     workspace.write_part_stamp(part, stage, stamp)
     return stamp

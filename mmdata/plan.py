@@ -10,6 +10,7 @@ from typing import Any
 
 from mmdata.config import Corpus, Score
 from mmdata.fingerprint import fingerprint
+from mmdata.refresh.settings import changed_settings, flat
 from mmdata.score.pretrained import resolved
 from mmdata.takedown.state import opt_out_digest
 from mmdata.workspace import PART_STAGES, Part, PartStage, PartStamp, Workspace
@@ -44,27 +45,49 @@ def stage_settings(corpus: Corpus, part: Part, stage: PartStage) -> str:
     Speed settings (threads, batch size, device) and patience (timeouts, retries) are left out on purpose.
     """
     if stage == "rows":
-        source = next(s for s in corpus.sources if s.name == part.source)
-        shape = corpus.clips.model_dump(include={"min_clip_s", "max_clip_s", "max_gap_s"})
-        cut = shape if source.kind == "howto100m" else None
-        return fingerprint("rows", CODE_VERSIONS["rows"], source.kind, source.columns, source.slice_rows, cut)
+        source, clips = _row_settings(corpus, part)
+        return fingerprint("rows", CODE_VERSIONS["rows"], *source.values(), clips)
     if stage == "media":
-        return fingerprint("media", CODE_VERSIONS["media"], *_media_settings(corpus, part))
+        return fingerprint("media", CODE_VERSIONS["media"], *_media_settings(corpus, part).values())
     return fingerprint("features", CODE_VERSIONS["features"], scorer_settings(corpus.score), *measure_settings(corpus))
 
 
-def _media_settings(corpus: Corpus, part: Part) -> list[Any]:
+def named_settings(corpus: Corpus, part: Part, stage: PartStage) -> dict[str, Any]:
+    """What `stage_settings` hashes, by the names of corpus.yaml: `download.image_size` -> 256. Kept in part stamps."""
+    if stage == "rows":
+        source, clips = _row_settings(corpus, part)
+        settings: dict[str, Any] = {f"source {part.source}": source, "clips": clips or {}}
+    elif stage == "media":
+        settings = _media_settings(corpus, part)
+    else:
+        model, *weights, precision = scorer_settings(corpus.score)
+        checkpoint = dict(zip(("pretrained", "bytes of the checkpoint", "its time of change"), weights, strict=False))
+        settings = {"score": {"model": model, **checkpoint, "precision": precision}}
+        for name, value in measure_settings(corpus):
+            settings["privacy.count_faces, from a score of" if name == "faces" else f"score.{name}"] = value
+    return {"code version": CODE_VERSIONS[stage], **flat(settings)}
+
+
+def _row_settings(corpus: Corpus, part: Part) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What decides the rows of a part: of its source, and of the cut of clips where that makes them."""
+    source = next(s for s in corpus.sources if s.name == part.source)
+    shape = corpus.clips.model_dump(include={"min_clip_s", "max_clip_s", "max_gap_s"})
+    own = {"kind": source.kind, "columns": source.columns, "slice_rows": source.slice_rows}
+    return own, shape if source.kind == "howto100m" else None
+
+
+def _media_settings(corpus: Corpus, part: Part) -> dict[str, Any]:
     """What of the settings decides the stored bytes of a part; what does not concern its kind is left out."""
     kind = next((source.kind for source in corpus.sources if source.name == part.source), None)
     kept = {"image_size", "encode_quality", "max_bytes", "max_pixels", "respect_robots"}
-    settings: list[Any] = [corpus.download.model_dump(include=kept)]
+    settings: dict[str, Any] = {"download": corpus.download.model_dump(include=kept)}
     if kind in CLIP_KINDS:
         cut = {"frames", "choose", "sound", "keep_video", "max_duration_s", "max_bytes"}
-        settings.append(corpus.clips.model_dump(include=cut))
+        settings["clips"] = corpus.clips.model_dump(include=cut)
     if (corpus.privacy.blur_faces or corpus.privacy.drop_voices) and kind != "text":
-        settings.append(corpus.privacy.model_dump(exclude={"count_faces"}))
+        settings["privacy"] = corpus.privacy.model_dump(exclude={"count_faces"})
     if corpus.synthesis.speech > 0:
-        settings += [corpus.synthesis.model_dump(), corpus.seed]
+        settings |= {"synthesis": corpus.synthesis.model_dump(), "seed": corpus.seed}
     return settings
 
 
@@ -122,7 +145,7 @@ def plan_part(
             reasons.append(f"{stage}: not finished")
         elif stamp.fingerprint != fingerprint(stage_settings(corpus, part, stage), _input(part, stage, stamps)):
             stale.append(stage)
-            reasons.append(f"{stage}: its input or settings changed")
+            reasons.append(f"{stage}: {what_changed(corpus, part, stage, stamp)}")
         elif stage == "rows" and stamp.opt_out != opt_out:
             stale.append(stage)
             reasons.append("rows: what is to be left out has changed")
@@ -133,6 +156,14 @@ def plan_part(
     settings = [stage_settings(corpus, part, stage) for stage in PART_STAGES]
     asked = [rows_input(part), settings, stale, due, *([opt_out] if opt_out else [])]
     return PartPlan(part, tuple(stale), "; ".join(reasons), fingerprint(*asked))
+
+
+def what_changed(corpus: Corpus, part: Part, stage: PartStage, stamp: PartStamp) -> str:
+    """Why a stamp is stale: the settings that changed, by name; where there are none, its input."""
+    if not stamp.settings:  # of a workspace that kept no settings beside its stamps
+        return "its input or settings changed"
+    changes = changed_settings(stamp.settings, named_settings(corpus, part, stage))
+    return ", ".join(map(str, changes)) or "its input changed"
 
 
 def is_due(next_retry_at: str | None, now: datetime | None = None) -> bool:

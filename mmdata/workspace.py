@@ -82,6 +82,7 @@ class PartStamp:
         slices: slice names, in order.
         accepted: may enter a release; if not, `reason` says why.
         opt_out: of `rows`, names the opt-out that is in force in all tables of the part; see mmdata.takedown.
+        settings: what `fingerprint` says of the settings, by name; empty in stamps of before they were kept.
     """
 
     fingerprint: str
@@ -94,6 +95,7 @@ class PartStamp:
     reasons: Mapping[str, int] = field(default_factory=dict)
     next_retry_at: str | None = None
     opt_out: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from mmdata.download.hosts import host_of
 from mmdata.download.slices import MediaSettings, fetch_slice
 from mmdata.engine import run_part_stage
 from mmdata.errors import DataError
-from mmdata.plan import is_due, media_refusal, stage_settings
+from mmdata.plan import is_due, media_refusal, named_settings, stage_settings
 from mmdata.stage import Progress, StageReport, add_counts, silent
 from mmdata.tables import read_table
 from mmdata.takedown.optout import load_opt_out
@@ -52,6 +52,7 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         upstream=rows.digest,
         work=work,
         engine=corpus.engine,
+        named=named_settings(corpus, part, "media"),
         is_due=lambda stamp: is_due(stamp.next_retry_at),
         accept=partial(_refusal, least=corpus.download.min_success_share),
     )

@@ -83,6 +83,7 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
             advance=advance,
         ),
         engine=corpus.engine,
+        named=plan.named_settings(corpus, part, "features"),
         accept=functools.partial(refusal, workspace, part_name),
     )
     progress("features", rows.rows, rows.rows)

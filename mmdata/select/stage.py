@@ -71,7 +71,7 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
         why = reasons_text(refused) or "  the catalogue has no parts: materialise `source_catalog` first"
         raise DataError(f"no part may enter a release:\n{why}\nRemedy: materialise the part assets of these parts.")
     concepts = read_concepts(corpus.select.balance.concepts) if corpus.select.balance.concepts else None
-    plan = _plan(corpus, workspace, parts, concepts)
+    plan = next_release(corpus, workspace, parts, concepts)
     folder = workspace.release_dir(plan.release_id)
     reused = plan.published or _is_drafted(workspace, plan, folder)
     if not reused:
@@ -143,7 +143,10 @@ def check_draft(corpus: Corpus, workspace: Workspace) -> dict[str, Any]:
     return draft
 
 
-def _plan(corpus: Corpus, workspace: Workspace, parts: Sequence[Part], concepts: list[str] | None) -> Plan:
+def next_release(
+    corpus: Corpus, workspace: Workspace, parts: Sequence[Part], concepts: list[str] | None = None
+) -> Plan:
+    """What a release of these parts would be called: the latest one's name where nothing that decides has changed."""
     inputs = selection_inputs(corpus, workspace, [part.name for part in parts], concepts)
     latest = workspace.latest()
     manifest = read_json(workspace.release_dir(latest) / "manifest.json") if latest else None

@@ -44,11 +44,11 @@ class CaptionSource:
     def is_template(self) -> bool:
         return _PLACE in self.place
 
-    def state(self) -> str:
+    def state(self, may_index: bool = True) -> str:
         """What changes with the captions: of a JSON file size and time of change, of a template those of all files.
 
         Files of a web server, which lists none, count by their template alone. Makes the index of a JSON file, so
-        that what is wrong with it is known at once.
+        that what is wrong with it is known at once, unless `may_index` forbids it.
 
         Raises:
             DataError: the JSON file is broken, or no file fits the template.
@@ -57,7 +57,8 @@ class CaptionSource:
         path = UPath(self.place)
         if not self.is_template:
             state = self._file_state()
-            open_index(path, self.cache)
+            if may_index:
+                open_index(path, self.cache)
             return state
         if path.protocol in ("http", "https"):
             return self.place

@@ -40,13 +40,26 @@ def update_catalog(corpus: Corpus, workspace: Workspace) -> StageReport:
     """
     left_out = update_standing(corpus.optout, workspace)
     old = workspace.catalog()
+    new = look_at_sources(corpus, workspace, old)
+    if (new.files, new.parts) != (old.files, old.parts):
+        workspace.write_catalog(new)
+    names = {source.name for source in corpus.sources}
+    return _report(workspace, new, names, _changes(old.parts, new.parts), left_out)
+
+
+def look_at_sources(corpus: Corpus, workspace: Workspace, old: Catalog, *, may_write: bool = True) -> Catalog:
+    """What the catalogue would be after a look at every source file. See `update_catalog`, which raises the same.
+
+    Args:
+        may_write: whether an index of captions may be made in the workspace; without it, broken captions show up later.
+    """
     names = {source.name for source in corpus.sources}
     found = {source.name: find_files(source) for source in corpus.sources}
     _check_claims(found)
     files: dict[str, dict[str, Any]] = {}
     for source in corpus.sources:
         paths = found[source.name]
-        look = partial(look_at, source, known=old.files, captions=_look_at_captions(source, workspace))
+        look = partial(look_at, source, known=old.files, captions=_look_at_captions(source, workspace, may_write))
         with ThreadPoolExecutor(min(8, len(paths), 2 * (os.cpu_count() or 1))) as pool:
             files |= zip(map(str, paths), pool.map(look, paths), strict=True)
         _check_columns(source, [files[str(path)] for path in paths])
@@ -57,10 +70,7 @@ def update_catalog(corpus: Corpus, workspace: Workspace) -> StageReport:
     for path, about in files.items():
         about["parts"] = sorted(p.name for p in parts.values() if p.path == path and not p.removed)
     others = {path: dict(about) for path, about in old.files.items() if about["source"] not in names}
-    new = Catalog(others | files, dict(sorted(parts.items())))
-    if (new.files, new.parts) != (old.files, old.parts):
-        workspace.write_catalog(new)
-    return _report(workspace, new, names, _changes(old.parts, new.parts), left_out)
+    return Catalog(others | files, dict(sorted(parts.items())))
 
 
 def look_at(
@@ -114,10 +124,10 @@ def look_at(
     } | ({"captions": captions} if captions else {})
 
 
-def _look_at_captions(source: Source, workspace: Workspace) -> str | DataError | None:
+def _look_at_captions(source: Source, workspace: Workspace, may_index: bool) -> str | DataError | None:
     captions = captions_of(source, workspace)
     try:
-        return captions.state() if captions else None
+        return captions.state(may_index) if captions else None
     except DataError as error:
         return error
     except OSError as error:

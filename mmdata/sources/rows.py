@@ -17,7 +17,7 @@ from mmdata.config import Corpus, Source
 from mmdata.engine import SliceResult, publish_slice, stamp_part, tell_slice
 from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import fingerprint
-from mmdata.plan import rows_input, stage_settings
+from mmdata.plan import named_settings, rows_input, stage_settings
 from mmdata.samples import ROWS
 from mmdata.sources.batches import Batch
 from mmdata.sources.captions import CaptionSource, captions_of
@@ -91,7 +91,8 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
     ordered = {name: stamps[name] for name in spans}
     _check_all_read(part, ordered)
     expected = fingerprint(settings, rows_input(part))
-    stamp = stamp_part(workspace, part_name, "rows", expected, ordered, None, opt_out.digest)
+    named = named_settings(corpus, part, "rows")
+    stamp = stamp_part(workspace, part_name, "rows", expected, ordered, None, opt_out.digest, named)
     return _report(workspace, part_name, stamp, reused)
 
 

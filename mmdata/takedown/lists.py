@@ -81,6 +81,19 @@ def update_standing(lists: list[OptOutList], workspace: Workspace) -> dict[str, 
     return {kind: sum(one == kind for one, _ in entries) for kind in KINDS}
 
 
+def lists_changed(lists: list[OptOutList], workspace: Workspace) -> bool:
+    """Whether the lists hold other entries than the workspace keeps of them.
+
+    Raises:
+        UserError: a list cannot be read.
+    """
+    before = read_json(standing_path(workspace))
+    if not lists and before is None:
+        return False
+    entries = {(found.kind, found.hash()) for one in lists for found in read_list(one)}
+    return before is None or before["digest"] != hashes_digest(entries)
+
+
 def _remove_others(folder: UPath, kept: set[str | None]) -> None:
     """All but this state and the one before, which a build may have begun to read."""
     for table in folder.glob("standing-*.parquet"):

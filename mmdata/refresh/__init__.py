@@ -1,0 +1,1 @@
+"""What the next build would do, and why: nothing here writes."""
