@@ -11,6 +11,7 @@ import polars as pl
 from mmdata.attempts import last_attempts
 from mmdata.config import Corpus
 from mmdata.plan import configured_parts, plan_part
+from mmdata.releases.drift import changes_of
 from mmdata.stage import add_counts
 from mmdata.tables import scan_tables
 from mmdata.workspace import PART_STAGES, Part, PartStage, Workspace
@@ -155,6 +156,18 @@ def no_split_leakage(workspace: Workspace) -> Finding:
         what = f"{leaks.height:,} clusters or files in more than one split; {homeless:,} kept samples without a split"
         return Finding(False, what, numbers, leaks.head(EXAMPLES).to_dicts())
     return Finding(True, "no cluster and no file lies in two splits", numbers)
+
+
+def no_sudden_change(workspace: Workspace) -> Finding:
+    """Whether the release in the making is much like its parent; see `mmdata.releases.drift`."""
+    changes = changes_of(workspace, workspace.draft()["release_id"])
+    if changes is None:
+        return Finding(True, "there is no earlier release to compare it with")
+    sudden = changes["sudden"]
+    numbers = {name: changes["counts"][name] for name in ("added", "dropped", "stayed")}
+    if sudden:
+        return Finding(False, "; ".join(sudden), numbers, [{"change": line} for line in sudden[:EXAMPLES]])
+    return Finding(True, f"like its parent {changes['before']}", numbers)
 
 
 def no_failed_parts(corpus: Corpus, workspace: Workspace, running: Collection[str] = ()) -> Finding:

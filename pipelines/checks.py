@@ -49,6 +49,13 @@ SHARDS_VERIFY = dg.AssetCheckSpec(
 )
 
 
+NO_SUDDEN_CHANGE = dg.AssetCheckSpec(
+    "no_sudden_change",
+    asset="release",
+    description="Shares of sources, domains, languages and modalities, scores and size are near those of the parent.",
+)
+
+
 def model_specs(asset: str) -> list[dg.AssetCheckSpec]:
     """The checks of a trained model."""
     return [
@@ -110,6 +117,15 @@ def shards_verify(corpus: CorpusResource) -> dg.AssetCheckResult:
     except DataError as error:
         return _result(SHARDS_VERIFY, Finding(False, str(error)))
     return _result(SHARDS_VERIFY, Finding(True, "every new byte is as the index says", report.counts))
+
+
+@interrupts_end_the_run()
+def no_sudden_change(corpus: CorpusResource) -> dg.AssetCheckResult:
+    from mmdata import audit
+
+    finding = audit.no_sudden_change(corpus.open()[1])
+    result = _result(NO_SUDDEN_CHANGE, finding)
+    return result._replace(severity=dg.AssetCheckSeverity.WARN)
 
 
 @interrupts_end_the_run()

@@ -65,6 +65,7 @@ def run_build(
     """Build with progress shown. Raises DataError where no release could be made."""
     from mmdata.cli.console import BuildProgress, console
     from mmdata.errors import DataError
+    from mmdata.releases.drift import changes_of
 
     _, workspace = open_corpus(config)
     os.environ["MMDATA_CONFIG"] = str(config.absolute())  # read when the graph is loaded: the next line
@@ -83,6 +84,10 @@ def run_build(
         for told in (one.text["latest"] for one in result.reports if one.stage == "release"):
             if told.startswith("stays"):
                 out.print(f"it {told}", markup=False)
+    if result.error is None and not sources_only:
+        changes = changes_of(workspace, workspace.draft()["release_id"])
+        for line in changes["sudden"] if changes else ():
+            out.print(f"sudden change: {line}", markup=False)
     return result
 
 

@@ -1,7 +1,8 @@
-"""Commands about the releases of a corpus: `releases`, `pin`, `unpin`, `rollback`, `gc`."""
+"""Commands about the releases of a corpus: `releases`, `diff`, `pin`, `unpin`, `rollback`, `gc`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from mmdata.config import Corpus
     from mmdata.releases.collect import Garbage
+    from mmdata.shards.manifest import Release
     from mmdata.workspace import Workspace
 
 IdArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="A release's id, or its first digits.")]
@@ -54,6 +56,55 @@ def releases(config: ConfigOption = CONFIG) -> None:
     ]
     names = ("release", "made at", "parent", "samples", "shards", "MB", "MB of its own", "", "note")
     console().print(table(f"{len(rows)} releases", names, rows))
+
+
+def diff(
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="A release: its folder, its id, or the id's first digits.")
+    ],
+    after: Annotated[str, typer.Argument(metavar="B", help="Another one; `latest` is the latest.")] = "latest",
+    config: ConfigOption = CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with plots there.")] = None,
+) -> None:
+    """Compare two releases.
+
+    Samples added, dropped and why, copies, the mix, the scores, and how many shards are new.
+    """
+    import json
+
+    from mmdata.cli.console import console, table
+    from mmdata.releases.changes import change_line, change_tables
+    from mmdata.releases.diff import diff_releases
+
+    found = diff_releases(_release(before, config), _release(after, config))
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+    else:
+        out = console()
+        told = found.to_json(20)
+        out.print(f"{found.before} -> {found.after}: {change_line(told)}", markup=False)
+        scores = found.scores
+        if scores.stability is not None:
+            means = f"mean {scores.mean_before:.4f} -> {scores.mean_after:.4f}"
+            out.print(f"scores: {means}, population stability index {scores.stability:.3f}", markup=False)
+        for name, rows in change_tables(told).items():
+            if rows:
+                out.print(
+                    table(
+                        f"\n{name.replace(' since the parent', '')}",
+                        list(rows[0]),
+                        [list(row.values()) for row in rows],
+                    )
+                )
+    if html is not None:
+        from upath import UPath
+
+        from mmdata.publish import publish_bytes
+        from mmdata.report.comparison import comparison_page
+
+        publish_bytes(UPath(html), comparison_page(found).encode("utf-8", "xmlcharrefreplace"))
+        typer.echo(f"wrote {html}", err=as_json)
 
 
 def pin(release: IdArgument, config: ConfigOption = CONFIG, note: NoteOption = "") -> None:
@@ -104,6 +155,17 @@ def gc(
     garbage = collect_garbage(workspace, wanted, dry_run=dry_run, wait_s=corpus.engine.wait_s)
     for line in _told(garbage, "would go" if dry_run else "deleted"):
         typer.echo(line)
+
+
+def _release(named: str, config: Path) -> Release:
+    """A release by its place, or by its id in the corpus's workspace."""
+    from mmdata.cli.release import find_release, is_path
+    from mmdata.releases.pins import named_release
+    from mmdata.shards.manifest import open_release
+
+    if is_path(named) or named == "latest":
+        return open_release(find_release(named, config))
+    return named_release(open_corpus(config)[1], named)
 
 
 def _told(garbage: Garbage, verb: str) -> Iterator[str]:

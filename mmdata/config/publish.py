@@ -48,3 +48,18 @@ class Releases(Section):
     keep: int = Field(
         7, ge=1, description="`mmdata gc` keeps so many of the newest releases, beside the latest and the pinned ones."
     )
+    max_shift: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="A signature, source, registrable domain or language whose share of the samples changes by more "
+        "than this from one release to the next is a sudden change.",
+    )
+    max_score_shift: float = Field(
+        0.25, gt=0, description="So is a population stability index of the CLIP scores above this."
+    )
+    max_growth: float = Field(0.5, gt=0, description="So is a number of samples that changes by more than this share.")
+    on_sudden_change: Literal["tell", "hold"] = Field(
+        "tell",
+        description="`hold`: such a release does not become the latest until `mmdata rollback RELEASE` makes it so.",
+    )

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-import jinja2
 import yaml
 from upath import UPath
 
 from mmdata.config import Corpus, Filter
-from mmdata.display import printable
 from mmdata.errors import DataError, UserError
 from mmdata.instruct.forms import FORMS, record_of
 from mmdata.instruct.paths import read_member
@@ -21,6 +18,7 @@ from mmdata.publish import publish_bytes
 from mmdata.report import charts
 from mmdata.report.funnel import Step, funnel
 from mmdata.report.gallery import Card, Gallery, choose, fill
+from mmdata.report.page import environment
 from mmdata.report.stored import FRAME_PX, small_picture, sound_uri
 from mmdata.select.summary import Summary, summarise
 from mmdata.stage import StageReport
@@ -57,7 +55,7 @@ def report_release(folder: UPath | str) -> StageReport:
     if manifest is None:
         raise UserError(f"{folder}: no release there (no manifest.json). Remedy: materialise `release` first.")
     content = _gather(folder, manifest)
-    page = _environment().get_template("report.html.j2").render(content.page)
+    page = environment().get_template("report.html.j2").render(content.page)
     publish_bytes(folder / "report.html", page.encode("utf-8", "xmlcharrefreplace"))
     return _stage_report(folder, content, len(page))
 
@@ -177,26 +175,8 @@ def _bytes_or_none(path: str, workspace: Workspace) -> bytes | None:
         return None  # the page says so in the picture's place; `mmdata verify` is what fails on it
 
 
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mmdata.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "count": lambda value: f"{int(value):,}",
-        "megabytes": lambda value: f"{value / 1e6:,.1f} MB" if value < 1e9 else f"{value / 1e9:,.2f} GB",
-        "percent": lambda value: f"{value:.1%}",
-        "readable": printable,
-    }
-    return environment
-
-
 def _stage_report(folder: UPath, content: _Content, size: int) -> StageReport:
-    from mmdata.report import plots
+    from mmdata.report import sheet
 
     summary, gallery = content.summary, content.gallery
     return StageReport(
@@ -204,12 +184,12 @@ def _stage_report(folder: UPath, content: _Content, size: int) -> StageReport:
         counts={**content.headline, "report_bytes": size},
         reasons=summary.reasons,
         numbers=summary.numbers(),
-        images=summary.images(content.page["scorer_name"]) | _grids(gallery, plots),
+        images=summary.images(content.page["scorer_name"]) | _grids(gallery, sheet),
         paths={"report": str(folder / "report.html")},
     )
 
 
-def _grids(gallery: Gallery, plots: Any) -> dict[str, bytes]:
+def _grids(gallery: Gallery, sheet: Any) -> dict[str, bytes]:
     import base64
 
     grids = {}
@@ -219,5 +199,5 @@ def _grids(gallery: Gallery, plots: Any) -> dict[str, bytes]:
         ]
         if cards:
             pictures = [base64.b64decode((card.stored.image or "").partition(",")[2]) for card in cards]
-            grids[name] = plots.sample_grid(pictures, [c.stored.caption for c in cards], [c.score for c in cards])
+            grids[name] = sheet.sample_grid(pictures, [c.stored.caption for c in cards], [c.score for c in cards])
     return grids

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmdata.errors import DataError
-from mmdata.report.plots import thumbnail
+from mmdata.report.sheet import thumbnail
 from mmdata.tables import read_table
 from mmdata.workspace import Workspace
 

@@ -26,7 +26,8 @@ def features_report(corpus: Corpus, workspace: Workspace, part_name: str, result
     `images_per_s` counts pictures (each distinct one once) over the seconds of the slices, reading included, as they
     were when each slice ran. Captions stand in `tables` as plain text.
     """
-    from mmdata.report.plots import sample_grid, score_histogram
+    from mmdata.report.plots import score_histogram
+    from mmdata.report.sheet import sample_grid
 
     names = list(result.slices)
     columns = ("uid", "clip_score", "lang")

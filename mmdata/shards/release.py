@@ -15,6 +15,8 @@ from mmdata.config import Corpus
 from mmdata.errors import DataError
 from mmdata.plan import releasable_parts
 from mmdata.publish import TEMPORARY, publish_bytes, publish_json
+from mmdata.releases.changes import change_images, change_tables, change_text
+from mmdata.releases.drift import changes_of, note_changes
 from mmdata.releases.pins import rolled_back
 from mmdata.report.croissant import croissant, json_ld
 from mmdata.select.stage import check_draft
@@ -52,6 +54,7 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
         _check_shards(workspace, shards["shards"])
         _write_wids(folder, release, shards["shards"])
         write_energon(folder, shards["shards"])
+        note_changes(workspace, draft, shards, corpus.releases)
         manifest = _manifest(corpus, workspace, draft, shards)
         publish_bytes(folder / "croissant.json", json_ld(croissant({**manifest, "files": _files(folder)})))
         manifest["files"] = _files(folder)
@@ -59,21 +62,30 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
         publish_json(folder / "manifest.json", manifest)
         made = {"shards": len(manifest["shards"]), "samples": sum(one["samples"] for one in manifest["shards"])}
         _log.info("release is published", release=release, parent=manifest["parent"], **made)
-    mark = rolled_back(workspace).get(manifest["inputs"])
-    if mark is None and workspace.latest() != release:
+    held = _held_back(corpus, workspace, manifest)
+    if held is None and workspace.latest() != release:
         workspace.set_latest(release)
         _log.info("release is the latest", release=release)
-    return _report(folder, manifest, _standing(workspace, mark))
+    latest = f"`{workspace.latest()}`" if held is None else f"stays `{workspace.latest()}`: {held}"
+    return _report(folder, manifest, latest, changes_of(workspace, release))
 
 
-def _standing(workspace: Workspace, mark: dict[str, str] | None) -> str:
-    """What a person should know of the latest release."""
-    if mark is None:
-        return f"`{workspace.latest()}`"
-    return (
-        f"stays `{workspace.latest()}`: the same inputs made release `{mark['release']}`, which was rolled back at "
-        f"{mark['at']}. `mmdata rollback {mark['release']}` takes it back."
-    )
+def _held_back(corpus: Corpus, workspace: Workspace, manifest: dict[str, Any]) -> str | None:
+    """Why a published release does not become the latest by itself, and what makes it; None: it does."""
+    release = manifest["release_id"]
+    if workspace.latest() == release:
+        return None
+    if mark := rolled_back(workspace).get(manifest["inputs"]):
+        back = mark["release"]
+        return (
+            f"the same inputs made release `{back}`, which was rolled back at {mark['at']}. "
+            f"`mmdata rollback {back}` takes it back."
+        )
+    changes = changes_of(workspace, release)
+    if corpus.releases.on_sudden_change == "hold" and changes and changes["sudden"]:
+        sudden = "; ".join(changes["sudden"])
+        return f"release `{release}` changes suddenly: {sudden}. `mmdata rollback {release}` takes it all the same."
+    return None
 
 
 def _check_parts(corpus: Corpus, workspace: Workspace, draft: dict[str, Any]) -> None:
@@ -177,7 +189,7 @@ def sha256_of(path: UPath) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _report(folder: UPath, manifest: dict[str, Any], latest: str) -> StageReport:
+def _report(folder: UPath, manifest: dict[str, Any], latest: str, changes: dict[str, Any] | None) -> StageReport:
     shards = manifest["shards"]
     counts = {
         "samples": sum(s["samples"] for s in shards),
@@ -188,10 +200,12 @@ def _report(folder: UPath, manifest: dict[str, Any], latest: str) -> StageReport
     }
     table = [{"signature": name, **values} for name, values in manifest["signatures"].items()]
     refused = [{"part": name, "reason": reason} for name, reason in manifest["refused_parts"].items()]
+    text = {"release": f"`{manifest['release_id']}`, parent `{manifest['parent']}`", "latest": latest}
     return StageReport(
         "release",
         counts=counts,
-        tables={"signatures": table, "parts left out": refused},
-        text={"release": f"`{manifest['release_id']}`, parent `{manifest['parent']}`", "latest": latest},
+        images=change_images(changes),
+        tables={"signatures": table, "parts left out": refused, **change_tables(changes)},
+        text=text | change_text(changes),
         paths={"release": str(folder), "manifest": str(folder / "manifest.json")},
     )

@@ -59,14 +59,14 @@ def instructions(context: dg.AssetExecutionContext, corpus: CorpusResource) -> d
     retry_policy=RETRY,
     pool="publish",
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_window=timedelta(hours=26)),
+    check_specs=[checks.NO_SUDDEN_CHANGE],
 )
 def release(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The manifest, written last, and with it the release; then `releases/latest` names it."""
     from mmdata.shards.release import publish_release
 
-    return to_result(
-        corpus.run(context, "release", lambda settings, workspace, _: publish_release(settings, workspace))
-    )
+    made = corpus.run(context, "release", lambda settings, workspace, _: publish_release(settings, workspace))
+    return to_result(made, checks.no_sudden_change(corpus))
 
 
 @dg.asset(

@@ -23,7 +23,8 @@ from mmdata.display import markdown, printable
 from mmdata.errors import DataError, PartFailed
 from mmdata.explain import explain
 from mmdata.report.croissant import croissant, json_ld
-from mmdata.report.plots import before_after_bars, sample_grid
+from mmdata.report.plots import before_after_bars
+from mmdata.report.sheet import sample_grid
 from mmdata.report.stage import report_release
 from mmdata.samples import sample_uid
 from mmdata.stage import StageReport

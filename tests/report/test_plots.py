@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmdata.report.glyphs import MISSING, drawable
-from mmdata.report.plots import MAX_BYTES, before_after_bars, long_tail, sample_grid, score_histogram, thumbnail
+from mmdata.report.plots import MAX_BYTES, before_after_bars, long_tail, score_histogram
+from mmdata.report.sheet import sample_grid, thumbnail
 
 NASTY = ("$unclosed", "\\frac{", "猫 and 🦀", "a\nb\x00c", "\u202eevil", "", "x" * 500, "_^{}")
 

@@ -1,0 +1,72 @@
+"""The change from a release's parent, as the UI and the command line show it: from `changes.json`, or from a diff."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmdata.display import markdown, printable
+
+Changes = Mapping[str, Any]
+"""What `Diff.to_json` gives, with or without `sudden`."""
+
+
+def change_tables(changes: Changes | None, names: int = 10) -> dict[str, list[dict[str, Any]]]:
+    """What came, what went and why, and what moved most; nothing where there was no parent."""
+    if changes is None:
+        return {}
+    moved = [
+        {
+            "of": field,
+            "name": printable(one["name"]),
+            "before": one["before"],
+            "after": one["after"],
+            "share_change": round(one["share_after"] - one["share_before"], 4),
+        }
+        for field, shifts in changes["mix"].items()
+        for one in shifts[:names]
+        if one["before"] != one["after"]
+    ]
+    return {
+        "added since the parent": [{"why": why, "samples": count} for why, count in changes["added"].items()],
+        "dropped since the parent": [{"why": why, "samples": count} for why, count in changes["dropped"].items()],
+        "what moved": sorted(moved, key=lambda one: -abs(one["share_change"]))[: 2 * names],
+    }
+
+
+def change_text(changes: Changes | None) -> dict[str, str]:
+    """The change in a line, and what was sudden about it."""
+    if changes is None:
+        return {}
+    told = {"changes": markdown(change_line(changes))}
+    if changes.get("sudden"):
+        told["sudden changes"] = "\n".join(f"- {markdown(line, 400)}" for line in changes["sudden"])
+    return told
+
+
+def change_line(changes: Changes) -> str:
+    """A difference in one line."""
+    counts = changes["counts"]
+    return (
+        f"{counts['added']:,} samples added, {counts['dropped']:,} dropped, {counts['stayed']:,} stayed "
+        f"({counts['repeats_up']:,} with more copies, {counts['repeats_down']:,} with fewer); "
+        f"{counts['shards_new']:,} of {counts['shards_new'] + counts['shards_reused']:,} shards are new"
+    )
+
+
+def change_images(changes: Changes | None) -> dict[str, bytes]:
+    """Signatures and scores before and after, as PNG of less than 20 KB."""
+    if changes is None:
+        return {}
+    from mmdata.report import plots
+
+    signatures = changes["mix"]["signature"]
+    before = {one["name"]: one["before"] for one in signatures}
+    after = {one["name"]: one["after"] for one in signatures}
+    drawn = {"mix since the parent": plots.before_after_bars(before, after, "Samples by modality, and in the parent")}
+    scores = changes["scores"]
+    if scores["stability"] is not None:
+        drawn["scores since the parent"] = plots.two_histograms(
+            scores["edges"], scores["before"], scores["after"], "Scores, and in the parent"
+        )
+    return drawn
