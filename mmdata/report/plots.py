@@ -134,7 +134,7 @@ def long_tail(before: Sequence[int], after: Sequence[int], title: str) -> bytes:
 
 
 def two_histograms(edges: Sequence[float], before: Sequence[int], after: Sequence[int], title: str) -> bytes:
-    """Draw two histograms over the same bins, as lines: N+1 edges, N counts each, as shares of their sums.
+    """Draw two histograms over the same bins, as lines: N+1 edges, N counts each, as percentages of their sums.
 
     Returns:
         A PNG of less than 20 KB.
@@ -142,10 +142,10 @@ def two_histograms(edges: Sequence[float], before: Sequence[int], after: Sequenc
     with _lock:
         figure, axes = _figure(title)
         for counts, colour, label in ((before, FAINT, "before"), (after, AFTER, "after")):
-            axes.stairs(np.asarray(counts) / max(1, sum(counts)), edges, color=colour, label=label, linewidth=2)
+            axes.stairs(100 * np.asarray(counts) / max(1, sum(counts)), edges, color=colour, label=label, linewidth=2)
         _legend(axes)
         axes.set_xlabel("image-text cosine", color=INK, fontsize=9)
-        axes.set_ylabel("share of samples", color=INK, fontsize=9)
+        axes.set_ylabel("% of samples", color=INK, fontsize=9)
         return _finish(figure, axes, f"{sum(before):,} → {sum(after):,} scored samples")
 
 
