@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from mmdata.cli import corpus, demo, graph, machine, release, releases, training
+from mmdata.cli import corpus, demo, graph, machine, plan, release, releases, training
 from mmdata.display import printable
 from mmdata.errors import MMDataError, UserError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command("init")(corpus.init)
 app.command("build")(graph.build)
 app.command("ui")(graph.ui)
+app.command("plan")(plan.plan)
 app.command("status")(corpus.status)
 app.command("explain")(corpus.explain)
 app.command("verify")(release.verify)

@@ -1,0 +1,87 @@
+"""`mmdata plan`: what the next build would do, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmdata.cli.options import CONFIG, ConfigOption, open_corpus
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mmdata.refresh.plan import RefreshPlan
+    from mmdata.refresh.work import PartWork
+
+SHOWN = 40
+
+
+def plan(
+    config: ConfigOption = CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: everything, as one JSON object.")] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Read the parts' stamps only: no source file, no slice, no table.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help=f"List every file and part, not only {SHOWN}.")] = False,
+) -> None:
+    """Say what the next build would do.
+
+    Which source files are new or changed, which parts run which stages and why, whether a new release comes of it.
+    Nothing is done and nothing is written.
+    """
+    import json
+
+    from mmdata.cli.console import console
+    from mmdata.refresh.plan import plan_refresh
+
+    made = plan_refresh(*open_corpus(config), fast=fast)
+    if as_json:
+        typer.echo(json.dumps(made.to_json(), indent=1, ensure_ascii=False))
+    else:
+        _show(console(), made, None if every else SHOWN)
+
+
+def _show(out: Console, plan: RefreshPlan, shown: int | None) -> None:
+    from mmdata.cli.console import table
+    from mmdata.refresh.text import amount, release_line
+
+    if plan.files:
+        files = [(one.path, one.what, one.rows, one.note) for one in plan.files[:shown]]
+        out.print(table(f"{len(plan.files)} source files", ("file", "what", "rows", ""), files))
+        _more(out, len(plan.files), len(files))
+    if plan.removed:
+        out.print(f"{len(plan.removed)} parts leave: {', '.join(plan.removed[:10])}", markup=False)
+    if plan.opt_out_changes:
+        out.print("an opt-out list changed: rows of every part are gone through; what it names leaves")
+    if plan.settings:
+        rows = [(stage, said, parts) for (stage, said), parts in plan.settings.items()]
+        out.print(table("changed settings of the parts", ("stage", "setting", "parts"), rows))
+    if plan.work:
+        lines = [line for part in plan.work[:shown] for line in _lines(part)]
+        out.print(table(f"{len(plan.work)} of {plan.parts} parts", ("part", "stage", "slices", "work", "why"), lines))
+        _more(out, len(plan.work), min(len(plan.work), shown or len(plan.work)))
+        sums = [(one.stage, one.parts, one.slices, amount(one)) for one in plan.totals]
+        out.print(table("in all", ("stage", "parts", "slices", "work"), sums))
+    else:
+        out.print(f"all {plan.parts} parts are up to date")
+    for name, why in list(plan.forecast.refused.items())[:shown]:
+        out.print(f"left out: {name}: {why}", markup=False)
+    out.print(f"\n{release_line(plan.forecast)}", markup=False)
+    for why in plan.forecast.why:
+        out.print(f"  {why}", markup=False)
+
+
+def _lines(part: PartWork) -> list[tuple[str, ...]]:
+    from mmdata.refresh.text import amount
+
+    name = part.part.name
+    lines: list[tuple[str, ...]] = [
+        (name, one.stage, f"{one.slices} of {one.of}", amount(one), one.why) for one in part.stages
+    ]
+    return [*lines, *([(name, "", "", "", part.note)] if part.note else [])]
+
+
+def _more(out: Console, total: int, shown: int) -> None:
+    if shown < total:
+        out.print(f"… and {total - shown} more: --all")
