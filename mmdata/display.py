@@ -6,6 +6,8 @@ import html
 import re
 import unicodedata
 
+from mmdata.secrets import without_credentials
+
 REPLACEMENT = "\ufffd"
 _JOINERS = "\u200c\u200d"  # within words of Persian and Hindi, and within emoji
 _MARKDOWN = re.compile(r"([\\`*_\[\]()!|~#])")
@@ -22,13 +24,18 @@ def printable(text: str) -> str:
     return "".join(char if char == "\n" or _is_shown(char) else REPLACEMENT for char in text)
 
 
+def shown(text: str) -> str:
+    """Text from outside as it is shown: `printable`, and without credentials."""
+    return printable(without_credentials(text))
+
+
 def markdown(text: str, most: int = 160) -> str:
     """Text on one line of Markdown, as itself: no markup, no HTML, no picture that would be fetched.
 
     Args:
         most: characters that are shown.
     """
-    flat = " ".join(printable(text).split())[:most]
+    flat = " ".join(shown(text).split())[:most]
     escaped = _MARKDOWN.sub(r"\\\1", html.escape(flat, quote=False))
     return escaped.replace("://", ":\u200b//").replace(
         "www.", "www\u200b."

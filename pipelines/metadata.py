@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from mmdata.display import printable
+from mmdata.display import shown
 from mmdata.stage import StageReport
 
 MAX_IMAGE_BYTES = 20_000  # the UI opens metadata in a dialog; a larger one makes every page load slow
@@ -89,13 +89,14 @@ def image(name: str, data: bytes) -> dg.MetadataValue:
 
 
 def _place(path: str) -> dg.MetadataValue:
+    path = shown(path)
     if path.startswith(("http://", "https://")):
         return dg.MetadataValue.url(path)
     return dg.MetadataValue.path(path)
 
 
 def _cell(value: Any) -> str | int | float | bool | None:
-    return value if isinstance(value, int | float | bool) or value is None else printable(str(value))
+    return value if isinstance(value, int | float | bool) or value is None else shown(str(value))
 
 
 def _kind(cells: list[Any]) -> str:

@@ -17,7 +17,7 @@ from mmdata import logs
 from mmdata.attempts import begin_attempt, end_attempt, fail_attempt
 from mmdata.config import Corpus, Refresh
 from mmdata.corpus_file import load_corpus
-from mmdata.display import printable
+from mmdata.display import shown
 from mmdata.errors import MMDataError, PartFailed, UserError
 from mmdata.lease import Holder, Lease, leased
 from mmdata.plan import plan_part
@@ -198,11 +198,11 @@ def _failure(error: MMDataError) -> dg.Failure:
     metadata: dict[str, dg.MetadataValue] = {}
     if isinstance(error, PartFailed):
         records = [
-            dg.TableRecord({"slice": name, "error": printable(text)}) for name, text in sorted(error.failures.items())
+            dg.TableRecord({"slice": name, "error": shown(text)}) for name, text in sorted(error.failures.items())
         ]
         metadata["failed slices"] = dg.MetadataValue.table(records)
     transient = isinstance(error, PartFailed) and error.transient
-    return dg.Failure(description=printable(str(error)), metadata=metadata, allow_retries=transient)
+    return dg.Failure(description=shown(str(error)), metadata=metadata, allow_retries=transient)
 
 
 def _tell(report: StageReport, since: float) -> StageReport:

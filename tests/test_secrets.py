@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmdata.cli.console import printable
+from mmdata.display import printable
 from mmdata.secrets import without_credentials
 
 

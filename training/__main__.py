@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    from mmdata.display import printable
+    from mmdata.display import shown
     from mmdata.errors import MMDataError, UserError
     from training.config import STAGES, load_train_config
     from training.run import train
@@ -30,7 +30,7 @@ def main() -> int:
         stages = STAGES if options.stage == "all" else (options.stage,)
         results = train(options.release, stages, config, options.output, on_line=_show)
     except MMDataError as error:
-        sys.stderr.write(f"error: {printable(str(error))}\n")
+        sys.stderr.write(f"error: {shown(str(error))}\n")
         return 2 if isinstance(error, UserError) else 1
     for result in results:
         sys.stdout.write(f"{result.stage}: {result.stopped} after {result.steps} steps; {result.checkpoint}\n")

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mmdata.display import printable
+from mmdata.display import shown
 from mmdata.stage import StageReport
 
 TOP = 4  # reasons shown of a stage
@@ -35,7 +35,7 @@ class SafeConsole(Console):
     """A console on which text from outside has no power: rich takes care of markup, this of escape sequences."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
+        super().print(*(shown(one) if isinstance(one, str) else one for one in objects), **options)
 
 
 def console() -> Console:
@@ -46,7 +46,7 @@ def console() -> Console:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A table whose cells are shown as they are, markup and all."""
     made = Table(
-        title=escape(printable(title)),
+        title=escape(shown(title)),
         title_justify="left",
         title_style="bold",
         box=None,
@@ -133,7 +133,7 @@ class BuildProgress:
 
     def waits(self, stage: str, part: str | None, holder: str) -> None:
         where = f"{stage} {part}" if part else stage
-        self.out.print(f"[yellow]waits[/yellow]   {escape(f'{where:<26} for {printable(holder)}')}")
+        self.out.print(f"[yellow]waits[/yellow]   {escape(f'{where:<26} for {shown(holder)}')}")
 
     def finished(self, report: StageReport) -> None:
         self._end_stage()
@@ -152,7 +152,7 @@ class BuildProgress:
 
 
 def _first_line(error: BaseException) -> str:
-    return printable((str(error) or type(error).__name__).splitlines()[0])
+    return shown((str(error) or type(error).__name__).splitlines()[0])
 
 
 def _cell(value: Any) -> str:
@@ -160,4 +160,4 @@ def _cell(value: Any) -> str:
         return {True: "yes", False: "no", None: ""}[value]
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
+    return f"{value:.4g}" if isinstance(value, float) else shown(str(value))

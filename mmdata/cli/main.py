@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 
 from mmdata.cli import corpus, demo, graph, machine, plan, release, releases, training
-from mmdata.display import printable
+from mmdata.display import shown
 from mmdata.errors import MMDataError, UserError
 
 DONE, DATA_PROBLEM, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
@@ -53,7 +53,7 @@ def run() -> NoReturn:
     except MMDataError as error:
         if os.environ.get("MMDATA_DEBUG") == "1":
             raise
-        sys.stderr.write(f"error: {printable(str(error))}\n")
+        sys.stderr.write(f"error: {shown(str(error))}\n")
         sys.exit(USER_ERROR if isinstance(error, UserError) else DATA_PROBLEM)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; what is finished is kept\n")

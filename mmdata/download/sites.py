@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mmdata.config import Clips, Download
-from mmdata.display import printable
+from mmdata.display import shown
 from mmdata.download.failures import FetchError
 from mmdata.download.files import FetchedFile
 from mmdata.download.guard import Guard, GuardedOpener
@@ -37,7 +37,7 @@ class _Said:
     """What yt-dlp says goes to the debugging log: its errors are reasons of rows, and hold words of pages."""
 
     def debug(self, text: str) -> None:
-        _log.debug("%s", printable(text))
+        _log.debug("%s", shown(text))
 
     info = warning = error = debug
 

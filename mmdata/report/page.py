@@ -6,7 +6,7 @@ from functools import cache
 
 import jinja2
 
-from mmdata.display import printable
+from mmdata.display import shown
 
 
 @cache
@@ -23,6 +23,6 @@ def environment() -> jinja2.Environment:
         "count": lambda value: f"{int(value):,}",
         "megabytes": lambda value: f"{value / 1e6:,.1f} MB" if value < 1e9 else f"{value / 1e9:,.2f} GB",
         "percent": lambda value: f"{value:.1%}",
-        "readable": printable,
+        "readable": shown,
     }
     return environment

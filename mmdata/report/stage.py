@@ -11,6 +11,7 @@ import yaml
 from upath import UPath
 
 from mmdata.config import Corpus, Filter
+from mmdata.display import shown
 from mmdata.errors import DataError, UserError
 from mmdata.instruct.forms import FORMS, record_of
 from mmdata.instruct.paths import read_member
@@ -101,7 +102,7 @@ def _gather(folder: UPath, manifest: Mapping[str, Any]) -> _Content:
         "shards": manifest["shards"][:SHARDS_SHOWN],
         "shards_left": len(manifest["shards"]) - SHARDS_SHOWN,
         "config_yaml": yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),
-        "root": str(workspace.root),
+        "root": shown(str(workspace.root)),
     }
     return _Content(summary, headline, gallery, page)
 
@@ -152,7 +153,7 @@ def _by_task(instructions: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _examples(instructions: Mapping[str, Any], workspace: Workspace) -> list[dict[str, Any]]:
     """Instruction examples with their pictures, and the three forms as text."""
-    shown = []
+    found = []
     for example in instructions.get("examples", []):
         record = record_of(example)
         images = {
@@ -164,8 +165,8 @@ def _examples(instructions: Mapping[str, Any], workspace: Workspace) -> list[dic
         heard = _bytes_or_none(record.input_audio, workspace) if record.input_audio is not None else None
         sound = sound_uri(heard) if heard is not None else None
         forms = {name: json.dumps(form(record), ensure_ascii=False, indent=1) for name, form in FORMS.items()}
-        shown.append({"record": record, "images": images, "frames": frames, "sound": sound, "forms": forms})
-    return shown
+        found.append({"record": record, "images": images, "frames": frames, "sound": sound, "forms": forms})
+    return found
 
 
 def _bytes_or_none(path: str, workspace: Workspace) -> bytes | None:
