@@ -3,8 +3,10 @@
 Everything here is on as soon as a Dagster daemon runs on the code location; the UI's Automation page turns it off.
 """
 
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 
 import dagster as dg
 
@@ -13,11 +15,15 @@ from mmdata.config import Corpus
 from mmdata.errors import UserError
 from mmdata.plan import PartPlan, configured_parts, plan_part, plan_parts
 from mmdata.publish import is_local
+from mmdata.takedown.state import opt_out_digest
 from mmdata.workspace import Workspace
-from pipelines.partitions import PARTITION_TAG, PARTS, running_parts
+from pipelines.partitions import PARTS, running_parts
 from pipelines.resources import CorpusResource, refresh_settings
 
 SETTINGS = refresh_settings()
+LAST_STAGE = dg.AssetKey("features")
+RUN_KEY_TAG = "dagster/run_key"
+KEYS_A_QUERY = 200
 
 refresh_catalog = dg.define_asset_job(
     "refresh_catalog",
@@ -74,10 +80,10 @@ def new_parts(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg
     plans = read_plans(settings, workspace)
     known = set(context.instance.get_dynamic_partitions("parts"))
     fresh_names = [plan.part.name for plan in plans if plan.part.name not in known]
-    wanted = wanted_plans(plans, workspace, context.instance)
+    room = settings.refresh.max_parts_per_tick - queued_runs(context.instance)
     requests = [
         dg.RunRequest(run_key=key, partition_key=plan.part.name, tags={"mmdata/why": _tag(plan.why)})
-        for key, plan in list(wanted.items())[: settings.refresh.max_parts_per_tick]
+        for key, plan in wanted_plans(plans, workspace, context.instance, room).items()
     ]
     return dg.SensorResult(
         run_requests=requests,
@@ -87,33 +93,54 @@ def new_parts(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg
 
 
 def read_plans(corpus: Corpus, workspace: Workspace) -> list[PartPlan]:
-    """The plan of every part; on an object store sixteen at a time, since a tick has a minute."""
+    """The plan of every part; on an object store 32 at a time, since a tick has a minute."""
     if is_local(workspace.root):
         return list(plan_parts(corpus, workspace))
-    with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(partial(plan_part, corpus, workspace), configured_parts(corpus, workspace)))
+    plan = partial(plan_part, corpus, workspace, opt_out=opt_out_digest(workspace))
+    with ThreadPoolExecutor(32) as pool:
+        return list(pool.map(plan, configured_parts(corpus, workspace)))
 
 
-def run_key(plan: PartPlan, instance: dg.DagsterInstance) -> str:
-    """The same need is asked for once after each run that met one: a file that changes back is built back."""
-    met = dg.RunsFilter(
-        job_name=build_part.name, tags={PARTITION_TAG: plan.part.name}, statuses=[dg.DagsterRunStatus.SUCCESS]
-    )
-    last = instance.get_runs(filters=met, limit=1)
-    return f"{plan.part.name}:{plan.fingerprint}:{last[0].run_id[:8] if last else 'first'}"
+def queued_runs(instance: dg.DagsterInstance) -> int:
+    """How many runs of parts wait for a slot. The daemon looks at each of them every few seconds."""
+    waiting = dg.RunsFilter(job_name=build_part.name, statuses=[dg.DagsterRunStatus.QUEUED])
+    return instance.get_runs_count(waiting)
 
 
-def wanted_plans(plans: list[PartPlan], workspace: Workspace, instance: dg.DagsterInstance) -> dict[str, PartPlan]:
-    """The plans to ask for, by run key: stale, not worked on, not asked for before, not failed in this very state."""
+def run_keys(plans: list[PartPlan], instance: dg.DagsterInstance) -> dict[str, PartPlan]:
+    """Each plan by its run key: part, fingerprint, and what last met a need of the part.
+
+    The same need is thus asked for once after each build that met one: a file that changes back is built back.
+    One query for all parts: a query a part is minutes at 10,000.
+    """
+    met = instance.get_latest_storage_id_by_partition(LAST_STAGE, dg.DagsterEventType.ASSET_MATERIALIZATION)
+    return {f"{plan.part.name}:{plan.fingerprint}:{met.get(plan.part.name, 'first')}": plan for plan in plans}
+
+
+def wanted_plans(
+    plans: list[PartPlan], workspace: Workspace, instance: dg.DagsterInstance, most: int
+) -> dict[str, PartPlan]:
+    """The first plans to ask for, by run key: stale, not worked on, not asked for before, not failed in this state."""
+    if most <= 0:
+        return {}
     busy = running_parts(instance)
-    stale = [plan for plan in plans if plan.stale and plan.part.name not in busy]
-    candidates = [plan for plan in stale if not waits_for_a_person(plan, workspace)]
-    asked: set[str] = set()
-    keyed = {run_key(plan, instance): plan for plan in candidates}
-    for start in range(0, len(keyed), 200):
-        runs = instance.get_runs(filters=dg.RunsFilter(tags={"dagster/run_key": list(keyed)[start : start + 200]}))
-        asked |= {run.tags["dagster/run_key"] for run in runs}
-    return {key: plan for key, plan in keyed.items() if key not in asked}
+    keyed = run_keys([plan for plan in plans if plan.stale and plan.part.name not in busy], instance)
+    wanted: dict[str, PartPlan] = {}
+    for keys in batched(keyed, KEYS_A_QUERY):
+        runs = instance.get_runs(filters=dg.RunsFilter(tags={RUN_KEY_TAG: keys}))
+        asked = {run.tags[RUN_KEY_TAG] for run in runs}
+        for key in keys:
+            if key not in asked and not waits_for_a_person(keyed[key], workspace):
+                wanted[key] = keyed[key]
+                if len(wanted) == most:
+                    return wanted
+    return wanted
+
+
+def batched(keys: Iterable[str], size: int) -> Iterator[list[str]]:
+    rest = iter(keys)
+    while batch := list(islice(rest, size)):
+        yield batch
 
 
 def waits_for_a_person(plan: PartPlan, workspace: Workspace) -> bool:

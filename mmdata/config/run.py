@@ -30,7 +30,7 @@ class Refresh(Section):
     refresh_cron: str = Field("0 1 * * *", description="Looks for new and changed source files.")
     release_cron: str = Field("0 5 * * *", description="Publishes from the parts that are accepted.")
     timezone: str = Field("UTC", description="An IANA time zone.")
-    max_parts_per_tick: int = Field(20, ge=1, description="Part runs requested at once by the sensor.")
+    max_parts_per_tick: int = Field(20, ge=1, description="Part runs that the sensor keeps in the queue.")
     owners: list[str] = Field(default=["team:data"], description="Shown on every asset: an e-mail or `team:…`.")
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from standin_stages import Small
 
 from mmdata.attempts import last_attempts
+from mmdata.workspace import Catalog, Part
 from pipelines import automation
 from pipelines.definitions import defs
 from pipelines.partitions import PARTITION_TAG
@@ -35,7 +39,10 @@ def run(instance: dg.DagsterInstance, job: str, part: str | None = None) -> dg.E
 def queue(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.DagsterRunStatus) -> None:
     """What the daemon does with a run request, short of starting it."""
     tags = {PARTITION_TAG: str(request.partition_key), "dagster/run_key": str(request.run_key)}
-    instance.create_run_for_job(job_def=defs.resolve_job_def("build_part"), tags=tags, status=status)
+    here = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "repository")
+    origin = RemoteJobOrigin(here, "build_part")
+    job = defs.resolve_job_def("build_part")
+    instance.create_run_for_job(job_def=job, tags=tags, status=status, remote_job_origin=origin)
 
 
 def test_sensor_waits_for_a_catalogue(small: Small, instance: dg.DagsterInstance) -> None:
@@ -57,6 +64,40 @@ def test_sensor_asks_once(small: Small, instance: dg.DagsterInstance) -> None:
     queue(instance, first[0], dg.DagsterRunStatus.STARTED)  # still at it
     queue(instance, first[1], dg.DagsterRunStatus.FAILURE)  # its worker was killed
     assert asked(tick(instance)) == ["web-000002"]
+
+
+def test_sensor_keeps_the_queue_short(small: Small, instance: dg.DagsterInstance) -> None:
+    """The daemon reads every queued run each few seconds: 10,000 of them would keep it from anything else."""
+    small.write("c.txt", "a third part")
+    run(instance, "refresh_catalog")
+    first = tick(instance).run_requests or []
+    queue(instance, first[0], dg.DagsterRunStatus.QUEUED)
+    assert asked(tick(instance)) == ["web-000001"]
+    queue(instance, first[1], dg.DagsterRunStatus.QUEUED)
+    assert asked(tick(instance)) == []
+
+
+def test_a_tick_asks_the_database_as_often_for_many_parts_as_for_few(
+    small: Small, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A query a part was minutes at 10,000 parts, and a tick has one."""
+    parts = {name: Part(name, "web", name, 0, 9, "0" * 64) for name in (f"web-{n:06d}" for n in range(150))}
+    small.workspace.write_catalog(Catalog(parts=parts))
+    text = small.config_path.read_text(encoding="utf-8").replace("max_parts_per_tick: 2", "max_parts_per_tick: 1000")
+    small.config_path.write_text(text, encoding="utf-8")
+    queries: list[str] = []
+    for name in ("get_runs", "get_run_records", "get_runs_count", "get_latest_storage_id_by_partition"):
+        monkeypatch.setattr(instance, name, counted(getattr(instance, name), queries))
+    assert len(asked(tick(instance))) == 150
+    assert len(queries) < 10
+
+
+def counted(function: Callable[..., Any], calls: list[str]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        calls.append(function.__name__)
+        return function(*args, **kwargs)
+
+    return call
 
 
 def test_sensor_is_quiet_once_all_is_built_and_wakes_for_a_changed_file(
