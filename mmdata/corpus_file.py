@@ -81,6 +81,8 @@ def _anchor(corpus: Corpus, base: Path) -> Corpus:
     changes["score"] = corpus.score.model_copy(update=_places_of_models(corpus.score, base))
     places = {key: absolute(value) for key in ("config", "output") if (value := getattr(corpus.train, key))}
     changes["train"] = corpus.train.model_copy(update=places)
+    if corpus.alerts.webhook_file:
+        changes["alerts"] = corpus.alerts.model_copy(update={"webhook_file": absolute(corpus.alerts.webhook_file)})
     return corpus.model_copy(update=changes)
 
 

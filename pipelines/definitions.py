@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from pipelines import automation
+from pipelines.alerts import alerts
 from pipelines.assets import curate, ingest, publish, train
 from pipelines.checks import no_failed_parts
 from pipelines.resources import CorpusResource
@@ -28,7 +29,7 @@ defs = dg.Definitions(
     asset_checks=[no_failed_parts],
     jobs=[automation.refresh_catalog, automation.build_part, automation.publish_release, automation.train_release],
     schedules=[automation.refresh, automation.release],
-    sensors=[automation.new_parts],
+    sensors=[automation.new_parts, alerts],
     resources={"corpus": CorpusResource()},
     executor=dg.in_process_executor,  # a run is a process already; one a step costs seconds each
 )

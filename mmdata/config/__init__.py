@@ -1,5 +1,6 @@
 """One typed tree describes a corpus: what `corpus.yaml` may say, its defaults, and what each key means."""
 
+from mmdata.config.alerts import Alerts
 from mmdata.config.corpus import Corpus
 from mmdata.config.media import Clips, Download, Privacy, Synthesis
 from mmdata.config.observe import Observe
@@ -16,6 +17,7 @@ __all__ = [
     "PART_AND_SLICE_ROWS",
     "SOURCE_KINDS",
     "TASKS",
+    "Alerts",
     "Balance",
     "Clips",
     "Corpus",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
+from mmdata.config.alerts import Alerts
 from mmdata.config.media import Clips, Download, Privacy, Synthesis
 from mmdata.config.observe import Observe
 from mmdata.config.publish import Instruct, Releases, Shards
@@ -38,6 +39,7 @@ class Corpus(Section):
     refresh: Refresh = Refresh()
     train: Train = Train()
     observe: Observe = Observe()
+    alerts: Alerts = Alerts()
 
     @model_validator(mode="after")
     def _rules_have_measures(self) -> Corpus:

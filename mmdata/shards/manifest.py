@@ -95,7 +95,7 @@ def manifest_digest(manifest: dict[str, Any]) -> str:
 
 
 def public_config(corpus: Corpus) -> dict[str, Any]:
-    """The corpus as it may be shown: no passwords in URLs."""
+    """The corpus as it may be shown: no passwords in URLs, and not who is told of failures."""
 
     def clean(value: Any) -> Any:
         if isinstance(value, dict):
@@ -104,4 +104,4 @@ def public_config(corpus: Corpus) -> dict[str, Any]:
             return [clean(one) for one in value]
         return without_credentials(value) if isinstance(value, str) else value
 
-    return clean(corpus.model_dump(mode="json"))
+    return clean(corpus.model_dump(mode="json", exclude={"alerts"}))

@@ -1,0 +1,40 @@
+"""Who is told when something fails."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from mmdata.config.section import Section
+
+Occasion = Literal["run_failure", "check_failure", "recovery"]
+
+
+class Alerts(Section):
+    """Who is told when something fails. An alert holds names and numbers only; no part of this goes into a release."""
+
+    webhook_env: str | None = Field(
+        None,
+        description="The environment variable that holds the webhook's URL (Slack and alike); the URL is a secret.",
+    )
+    webhook_file: str | None = Field(None, description="A file that holds the webhook's URL, instead of the variable.")
+    command: str | None = Field(
+        None, description="A shell command that gets the alert as JSON on standard input; it must end within timeout_s."
+    )
+    tell: list[Occasion] = Field(
+        default=["run_failure", "check_failure"],
+        description="What is told: `run_failure`, `check_failure`, and `recovery` of what was told before.",
+    )
+    ui_url: str | None = Field(None, description="Where people reach the Dagster UI, for a link to the run.")
+    repeat_after_h: float = Field(
+        24, gt=0, description="The same failure that happens again is told again only after so many hours."
+    )
+    timeout_s: float = Field(5, gt=0, le=8, description="Seconds a try; there are three, and a tick has a minute.")
+
+    @field_validator("webhook_env")
+    @classmethod
+    def _a_name(cls, name: str | None) -> str | None:
+        if name is not None and not name.isidentifier():
+            raise ValueError("webhook_env is the name of an environment variable, not the URL itself")
+        return name
