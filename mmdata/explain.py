@@ -14,6 +14,8 @@ from mmdata.config import Corpus
 from mmdata.errors import UserError
 from mmdata.plan import plan_part, releasable_parts
 from mmdata.tables import scan_tables
+from mmdata.takedown.optout import when_forgotten
+from mmdata.takedown.state import REASON as OPT_OUT
 from mmdata.workspace import PART_STAGES, Part, PartStage, Workspace
 
 HEX = frozenset("0123456789abcdef")
@@ -73,6 +75,8 @@ def explain(corpus: Corpus, workspace: Workspace, uid: str) -> Story:
         raise UserError(f"{uid!r} is no uid: give 32 hex digits, or the first few of them")
     found = list(_sightings(corpus, workspace, prefix))
     uids = sorted({str(one.rows["uid"]) for one in found})
+    if not uids and len(prefix) == 32 and when_forgotten(workspace, prefix) is not None:
+        raise UserError(f"{prefix}: {_left_out(workspace, prefix)}")
     if not uids:
         raise UserError(f"no sample begins with {prefix!r} in {workspace.root}; is its part built? See `mmdata status`")
     if len(uids) > 1:
@@ -142,6 +146,8 @@ def _records(release: UPath, keys: Sequence[str]) -> dict[str, int]:
 
 
 def _verdict(corpus: Corpus, workspace: Workspace, story: Story) -> str:
+    if any(one.rows.get("problem") == OPT_OUT for one in story.sightings):
+        return _left_out(workspace, story.uid)
     if story.selection is None:
         if story.release_id is None:
             return "not in a release: there is none yet"
@@ -154,6 +160,13 @@ def _verdict(corpus: Corpus, workspace: Workspace, story: Story) -> str:
         return f"in release {story.release_id}, {row['repeats']}x, split {row['split']}"
     kept = f" of {row['duplicate_of']}" if row.get("duplicate_of") else ""
     return f"not in release {story.release_id}: {row['reason']}{kept}"
+
+
+def _left_out(workspace: Workspace, uid: str) -> str:
+    entry = when_forgotten(workspace, uid)
+    if entry is None:
+        return "left out: its URL, its domain, its file or its uid is in an opt-out list of corpus.yaml, or in the log"
+    return f"forgotten at {entry.at}, entry {entry.number} of `mmdata forget --log`; nothing but its uid is kept"
 
 
 def extra_columns(sighting: Sighting) -> dict[str, Any]:

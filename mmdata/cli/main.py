@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from mmdata.cli import corpus, demo, graph, machine, plan, release, releases, training
+from mmdata.cli import corpus, demo, graph, machine, plan, release, releases, takedown, training
 from mmdata.display import shown
 from mmdata.errors import MMDataError, UserError
 
@@ -37,6 +37,7 @@ app.command("pin")(releases.pin)
 app.command("unpin")(releases.unpin)
 app.command("rollback")(releases.rollback)
 app.command("gc")(releases.gc)
+app.command("forget")(takedown.forget)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
 app.command("export")(training.export)

@@ -12,7 +12,7 @@ from upath import UPath
 
 from mmdata.errors import DataError
 from mmdata.tables import read_table, write_table
-from mmdata.takedown.log import forgotten_path, read_log
+from mmdata.takedown.log import Entry, forgotten_path, read_log
 from mmdata.takedown.selectors import HASH_BYTES, KINDS, Kind, Selector, hash_of, hashes_of_url
 from mmdata.takedown.state import opt_out_digest, standing_path, standing_table
 from mmdata.workspace import Workspace, read_json
@@ -108,10 +108,26 @@ def load_opt_out(workspace: Workspace) -> OptOut:
     standing = read_json(standing_path(workspace)) or {}
     if digest := standing.get("digest"):
         entries += read_hashes(standing_table(workspace, digest), digest)
+    return OptOut(opt_out_digest(workspace), _sorted([*entries, *forgotten_hashes(workspace)]))
+
+
+def forgotten_hashes(workspace: Workspace) -> set[tuple[Kind, bytes]]:
+    """All that the log forgets. Raises DataError where a table of hashes is not as it was signed."""
+    tables = [
+        read_hashes(forgotten_path(workspace, entry.number), entry.hashes)
+        for entry in read_log(workspace)
+        if entry.what == "forget"
+    ]
+    return {one for table in tables for one in table}
+
+
+def when_forgotten(workspace: Workspace, uid: str) -> Entry | None:
+    """The first entry of the log that forgets a sample; None: none does."""
+    asked = ("uid", hash_of("uid", uid))
     for entry in read_log(workspace):
-        if entry.what == "forget":
-            entries += read_hashes(forgotten_path(workspace, entry.number), entry.hashes)
-    return OptOut(opt_out_digest(workspace), _sorted(entries))
+        if entry.what == "forget" and asked in read_hashes(forgotten_path(workspace, entry.number), entry.hashes):
+            return entry
+    return None
 
 
 def hashes_digest(entries: Iterable[tuple[Kind, bytes]]) -> str:

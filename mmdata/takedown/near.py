@@ -1,0 +1,166 @@
+"""What is nearly a sample that is to be forgotten: the same file, a like perceptual hash, a near embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from mmdata.errors import UserError
+from mmdata.tables import read_table
+from mmdata.takedown.find import Found, Hit
+from mmdata.takedown.parts import part_names, slice_names
+from mmdata.takedown.selectors import url_key
+from mmdata.workspace import Workspace
+
+MOST = 20_000  # samples whose neighbours are sought; each is compared with every other sample
+BLOCK_ROWS = 2_048
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A sample that is nearly a forgotten one.
+
+    Args:
+        of: uid of that one.
+        how: `same URL`, `same file`, `phash` or `embedding`; the first that applies.
+        distance: bits that differ of a phash, 1 - cosine of an embedding; else 0.
+    """
+
+    hit: Hit
+    source: str
+    of: str
+    how: str
+    distance: float
+
+
+def find_near(workspace: Workspace, found: Found, phash_bits: int | None, max_distance: float) -> list[Near]:
+    """Compare every sample with those that were found, nearest first; exact, a slice at a time.
+
+    Args:
+        phash_bits: bits of the perceptual hash that may differ; None: it is not looked at.
+        max_distance: 1 - cosine of embeddings that is near enough.
+
+    Raises:
+        UserError: too many samples were found to look for what is near each.
+    """
+    if len(found.uids) > MOST:
+        raise UserError(
+            f"{len(found.uids):,} samples are to be forgotten; near-duplicates are looked for of at most {MOST:,}. "
+            "Remedy: give fewer at a time, or --no-near."
+        )
+    targets = _targets(workspace, found)
+    near: list[Near] = []
+    for part in part_names(workspace):
+        for name in slice_names(workspace, part, "features"):
+            near += _of_slice(workspace, part, name, found, targets, phash_bits, max_distance)
+    order = ("same URL", "same file", "phash", "embedding")
+    return sorted(near, key=lambda one: (order.index(one.how), one.distance, one.hit.uid, one.hit.part))
+
+
+@dataclass(frozen=True, slots=True)
+class _Targets:
+    """What is compared with: by URL and file the uid; hashes and embeddings with the uids they belong to."""
+
+    urls: dict[str, str]
+    files: dict[str, str]
+    hashes: np.ndarray
+    hash_uids: list[str]
+    embeddings: np.ndarray
+    embedding_uids: list[str]
+
+
+def _targets(workspace: Workspace, found: Found) -> _Targets:
+    hashes: dict[str, int] = {}
+    embeddings: dict[str, np.ndarray] = {}
+    for part, name in sorted({(hit.part, hit.slice_name) for hit in found.hits}):
+        frame = _features(workspace, part, name)
+        for row in frame.filter(pl.col("uid").is_in(sorted(found.uids))).iter_rows(named=True):
+            if row["phash"] is not None:
+                hashes[row["uid"]] = row["phash"]
+            if row["embedding"] is not None:
+                embeddings[row["uid"]] = np.asarray(row["embedding"], np.float32)
+    return _Targets(
+        urls={hit.url_key: hit.uid for hit in found.hits if hit.url_key is not None},
+        files={hit.sha256: hit.uid for hit in found.hits if hit.sha256 is not None},
+        hashes=np.array(list(hashes.values()), np.uint64),
+        hash_uids=list(hashes),
+        embeddings=np.stack(list(embeddings.values())) if embeddings else np.zeros((0, 1), np.float32),
+        embedding_uids=list(embeddings),
+    )
+
+
+def _of_slice(
+    workspace: Workspace,
+    part: str,
+    name: str,
+    found: Found,
+    targets: _Targets,
+    phash_bits: int | None,
+    max_distance: float,
+) -> list[Near]:
+    rows = pl.DataFrame(read_table(workspace.table(part, "rows", name), ["uid", "url", "kind", "source"]))
+    media = pl.DataFrame(read_table(workspace.table(part, "media", name), ["uid", "sha256"]))
+    frame = _features(workspace, part, name).join(rows, on="uid").join(media, on="uid")
+    frame = frame.filter(~pl.col("uid").is_in(sorted(found.uids)))
+    by_hash = _nearest_hashes(frame["phash"], targets.hashes) if phash_bits is not None else None
+    by_embedding = _nearest_embeddings(frame["embedding"], targets.embeddings)
+    near = []
+    for at, row in enumerate(frame.iter_rows(named=True)):
+        key = url_key(row["url"]) if row["url"] else None
+        hit = Hit(row["uid"], part, name, key, row["sha256"])
+        one = Near(hit, row["source"], "", "", 0.0)
+        if row["kind"] == "image" and key in targets.urls:
+            near.append(replace(one, how="same URL", of=targets.urls[str(key)]))
+        elif row["sha256"] in targets.files:
+            near.append(replace(one, how="same file", of=targets.files[row["sha256"]]))
+        elif by_hash is not None and phash_bits is not None and by_hash[0][at] <= phash_bits:
+            uid = targets.hash_uids[by_hash[1][at]]
+            near.append(replace(one, how="phash", of=uid, distance=float(by_hash[0][at])))
+        elif by_embedding is not None and by_embedding[0][at] <= max_distance:
+            uid = targets.embedding_uids[by_embedding[1][at]]
+            near.append(replace(one, how="embedding", of=uid, distance=round(float(by_embedding[0][at]), 4)))
+    return near
+
+
+def _nearest_hashes(hashes: pl.Series, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Bits to the nearest target, and which that is; rows without a hash are far from all."""
+    if not len(targets) or not len(hashes):
+        return None
+    known = hashes.is_not_null().to_numpy()
+    values = hashes.fill_null(0).to_numpy()
+    distance, which = np.full(len(values), 65, np.int64), np.zeros(len(values), np.int64)
+    for start in range(0, len(values), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        bits = np.bitwise_count(values[block, None] ^ targets[None])
+        which[block] = bits.argmin(axis=1)
+        distance[block] = bits.min(axis=1)
+    return np.where(known, distance, 65), which
+
+
+def _nearest_embeddings(embeddings: pl.Series, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """1 - cosine to the nearest target, and which that is; rows without an embedding are far from all."""
+    rows = np.flatnonzero(embeddings.is_not_null().to_numpy())
+    if not len(targets) or not len(rows):
+        return None
+    vectors = np.stack([np.asarray(one, np.float32) for one in embeddings.gather(rows)])
+    distance, which = np.full(len(embeddings), np.inf), np.zeros(len(embeddings), np.int64)
+    if vectors.shape[1] != targets.shape[1]:
+        return None  # another model's
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = rows[start : start + BLOCK_ROWS]
+        products = vectors[start : start + BLOCK_ROWS] @ targets.T
+        which[block] = products.argmax(axis=1)
+        distance[block] = 1 - products.max(axis=1)
+    return distance, which
+
+
+def _features(workspace: Workspace, part: str, name: str) -> pl.DataFrame:
+    return pl.DataFrame(read_table(workspace.table(part, "features", name), ["uid", "phash", "embedding"]))
+
+
+def hits_of(near: Sequence[Near]) -> list[Hit]:
+    """The samples themselves."""
+    return [one.hit for one in near]
