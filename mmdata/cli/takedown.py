@@ -66,6 +66,8 @@ def forget(
     finished = [] if dry_run else finish(corpus, workspace, by=signer)
     for number in finished:
         typer.echo(f"finished what entry {number} of the log had begun")
+    if finished:
+        _delete_runs(workspace)
     if selectors:
         _forget(corpus, workspace, selectors, near, distance, signer, reason, dry_run=dry_run, yes=yes)
     elif not finished and not purge:
@@ -132,6 +134,18 @@ def _forget(
         corpus, workspace, found, by=by, reason=reason, near=hits_of(near) if with_near else (), progress=_progress
     )
     _show_entry(entry)
+    _delete_runs(workspace)
+
+
+def _delete_runs(workspace: Workspace) -> None:
+    """Take what Dagster keeps of the samples of parts that were forgotten from."""
+    from mmdata.takedown.log import read_log
+    from pipelines.instance import dagster_home
+    from pipelines.takedown import delete_runs
+
+    parts = {part for entry in read_log(workspace) for part in entry.parts}
+    if parts and (dagster_home(workspace) / "history").exists():
+        typer.echo(f"deleted {delete_runs(workspace, parts)} runs from Dagster's log, which may show them")
 
 
 def _progress(stage: str, done: int, total: int) -> None:
