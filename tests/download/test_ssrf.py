@@ -35,7 +35,7 @@ def by_file(folder: Path) -> Fetch:
 
 
 def by_site(folder: Path) -> Fetch:
-    return lambda url, download: fetch_from_site(url, folder / "site", download, Clips(deadline_s=2)).failure
+    return lambda url, download: fetch_from_site(url, folder / "site", download, Clips(deadline_s=30)).failure
 
 
 @pytest.fixture(params=["image", "file", "site"])
