@@ -83,6 +83,9 @@ def _anchor(corpus: Corpus, base: Path) -> Corpus:
     changes["train"] = corpus.train.model_copy(update=places)
     if corpus.alerts.webhook_file:
         changes["alerts"] = corpus.alerts.model_copy(update={"webhook_file": absolute(corpus.alerts.webhook_file)})
+    if corpus.observe.metrics_textfile:
+        place = absolute(corpus.observe.metrics_textfile)
+        changes["observe"] = corpus.observe.model_copy(update={"metrics_textfile": place})
     return corpus.model_copy(update=changes)
 
 

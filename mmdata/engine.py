@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mmdata import logs, relay
+from mmdata import logs, metrics, relay
 from mmdata.config import Engine
 from mmdata.errors import MMDataError, PartFailed, UserError
 from mmdata.fingerprint import fingerprint
@@ -25,13 +25,14 @@ _log = logs.logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SliceResult:
-    """What the work on one slice gives: its table, sorted by uid, and what to count."""
+    """What the work on one slice gives: its table, sorted by uid, what to count, and what metrics have seen."""
 
     table: pa.Table
     counts: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
     next_retry_at: str | None = None
+    seen: metrics.Fetches | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +100,17 @@ def run_part_stage(
     failures: dict[str, str] = {}
     transient = False
     with logs.context(part=part, stage=stage):
+        metrics.slices(stage, "reused", reused)
         _log.info("slices to do", slices=len(pending), reused=reused, workers=engine.workers)
         for name, outcome in map_slices(work, pending, engine):
             if isinstance(outcome, SliceResult):
                 stamps[name] = publish_slice(workspace, part, stage, name, pending[name], outcome)
-                tell_slice(name, stamps[name], len(stamps), len(inputs))
+                tell_slice(stage, name, stamps[name], len(stamps), len(inputs))
+                metrics.fetched(outcome.seen)
             else:
                 failures[name] = describe(outcome)
                 transient = transient or isinstance(outcome, OSError | BrokenExecutor)
+                metrics.slices(stage, "failed")
                 _log.error("slice failed", slice=name, error=failures[name])
     if failures:
         raise PartFailed(part, stage, failures, transient)
@@ -135,8 +139,9 @@ def publish_slice(
     return stamp
 
 
-def tell_slice(name: str, stamp: SliceStamp, done: int, total: int) -> None:
-    """Log that a slice is done, and how many of the part's are."""
+def tell_slice(stage: PartStage, name: str, stamp: SliceStamp, done: int, total: int) -> None:
+    """Log and count that a slice is done, and how many of the part's are."""
+    metrics.slice_done(stage, stamp.rows, stamp.counts, stamp.reasons, stamp.numbers)
     counts = {what: count for what, count in stamp.counts.items() if count and what != "rows"}
     seconds = stamp.numbers.get("seconds")
     told: dict[str, Any] = {

@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 
 from upath import UPath
 
-from mmdata import logs
+from mmdata import logs, metrics
 from mmdata.errors import DataError, UserError
 from mmdata.fence import fence
 from mmdata.lease_store import Holder, Store, lease_path, read_holder, started, store_of
@@ -134,6 +134,7 @@ def leased(
         time.sleep(min(POLL_S, expiry_s / 10))
         own = _own(what, expiry_s)
     if told:
+        metrics.waited(time.monotonic() - began)
         _log.info("has the lease", lease=name, seconds=time.monotonic() - began)
     lease = Lease(store, own, expiry_s)
     try:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import dagster as dg
 from pydantic import Field
 
-from mmdata import logs
+from mmdata import joint_metrics, logs, metrics
 from mmdata.attempts import begin_attempt, end_attempt, fail_attempt
 from mmdata.config import Corpus, Refresh
 from mmdata.corpus_file import load_corpus
@@ -86,6 +86,7 @@ class CorpusResource(dg.ConfigurableResource):
             )
         corpus = load_corpus(path)
         logs.configure(corpus.observe)
+        joint_metrics.join()
         return corpus, Workspace(corpus.workspace)
 
     def run(
@@ -151,6 +152,7 @@ def _told(context: dg.AssetExecutionContext, stage: str, part: str | None) -> It
             try:
                 yield since
             except Exception as error:
+                metrics.stage_failed(stage)
                 _log.error("stage failed", error=error, seconds=time.monotonic() - since)
                 raise
     except dg.Failure as stopped:
@@ -215,6 +217,7 @@ def _tell(report: StageReport, since: float) -> StageReport:
         "counts": report.counts,
         "reasons": report.reasons or None,
     }
+    metrics.stage_done(report)
     _log.info("stage done", **told)
     if watcher := _watcher.get():
         watcher.finished(report)

@@ -9,6 +9,7 @@ import pytest
 
 from docs.generate import pages
 from mmdata import logs
+from mmdata.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,3 +30,11 @@ def test_links_between_pages_lead_somewhere(path: Path) -> None:
 def test_the_page_on_logs_has_every_field() -> None:
     page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
     assert [row for name, meaning in logs.FIELDS.items() if (row := f"| `{name}` | {meaning} |") not in page] == []
+
+
+def test_the_page_on_metrics_has_every_metric_and_its_alerts_name_no_other() -> None:
+    page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    for name, one in METRICS.items():
+        labels = ", ".join(f"`{label}`" for label in one.labels) or "none"
+        assert f"| `{name}` | {one.kind} | {labels} | {one.help} |" in page
+    assert set(re.findall(r"\bmmdata_[a-z_]+", page)) == set(METRICS)

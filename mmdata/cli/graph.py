@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmdata.cli.options import CONFIG, ConfigOption, LogFormatOption, LogLevelOption, log_as, open_corpus
+from mmdata.cli.options import (
+    CONFIG,
+    ConfigOption,
+    LogFormatOption,
+    LogLevelOption,
+    MetricsPortOption,
+    log_as,
+    open_corpus,
+)
 
 if TYPE_CHECKING:
+    from mmdata.config import Corpus, Observe
     from pipelines.headless import Build
 
 
@@ -30,6 +39,7 @@ def build(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Dagster's log too.")] = False,
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
+    metrics_port: MetricsPortOption = None,
 ) -> None:
     """Bring every part up to date and release.
 
@@ -39,7 +49,8 @@ def build(
     log_as(log_format, log_level)
     for one in redo or []:
         forget(config, one)
-    if run_build(config, parts=parts.split(",") if parts else None, sources_only=sources_only, verbose=verbose).failed:
+    chosen = parts.split(",") if parts else None
+    if run_build(config, parts=chosen, sources_only=sources_only, verbose=verbose, metrics_port=metrics_port).failed:
         raise typer.Exit(1)
 
 
@@ -60,20 +71,30 @@ def forget(config: Path, named: str) -> None:
 
 
 def run_build(
-    config: Path, *, parts: list[str] | None = None, sources_only: bool = False, verbose: bool = False
+    config: Path,
+    *,
+    parts: list[str] | None = None,
+    sources_only: bool = False,
+    verbose: bool = False,
+    metrics_port: int | None = None,
 ) -> Build:
     """Build with progress shown. Raises DataError where no release could be made."""
+    from mmdata import metrics
     from mmdata.cli.console import BuildProgress, console
     from mmdata.errors import DataError
     from mmdata.releases.drift import changes_of
 
-    _, workspace = open_corpus(config)
+    corpus, workspace = open_corpus(config)
     os.environ["MMDATA_CONFIG"] = str(config.absolute())  # read when the graph is loaded: the next line
     from pipelines.headless import build as run
 
     out = console()
-    with BuildProgress(out) as progress:
-        result = run(config, parts=parts, sources_only=sources_only, verbose=verbose, watcher=progress)
+    metrics.start(observed(corpus, metrics_port))
+    try:
+        with BuildProgress(out) as progress:
+            result = run(config, parts=parts, sources_only=sources_only, verbose=verbose, watcher=progress)
+    finally:
+        metrics.stop()
     for part, error in result.failed.items():
         out.print(f"\n[red]part {part} is left out:[/red]")
         out.print(error, markup=False)
@@ -99,6 +120,7 @@ def ui(
     ] = "127.0.0.1",
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
+    metrics_port: MetricsPortOption = None,
 ) -> None:
     """Open the corpus in the Dagster UI.
 
@@ -106,14 +128,15 @@ def ui(
     sensor that builds new parts; its Automation page turns them off.
     """
     log_as(log_format, log_level)
-    raise typer.Exit(run_ui(config, port, host))
+    raise typer.Exit(run_ui(config, port, host, metrics_port))
 
 
-def run_ui(config: Path, port: int, host: str = "127.0.0.1") -> int:
+def run_ui(config: Path, port: int, host: str = "127.0.0.1", metrics_port: int | None = None) -> int:
     """Serve the UI until it is stopped; returns its exit code."""
+    from mmdata.joint_metrics import gathered
     from pipelines.instance import dagster_home, open_instance
 
-    _, workspace = open_corpus(config)
+    corpus, workspace = open_corpus(config)
     open_instance(workspace).dispose()  # sizes the pools
     home = dagster_home(workspace)
     environment = os.environ | {"DAGSTER_HOME": str(home), "MMDATA_CONFIG": str(config.absolute())}
@@ -134,7 +157,13 @@ def run_ui(config: Path, port: int, host: str = "127.0.0.1") -> int:
     ]
     typer.echo(f"the UI opens at http://{host}:{port} in some seconds; Ctrl-C stops it. Runs are kept in {home}")
     # Not in the corpus's folder: Dagster would read a pyproject.toml or a .env that lies there.
-    return run_until_stopped(command, environment, home)
+    with gathered(observed(corpus, metrics_port), home / "metrics") as shared:
+        return run_until_stopped(command, environment | shared, home)
+
+
+def observed(corpus: Corpus, metrics_port: int | None) -> Observe:
+    """How a corpus is observed, with the port of the command line where that names one."""
+    return corpus.observe if metrics_port is None else corpus.observe.model_copy(update={"metrics_port": metrics_port})
 
 
 def run_until_stopped(command: list[str], environment: dict[str, str], folder: Path) -> int:

@@ -17,6 +17,10 @@ CONFIG = Path("corpus.yaml")
 LogFormatOption = Annotated[
     str | None, typer.Option("--log-format", metavar="text|json", help="Log lines for people, or JSON for machines.")
 ]
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option("--metrics-port", min=1, max=65535, help="Serve Prometheus metrics on this port of 127.0.0.1."),
+]
 LogLevelOption = Annotated[
     str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 ]

@@ -23,3 +23,11 @@ class Observe(Section):
     stuck_after_s: float = Field(
         3600, gt=0, description="`mmdata status` calls a part stuck that has finished no slice for so many seconds."
     )
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Port of 127.0.0.1 for Prometheus; needs the extra `metrics`."
+    )
+    metrics_textfile: str | None = Field(
+        None,
+        description="File `*.prom` for node_exporter's textfile collector, relative to corpus.yaml; needs the extra "
+        "`metrics`.",
+    )

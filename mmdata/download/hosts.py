@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -15,6 +16,9 @@ from mmdata import logs
 
 _log = logs.logger(__name__)
 Result = TypeVar("Result")
+
+fetch_seconds: contextvars.ContextVar[list[float] | None] = contextvars.ContextVar("fetch_seconds", default=None)
+"""Takes the seconds of each fetch, where somebody wants them; the threads that fetch share it."""
 
 HOST_DOWN_AFTER = 32
 """Fetches of one host that fail for its own sake, in a row, before the rest of a slice leaves it alone."""
@@ -113,10 +117,13 @@ def fetch_all(
 
     def work() -> None:
         while (url := waiting.take()) is not None:
+            began = time.monotonic()
             try:
                 result: Result | BaseException = fetch(url)
             except BaseException as error:  # noqa: BLE001 - handed to the thread that iterates, which raises it
                 result = error
+            if (seconds := fetch_seconds.get()) is not None:
+                seconds.append(time.monotonic() - began)
             waiting.done(url)
             while not waiting.closed:
                 with suppress(queue.Full):

@@ -18,12 +18,13 @@ from mmdata.download.archive import Earlier, read_earlier, signed, write_tar
 from mmdata.download.counts import media_counts
 from mmdata.download.failures import HOST_FAULTS, FetchError
 from mmdata.download.guard import Guard, install
-from mmdata.download.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all, host_of
+from mmdata.download.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all, fetch_seconds, host_of
 from mmdata.download.images import FetchedImage, fetch_image, prepare, with_privacy
 from mmdata.download.ledger import next_retry_at
 from mmdata.download.recordings import Place, Recordings, Spool, Stored, fetch_recordings, is_mended
 from mmdata.engine import SliceResult
 from mmdata.errors import UserError
+from mmdata.metrics import seen_in
 from mmdata.samples import MEDIA, table_of
 from mmdata.synthesis.speech import synthesised
 from mmdata.tables import read_table
@@ -80,6 +81,7 @@ def fetch_slice(
     pictures = [row for row in usable if row["kind"] == "image"]
     recordings = [row for row in usable if row["kind"] in ("video", "audio")]
     texts = [row for row in usable if row["kind"] == "text"]
+    token = fetch_seconds.set([])
     with tempfile.TemporaryFile() as file, earlier.open_tar() as old_tar:
         spool = Spool(file)
         stored = [Stored(_bad_row(row)) for row in rows if not _is_fetchable(row)]
@@ -93,9 +95,13 @@ def fetch_slice(
         places = {f"{one.owner or one.record['uid']}.{ext}": place for one in stored for ext, place in one.members}
         offsets, tar_sha256 = write_tar(workspace.part_dir(part_name) / "media", name, places)
     records = [_addressed(one, offsets) for one in stored]
-    logs.samples(_log, "samples have no media", _without_media(records, rows, asked_at))
+    since = asked_at.replace(microsecond=0)
+    urls = {row["uid"]: row["url"] for row in rows}
+    logs.samples(_log, "samples have no media", _without_media(records, urls, since))
+    seen = seen_in(records, urls, since, fetch_seconds.get() or [])
+    fetch_seconds.reset(token)
     table = signed(table_of(records, MEDIA), fingerprint, tar_sha256)
-    return _counted(table, fetched + more, time.monotonic() - started, failed)
+    return replace(_counted(table, fetched + more, time.monotonic() - started, failed), seen=seen)
 
 
 def _pictures(
@@ -306,13 +312,12 @@ def _without_pardoned(earlier: Earlier, opt_out: OptOut) -> Earlier:
 
 
 def _without_media(
-    records: list[dict[str, Any]], rows: list[dict[str, Any]], since: datetime
+    records: list[dict[str, Any]], urls: Mapping[str, str | None], since: datetime
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """What was asked for in this run and did not come: reason, and uid with host."""
-    urls = {row["uid"]: row["url"] for row in rows}
     for record in records:
         fetched_at = record.get("fetched_at")
-        if record.get("error") and fetched_at is not None and fetched_at >= since.replace(microsecond=0):
+        if record.get("error") and fetched_at is not None and fetched_at >= since:
             yield record["error"], {"uid": record["uid"], "host": host_of(urls[record["uid"]] or "")}
 
 

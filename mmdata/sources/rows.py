@@ -77,7 +77,7 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
             stamps[name] = publish_slice(workspace, part_name, "rows", name, prints[name], result)
             with logs.context(part=part_name, stage="rows"):
                 logs.samples(_log, "rows are bad", _bad(result.table))
-                tell_slice(name, stamps[name], len(stamps), len(spans))
+                tell_slice("rows", name, stamps[name], len(stamps), len(spans))
             since = time.perf_counter()
             done += spans[name][1] - spans[name][0]
             progress("rows", done, total)
