@@ -163,6 +163,28 @@ def corpus_eta_s(
     return (sum(known) / workers if known or not due else None), unknown
 
 
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `40 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(minutes / 60)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def seconds_left(done: int, total: int, since: int, elapsed_s: float) -> float | None:
+    """How long the rest takes at the pace so far; None where nothing was done yet.
+
+    Args:
+        since: what was done when the clock was started.
+    """
+    return None if done <= since else elapsed_s * (total - done) / (done - since)
+
+
 def _spread(items: Sequence[tuple[str, int]], most: int) -> list[tuple[str, int]]:
     return [items[number * len(items) // min(most, len(items))] for number in range(min(most, len(items)))]
 

@@ -21,6 +21,7 @@ from mmdata.display import shown
 from mmdata.errors import MMDataError, PartFailed, UserError
 from mmdata.lease import Holder, Lease, leased
 from mmdata.plan import plan_part
+from mmdata.progress import duration, seconds_left
 from mmdata.stage import Progress, StageReport
 from mmdata.workspace import PartStage, Workspace
 
@@ -227,15 +228,18 @@ def _tell(report: StageReport, since: float) -> StageReport:
 def _progress(context: dg.AssetExecutionContext, lease: Lease) -> Progress:
     """The watcher's progress; with nobody there, a line in the run's log now and then. A lost lease ends the work."""
     watcher = _watcher.get()
-    last = time.monotonic()
+    began = last = time.monotonic()
+    first: int | None = None  # what earlier runs did comes at once, and says nothing of the pace
 
     def tell(stage: str, done: int, total: int) -> None:
-        nonlocal last
+        nonlocal first, last
+        first = done if first is None else first
         lease.check()
         if watcher:
             watcher.progress(stage, done, total)
         elif time.monotonic() - last > LOG_EVERY_S:
             last = time.monotonic()
-            context.log.info(f"{stage}: {done:,} of {total:,}")
+            left = seconds_left(done, total, first, last - began)
+            context.log.info(f"{stage}: {done:,} of {total:,}" + (f", about {duration(left)} left" if left else ""))
 
     return tell

@@ -15,7 +15,7 @@ from mmdata.attempts import begin_attempt, end_attempt, fail_attempt
 from mmdata.audit import no_failed_parts
 from mmdata.disk_use import DiskUse, disk_use, kind_of
 from mmdata.lease import leased
-from mmdata.progress import SAMPLED_PARTS, SLICES_OF_A_PART, corpus_eta_s, seconds_a_row
+from mmdata.progress import SAMPLED_PARTS, SLICES_OF_A_PART, corpus_eta_s, seconds_a_row, seconds_left
 from mmdata.status import corpus_status
 from mmdata.workspace import SliceStamp, Workspace
 
@@ -178,6 +178,11 @@ def test_a_slice_that_was_only_retried_says_nothing_of_a_whole_ones_time() -> No
     assert seconds_a_row([whole, retried]) == pytest.approx(0.5)
     assert seconds_a_row([text]) == pytest.approx(0.02)
     assert seconds_a_row([SliceStamp("f", "d", 100)]) is None
+
+
+def test_the_pace_of_a_stage_leaves_out_what_was_there_before() -> None:
+    assert seconds_left(done=600, total=1000, since=400, elapsed_s=10) == pytest.approx(20)
+    assert seconds_left(done=400, total=1000, since=400, elapsed_s=10) is None
 
 
 def test_the_estimate_names_what_it_leaves_out() -> None:

@@ -89,6 +89,7 @@ def status(
 
 def _show_status(now: Status, every: bool) -> None:
     from mmdata.cli.console import console, facts, table
+    from mmdata.progress import duration
     from mmdata.workspace import PART_STAGES
 
     out = console()
@@ -152,19 +153,6 @@ def _show_hosts(worst: FailingHosts) -> None:
     out.print(table(f"hosts that failed most, in {read}", ("host", "error", "rows"), worst.hosts))
     if worst.unreadable:
         out.print(f"{worst.unreadable} slices could not be read: mmdata build")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: `40 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    hours = round(minutes / 60)
-    return f"{hours // 24} d {hours % 24} h"
 
 
 def explain(

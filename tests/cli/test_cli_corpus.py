@@ -10,8 +10,8 @@ from standin_stages import Small
 from typer.testing import CliRunner
 
 from mmdata.attempts import begin_attempt
-from mmdata.cli.corpus import duration
 from mmdata.cli.main import app
+from mmdata.progress import duration
 from mmdata.samples import sample_uid
 from mmdata.workspace import Workspace
 
