@@ -17,7 +17,7 @@ from mmdata.plan import PartPlan, configured_parts, plan_part, plan_parts
 from mmdata.publish import is_local
 from mmdata.takedown.state import opt_out_digest
 from mmdata.workspace import Workspace
-from pipelines.partitions import PARTS, running_parts
+from pipelines.partitions import PARTS, WHY_TAG, running_parts, why_tag
 from pipelines.resources import CorpusResource, refresh_settings
 
 SETTINGS = refresh_settings()
@@ -82,7 +82,7 @@ def new_parts(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg
     fresh_names = [plan.part.name for plan in plans if plan.part.name not in known]
     room = settings.refresh.max_parts_per_tick - queued_runs(context.instance)
     requests = [
-        dg.RunRequest(run_key=key, partition_key=plan.part.name, tags={"mmdata/why": _tag(plan.why)})
+        dg.RunRequest(run_key=key, partition_key=plan.part.name, tags={WHY_TAG: why_tag(plan.why)})
         for key, plan in wanted_plans(plans, workspace, context.instance, room).items()
     ]
     return dg.SensorResult(
@@ -162,7 +162,3 @@ def _idle(corpus: Corpus, plans: list[PartPlan]) -> str:
     return (
         f"{len(plans)} parts, {stale} stale: running, asked for before, or waiting for a person (see no_failed_parts)"
     )
-
-
-def _tag(text: str) -> str:
-    return text.encode("ascii", "replace").decode()[:200]

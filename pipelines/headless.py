@@ -12,7 +12,7 @@ from mmdata.plan import configured_parts, plan_part, plan_parts
 from mmdata.stage import StageReport
 from pipelines.definitions import defs
 from pipelines.instance import build_tags, open_instance
-from pipelines.partitions import running_parts, sync_parts
+from pipelines.partitions import WHY_TAG, running_parts, sync_parts, why_tag
 from pipelines.resources import CorpusResource, Watcher, watched_by
 
 
@@ -113,13 +113,14 @@ def build(
         for name in chosen:
             if watcher:
                 watcher.begin(name)
-            if not plan_part(corpus, workspace, workspace.part(name)).stale:
+            plan = plan_part(corpus, workspace, workspace.part(name))
+            if not plan.stale:
                 continue  # a run of the UI was quicker
             if name in running_parts(instance):
                 failed[name] = f"part {name}: another run works on it. Remedy: wait for it, or stop it in the UI."
                 continue
             try:
-                runner.run("build_part", name)
+                runner.run("build_part", name, plan.why)
             except DataError as caught:
                 failed[name] = str(caught)
         if watcher:
@@ -157,7 +158,7 @@ class _Runner:
     listener: _Listener
     verbose: bool
 
-    def run(self, job: str, part: str | None = None) -> None:
+    def run(self, job: str, part: str | None = None, why: str = "") -> None:
         """Run a job in this process. Raises what its stage raised, or DataError naming the check that stopped it."""
         self.listener.error = None
         loggers: dict[str, Any] = {"console": {"config": {"log_level": "INFO" if self.verbose else "CRITICAL"}}}
@@ -166,7 +167,7 @@ class _Runner:
             partition_key=part,
             resources={"corpus": self.corpus},
             run_config={"loggers": loggers},
-            tags=build_tags(),
+            tags=build_tags() | ({WHY_TAG: why_tag(why)} if why else {}),
             raise_on_error=False,
         )
         if result.success:

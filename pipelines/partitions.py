@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+from mmdata.display import shown
+
 PARTS = dg.DynamicPartitionsDefinition(name="parts")
 
 IN_PROGRESS = [
@@ -16,6 +18,8 @@ IN_PROGRESS = [
     dg.DagsterRunStatus.CANCELING,
 ]
 PARTITION_TAG = "dagster/partition"
+WHY_TAG = "mmdata/why"
+"""On the run of a part: why it runs."""
 
 
 def sync_parts(instance: dg.DagsterInstance, names: Iterable[str]) -> None:
@@ -31,3 +35,8 @@ def running_parts(instance: dg.DagsterInstance) -> set[str]:
     """The parts that some run works on, or waits to."""
     runs = instance.get_runs(filters=dg.RunsFilter(statuses=IN_PROGRESS))
     return {run.tags[PARTITION_TAG] for run in runs if PARTITION_TAG in run.tags}
+
+
+def why_tag(text: str) -> str:
+    """A reason as the value of a tag: ASCII, 200 characters."""
+    return shown(text).encode("ascii", "replace").decode()[:200]

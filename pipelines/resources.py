@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import cache
 from typing import Any, Protocol
 
@@ -17,10 +18,10 @@ from mmdata import joint_metrics, logs, metrics
 from mmdata.attempts import begin_attempt, end_attempt, fail_attempt
 from mmdata.config import Corpus, Refresh
 from mmdata.corpus_file import load_corpus
-from mmdata.display import shown
+from mmdata.display import markdown, shown
 from mmdata.errors import MMDataError, PartFailed, UserError
 from mmdata.lease import Holder, Lease, leased
-from mmdata.plan import plan_part
+from mmdata.plan import PartPlan, plan_part
 from mmdata.progress import duration, seconds_left
 from mmdata.stage import Progress, StageReport
 from mmdata.workspace import PartStage, Workspace
@@ -114,6 +115,8 @@ class CorpusResource(dg.ConfigurableResource):
             corpus, workspace = self.open()
             entry = workspace.part(part)
             with _leased(context, corpus, workspace, stage, part) as lease:
+                why = _why(plan_part(corpus, workspace, entry), stage)
+                context.log.info(f"{stage} of {part} runs: {why}")
                 attempt = begin_attempt(workspace, part, stage)
                 try:
                     report = function(corpus, workspace, part, progress=_progress(context, lease))
@@ -124,7 +127,7 @@ class CorpusResource(dg.ConfigurableResource):
                     fail_attempt(workspace, part, stage, attempt, describe(error), plan.fingerprint)
                     raise
                 end_attempt(workspace, part, stage)
-            return _tell(report, since)
+            return _tell(replace(report, text={**report.text, "why it ran": markdown(why)}), since)
 
 
 @cache
@@ -195,6 +198,13 @@ def interrupts_end_the_run() -> Iterator[None]:
         yield
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as stop:
         raise dg.Failure("stopped; what is finished is kept", allow_retries=False) from stop
+
+
+def _why(plan: PartPlan, stage: PartStage) -> str:
+    """Why a stage of a part runs, as its plan has it at that moment."""
+    if stage not in plan.stale:
+        return "it was asked for; all of it is up to date"
+    return plan.why if plan.stale[0] == stage else f"it follows {plan.stale[0]}"
 
 
 def _failure(error: MMDataError) -> dg.Failure:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import mmdata.refresh.look  # noqa: F401 - with the real stages, before others take their place
 from mmdata import plan, samples
 from mmdata.config import Corpus
 from mmdata.corpus_file import load_corpus

@@ -22,7 +22,7 @@ HEADLINES = {
     "media": ("rows", "success", "failed_to_download", "failed_to_resize", "refused", "urls_per_s"),
     "features": ("rows", "scored", "images_per_s", "score_mean"),
     "selection": ("rows", "uids", "kept", "dropped", "repeats", "validation", "clip_score_threshold"),
-    "shards": ("shards", "shards_reused", "samples", "bytes"),
+    "shards": ("shards", "shards_reused", "shards_new", "samples", "samples_new", "bytes", "bytes_new"),
     "instructions": ("rows", "samples"),
     "report": (),
     **dict.fromkeys(("align", "joint", "instruct"), ("steps", "samples", "first_loss", "last_loss", "samples_per_s")),

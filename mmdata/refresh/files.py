@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from mmdata.secrets import without_credentials
 from mmdata.workspace import Catalog, Workspace
 
 What = Literal["new", "changed", "renamed", "removed", "unreadable", "left out"]
@@ -65,4 +66,5 @@ def file_changes(old: Catalog, new: Catalog, sources: Set[str]) -> list[FileChan
     for path, about in gone.items():
         if path not in moved:
             found.append(FileChange(path, about["source"], "removed", about["rows"]))
-    return sorted(found, key=lambda change: (change.what, change.path))
+    shown = [replace(one, path=without_credentials(one.path), note=without_credentials(one.note)) for one in found]
+    return sorted(shown, key=lambda change: (change.what, change.path))

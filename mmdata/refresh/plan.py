@@ -12,6 +12,7 @@ from mmdata.plan import plan_parts
 from mmdata.refresh.files import FileChange, Foreseen, file_changes
 from mmdata.refresh.release import Forecast, forecast
 from mmdata.refresh.work import PartWork, part_work
+from mmdata.secrets import without_credentials
 from mmdata.sources.catalog import look_at_sources
 from mmdata.takedown.lists import lists_changed
 from mmdata.workspace import PART_STAGES, Catalog, PartStage, Workspace
@@ -84,7 +85,12 @@ class RefreshPlan:
                 "removed": self.removed,
                 "work": [
                     {
-                        **{"part": one.part.name, "file": one.part.path, "is_new": one.is_new, "note": one.note},
+                        **{
+                            "part": one.part.name,
+                            "file": without_credentials(one.part.path),
+                            "is_new": one.is_new,
+                            "note": one.note,
+                        },
                         "stages": [asdict(stage) for stage in one.stages],
                     }
                     for one in self.work

@@ -86,7 +86,7 @@ def release_settings_changed(corpus: Corpus, manifest: dict[str, Any]) -> list[C
     """The settings of selection, shards and instructions that are not as the manifest has them."""
     before, now = (
         {name: value for name, value in flat({key: config.get(key) for key in SECTIONS}).items() if _decides(name)}
-        for config in (manifest["config"], public_config(corpus))
+        for config in (manifest.get("config", {}), public_config(corpus))
     )
     changes = changed_settings(before, now)
     return [one for one in changes if one.name != CONCEPTS or None in (one.old, one.new)]

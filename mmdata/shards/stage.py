@@ -70,7 +70,7 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
     release = str(draft["release_id"])
     folder = workspace.release_dir(release)
     if (folder / "manifest.json").exists() and (known := read_json(folder / "shards.json")) is not None:
-        return _report(workspace, release, [Shard(**shard) for shard in known["shards"]], written=0)
+        return _report(workspace, release, [Shard(**shard) for shard in known["shards"]], 0, draft["parent"])
     selection = _kept(workspace, folder)
     cohorts = assign_cohorts(draft["parts"], parent_cohorts(workspace, draft["parent"]))
     total, done, written = int(selection["repeats"].sum()), 0, 0
@@ -99,7 +99,7 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
         folder / "shards.json",
         {"release_id": release, "cohorts": [c.to_json() for c in sized], "shards": [asdict(s) for s in shards]},
     )
-    return _report(workspace, release, shards, written)
+    return _report(workspace, release, shards, written, draft["parent"])
 
 
 def _sized(corpus: Corpus, workspace: Workspace, cohort: Cohort, members: pl.DataFrame) -> Cohort:
@@ -213,7 +213,21 @@ def _settings(corpus: Corpus, workspace: Workspace, cohort: Cohort) -> str:
     return fingerprint("shards", CODE_VERSIONS["shards"], media)
 
 
-def _report(workspace: Workspace, release: str, shards: list[Shard], written: int) -> StageReport:
+def _rewritten(workspace: Workspace, release: str, shards: list[Shard], parent: str | None) -> dict[str, int]:
+    """What of a release its parent has not: shards by name, their bytes, and samples by uid."""
+    manifest = read_json(workspace.release_dir(parent) / "manifest.json") if parent else None
+    known = {shard["name"] for shard in manifest["shards"]} if manifest else set()
+    new = [shard for shard in shards if shard.name not in known]
+    own = scan_tables([workspace.release_dir(release) / "index.parquet"], ["uid", "shard"])
+    own = own.filter(pl.col("shard").is_in([shard.name for shard in new])).select("uid").unique()
+    if parent and manifest:
+        before = scan_tables([workspace.release_dir(parent) / "index.parquet"], ["uid"])
+        own = own.join(before, on="uid", how="anti")
+    samples = int(own.select(pl.len()).collect().item())
+    return {"shards_new": len(new), "bytes_new": sum(shard.bytes for shard in new), "samples_new": samples}
+
+
+def _report(workspace: Workspace, release: str, shards: list[Shard], written: int, parent: str | None) -> StageReport:
     by_split: Mapping[str, list[Shard]] = {split: [s for s in shards if s.split == split] for split in SPLITS}
     counts = {
         "shards": len(shards),
@@ -222,14 +236,16 @@ def _report(workspace: Workspace, release: str, shards: list[Shard], written: in
         "samples": sum(s.samples for s in shards),
         **{f"samples_{split}": sum(s.samples for s in group) for split, group in by_split.items()},
         "bytes": sum(s.bytes for s in shards),
+        **_rewritten(workspace, release, shards, parent),
     }
+    share = counts["bytes_new"] / counts["bytes"] if shards else 0.0
     table: list[dict[str, Any]] = [
         {"shard": s.name, "split": s.split, "samples": s.samples, "megabytes": round(s.bytes / 1e6, 2)} for s in shards
     ]
     return StageReport(
         "shards",
         counts=counts,
-        numbers={"reused_share": 1 - written / len(shards) if shards else 1.0},
+        numbers={"reused_share": 1 - written / len(shards) if shards else 1.0, "bytes_new_share": share},
         tables={"shards": table[:50]},
         paths={"shards": str(workspace.shards_dir), "index": str(workspace.release_dir(release) / "index.parquet")},
     )

@@ -28,9 +28,9 @@ def source_catalog(context: dg.AssetExecutionContext, corpus: CorpusResource) ->
 
     Run nightly by the schedule `refresh`. New parts become partitions; the sensor `new_parts` then asks for their runs.
     """
-    from mmdata.sources.catalog import update_catalog
+    from mmdata.refresh.look import refresh_catalog
 
-    report = corpus.run(context, "source_catalog", lambda settings, workspace, _: update_catalog(settings, workspace))
+    report = corpus.run(context, "source_catalog", lambda settings, workspace, _: refresh_catalog(settings, workspace))
     sync_parts(context.instance, [part.name for part in configured_parts(*corpus.open())])
     return to_result(report)
 

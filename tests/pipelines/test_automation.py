@@ -57,6 +57,24 @@ def test_sensor_asks_for_each_stale_part_up_to_the_cap(small: Small, instance: d
     assert asked(tick(instance)) == ["web-000000", "web-000001"]  # max_parts_per_tick: 2
 
 
+def test_the_catalogue_says_what_follows_and_each_part_run_says_why(small: Small, instance: dg.DagsterInstance) -> None:
+    run(instance, "refresh_catalog")
+    for part in ("web-000000", "web-000001"):
+        run(instance, "build_part", part)
+    small.write("b.txt", "two dogs", "one cat", "a third row")
+    looked = run(instance, "refresh_catalog").asset_materializations_for_node("source_catalog")[0]
+    told = str(looked.metadata["what this refresh implies"].value)
+    assert "| rows | 1 | 2 | 3 rows |" in told
+    assert "b.txt | new |" in told or "b.txt | changed |" in told
+    (request,) = tick(instance).run_requests or []
+    assert "rows: not finished" in request.tags["mmdata/why"]
+    ran = run(instance, "build_part", "web-000002")
+    whys = [ran.asset_materializations_for_node(n)[0].metadata["why it ran"].value for n in ("source_rows", "media")]
+    assert [str(why).replace("\\", "") for why in whys] == ["rows: not finished", "media: not finished"]
+    again = run(instance, "build_part", "web-000002").asset_materializations_for_node("media")[0]
+    assert "all of it is up to date" in str(again.metadata["why it ran"].value)
+
+
 def test_sensor_asks_once(small: Small, instance: dg.DagsterInstance) -> None:
     small.write("c.txt", "a third part")
     run(instance, "refresh_catalog")

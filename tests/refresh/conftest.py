@@ -155,7 +155,7 @@ class Nightly:
                     failure = {"status": "failed_to_download", "error": "http_503", "attempts": 1, "next_retry_at": NOW}
                     records.append({"uid": row["uid"], **failure})
                     continue
-                data = f"picture of {row['url']} {row['caption']}".encode() * 10
+                data = b"\xff\xd8\xff" + f"picture of {row['url']} {row['caption']}".encode() * 10
                 file.write(data)
                 place = {"ext": "jpg", "offset": at, "length": len(data), "sha256": hashlib.sha256(data).hexdigest()}
                 size = {"width": 8, "height": 6, "original_width": 8, "original_height": 6, "bytes": len(data)}
