@@ -1,14 +1,17 @@
 """The Dagster instance of a workspace: where it lies, its pools, and what a killed build left in it."""
 
+import fcntl
 import os
-import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+from upath import UPath
 
 from mmdata.fingerprint import fingerprint
-from mmdata.publish import is_local
+from mmdata.publish import is_local, publish_bytes
 from mmdata.workspace import Workspace
 from pipelines.partitions import IN_PROGRESS
 from pipelines.resources import POOLS
@@ -32,7 +35,7 @@ def dagster_home(workspace: Workspace) -> Path:
         home = Path.home() / ".mmdata" / "dagster" / fingerprint(str(workspace.root))
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():
-        shutil.copyfile(settings_template(), home / "dagster.yaml")
+        publish_bytes(UPath(home / "dagster.yaml"), settings_template().read_bytes())
     return home
 
 
@@ -45,14 +48,24 @@ def settings_template() -> Path:
 
 def open_instance(workspace: Workspace) -> dg.DagsterInstance:
     """The instance of a workspace, with its pools sized, and nothing held by builds that no longer live."""
-    instance = dg.DagsterInstance.local_temp(str(dagster_home(workspace)), overrides={"compute_logs": NO_COMPUTE_LOGS})
-    storage = instance.event_log_storage
-    sized = {pool.name for pool in storage.get_pool_limits()}
-    for pool, slots in POOLS.items():
-        if pool not in sized:
-            storage.set_concurrency_slots(pool, slots)
-    bury_dead_builds(instance)
+    home = dagster_home(workspace)
+    with _alone(home):
+        instance = dg.DagsterInstance.local_temp(str(home), overrides={"compute_logs": NO_COMPUTE_LOGS})
+        storage = instance.event_log_storage
+        sized = {pool.name for pool in storage.get_pool_limits()}
+        for pool, slots in POOLS.items():
+            if pool not in sized:
+                storage.set_concurrency_slots(pool, slots)
+        bury_dead_builds(instance)
     return instance
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Two that open an instance for the first time would both make its tables and its pools, and one of them fail."""
+    with (home / "opening.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def build_tags() -> dict[str, str]:
