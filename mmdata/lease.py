@@ -24,7 +24,7 @@ from upath import UPath
 from mmdata import logs, metrics
 from mmdata.errors import DataError, UserError
 from mmdata.fence import fence
-from mmdata.lease_store import Holder, Store, lease_path, read_holder, started, store_of
+from mmdata.lease_store import Holder, Store, given_up, lease_path, read_holder, started, store_of
 from mmdata.workspace import Workspace
 
 _log = logs.logger(__name__)
@@ -75,6 +75,7 @@ class Lease:
             try:
                 self._store.give_back(self.holder)
             except Exception as error:  # noqa: BLE001 - in whichever words; the work is done, and must not fail for this
+                given_up.add(self.holder.token)
                 _log.warning("lease could not be given back", lease=self._store.name, error=error)
 
     def _renew(self) -> None:

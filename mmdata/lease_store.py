@@ -23,6 +23,9 @@ from mmdata.workspace import Workspace
 LOCK_PATIENCE_S = 5.0  # changes take milliseconds: a file lock that is held longer is held by a process that is stopped
 SETTLE_S = 1.0  # after which a write to a store without conditions is read back
 
+given_up: set[str] = set()
+"""Tokens of leases that this process is done with and could not give back: it need not wait for itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -47,8 +50,8 @@ class Holder:
         return f"{self.what}, process {self.pid} on {self.host}, since {self.since}"
 
     def is_gone(self, now: datetime) -> bool:
-        """Whether it has expired, or is a process of this machine that has ended."""
-        if datetime.fromisoformat(self.expires_at) <= now:
+        """Whether it has expired, has been given up here, or is a process of this machine that has ended."""
+        if datetime.fromisoformat(self.expires_at) <= now or self.token in given_up:
             return True
         return self.host == socket.gethostname() and not _lives(self.pid, self.started)
 
