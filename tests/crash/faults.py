@@ -10,6 +10,7 @@ deletion whose folder was not synced may not have happened. `Disk` keeps what it
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -29,14 +30,14 @@ class Disk:
 
     Args:
         folder: what lies under it is watched.
-        backups: a folder outside of it, on the same disk.
+        backups: a folder outside of it, on the same disk; None: the power stays, and nothing is kept.
         unsynced: files that were written and not synced since.
         pending: folder, and what undoes a rename or deletion in it that was not synced since; in order.
         broken_promises: final names that were given to files which had not been synced.
     """
 
     folder: Path
-    backups: Path
+    backups: Path | None
     unsynced: dict[Path, None] = field(default_factory=dict)
     pending: list[tuple[Path, Callable[[], None]]] = field(default_factory=list)
     broken_promises: list[str] = field(default_factory=list)
@@ -85,7 +86,7 @@ class Disk:
                 undo()
 
     def _backup(self, path: Path) -> Path | None:
-        if not path.is_file():
+        if self.backups is None or not path.is_file():
             return None
         self.backups.mkdir(parents=True, exist_ok=True)
         backup = self.backups / f"{len(self.pending)}-{random.getrandbits(64):x}"
@@ -102,6 +103,7 @@ class Death:
         at: the step before which the process dies, counted from 1; 0: it lives, and its steps are counted.
         power_seed: the power goes with it; None: only the process dies.
         tell: called with what the last step would have been.
+        full_at: the step from which on the disk is full: nothing is written, made or synced; 0: never.
     """
 
     disk: Disk
@@ -109,6 +111,7 @@ class Death:
     power_seed: int | None
     tell: Callable[[str], None]
     steps: int = 0
+    full_at: int = 0
     _busy: bool = False
 
     def install(self) -> None:
@@ -154,6 +157,8 @@ class Death:
 
     def _step(self, what: str) -> None:
         self.steps += 1
+        if 0 < self.full_at <= self.steps and what.split(maxsplit=1)[0] in ("write", "mkdir", "fsync"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), what.partition(" ")[2])
         if self.steps != self.at:
             return
         self._busy = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from mmdata.corpus_file import load_corpus
 from mmdata.download.media import fetch_part
 from mmdata.instruct.stage import write_instructions
-from mmdata.lease import leased
+from mmdata.lease import EXPIRY_S, leased
 from mmdata.plan import configured_parts, plan_part
 from mmdata.releases.collect import collect_garbage
 from mmdata.report.stage import write_report
@@ -46,17 +47,18 @@ class CheapScorer:
         return _unit(np.array([list(digest) for digest in digests], np.float64).reshape(-1, DIM) + 1)
 
 
-def build(config: Path) -> None:
+def build(config: Path, expiry_s: float = EXPIRY_S) -> None:
     """Bring everything up to date and publish a release."""
     corpus = load_corpus(config)
     workspace = Workspace(corpus.workspace)
-    with leased(workspace, "release", "source_catalog"):
+    alone = partial(leased, workspace, wait_s=corpus.engine.wait_s, expiry_s=expiry_s)
+    with alone("release", "source_catalog"):
         update_catalog(corpus, workspace)
     for part in configured_parts(corpus, workspace):
         for stage in plan_part(corpus, workspace, part).stale:
-            with leased(workspace, f"part-{part.name}", stage):
+            with alone(f"part-{part.name}", stage):
                 STAGES[stage](corpus, workspace, part.name)
-    with leased(workspace, "release", "release"):
+    with alone("release", "release"):
         select_samples(corpus, workspace)
         write_shards(corpus, workspace)
         write_instructions(corpus, workspace)
@@ -69,7 +71,7 @@ def collect(config: Path) -> None:
     collect_garbage(Workspace(load_corpus(config).workspace), keep=1, grace_s=0)
 
 
-WORK: dict[str, Any] = {"build": build, "collect": collect}
+WORK: dict[str, Any] = {"build": build, "build, short leases": partial(build, expiry_s=1.0), "collect": collect}
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

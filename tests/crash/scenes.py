@@ -149,13 +149,13 @@ def _scene(name: str, corpus: Path, work: str, zygote: Zygote) -> Scene:
     """Keep the corpus as it is, then do the work undisturbed."""
     kept = corpus.parent / f"before {name}"
     shutil.copytree(corpus, kept)
-    life = zygote.live(_order(corpus, work))
+    life = zygote.live(order(corpus, work))
     assert life.end == "done", life
     assert life.broken_promises == ()
     return Scene(name, kept, work, outcome(corpus), releases_of(kept), life.steps)
 
 
-def _order(corpus: Path, work: str, **death: object) -> Order:
+def order(corpus: Path, work: str, **death: object) -> Order:
     config, watched, backups = corpus / "corpus.yaml", corpus / "workspace", corpus.parent / "backups"
     return Order(str(config), work, str(watched), str(backups), **death)  # type: ignore[arg-type]
 
@@ -175,11 +175,11 @@ def survive(scene: Scene, zygote: Zygote, seed: int, *, power: bool, timed: bool
     seconds = 0.1
     for life_number in range(LIVES):
         if timed:
-            order = _order(folder, scene.work, after_s=numbers.uniform(0.01, seconds))
+            given = order(folder, scene.work, after_s=numbers.uniform(0.01, seconds))
         else:
             power_seed = numbers.randrange(1 << 30) if power else None
-            order = _order(folder, scene.work, at=numbers.randint(1, int(reach)), power_seed=power_seed)
-        life = zygote.live(order)
+            given = order(folder, scene.work, at=numbers.randint(1, int(reach)), power_seed=power_seed)
+        life = zygote.live(given)
         deaths.lives += 1
         where = f"{scene.name}, seed {seed}, power={power}, timed={timed}, life {life_number}: {life}"
         damaged = [path for path, digest in scene.before.items() if digest_of(folder / path) != digest]

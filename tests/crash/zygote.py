@@ -32,6 +32,8 @@ class Order:
         at: the step to die at; 0: none.
         power_seed: the power goes with it.
         after_s: seconds after which it is killed, wherever it is; 0: never.
+        full_at: the step from which on the disk is full; 0: never.
+        pause_s: it is not killed then, but stopped for so many seconds.
     """
 
     config: str
@@ -41,6 +43,8 @@ class Order:
     at: int = 0
     power_seed: int | None = None
     after_s: float = 0.0
+    pause_s: float = 0.0
+    full_at: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,10 @@ def _live(order: Order) -> dict[str, Any]:
     os.close(writer)
     if order.after_s:
         time.sleep(order.after_s)
-        os.kill(child, signal.SIGKILL)
+        if order.pause_s:
+            os.kill(child, signal.SIGSTOP)
+            time.sleep(order.pause_s)
+        os.kill(child, signal.SIGCONT if order.pause_s else signal.SIGKILL)
     with os.fdopen(reader) as told:
         lines = told.read().splitlines()
     _, status = os.waitpid(child, 0)
@@ -135,8 +142,9 @@ def _work(order: Order, writer: int) -> None:
     from tests.crash import road
     from tests.crash.faults import Death, Disk
 
-    disk = Disk(Path(order.watched), Path(order.backups))
+    disk = Disk(Path(order.watched), None if order.power_seed is None else Path(order.backups))
     death = Death(disk, order.at, order.power_seed, lambda what: os.write(writer, f"{what}\n".encode()) and None)
+    death.full_at = order.full_at
     death.install()
     try:
         road.WORK[order.work](Path(order.config))

@@ -1,0 +1,120 @@
+"""Two builds of one workspace at the same time: what comes out is what one alone makes."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mmdata.shards.verify import verify_release
+from tests.crash.scenes import CONFIG, Scene, make_scenes, order, outcome, pictures, write_rows
+from tests.crash.zygote import ROOT, Life, Zygote
+
+ROUNDS = int(os.environ.get("CRASH_SEEDS", "3"))  # of each kind
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Zygote, Zygote, list[Scene]]]:
+    with pictures() as url, Zygote() as one, Zygote() as other:
+        yield one, other, make_scenes(tmp_path_factory.mktemp("two"), url, one)[:2]
+
+
+def start(scene: Scene) -> Path:
+    folder = scene.folder.parent / "corpus"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(scene.folder, folder)
+    return folder
+
+
+def both(
+    stage: tuple[Zygote, Zygote, list[Scene]], folder: Path, work: str, delay_s: float, **death: float
+) -> list[Life]:
+    """The lives of two builds, the second of which begins a while after the first, to which something happens."""
+    one, other, _ = stage
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(one.live, order(folder, work, **death))
+        time.sleep(delay_s)
+        second = pool.submit(other.live, order(folder, work))
+        return [first.result(), second.result()]
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_two_builds_make_what_one_alone_makes(stage: tuple[Zygote, Zygote, list[Scene]], seed: int) -> None:
+    for scene in stage[2]:
+        folder = start(scene)
+        lives = both(stage, folder, "build", random.Random(seed).uniform(0, 1.5))
+        assert [life.end for life in lives] == ["done", "done"]
+        assert outcome(folder) == scene.expected
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_a_build_goes_on_when_the_one_it_waits_for_is_killed(
+    stage: tuple[Zygote, Zygote, list[Scene]], seed: int
+) -> None:
+    for scene in stage[2]:
+        folder, numbers = start(scene), random.Random(seed)
+        lives = both(stage, folder, "build", numbers.uniform(0, 0.5), after_s=numbers.uniform(0.3, 2))
+        assert lives[1].end == "done"
+        assert outcome(folder) == scene.expected
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_a_build_that_was_stopped_and_wakes_up_damages_nothing(
+    stage: tuple[Zygote, Zygote, list[Scene]], seed: int
+) -> None:
+    for scene in stage[2]:
+        folder, numbers = start(scene), random.Random(seed)
+        lives = both(
+            stage,
+            folder,
+            "build, short leases",
+            numbers.uniform(0, 0.5),
+            after_s=numbers.uniform(0.3, 2),
+            pause_s=numbers.uniform(1.5, 6),
+        )
+        for life in lives:
+            assert life.end == "done" or "LeaseLost" in life.end or "a lease" in life.end, lives
+        last = stage[0].live(order(folder, "build"))
+        assert last.end == "done"
+        assert outcome(folder) == scene.expected
+
+
+def test_two_commands_at_once_make_one_release(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "corpus.yaml").write_text(CONFIG.format(top_fraction=0.9))
+    with pictures() as url:
+        write_rows(corpus, "a.parquet", url, 0, 24)
+        builds = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    "from mmdata.cli.main import run; run()",
+                    "build",
+                    "-c",
+                    str(corpus / "corpus.yaml"),
+                ],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        said = [build.communicate(timeout=240)[0] for build in builds]
+    one, other = sorted(zip([build.returncode for build in builds], said, strict=True))
+    assert one[0] == 0, said
+    assert other[0] == 0 or "another run works on it" in other[1] or "is held by" in other[1], said
+    (made,) = [path.parent for path in corpus.glob("workspace/releases/*/manifest.json")]
+    assert f"release {made.name}" in one[1]
+    assert verify_release(made).counts["samples"] > 0
