@@ -13,7 +13,7 @@ from upath import UPath
 
 from mmdata.config import OptOutList
 from mmdata.errors import UserError
-from mmdata.publish import publish_json
+from mmdata.publish import publish_json, withdraw
 from mmdata.secrets import without_credentials
 from mmdata.takedown.optout import hashes_digest, read_hashes, write_hashes
 from mmdata.takedown.selectors import KINDS, Kind, Selector, guess, selector
@@ -96,9 +96,8 @@ def lists_changed(lists: list[OptOutList], workspace: Workspace) -> bool:
 
 def _remove_others(folder: UPath, kept: set[str | None]) -> None:
     """All but this state and the one before, which a build may have begun to read."""
-    for table in folder.glob("standing-*.parquet"):
-        if table.stem.removeprefix("standing-") not in kept:
-            table.unlink(missing_ok=True)
+    tables = folder.glob("standing-*.parquet")
+    withdraw(*[table for table in tables if table.stem.removeprefix("standing-") not in kept])
 
 
 def _parquet(asked: OptOutList, file: pq.ParquetFile) -> Iterator[Selector]:
