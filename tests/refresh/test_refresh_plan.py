@@ -285,3 +285,28 @@ def test_json_and_markdown_tell_the_same(nightly: Nightly) -> None:
     text = as_markdown(plan)
     assert "| media | 2 | 6 | 60 rows |" in text
     assert "download.image" in text
+
+
+def test_looking_makes_no_index_of_captions(nightly: Nightly) -> None:
+    nightly.write("a.parquet", range(3))
+    videos = nightly.folder / "howto.csv"
+    videos.write_text("video_id,category_1,category_2,rank,task_id\nabcdefghijk,Food,Cooking,1,7\n")
+    captions = nightly.folder / "raw_caption.json"
+    captions.write_text(json.dumps({"abcdefghijk": {"start": [0.0], "end": [12.0], "text": ["cut the onion"]}}))
+    nightly.source = {"kind": "howto100m", "files": str(videos), "captions": str(captions)}
+    assert nightly.plan().work[0].stages[0].rows == 1
+    assert not (nightly.folder / "workspace").exists()
+
+
+def test_an_opt_out_list_that_grew_is_told_and_not_taken_over(nightly: Nightly) -> None:
+    first = nightly.refresh()
+    named = nightly.folder / "optout.txt"
+    named.write_text("http://example.com/3.jpg\n")
+    nightly.sections = {"optout": [str(named)]}
+    before = every_file(nightly)
+    plan = nightly.plan()
+    assert plan.opt_out_changes
+    assert plan.forecast.verdict == "depends"
+    assert every_file(nightly) == before
+    assert nightly.refresh() != first
+    assert not nightly.plan().opt_out_changes
