@@ -1,0 +1,137 @@
+"""10,000 parts: the sensor's tick, the list of partitions, `mmdata status`; the peer is one query a part.
+
+Dagster's storage is SQLite in a folder that goes afterwards; with DAGSTER_PG_HOST and its companions set
+(dagster_home/postgres.yaml) and the extra `postgres` installed, the same is measured on PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import dagster as dg
+
+from benchmarks.harness import Row, Run, measure
+from mmdata.config import Corpus
+from mmdata.corpus_file import parse_corpus
+from mmdata.fingerprint import fingerprint
+from mmdata.plan import features_input, rows_input, stage_settings
+from mmdata.workspace import PART_STAGES, Catalog, Part, PartStamp, Workspace
+
+TICK_GOAL_S = 60.0
+STORAGES = ("sqlite", "postgres")
+
+
+def run(quick: bool) -> list[Row]:
+    """Seconds of each, in a fresh process; half of the parts are stale."""
+    parts = 200 if quick else 10_000
+    rows = []
+    for storage in STORAGES if os.environ.get("DAGSTER_PG_HOST") else STORAGES[:1]:
+        with tempfile.TemporaryDirectory() as folder:
+            home = Path(folder)
+            made = measure(_fill, str(home), storage, parts)
+            rows.append(_row(f"add {parts:,} partitions, {storage}", made, made, "no peer"))
+            listed = measure(_list, str(home))
+            rows.append(_row(f"list {parts:,} partitions, {storage}", listed, listed, "no peer"))
+            tick, peer = measure(_tick, str(home)), measure(_query_a_part, str(home))
+            note = f"peer: the query alone, one a stale part; a tick has {TICK_GOAL_S:g} s"
+            rows.append(_row(f"sensor tick, {parts:,} parts, {storage}", tick, peer, note))
+            if storage == "sqlite":
+                status = measure(_status, str(home))
+                rows.append(_row(f"mmdata status, {parts:,} parts", status, status, "no peer"))
+    return rows
+
+
+def _row(name: str, ours: Run, peer: Run, note: str) -> Row:
+    return Row(name, "s", ours.wall_s, peer.wall_s, ours.peak_mib, peer.peak_mib, lower_is_better=True, note=note)
+
+
+def _corpus(home: Path) -> tuple[Corpus, Workspace]:
+    source = {"name": "web", "kind": "laion", "files": "inbox/*.parquet"}
+    corpus = parse_corpus({"workspace": str(home / "workspace"), "sources": [source], "score": {"model": "demo"}})
+    return corpus, Workspace(corpus.workspace)
+
+
+def _instance(home: Path) -> dg.DagsterInstance:
+    from pipelines.instance import open_instance
+
+    os.environ["DAGSTER_HOME"] = str(home)
+    return open_instance(_corpus(home)[1])
+
+
+def _fill(folder: str, storage: str, count: int) -> float:
+    """Stamps of all parts, features of the first half only; then, on the clock, Dagster's partitions."""
+    from benchmarks.harness import start_clock
+    from pipelines.instance import settings_template
+
+    home = Path(folder)
+    kept = settings_template().parent
+    postgres = (kept / "postgres.yaml").read_text() if storage == "postgres" else ""
+    (home / "dagster.yaml").write_text((kept / "dagster.yaml").read_text() + postgres)
+    corpus, workspace = _corpus(home)
+    (home / "corpus.yaml").write_text(
+        "workspace: ./workspace\nsources: [{name: web, kind: laion, files: inbox/*.parquet}]\nscore: {model: demo}\n"
+    )
+    names = [f"web-{number:06d}" for number in range(count)]
+    parts = {name: Part(name, "web", f"{name}.parquet", 0, 200_000, fingerprint(name)) for name in names}
+    workspace.write_catalog(Catalog(parts=parts))
+    for number, part in enumerate(parts.values()):
+        _stamp(corpus, workspace, part, finished=number < count // 2)
+    with _instance(home) as instance:
+        start_clock()
+        instance.add_dynamic_partitions("parts", names)
+    return float(count)
+
+
+def _stamp(corpus: Corpus, workspace: Workspace, part: Part, *, finished: bool) -> None:
+    digest = fingerprint(part.name, "table")
+    inputs = {"rows": rows_input(part), "media": digest, "features": features_input(digest, digest)}
+    for stage in PART_STAGES if finished else PART_STAGES[:2]:
+        made_by = fingerprint(stage_settings(corpus, part, stage), inputs[stage])
+        workspace.write_part_stamp(part.name, stage, PartStamp(made_by, digest, ("0000",), part.stop))
+
+
+def _list(folder: str) -> float:
+    from benchmarks.harness import start_clock
+
+    with _instance(Path(folder)) as instance:
+        start_clock()
+        return float(len(instance.get_dynamic_partitions("parts")))
+
+
+def _tick(folder: str) -> float:
+    from benchmarks.harness import start_clock
+    from pipelines.automation import new_parts
+    from pipelines.resources import CorpusResource
+
+    with _instance(Path(folder)) as instance:
+        corpus = CorpusResource(config_path=str(Path(folder) / "corpus.yaml"))
+        context = dg.build_sensor_context(instance=instance, resources={"corpus": corpus})
+        start_clock()
+        result = new_parts(context)
+    assert isinstance(result, dg.SensorResult)
+    assert result.run_requests
+    return float(len(result.run_requests))
+
+
+def _query_a_part(folder: str) -> float:
+    from benchmarks.harness import start_clock
+    from pipelines.partitions import PARTITION_TAG
+
+    with _instance(Path(folder)) as instance:
+        names = instance.get_dynamic_partitions("parts")
+        start_clock()
+        for name in names[len(names) // 2 :]:
+            instance.get_runs(filters=dg.RunsFilter(tags={PARTITION_TAG: name}), limit=1)
+    return float(len(names))
+
+
+def _status(folder: str) -> float:
+    from mmdata.status import corpus_status
+
+    corpus, workspace = _corpus(Path(folder))
+    since = time.perf_counter()
+    corpus_status(corpus, workspace)
+    return time.perf_counter() - since
