@@ -16,10 +16,12 @@ from published import Published, Web, caption, pairs, picture, places_of, stored
 import mmdata.download.archive
 import mmdata.publish
 import mmdata.tables
+from mmdata.download.media import fetch_part
 from mmdata.errors import DataError, UserError
 from mmdata.explain import explain
 from mmdata.lease import leased
 from mmdata.plan import plan_parts
+from mmdata.score.features import score_part
 from mmdata.shards.verify import verify_release
 from mmdata.takedown.find import find
 from mmdata.takedown.forget import finish, forget, is_forgotten, purge, still_held
@@ -65,6 +67,9 @@ def test_what_is_forgotten_leaves_nothing_and_the_rest_is_neither_fetched_nor_sc
     media = {number: stored(built, part, uids[number]) for number in gone}
     taken(built, asked(web))
     assert [plan.why for plan in plan_parts(built.corpus, built.workspace) if plan.stale] == []
+    for work in (fetch_part, score_part):
+        assert work(built.corpus, built.workspace, part).slices_done == 0, "a slice is stale"
+    assert all(places_of(built.workspace.root / "parts", bytes_) == [] for bytes_ in media.values())
     assert still_held(built.workspace) == {first: "latest"}
     second = built.build()
     assert (dict(web.hits), built.scored) == (hits, scored)
@@ -107,6 +112,19 @@ def test_what_was_forgotten_does_not_come_back_in_a_new_file_or_under_another_ca
     release = built.build()
     assert set(built.kept(release)) == {uid(web.url(n), caption(n)) for n in (0, 3, 9, 10)}
     assert web.hits["/1.jpg"] == hits["/1.jpg"], "a URL that was forgotten was asked for"
+    assert places_of(built.workspace.root / "parts", b"other words") == []
+
+
+def test_what_was_forgotten_does_not_come_back_when_its_file_changes(corpus_on: CorpusOn, web: Web) -> None:
+    built = corpus_on()
+    built.write("a", pairs(web, range(4)))
+    built.build()
+    taken(built, selector("url", web.url(1)))
+    built.build()
+    hits = dict(web.hits)
+    built.write("a", [*pairs(web, range(5)), (web.url(1), "other words")])
+    assert set(built.kept(built.build())) == {uid(web.url(n), caption(n)) for n in (0, 2, 3, 4)}
+    assert web.hits["/1.jpg"] == hits["/1.jpg"]
     assert places_of(built.workspace.root / "parts", b"other words") == []
 
 
