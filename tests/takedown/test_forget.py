@@ -67,9 +67,9 @@ def test_what_is_forgotten_leaves_nothing_and_the_rest_is_neither_fetched_nor_sc
     media = {number: stored(built, part, uids[number]) for number in gone}
     taken(built, asked(web))
     assert [plan.why for plan in plan_parts(built.corpus, built.workspace) if plan.stale] == []
+    assert all(places_of(built.workspace.root / "parts", bytes_) == [] for bytes_ in media.values())
     for work in (fetch_part, score_part):
         assert work(built.corpus, built.workspace, part).slices_done == 0, "a slice is stale"
-    assert all(places_of(built.workspace.root / "parts", bytes_) == [] for bytes_ in media.values())
     assert still_held(built.workspace) == {first: "latest"}
     second = built.build()
     assert (dict(web.hits), built.scored) == (hits, scored)
