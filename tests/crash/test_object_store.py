@@ -1,0 +1,241 @@
+"""A release on an object store that fails: whatever falls, the next run ends in the release of an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mmdata.lease import leased
+from mmdata.publish import atomic_path
+from mmdata.releases.collect import collect_garbage
+from mmdata.report.stage import write_report
+from mmdata.shards.verify import verify_release
+from mmdata.workspace import Workspace
+from tests.buckets import s3_bucket
+from tests.crash.flaky_store import FAULTS, FlakyStore, flaky_store
+from tests.workspaces import Built, add_parts, build, release
+
+BEFORE = {"web-000000": range(16)}
+AFTER = {"web-000001": range(12, 28)}
+SEEDS = int(os.environ.get("CRASH_SEEDS", "2"))  # of each fault
+TOLD = ("croissant.json", "report.html")  # they say when they were made
+
+
+class Store:
+    """A bucket, asked past the faults."""
+
+    def __init__(self, endpoint: str, bucket: str) -> None:
+        import boto3
+
+        self.bucket = bucket
+        self.client = boto3.client("s3", endpoint_url=endpoint)
+
+    def objects(self) -> dict[str, bytes]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
+        keys = [one["Key"] for page in pages for one in page.get("Contents", ())]
+        return {key: self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in keys}
+
+    def restore(self, objects: dict[str, bytes]) -> None:
+        now = self.objects()
+        for key in now.keys() - objects.keys():
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+        for key, body in objects.items():
+            if now.get(key) != body:
+                self.client.put_object(Bucket=self.bucket, Key=key, Body=body)
+
+
+@contextmanager
+def flaky_bucket() -> Iterator[tuple[str, FlakyStore, Store]]:
+    """A workspace in a bucket behind a store that fails as it is told, and a client that gives up at once."""
+    import s3fs
+
+    with s3_bucket() as url, pytest.MonkeyPatch.context() as environment:
+        endpoint = os.environ["AWS_ENDPOINT_URL"]
+        store = Store(endpoint, url.split("/")[2])
+        with flaky_store(endpoint) as (proxy, flaky):
+            environment.setenv("AWS_ENDPOINT_URL", proxy)
+            environment.setenv("AWS_MAX_ATTEMPTS", "1")
+            environment.setattr(s3fs.S3FileSystem, "retries", 1)
+            s3fs.S3FileSystem.clear_instance_cache()
+            yield url, flaky, store
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[tuple[str, FlakyStore, Store]]:
+    with flaky_bucket() as found:
+        yield found
+
+
+def refresh(built: Built) -> str:
+    """A part comes, and a release with it."""
+    with leased(built.workspace, "part-web-000001", "fetches"):
+        add_parts(built, AFTER)
+    with leased(built.workspace, "release", "releases"):
+        made = release(built)
+        write_report(built.corpus, built.workspace, made)
+    return made
+
+
+def outcome(objects: dict[str, bytes]) -> dict[str, object]:
+    """All but times: leases, when a release was made."""
+    found: dict[str, object] = {}
+    for key, body in objects.items():
+        if "/leases/" in key:
+            continue
+        if key.endswith(TOLD):
+            found[key] = "told"
+        elif key.endswith("manifest.json"):
+            found[key] = json.loads(body)["digest"]
+        else:
+            found[key] = body
+    return found
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_release_that_met_a_fault_is_made_whole_by_the_next_run(
+    bucket: tuple[str, FlakyStore, Store], fault: str
+) -> None:
+    url, flaky, store = bucket
+    flaky.plan()
+    store.restore({})
+    built = build(url, BEFORE, instruct={"formats": ["record"], "languages": ["en"]})
+    first = release(built)
+    before = store.objects()
+    flaky.plan()
+    second = refresh(built)
+    requests, expected = flaky.requests, outcome(store.objects())
+    old = {key: body for key, body in before.items() if f"/{first}/" in key or "/shards/" in key}
+    seen: Counter[str] = Counter()
+    for seed in range(SEEDS):
+        numbers = random.Random(f"{fault} {seed}")
+        store.restore(before)
+        count = requests if fault == "stale" else numbers.choice([1, 1, 3, 10])
+        flaky.plan(fault, numbers.randint(1, requests), count, seed)
+        try:
+            refresh(built)
+            seen["went on"] += 1
+        except Exception as error:  # noqa: BLE001 - what a client says of a fault is its own affair
+            seen[type(error).__name__] += 1
+        seen["fell"] += flaky.fell[fault]
+        where = f"{fault}, seed {seed}"
+        now = store.objects()
+        assert {key: now.get(key) for key in old} == old, f"{where}: the release of before was touched"
+        flaky.plan()
+        verify_release(url)
+        assert refresh(built) == second, where
+        found = outcome(store.objects())
+        wrong = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+        assert not wrong, f"{where}: {wrong[:5]} differ"
+    assert seen["fell"] >= 1, seen
+
+
+def test_an_upload_in_pieces_that_breaks_off_leaves_nothing_under_its_name(
+    bucket: tuple[str, FlakyStore, Store], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import s3fs
+
+    url, flaky, store = bucket
+    flaky.plan()
+    real = s3fs.S3FileSystem._put_file
+
+    async def in_pieces(self: object, lpath: str, rpath: str, **given: object) -> object:
+        return await real(self, lpath, rpath, **{**given, "chunksize": 5 << 20})
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_put_file", in_pieces)
+    s3fs.S3FileSystem.clear_instance_cache()  # one that is there has its methods bound already
+    target = Workspace(url).shards_dir / "large.tar"
+    body = random.Random(0).randbytes(11 << 20)
+    for fault in ("error", "refused", "cut"):
+        for number in (1, 3, 5):  # the beginning, a piece, the end
+            flaky.plan(fault, number, 50)
+            with pytest.raises(Exception), atomic_path(target) as draft:  # noqa: B017
+                draft.write_bytes(body)
+            assert flaky.fell[fault]
+            flaky.plan()
+            assert not target.exists()
+    with atomic_path(target) as draft:
+        draft.write_bytes(body)
+    assert target.read_bytes() == body
+    assert store.client.head_object(Bucket=store.bucket, Key="workspace/shards/large.tar")["ContentLength"] == len(body)
+    target.unlink()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_lease_whose_answer_was_lost_is_held_all_the_same(bucket: tuple[str, FlakyStore, Store]) -> None:
+    """The store has written it, and the client, which cannot know, asks again."""
+    import s3fs
+
+    url, flaky, _ = bucket
+    flaky.plan()
+    workspace = Workspace(url)
+    with pytest.MonkeyPatch.context() as patient:
+        patient.setattr(s3fs.S3FileSystem, "retries", 5)
+        for number in (1, 2):
+            flaky.plan("late", number, 1)
+            with leased(workspace, f"late-{number}", "works", expiry_s=30) as own:
+                assert flaky.fell["late"] == 1
+                own.check()
+
+
+def test_a_lease_survives_a_store_that_is_away_for_less_than_its_time(
+    bucket: tuple[str, FlakyStore, Store],
+) -> None:
+    import time
+
+    url, flaky, _ = bucket
+    flaky.plan()
+    workspace = Workspace(url)
+    with leased(workspace, "release", "works", expiry_s=6.0) as own:
+        flaky.plan("refused", 1, 10_000)
+        time.sleep(3.5)
+        assert flaky.fell["refused"], "it tried to renew"
+        flaky.plan()
+        time.sleep(2.5)
+        assert flaky.requests, "it tries again"
+        own.check()
+    with leased(workspace, "release", "works", expiry_s=1.5) as own:
+        flaky.plan("refused", 1, 10_000)
+        time.sleep(4.0)
+        with pytest.raises(Exception, match="could not be renewed"):
+            own.check()
+        flaky.plan()
+
+
+def test_garbage_collection_that_meets_a_fault_damages_no_release(bucket: tuple[str, FlakyStore, Store]) -> None:
+    url, flaky, store = bucket
+    flaky.plan()
+    store.restore({})
+    built = build(url, BEFORE, instruct={"formats": ["record"], "languages": ["en"]})
+    release(built)
+    refresh(built)
+    before = store.objects()
+    flaky.plan()
+    collect_garbage(built.workspace, keep=1, grace_s=0)
+    requests, expected = flaky.requests, outcome(store.objects())
+    assert len(expected) < len(outcome(before))
+    for seed in range(SEEDS):
+        numbers = random.Random(seed)
+        store.restore(before)
+        fault = numbers.choice(("error", "refused", "late", "torn"))
+        flaky.plan(fault, numbers.randint(1, requests), numbers.choice([1, 3]), seed)
+        with _whatever():
+            collect_garbage(built.workspace, keep=1, grace_s=0)
+        flaky.plan()
+        verify_release(url)
+        collect_garbage(built.workspace, keep=1, grace_s=0)
+        assert outcome(store.objects()) == expected, f"{fault}, seed {seed}"
+
+
+@contextmanager
+def _whatever() -> Iterator[None]:
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - what a client says of a fault is its own affair
+        return
