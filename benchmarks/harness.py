@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_context, set_start_method
+from pathlib import Path
 from typing import Any
 
 
@@ -117,11 +118,19 @@ def _cpu_s() -> float:
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
+def _own_peak_kib() -> int:
+    # Not ru_maxrss: a process starts with its parent's. VmHWM is Linux alone.
+    try:
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def _measured(sender: Any, function: Callable[..., float], args: tuple[Any, ...]) -> None:
     # A spawned process would spawn its own children too, each importing all anew: not as in a program of its own.
     set_start_method(_OWN_START_METHOD, force=True)
     start_clock()
     work = function(*args)
     wall, cpu = _clock[-1]
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    peak = max(_own_peak_kib(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
     sender.send(Run(time.perf_counter() - wall, _cpu_s() - cpu, peak / 1024, work))

@@ -27,7 +27,7 @@ LIVES, LONGER = 200, 1.07
 CONFIG = """workspace: ./workspace
 sources:
   - {{name: web, kind: laion, files: inbox/*.parquet, part_rows: 24, slice_rows: 12}}
-download: {{allow_hosts: [127.0.0.0/8], threads: 4, retries: 0, timeout_s: 5, image_size: 32}}
+download: {{allow_hosts: [127.0.0.0/8], threads: 4, retries: 0, timeout_s: 60, image_size: 32}}
 score: {{model: demo}}
 select:
   filter: {{top_fraction: {top_fraction}}}
