@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import random
-from collections.abc import Sequence
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -68,20 +73,52 @@ def train(
         on_line: called with each line of the log, on the main process.
 
     Raises:
-        UserError: the configuration, or a checkpoint of another release or configuration.
+        UserError: the configuration, a checkpoint of another release or configuration, or another run in the folder.
         DataError: the release is broken, or training went wrong.
     """
     if unknown := [stage for stage in stages if stage not in STAGES]:
         raise UserError(f"no stage {unknown[0]!r}; the stages are {', '.join(STAGES)}")
     meshes = {stage: start(parallel_of(stage, config), config.device) for stage in stages}
-    opened = open_training_release(release, output / "data")
     results = []
-    for stage in stages:
-        result = _stage(opened, stage, config, output, meshes[stage], on_line)
-        results.append(result)
-        if result.stopped == "signal":
-            break
+    with alone_in(output) if meshes[stages[0]].is_main else nullcontext():
+        opened = open_training_release(release, output / "data")
+        for stage in stages:
+            result = _stage(opened, stage, config, output, meshes[stage], on_line)
+            results.append(result)
+            if result.stopped == "signal":
+                break
     return results
+
+
+@contextmanager
+def alone_in(output: Path, wait_s: float = 15.0) -> Iterator[None]:
+    """A block that no other run enters for the same folder: each would resume from the other's checkpoints.
+
+    Args:
+        wait_s: seconds; the readers of a run that was killed hold on until they see that it is gone.
+
+    Raises:
+        UserError: another run is there; names it.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    give_up = time.monotonic() + wait_s
+    with (output / ".lock").open("a+") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    lock.seek(0)
+                    raise UserError(
+                        f"{output}: another run trains here: {lock.read().strip() or 'just started'}. Remedy: wait "
+                        "until it has ended, or give another --output."
+                    ) from None
+                time.sleep(0.2)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        yield
 
 
 def parallel_of(stage: StageName, config: TrainConfig) -> Parallel:

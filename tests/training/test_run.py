@@ -20,7 +20,7 @@ from tests.training.tiny_run import LLM, release_at, settings
 from training.checkpoint import checkpoints, find, latest, read_progress
 from training.config import TrainConfig
 from training.log import read_log
-from training.run import load_model, train
+from training.run import alone_in, load_model, train
 
 NOISY = {"kind": "config", "config": {**LLM, "attention_dropout": 0.3}, "tokenizer": "bytes"}
 
@@ -198,6 +198,20 @@ def test_sigkill_mid_checkpoint_leaves_the_older_one_loadable(release: str, tmp_
     assert list((tmp_path / "align" / "checkpoints").glob(".tmp-*"))
     assert train(release, ["align"], config, tmp_path)[0].steps == 3
     assert not list((tmp_path / "align" / "checkpoints").glob(".tmp-step-00000002"))
+
+
+def test_two_runs_do_not_share_a_folder(release: str, tmp_path: Path) -> None:
+    first = launch(release, settings(align={"steps": 100_000, "log_every": 1}), tmp_path)
+    try:
+        assert first.stdout is not None
+        assert json.loads(first.stdout.readline())["step"] == 1
+        with pytest.raises(UserError, match=rf"another run trains here: process {first.pid} on"), alone_in(tmp_path, 0):
+            raise AssertionError("two runs are in")
+    finally:
+        first.kill()
+        first.wait()
+    with alone_in(tmp_path):
+        assert str(os.getpid()) in (tmp_path / ".lock").read_text()
 
 
 def test_old_checkpoints_go_and_the_newest_stay(release: str, tmp_path: Path) -> None:
