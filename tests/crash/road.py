@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmdata.config import OptOutList
 from mmdata.corpus_file import load_corpus
 from mmdata.download.media import fetch_part
 from mmdata.instruct.stage import write_instructions
@@ -23,6 +24,9 @@ from mmdata.shards.release import publish_release
 from mmdata.shards.stage import write_shards
 from mmdata.sources.catalog import update_catalog
 from mmdata.sources.rows import read_part
+from mmdata.takedown.find import find
+from mmdata.takedown.forget import finish, forget, is_forgotten
+from mmdata.takedown.lists import read_list
 from mmdata.workspace import Workspace
 
 DIM = 8
@@ -71,7 +75,24 @@ def collect(config: Path) -> None:
     collect_garbage(Workspace(load_corpus(config).workspace), keep=1, grace_s=0)
 
 
-WORK: dict[str, Any] = {"build": build, "build, short leases": partial(build, expiry_s=1.0), "collect": collect}
+def forget_listed(config: Path) -> None:
+    """Forget what `forget.txt` lists, as the command does; release without it, and delete what holds it."""
+    corpus = load_corpus(config)
+    workspace = Workspace(corpus.workspace)
+    asked = list(read_list(OptOutList(path=str(config.with_name("forget.txt")))))
+    finish(corpus, workspace, by="Ada")
+    if not is_forgotten(workspace, asked):
+        forget(corpus, workspace, find(workspace, asked), by="Ada")
+    build(config)
+    collect(config)
+
+
+WORK: dict[str, Any] = {
+    "build": build,
+    "build, short leases": partial(build, expiry_s=1.0),
+    "collect": collect,
+    "forget": forget_listed,
+}
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import io
 import json
 import random
 import shutil
+import tarfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -102,6 +103,7 @@ class Scene:
         expected: path -> digest of everything that must be there afterwards.
         before: the same of the releases that were there already: at no instant may one of them differ.
         steps: durable steps that the work takes.
+        gone: bytes that no file may hold afterwards.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Scene:
     expected: dict[str, str]
     before: dict[str, str]
     steps: int
+    gone: tuple[bytes, ...] = ()
 
 
 @dataclass
@@ -125,7 +128,7 @@ class Deaths:
 
 
 def make_scenes(folder: Path, url: str, zygote: Zygote) -> list[Scene]:
-    """The first release; a refresh in which rows come, change and go and a setting changes; a garbage collection.
+    """The first release; a refresh; a changed setting; a garbage collection; a takedown.
 
     All work is done at one place, `folder/corpus`, since a manifest says where its workspace lies.
     """
@@ -142,17 +145,33 @@ def make_scenes(folder: Path, url: str, zygote: Zygote) -> list[Scene]:
     (corpus / "inbox" / "c.parquet").unlink()
     scenes.append(_scene("a setting changes, a file is gone", corpus, "build", zygote))
     scenes.append(_scene("garbage collection", corpus, "collect", zygote))
+    urls = [f"{url}/{number}.jpg" for number in (*range(5), 106)]
+    (corpus / "forget.txt").write_text("\n".join(urls))
+    scenes.append(_scene("takedown", corpus, "forget", zygote, pictures_of(corpus, urls)))
     return scenes
 
 
-def _scene(name: str, corpus: Path, work: str, zygote: Zygote) -> Scene:
+def pictures_of(corpus: Path, urls: list[str]) -> tuple[bytes, ...]:
+    """The pictures of URLs as the shards hold them."""
+    found = []
+    for path in sorted((corpus / "workspace" / "shards").glob("*.tar")):
+        with tarfile.open(path) as tar:
+            held = {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}  # type: ignore[union-attr]
+        notes = {name: json.loads(data) for name, data in held.items() if name.endswith(".json")}
+        found += [held[name.removesuffix("json") + "jpg"] for name, note in notes.items() if note["url"] in urls]
+    assert len(found) > len(urls) / 2
+    return tuple(found)
+
+
+def _scene(name: str, corpus: Path, work: str, zygote: Zygote, gone: tuple[bytes, ...] = ()) -> Scene:
     """Keep the corpus as it is, then do the work undisturbed."""
     kept = corpus.parent / f"before {name}"
     shutil.copytree(corpus, kept)
     life = zygote.live(order(corpus, work))
     assert life.end == "done", life
     assert life.broken_promises == ()
-    return Scene(name, kept, work, outcome(corpus), releases_of(kept), life.steps)
+    assert not places_of(corpus, gone)
+    return Scene(name, kept, work, outcome(corpus), releases_of(kept), life.steps, gone)
 
 
 def order(corpus: Path, work: str, **death: object) -> Order:
@@ -196,6 +215,8 @@ def survive(scene: Scene, zygote: Zygote, seed: int, *, power: bool, timed: bool
     found = outcome(folder)
     wrong = sorted(path for path in found.keys() | scene.expected.keys() if found.get(path) != scene.expected.get(path))
     assert not wrong, f"{scene.name}, seed {seed}, power={power}, timed={timed}: {wrong[:5]} differ"
+    left = places_of(folder, scene.gone)
+    assert not left, f"{scene.name}, seed {seed}, power={power}, timed={timed}: forgotten, and still in {left[:5]}"
 
 
 def kind_of(step: str) -> str:
@@ -243,7 +264,7 @@ def releases_of(folder: Path) -> dict[str, str]:
 
 
 def outcome(folder: Path) -> dict[str, str]:
-    """All that the work must come to, times aside: releases, shards, notes, and the parts' stamps."""
+    """All that the work must come to, times aside: releases, shards, notes, the parts' stamps, what the log says."""
     workspace = folder / "workspace"
     found: dict[str, str] = {}
     for path in sorted(workspace.rglob("*")):
@@ -254,6 +275,8 @@ def outcome(folder: Path) -> dict[str, str]:
             continue  # an earlier fetch's stays until the next: which is the next depends on the deaths
         if name.startswith("releases/") and path.name in TOLD:
             found[name] = "told"
+        elif name == "takedown/log.jsonl":
+            found[name] = json.dumps([json.loads(line)["what"] for line in path.read_text().splitlines()])
         elif path.name == "manifest.json":
             found[name] = json.loads(path.read_text())["digest"]
         elif name.startswith("releases/") or name.startswith("shards/"):
@@ -264,6 +287,12 @@ def outcome(folder: Path) -> dict[str, str]:
         elif name.startswith("parts/"):
             found[name] = "there"
     return found
+
+
+def places_of(folder: Path, needles: tuple[bytes, ...]) -> list[Path]:
+    """The files that hold any of them."""
+    paths = [path for path in folder.rglob("*") if needles and path.is_file()]
+    return [path for path in paths if any(needle in path.read_bytes() for needle in needles)]
 
 
 def digest_of(path: Path) -> str:
