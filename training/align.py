@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import Align
-from training.data import Batch
+from training.examples import Batch
 from training.losses import PAIR_LOSSES, PairLogits, gather, gather_own, gather_with_grad
 from training.parallel import Mesh, sync_gradients
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from mmdata.errors import DataError, UserError
-from training.data import Batch, Example, Layout, Row, lay_out
+from training.examples import Batch, Example
 from training.lm import MultimodalLm
 from training.media import Media, MediaSpec, picture
 from training.release import BadSample
+from training.rows import Layout, Row, lay_out
 from training.stages import Built
 from training.text import IGNORED, MEDIUM, Encoded, Turn, clean
 from training.trainer import to_device

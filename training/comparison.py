@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from training.answer import question_row
 from training.config import TrainConfig
-from training.data import Batch, NothingToRead, Share, batches
+from training.data import NothingToRead, Share, batches
+from training.examples import Batch
 from training.exported import BESIDE
 from training.lm import MultimodalLm
 from training.parallel import Mesh

@@ -18,13 +18,15 @@ from training import shrink
 from training.checkpoint import Progress, find, read_progress, write_json
 from training.comparison import TEXTS, Comparison, alternating_s, folder_bytes, held_out_batches, markdown, tensor_bytes
 from training.config import TrainConfig
-from training.encoders import DualEncoder, OpenClipText, OpenClipVision, save_scorer
+from training.encoders import DualEncoder
 from training.exported import BESIDE, is_known_tokenizer, load_exported, quiet, write_model
 from training.llm import merge_lora
 from training.parallel import Mesh, start
 from training.release import TrainingRelease, open_training_release
 from training.run import load_model
+from training.scorer import save_scorer
 from training.stages import Built, validate
+from training.towers import OpenClipText, OpenClipVision
 
 PICTURES = 16  # that are timed at once
 

@@ -14,17 +14,21 @@ from mmdata.errors import UserError
 from mmdata.publish import publish_bytes
 from training.checkpoint import check_release, find, read_progress, write_json
 from training.config import TrainConfig
-from training.data import Batch, Example, NothingToRead, Reader, Row, RowReader, Share, batches, lay_out
+from training.data import NothingToRead, Reader, RowReader, Share, batches
 from training.encoders import DualEncoder
+from training.examples import Batch, Example
 from training.generative import global_tokens, with_stand_in
+from training.image_metrics import fid_and_inception_score
 from training.lm import MultimodalLm
 from training.media import MediaSpec, picture
-from training.metrics import Perplexity, bleu, fid_and_inception_score, retrieval_by_kind, rouge, vqa_accuracy
 from training.parallel import Mesh, start
 from training.release import open_training_release
+from training.retrieval import retrieval_by_kind
+from training.rows import Row, lay_out
 from training.run import load_model
 from training.stages import Built, make_reader
 from training.text import IGNORED, MEDIUM, Encoded
+from training.text_metrics import Perplexity, bleu, rouge, vqa_accuracy
 from training.trainer import to_device
 
 GENERATED = 64  # held-out samples that an answer is generated for, unless told otherwise

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from mmdata.errors import DataError, UserError
 from mmdata.score.preprocess import Preprocess
 from training.config import Audio, Encoder, TrainConfig
-from training.encoders import AudioTower, DualEncoder, HfVision, OpenClipVision, open_clip_description
+from training.encoders import DualEncoder
 from training.fusion import FusedLayer, decoder_list
 from training.lm import MultimodalLm
 from training.pipeline import is_tied
+from training.scorer import open_clip_description
 from training.stages import Built
 from training.text import TextCodec, load_tokenizer
+from training.towers import AudioTower, HfVision, OpenClipVision
 
 FORMAT = 1
 BESIDE = "multimodal"  # folder of what is not the language model

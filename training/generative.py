@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmdata.errors import DataError
 from training.config import Generative
-from training.data import Batch
+from training.examples import Batch
 from training.parallel import Mesh, sync_gradients
 from training.text import IGNORED
 

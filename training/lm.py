@@ -179,7 +179,7 @@ class MultimodalLm(nn.Module):
         """Sums over the micro-batch: `loss`, and `kl` if asked for.
 
         Args:
-            batch: as `training.data.lay_out` makes it; position ids begin again at each sample.
+            batch: as `training.rows.lay_out` makes it; position ids begin again at each sample.
             kl: also the divergence from the reference on the text alone.
         """
         hidden_RLD = self.hidden(self.llm, self.embed(batch), batch)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmdata.errors import UserError
 from training.config import Log, TrainConfig
-from training.data import Batch
+from training.examples import Batch
 from training.lm import MultimodalLm
 from training.parallel import Mesh
 from training.text import IGNORED

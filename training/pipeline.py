@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mmdata.errors import UserError
 from training.config import Generative
-from training.data import Batch
+from training.examples import Batch
 from training.fusion import decoder_list
 from training.generative import global_tokens, with_stand_in
 from training.lm import MultimodalLm

@@ -29,12 +29,12 @@ from training.checkpoint import (
 )
 from training.config import STAGES, Parallel, StageName, TrainConfig
 from training.data import NothingToRead, Share
-from training.encoders import save_scorer
 from training.fusion import decoder_list
 from training.log import OnLine, StepLog
 from training.parallel import Mesh, parallelise, start
 from training.pipeline import Elsewhere, cut_pipeline
 from training.release import TrainingRelease, open_training_release
+from training.scorer import save_scorer
 from training.stages import BEFORE, Built, build_model, make_reader, stage_settings, take_weights
 from training.trainer import Outcome, Stopped, Trainer
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mmdata.errors import DataError, UserError
-from training.data import Batch, batches
+from training.data import batches
+from training.examples import Batch
 from training.exported import Exported, layers_name, plain_state, quiet, rebuilt
 from training.fusion import Entry, FusedLayer, decoder_list
 from training.generative import global_tokens, split_rows, with_stand_in

@@ -15,20 +15,22 @@ from mmdata.errors import UserError
 from training.align import AlignStep, pair_losses
 from training.checkpoint import load_weights
 from training.config import Generative, Stage, StageName, TrainConfig
-from training.data import Batch, Instructions, Layout, PairReader, Pairs, Reader, RowReader, Share
+from training.data import PairReader, Reader, RowReader, Share
 from training.encoders import DualEncoder, build_encoder, freeze_all_but
+from training.examples import Batch, Instructions, Pairs
 from training.fusion import FusedLayer, decoder_list
 from training.generative import GenerativeStep, global_tokens, with_stand_in
 from training.llm import add_lora, load_llm
 from training.lm import MultimodalLm
 from training.masked import MaskedPrediction
 from training.media import MediaSpec
-from training.metrics import retrieval_by_kind
 from training.order import Order, mixed
 from training.parallel import Mesh
 from training.pipeline import PipelineStep, is_tied
 from training.records import MAX_IMAGES, Look, open_records
 from training.release import SampleReader, TrainingRelease
+from training.retrieval import retrieval_by_kind
+from training.rows import Layout
 from training.text import TextCodec
 
 BEFORE: dict[StageName, StageName] = {"joint": "align", "instruct": "joint"}

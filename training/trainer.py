@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from mmdata.errors import DataError
 from training.checkpoint import Progress, restore, save
 from training.config import Stage, TrainConfig
-from training.data import Batch, Reader, batches
+from training.data import Reader, batches
+from training.examples import Batch
 from training.log import Meter, StepLog
 from training.order import mixed
 from training.parallel import Mesh, gradient_norm, scale_gradients

@@ -124,7 +124,7 @@ def test_the_weights_of_models_of_transformers(tmp_path: Path, mark: Path, name:
 def test_the_weights_of_a_sound_tower(tmp_path: Path, mark: Path) -> None:
     from transformers import Wav2Vec2Config
 
-    from training.encoders import AudioTower
+    from training.towers import AudioTower
 
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     Wav2Vec2Config(**small).save_pretrained(tmp_path)

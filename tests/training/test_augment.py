@@ -13,7 +13,7 @@ from mmdata.shards.members import augment_seeds
 from tests import modalities, workspaces
 from tests.training.made_release import flac, jpeg, tone
 from training.augment import GAIN_DB, SPEED, Seeded, jittered, other_captions, variation_of
-from training.data import Example, Pairs
+from training.examples import Example, Pairs
 from training.media import SAMPLE_RATE, MediaSpec, audio, picture
 from training.release import SampleReader, TrainingRelease, open_training_release
 

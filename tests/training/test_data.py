@@ -20,25 +20,13 @@ from mmdata.score.preprocess import Preprocess
 from mmdata.workspace import Workspace
 from tests.training.conftest import upload
 from tests.training.made_release import Sample, jpeg, mixed_samples, shard_of, write_release
-from training.data import (
-    Batch,
-    Example,
-    Instructions,
-    Layout,
-    NothingToRead,
-    PairReader,
-    Pairs,
-    Reader,
-    Row,
-    RowReader,
-    Share,
-    batches,
-    lay_out,
-)
+from training.data import NothingToRead, PairReader, Reader, RowReader, Share, batches
+from training.examples import Batch, Example, Instructions, Pairs
 from training.media import Media, MediaSpec, read_media
 from training.order import Order
 from training.records import open_records
 from training.release import SampleReader, TrainingRelease, open_training_release, row_uid
+from training.rows import Layout, Row, lay_out
 from training.text import IGNORED, MEDIUM, Encoded, TextCodec, Turn, load_tokenizer
 
 SPEC = MediaSpec(Preprocess(size=(16, 16)), frames=4, audio_samples=8000)

@@ -15,14 +15,16 @@ from mmdata.workspace import Workspace
 from tests.training.made_release import flac, tone
 from tests.training.tiny_run import TEXT, VISION, alone, settings
 from training.config import Audio, Encoder
-from training.data import Batch, PairReader, Pairs, Share
-from training.encoders import AudioTower, DualEncoder, build_encoder, freeze_all_but
+from training.data import PairReader, Share
+from training.encoders import DualEncoder, build_encoder, freeze_all_but
+from training.examples import Batch, Pairs
 from training.masked import MaskedPrediction
 from training.media import SAMPLE_RATE, audio
 from training.order import Order
 from training.release import SampleReader, open_training_release
 from training.stages import build_model, make_step
 from training.text import load_tokenizer
+from training.towers import AudioTower
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
 BERT = {"model_type": "bert", **SMALL, "vocab_size": 300, "max_position_embeddings": 40}

@@ -14,7 +14,8 @@ from mmdata.workspace import Workspace
 from tests.training.test_encoders import SMALL, SWIN
 from tests.training.tiny_run import alone, settings
 from training.config import Parallel
-from training.data import Batch, Layout, Pairs, RowReader, Share
+from training.data import RowReader, Share
+from training.examples import Batch, Pairs
 from training.fusion import (
     Attention,
     Context,
@@ -32,6 +33,7 @@ from training.media import MediaSpec
 from training.order import Order
 from training.parallel import parallelise
 from training.release import SampleReader, open_training_release
+from training.rows import Layout
 from training.stages import Built, build_model, prepare_trained, train_mode
 
 ARCHITECTURES = ("single_tower", "cross_attention")

@@ -20,7 +20,7 @@ from tests import workspaces
 from tests.training.conftest import upload
 from tests.training.made_release import RELEASE, Sample, jpeg, seal, shard_of, write_release
 from training.conversations import parse_record
-from training.data import Example, Instructions
+from training.examples import Example, Instructions
 from training.media import MediaSpec
 from training.records import MAX_IMAGES, Records, open_records
 from training.release import SampleReader, TrainingRelease, open_training_release, row_uid

@@ -18,13 +18,14 @@ from tests.training.tiny_run import alone, built_stage, first_batch, settings
 from training.align import kind_weights
 from training.config import TrainConfig
 from training.conversations import Conversation, parse_record, thinned
-from training.data import Batch, Example, Instructions, Layout, Pairs
 from training.encoders import DualEncoder
+from training.examples import Batch, Example, Instructions, Pairs
 from training.lm import MultimodalLm
 from training.log import read_log
 from training.media import MediaSpec
 from training.records import RECORD, Look, open_records
 from training.release import SampleReader, TrainingRelease, open_training_release, row_uid
+from training.rows import Layout
 from training.run import train
 from training.stages import Built, frames_that_fit, make_step
 from training.text import MEDIUM, Turn

@@ -146,7 +146,7 @@ def test_a_local_loss_needs_gathered_gradients_only_if_it_is_local() -> None:
 
 
 def test_the_shortest_sound_that_is_allowed_can_be_built() -> None:
-    from training.encoders import AudioTower
+    from training.towers import AudioTower
 
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     conv = {"conv_dim": [8] * 7, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}

@@ -7,7 +7,8 @@ from typing import Any
 
 from tests import workspaces
 from training.config import TrainConfig
-from training.data import Batch, Share
+from training.data import Share
+from training.examples import Batch
 from training.parallel import Mesh
 from training.release import open_training_release
 from training.stages import Built, build_model, make_reader, prepare_trained
