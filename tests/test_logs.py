@@ -26,11 +26,14 @@ _log = logs.logger("mmdata.tests")
 
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Loggers belong to the process: what a test changes of ours is put back."""
+    """Loggers belong to the process: a test begins with ours untouched, and what it changes is put back."""
     for variable in (logs.FORMAT_VARIABLE, logs.LEVEL_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
     own = [logging.getLogger(name) for name in logs.ROOTS]
     before = [(list(one.handlers), one.level) for one in own]
+    for one in own:
+        one.handlers, one.level = [], logging.NOTSET
+        one.manager._clear_cache()  # type: ignore[attr-defined] # as setLevel does
     yield
     for one, (handlers, level) in zip(own, before, strict=True):
         one.handlers, one.level = handlers, level

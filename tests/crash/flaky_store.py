@@ -92,6 +92,7 @@ def flaky_store(store: str) -> Iterator[tuple[str, FlakyStore]]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes: each answer would wait 40 ms
     flaky_store: FlakyStore
 
     def _any(self) -> None:

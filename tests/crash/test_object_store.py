@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -98,28 +99,46 @@ def outcome(objects: dict[str, bytes]) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_release_that_met_a_fault_is_made_whole_by_the_next_run(
-    bucket: tuple[str, FlakyStore, Store], fault: str
-) -> None:
+@dataclass
+class Refresh:
+    """A refresh that nothing disturbed: the bucket before and after it, and how many requests it took."""
+
+    built: Built
+    first: str
+    second: str
+    before: dict[str, bytes]
+    after: dict[str, bytes]
+    requests: int
+
+
+@pytest.fixture(scope="module")
+def undisturbed(bucket: tuple[str, FlakyStore, Store]) -> Refresh:
     url, flaky, store = bucket
     flaky.plan()
-    store.restore({})
     built = build(url, BEFORE, instruct={"formats": ["record"], "languages": ["en"]})
     first = release(built)
     before = store.objects()
     flaky.plan()
     second = refresh(built)
-    requests, expected = flaky.requests, outcome(store.objects())
-    old = {key: body for key, body in before.items() if f"/{first}/" in key or "/shards/" in key}
+    return Refresh(built, first, second, before, store.objects(), flaky.requests)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_release_that_met_a_fault_is_made_whole_by_the_next_run(
+    bucket: tuple[str, FlakyStore, Store], undisturbed: Refresh, fault: str
+) -> None:
+    url, flaky, store = bucket
+    before, requests, expected = undisturbed.before, undisturbed.requests, outcome(undisturbed.after)
+    old = {key: body for key, body in before.items() if f"/{undisturbed.first}/" in key or "/shards/" in key}
     seen: Counter[str] = Counter()
     for seed in range(SEEDS):
         numbers = random.Random(f"{fault} {seed}")
+        flaky.plan()
         store.restore(before)
         count = requests if fault == "stale" else numbers.choice([1, 1, 3, 10])
         flaky.plan(fault, numbers.randint(1, requests), count, seed)
         try:
-            refresh(built)
+            refresh(undisturbed.built)
             seen["went on"] += 1
         except Exception as error:  # noqa: BLE001 - what a client says of a fault is its own affair
             seen[type(error).__name__] += 1
@@ -129,7 +148,7 @@ def test_a_release_that_met_a_fault_is_made_whole_by_the_next_run(
         assert {key: now.get(key) for key in old} == old, f"{where}: the release of before was touched"
         flaky.plan()
         verify_release(url)
-        assert refresh(built) == second, where
+        assert refresh(undisturbed.built) == undisturbed.second, where
         found = outcome(store.objects())
         wrong = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
         assert not wrong, f"{where}: {wrong[:5]} differ"
@@ -208,14 +227,13 @@ def test_a_lease_survives_a_store_that_is_away_for_less_than_its_time(
         flaky.plan()
 
 
-def test_garbage_collection_that_meets_a_fault_damages_no_release(bucket: tuple[str, FlakyStore, Store]) -> None:
+def test_garbage_collection_that_meets_a_fault_damages_no_release(
+    bucket: tuple[str, FlakyStore, Store], undisturbed: Refresh
+) -> None:
     url, flaky, store = bucket
     flaky.plan()
-    store.restore({})
-    built = build(url, BEFORE, instruct={"formats": ["record"], "languages": ["en"]})
-    release(built)
-    refresh(built)
-    before = store.objects()
+    built, before = undisturbed.built, undisturbed.after
+    store.restore(before)
     flaky.plan()
     collect_garbage(built.workspace, keep=1, grace_s=0)
     requests, expected = flaky.requests, outcome(store.objects())

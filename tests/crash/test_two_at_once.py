@@ -81,7 +81,7 @@ def test_a_build_that_was_stopped_and_wakes_up_damages_nothing(
             pause_s=numbers.uniform(1.5, 6),
         )
         for life in lives:
-            assert life.end == "done" or "LeaseLost" in life.end or "a lease" in life.end, lives
+            assert life.end == "done" or "LeaseLost" in life.end or "is lost: " in life.end, lives
         last = stage[0].live(order(folder, "build"))
         assert last.end == "done"
         assert outcome(folder) == scene.expected
