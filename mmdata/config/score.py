@@ -18,7 +18,7 @@ class Score(Section):
     )
     pretrained: str | None = Field("laion2b_s34b_b79k", description="open_clip's pretrained tag or a checkpoint path.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
-    batch_size: int = Field(256, ge=1, description="Samples a forward pass.")
+    batch_size: int = Field(256, ge=1, description="Samples a forward pass; on a CPU it takes fewer at a time.")
     threads: int = Field(0, ge=0, description="Decoding threads; 0 means one a core.")
     compile: bool = Field(False, description="torch.compile the towers: worth it for long runs on a GPU.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="`auto`: bf16 on CUDA, else fp32.")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 TOKENIZE_AT_ONCE = 4096
+# Of a forward pass on a CPU: what fits its caches is faster than a GPU's batch, in a fraction of the memory.
+IMAGES_PER_THREAD, TEXTS_PER_THREAD = 8, 32
 SAME_COSINE = 0.9999  # a cut text tower must agree with the whole one to this
 
 
@@ -49,6 +51,9 @@ class ClipScorer:
         self.image_size = loaded.preprocess.size[0]
         self.batch_size = batch_size
         self.device = torch.device(device)
+        on_cpu = self.device.type == "cpu"
+        self._images_at_once = min(batch_size, IMAGES_PER_THREAD * torch.get_num_threads()) if on_cpu else batch_size
+        self._texts_at_once = min(batch_size, TEXTS_PER_THREAD * torch.get_num_threads()) if on_cpu else batch_size
         self._dtype = _autocast_dtype(precision, self.device.type)
         weights = weights_digest(loaded.model)
         self.fingerprint = fingerprint(loaded.name, loaded.preprocess.as_dict(), weights, str(self._dtype))
@@ -77,11 +82,10 @@ class ClipScorer:
 
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (*self.preprocess.size, 3):
             raise ValueError(f"expected uint8 N,{self.preprocess.size},3, got {pixels.dtype} {pixels.shape}")
+        size = self._images_at_once
+        batches = (torch.from_numpy(pixels[at : at + size]) for at in range(0, len(pixels), size))
         with torch.inference_mode():
-            found = [
-                self._forward(self._encode_image, self._normalised(torch.from_numpy(pixels[at : at + self.batch_size])))
-                for at in range(0, len(pixels), self.batch_size)
-            ]
+            found = [self._forward(self._encode_image, self._normalised(batch), size) for batch in batches]
         return np.concatenate(found) if found else np.empty((0, self.dim), np.float32)
 
     def embed_texts(self, captions: Sequence[str]) -> np.ndarray:
@@ -102,18 +106,19 @@ class ClipScorer:
         order = torch.argsort(widths, stable=True)
         out = np.empty((len(captions), self.dim), np.float32)
         with torch.inference_mode():
-            for chosen in order.split(self.batch_size):
+            for chosen in order.split(self._texts_at_once):
                 longest = int(widths[chosen].max())
                 length = min(-(-longest // ROUND_TO) * ROUND_TO, tokens.shape[1])
-                out[chosen.numpy()] = self._forward(self._encode_text, tokens[chosen, :length].to(self.device))
+                batch = tokens[chosen, :length].to(self.device)
+                out[chosen.numpy()] = self._forward(self._encode_text, batch, self._texts_at_once)
         return out
 
-    def _forward(self, encode: Any, batch: torch.Tensor) -> np.ndarray:
+    def _forward(self, encode: Any, batch: torch.Tensor, size: int) -> np.ndarray:
         import torch
 
         n = len(batch)
-        if self._compiled and n < self.batch_size:  # one shape a graph
-            batch = torch.cat([batch, batch[:1].expand(self.batch_size - n, *batch.shape[1:])])
+        if self._compiled and n < size:  # one shape a graph
+            batch = torch.cat([batch, batch[:1].expand(size - n, *batch.shape[1:])])
         with torch.autocast(self.device.type, self._dtype) if self._dtype else contextlib.nullcontext():
             features = encode(batch)
         return torch.nn.functional.normalize(features[:n].float(), dim=-1).cpu().numpy()

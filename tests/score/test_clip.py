@@ -13,7 +13,7 @@ from scoring import MEAN, STD, TINY, encode, photo, save_model
 
 from mmdata.config import Score
 from mmdata.errors import UserError
-from mmdata.score.clip import ClipScorer, load_scorer, pair_scores
+from mmdata.score.clip import IMAGES_PER_THREAD, TEXTS_PER_THREAD, ClipScorer, load_scorer, pair_scores
 from mmdata.score.decode import decode_picture
 from mmdata.score.preprocess import Preprocess
 from mmdata.score.pretrained import Loaded, check_names, load, scorer_name
@@ -132,6 +132,20 @@ def test_batch_size_changes_neither_values_nor_order(tiny_folder: Path) -> None:
         np.testing.assert_allclose(images, found[0][0], atol=1e-5)
         np.testing.assert_allclose(texts, found[0][1], atol=1e-5)
     assert np.allclose(np.linalg.norm(found[0][0], axis=1), 1, atol=1e-5)
+
+
+def test_a_cpu_takes_no_more_at_once_than_fits_its_caches(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ClipScorer(load(Score(model=str(tiny_folder))), batch_size=256)
+    seen: dict[str, list[int]] = {"images": [], "texts": []}
+    for kind, sizes in seen.items():
+        name = f"_encode_{kind[:-1]}"
+        real = getattr(own, name)
+        monkeypatch.setattr(own, name, lambda batch, sizes=sizes, real=real: sizes.append(len(batch)) or real(batch))
+    count = 40 * torch.get_num_threads()
+    own.embed_images(np.zeros((count, *own.preprocess.size, 3), np.uint8))
+    own.embed_texts(["a cat"] * count)
+    assert (max(seen["images"]), sum(seen["images"])) == (IMAGES_PER_THREAD * torch.get_num_threads(), count)
+    assert (max(seen["texts"]), sum(seen["texts"])) == (TEXTS_PER_THREAD * torch.get_num_threads(), count)
 
 
 def test_nothing_to_embed_gives_nothing(scorer: ClipScorer) -> None:
