@@ -26,7 +26,7 @@ ui: setup ## Open the demo workspace in the Dagster UI
 	$(BIN)/mmdata demo --ui
 
 test: setup ## Run the tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 soak: setup ## Kill builds some thousands of times: DEATHS=3000 SEED=0
 	$(BIN)/python -m tests.crash.soak --deaths $(or $(DEATHS),3000) --seed $(or $(SEED),0)
