@@ -1,4 +1,6 @@
-"""10,000 parts: the sensor's tick, the list of partitions, `mmdata status`; the peer is one query a part.
+"""10,000 parts: the sensor's tick, the list of partitions, an asset's page in the UI, `mmdata status`.
+
+The peer, where there is one, is one query a part.
 
 Dagster's storage is SQLite in a folder that goes afterwards; with DAGSTER_PG_HOST and its companions set
 (dagster_home/postgres.yaml) and the extra `postgres` installed, the same is measured on PostgreSQL.
@@ -6,10 +8,15 @@ Dagster's storage is SQLite in a folder that goes afterwards; with DAGSTER_PG_HO
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -22,6 +29,11 @@ from mmdata.workspace import PART_STAGES, Catalog, Part, PartStamp, Workspace
 
 TICK_GOAL_S = 60.0
 STORAGES = ("sqlite", "postgres")
+_ASSET_PAGE = """{ assetNodeOrError(assetKey: {path: ["media"]}) { ... on AssetNode {
+  partitionKeys
+  partitionStats { numMaterialized numPartitions numFailed numMaterializing }
+  assetPartitionStatuses { ... on DefaultPartitionStatuses {
+    materializedPartitions materializingPartitions failedPartitions unmaterializedPartitions } } } } }"""
 
 
 def run(quick: bool) -> list[Row]:
@@ -38,6 +50,8 @@ def run(quick: bool) -> list[Row]:
             tick, peer = measure(_tick, str(home)), measure(_query_a_part, str(home))
             note = f"peer: the query alone, one a stale part; a tick has {TICK_GOAL_S:g} s"
             rows.append(_row(f"sensor tick, {parts:,} parts, {storage}", tick, peer, note))
+            page = measure(_asset_page, str(home))
+            rows.append(_row(f"UI, an asset of {parts:,} partitions, {storage}", page, page, "no peer"))
             if storage == "sqlite":
                 status = measure(_status, str(home))
                 rows.append(_row(f"mmdata status, {parts:,} parts", status, status, "no peer"))
@@ -57,7 +71,7 @@ def _corpus(home: Path) -> tuple[Corpus, Workspace]:
 def _instance(home: Path) -> dg.DagsterInstance:
     from pipelines.instance import open_instance
 
-    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ |= {"DAGSTER_HOME": str(home), "MMDATA_CONFIG": str(home / "corpus.yaml")}
     return open_instance(_corpus(home)[1])
 
 
@@ -126,6 +140,49 @@ def _query_a_part(folder: str) -> float:
         for name in names[len(names) // 2 :]:
             instance.get_runs(filters=dg.RunsFilter(tags={PARTITION_TAG: name}), limit=1)
     return float(len(names))
+
+
+def _asset_page(folder: str) -> float:
+    """What the UI's page of an asset asks for: all partitions and what became of them; half are materialised."""
+    from benchmarks.harness import start_clock
+    from mmdata.demo.corpus import free_port
+
+    with _instance(Path(folder)) as instance:
+        names = instance.get_dynamic_partitions("parts")
+        for name in names[: len(names) // 2]:
+            instance.report_runless_asset_event(dg.AssetMaterialization("media", partition=name))
+    port = free_port()
+    command = [sys.executable, "-m", "dagster_webserver", "-m", "pipelines.definitions", "-p", str(port)]
+    with (
+        (Path(folder) / "webserver.log").open("wb") as log,
+        subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as server,
+    ):
+        try:
+            _answer(port, "{ version }", within_s=120)
+            start_clock()
+            page = _answer(port, _ASSET_PAGE, within_s=120)["assetNodeOrError"]
+        finally:
+            server.terminate()
+    materialised = len(page["assetPartitionStatuses"]["materializedPartitions"])
+    assert (materialised, len(page["partitionKeys"])) == (len(names) // 2, len(names))
+    return float(len(names))
+
+
+def _answer(port: int, query: str, within_s: float) -> dict[str, Any]:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/graphql",
+        json.dumps({"query": query}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    until = time.monotonic() + within_s
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=within_s) as answer:
+                return json.load(answer)["data"]
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
 
 
 def _status(folder: str) -> float:
