@@ -111,7 +111,7 @@ def balance_and_repeat(
         frame: candidates.
         verdicts: written into.
         cluster: int32, one a candidate; negative: none.
-        rates: the parent release's, or empty ones.
+        rates: the parent release's, or ones that hold no more than its `held_out`.
         concepts: the concept list, where `frame` has matches.
         sticky: whether `rates` are a parent's.
     """
@@ -129,7 +129,9 @@ def balance_and_repeat(
     kept = verdicts.kept()
     validation = np.zeros(len(frame), bool)
     columns = frame[kept].select("uid_high", "uid_low", "url", "sha256", "file")
-    held = in_validation(columns.with_columns(pl.Series("cluster", cluster[kept])), validation_fraction, seed)
+    held, held_draw = in_validation(
+        columns.with_columns(pl.Series("cluster", cluster[kept])), validation_fraction, seed, rates.held_out
+    )
     validation[kept[held]] = True
     factors = _factors(frame, kept, concept, len(names), concepts is not None, select.oversample)
     if sticky:
@@ -155,6 +157,7 @@ def balance_and_repeat(
             concept_p,
             repeat,
             {name: factor for name, factor in of_signature.items() if factor != 1.0},
+            held_draw,
         ),
     )
 

@@ -25,6 +25,7 @@ class Rates:
         concept: concept -> p_e of MetaCLIP; a concept not named has 1.
         repeat: concept -> repeat factor r; a concept not named has 1.
         signature: the same of signatures.
+        held_out: draw of the group that is the validation set, where none was below `shards.validation_fraction`.
     """
 
     settings: str
@@ -32,6 +33,7 @@ class Rates:
     concept: Mapping[str, float] = field(default_factory=dict)
     repeat: Mapping[str, float] = field(default_factory=dict)
     signature: Mapping[str, float] = field(default_factory=dict)
+    held_out: float | None = None
 
 
 def rates_settings(select: Select, seed: int, concepts: str) -> str:
@@ -65,9 +67,16 @@ def read_rates(path: UPath, settings: str) -> Rates | None:
     if data is None or data.get("settings") != settings:
         return None
     try:
-        return Rates(settings, data["modality"], data["concept"], data["repeat"], data["signature"])
+        return Rates(
+            settings, data["modality"], data["concept"], data["repeat"], data["signature"], data.get("held_out")
+        )
     except KeyError as error:
         raise DataError(f"{path}: {error} is missing. Remedy: delete the file; new rates are set.") from None
+
+
+def read_held_out(path: UPath) -> float | None:
+    """A release's `held_out`, whatever its settings: what was trained on is not validated on after they change."""
+    return (read_json(path) or {}).get("held_out")
 
 
 def _plain(value: object) -> object:

@@ -11,7 +11,9 @@ MIN_GROUPS = 20
 """With at least this many clusters kept, validation is never empty where it is asked for."""
 
 
-def in_validation(frame: pl.DataFrame, fraction: float, seed: int) -> np.ndarray:
+def in_validation(
+    frame: pl.DataFrame, fraction: float, seed: int, parent_draw: float | None = None
+) -> tuple[np.ndarray, float | None]:
     """Which rows are held out.
 
     A clip or sound goes with its file, whatever its clusters: the clips of a video are in many, and would chain them
@@ -23,23 +25,30 @@ def in_validation(frame: pl.DataFrame, fraction: float, seed: int) -> np.ndarray
         frame: the kept rows: cluster (Int32, null or negative: none), file, sha256 and url (UInt64 or null), uid_high
             and uid_low (UInt64).
         fraction: share of groups held out, by hash of the group.
+        parent_draw: of the group that the parent release held out for want of one below the fraction. It stays the
+            one while it is there: sizes change with every refresh, and another would have been trained on.
 
     Returns:
-        bool, one a row.
+        bool, one a row; and the draw of the group that was held out for want of one below the fraction, or None.
     """
     if fraction <= 0 or frame.is_empty():
-        return np.zeros(len(frame), bool)
+        return np.zeros(len(frame), bool), None
     group, draws = _groups(frame, seed)
     draws = _join_linked(group, draws, frame)
     own = draws[group]
     held_out = own < fraction
-    if not held_out.any():
-        sizes = pl.DataFrame({"draw": own}).group_by("draw").len()
-        if len(sizes) >= MIN_GROUPS:
-            # The lowest draw among those no larger than the mean, lest one giant cluster become the validation set.
-            fair = sizes.filter(pl.col("len") <= pl.col("len").mean())
-            held_out = own == fair["draw"].min()
-    return held_out
+    if held_out.any():
+        return held_out, None
+    draw = _stand_in(own) if parent_draw is None or not (own == parent_draw).any() else parent_draw
+    return own == draw, draw
+
+
+def _stand_in(own: np.ndarray) -> float | None:
+    """The lowest draw among the groups no larger than the mean, lest one giant cluster become the validation set."""
+    sizes = pl.DataFrame({"draw": own}).group_by("draw").len()
+    if len(sizes) < MIN_GROUPS:
+        return None
+    return float(sizes.filter(pl.col("len") <= pl.col("len").mean())["draw"].to_numpy().min())
 
 
 def _groups(frame: pl.DataFrame, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -35,7 +35,7 @@ from mmdata.select.concepts import read_concepts
 from mmdata.select.decide import NO_CLUSTER, balance_and_repeat, drop_duplicates, drop_followers, is_kind, judge
 from mmdata.select.domains import cap_domains
 from mmdata.select.embeddings import gather_embeddings
-from mmdata.select.rates import Rates, rates_settings, read_rates, write_rates
+from mmdata.select.rates import Rates, rates_settings, read_held_out, read_rates, write_rates
 from mmdata.select.semantic import semantic_leaders
 from mmdata.select.summary import reasons_text, summarise
 from mmdata.select.table import write_selection
@@ -192,7 +192,8 @@ def _select(
     verdicts.settle()
     cap_domains(frame, verdicts, corpus.select.balance, rank, corpus.seed)
     settings = rates_settings(corpus.select, corpus.seed, fingerprint(concepts))
-    parent = read_rates(workspace.release_dir(plan.parent) / "rates.json", settings) if plan.parent else None
+    before = workspace.release_dir(plan.parent) / "rates.json" if plan.parent else None
+    parent = read_rates(before, settings) if before else None
     decision = balance_and_repeat(
         frame,
         verdicts,
@@ -200,7 +201,7 @@ def _select(
         corpus.select,
         corpus.seed,
         corpus.shards.validation_fraction,
-        parent or Rates(settings),
+        parent or Rates(settings, held_out=read_held_out(before) if before else None),
         concepts,
         sticky=parent is not None,
     )

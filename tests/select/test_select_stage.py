@@ -430,6 +430,28 @@ def test_growing_several_times_moves_no_sample_to_the_other_split(tmp_path: Path
     assert both.filter(pl.col("split") != pl.col("after")).is_empty()
 
 
+def test_what_stands_in_as_validation_of_a_small_corpus_stays_through_refreshes_and_changed_settings(
+    tmp_path: Path,
+) -> None:
+    """No draw is below the fraction, so one of the smaller clusters is held out. It grows, and is no longer small."""
+    dedup = {"clusters": 24, "phash_bits": None, "semantic_eps": None}
+    new = [sample(number, embedding=vector) for number, vector in enumerate(points(120, 24, 16))]
+    vector_of = {one["uid"]: one["embedding"] for one in new}
+    sides: dict[bytes, str] = {}
+    for night in range(4):
+        select = {"dedup": dedup, "oversample": {"max_repeats": 2 + night}}
+        corpus = corpus_for(tmp_path, select, shards={"validation_fraction": 1e-9})
+        workspace = build(corpus, {f"web-{night:06d}": [new]})
+        select_samples(corpus, workspace)
+        publish(workspace, workspace.draft()["release_id"])
+        now = dict(selection(workspace).filter("keep").select("uid", "split").iter_rows())
+        held_out = [uid for uid in vector_of if now[uid] == "validation"]
+        assert 0 < len(held_out) < len(vector_of)
+        assert {uid: now[uid] for uid in sides} == sides
+        sides = now
+        new = [sample(1000 + 50 * night + more, embedding=vector_of[held_out[0]]) for more in range(20)]
+
+
 def every_modality(rng: np.random.Generator) -> list[dict[str, Any]]:
     """Pictures, 40 videos of 5 clips each, sound and words: the signatures of a how-to corpus, some rare."""
     vectors = points(500, centres=8, spread=0.15, seed=3)

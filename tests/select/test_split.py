@@ -7,7 +7,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdata.select.split import in_validation
+from mmdata.select.split import in_validation as split
 
 SCHEMA = {
     "cluster": pl.Int32,
@@ -23,6 +23,10 @@ ROW = st.tuples(
     st.none() | st.integers(0, 8),
     st.none() | st.integers(0, 5),
 )
+
+
+def in_validation(frame: pl.DataFrame, fraction: float, seed: int) -> np.ndarray:
+    return split(frame, fraction, seed)[0]
 
 
 def rows(*given: tuple[int | None, ...]) -> pl.DataFrame:
@@ -58,6 +62,29 @@ def test_a_giant_cluster_is_not_taken_for_want_of_another() -> None:
     for seed in range(50):
         held = in_validation(rows(*small, *giant), 1e-12, seed)
         assert held.sum() == 1
+
+
+@given(st.integers(0, 1000), st.lists(st.integers(0, 24), min_size=1, max_size=40))
+def test_what_stands_in_for_want_of_a_low_draw_stays_when_sizes_change(seed: int, grown: list[int]) -> None:
+    """Each cluster has the mean's size: one more row anywhere, and another would be no larger than the mean."""
+    frame = clusters(25)
+    held, draw = split(frame, 1e-12, seed)
+    more = rows(*((cluster, 20_000 + number, 30_000 + number) for number, cluster in enumerate(grown)))
+    after, again = split(pl.concat([frame, more]), 1e-12, seed, draw)
+    assert (after[: len(frame)] == held).all()
+    assert again == draw
+
+
+def test_what_stood_in_goes_to_train_once_a_draw_is_low_enough_and_another_follows_when_it_is_gone() -> None:
+    frame = clusters(40)
+    held, draw = split(frame, 1e-12, 0)
+    assert draw is not None
+    enough, none = split(frame, 0.9, 0, draw)
+    assert none is None
+    assert enough.any()
+    left, other = split(frame.filter(~held), 1e-12, 0, draw)
+    assert left.any()
+    assert other not in {None, draw}
 
 
 def test_no_fraction_no_rows_no_validation() -> None:
