@@ -119,7 +119,7 @@ def select_ours(folder: Path, out: Path) -> float:
     del joined, frame
     candidates = merge_candidates(frames)
     cluster = candidates.drop_in_place("cluster").to_numpy()
-    verdicts = judge(candidates, SELECT)
+    verdicts, _ = judge(candidates, SELECT)
     drop_duplicates(candidates, verdicts, SELECT.dedup)
     verdicts.settle()
     decision = balance_and_repeat(candidates, verdicts, cluster, SELECT, SEED, 0.0, Rates("benchmark"))

@@ -17,6 +17,13 @@ class Filter(Section):
     )
     min_clip_score: float | None = Field(None, ge=-1, le=1, description="Image-text cosine at least this.")
     top_fraction: float | None = Field(None, gt=0, le=1, description="Keep exactly this best share by CLIP score.")
+    top_fraction_tolerance: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="The last release's cut is kept while its share is within this of top_fraction, relative to it: a "
+        "refresh then moves no old sample over the cut, and touches few shards. 0: exactly the share, each time.",
+    )
     languages: list[str] | None = Field(None, description="ISO 639-1 codes of the captions to keep.")
     min_lang_prob: float = Field(0.0, ge=0, le=1, description="Below this the language counts as unknown (dropped).")
     min_words: int | None = Field(None, ge=0, description="Words in the caption.")

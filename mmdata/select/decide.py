@@ -9,14 +9,15 @@ import numpy as np
 import polars as pl
 
 from mmdata.config import Balance, Dedup, Oversample, Select
+from mmdata.fingerprint import fingerprint
 from mmdata.samples import hash_words, unit_interval
 from mmdata.select.concepts import concept_rates, flatten, keep_probability, rarest
 from mmdata.select.dedup import near_hashes, preference, same_value
-from mmdata.select.filters import REASON, in_top_fraction
+from mmdata.select.filters import REASON, Cut, cut_of, in_top_fraction, top_count
 from mmdata.select.modality import modality_rates
 from mmdata.select.oversample import cluster_threshold, repeat_factors, round_by_draw, signature_factors
 from mmdata.select.presets import resolve
-from mmdata.select.rates import Rates, stick
+from mmdata.select.rates import Rates, near, stick
 from mmdata.select.split import in_validation
 from mmdata.select.verdicts import STAYS, Verdicts
 
@@ -44,22 +45,40 @@ class Decision:
     rates: Rates
 
 
-def judge(frame: pl.DataFrame, select: Select) -> Verdicts:
+def judge(
+    frame: pl.DataFrame, select: Select, scorer: str = "", parent: Cut | None = None
+) -> tuple[Verdicts, Cut | None]:
     """The filter over all candidates: the reasons that rows have by themselves, and the top fraction.
 
     As in DataComp, the fraction is of all scored rows, those that another rule drops included; a row that fails both
     has the other rule's reason.
+
+    Args:
+        frame: candidates, in uid order.
+        scorer: fingerprint of the scorer.
+        parent: the parent release's cut, kept within `filter.top_fraction_tolerance`.
+
+    Returns:
+        The verdicts; where the top fraction ended, if one is asked for and any row is scored.
     """
     verdicts = Verdicts(frame["reason"])
-    fraction = resolve(select.filter).top_fraction
-    if fraction is not None:
-        filtered = [0, *(i for i, name in enumerate(verdicts.names) if name.startswith(REASON))]
-        pool = np.isin(verdicts.codes, filtered)
-        scores = np.where(pool, frame["clip_score"].fill_null(float("nan")).to_numpy(), np.nan)
-        # Rows without a picture have no score, and no score rule applies to them: nan_score took the others.
-        below = (verdicts.codes == 0) & np.isfinite(scores) & ~in_top_fraction(scores, fraction)
-        verdicts.drop(np.flatnonzero(below), f"{REASON}top_fraction")
-    return verdicts
+    asked = resolve(select.filter)
+    if asked.top_fraction is None:
+        return verdicts, None
+    filtered = [0, *(i for i, name in enumerate(verdicts.names) if name.startswith(REASON))]
+    pool = np.isin(verdicts.codes, filtered)
+    scores = np.where(pool, frame["clip_score"].fill_null(float("nan")).to_numpy(), np.nan)
+    uid = frame["uid_high"].to_numpy(), frame["uid_low"].to_numpy()
+    of = fingerprint("cut", scorer, asked.top_fraction)
+    top, wanted = None, top_count(int(np.isfinite(scores).sum()), asked.top_fraction)
+    if parent is not None and parent.of == of and asked.top_fraction_tolerance > 0:
+        top = parent.keeps(scores, *uid)
+    if top is None or not near(int(top.sum()), wanted, asked.top_fraction_tolerance):
+        top, parent = in_top_fraction(scores, asked.top_fraction), None
+    # Rows without a picture have no score, and no score rule applies to them: nan_score took the others.
+    below = (verdicts.codes == 0) & np.isfinite(scores) & ~top
+    verdicts.drop(np.flatnonzero(below), f"{REASON}top_fraction")
+    return verdicts, parent or cut_of(top, scores, *uid, of)
 
 
 def drop_duplicates(frame: pl.DataFrame, verdicts: Verdicts, dedup: Dedup) -> np.ndarray:
@@ -111,7 +130,7 @@ def balance_and_repeat(
         frame: candidates.
         verdicts: written into.
         cluster: int32, one a candidate; negative: none.
-        rates: the parent release's, or ones that hold no more than its `held_out`.
+        rates: the parent release's, or ones that hold no more than its `held_out`; with this release's `cut`.
         concepts: the concept list, where `frame` has matches.
         sticky: whether `rates` are a parent's.
     """
@@ -158,6 +177,7 @@ def balance_and_repeat(
             repeat,
             {name: factor for name, factor in of_signature.items() if factor != 1.0},
             held_draw,
+            rates.cut,
         ),
     )
 

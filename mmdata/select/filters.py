@@ -147,6 +147,37 @@ def top_count(rows: int, fraction: float) -> int:
     return min(rows, math.ceil(Fraction(repr(fraction)) * rows))
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The last row that a top fraction keeps: what has a higher score, or the same and no higher uid, is kept.
+
+    Args:
+        score: as float64, which holds a float32 exactly.
+        high, low: the halves of the row's uid.
+        of: fingerprint of the scorer and the fraction; the cut means nothing to others.
+    """
+
+    score: float
+    high: int
+    low: int
+    of: str
+
+    def keeps(self, scores: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.ndarray:
+        """Which rows are kept: bool, one a row; never true where the score is not finite."""
+        before = (high < np.uint64(self.high)) | ((high == np.uint64(self.high)) & (low <= np.uint64(self.low)))
+        return np.isfinite(scores) & ((scores > self.score) | ((scores == self.score) & before))
+
+
+def cut_of(top: np.ndarray, scores: np.ndarray, high: np.ndarray, low: np.ndarray, of: str) -> Cut | None:
+    """The cut that gives the rows of a top fraction (see `in_top_fraction`); None where that is empty."""
+    kept = np.flatnonzero(top)
+    if not len(kept):
+        return None
+    least = scores[kept].min()
+    last = kept[scores[kept] == least][-1]
+    return Cut(float(least), int(high[last]), int(low[last]), of)
+
+
 def in_top_fraction(scores: np.ndarray, fraction: float) -> np.ndarray:
     """Which rows are among the best `top_count(n, fraction)`, where n counts the rows with a finite score.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from upath import UPath
@@ -12,6 +13,7 @@ from mmdata.config import Select
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.publish import publish_json
+from mmdata.select.filters import Cut
 from mmdata.workspace import read_json
 
 
@@ -26,6 +28,7 @@ class Rates:
         repeat: concept -> repeat factor r; a concept not named has 1.
         signature: the same of signatures.
         held_out: draw of the group that is the validation set, where none was below `shards.validation_fraction`.
+        cut: where the top fraction ended, if there was one. This and `held_out` outlast the settings.
     """
 
     settings: str
@@ -34,6 +37,7 @@ class Rates:
     repeat: Mapping[str, float] = field(default_factory=dict)
     signature: Mapping[str, float] = field(default_factory=dict)
     held_out: float | None = None
+    cut: Cut | None = None
 
 
 def rates_settings(select: Select, seed: int, concepts: str) -> str:
@@ -67,16 +71,20 @@ def read_rates(path: UPath, settings: str) -> Rates | None:
     if data is None or data.get("settings") != settings:
         return None
     try:
-        return Rates(
-            settings, data["modality"], data["concept"], data["repeat"], data["signature"], data.get("held_out")
-        )
+        return Rates(settings, data["modality"], data["concept"], data["repeat"], data["signature"], *_lasting(data))
     except KeyError as error:
         raise DataError(f"{path}: {error} is missing. Remedy: delete the file; new rates are set.") from None
 
 
-def read_held_out(path: UPath) -> float | None:
-    """A release's `held_out`, whatever its settings: what was trained on is not validated on after they change."""
-    return (read_json(path) or {}).get("held_out")
+def read_lasting(path: UPath, settings: str) -> Rates:
+    """Rates of new settings, which hold what of a release outlasts its own: its `held_out` and its `cut`."""
+    held_out, cut = _lasting(read_json(path) or {})
+    return Rates(settings, held_out=held_out, cut=cut)
+
+
+def _lasting(data: Mapping[str, Any]) -> tuple[float | None, Cut | None]:
+    cut = data.get("cut")
+    return data.get("held_out"), None if cut is None else Cut(**cut)
 
 
 def _plain(value: object) -> object:

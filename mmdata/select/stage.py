@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ from mmdata.select.concepts import read_concepts
 from mmdata.select.decide import NO_CLUSTER, balance_and_repeat, drop_duplicates, drop_followers, is_kind, judge
 from mmdata.select.domains import cap_domains
 from mmdata.select.embeddings import gather_embeddings
-from mmdata.select.rates import Rates, rates_settings, read_held_out, read_rates, write_rates
+from mmdata.select.rates import Rates, rates_settings, read_lasting, read_rates, write_rates
 from mmdata.select.semantic import semantic_leaders
 from mmdata.select.summary import reasons_text, summarise
 from mmdata.select.table import write_selection
@@ -185,15 +185,16 @@ def _select(
     slices = _slices(workspace, parts)
     scorer = _scorer(workspace, slices)
     frame = _read(corpus, workspace, slices, concepts, progress)
-    verdicts = judge(frame, corpus.select)
+    settings = rates_settings(corpus.select, corpus.seed, fingerprint(concepts))
+    before = workspace.release_dir(plan.parent) / "rates.json" if plan.parent else None
+    parent = read_rates(before, settings) if before else None
+    rates = parent or (read_lasting(before, settings) if before else Rates(settings))
+    verdicts, cut = judge(frame, corpus.select, scorer, rates.cut)
     rank = drop_duplicates(frame, verdicts, corpus.select.dedup)
     known = read_clusters(workspace.release_dir(plan.parent) / "clusters.npz") if plan.parent else None
     clusters, cluster = _cluster(corpus, workspace, slices, frame, verdicts, rank, scorer, known, progress)
     verdicts.settle()
     cap_domains(frame, verdicts, corpus.select.balance, rank, corpus.seed)
-    settings = rates_settings(corpus.select, corpus.seed, fingerprint(concepts))
-    before = workspace.release_dir(plan.parent) / "rates.json" if plan.parent else None
-    parent = read_rates(before, settings) if before else None
     decision = balance_and_repeat(
         frame,
         verdicts,
@@ -201,7 +202,7 @@ def _select(
         corpus.select,
         corpus.seed,
         corpus.shards.validation_fraction,
-        parent or Rates(settings, held_out=read_held_out(before) if before else None),
+        replace(rates, cut=cut),
         concepts,
         sticky=parent is not None,
     )

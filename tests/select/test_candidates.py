@@ -77,7 +77,7 @@ def decide(frames: list[list[dict]], select: Select = SELECT) -> pl.DataFrame:
             compact(joined, select).with_columns(joined["cluster"].fill_null(-1), place=pl.lit(place, pl.UInt32))
         )
     frame = merge_candidates(compacted)
-    verdicts = judge(frame, select)
+    verdicts, _ = judge(frame, select)
     drop_duplicates(frame, verdicts, select.dedup)
     verdicts.settle()
     cluster = frame["cluster"].to_numpy()

@@ -15,7 +15,7 @@ from selecting import sample
 
 from mmdata.config import Filter
 from mmdata.select.decide import judge
-from mmdata.select.filters import ORDER, columns_read, filter_reason, in_top_fraction, rules, top_count
+from mmdata.select.filters import ORDER, columns_read, cut_of, filter_reason, in_top_fraction, rules, top_count
 from mmdata.select.presets import PRESETS, resolve
 
 MEASURES = (
@@ -152,11 +152,31 @@ def test_the_top_fraction_is_of_all_scored_rows_and_other_rules_name_their_own_r
         {
             "reason": pl.Series(given, dtype=pl.Categorical),
             "clip_score": pl.Series([0.9, 0.8, 0.1, None, 0.7], dtype=pl.Float32),
+            "uid_high": pl.Series(range(5), dtype=pl.UInt64),
+            "uid_low": pl.Series([0] * 5, dtype=pl.UInt64),
         }
     )
-    verdicts = judge(frame, _select(top_fraction=0.5))  # 2 of the 4 scored rows: 0.9 and 0.8
+    verdicts, cut = judge(frame, _select(top_fraction=0.5))  # 2 of the 4 scored rows: 0.9 and 0.8
+    assert cut is not None
+    assert (cut.score, cut.high) == (np.float32(0.8), 1)
     low = "filter:top_fraction"
     assert verdicts.reasons().to_list() == ["filter:language", None, low, "media:http_404", low]
+
+
+@given(
+    st.lists(st.sampled_from([0.1, 0.2, 0.3, float("nan")]), max_size=40),
+    st.sampled_from([0.01, 0.3, 0.5, 1.0]),
+)
+def test_a_cut_keeps_what_the_top_fraction_kept_ties_included(scores: list[float], fraction: float) -> None:
+    given_scores = np.array(scores, np.float32)
+    high = np.arange(len(scores), dtype=np.uint64) // 2 + np.uint64(2**63)  # two of each: the low half decides, too
+    low = np.arange(len(scores), dtype=np.uint64) % 2
+    top = in_top_fraction(given_scores, fraction)
+    cut = cut_of(top, given_scores, high, low, "")
+    if cut is None:
+        assert not top.any()
+    else:
+        assert (cut.keeps(given_scores, high, low) == top).all()
 
 
 def _select(**filters: Any) -> Any:

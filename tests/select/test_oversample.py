@@ -14,7 +14,7 @@ from upath import UPath
 from mmdata.config import Oversample, Select
 from mmdata.errors import DataError
 from mmdata.select.oversample import cluster_threshold, repeat_factors, round_by_draw, signature_factors
-from mmdata.select.rates import Rates, near, rates_settings, read_held_out, read_rates, stick, write_rates
+from mmdata.select.rates import Rates, near, rates_settings, read_lasting, read_rates, stick, write_rates
 
 
 @given(st.lists(st.integers(0, 1000), max_size=20), st.floats(0.0001, 1), st.integers(1, 10))
@@ -72,14 +72,14 @@ def test_a_rate_sticks_within_its_tolerance_and_never_beyond(wanted: float, know
 def test_rates_come_back_to_the_last_bit_and_only_for_the_same_settings(tmp_path: Path) -> None:
     path = UPath(tmp_path / "rates.json")
     assert read_rates(path, "s") is None
-    assert read_held_out(path) is None
+    assert read_lasting(path, "s") == Rates("s")
     rates = Rates(
         "s", {"image+text": float(np.nextafter(0.1, 1))}, {"猫": 1 / 3}, {"c1 text": 2.5}, {"text": 1.5}, 0.1 + 0.2
     )
     write_rates(path, rates)
     assert read_rates(path, "s") == rates
     assert read_rates(path, "other") is None
-    assert read_held_out(path) == 0.1 + 0.2
+    assert read_lasting(path, "other") == Rates("other", held_out=rates.held_out, cut=rates.cut)
     path.write_text('{"settings": "s"}')
     with pytest.raises(DataError, match=r"rates\.json"):
         read_rates(path, "s")

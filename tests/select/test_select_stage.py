@@ -452,6 +452,50 @@ def test_what_stands_in_as_validation_of_a_small_corpus_stays_through_refreshes_
         new = [sample(1000 + 50 * night + more, embedding=vector_of[held_out[0]]) for more in range(20)]
 
 
+def test_a_cut_is_kept_within_the_tolerance_so_that_no_old_sample_moves_over_it(tmp_path: Path) -> None:
+    """The new rows are worse than the old ones: the exact share lets old samples in that were out."""
+    kept: dict[float, list[dict[bytes, bool]]] = {}
+    for tolerance in (0.0, 0.1):
+        root = tmp_path / str(tolerance)
+        root.mkdir()
+        select = {
+            "filter": {"top_fraction": 0.5, "top_fraction_tolerance": tolerance},
+            "dedup": {"phash_bits": None, "semantic_eps": None},
+            "balance": {"max_ratio": None},
+        }
+        new = [sample(n, clip_score=n / 1000) for n in range(400)]
+        nights = []
+        for night, factor in enumerate((2, 2, 3)):  # in the third night another setting than the filter's changes
+            corpus = corpus_for(root, select | {"oversample": {"max_repeats": factor}})
+            workspace = build(corpus, {f"web-{night:06d}": [new]})
+            select_samples(corpus, workspace)
+            publish(workspace, workspace.draft()["release_id"])
+            nights.append(dict(selection(workspace).select("uid", "keep").iter_rows()))
+            new = [sample(1000 + 20 * night + n, clip_score=0.0) for n in range(20)]
+        kept[tolerance] = nights
+    assert kept[0.0][0] == kept[0.1][0]
+    exact, sticky = ([sum(night.values()) for night in kept[tolerance]] for tolerance in (0.0, 0.1))
+    assert exact == [200, 210, 220]
+    assert sticky == [200, 200, 200]
+    for night in kept[0.1]:
+        assert {uid: night[uid] for uid in kept[0.1][0]} == kept[0.1][0]
+
+
+def test_a_cut_that_drifts_too_far_or_is_of_another_share_is_drawn_anew(tmp_path: Path) -> None:
+    dedup = {"phash_bits": None, "semantic_eps": None}
+    new = [sample(n, clip_score=n / 1000) for n in range(400)]
+    found = []
+    for night, (fraction, more) in enumerate([(0.5, 0), (0.5, 100), (0.25, 0)]):
+        select = {"filter": {"top_fraction": fraction, "top_fraction_tolerance": 0.1}, "dedup": dedup}
+        corpus = corpus_for(tmp_path, select)
+        new = new if not night else [sample(1000 + n, clip_score=0.0) for n in range(more)]
+        workspace = build(corpus, {f"web-{night:06d}": [new]})
+        select_samples(corpus, workspace)
+        publish(workspace, workspace.draft()["release_id"])
+        found.append(selection(workspace)["keep"].sum())
+    assert found == [200, 250, 125]
+
+
 def every_modality(rng: np.random.Generator) -> list[dict[str, Any]]:
     """Pictures, 40 videos of 5 clips each, sound and words: the signatures of a how-to corpus, some rare."""
     vectors = points(500, centres=8, spread=0.15, seed=3)
