@@ -65,11 +65,11 @@ def once(cutter: Cutter, paths: list[str], spans: Spans) -> Run:
 
 
 def ours(paths: list[str], spans: Spans, folder: Path) -> float:
-    """`mmdata.download.decoder.DecoderPool`, as the media stage uses it; the clips are written to a file."""
-    from mmdata.download.clip import Look
-    from mmdata.download.container import Limits
-    from mmdata.download.cutting import Span
-    from mmdata.download.decoder import DecoderPool
+    """`mmdata.media.decoder.DecoderPool`, as the media stage uses it; the clips are written to a file."""
+    from mmdata.media.clip import Look
+    from mmdata.media.container import Limits
+    from mmdata.media.cutting import Span
+    from mmdata.media.decoder import DecoderPool
 
     look = Look(frames=FRAMES, choose="uniform", sound=True, keep_video=False, image_size=IMAGE_SIZE, quality=95)
     asked = [Span(*span) for span in spans]

@@ -26,7 +26,7 @@ from benchmarks.worth.held_out import COSINE_EPS, PHASH_BITS, Facts, HeldOut, ho
 from benchmarks.worth.recall import Metric, held_out_ranks, metrics
 from benchmarks.worth.verdict import Difference, difference, seed_means, tally
 from mmdata.config import Corpus
-from mmdata.corpus_file import load_corpus
+from mmdata.config.load import load_corpus
 from mmdata.errors import DataError
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.15, 400

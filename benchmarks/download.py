@@ -106,12 +106,12 @@ def urls(base: str, count: int) -> list[str]:
 
 
 def fetch_ours(base: str, count: int, folder: Path) -> float:
-    """`mmdata.download.media.fetch_part` on a part of `cores` slices, one process, threads as the peer has."""
-    from mmdata.corpus_file import parse_corpus
-    from mmdata.download.media import fetch_part
-    from mmdata.engine import SliceResult, publish_slice, stamp_part
+    """`mmdata.download.stage.fetch_part` on a part of `cores` slices, one process, threads as the peer has."""
+    from mmdata.config.load import parse_corpus
+    from mmdata.download.stage import fetch_part
+    from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
     from mmdata.samples import ROWS, sample_uid, table_of
-    from mmdata.workspace import Catalog, Part, Workspace
+    from mmdata.workspace.layout import Catalog, Part, Workspace
 
     download = {
         "image_size": IMAGE_SIZE,

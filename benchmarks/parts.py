@@ -22,10 +22,10 @@ import dagster as dg
 
 from benchmarks.harness import Row, Run, measure
 from mmdata.config import Corpus
-from mmdata.corpus_file import parse_corpus
+from mmdata.config.load import parse_corpus
+from mmdata.engine.freshness import features_input, rows_input, stage_settings
 from mmdata.fingerprint import fingerprint
-from mmdata.plan import features_input, rows_input, stage_settings
-from mmdata.workspace import PART_STAGES, Catalog, Part, PartStamp, Workspace
+from mmdata.workspace.layout import PART_STAGES, Catalog, Part, PartStamp, Workspace
 
 TICK_GOAL_S = 60.0
 STORAGES = ("sqlite", "postgres")
@@ -145,7 +145,7 @@ def _query_a_part(folder: str) -> float:
 def _asset_page(folder: str) -> float:
     """What the UI's page of an asset asks for: all partitions and what became of them; half are materialised."""
     from benchmarks.harness import start_clock
-    from mmdata.demo.corpus import free_port
+    from mmdata.demo.demo_corpus import free_port
 
     with _instance(Path(folder)) as instance:
         names = instance.get_dynamic_partitions("parts")
@@ -186,7 +186,7 @@ def _answer(port: int, query: str, within_s: float) -> dict[str, Any]:
 
 
 def _status(folder: str) -> float:
-    from mmdata.status import corpus_status
+    from mmdata.inspect.corpus_status import corpus_status
 
     corpus, workspace = _corpus(Path(folder))
     since = time.perf_counter()

@@ -48,16 +48,16 @@ def run(quick: bool) -> list[Row]:
 
 def build(folder: Path, workspace_name: str) -> float:
     """Every stage that is stale, as a build runs them; the number of rows that were scored."""
-    from mmdata.download.media import fetch_part
+    from mmdata.download.stage import fetch_part
+    from mmdata.engine.freshness import plan_parts
     from mmdata.instruct.stage import write_instructions
-    from mmdata.plan import plan_parts
-    from mmdata.score.features import score_part
+    from mmdata.publish.release import publish_release
+    from mmdata.score.stage import score_part
     from mmdata.select.stage import select_samples
-    from mmdata.shards.release import publish_release
     from mmdata.shards.stage import write_shards
     from mmdata.sources.catalog import update_catalog
-    from mmdata.sources.rows import read_part
-    from mmdata.workspace import Workspace
+    from mmdata.sources.stage import read_part
+    from mmdata.workspace.layout import Workspace
 
     corpus = _corpus(folder, workspace_name)
     workspace = Workspace(corpus.workspace)
@@ -76,7 +76,7 @@ def build(folder: Path, workspace_name: str) -> float:
 
 
 def _corpus(folder: Path, workspace_name: str) -> Any:
-    from mmdata.corpus_file import parse_corpus
+    from mmdata.config.load import parse_corpus
 
     return parse_corpus(
         {
@@ -103,9 +103,9 @@ def _write(folder: Path, base: str, name: str, first: int, count: int) -> None:
 
 def _written(folder: Path, workspace_name: str) -> dict[str, Any]:
     """What the latest release has that its parent has not, and its uids."""
-    from mmdata.shards.manifest import open_release
-    from mmdata.tables import read_table
-    from mmdata.workspace import Workspace, read_json
+    from mmdata.releases.manifest import open_release
+    from mmdata.storage.tables import read_table
+    from mmdata.workspace.layout import Workspace, read_json
 
     workspace = Workspace(_corpus(folder, workspace_name).workspace)
     release = open_release(workspace.root)

@@ -25,7 +25,7 @@ from mmdata.select.candidates import Slice, compact, merge_candidates
 from mmdata.select.decide import balance_and_repeat, drop_duplicates, judge
 from mmdata.select.dedup import near_hashes
 from mmdata.select.rates import Rates
-from mmdata.select.table import hex_uids, write_selection
+from mmdata.select.selection_table import hex_uids, write_selection
 
 FILE_ROWS = 250_000
 SEED = 0

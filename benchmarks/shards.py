@@ -20,12 +20,12 @@ import pyarrow as pa
 
 from benchmarks.harness import Row, Run, compare, measure, start_clock
 from mmdata.config import Corpus
-from mmdata.corpus_file import parse_corpus
-from mmdata.publish import publish_json
+from mmdata.config.load import parse_corpus
 from mmdata.samples import FEATURES, MEDIA, ROWS, SELECTION, sample_uid
 from mmdata.select.stage import selection_inputs
-from mmdata.tables import write_table
-from mmdata.workspace import PART_STAGES, Catalog, Part, PartStage, PartStamp, Workspace
+from mmdata.storage.atomic import publish_json
+from mmdata.storage.tables import write_table
+from mmdata.workspace.layout import PART_STAGES, Catalog, Part, PartStage, PartStamp, Workspace
 
 PART = "web-000000"
 SLICE_SAMPLES = 2_000

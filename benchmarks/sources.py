@@ -24,10 +24,10 @@ from rich.console import Console
 
 from benchmarks.harness import Row, compare, measure, start_clock
 from mmdata.config import Clips, Corpus
-from mmdata.corpus_file import parse_corpus
+from mmdata.config.load import parse_corpus
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.rows import read_part
-from mmdata.workspace import Workspace
+from mmdata.sources.stage import read_part
+from mmdata.workspace.layout import Workspace
 
 CAPTIONS_A_VIDEO = 112  # as in HowTo100M: 136 million in 1.2 million videos
 CLIPS_A_VIDEO = 27  # of the generated captions, about

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
-from urllib.parse import quote, urlsplit, urlunsplit
 
 import numpy as np
 import polars as pl
@@ -139,40 +137,6 @@ INDEX = pa.schema(
     ]
 )
 """Where each sample of a release lies, in shard order: shard, then offset. Made by mmdata.shards."""
-
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
-_UNSAFE = re.compile(r"[\x00-\x20\x7f]")
-
-
-def canonical_url(url: str) -> str:
-    """One spelling of a URL: scheme and host in lower case, no default port, no fragment, escapes in upper case.
-
-    Path, query and their order stay, since servers may tell them apart. Text that is no absolute URL is
-    returned stripped, so that it still has one identity; whether it may be fetched is the guard's decision.
-    """
-    url = url.strip()
-    try:
-        scheme, netloc, path, query, _fragment = urlsplit(url)
-        if not scheme or not netloc:
-            return url
-        user, at, host = netloc.rpartition("@")
-        name, colon, port = host.rpartition(":")
-        if not colon or not port.isdigit():
-            name, port = host.rstrip(":"), ""
-        name = name.lower().rstrip(".")
-        if not name.isascii():
-            name = name.encode("idna").decode("ascii")
-    except (ValueError, UnicodeError):
-        return url
-    scheme = scheme.lower()
-    if port and _DEFAULT_PORTS.get(scheme) != port:
-        name = f"{name}:{port}"
-    return urlunsplit((scheme, user + at + name, _escape(path) or "/", _escape(query), ""))
-
-
-def _escape(text: str) -> str:
-    text = re.sub(r"%[0-9a-fA-F]{2}", lambda found: found.group().upper(), text)
-    return quote(_UNSAFE.sub(lambda found: f"%{ord(found.group()):02X}", text), safe="%/:?#[]@!$&'()*+,;=~-._|")
 
 
 def sample_uid(url: str | None, caption: str | None, start_s: float | None = None, end_s: float | None = None) -> str:

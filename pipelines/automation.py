@@ -10,13 +10,13 @@ from itertools import islice
 
 import dagster as dg
 
-from mmdata.attempts import last_attempts
 from mmdata.config import Corpus
+from mmdata.engine.freshness import PartPlan, configured_parts, plan_part, plan_parts
 from mmdata.errors import UserError
-from mmdata.plan import PartPlan, configured_parts, plan_part, plan_parts
-from mmdata.publish import is_local
-from mmdata.takedown.state import opt_out_digest
-from mmdata.workspace import Workspace
+from mmdata.optout.state import opt_out_digest
+from mmdata.storage.atomic import is_local
+from mmdata.workspace.attempts import last_attempts
+from mmdata.workspace.layout import Workspace
 from pipelines.partitions import PARTS, WHY_TAG, running_parts, why_tag
 from pipelines.resources import CorpusResource, refresh_settings
 

@@ -14,7 +14,7 @@ from pipelines.partitions import running_parts
 from pipelines.resources import CorpusResource, interrupts_end_the_run
 
 if TYPE_CHECKING:
-    from mmdata.audit import Finding
+    from mmdata.inspect.audit import Finding
     from mmdata.stage import StageReport
 
 DOWNLOAD_SHARE = dg.AssetCheckSpec(
@@ -76,14 +76,14 @@ def model_specs(asset: str) -> list[dg.AssetCheckSpec]:
 
 @interrupts_end_the_run()
 def download_share(corpus: CorpusResource, part: str) -> dg.AssetCheckResult:
-    from mmdata import audit
+    from mmdata.inspect import audit
 
     return _result(DOWNLOAD_SHARE, audit.download_share(*corpus.open(), part))
 
 
 @interrupts_end_the_run()
 def scores_sound(corpus: CorpusResource, part: str) -> dg.AssetCheckResult:
-    from mmdata import audit
+    from mmdata.inspect import audit
 
     workspace = corpus.open()[1]
     finding = audit.scores_sound(workspace, part)
@@ -94,22 +94,22 @@ def scores_sound(corpus: CorpusResource, part: str) -> dg.AssetCheckResult:
 
 @interrupts_end_the_run()
 def no_uid_lost(corpus: CorpusResource) -> dg.AssetCheckResult:
-    from mmdata import audit
+    from mmdata.inspect import audit
 
     return _result(NO_UID_LOST, audit.no_uid_lost(corpus.open()[1]))
 
 
 @interrupts_end_the_run()
 def no_split_leakage(corpus: CorpusResource) -> dg.AssetCheckResult:
-    from mmdata import audit
+    from mmdata.inspect import audit
 
     return _result(NO_SPLIT_LEAKAGE, audit.no_split_leakage(corpus.open()[1]))
 
 
 @interrupts_end_the_run()
 def shards_verify(corpus: CorpusResource) -> dg.AssetCheckResult:
-    from mmdata.audit import Finding
-    from mmdata.shards.verify import verify_shards
+    from mmdata.inspect.audit import Finding
+    from mmdata.publish.verify import verify_shards
 
     _, workspace = corpus.open()
     try:
@@ -121,7 +121,7 @@ def shards_verify(corpus: CorpusResource) -> dg.AssetCheckResult:
 
 @interrupts_end_the_run()
 def no_sudden_change(corpus: CorpusResource) -> dg.AssetCheckResult:
-    from mmdata import audit
+    from mmdata.inspect import audit
 
     finding = audit.no_sudden_change(corpus.open()[1])
     result = _result(NO_SUDDEN_CHANGE, finding)
@@ -130,17 +130,20 @@ def no_sudden_change(corpus: CorpusResource) -> dg.AssetCheckResult:
 
 @interrupts_end_the_run()
 def model_sound(asset: str, report: "StageReport") -> list[dg.AssetCheckResult]:
-    from mmdata import models
-    from mmdata.shards.manifest import open_release
+    from mmdata.inspect import training_runs
+    from mmdata.releases.manifest import open_release
 
     folder, release = Path(report.paths["model"]), open_release(report.paths["release"])
-    findings = [models.loss_fell(folder), models.trained_on(folder, release.id, str(release.manifest["digest"]))]
+    findings = [
+        training_runs.loss_fell(folder),
+        training_runs.trained_on(folder, release.id, str(release.manifest["digest"])),
+    ]
     return [_result(spec, finding) for spec, finding in zip(model_specs(asset), findings, strict=True)]
 
 
 @dg.asset_check(asset="source_catalog", description="No part failed for good, none is refused, every file is readable.")
 def no_failed_parts(context: dg.AssetCheckExecutionContext, corpus: CorpusResource) -> dg.AssetCheckResult:
-    from mmdata import audit
+    from mmdata.inspect import audit
 
     finding = audit.no_failed_parts(*corpus.open(), running=running_parts(context.instance))
     return dg.AssetCheckResult(passed=finding.passed, description=finding.summary, metadata=_metadata(finding))

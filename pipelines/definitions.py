@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from pipelines import automation
-from pipelines.alerts import alerts
+from pipelines.alert_sensor import alerts
 from pipelines.assets import curate, ingest, publish, train
 from pipelines.checks import no_failed_parts
 from pipelines.resources import CorpusResource

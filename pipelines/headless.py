@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import dagster as dg
 
+from mmdata.engine.freshness import configured_parts, plan_part, plan_parts
 from mmdata.errors import DataError, MMDataError, UserError
-from mmdata.plan import configured_parts, plan_part, plan_parts
 from mmdata.stage import StageReport
 from pipelines.definitions import defs
 from pipelines.instance import build_tags, open_instance

@@ -11,8 +11,8 @@ import dagster as dg
 from upath import UPath
 
 from mmdata.fingerprint import fingerprint
-from mmdata.publish import is_local, publish_bytes
-from mmdata.workspace import Workspace
+from mmdata.storage.atomic import is_local, publish_bytes
+from mmdata.workspace.layout import Workspace
 from pipelines.partitions import IN_PROGRESS
 from pipelines.resources import POOLS
 

@@ -15,10 +15,17 @@ import dagster as dg
 
 from mmdata.config import Corpus
 from mmdata.errors import DataError
-from mmdata.models import MODEL_STAGES, ModelStage, evaluation_report, last_step, model_folder, stage_report
-from mmdata.shards.manifest import Release
+from mmdata.inspect.training_runs import (
+    MODEL_STAGES,
+    ModelStage,
+    evaluation_report,
+    last_step,
+    model_folder,
+    stage_report,
+)
+from mmdata.releases.manifest import Release
 from mmdata.stage import Progress, StageReport
-from mmdata.workspace import Workspace
+from mmdata.workspace.layout import Workspace
 from pipelines.resources import is_watched
 from pipelines.train_process import Request
 

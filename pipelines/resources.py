@@ -14,17 +14,17 @@ from typing import Any, Protocol
 import dagster as dg
 from pydantic import Field
 
-from mmdata import joint_metrics, logs, metrics
-from mmdata.attempts import begin_attempt, end_attempt, fail_attempt
 from mmdata.config import Corpus, Refresh
-from mmdata.corpus_file import load_corpus
+from mmdata.config.load import load_corpus
 from mmdata.display import markdown, shown
+from mmdata.engine.freshness import PartPlan, plan_part
 from mmdata.errors import MMDataError, PartFailed, UserError
-from mmdata.lease import Holder, Lease, leased
-from mmdata.plan import PartPlan, plan_part
-from mmdata.progress import duration, seconds_left
+from mmdata.inspect.progress import duration, seconds_left
+from mmdata.observe import logs, metrics, metrics_files
 from mmdata.stage import Progress, StageReport
-from mmdata.workspace import PartStage, Workspace
+from mmdata.workspace.attempts import begin_attempt, end_attempt, fail_attempt
+from mmdata.workspace.layout import PartStage, Workspace
+from mmdata.workspace.lease import Holder, Lease, leased
 
 _log = logs.logger(__name__)
 
@@ -88,7 +88,7 @@ class CorpusResource(dg.ConfigurableResource):
             )
         corpus = load_corpus(path)
         logs.configure(corpus.observe)
-        joint_metrics.join()
+        metrics_files.join()
         return corpus, Workspace(corpus.workspace)
 
     def run(
@@ -121,7 +121,7 @@ class CorpusResource(dg.ConfigurableResource):
                 try:
                     report = function(corpus, workspace, part, progress=_progress(context, lease))
                 except Exception as error:
-                    from mmdata.engine import describe
+                    from mmdata.engine.part_run import describe
 
                     plan = plan_part(corpus, workspace, entry)
                     fail_attempt(workspace, part, stage, attempt, describe(error), plan.fingerprint)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
 from mmdata.errors import DataError, MMDataError, UserError
-from mmdata.models import ModelStage, step_text
+from mmdata.inspect.training_runs import ModelStage, step_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def main(request: Request) -> int:
 
 def _work(request: Request, pipes: PipesContext | None) -> None:
     if request.task == "evaluate":
-        from training.evaluate import evaluate
+        from training.evaluate.evaluation import evaluate
 
         for stage in request.stages:
             if pipes:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from docs.generate import pages
-from mmdata import logs
-from mmdata.metrics import METRICS
+from mmdata.observe import logs
+from mmdata.observe.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

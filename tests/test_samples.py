@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmdata.samples import canonical_url, draws, estimate_tokens, key_uid, modality_signature, sample_key, sample_uid
+from mmdata.samples import draws, estimate_tokens, key_uid, modality_signature, sample_key, sample_uid
+from mmdata.urls import canonical_url
 
 UIDS = st.lists(st.text("0123456789abcdef", min_size=32, max_size=32), max_size=50)
 

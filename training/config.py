@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from mmdata.config import Section
-from mmdata.corpus_file import explain_validation
+from mmdata.config.load import explain_validation
 from mmdata.errors import UserError
 
 StageName = Literal["align", "joint", "instruct"]

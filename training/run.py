@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mmdata.errors import DataError, UserError
-from training.checkpoint import (
+from training.checkpoint.checkpoints import (
     Progress,
     check_release,
     find,
@@ -28,14 +28,14 @@ from training.checkpoint import (
     write_json,
 )
 from training.config import STAGES, Parallel, StageName, TrainConfig
-from training.data import NothingToRead, Share
-from training.fusion import decoder_list
-from training.log import OnLine, StepLog
-from training.parallel import Mesh, parallelise, start
-from training.pipeline import Elsewhere, cut_pipeline
-from training.release import TrainingRelease, open_training_release
-from training.scorer import save_scorer
-from training.stages import BEFORE, Built, build_model, make_reader, stage_settings, take_weights
+from training.data.loader import NothingToRead, Share
+from training.data.release_index import TrainingRelease, open_training_release
+from training.distributed.mesh import Mesh, parallelise, start
+from training.model.aligned_scorer import save_scorer
+from training.model.fusion import decoder_list
+from training.stages.pipeline import Elsewhere, cut_pipeline
+from training.stages.stages import BEFORE, Built, build_model, make_reader, stage_settings, take_weights
+from training.step_log import OnLine, StepLog
 from training.trainer import Outcome, Stopped, Trainer
 
 

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from mmdata.errors import DataError
-from training.checkpoint import Progress, restore, save
+from training.checkpoint.checkpoints import Progress, restore, save
 from training.config import Stage, TrainConfig
-from training.data import Reader, batches
-from training.examples import Batch
-from training.log import Meter, StepLog
-from training.order import mixed
-from training.parallel import Mesh, gradient_norm, scale_gradients
-from training.stages import Built, make_step, train_mode, validate
+from training.data.examples import Batch
+from training.data.loader import Reader, batches
+from training.data.order import mixed
+from training.distributed.mesh import Mesh, gradient_norm, scale_gradients
+from training.stages.stages import Built, make_step, train_mode, validate
+from training.step_log import Meter, StepLog
 
 MIN_READ = 200  # samples before a share of bad ones means anything
 MAX_SKIPPED = 10  # fp16 steps skipped in a row before the run is lost

@@ -13,17 +13,17 @@ import pyarrow as pa
 
 from benchmarks.scoring import photo
 from mmdata.config import Corpus
-from mmdata.corpus_file import parse_corpus
-from mmdata.engine import SliceResult, publish_slice, stamp_part
+from mmdata.config.load import parse_corpus
+from mmdata.engine.freshness import features_input, rows_input, stage_settings
+from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
 from mmdata.fingerprint import fingerprint
 from mmdata.instruct.stage import write_instructions
-from mmdata.plan import features_input, rows_input, stage_settings
-from mmdata.publish import atomic_path
+from mmdata.publish.release import publish_release
 from mmdata.samples import FEATURES, MEDIA, ROWS, sample_uid, table_of
 from mmdata.select.stage import select_samples
-from mmdata.shards.release import publish_release
 from mmdata.shards.stage import write_shards
-from mmdata.workspace import PART_STAGES, Catalog, Part, PartStage, Workspace
+from mmdata.storage.atomic import atomic_path
+from mmdata.workspace.layout import PART_STAGES, Catalog, Part, PartStage, Workspace
 
 PART, SLICE = "web-000000", "0000"
 SIDE_PX = 256

@@ -9,22 +9,22 @@ from pathlib import Path
 import polars as pl
 
 from mmdata.config import Balance, Corpus, Dedup, Filter, Oversample, Select
-from mmdata.demo.corpus import DemoCorpus, make_demo
-from mmdata.demo.server import DemoServer
-from mmdata.download.media import fetch_part
+from mmdata.demo.demo_corpus import DemoCorpus, make_demo
+from mmdata.demo.web_server import DemoServer
+from mmdata.download.stage import fetch_part
+from mmdata.engine.freshness import features_input, releasable_parts, rows_input, stage_settings
 from mmdata.errors import UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.instruct.stage import write_instructions
-from mmdata.plan import features_input, releasable_parts, rows_input, stage_settings
-from mmdata.publish import is_local
-from mmdata.score.features import score_part
+from mmdata.publish.release import publish_release
+from mmdata.score.stage import score_part
 from mmdata.select.stage import select_samples
-from mmdata.shards.release import publish_release
 from mmdata.shards.stage import write_shards
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.rows import read_part
-from mmdata.tables import read_table, write_table
-from mmdata.workspace import PART_STAGES, Catalog, PartStage, Workspace
+from mmdata.sources.stage import read_part
+from mmdata.storage.atomic import is_local
+from mmdata.storage.tables import read_table, write_table
+from mmdata.workspace.layout import PART_STAGES, Catalog, PartStage, Workspace
 
 VARIANTS = ("release", "raw", "unbalanced")
 """The release; every fetched sample once; the release without balance and oversampling."""
@@ -32,7 +32,7 @@ VARIANTS = ("release", "raw", "unbalanced")
 
 def build_demo(folder: Path, rows: int) -> DemoCorpus:
     """The offline demo corpus, fetched from its own web server on loopback, and scored."""
-    from mmdata.corpus_file import load_corpus
+    from mmdata.config.load import load_corpus
 
     demo = make_demo(folder, rows)
     corpus = load_corpus(demo.config_path)

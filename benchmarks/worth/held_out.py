@@ -9,16 +9,16 @@ import numpy as np
 import polars as pl
 
 from mmdata.config import Corpus
-from mmdata.demo.summary import TRUE_PAIRS
-from mmdata.plan import releasable_parts
+from mmdata.demo.outcome import TRUE_PAIRS
+from mmdata.engine.freshness import releasable_parts
 from mmdata.samples import hash_words, uid_words, unit_interval
 from mmdata.select.clusters import assign_clusters, cluster_count, train_centroids
 from mmdata.select.concepts import flatten, match_concepts, rarest, read_concepts
 from mmdata.select.dedup import keep_greedily
 from mmdata.select.embeddings import read_vectors
 from mmdata.select.verdicts import STAYS
-from mmdata.tables import scan_tables
-from mmdata.workspace import Workspace
+from mmdata.storage.tables import scan_tables
+from mmdata.workspace.layout import Workspace
 
 PHASH_BITS, COSINE_EPS = 4, 0.03  # where the corpus's own deduplication sets none
 _BLOCK = 512

@@ -28,11 +28,11 @@ def held_out_ranks(checkpoint: Path, workspace: Path, cache: Path) -> tuple[list
     Returns:
         uids, and int64 2,N: the rank (1: first) of the caption for the picture, and of the picture for the caption.
     """
-    from training.data import Share, batches
-    from training.encoders import DualEncoder
-    from training.release import open_training_release
+    from training.data.loader import Share, batches
+    from training.data.release_index import open_training_release
+    from training.model.encoders import DualEncoder
     from training.run import load_model
-    from training.stages import make_reader
+    from training.stages.stages import make_reader
 
     built, config = load_model(checkpoint)
     assert isinstance(built.model, DualEncoder)

@@ -12,9 +12,9 @@ from mmdata.cli.options import CONFIG, ConfigOption, open_corpus
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mmdata.download.failing_hosts import FailingHosts
-    from mmdata.explain import Story
-    from mmdata.status import Status
+    from mmdata.inspect.corpus_status import Status
+    from mmdata.inspect.failing_hosts import FailingHosts
+    from mmdata.inspect.story import Story
 
 SHOWN_PARTS = 40
 
@@ -30,7 +30,7 @@ def init(
 
     from mmdata.cli.template import corpus_template
     from mmdata.errors import UserError
-    from mmdata.publish import publish_bytes
+    from mmdata.storage.atomic import publish_bytes
 
     target = folder / "corpus.yaml"
     if target.exists():
@@ -66,9 +66,9 @@ def status(
     Parts by stage, how long what is left will take, what failed and why, the retries that are due. Reads stamps only,
     but for --hosts and --disk.
     """
-    from mmdata.disk_use import disk_use
-    from mmdata.download.failing_hosts import failing_hosts
-    from mmdata.status import corpus_status, slices_with_media, to_json
+    from mmdata.inspect.corpus_status import corpus_status, slices_with_media, to_json
+    from mmdata.inspect.failing_hosts import failing_hosts
+    from mmdata.workspace.disk_use import disk_use
 
     corpus, workspace = open_corpus(config)
     now = corpus_status(corpus, workspace)
@@ -89,8 +89,8 @@ def status(
 
 def _show_status(now: Status, every: bool) -> None:
     from mmdata.cli.console import console, facts, table
-    from mmdata.progress import duration
-    from mmdata.workspace import PART_STAGES
+    from mmdata.inspect.progress import duration
+    from mmdata.workspace.layout import PART_STAGES
 
     out = console()
     troubled = sorted(now.parts, key=lambda one: one.ready)  # what needs a look comes first
@@ -164,14 +164,14 @@ def explain(
     Its row, media, features, selection, place in the shards and the instructions that show it.
     """
     from mmdata.cli.console import console
-    from mmdata.explain import explain as tell
+    from mmdata.inspect.story import explain as tell
 
     _show_story(console(), tell(*open_corpus(config), uid))
 
 
 def _show_story(out: Console, story: Story) -> None:
     from mmdata.cli.console import facts, table
-    from mmdata.explain import extra_columns
+    from mmdata.inspect.story import extra_columns
 
     out.print(f"[bold]{story.uid}[/bold]")
     out.print(story.verdict, markup=False)

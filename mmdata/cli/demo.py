@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from mmdata.demo.summary import DemoSummary
+    from mmdata.demo.outcome import DemoSummary
     from mmdata.stage import StageReport
 
 
@@ -34,9 +34,9 @@ def demo(
     """
     from mmdata.cli.console import console
     from mmdata.cli.graph import run_build, run_ui
-    from mmdata.demo.corpus import make_demo, open_demo
-    from mmdata.demo.server import DemoServer
-    from mmdata.demo.summary import summarise
+    from mmdata.demo.demo_corpus import make_demo, open_demo
+    from mmdata.demo.outcome import summarise
+    from mmdata.demo.web_server import DemoServer
 
     out = console()
     there = open_demo(folder) if ui else None  # whatever its size
@@ -67,7 +67,7 @@ def show(out: Console, summary: DemoSummary) -> None:
     from rich.columns import Columns
 
     from mmdata.cli.console import facts, table
-    from mmdata.demo.summary import lines
+    from mmdata.demo.outcome import lines
 
     (title, figures), *breakdowns = lines(summary)
     out.print()

@@ -57,7 +57,7 @@ def build(
 def forget(config: Path, named: str) -> None:
     """Take away what a part's stages have made, `PART` or `PART:STAGE`. Raises UserError where there is none such."""
     from mmdata.errors import UserError
-    from mmdata.workspace import PART_STAGES
+    from mmdata.workspace.layout import PART_STAGES
 
     _, workspace = open_corpus(config)
     name, _, wanted = named.partition(":")
@@ -79,9 +79,9 @@ def run_build(
     metrics_port: int | None = None,
 ) -> Build:
     """Build with progress shown. Raises DataError where no release could be made."""
-    from mmdata import metrics
     from mmdata.cli.console import BuildProgress, console
     from mmdata.errors import DataError
+    from mmdata.observe import metrics
     from mmdata.releases.drift import changes_of
 
     corpus, workspace = open_corpus(config)
@@ -133,7 +133,7 @@ def ui(
 
 def run_ui(config: Path, port: int, host: str = "127.0.0.1", metrics_port: int | None = None) -> int:
     """Serve the UI until it is stopped; returns its exit code."""
-    from mmdata.joint_metrics import gathered
+    from mmdata.observe.metrics_files import gathered
     from pipelines.instance import dagster_home, open_instance
 
     corpus, workspace = open_corpus(config)

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from mmdata.cli import corpus, demo, graph, machine, plan, release, releases, takedown, training
+from mmdata.cli import corpus, demo, doctor, graph, plan, release, releases, takedown, training
 from mmdata.display import shown
 from mmdata.errors import MMDataError, UserError
 
@@ -41,7 +41,7 @@ app.command("forget")(takedown.forget)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
 app.command("export")(training.export)
-app.command("doctor")(machine.doctor)
+app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.command("schema")(corpus.schema)
 

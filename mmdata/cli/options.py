@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from mmdata.config import Corpus
-    from mmdata.workspace import Workspace
+    from mmdata.workspace.layout import Workspace
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The corpus.", envvar="MMDATA_CONFIG")]
 CONFIG = Path("corpus.yaml")
@@ -28,9 +28,9 @@ LogLevelOption = Annotated[
 
 def open_corpus(config: Path) -> tuple[Corpus, Workspace]:
     """Read corpus.yaml, and log as it says. Raises UserError where it is missing or wrong."""
-    from mmdata import logs
-    from mmdata.corpus_file import load_corpus
-    from mmdata.workspace import Workspace
+    from mmdata.config.load import load_corpus
+    from mmdata.observe import logs
+    from mmdata.workspace.layout import Workspace
 
     corpus = load_corpus(config)
     logs.configure(corpus.observe)
@@ -39,7 +39,7 @@ def open_corpus(config: Path) -> tuple[Corpus, Workspace]:
 
 def log_as(log_format: str | None, log_level: str | None) -> None:
     """Have this process, and those that it starts, log so; None: as the environment and corpus.yaml say."""
-    from mmdata.logs import FORMAT_VARIABLE, LEVEL_VARIABLE
+    from mmdata.observe.logs import FORMAT_VARIABLE, LEVEL_VARIABLE
 
     for variable, value in ((FORMAT_VARIABLE, log_format), (LEVEL_VARIABLE, log_level)):
         if value is not None:

@@ -11,8 +11,8 @@ from mmdata.cli.options import CONFIG, ConfigOption, open_corpus
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mmdata.refresh.plan import RefreshPlan
-    from mmdata.refresh.work import PartWork
+    from mmdata.inspect.next_build import RefreshPlan
+    from mmdata.inspect.next_parts import PartWork
 
 SHOWN = 40
 
@@ -33,7 +33,7 @@ def plan(
     import json
 
     from mmdata.cli.console import console
-    from mmdata.refresh.plan import plan_refresh
+    from mmdata.inspect.next_build import plan_refresh
 
     made = plan_refresh(*open_corpus(config), fast=fast)
     if as_json:
@@ -44,7 +44,7 @@ def plan(
 
 def _show(out: Console, plan: RefreshPlan, shown: int | None) -> None:
     from mmdata.cli.console import table
-    from mmdata.refresh.text import amount, release_line
+    from mmdata.inspect.plan_text import amount, release_line
 
     if plan.files:
         files = [(one.path, one.what, one.rows, one.note) for one in plan.files[:shown]]
@@ -73,7 +73,7 @@ def _show(out: Console, plan: RefreshPlan, shown: int | None) -> None:
 
 
 def _lines(part: PartWork) -> list[tuple[str, ...]]:
-    from mmdata.refresh.text import amount
+    from mmdata.inspect.plan_text import amount
 
     name = part.part.name
     lines: list[tuple[str, ...]] = [

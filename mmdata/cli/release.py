@@ -32,7 +32,7 @@ def verify(
     Each is compared with what the manifest and the index say; what does not agree is named.
     """
     from mmdata.cli.console import console, summary_line
-    from mmdata.shards.verify import verify_release
+    from mmdata.publish.verify import verify_release
 
     folder = find_release(release, config)
     report = verify_release(folder, decode=decode)
@@ -52,7 +52,7 @@ def find_release(release: str, config: ConfigOption) -> UPath:
     """A release's folder, from a path or an id. Raises UserError where there is none."""
     from mmdata.cli.options import open_corpus
     from mmdata.errors import UserError
-    from mmdata.shards.manifest import open_release
+    from mmdata.releases.manifest import open_release
 
     if is_path(release):
         return open_release(release).folder

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from mmdata.config import Corpus
     from mmdata.releases.collect import Garbage
-    from mmdata.shards.manifest import Release
-    from mmdata.workspace import Workspace
+    from mmdata.releases.manifest import Release
+    from mmdata.workspace.layout import Workspace
 
 IdArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="A release's id, or its first digits.")]
 NoteOption = Annotated[str, typer.Option(help="Why: kept with it, and shown in the list.")]
@@ -100,8 +100,8 @@ def diff(
     if html is not None:
         from upath import UPath
 
-        from mmdata.publish import publish_bytes
-        from mmdata.report.comparison import comparison_page
+        from mmdata.report.diff_page import comparison_page
+        from mmdata.storage.atomic import publish_bytes
 
         publish_bytes(UPath(html), comparison_page(found).encode("utf-8", "xmlcharrefreplace"))
         typer.echo(f"wrote {html}", err=as_json)
@@ -160,8 +160,8 @@ def gc(
 def _release(named: str, config: Path) -> Release:
     """A release by its place, or by its id in the corpus's workspace."""
     from mmdata.cli.release import find_release, is_path
+    from mmdata.releases.manifest import open_release
     from mmdata.releases.pins import named_release
-    from mmdata.shards.manifest import open_release
 
     if is_path(named) or named == "latest":
         return open_release(find_release(named, config))
@@ -182,6 +182,6 @@ def _told(garbage: Garbage, verb: str) -> Iterator[str]:
 
 def _alone(corpus: Corpus, workspace: Workspace, what: str) -> AbstractContextManager[object]:
     """While no build works on a release."""
-    from mmdata.lease import leased
+    from mmdata.workspace.lease import leased
 
     return leased(workspace, "release", what, wait_s=corpus.engine.wait_s)

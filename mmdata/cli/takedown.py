@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmdata.config import Corpus
+    from mmdata.optout.forget_log import Entry
+    from mmdata.optout.selectors import Selector
     from mmdata.takedown.find import Found
-    from mmdata.takedown.log import Entry
     from mmdata.takedown.near import Near
-    from mmdata.takedown.selectors import Selector
-    from mmdata.workspace import Workspace
+    from mmdata.workspace.layout import Workspace
 
 SHOWN = 40
 DISTANCE = 0.05
@@ -79,8 +79,8 @@ def forget(
 def _selectors(given: dict[str, list[str] | None], lists: Sequence[Path]) -> list[Selector]:
     from mmdata.config import OptOutList
     from mmdata.errors import UserError
-    from mmdata.takedown.lists import read_list
-    from mmdata.takedown.selectors import selector
+    from mmdata.optout.lists import read_list
+    from mmdata.optout.selectors import selector
 
     found = []
     for kind, texts in given.items():
@@ -139,9 +139,9 @@ def _forget(
 
 def _delete_runs(workspace: Workspace) -> None:
     """Take what Dagster keeps of the samples of parts that were forgotten from."""
-    from mmdata.takedown.log import read_log
+    from mmdata.optout.forget_log import read_log
     from pipelines.instance import dagster_home
-    from pipelines.takedown import delete_runs
+    from pipelines.run_removal import delete_runs
 
     parts = {part for entry in read_log(workspace) for part in entry.parts}
     if parts and (dagster_home(workspace) / "history").exists():
@@ -208,8 +208,8 @@ def _old_releases(corpus: Corpus, workspace: Workspace, config: Path, *, purge: 
 
 def _show_log(workspace: Workspace) -> None:
     from mmdata.cli.console import console, table
-    from mmdata.takedown.log import read_log
-    from mmdata.takedown.optout import forgotten_hashes
+    from mmdata.optout.forget_log import read_log
+    from mmdata.optout.hashes import forgotten_hashes
 
     entries = read_log(workspace)
     forgotten_hashes(workspace)  # each table is compared with what was signed

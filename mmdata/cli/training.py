@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mmdata.config import Train
-    from mmdata.shards.manifest import Release
+    from mmdata.releases.manifest import Release
 
 PLAIN_EVERY_S = 5.0  # between lines where there is no terminal
 
@@ -59,8 +59,8 @@ def train(
     torchrun --nproc-per-node N -m training RELEASE …
     """
     from mmdata.cli.console import console, summary_line
-    from mmdata.models import MODEL_STAGES, stage_report
-    from mmdata.shards.manifest import open_release
+    from mmdata.inspect.training_runs import MODEL_STAGES, stage_report
+    from mmdata.releases.manifest import open_release
     from training.config import load_train_config
 
     found = open_release(find_release(release, corpus))
@@ -102,13 +102,13 @@ def evaluate(
     checkpoint as metrics.json and metrics.md.
     """
     from mmdata.cli.console import console, facts, table
-    from mmdata.models import shown_answers
+    from mmdata.inspect.training_runs import shown_answers
 
     _must_exist(checkpoint)
     folder = find_release(release, corpus)
     out = console()
     with out.status("measuring"):
-        from training.evaluate import evaluate as measure
+        from training.evaluate.evaluation import evaluate as measure
 
         found = measure(checkpoint, str(folder), samples=samples, generate=answers, generated=pictures)
     out.print(facts(f"{found['stage']}, {found['samples']:,} held-out samples", found["metrics"]))
@@ -143,7 +143,7 @@ def export(
     folder = None if release is None else str(find_release(release, corpus))
     out = console()
     with out.status("exporting"):
-        from training.deploy import export as write
+        from training.export.export import export as write
 
         write(checkpoint, output, int8=int8, prune=prune, distill_steps=distill, release=folder)
     out.print((output / "table.md").read_text(encoding="utf-8"), markup=False)
@@ -179,7 +179,7 @@ class StageProgress:
 
     def show(self, line: Mapping[str, Any]) -> None:
         """Take a line of the log."""
-        from mmdata.models import step_text
+        from mmdata.inspect.training_runs import step_text
 
         if line["kind"] == "train":
             says = step_text(self.stage, line).partition(": ")[2]
@@ -201,8 +201,8 @@ def _settings(release: str, corpus: Path, preset: str | None, config: Path | Non
 
 
 def _folder(release: Release, settings: Train) -> Path:
-    from mmdata.models import model_folder
-    from mmdata.publish import is_local
+    from mmdata.inspect.training_runs import model_folder
+    from mmdata.storage.atomic import is_local
 
     if settings.output is None and not is_local(release.folder):
         return Path(f"training-{release.id}")

@@ -1,11 +1,11 @@
 """One typed tree describes a corpus: what `corpus.yaml` may say, its defaults, and what each key means."""
 
-from mmdata.config.alerts import Alerts
+from mmdata.config.alerting import Alerts
 from mmdata.config.corpus import Corpus
+from mmdata.config.execution import Engine, Refresh, Train
 from mmdata.config.media import Clips, Download, Privacy, Synthesis
 from mmdata.config.observe import Observe
-from mmdata.config.publish import TASKS, Instruct, Releases, Shards
-from mmdata.config.run import Engine, Refresh, Train
+from mmdata.config.publishing import TASKS, Instruct, Releases, Shards
 from mmdata.config.score import Score
 from mmdata.config.section import Section
 from mmdata.config.select import Balance, Dedup, Filter, Oversample, Select

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from mmdata.config.alerts import Alerts
+from mmdata.config.alerting import Alerts
+from mmdata.config.execution import Engine, Refresh, Train
 from mmdata.config.media import Clips, Download, Privacy, Synthesis
 from mmdata.config.observe import Observe
-from mmdata.config.publish import Instruct, Releases, Shards
-from mmdata.config.run import Engine, Refresh, Train
+from mmdata.config.publishing import Instruct, Releases, Shards
 from mmdata.config.score import Score
 from mmdata.config.section import Section
 from mmdata.config.select import Select

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from mmdata.demo.captions import COLOURS
-from mmdata.demo.pictures import Emoji
+from mmdata.demo.drawings import Emoji
+from mmdata.demo.page_captions import COLOURS
 
 STEPS = (4, 6)
 PAUSE_S = 0.6

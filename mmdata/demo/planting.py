@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from mmdata.demo.captions import COLOURS, LANGUAGES, english_caption, foreign_caption
-from mmdata.demo.pictures import Emoji, Photo
-from mmdata.demo.server import PRIVATE
+from mmdata.demo.drawings import Emoji, Photo
+from mmdata.demo.page_captions import COLOURS, LANGUAGES, english_caption, foreign_caption
+from mmdata.demo.web_server import PRIVATE
 from mmdata.errors import UserError
 
 SHARES = {
@@ -78,7 +78,7 @@ class Picture:
 
     Args:
         subject: what is drawn or shown.
-        size_px, background, zoom, shift: as in `mmdata.demo.pictures.draw`.
+        size_px, background, zoom, shift: as in `mmdata.demo.drawings.draw`.
         format: PNG, JPEG or WEBP.
         quality: of JPEG and WebP.
     """

@@ -22,14 +22,14 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from mmdata import logs
 from mmdata.config import Download, Privacy
-from mmdata.download.failures import FetchError, as_fetch_error
-from mmdata.download.headers import Header, read_header
-from mmdata.download.hosts import host_of
-from mmdata.download.ledger import backoff_s
-from mmdata.download.limits import Fetch, fetching
-from mmdata.download.redraw import on_white, redrawn, reduced_jpeg
+from mmdata.media.redraw import on_white, redrawn, reduced_jpeg
+from mmdata.observe import logs
+from mmdata.urls import host_of
+from mmdata.web.failures import FetchError, as_fetch_error
+from mmdata.web.headers import Header, read_header
+from mmdata.web.ledger import backoff_s
+from mmdata.web.limits import Fetch, fetching
 
 _log = logs.logger(__name__)
 
@@ -124,7 +124,7 @@ def with_privacy(image: FetchedImage, download: Download, privacy: Privacy) -> F
     import cv2
     import numpy as np
 
-    from mmdata.privacy.faces import finder
+    from mmdata.media.faces import finder
 
     own = finder(privacy.min_face_score)
     pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

@@ -16,17 +16,17 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from mmdata.config import Clips, Download, Privacy
-from mmdata.download.clip import Look
-from mmdata.download.container import Limits
-from mmdata.download.cutting import Span
-from mmdata.download.decoder import CutClip, DecoderPool
-from mmdata.download.failures import HOST_FAULTS, REFUSALS, FetchError
-from mmdata.download.files import FetchedFile, fetch_file
-from mmdata.download.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all
-from mmdata.download.ledger import next_retry_at
-from mmdata.download.sites import fetch_from_site, is_site
-from mmdata.takedown.optout import NOTHING, OptOut
-from mmdata.takedown.state import REASON
+from mmdata.media.clip import Look
+from mmdata.media.container import Limits
+from mmdata.media.cutting import Span
+from mmdata.media.decoder import CutClip, DecoderPool
+from mmdata.optout.hashes import NOTHING, OptOut
+from mmdata.optout.state import REASON
+from mmdata.web.failures import HOST_FAULTS, REFUSALS, FetchError
+from mmdata.web.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all
+from mmdata.web.large_files import FetchedFile, fetch_file
+from mmdata.web.ledger import next_retry_at
+from mmdata.web.sites import fetch_from_site, is_site
 
 Row = Mapping[str, Any]
 Place = tuple[IO[bytes], int, int]

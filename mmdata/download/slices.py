@@ -12,25 +12,26 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from mmdata import logs
 from mmdata.config import Clips, Corpus, Download, Privacy, Synthesis
-from mmdata.download.archive import Earlier, read_earlier, signed, write_tar
-from mmdata.download.counts import media_counts
-from mmdata.download.failures import HOST_FAULTS, FetchError
-from mmdata.download.guard import Guard, install
-from mmdata.download.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all, fetch_seconds, host_of
 from mmdata.download.images import FetchedImage, fetch_image, prepare, with_privacy
-from mmdata.download.ledger import next_retry_at
+from mmdata.download.media_counts import media_counts
 from mmdata.download.recordings import Place, Recordings, Spool, Stored, fetch_recordings, is_mended
-from mmdata.engine import SliceResult
+from mmdata.engine.part_run import SliceResult
 from mmdata.errors import UserError
-from mmdata.metrics import seen_in
+from mmdata.media.synthesis import synthesised
+from mmdata.observe import logs
+from mmdata.observe.metrics import seen_in
+from mmdata.optout.hashes import NOTHING, OptOut
+from mmdata.optout.state import REASON
 from mmdata.samples import MEDIA, table_of
-from mmdata.synthesis.speech import synthesised
-from mmdata.tables import read_table
-from mmdata.takedown.optout import NOTHING, OptOut
-from mmdata.takedown.state import REASON
-from mmdata.workspace import Workspace
+from mmdata.storage.tables import read_table
+from mmdata.urls import host_of
+from mmdata.web.failures import HOST_FAULTS, FetchError
+from mmdata.web.guard import Guard, install
+from mmdata.web.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all, fetch_seconds
+from mmdata.web.ledger import next_retry_at
+from mmdata.workspace.layout import Workspace
+from mmdata.workspace.media_tar import Earlier, read_earlier, signed, write_tar
 
 _log = logs.logger(__name__)
 

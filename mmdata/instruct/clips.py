@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmdata.instruct.asked_sample import Sample, Split, frames_of, sound_of
 from mmdata.instruct.forms import Record
-from mmdata.instruct.sample import Sample, Split, frames_of, sound_of
 from mmdata.instruct.templates import YES_NO
 
 STEPS = (3, 5)  # clips that are put in order: at least, at most

@@ -22,7 +22,7 @@ class Record:
         id: `<uid>-<task>`.
         lang: of the template.
         output: the answer's text; None where the answer is a picture.
-        input_image, reference_image, output_image: paths (see mmdata.instruct.paths) or data URIs.
+        input_image, reference_image, output_image: paths (see mmdata.instruct.media_paths) or data URIs.
         input_video: the same of frames, in their order.
         input_audio: of sound.
     """

@@ -14,8 +14,8 @@ from upath import UPath
 
 from mmdata.errors import DataError
 from mmdata.samples import caption_or_transcript
-from mmdata.tables import read_table
-from mmdata.workspace import Workspace
+from mmdata.storage.tables import read_table
+from mmdata.workspace.layout import Workspace
 
 _ROWS = ["uid", "kind", "url", "start_s", "end_s", "caption", "lang", "extra"]
 _FEATURES = ["uid", "lang", "lang_prob", "transcript", "speech_ratio", "silence_ratio"]

@@ -15,20 +15,20 @@ import polars as pl
 from upath import UPath
 
 from mmdata.config import Corpus
+from mmdata.engine.freshness import CODE_VERSIONS
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.instruct.forms import FORMS, Record, line
 from mmdata.instruct.kept import Kept, has_image, read_kept
+from mmdata.instruct.media_paths import data_uri, read_member
 from mmdata.instruct.neighbours import Neighbours, caption_prints, find_neighbours
-from mmdata.instruct.paths import data_uri, read_member
 from mmdata.instruct.tasks import RULES, Told, make_records, no_neighbours
-from mmdata.plan import CODE_VERSIONS
-from mmdata.publish import atomic_path, publish_json
 from mmdata.select.embeddings import gather_embeddings
 from mmdata.select.stage import check_draft
 from mmdata.stage import Progress, StageReport, silent
-from mmdata.tables import read_table
-from mmdata.workspace import Workspace, read_json
+from mmdata.storage.atomic import atomic_path, publish_json
+from mmdata.storage.tables import read_table
+from mmdata.workspace.layout import Workspace, read_json
 
 NEIGHBOUR_TASKS = {"match", "reference_image"}
 PROGRESS_EVERY = 256

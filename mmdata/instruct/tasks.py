@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 
 from mmdata.instruct import clips
+from mmdata.instruct.asked_sample import Sample, Split, frames_of, path_of
 from mmdata.instruct.forms import Record
 from mmdata.instruct.neighbours import Neighbours
-from mmdata.instruct.sample import Sample, Split, frames_of, path_of
 from mmdata.instruct.templates import YES_NO
 from mmdata.instruct.videos import videos_of
 from mmdata.samples import hash64

@@ -58,7 +58,7 @@ def change_images(changes: Changes | None) -> dict[str, bytes]:
     """Signatures and scores before and after, as PNG of less than 20 KB."""
     if changes is None:
         return {}
-    from mmdata.report import plots
+    from mmdata.figures import plots
 
     signatures = changes["mix"]["signature"]
     before = {one["name"]: one["before"] for one in signatures}

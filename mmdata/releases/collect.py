@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 
 from upath import UPath
 
-from mmdata.download.archive import unaddressed
 from mmdata.errors import UserError
-from mmdata.lease import leased
-from mmdata.publish import TEMPORARY, is_local, withdraw
 from mmdata.releases.listing import published
 from mmdata.releases.pins import pins
-from mmdata.workspace import Workspace, read_json
+from mmdata.storage.atomic import TEMPORARY, is_local, withdraw
+from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.lease import leased
+from mmdata.workspace.media_tar import unaddressed
 
 GRACE_S = 86_400.0  # a build that was killed goes on from shards that no release names yet
 

@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 
 from mmdata.errors import DataError
-from mmdata.select.domains import host, registrable_domain
-from mmdata.shards.manifest import Release
-from mmdata.tables import read_table, scan_tables
-from mmdata.workspace import PartStage, Workspace
+from mmdata.releases.manifest import Release
+from mmdata.storage.tables import read_table, scan_tables
+from mmdata.urls import host, registrable_domain
+from mmdata.workspace.layout import PartStage, Workspace
 
 FIELDS = ("signature", "source", "domain", "language", "concept")
 SCORE_BINS = 20

@@ -12,10 +12,10 @@ from typing import Any
 
 from mmdata.config import Releases
 from mmdata.display import printable
-from mmdata.publish import publish_json
 from mmdata.releases.diff import Diff, diff_releases
-from mmdata.shards.manifest import Release, open_release
-from mmdata.workspace import Workspace, read_json
+from mmdata.releases.manifest import Release, open_release
+from mmdata.storage.atomic import publish_json
+from mmdata.workspace.layout import Workspace, read_json
 
 WATCHED = ("signature", "source", "domain", "language")
 NAMES_KEPT = 20  # of each field, in changes.json

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmdata.releases.pins import pins, rolled_back
-from mmdata.workspace import Workspace, read_json
+from mmdata.workspace.layout import Workspace, read_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mmdata.errors import DataError, UserError
-from mmdata.publish import publish_json
-from mmdata.shards.manifest import Release, open_release
-from mmdata.workspace import Workspace, read_json
+from mmdata.releases.manifest import Release, open_release
+from mmdata.storage.atomic import publish_json
+from mmdata.workspace.layout import Workspace, read_json
 
 
 def pins(workspace: Workspace) -> dict[str, dict[str, str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from mmdata.report.stored import Stored, read_stored
-from mmdata.workspace import Workspace
+from mmdata.workspace.layout import Workspace
 
 COLUMNS = [
     "uid", "part", "slice", "signature", "clip_score", "keep", "reason", "duplicate_of", "concept", "repeats", "split",

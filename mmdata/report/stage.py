@@ -13,18 +13,18 @@ from upath import UPath
 from mmdata.config import Corpus, Filter
 from mmdata.display import shown
 from mmdata.errors import DataError, UserError
+from mmdata.figures import charts
 from mmdata.instruct.forms import FORMS, record_of
-from mmdata.instruct.paths import read_member
-from mmdata.publish import publish_bytes
-from mmdata.report import charts
+from mmdata.instruct.media_paths import read_member
 from mmdata.report.funnel import Step, funnel
 from mmdata.report.gallery import Card, Gallery, choose, fill
 from mmdata.report.page import environment
 from mmdata.report.stored import FRAME_PX, small_picture, sound_uri
-from mmdata.select.summary import Summary, summarise
+from mmdata.select.selection_summary import Summary, summarise
 from mmdata.stage import StageReport
-from mmdata.tables import scan_tables
-from mmdata.workspace import Workspace, read_json
+from mmdata.storage.atomic import publish_bytes
+from mmdata.storage.tables import scan_tables
+from mmdata.workspace.layout import Workspace, read_json
 
 SHARDS_SHOWN = 40
 CONCEPTS_SHOWN = 12
@@ -177,7 +177,7 @@ def _bytes_or_none(path: str, workspace: Workspace) -> bytes | None:
 
 
 def _stage_report(folder: UPath, content: _Content, size: int) -> StageReport:
-    from mmdata.report import sheet
+    from mmdata.figures import sheet
 
     summary, gallery = content.summary, content.gallery
     return StageReport(

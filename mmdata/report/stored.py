@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmdata.errors import DataError
-from mmdata.report.sheet import thumbnail
-from mmdata.tables import read_table
-from mmdata.workspace import Workspace
+from mmdata.figures.sheet import thumbnail
+from mmdata.storage.tables import read_table
+from mmdata.workspace.layout import Workspace
 
 THUMBNAIL_PX, FRAME_PX = 168, 112
 SOUND_BYTES = 400_000  # a longer recording would make the page heavy; it can be heard in its shard

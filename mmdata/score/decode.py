@@ -17,12 +17,13 @@ import numpy as np
 from upath import UPath
 
 from mmdata.errors import DataError
-from mmdata.publish import is_local
-from mmdata.score import image
+from mmdata.media.cores import cores
+from mmdata.score import picture_measures
 from mmdata.score.preprocess import Preprocess, fit, resized_size
+from mmdata.storage.atomic import is_local
 
 if TYPE_CHECKING:
-    from mmdata.privacy.faces import FaceFinder
+    from mmdata.media.faces import FaceFinder
 
 MAX_PIXELS = 100_000_000
 BATCHES_AHEAD = 2  # decoded and waiting while the model works
@@ -103,7 +104,7 @@ class Decoder:
     ) -> None:
         import cv2
 
-        from mmdata.privacy.faces import finder
+        from mmdata.media.faces import finder
 
         cv2.setNumThreads(1)  # each decoding thread is one core's work already
         self._preprocess = preprocess
@@ -157,9 +158,16 @@ def decode_picture(data: bytes, preprocess: Preprocess, out: np.ndarray, faces: 
     try:
         pixels, (height, width) = _decode(data, preprocess)
         fit(pixels, (height, width), preprocess, out)
-        grey = image.grey_levels(pixels)
+        grey = picture_measures.grey_levels(pixels)
         count = None if faces is None else faces.count(pixels)
-        return Look(width, height, image.perceptual_hash(grey), image.sharpness(grey), image.thumb(grey), count)
+        return Look(
+            width,
+            height,
+            picture_measures.perceptual_hash(grey),
+            picture_measures.sharpness(grey),
+            picture_measures.thumb(grey),
+            count,
+        )
     except _TooManyPixelsError:
         problem = "too_many_pixels"
     except Exception:  # noqa: BLE001 - the boundary of a picture: decoders raise a dozen kinds of error on hostile bytes
@@ -218,14 +226,9 @@ def jpeg_reduction(height: int, width: int, preprocess: Preprocess) -> int:
     resized_h, resized_w = resized_size(height, width, preprocess)
     for reduction in (8, 4, 2):
         enough = height // reduction >= resized_h and width // reduction >= resized_w
-        if enough and min(height, width) // reduction >= image.SHARPNESS_SIDE:
+        if enough and min(height, width) // reduction >= picture_measures.SHARPNESS_SIDE:
             return reduction
     return 1
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _decode_run(

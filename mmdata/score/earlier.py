@@ -9,11 +9,11 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from mmdata.plan import CODE_VERSIONS
+from mmdata.engine.freshness import CODE_VERSIONS
 from mmdata.samples import FEATURES
-from mmdata.score.clip import ClipScorer
-from mmdata.tables import read_table
-from mmdata.workspace import PartStage, Workspace
+from mmdata.score.scorer import ClipScorer
+from mmdata.storage.tables import read_table
+from mmdata.workspace.layout import PartStage, Workspace
 
 MADE_WITH = "made_with"
 """Schema metadata of a features table: code version and media settings. Where they differ nothing is kept."""

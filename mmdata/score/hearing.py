@@ -11,7 +11,7 @@ import numpy as np
 from mmdata.config import Score
 from mmdata.errors import UserError
 from mmdata.score.foreign import NOT_TENSORS
-from mmdata.score.sound import SAMPLE_RATE
+from mmdata.score.sound_measures import SAMPLE_RATE
 
 AT_ONCE = 16
 MAX_NEW_TOKENS = 200

@@ -12,13 +12,13 @@ from upath import UPath
 
 from mmdata.config import Balance, Select
 from mmdata.errors import DataError
+from mmdata.optout.state import REASON as OPT_OUT
 from mmdata.samples import caption_or_transcript, estimate_tokens, modality_signature, uid_words
 from mmdata.select import domains
 from mmdata.select.concepts import match_concepts
 from mmdata.select.filters import columns_read, filter_reason
-from mmdata.tables import REMEDY, scan_tables
-from mmdata.takedown.state import REASON as OPT_OUT
-from mmdata.workspace import PartStage, Workspace
+from mmdata.storage.tables import REMEDY, scan_tables
+from mmdata.workspace.layout import PartStage, Workspace
 
 BATCH_ROWS = 250_000
 UNUSABLE = "^(opt_out$|(bad_row|media|features):)"

@@ -11,8 +11,8 @@ import numpy as np
 from upath import UPath
 
 from mmdata.errors import DataError
-from mmdata.publish import publish_bytes
 from mmdata.samples import hash_words
+from mmdata.storage.atomic import publish_bytes
 
 POINTS_PER_CENTROID = 256
 _ITERATIONS = 20

@@ -7,46 +7,15 @@ that is not right for a host of many people's pages, `balance.domain_suffixes` s
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import polars as pl
 
 from mmdata.config import Balance
 from mmdata.samples import hash_words
 from mmdata.select.verdicts import Verdicts
+from mmdata.urls import host, registrable_domain
 
 REASON = "balance:domain_cap"
-SECOND_LEVEL = (
-    "ac|asn|co|com|edu|firm|gen|go|gob|gouv|gov|govt|id|in|info|ltd|me|mil|muni|ne|net|nhs|nic|nom|or|org|plc|sch"
-)
-_HOST = r"^[a-zA-Z][a-zA-Z0-9+.-]*://(?:[^/?#@]*@)?(\[[^\]]*\]|[^/?#:]*)"
-_NUMBERS = r"^(?:\[.*|[0-9.]+)$"
-
-
-def host() -> pl.Expr:
-    """The host of column `url`, in lower case; null without one."""
-    found = pl.col("url").str.extract(_HOST, 1).str.to_lowercase().str.strip_chars_end(".")
-    return pl.when(found.str.len_bytes() > 0).then(found)
-
-
-def registrable_domain(of: pl.Expr, suffixes: list[str] | None = None) -> pl.Expr:
-    """The part of a host that somebody registered: `example.co.uk` of `a.b.example.co.uk`. Addresses are their own.
-
-    Args:
-        suffixes: further ones under which others register, such as `github.io`.
-    """
-    own = [re.escape(suffix.strip(".").lower()) for suffix in suffixes or ()]
-    patterns = [
-        *([rf"([^.]+\.(?:{'|'.join(sorted(own, key=len, reverse=True))}))$"] if own else []),
-        rf"([^.]+\.(?:{SECOND_LEVEL})\.[a-z]{{2}})$",
-        r"([^.]+\.[^.]+)$",
-    ]
-    return (
-        pl.when(of.str.contains(_NUMBERS))
-        .then(of)
-        .otherwise(pl.coalesce(*(of.str.extract(pattern, 1) for pattern in patterns), of))
-    )
 
 
 def columns(balance: Balance) -> list[pl.Expr]:

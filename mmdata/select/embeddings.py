@@ -11,7 +11,7 @@ import pyarrow as pa
 from upath import UPath
 
 from mmdata.errors import DataError
-from mmdata.tables import read_table
+from mmdata.storage.tables import read_table
 
 MEMORY_LIMIT_BYTES = 2_000_000_000
 

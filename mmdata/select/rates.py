@@ -12,9 +12,9 @@ from upath import UPath
 from mmdata.config import Select
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
-from mmdata.publish import publish_json
 from mmdata.select.filters import Cut
-from mmdata.workspace import read_json
+from mmdata.storage.atomic import publish_json
+from mmdata.workspace.layout import read_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from mmdata import logs
 from mmdata.config import Corpus
+from mmdata.config.scorers import scorer_name
+from mmdata.engine.freshness import CODE_VERSIONS, releasable_parts, scorer_settings
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
-from mmdata.plan import CODE_VERSIONS, releasable_parts, scorer_settings
-from mmdata.publish import publish_json
+from mmdata.observe import logs
 from mmdata.releases.pins import rolled_back
-from mmdata.score.pretrained import scorer_name
 from mmdata.select.candidates import BATCH_ROWS, Slice, merge_candidates, read_candidates
 from mmdata.select.clusters import (
     Clusters,
@@ -36,13 +35,14 @@ from mmdata.select.decide import NO_CLUSTER, balance_and_repeat, drop_duplicates
 from mmdata.select.domains import cap_domains
 from mmdata.select.embeddings import gather_embeddings
 from mmdata.select.rates import Rates, rates_settings, read_lasting, read_rates, write_rates
+from mmdata.select.selection_summary import reasons_text, summarise
+from mmdata.select.selection_table import write_selection
 from mmdata.select.semantic import semantic_leaders
-from mmdata.select.summary import reasons_text, summarise
-from mmdata.select.table import write_selection
 from mmdata.select.verdicts import Verdicts
 from mmdata.stage import Progress, StageReport, silent
-from mmdata.tables import scan_tables
-from mmdata.workspace import PART_STAGES, Part, PartStage, Workspace, read_json
+from mmdata.storage.atomic import publish_json
+from mmdata.storage.tables import scan_tables
+from mmdata.workspace.layout import PART_STAGES, Part, PartStage, Workspace, read_json
 
 _log = logs.logger(__name__)
 

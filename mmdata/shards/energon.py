@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from upath import UPath
 
-from mmdata.publish import publish_bytes
-from mmdata.tables import scan_tables
-from mmdata.workspace import Workspace
+from mmdata.storage.atomic import publish_bytes
+from mmdata.storage.tables import scan_tables
+from mmdata.workspace.layout import Workspace
 
 SPLITS = {"train": "train", "val": "validation"}  # Energon's name -> ours
 CAPTIONING = {

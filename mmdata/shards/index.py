@@ -12,7 +12,7 @@ from upath import UPath
 
 from mmdata.errors import DataError
 from mmdata.samples import uid_words
-from mmdata.tables import raise_unless_broken
+from mmdata.storage.tables import raise_unless_broken
 
 COLUMNS = ("uid", "key", "shard", "offset", "length", "split", "copy")
 BATCH_ROWS = 50_000

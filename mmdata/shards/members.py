@@ -12,9 +12,9 @@ import polars as pl
 
 from mmdata.fingerprint import canonical_json
 from mmdata.samples import caption_or_transcript, estimate_tokens, hash64, sample_key
-from mmdata.shards.tar import padded
-from mmdata.tables import read_table
-from mmdata.workspace import Workspace
+from mmdata.storage.tables import read_table
+from mmdata.storage.tar import padded
+from mmdata.workspace.layout import Workspace
 
 FACTS = ("uid", "url", "source", "lang", "clip_score", "sha256", "original_width", "original_height", "width", "height")
 """The keys of a sample's `.json`, beside `signature`, `split` and the source's own columns under `extra`.

@@ -14,20 +14,20 @@ import polars as pl
 import pyarrow.parquet as pq
 from upath import UPath
 
-from mmdata import logs
 from mmdata.config import Corpus
+from mmdata.engine.freshness import CODE_VERSIONS, stage_settings
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
-from mmdata.plan import CODE_VERSIONS, stage_settings
-from mmdata.publish import atomic_path, publish_json
+from mmdata.observe import logs
 from mmdata.samples import INDEX
 from mmdata.select.stage import check_draft
 from mmdata.shards.cohorts import SPLITS, Cohort, assign_cohorts, kept_buckets, place
 from mmdata.shards.members import complete, estimate_bytes, load_members, stored_members
-from mmdata.shards.pack import pack
+from mmdata.shards.packing import pack
 from mmdata.stage import Progress, StageReport, silent
-from mmdata.tables import scan_tables
-from mmdata.workspace import Workspace, read_json
+from mmdata.storage.atomic import atomic_path, publish_json
+from mmdata.storage.tables import scan_tables
+from mmdata.workspace.layout import Workspace, read_json
 
 _log = logs.logger(__name__)
 

@@ -17,9 +17,9 @@ from upath import UPath
 
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
-from mmdata.publish import atomic_path
-from mmdata.sources.files import seen_state
-from mmdata.tables import scan_tables
+from mmdata.sources.source_files import seen_state
+from mmdata.storage.atomic import atomic_path
+from mmdata.storage.tables import scan_tables
 
 CHUNK_BYTES = 1 << 22
 MAX_ENTRY_BYTES = 1 << 26  # of one video's captions; a longer one is a broken file

@@ -15,12 +15,12 @@ from upath import UPath
 
 from mmdata.config import Source
 from mmdata.errors import DataError
-from mmdata.publish import is_local
 from mmdata.sources.caption_index import open_index
-from mmdata.sources.files import etag_of, seen_state
+from mmdata.sources.source_files import etag_of, seen_state
 from mmdata.sources.subtitles import BAD, read_captions, seconds
 from mmdata.sources.timed import Caption
-from mmdata.workspace import Workspace
+from mmdata.storage.atomic import is_local
+from mmdata.workspace.layout import Workspace
 
 NONE = "no_captions"
 """The problem of a video without captions."""

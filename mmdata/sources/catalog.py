@@ -15,11 +15,11 @@ from upath import UPath
 from mmdata.config import Corpus, Source
 from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import fingerprint
+from mmdata.optout.lists import update_standing
 from mmdata.sources.captions import captions_of
-from mmdata.sources.files import find_files, look_into, seen_state, sha256_of
+from mmdata.sources.source_files import find_files, look_into, seen_state, sha256_of
 from mmdata.stage import StageReport
-from mmdata.takedown.lists import update_standing
-from mmdata.workspace import Catalog, Part, Workspace
+from mmdata.workspace.layout import Catalog, Part, Workspace
 
 READER_VERSION = 1  # raised when the same file would be counted or judged otherwise
 SHOWN = 100  # files listed in the report

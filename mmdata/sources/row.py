@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from mmdata.config import Source
-from mmdata.samples import canonical_url, sample_uid
+from mmdata.samples import sample_uid
 from mmdata.sources.batches import Batch
 from mmdata.sources.problems import (
     MAX_CAPTION_CHARS,
@@ -17,6 +17,7 @@ from mmdata.sources.problems import (
     place_uid,
     problem_of,
 )
+from mmdata.urls import canonical_url
 
 KINDS = {"laion": "image", "pairs": "image", "video": "video", "audio": "audio", "text": "text", "howto100m": "video"}
 """Kind of a source -> kind of its rows."""

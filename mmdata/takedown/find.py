@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from mmdata.download.recordings import clip_sha256
-from mmdata.tables import read_table, scan_tables
-from mmdata.takedown.optout import OptOut, opt_out_of
+from mmdata.optout.hashes import OptOut, opt_out_of
+from mmdata.optout.selectors import Kind, Selector, hash_of
+from mmdata.optout.state import REASON
+from mmdata.storage.tables import read_table, scan_tables
 from mmdata.takedown.parts import part_names, slice_names
-from mmdata.takedown.selectors import Kind, Selector, hash_of, url_key
-from mmdata.takedown.state import REASON
-from mmdata.workspace import Workspace
+from mmdata.urls import url_key
+from mmdata.workspace.layout import Workspace
 
 
 @dataclass(frozen=True, slots=True)

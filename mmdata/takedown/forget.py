@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 from mmdata.config import Corpus
 from mmdata.errors import UserError
-from mmdata.lease import leased
+from mmdata.optout.forget_log import Entry, append, forgotten_path, read_log, unfinished
+from mmdata.optout.hashes import forgotten_hashes, hashes_digest, load_opt_out, write_hashes
+from mmdata.optout.selectors import Selector
 from mmdata.releases.collect import Garbage, collect_garbage
 from mmdata.releases.pins import pins
 from mmdata.stage import Progress, silent
 from mmdata.takedown.find import Found, Hit, entries, holders
-from mmdata.takedown.log import Entry, append, forgotten_path, read_log, unfinished
-from mmdata.takedown.optout import forgotten_hashes, hashes_digest, load_opt_out, write_hashes
 from mmdata.takedown.parts import finish_rows, leave_out, part_names, remove_media
-from mmdata.takedown.selectors import Selector
-from mmdata.workspace import Workspace
+from mmdata.workspace.layout import Workspace
+from mmdata.workspace.lease import leased
 
 KEEP_ALL = 1_000_000_000
 

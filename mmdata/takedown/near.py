@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 
 from mmdata.errors import UserError
-from mmdata.tables import read_table
+from mmdata.storage.tables import read_table
 from mmdata.takedown.find import Found, Hit
 from mmdata.takedown.parts import part_names, slice_names
-from mmdata.takedown.selectors import url_key
-from mmdata.workspace import Workspace
+from mmdata.urls import url_key
+from mmdata.workspace.layout import Workspace
 
 MOST = 20_000  # samples whose neighbours are sought; each is compared with every other sample
 BLOCK_ROWS = 2_048

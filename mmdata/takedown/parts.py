@@ -18,21 +18,21 @@ import pyarrow as pa
 from upath import UPath
 
 from mmdata.config import Corpus
-from mmdata.download.archive import SETTINGS_KEY, remove_unaddressed, signed, write_tar
-from mmdata.download.counts import media_counts
-from mmdata.engine import table_digest
+from mmdata.download.media_counts import media_counts
+from mmdata.engine.freshness import features_input, stage_settings
+from mmdata.engine.part_run import table_digest
 from mmdata.errors import UserError
 from mmdata.fingerprint import fingerprint
-from mmdata.lease import leased
-from mmdata.plan import features_input, stage_settings
+from mmdata.optout.hashes import OptOut
+from mmdata.optout.redact import redacted_features, redacted_media, redacted_rows, rows_counts
+from mmdata.optout.state import REASON
 from mmdata.samples import FEATURES, MEDIA, ROWS
-from mmdata.score.counts import feature_counts
+from mmdata.score.feature_counts import feature_counts
 from mmdata.stage import add_counts
-from mmdata.tables import read_table, write_table
-from mmdata.takedown.optout import OptOut
-from mmdata.takedown.redact import redacted_features, redacted_media, redacted_rows, rows_counts
-from mmdata.takedown.state import REASON
-from mmdata.workspace import PART_STAGES, PartStage, PartStamp, SliceStamp, Workspace, part_digest
+from mmdata.storage.tables import read_table, write_table
+from mmdata.workspace.layout import PART_STAGES, PartStage, PartStamp, SliceStamp, Workspace, part_digest
+from mmdata.workspace.lease import leased
+from mmdata.workspace.media_tar import SETTINGS_KEY, remove_unaddressed, signed, write_tar
 
 SCHEMAS: Mapping[PartStage, pa.Schema] = {"rows": ROWS, "media": MEDIA, "features": FEATURES}
 

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from mmdata.plan import CODE_VERSIONS
+from mmdata.engine.freshness import CODE_VERSIONS
 from pipelines import checks
 from pipelines.assets.ingest import media
 from pipelines.metadata import to_result
@@ -28,7 +28,7 @@ OWNERS = refresh_settings().owners
 )
 def features(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The part's measurements: image-text score and embedding, perceptual hash, language, words, sharpness."""
-    from mmdata.score.features import score_part
+    from mmdata.score.stage import score_part
 
     report = corpus.run_part(context, "features", score_part)
     return to_result(report, checks.scores_sound(corpus, context.partition_key))

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from mmdata.plan import CODE_VERSIONS, configured_parts
+from mmdata.engine.freshness import CODE_VERSIONS, configured_parts
 from pipelines import checks
 from pipelines.metadata import to_result
 from pipelines.partitions import PARTS, sync_parts
@@ -28,7 +28,7 @@ def source_catalog(context: dg.AssetExecutionContext, corpus: CorpusResource) ->
 
     Run nightly by the schedule `refresh`. New parts become partitions; the sensor `new_parts` then asks for their runs.
     """
-    from mmdata.refresh.look import refresh_catalog
+    from mmdata.inspect.nightly_look import refresh_catalog
 
     report = corpus.run(context, "source_catalog", lambda settings, workspace, _: refresh_catalog(settings, workspace))
     sync_parts(context.instance, [part.name for part in configured_parts(*corpus.open())])
@@ -48,7 +48,7 @@ def source_catalog(context: dg.AssetExecutionContext, corpus: CorpusResource) ->
 )
 def source_rows(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The part's rows in one schema: uid, canonical URL, caption; bad rows are kept with a reason."""
-    from mmdata.sources.rows import read_part
+    from mmdata.sources.stage import read_part
 
     return to_result(corpus.run_part(context, "rows", read_part))
 
@@ -68,7 +68,7 @@ def source_rows(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg
 )
 def media(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The part's pictures, fetched behind the guard, resized, in one tar a slice; what failed waits for its retry."""
-    from mmdata.download.media import fetch_part
+    from mmdata.download.stage import fetch_part
 
     report = corpus.run_part(context, "media", fetch_part)
     return to_result(report, checks.download_share(corpus, context.partition_key))

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from mmdata.plan import CODE_VERSIONS
+from mmdata.engine.freshness import CODE_VERSIONS
 from pipelines import checks
 from pipelines.assets.curate import selection
 from pipelines.metadata import to_result
@@ -63,7 +63,7 @@ def instructions(context: dg.AssetExecutionContext, corpus: CorpusResource) -> d
 )
 def release(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The manifest, written last, and with it the release; then `releases/latest` names it."""
-    from mmdata.shards.release import publish_release
+    from mmdata.publish.release import publish_release
 
     made = corpus.run(context, "release", lambda settings, workspace, _: publish_release(settings, workspace))
     return to_result(made, checks.no_sudden_change(corpus))

@@ -7,10 +7,10 @@ import dagster as dg
 from pydantic import Field
 
 from mmdata.errors import UserError
-from mmdata.models import ModelStage
-from mmdata.shards.manifest import Release, open_release
+from mmdata.inspect.training_runs import ModelStage
+from mmdata.releases.manifest import Release, open_release
 from mmdata.stage import StageReport
-from mmdata.workspace import Workspace
+from mmdata.workspace.layout import Workspace
 from pipelines import checks, launch
 from pipelines.assets.publish import release
 from pipelines.metadata import to_result

@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks.worth.corpora import VARIANTS, carve, release, variant_of
 from mmdata.errors import UserError
-from mmdata.shards.manifest import open_release
-from mmdata.workspace import Workspace
-from tests.workspaces import Built, build
+from mmdata.releases.manifest import open_release
+from mmdata.workspace.layout import Workspace
+from tests.support.workspaces import Built, build
 
 SELECT = {
     "filter": {"top_fraction": 0.5},

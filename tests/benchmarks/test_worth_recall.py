@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from benchmarks.worth.recall import KS, metrics, ranks
-from training.retrieval import retrieval_both_ways
+from training.metrics.retrieval import retrieval_both_ways
 
 
 def test_ranks_give_the_recall_of_the_metrics_module_ties_and_groups_among_them() -> None:

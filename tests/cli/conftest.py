@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from standin_stages import Small, make_small
+
+from tests.support.standin_stages import Small, make_small
 
 Mmdata = Callable[..., subprocess.CompletedProcess[str]]
 

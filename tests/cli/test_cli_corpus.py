@@ -6,14 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from standin_stages import Small
 from typer.testing import CliRunner
 
-from mmdata.attempts import begin_attempt
 from mmdata.cli.main import app
-from mmdata.progress import duration
+from mmdata.inspect.progress import duration
 from mmdata.samples import sample_uid
-from mmdata.workspace import Workspace
+from mmdata.workspace.attempts import begin_attempt
+from mmdata.workspace.layout import Workspace
+from tests.support.standin_stages import Small
 
 UID = sample_uid("http://example.org/a-red-boat.jpg", "a red boat")
 

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from mmdata.cli import graph
 from mmdata.cli.demo import how_to_look
 from mmdata.cli.main import app
-from mmdata.demo import summary as demo_summary
-from mmdata.demo.corpus import make_demo
+from mmdata.demo import outcome as demo_summary
+from mmdata.demo.demo_corpus import make_demo
+from mmdata.demo.outcome import DemoSummary
 from mmdata.demo.planting import LEAST_ROWS
-from mmdata.demo.summary import DemoSummary
 from mmdata.stage import StageReport
 from pipelines.headless import Build
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from standin_stages import Small
 from typer.testing import CliRunner
 
 from mmdata.cli.main import app
 from mmdata.errors import DataError
 from pipelines import headless
+from tests.support.standin_stages import Small
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from workspaces import Built, build, release
+
+from tests.support.workspaces import Built, build, release
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from mmdata.cli.template import corpus_template
 from mmdata.config import SOURCE_KINDS, Corpus, Source
-from mmdata.corpus_file import load_corpus
+from mmdata.config.load import load_corpus
 
 
 def test_it_loads_as_it_is_and_says_what_the_defaults_say(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from workspaces import Built, build, release
+
+from tests.support.workspaces import Built, build, release
 
 STANDINS = Path(__file__).parents[1] / "standins"
 

@@ -10,27 +10,27 @@ from typing import Any
 import numpy as np
 
 from mmdata.config import OptOutList
-from mmdata.corpus_file import load_corpus
-from mmdata.download.media import fetch_part
+from mmdata.config.load import load_corpus
+from mmdata.download.stage import fetch_part
+from mmdata.engine.freshness import configured_parts, plan_part
 from mmdata.instruct.stage import write_instructions
-from mmdata.lease import EXPIRY_S, leased
-from mmdata.plan import configured_parts, plan_part
+from mmdata.optout.lists import read_list
+from mmdata.publish.release import publish_release
 from mmdata.releases.collect import collect_garbage
 from mmdata.report.stage import write_report
-from mmdata.score import features
+from mmdata.score import stage
 from mmdata.score.preprocess import Preprocess
 from mmdata.select.stage import select_samples
-from mmdata.shards.release import publish_release
 from mmdata.shards.stage import write_shards
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.rows import read_part
+from mmdata.sources.stage import read_part
 from mmdata.takedown.find import find
 from mmdata.takedown.forget import finish, forget, is_forgotten
-from mmdata.takedown.lists import read_list
-from mmdata.workspace import Workspace
+from mmdata.workspace.layout import Workspace
+from mmdata.workspace.lease import EXPIRY_S, leased
 
 DIM = 8
-STAGES = {"rows": read_part, "media": fetch_part, "features": features.score_part}
+STAGES = {"rows": read_part, "media": fetch_part, "features": stage.score_part}
 
 
 class CheapScorer:
@@ -59,9 +59,9 @@ def build(config: Path, expiry_s: float = EXPIRY_S) -> None:
     with alone("release", "source_catalog"):
         update_catalog(corpus, workspace)
     for part in configured_parts(corpus, workspace):
-        for stage in plan_part(corpus, workspace, part).stale:
-            with alone(f"part-{part.name}", stage):
-                STAGES[stage](corpus, workspace, part.name)
+        for name in plan_part(corpus, workspace, part).stale:
+            with alone(f"part-{part.name}", name):
+                STAGES[name](corpus, workspace, part.name)
     with alone("release", "release"):
         select_samples(corpus, workspace)
         write_shards(corpus, workspace)

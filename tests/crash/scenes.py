@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from mmdata.publish import TEMPORARY
+from mmdata.storage.atomic import TEMPORARY
 from tests.crash.zygote import Life, Order, Zygote
 
 TOLD = ("croissant.json", "report.html")  # they say when they were made

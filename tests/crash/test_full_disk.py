@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.shards.verify import verify_release
+from mmdata.publish.verify import verify_release
 from tests.crash.scenes import Scene, digest_of, make_scenes, order, outcome, pictures
 from tests.crash.zygote import Zygote
 

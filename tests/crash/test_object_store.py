@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.lease import leased
-from mmdata.publish import atomic_path
+from mmdata.publish.verify import verify_release
 from mmdata.releases.collect import collect_garbage
 from mmdata.report.stage import write_report
-from mmdata.shards.verify import verify_release
-from mmdata.workspace import Workspace
-from tests.buckets import s3_bucket
+from mmdata.storage.atomic import atomic_path
+from mmdata.workspace.layout import Workspace
+from mmdata.workspace.lease import leased
 from tests.crash.flaky_store import FAULTS, FlakyStore, flaky_store
-from tests.workspaces import Built, add_parts, build, release
+from tests.support.buckets import s3_bucket
+from tests.support.workspaces import Built, add_parts, build, release
 
 BEFORE = {"web-000000": range(16)}
 AFTER = {"web-000001": range(12, 28)}

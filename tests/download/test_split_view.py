@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hostile_server import HostileServer, answer, jpeg
 
-from mmdata.corpus_file import parse_corpus
-from mmdata.download.media import fetch_part
+from mmdata.config.load import parse_corpus
+from mmdata.download.stage import fetch_part
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.rows import read_part
-from mmdata.tables import read_table
-from mmdata.workspace import Workspace
+from mmdata.sources.stage import read_part
+from mmdata.storage.tables import read_table
+from mmdata.workspace.layout import Workspace
+from tests.support.hostile_server import HostileServer, answer, jpeg
 
 SEEN, POISON = jpeg(1), jpeg(2)
 

@@ -106,12 +106,11 @@ def images() -> tuple[dict[str, bytes], Reader]:
 def films() -> tuple[dict[str, bytes], Reader]:
     import tempfile
 
-    from made_videos import make
-
-    from mmdata.download.clip import Look
-    from mmdata.download.container import Limits
-    from mmdata.download.cutting import Span
-    from mmdata.download.decoder import DecoderPool
+    from mmdata.media.clip import Look
+    from mmdata.media.container import Limits
+    from mmdata.media.cutting import Span
+    from mmdata.media.decoder import DecoderPool
+    from tests.support.made_videos import make
 
     bodies = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -184,7 +183,7 @@ def tables() -> tuple[dict[str, bytes], Reader]:
 
     from mmdata.config import Source
     from mmdata.errors import DataError
-    from mmdata.sources.files import look_into, read_batches
+    from mmdata.sources.source_files import look_into, read_batches
 
     table = pa.table({
         "url": [f"https://host/{n}.jpg" for n in range(300)],
@@ -284,5 +283,5 @@ def main(kind: str, seed: int, count: int, folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "download"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     print(json.dumps(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))))  # noqa: T201

@@ -15,9 +15,9 @@ import pytest
 from upath import UPath
 
 from mmdata.config import Source
-from mmdata.corpus_file import load_corpus
+from mmdata.config.load import load_corpus
 from mmdata.errors import UserError
-from mmdata.sources.files import look_into
+from mmdata.sources.source_files import look_into
 from training.config import load_train_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,7 +152,7 @@ from collections import Counter
 from upath import UPath
 from mmdata.config import Source
 from mmdata.errors import DataError
-from mmdata.sources.files import look_into, read_batches
+from mmdata.sources.source_files import look_into, read_batches
 path, most = UPath(sys.argv[1]), int(sys.argv[2])
 source = Source(name="web", kind="pairs", files=str(path), columns={"url": "url", "caption": "caption"})
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -205,7 +205,7 @@ def test_a_footer_that_names_more_rows_than_bytes_can_hold_is_unreadable(tmp_pat
 
 def test_a_table_whose_dictionary_is_honest_is_read_in_whole_batches(tmp_path: Path) -> None:
     from mmdata.sources.batches import BATCH_ROWS
-    from mmdata.sources.files import read_batches
+    from mmdata.sources.source_files import read_batches
 
     path = tmp_path / "honest.parquet"
     pq.write_table(pa.table({"url": [f"https://h/{n % 50}" for n in range(20_000)], "caption": ["a b"] * 20_000}), path)

@@ -13,7 +13,6 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hostile_inputs import TEXTS
 from rich.console import Console
 
 from mmdata.cli import console as consoles
@@ -21,15 +20,16 @@ from mmdata.cli.corpus import _show_story
 from mmdata.cli.main import run
 from mmdata.display import markdown, printable
 from mmdata.errors import DataError, PartFailed
-from mmdata.explain import explain
-from mmdata.report.croissant import croissant, json_ld
-from mmdata.report.plots import before_after_bars
-from mmdata.report.sheet import sample_grid
+from mmdata.figures.plots import before_after_bars
+from mmdata.figures.sheet import sample_grid
+from mmdata.inspect.story import explain
+from mmdata.publish.croissant import croissant, json_ld
 from mmdata.report.stage import report_release
 from mmdata.samples import sample_uid
 from mmdata.stage import StageReport
-from tests import workspaces
-from tests.workspaces import Built, build, release
+from tests.support import workspaces
+from tests.support.hostile_inputs import TEXTS
+from tests.support.workspaces import Built, build, release
 
 STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 

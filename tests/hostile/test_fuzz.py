@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile_inputs import FUZZED
+
+from tests.support.hostile_inputs import FUZZED
 
 WORKER = Path(__file__).with_name("fuzz_worker.py")
 TIMES = int(os.environ.get("MMDATA_FUZZ", "1"))

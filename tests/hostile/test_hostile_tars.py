@@ -11,17 +11,17 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hostile_tars import archives, plain
 
 from mmdata.errors import DataError
-from mmdata.instruct.paths import member_path, read_member
+from mmdata.instruct.media_paths import member_path, read_member
+from mmdata.publish.verify import verify_release
+from mmdata.releases.manifest import manifest_digest, open_release
 from mmdata.samples import INDEX
-from mmdata.shards.manifest import manifest_digest, open_release
-from mmdata.shards.verify import verify_release
-from mmdata.tables import write_table
-from mmdata.workspace import Workspace
-from tests.training.made_release import RELEASE, Sample, jpeg, seal, write_release
-from training.release import SampleReader, open_training_release
+from mmdata.storage.tables import write_table
+from mmdata.workspace.layout import Workspace
+from tests.support.hostile_tars import archives, plain
+from tests.support.made_release import RELEASE, Sample, jpeg, seal, write_release
+from training.data.release_index import SampleReader, open_training_release
 
 MEMORY_BYTES = 30_000_000
 SAID = {

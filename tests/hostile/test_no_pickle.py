@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hostile_tars import Touch
 from torch import nn
 from upath import UPath
 
@@ -24,15 +23,16 @@ from mmdata.errors import DataError, UserError
 from mmdata.score import pretrained
 from mmdata.score.hearing import ClapScorer, Transcriber
 from mmdata.select.clusters import read_clusters
-from mmdata.sources.files import look_into, read_batches
-from mmdata.tables import read_table
-from tests.score.scoring import TINY
-from tests.training.tiny_run import LLM
-from training import checkpoint
+from mmdata.sources.source_files import look_into, read_batches
+from mmdata.storage.tables import read_table
+from tests.support.hostile_tars import Touch
+from tests.support.scoring import TINY
+from tests.support.tiny_run import LLM
+from training.checkpoint import checkpoints
 from training.config import Audio, Encoder, Llm
-from training.encoders import _hf_model, _open_clip
-from training.llm import load_llm
-from training.text import load_tokenizer
+from training.data.tokens import load_tokenizer
+from training.model.encoders import _hf_model, _open_clip
+from training.model.llm import load_llm
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
@@ -124,7 +124,7 @@ def test_the_weights_of_models_of_transformers(tmp_path: Path, mark: Path, name:
 def test_the_weights_of_a_sound_tower(tmp_path: Path, mark: Path) -> None:
     from transformers import Wav2Vec2Config
 
-    from training.towers import AudioTower
+    from training.model.towers import AudioTower
 
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     Wav2Vec2Config(**small).save_pretrained(tmp_path)
@@ -187,13 +187,13 @@ def saved(tmp_path: Path) -> tuple[Path, nn.Module, torch.optim.Optimizer]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     model(torch.zeros(1, 3)).sum().backward()
     optimizer.step()
-    progress = checkpoint.Progress("align", 1, 8, "r", "d", {})
-    return checkpoint.save(tmp_path, model, optimizer, progress, keep=1), model, optimizer
+    progress = checkpoints.Progress("align", 1, 8, "r", "d", {})
+    return checkpoints.save(tmp_path, model, optimizer, progress, keep=1), model, optimizer
 
 
 def read_all(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    checkpoint.restore(folder, model, optimizer)
-    checkpoint.load_weights(folder, model, lambda name: True)
+    checkpoints.restore(folder, model, optimizer)
+    checkpoints.load_weights(folder, model, lambda name: True)
 
 
 def test_a_checkpoint_of_ours_is_read(saved: tuple[Path, nn.Module, torch.optim.Optimizer]) -> None:
@@ -210,7 +210,7 @@ def test_a_checkpoint_of_ours_is_read(saved: tuple[Path, nn.Module, torch.optim.
 def test_a_checkpoints_metadata(mark: Path, saved: tuple[Path, nn.Module, torch.optim.Optimizer]) -> None:
     folder, model, optimizer = saved
     (folder / ".metadata").write_bytes(pickle.dumps(Touch(mark)))
-    for read in (checkpoint.restore, lambda *args: checkpoint.load_weights(args[0], args[1], lambda name: True)):
+    for read in (checkpoints.restore, lambda *args: checkpoints.load_weights(args[0], args[1], lambda name: True)):
         with pytest.raises(DataError, match=r"\.metadata: is not a checkpoint's"):
             read(folder, model, optimizer)
 
@@ -240,7 +240,7 @@ def test_what_a_checkpoint_stores(mark: Path, saved: tuple[Path, nn.Module, torc
     (folder / place.relative_path).write_bytes(bytes(data) + trap)
     (folder / ".metadata").write_bytes(pickle.dumps(metadata))
     with pytest.raises(DataError, match=r"not unpickled|Weights only load failed"):
-        checkpoint.restore(folder, model, optimizer)
+        checkpoints.restore(folder, model, optimizer)
 
 
 def test_stored_clusters(tmp_path: Path, mark: Path) -> None:
@@ -282,8 +282,11 @@ CALLS = {
         "tarfile.TarFile.extractall": "unpacks",
     },
 }
-UNPICKLERS = {"training/checkpoint_files.py"}  # with a list of what it may name
-ARCHIVES = {"mmdata/download/archive.py", "mmdata/score/offline/pictures.py"}  # written; packages of the registry
+UNPICKLERS = {"training/checkpoint/checkpoint_files.py"}  # with a list of what it may name
+ARCHIVES = {
+    "mmdata/workspace/media_tar.py",
+    "mmdata/demo/scorer/captioned_pictures.py",
+}  # written; packages of the registry
 
 
 def faults(path: Path) -> Iterator[str]:
@@ -294,7 +297,7 @@ def faults(path: Path) -> Iterator[str]:
             found = "an unpickler" if any("Unpickler" in ast.unparse(base) for base in node.bases) else None
         elif isinstance(node, ast.Import | ast.ImportFrom) and name not in ARCHIVES:
             names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
-            found = "tarfile follows what an archive asks for; see mmdata.shards.tar" if "tarfile" in names else None
+            found = "tarfile follows what an archive asks for; see mmdata.storage.tar" if "tarfile" in names else None
         elif isinstance(node, ast.Call):
             found = fault_of_call(ast.unparse(node.func), {one.arg: ast.unparse(one.value) for one in node.keywords})
         else:

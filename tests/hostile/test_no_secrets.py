@@ -15,17 +15,16 @@ from mmdata.cli import console as consoles
 from mmdata.cli.corpus import _show_story
 from mmdata.cli.main import run
 from mmdata.config import Corpus
-from mmdata.corpus_file import parse_corpus
-from mmdata.display import markdown, shown
-from mmdata.download.failures import FetchError, as_fetch_error
+from mmdata.config.load import parse_corpus
+from mmdata.display import markdown, shown, without_credentials
 from mmdata.errors import PartFailed, UserError
-from mmdata.explain import explain
+from mmdata.inspect.story import explain
 from mmdata.report.stage import report_release
 from mmdata.samples import sample_uid
-from mmdata.secrets import without_credentials
 from mmdata.stage import StageReport
-from tests import workspaces
-from tests.workspaces import Built, build, release
+from mmdata.web.failures import FetchError, as_fetch_error
+from tests.support import workspaces
+from tests.support.workspaces import Built, build, release
 
 HIDDEN = "hidden0123456789HIDDEN"
 CREDENTIALS = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hostile_inputs import counts
-from test_bombs import COUNTS
-from test_no_secrets import CREDENTIALS
+from tests.hostile.test_bombs import COUNTS
+from tests.hostile.test_no_secrets import CREDENTIALS
+from tests.support.hostile_inputs import counts
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "security.md"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import tiny_release
 
 from mmdata.instruct.stage import write_instructions
+from tests.support import tiny_release
 
 
 @pytest.fixture(scope="session")

@@ -13,14 +13,14 @@ import polars as pl
 import pytest
 
 from mmdata.instruct import clips
-from mmdata.instruct.paths import read_member
+from mmdata.instruct.media_paths import read_member
 from mmdata.instruct.stage import write_instructions
+from mmdata.publish.release import publish_release
+from mmdata.publish.verify import verify_release
 from mmdata.select.stage import select_samples
-from mmdata.shards.release import publish_release
 from mmdata.shards.stage import write_shards
-from mmdata.shards.verify import verify_release
-from tests import modalities
-from tests.workspaces import Built
+from tests.support import modalities
+from tests.support.workspaces import Built
 
 TASKS = ["caption", "detailed_caption", "match", "text_qa", "text_to_image"]
 CLIP_TASKS = ["step_caption", "step_order", "what_comes_next", "transcribe", "audio_visual_match"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmdata.instruct.forms import FORMS, Record, chat_form, line, llava_form, neutral, record_form
-from mmdata.instruct.paths import member_path
+from mmdata.instruct.media_paths import member_path
 from mmdata.instruct.templates import TEMPLATES, YES_NO, fill
 
 texts = st.text(st.characters(blacklist_categories=("Cs",)), max_size=60) | st.just("<image> a <Image >\u2028 x")

@@ -10,12 +10,12 @@ from typing import Any
 
 import fsspec
 import pytest
-import tiny_release
-from tiny_release import Tiny
 
 from mmdata.errors import DataError
-from mmdata.instruct.paths import read_member
+from mmdata.instruct.media_paths import read_member
 from mmdata.instruct.stage import write_instructions
+from tests.support import tiny_release
+from tests.support.tiny_release import Tiny
 
 FORMS, SPLITS = ("record", "llava", "chat"), ("train", "validation")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from standin_stages import Small, make_small
 
-from mmdata.workspace import Workspace
+from mmdata.workspace.layout import Workspace
 from pipelines.instance import dagster_home, open_instance
+from tests.support.standin_stages import Small, make_small
 
 
 @pytest.fixture(scope="session")

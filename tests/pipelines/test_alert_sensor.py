@@ -8,13 +8,13 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from standin_stages import Small
 
-from mmdata import alerts as delivery
-from pipelines.alerts import Told, alerts
+from mmdata.observe import alerts as delivery
+from pipelines.alert_sensor import Told, alerts
 from pipelines.definitions import defs
 from pipelines.instance import open_instance
 from pipelines.resources import CorpusResource
+from tests.support.standin_stages import Small
 
 
 class Listener:

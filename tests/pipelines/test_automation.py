@@ -9,14 +9,14 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
-from standin_stages import Small
 
-from mmdata.attempts import last_attempts
-from mmdata.workspace import Catalog, Part
+from mmdata.workspace.attempts import last_attempts
+from mmdata.workspace.layout import Catalog, Part
 from pipelines import automation
 from pipelines.definitions import defs
 from pipelines.partitions import PARTITION_TAG
 from pipelines.resources import CorpusResource
+from tests.support.standin_stages import Small
 
 
 def tick(instance: dg.DagsterInstance) -> dg.SensorResult:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dagster as dg
-from standin_stages import Small
 
-from mmdata import plan
+from mmdata.engine import freshness
 from pipelines.definitions import defs
 from pipelines.partitions import sync_parts
+from tests.support.standin_stages import Small
 
 
 def run(instance: dg.DagsterInstance, job: str, part: str | None = None) -> dg.ExecuteInProcessResult:
@@ -36,7 +36,7 @@ def test_catalogue_makes_partitions_and_the_graph_makes_a_release(small: Small, 
     assert release.success
     assert materialised(release) == {"selection", "shards", "instructions", "release", "report"}
     assert small.workspace.latest() in small.workspace.releases()
-    assert not [p for p in plan.plan_parts(small.corpus, small.workspace) if p.stale]
+    assert not [p for p in freshness.plan_parts(small.corpus, small.workspace) if p.stale]
 
 
 def test_a_broken_slice_fails_its_part_alone_and_the_rest_is_released(

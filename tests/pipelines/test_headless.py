@@ -9,15 +9,15 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from standin_stages import Small
 
 from mmdata.errors import DataError, UserError
-from mmdata.lease import leased
 from mmdata.stage import StageReport
+from mmdata.workspace.lease import leased
 from pipelines import headless
 from pipelines.headless import build
 from pipelines.instance import open_instance
 from pipelines.partitions import PARTITION_TAG
+from tests.support.standin_stages import Small
 
 
 class Notes:
@@ -138,7 +138,7 @@ def test_sources_that_cannot_be_read_end_the_build(small: Small, monkeypatch: py
 
 @pytest.mark.usefixtures("light")
 def test_an_interrupt_ends_the_build_and_the_next_one_goes_on(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["mmdata.score.features"]
+    module = sys.modules["mmdata.score.stage"]
     whole = module.score_part
 
     def interrupted(*_: Any, **__: Any) -> StageReport:

@@ -10,12 +10,12 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
-from standin_stages import Small
 
 from pipelines import instance as pipelines_instance
 from pipelines.definitions import defs
 from pipelines.instance import HOST_TAG, PID_TAG, dagster_home, open_instance, settings_template
 from pipelines.resources import POOLS
+from tests.support.standin_stages import Small
 
 
 def test_home_lies_in_the_workspace_and_holds_our_settings(small: Small) -> None:

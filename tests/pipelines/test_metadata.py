@@ -6,10 +6,10 @@ import base64
 
 import dagster as dg
 import pytest
-from standin_stages import PIXEL
 
 from mmdata.stage import StageReport
 from pipelines.metadata import LINEAGE, MAX_IMAGE_BYTES, image, table, to_metadata
+from tests.support.standin_stages import PIXEL
 
 
 def test_rows_become_the_row_count_of_the_part_or_of_the_asset() -> None:

@@ -14,12 +14,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
-from postgres_server import postgres, postgres_binary
 
-from mmdata.workspace import PartStage, Workspace
+from mmdata.workspace.layout import PartStage, Workspace
 from pipelines.instance import open_instance, settings_template
 from pipelines.partitions import PARTITION_TAG
 from pipelines.resources import POOLS
+from tests.support.postgres_server import postgres, postgres_binary
 
 pytestmark = [
     pytest.mark.timeout(600),  # a daemon, its code server and its runs each load the graph

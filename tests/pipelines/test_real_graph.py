@@ -9,14 +9,14 @@ import dagster as dg
 import pytest
 
 from mmdata.config import Corpus
-from mmdata.corpus_file import load_corpus
-from mmdata.demo.corpus import make_demo
-from mmdata.demo.server import DemoServer
-from mmdata.demo.summary import summarise
-from mmdata.explain import explain
-from mmdata.shards.verify import verify_release
-from mmdata.tables import read_table
-from mmdata.workspace import Workspace
+from mmdata.config.load import load_corpus
+from mmdata.demo.demo_corpus import make_demo
+from mmdata.demo.outcome import summarise
+from mmdata.demo.web_server import DemoServer
+from mmdata.inspect.story import explain
+from mmdata.publish.verify import verify_release
+from mmdata.storage.tables import read_table
+from mmdata.workspace.layout import Workspace
 from pipelines import headless
 from pipelines.headless import build
 
@@ -39,7 +39,7 @@ def test_a_broken_slice_fails_its_part_and_the_rest_is_released_and_the_next_bui
     build(config, sources_only=True)
     broken, *sound = [part.name for part in workspace.catalog().live_parts()]
     assert sound
-    from mmdata.sources.rows import read_part
+    from mmdata.sources.stage import read_part
 
     read_part(corpus, workspace, broken)
     stamp = workspace.part_stamp(broken, "rows")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dagster as dg
 import pytest
-from standin_stages import Small
 
-from mmdata import logs
+from mmdata.observe import logs
 from pipelines.headless import build
 from pipelines.instance import open_instance
+from tests.support.standin_stages import Small
 
 
 def test_slices_and_stages_stand_in_the_log_of_the_run(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,12 +23,12 @@ from unittest.mock import Mock
 import dagster as dg
 import pytest
 import yaml
-from workspaces import Built, build, release
 
 from pipelines.definitions import defs
 from pipelines.instance import open_instance, settings_template
 from pipelines.launch import STOP_S
 from pipelines.resources import watched_by
+from tests.support.workspaces import Built, build, release
 
 STANDINS = Path(__file__).parents[1] / "standins"
 SMALL = [
@@ -233,7 +233,7 @@ def in_a_process(trained: Trained, fresh_home: Path) -> Iterator[subprocess.Pope
     """A run as the daemon starts it: in a process of its own, on the instance of the workspace."""
     shutil.copytree(fresh_home, Path(trained.built.workspace.root.path) / ".dagster")
     code = textwrap.dedent(f"""
-        from mmdata.workspace import Workspace
+        from mmdata.workspace.layout import Workspace
         from pipelines.definitions import defs
         from pipelines.instance import open_instance
         with open_instance(Workspace({trained.built.corpus.workspace!r})) as instance:

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from mmdata.errors import UserError
-from mmdata.lease import leased
-from mmdata.publish import TEMPORARY
+from mmdata.publish.verify import verify_release
 from mmdata.releases.collect import collect_garbage
+from mmdata.releases.manifest import open_release
 from mmdata.releases.pins import pin, roll_back
 from mmdata.select.stage import select_samples
-from mmdata.shards.manifest import open_release
 from mmdata.shards.stage import write_shards
-from mmdata.shards.verify import verify_release
-from mmdata.workspace import Workspace, read_json
-from tests.buckets import s3_bucket
-from tests.workspaces import Built, add_parts, build, release
+from mmdata.storage.atomic import TEMPORARY
+from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.lease import leased
+from tests.support.buckets import s3_bucket
+from tests.support.workspaces import Built, add_parts, build, release
 
 PARTS = 5
 

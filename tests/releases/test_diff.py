@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 from mmdata.cli.main import app
 from mmdata.config import Releases
 from mmdata.errors import DataError
+from mmdata.publish.release import publish_release
 from mmdata.releases.diff import Diff, compare_scores, diff_releases
 from mmdata.releases.drift import changes_of, sudden_changes
+from mmdata.releases.manifest import open_release
 from mmdata.releases.pins import roll_back
-from mmdata.report.comparison import comparison_page
-from mmdata.shards.manifest import open_release
-from mmdata.shards.release import publish_release
-from tests.workspaces import SELECT_ALL, Built, add_parts, build, release
+from mmdata.report.diff_page import comparison_page
+from tests.support.workspaces import SELECT_ALL, Built, add_parts, build, release
 
 
 def grown(root: Path, **sections: object) -> tuple[Built, str, str]:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from mmdata.errors import DataError, UserError
+from mmdata.publish.release import publish_release
 from mmdata.releases.listing import list_releases
+from mmdata.releases.manifest import open_release
 from mmdata.releases.pins import named_release, pin, pins, roll_back, rolled_back, unpin
 from mmdata.select.stage import select_samples
-from mmdata.shards.manifest import open_release
-from mmdata.shards.release import publish_release
 from mmdata.shards.stage import write_shards
-from tests.workspaces import Built, add_parts, build, release
+from tests.support.workspaces import Built, add_parts, build, release
 
 
 @pytest.fixture

@@ -11,14 +11,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import tiny_release
 from PIL import Image
-from tiny_release import RELEASE, Tiny
 
 from mmdata.errors import UserError
 from mmdata.instruct.stage import write_instructions
 from mmdata.report.stage import DEMO_NOTE, report_release, write_report
-from tests import modalities, workspaces
+from tests.support import modalities, tiny_release, workspaces
+from tests.support.tiny_release import RELEASE, Tiny
 
 VOID = {"meta", "img", "br", "link"}
 

@@ -11,8 +11,8 @@ import pytest
 
 from mmdata.report.stage import report_release
 from mmdata.report.stored import SOUND_BYTES, read_stored, sound_uri
-from mmdata.tables import read_table
-from tests import modalities, workspaces
+from mmdata.storage.tables import read_table
+from tests.support import modalities, workspaces
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scoring import PartMaker, save_model
 
 from mmdata.config import Score
-from mmdata.score.clip import load_scorer
+from mmdata.score.scorer import load_scorer
+from tests.support.scoring import PartMaker, save_model
 
 
 @pytest.fixture(scope="session")

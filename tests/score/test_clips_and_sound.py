@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from scoring import PartMaker, Sample, encode, photo, save_model
 
 from mmdata.config import Score
-from mmdata.score.features import score_part
-from mmdata.synthesis.speech import SAMPLE_RATE, flac
+from mmdata.media.synthesis import SAMPLE_RATE, flac
+from mmdata.score.stage import score_part
+from tests.support.scoring import PartMaker, Sample, encode, photo, save_model
 
 pytest.importorskip("av", reason="mmdata[video] is not installed")
 pytest.importorskip("onnxruntime", reason="mmdata[video] is not installed")
@@ -34,7 +34,7 @@ def maker(tmp_path: Path, model: str) -> PartMaker:
 @pytest.fixture(scope="module")
 def said() -> np.ndarray:
     pytest.importorskip("espeakng_loader")
-    from mmdata.synthesis.espeak import Speaker
+    from mmdata.media.espeak import Speaker
 
     with Speaker() as speaker:
         return speaker.say("wash the green apple with cold water and cut it into small pieces")

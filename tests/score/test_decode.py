@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scoring import encode, photo
 from upath import UPath
 
 from mmdata.errors import DataError
 from mmdata.score import decode
 from mmdata.score.decode import BATCHES_AHEAD, Batch, Decoder, Look, Member, decode_picture, jpeg_reduction
 from mmdata.score.preprocess import Preprocess
+from tests.support.scoring import encode, photo
 
 PREPROCESS = Preprocess(size=(64, 64))
 

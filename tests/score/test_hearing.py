@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hostile_tars import Touch
-from scoring import PartMaker, Sample, save_model
 
-from mmdata import plan
 from mmdata.config import Score
+from mmdata.engine import freshness
 from mmdata.errors import UserError
+from mmdata.media.synthesis import SAMPLE_RATE, flac
 from mmdata.score import hearing
-from mmdata.score.features import score_part
 from mmdata.score.hearing import ClapScorer, Transcriber
-from mmdata.synthesis.speech import SAMPLE_RATE, flac
+from mmdata.score.stage import score_part
+from tests.support.hostile_tars import Touch
+from tests.support.scoring import PartMaker, Sample, save_model
 
 pytest.importorskip("av", reason="mmdata[video] is not installed")
 pytest.importorskip("onnxruntime", reason="mmdata[video] is not installed")
@@ -158,14 +158,14 @@ def test_the_stage_scores_what_has_words_and_writes_down_what_has_none(clap: str
 
 def test_another_model_makes_the_features_stale_and_nothing_else(clap: str) -> None:
     base = {"workspace": "w", "sources": [{"name": "a", "kind": "laion", "files": "x"}]}
-    from mmdata.corpus_file import parse_corpus
-    from mmdata.workspace import Part
+    from mmdata.config.load import parse_corpus
+    from mmdata.workspace.layout import Part
 
     part = Part("a-000000", "a", "x", 0, 1, "d")
     plain, hears = parse_corpus(base), parse_corpus({**base, "score": {"audio_model": clap}})
     faces = parse_corpus({**base, "privacy": {"count_faces": True}})
     blurred = parse_corpus({**base, "privacy": {"blur_faces": True}})
-    stages = {name: [plan.stage_settings(one, part, name) for one in (plain, hears, faces, blurred)] for name in
+    stages = {name: [freshness.stage_settings(one, part, name) for one in (plain, hears, faces, blurred)] for name in
               ("rows", "media", "features")}  # fmt: skip
     assert len(set(stages["rows"])) == 1
     assert len(set(stages["media"][:3])) == 1

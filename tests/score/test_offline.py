@@ -13,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mmdata.demo.pictures import demo_emoji, demo_photos, draw
+from mmdata.demo.drawings import demo_emoji, demo_photos, draw
+from mmdata.demo.scorer import measure, quality
 from mmdata.errors import UserError
-from mmdata.packaged import PackagedFile
+from mmdata.media.weights import PackagedFile
 from mmdata.score import offline
-from mmdata.score.offline import evaluate, packaged, quality
+from mmdata.score.offline import packaged
 from mmdata.score.offline.heads import CLASSES, IMAGE_WIDTH
 
 DIM = 256
@@ -175,7 +176,7 @@ def test_shipped_weights_say_what_they_were_trained_on():
 
 def test_matched_demo_emoji_score_above_shuffled_ones(scorer):
     emoji = [one for one in demo_emoji() if not one.has_skin_tone][::6][:160]
-    pairs = evaluate.embed_pairs(scorer, ((Image.open(io.BytesIO(draw(e, 224))), e.name, "") for e in emoji))
+    pairs = measure.embed_pairs(scorer, ((Image.open(io.BytesIO(draw(e, 224))), e.name, "") for e in emoji))
     found = quality.measure(pairs.images, pairs.texts, pairs.captions, shuffled=0.2, kept=0.75)
     assert found.rows >= 150
     assert found.auc > 0.8
@@ -185,7 +186,7 @@ def test_matched_demo_emoji_score_above_shuffled_ones(scorer):
 def test_matched_demo_photos_score_above_shuffled_ones(scorer):
     photos = demo_photos()
     read = [(Image.fromarray(photo.load()), photo.caption, "") for photo in photos]
-    pairs = evaluate.embed_pairs(scorer, read)
+    pairs = measure.embed_pairs(scorer, read)
     cosines = pairs.images @ pairs.texts.T
     off = cosines[~np.eye(len(photos), dtype=bool)]
     assert quality.auc(np.diag(cosines), off) > 0.75

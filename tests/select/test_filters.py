@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from selecting import sample
 
 from mmdata.config import Filter
 from mmdata.select.decide import judge
 from mmdata.select.filters import ORDER, columns_read, cut_of, filter_reason, in_top_fraction, rules, top_count
 from mmdata.select.presets import PRESETS, resolve
+from tests.support.selecting import sample
 
 MEASURES = (
     *("black_ratio", "frozen_ratio", "audio_rms_db", "silence_ratio", "speech_ratio", "speech_overlap"),

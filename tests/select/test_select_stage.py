@@ -12,16 +12,16 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from selecting import build, corpus_for, points, publish, sample, selection
 
-from mmdata.engine import table_digest
+from mmdata.engine.part_run import table_digest
 from mmdata.errors import DataError
 from mmdata.samples import SELECTION
 from mmdata.select import stage
+from mmdata.select.selection_summary import Summary
 from mmdata.select.stage import select_samples
-from mmdata.select.summary import Summary
-from mmdata.tables import read_table
-from mmdata.workspace import Workspace
+from mmdata.storage.tables import read_table
+from mmdata.workspace.layout import Workspace
+from tests.support.selecting import build, corpus_for, points, publish, sample, selection
 
 FULL = {
     "filter": {"top_fraction": 0.8, "languages": ["en"]},

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from selecting import points
 from upath import UPath
 
 from mmdata.errors import DataError
@@ -24,6 +23,7 @@ from mmdata.select.clusters import (
 )
 from mmdata.select.semantic import semantic_leaders
 from mmdata.select.verdicts import STAYS
+from tests.support.selecting import points
 
 
 def brute_force(embeddings: np.ndarray, cluster: np.ndarray, rank: np.ndarray, eps: float) -> list[int]:

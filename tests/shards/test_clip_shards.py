@@ -16,14 +16,14 @@ from PIL import Image
 from upath import UPath
 
 from mmdata.errors import DataError
+from mmdata.publish.release import sha256_of
+from mmdata.publish.verify import verify_release, verify_shards
+from mmdata.releases.manifest import open_release
 from mmdata.samples import key_uid
-from mmdata.shards.manifest import open_release
 from mmdata.shards.members import estimate_bytes
-from mmdata.shards.release import sha256_of
-from mmdata.shards.verify import verify_release, verify_shards
-from mmdata.workspace import Workspace
-from tests import modalities
-from tests.workspaces import SELECT_ALL, Built, release
+from mmdata.workspace.layout import Workspace
+from tests.support import modalities
+from tests.support.workspaces import SELECT_ALL, Built, release
 
 REPEATED = {**SELECT_ALL, "oversample": {"threshold": 1.0, "max_repeats": 3}}
 
@@ -183,7 +183,7 @@ def test_energon_hands_out_every_sample_whole(built: Built) -> None:
     config = json.loads((folder_of(built) / ".nv-meta/dataset.yaml").read_text())
     assert config["__class__"] == "CrudeWebdataset"
     energon = pytest.importorskip("megatron.energon")
-    from tests.shards.energon_client import Whole
+    from tests.support.energon_client import Whole
 
     worker = energon.WorkerConfig(rank=0, world_size=1, num_workers=0)
     settings = {"batch_size": 1, "worker_config": worker, "task_encoder": Whole()}

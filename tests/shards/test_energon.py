@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from mmdata.releases.manifest import open_release
 from mmdata.shards.energon import offsets_path
-from mmdata.shards.manifest import open_release
-from tests.workspaces import Built, add_parts, build, release
+from tests.support.workspaces import Built, add_parts, build, release
 
 PARTS = {"web-000000": range(40), "web-000001": range(40, 80)}
 

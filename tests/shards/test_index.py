@@ -14,7 +14,7 @@ from upath import UPath
 from mmdata.errors import DataError
 from mmdata.samples import INDEX, sample_key, sample_uid
 from mmdata.shards.index import Tally, read_by_shard
-from mmdata.tables import write_table
+from mmdata.storage.tables import write_table
 
 UIDS = [sample_uid(None, str(number)) for number in range(6)]
 ROWS = st.lists(st.tuples(st.sampled_from(UIDS), st.integers(0, 2), st.sampled_from(["train", "validation"])))

@@ -11,20 +11,20 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mmdata.publish import TEMPORARY
+from mmdata.publish.verify import verify_release
+from mmdata.releases.manifest import open_release
 from mmdata.select.stage import select_samples
 from mmdata.shards import stage
-from mmdata.shards.manifest import open_release
-from mmdata.shards.verify import verify_release
-from tests.workspaces import Built, add_parts, build, release
+from mmdata.storage.atomic import TEMPORARY
+from tests.support.workspaces import Built, add_parts, build, release
 
 PARTS = {"web-000000": range(40), "web-000001": range(40, 80)}
 DYING = """
 import os, signal, sys
 from pathlib import Path
 import mmdata.shards.stage as stage
-from mmdata.workspace import Workspace
-from tests.workspaces import corpus_of
+from mmdata.workspace.layout import Workspace
+from tests.support.workspaces import corpus_of
 written = []
 def dying(self, data):
     written.append(self)

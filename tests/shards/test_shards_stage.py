@@ -18,14 +18,14 @@ from upath import UPath
 
 from mmdata.errors import DataError, UserError
 from mmdata.instruct.stage import write_instructions
+from mmdata.publish.release import publish_release
+from mmdata.publish.verify import verify_release, verify_shards
+from mmdata.releases.manifest import open_release
 from mmdata.select.stage import select_samples
-from mmdata.shards.manifest import open_release
-from mmdata.shards.release import publish_release
 from mmdata.shards.stage import write_shards
-from mmdata.shards.verify import verify_release, verify_shards
-from mmdata.tables import read_table
-from mmdata.workspace import Workspace
-from tests.workspaces import SELECT_ALL, Built, add_parts, build, release
+from mmdata.storage.tables import read_table
+from mmdata.workspace.layout import Workspace
+from tests.support.workspaces import SELECT_ALL, Built, add_parts, build, release
 
 PARTS = {"web-000000": range(40), "web-000001": range(40, 80)}
 
@@ -147,8 +147,8 @@ def test_a_killed_writer_leaves_the_old_release_readable_and_is_continued(built:
     code = f"""
 import os, signal
 import mmdata.shards.stage as stage
-from tests.workspaces import corpus_of
-from mmdata.workspace import Workspace
+from tests.support.workspaces import corpus_of
+from mmdata.workspace.layout import Workspace
 real, calls = stage.publish_json, []
 def dying(*args):
     calls.append(1)
@@ -319,11 +319,11 @@ def test_verify_sees_a_consistent_forgery_of_the_shard(built: Built) -> None:
     """Hashes alone are not enough: here shard, name, index and manifest agree, and a member is doubled."""
     import hashlib
 
+    from mmdata.publish.release import sha256_of
+    from mmdata.releases.manifest import manifest_digest
     from mmdata.samples import INDEX
-    from mmdata.shards.manifest import manifest_digest
-    from mmdata.shards.release import sha256_of
-    from mmdata.shards.tar import END
-    from mmdata.tables import write_table
+    from mmdata.storage.tables import write_table
+    from mmdata.storage.tar import END
 
     release_id = release(built)
     folder = built.workspace.release_dir(release_id)

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmdata.config import Corpus
-from mmdata.corpus_file import parse_corpus
+from mmdata.config.load import parse_corpus
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.rows import read_part
+from mmdata.sources.stage import read_part
 from mmdata.stage import StageReport
-from mmdata.tables import read_table
-from mmdata.workspace import Workspace
+from mmdata.storage.tables import read_table
+from mmdata.workspace.layout import Workspace
 
 
 def told(*rows: tuple[float, float, str]) -> dict[str, list[Any]]:

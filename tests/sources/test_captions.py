@@ -12,8 +12,8 @@ from upath import UPath
 from mmdata.errors import DataError
 from mmdata.sources.captions import CaptionSource
 from mmdata.sources.timed import Caption
-from tests.buckets import s3_bucket
 from tests.sources.conftest import told
+from tests.support.buckets import s3_bucket
 
 CSV = "start,end,text\n0,5,{}\n"
 

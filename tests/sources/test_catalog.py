@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmdata.corpus_file import parse_corpus
+from mmdata.config.load import parse_corpus
+from mmdata.engine.freshness import plan_parts
 from mmdata.errors import UserError
-from mmdata.plan import plan_parts
 from mmdata.sources import catalog as catalog_module
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.rows import read_part
-from mmdata.workspace import Workspace
+from mmdata.sources.stage import read_part
+from mmdata.workspace.layout import Workspace
 
 
 def entry(inbox, name: str) -> dict:

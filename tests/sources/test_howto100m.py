@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from mmdata.engine.freshness import plan_parts
 from mmdata.errors import DataError, UserError
-from mmdata.plan import plan_parts
 from mmdata.samples import sample_uid
 from mmdata.sources.captions import CaptionSource
 from tests.sources.conftest import Inbox, told

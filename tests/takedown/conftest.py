@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from published import Published, Web, serving
 
-from tests.buckets import s3_bucket
+from tests.support.buckets import s3_bucket
+from tests.support.published import Published, Web, serving
 
 
 @pytest.fixture

@@ -11,24 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from published import Published, Web, caption, pairs, picture, places_of, stored, uid
 
-import mmdata.download.archive
-import mmdata.publish
-import mmdata.tables
-from mmdata.download.media import fetch_part
+import mmdata.storage.atomic
+import mmdata.storage.tables
+import mmdata.workspace.media_tar
+from mmdata.download.stage import fetch_part
+from mmdata.engine.freshness import plan_parts
 from mmdata.errors import DataError, UserError
-from mmdata.explain import explain
-from mmdata.lease import leased
-from mmdata.plan import plan_parts
-from mmdata.score.features import score_part
-from mmdata.shards.verify import verify_release
+from mmdata.inspect.story import explain
+from mmdata.optout.forget_log import append, log_path, read_log
+from mmdata.optout.hashes import load_opt_out
+from mmdata.optout.selectors import Selector, selector
+from mmdata.publish.verify import verify_release
+from mmdata.score.stage import score_part
 from mmdata.takedown.find import find
 from mmdata.takedown.forget import finish, forget, is_forgotten, purge, still_held
-from mmdata.takedown.log import append, log_path, read_log
 from mmdata.takedown.near import find_near, hits_of
-from mmdata.takedown.optout import load_opt_out
-from mmdata.takedown.selectors import Selector, selector
+from mmdata.workspace.lease import leased
+from tests.support.published import Published, Web, caption, pairs, picture, places_of, stored, uid
 
 CorpusOn = Callable[..., Published]
 
@@ -319,7 +319,7 @@ def _digests(built: Published) -> dict[str, Any]:
 @contextmanager
 def _killed_at(step: int) -> Iterator[dict[str, bool]]:
     """Everything stops at that publish: before it if the step is even, else right after it."""
-    real = mmdata.publish.atomic_path
+    real = mmdata.storage.atomic.atomic_path
     state = {"count": 0, "killed": False}
 
     @contextmanager
@@ -337,6 +337,6 @@ def _killed_at(step: int) -> Iterator[dict[str, bool]]:
             raise OSError("killed after")
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (mmdata.publish, mmdata.tables, mmdata.download.archive):
+        for module in (mmdata.storage.atomic, mmdata.storage.tables, mmdata.workspace.media_tar):
             patch.setattr(module, "atomic_path", dying)
         yield state  # type: ignore[misc]

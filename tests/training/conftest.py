@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmdata.workspace import Workspace
-from tests.training.made_release import mixed_samples, write_release
+from mmdata.workspace.layout import Workspace
+from tests.support.made_release import mixed_samples, write_release
 
 torch.set_num_threads(1)  # tests run in several processes; small tensors' threads would only wait for each other
 

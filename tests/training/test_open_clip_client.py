@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmdata.shards.manifest import open_release
-from tests.workspaces import build, release
+from mmdata.releases.manifest import open_release
+from tests.support.workspaces import build, release
 
-CLIENT = Path(__file__).with_name("open_clip_client.py")
+CLIENT = Path(__file__).parents[1] / "support" / "open_clip_client.py"
 TINY = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 32},

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from mmdata.errors import DataError, UserError
-from tests.training.tiny_run import LLM, release_at, settings
-from training.checkpoint import checkpoints, find, latest, read_progress
+from tests.support.tiny_run import LLM, release_at, settings
+from training.checkpoint.checkpoints import checkpoints, find, latest, read_progress
 from training.config import TrainConfig
-from training.log import read_log
 from training.run import alone_in, load_model, train
+from training.step_log import read_log
 
 NOISY = {"kind": "config", "config": {**LLM, "attention_dropout": 0.3}, "tokenizer": "bytes"}
 
@@ -182,12 +182,12 @@ def test_sigkill_mid_checkpoint_leaves_the_older_one_loadable(release: str, tmp_
     (tmp_path / "align" / "result.json").unlink()
     kill = "os.kill(os.getpid(), signal.SIGKILL)"
     extra = (
-        f"import os, signal, training.checkpoint as c\nreal = c.dcp.save\n"
+        f"import os, signal, training.checkpoint.checkpoints as c\nreal = c.dcp.save\n"
         "def save(*a, **k):\n    real(*a, **k)\n"
         f"    [p.write_bytes(p.read_bytes()[:100]) for p in k['checkpoint_id'].iterdir()]\n    {kill}\n"
         "c.dcp.save = save"
         if moment.startswith("while")
-        else f"import os, signal, training.checkpoint as c\nc.sync = lambda path: {kill}"
+        else f"import os, signal, training.checkpoint.checkpoints as c\nc.sync = lambda path: {kill}"
     )
     process = launch(release, config, tmp_path, extra)
     process.communicate(timeout=120)
@@ -231,7 +231,7 @@ def test_the_aligned_towers_open_as_the_next_scorer(release: str, tmp_path: Path
     import numpy as np
 
     from mmdata.config import Score
-    from mmdata.score.clip import load_scorer
+    from mmdata.score.scorer import load_scorer
 
     result = train(release, ["align"], settings(), tmp_path)[0]
     scorer = load_scorer(Score(model=str(result.folder), device="cpu"))

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from mmdata.errors import DataError
-from tests.training.tiny_run import LLM, alone, built_stage, first_batch, release_at, settings
-from training.align import AlignStep, pair_losses, split_pairs
-from training.generative import GenerativeStep
-from training.stages import make_step, train_mode
-from training.text import IGNORED
+from tests.support.tiny_run import LLM, alone, built_stage, first_batch, release_at, settings
+from training.data.tokens import IGNORED
+from training.stages.align import AlignStep, pair_losses, split_pairs
+from training.stages.generative import GenerativeStep
+from training.stages.stages import make_step, train_mode
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_kl_is_zero_at_the_start_and_not_after(release: str, tmp_path: Path) -> 
 
 
 def test_chunked_loss_equals_the_whole_one(release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.losses.CHUNK", 7)
+    monkeypatch.setattr("training.model.losses.CHUNK", 7)
     config = settings()
     built = built_stage("joint", config)
     train_mode(built.model)

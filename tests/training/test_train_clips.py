@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.training.model.test_encoders import SMALL
 
 from mmdata.score.preprocess import Preprocess
-from tests import modalities, workspaces
-from tests.training.test_encoders import SMALL
-from tests.training.tiny_run import alone, built_stage, first_batch, settings
-from training.align import kind_weights
+from tests.support import modalities, workspaces
+from tests.support.tiny_run import alone, built_stage, first_batch, settings
 from training.config import TrainConfig
-from training.conversations import Conversation, parse_record, thinned
-from training.encoders import DualEncoder
-from training.examples import Batch, Example, Instructions, Pairs
-from training.lm import MultimodalLm
-from training.log import read_log
-from training.media import MediaSpec
-from training.records import RECORD, Look, open_records
-from training.release import SampleReader, TrainingRelease, open_training_release, row_uid
-from training.rows import Layout
+from training.data.conversations import Conversation, parse_record, thinned
+from training.data.examples import Batch, Example, Instructions, Pairs
+from training.data.records import RECORD, Look, open_records
+from training.data.release_index import SampleReader, TrainingRelease, open_training_release, row_uid
+from training.data.rows import Layout
+from training.data.tensors import MediaSpec
+from training.data.tokens import MEDIUM, Turn
+from training.model.encoders import DualEncoder
+from training.model.lm import MultimodalLm
 from training.run import train
-from training.stages import Built, frames_that_fit, make_step
-from training.text import MEDIUM, Turn
+from training.stages.align import kind_weights
+from training.stages.stages import Built, frames_that_fit, make_step
+from training.step_log import read_log
 
 TASKS = ["caption", "text_qa", "step_caption", "step_order", "what_comes_next", "transcribe", "audio_visual_match"]
 FORMS = ("record", "llava", "chat")

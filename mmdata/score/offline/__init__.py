@@ -1,7 +1,7 @@
 """The small offline scorer: a real open_clip dual encoder that needs no download. It is not CLIP, and scores lower.
 
 Both towers' weights ship in registry packages (EfficientNet-Lite0 and all-MiniLM-L6-v2); the projections that bring
-them into one space are trained by `mmdata.score.offline.training` and lie beside this file. docs/offline-scorer.md
+them into one space are trained by `mmdata.demo.scorer.projection` and lie beside this file. docs/offline-scorer.md
 says on what they were trained and what they reach.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.errors import UserError
-from mmdata.packaged import check_sha256
+from mmdata.media.weights import check_sha256
 from mmdata.score.offline.heads import image_head, text_head
 from mmdata.score.offline.packaged import REMEDY, fit_by_order, read_image_weights, read_text_weights, text_folder
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmdata.errors import UserError
-from mmdata.packaged import PackagedFile
+from mmdata.media.weights import PackagedFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.errors import DataError, UserError
-from mmdata.shards.manifest import open_release
+from mmdata.releases.manifest import open_release
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Fit and measure the projections of the offline demo scorer."""

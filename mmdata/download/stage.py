@@ -1,0 +1,118 @@
+"""The media stage: fetch what a part's rows point at, into one tar and one table a slice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from mmdata.config import Corpus
+from mmdata.download.media_counts import NOT_FETCHABLE
+from mmdata.download.slices import MediaSettings, fetch_slice
+from mmdata.engine.freshness import is_due, media_refusal, named_settings, stage_settings
+from mmdata.engine.part_run import run_part_stage
+from mmdata.errors import DataError
+from mmdata.optout.hashes import load_opt_out
+from mmdata.stage import Progress, StageReport, add_counts, silent
+from mmdata.storage.tables import read_table
+from mmdata.urls import host_of
+from mmdata.workspace.layout import SliceStamp, Workspace
+from mmdata.workspace.media_tar import remove_unaddressed
+
+
+def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Progress = silent) -> StageReport:
+    """Fetch a part's media: what is missing, and the failures whose retry is due. Successes are never fetched again.
+
+    Raises:
+        DataError: the part's rows are not read yet.
+        PartFailed: a slice failed as a whole (a full disk, a corrupt table); its rows' own failures never raise.
+    """
+    part = workspace.part(part_name)
+    rows = workspace.part_stamp(part_name, "rows")
+    if rows is None:
+        raise DataError(f"part {part_name} has no rows yet. Remedy: materialise source_rows for {part_name} first.")
+    inputs = {name: _slice_digest(workspace, part_name, name) for name in rows.slices}
+    settings = stage_settings(corpus, part, "media")
+    remove_unaddressed(workspace, part_name, inputs)
+    work = partial(
+        fetch_slice,
+        root=str(workspace.root),
+        part_name=part_name,
+        settings=MediaSettings.of(corpus, part.source, load_opt_out(workspace)),
+        fingerprint=settings,
+        progress=_Share(progress, rows.rows) if corpus.engine.in_this_process else None,
+    )
+    result = run_part_stage(
+        workspace,
+        part_name,
+        "media",
+        settings=settings,
+        inputs=inputs,
+        upstream=rows.digest,
+        work=work,
+        engine=corpus.engine,
+        named=named_settings(corpus, part, "media"),
+        is_due=lambda stamp: is_due(stamp.next_retry_at),
+        accept=partial(_refusal, least=corpus.download.min_success_share),
+    )
+    progress("media", rows.rows, rows.rows)
+    return StageReport(
+        "media",
+        part_name,
+        counts=result.stamp.counts,
+        reasons=result.stamp.reasons,
+        numbers=_numbers(result.stamp.counts, result.slices.values()),
+        tables={"failures by host": _failures_by_host(workspace, part_name, result.stamp.slices)},
+        paths={"media": str(workspace.part_dir(part_name) / "media")},
+        slices_done=result.done,
+        slices_reused=result.reused,
+    )
+
+
+def _numbers(counts: Mapping[str, int], slices: Iterable[SliceStamp]) -> dict[str, float]:
+    """The part's figures; speed is that of each slice's latest run, by one worker."""
+    fetchable, total = counts.get("fetchable", 0), Counter[str]()
+    for stamp in slices:
+        total.update(stamp.numbers)
+    return {
+        "success_share": counts.get("success", 0) / fetchable if fetchable else 1.0,
+        "mean_bytes": total["bytes"] / max(total["bodies"], 1),
+        "urls_per_s": total["fetched"] / max(total["seconds"], 1e-9),
+    }
+
+
+def _refusal(slices: Mapping[str, SliceStamp], least: float) -> str | None:
+    return media_refusal(add_counts(stamp.counts for stamp in slices.values()), least)
+
+
+def _slice_digest(workspace: Workspace, part_name: str, name: str) -> str:
+    stamp = workspace.slice_stamp(part_name, "rows", name)
+    if stamp is None:
+        raise DataError(f"part {part_name}: slice {name} of rows has no stamp. Remedy: materialise source_rows again.")
+    return stamp.digest
+
+
+def _failures_by_host(workspace: Workspace, part_name: str, slices: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The ten hosts with the most failures: host, error class, count."""
+    counted: Counter[tuple[str, str]] = Counter()
+    for name in slices:
+        urls = read_table(workspace.table(part_name, "rows", name), ["uid", "url"])
+        errors = read_table(workspace.table(part_name, "media", name), ["uid", "error"])
+        joined = urls.join(errors, "uid").select(["url", "error"])
+        for url, error in zip(joined["url"].to_pylist(), joined["error"].to_pylist(), strict=True):
+            if error is not None and error not in NOT_FETCHABLE:
+                counted[host_of(url), error] += 1
+    top = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:10]
+    return [{"host": host, "error": error, "rows": count} for (host, error), count in top]
+
+
+class _Share:
+    """Adds up what the slices report into the part's progress."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        self._progress("media", min(self._done, self._total), self._total)

@@ -1,0 +1,235 @@
+"""What is fresh, what is stale, and which parts may enter a release: read from the stamps alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mmdata.config import Corpus, Score
+from mmdata.config.scorers import resolved
+from mmdata.config.setting_changes import changed_settings, flat
+from mmdata.fingerprint import fingerprint
+from mmdata.optout.state import opt_out_digest
+from mmdata.workspace.layout import PART_STAGES, Part, PartStage, PartStamp, Workspace
+
+CODE_VERSIONS: dict[str, int] = {"rows": 2, "media": 2, "features": 2, "selection": 2, "shards": 2, "instructions": 2}
+"""Raised when a stage's code changes what it writes: everything made by the older code is then stale."""
+
+
+CLIP_KINDS = frozenset({"howto100m", "video", "audio"})
+"""Kinds of sources whose samples are cut out of files."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlan:
+    """What a part needs.
+
+    Args:
+        stale: the stages to run, in order; empty: the part is up to date.
+        why: one line for people.
+        fingerprint: names this state of affairs; the same need has the same fingerprint (a sensor's run key).
+    """
+
+    part: Part
+    stale: tuple[PartStage, ...]
+    why: str
+    fingerprint: str
+
+
+def stage_settings(corpus: Corpus, part: Part, stage: PartStage) -> str:
+    """Fingerprint of the code version and of the settings that change what a stage writes for a part.
+
+    Speed settings (threads, batch size, device) and patience (timeouts, retries) are left out on purpose.
+    """
+    if stage == "rows":
+        source, clips = _row_settings(corpus, part)
+        return fingerprint("rows", CODE_VERSIONS["rows"], *source.values(), clips)
+    if stage == "media":
+        return fingerprint("media", CODE_VERSIONS["media"], *_media_settings(corpus, part).values())
+    return fingerprint("features", CODE_VERSIONS["features"], scorer_settings(corpus.score), *measure_settings(corpus))
+
+
+def named_settings(corpus: Corpus, part: Part, stage: PartStage) -> dict[str, Any]:
+    """What `stage_settings` hashes, by the names of corpus.yaml: `download.image_size` -> 256. Kept in part stamps."""
+    if stage == "rows":
+        source, clips = _row_settings(corpus, part)
+        settings: dict[str, Any] = {f"source {part.source}": source, "clips": clips or {}}
+    elif stage == "media":
+        settings = _media_settings(corpus, part)
+    else:
+        model, *weights, precision = scorer_settings(corpus.score)
+        checkpoint = dict(zip(("pretrained", "bytes of the checkpoint", "its time of change"), weights, strict=False))
+        settings = {"score": {"model": model, **checkpoint, "precision": precision}}
+        for name, value in measure_settings(corpus):
+            settings["privacy.count_faces, from a score of" if name == "faces" else f"score.{name}"] = value
+    return {"code version": CODE_VERSIONS[stage], **flat(settings)}
+
+
+def _row_settings(corpus: Corpus, part: Part) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What decides the rows of a part: of its source, and of the cut of clips where that makes them."""
+    source = next(s for s in corpus.sources if s.name == part.source)
+    shape = corpus.clips.model_dump(include={"min_clip_s", "max_clip_s", "max_gap_s"})
+    own = {"kind": source.kind, "columns": source.columns, "slice_rows": source.slice_rows}
+    return own, shape if source.kind == "howto100m" else None
+
+
+def _media_settings(corpus: Corpus, part: Part) -> dict[str, Any]:
+    """What of the settings decides the stored bytes of a part; what does not concern its kind is left out."""
+    kind = next((source.kind for source in corpus.sources if source.name == part.source), None)
+    kept = {"image_size", "encode_quality", "max_bytes", "max_pixels", "respect_robots"}
+    settings: dict[str, Any] = {"download": corpus.download.model_dump(include=kept)}
+    if kind in CLIP_KINDS:
+        cut = {"frames", "choose", "sound", "keep_video", "max_duration_s", "max_bytes"}
+        settings["clips"] = corpus.clips.model_dump(include=cut)
+    if (corpus.privacy.blur_faces or corpus.privacy.drop_voices) and kind != "text":
+        settings["privacy"] = corpus.privacy.model_dump(exclude={"count_faces"})
+    if corpus.synthesis.speech > 0:
+        settings |= {"synthesis": corpus.synthesis.model_dump(), "seed": corpus.seed}
+    return settings
+
+
+def scorer_settings(score: Score) -> list[str | int | None]:
+    """What of the score section decides the scores; a local checkpoint counts by name, size and time, not by place."""
+    schema, _, folder = resolved(score).model.partition(":")
+    if schema == "local-dir":
+        place, model = Path(folder) / "open_clip_model.safetensors", "local-dir"
+    else:
+        place, model = Path(score.pretrained or ""), score.model
+    if place.is_file():
+        facts = place.stat()
+        return [model, place.name, facts.st_size, int(facts.st_mtime), score.precision]
+    return [score.model, score.pretrained, score.precision]
+
+
+def measure_settings(corpus: Corpus) -> list[Any]:
+    """What beside the scorer decides what is measured; nothing where nothing more than usual is."""
+    settings: list[Any] = []
+    if corpus.privacy.count_faces and not corpus.privacy.blur_faces:  # else they are counted before they are blurred
+        settings.append(["faces", corpus.privacy.min_face_score])
+    models = ("audio_model", "transcriber")
+    return settings + [[name, model] for name in models if (model := getattr(corpus.score, name))]
+
+
+def rows_input(part: Part) -> str:
+    """Digest of what the rows stage of a part reads."""
+    return fingerprint(part.digest, part.start, part.stop)
+
+
+def features_input(rows_digest: str, media_digest: str) -> str:
+    """Digest of what the features stage reads, of a slice or of a part."""
+    return fingerprint(rows_digest, media_digest)
+
+
+def plan_part(
+    corpus: Corpus, workspace: Workspace, part: Part, now: datetime | None = None, opt_out: str | None = None
+) -> PartPlan:
+    """Say which stages of a part must run, and why.
+
+    Args:
+        opt_out: `opt_out_digest` of the workspace, where it is read already.
+    """
+    opt_out = opt_out_digest(workspace) if opt_out is None else opt_out
+    stale: list[PartStage] = []
+    reasons: list[str] = []
+    stamps: dict[str, PartStamp | None] = {stage: workspace.part_stamp(part.name, stage) for stage in PART_STAGES}
+    due = ""
+    for stage in PART_STAGES:
+        stamp = stamps[stage]
+        if stale:
+            stale.append(stage)
+        elif stamp is None:
+            stale.append(stage)
+            reasons.append(f"{stage}: not finished")
+        elif stamp.fingerprint != fingerprint(stage_settings(corpus, part, stage), _input(part, stage, stamps)):
+            stale.append(stage)
+            reasons.append(f"{stage}: {what_changed(corpus, part, stage, stamp)}")
+        elif stage == "rows" and stamp.opt_out != opt_out:
+            stale.append(stage)
+            reasons.append("rows: what is to be left out has changed")
+        elif stage == "media" and is_due(stamp.next_retry_at, now):
+            stale.append(stage)
+            due = stamp.next_retry_at or ""
+            reasons.append(f"media: retries due since {stamp.next_retry_at}")
+    settings = [stage_settings(corpus, part, stage) for stage in PART_STAGES]
+    asked = [rows_input(part), settings, stale, due, *([opt_out] if opt_out else [])]
+    return PartPlan(part, tuple(stale), "; ".join(reasons), fingerprint(*asked))
+
+
+def what_changed(corpus: Corpus, part: Part, stage: PartStage, stamp: PartStamp) -> str:
+    """Why a stamp is stale: the settings that changed, by name; where there are none, its input."""
+    if not stamp.settings:  # of a workspace that kept no settings beside its stamps
+        return "its input or settings changed"
+    changes = changed_settings(stamp.settings, named_settings(corpus, part, stage))
+    return ", ".join(map(str, changes)) or "its input changed"
+
+
+def is_due(next_retry_at: str | None, now: datetime | None = None) -> bool:
+    """Whether a retry time has come."""
+    return next_retry_at is not None and datetime.fromisoformat(next_retry_at) <= (now or datetime.now(UTC))
+
+
+def plan_parts(corpus: Corpus, workspace: Workspace, now: datetime | None = None) -> Iterator[PartPlan]:
+    """The plan of every live part, in catalogue order."""
+    opt_out = opt_out_digest(workspace)
+    for part in configured_parts(corpus, workspace):
+        yield plan_part(corpus, workspace, part, now, opt_out)
+
+
+def configured_parts(corpus: Corpus, workspace: Workspace) -> list[Part]:
+    """The live parts of the sources that the corpus names; a source taken out of corpus.yaml leaves with its parts."""
+    names = {source.name for source in corpus.sources}
+    return [part for part in workspace.catalog().live_parts() if part.source in names]
+
+
+def releasable_parts(corpus: Corpus, workspace: Workspace) -> tuple[list[Part], dict[str, str]]:
+    """The parts that a release may hold, and for the others the reason why not.
+
+    A part counts when all its stages are stamped with the fingerprints that the corpus asks for and accepted.
+    Retries that are due do not hold a part back: what it has is sound.
+    """
+    ready: list[Part] = []
+    refused: dict[str, str] = {}
+    opt_out = opt_out_digest(workspace)
+    for part in configured_parts(corpus, workspace):
+        plan = plan_part(corpus, workspace, part, datetime.min.replace(tzinfo=UTC), opt_out)
+        fresh = [stage for stage in PART_STAGES if stage not in plan.stale]
+        stamps = {stage: workspace.part_stamp(part.name, stage) for stage in fresh}
+        rejected = next((why for stage, s in stamps.items() if s and (why := refusal(corpus, stage, s))), None)
+        if rejected is not None or plan.stale:
+            refused[part.name] = rejected or plan.why
+        else:
+            ready.append(part)
+    return ready, refused
+
+
+def refusal(corpus: Corpus, stage: PartStage, stamp: PartStamp) -> str | None:
+    """Why a finished stage of a part may not enter a release, or None.
+
+    Media is judged by its counts against download.min_success_share as it is now: a changed share fetches nothing.
+    """
+    if stage != "media" or "fetchable" not in stamp.counts:
+        return stamp.reason if not stamp.accepted else None
+    return media_refusal(stamp.counts, corpus.download.min_success_share)
+
+
+def media_refusal(counts: Mapping[str, int], least: float) -> str | None:
+    """Why too few of a part's URLs gave media, or None."""
+    success, fetchable = counts.get("success", 0), counts.get("fetchable", 0)
+    if fetchable == 0 or success >= least * fetchable:
+        return None
+    share = success / fetchable
+    return (
+        f"media: success share {share:.3f} ({success} of {fetchable}) is under download.min_success_share ({least:g})"
+    )
+
+
+def _input(part: Part, stage: PartStage, stamps: dict[str, PartStamp | None]) -> str:
+    rows, media = stamps["rows"], stamps["media"]
+    if stage == "rows":
+        return rows_input(part)
+    if stage == "media":
+        return rows.digest if rows else ""
+    return features_input(rows.digest if rows else "", media.digest if media else "")

@@ -1,0 +1,1 @@
+"""Charts, plots and contact sheets, for the report and for the Dagster UI."""

@@ -1,0 +1,260 @@
+"""The state of a corpus, read from its workspace: parts by stage, what failed and why, the latest release."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmdata.config import Corpus
+from mmdata.engine.freshness import is_due, plan_part
+from mmdata.inspect.progress import Underway, corpus_eta_s, corpus_rates, underway
+from mmdata.stage import add_counts
+from mmdata.storage.atomic import is_local
+from mmdata.workspace.attempts import Attempt, last_attempts
+from mmdata.workspace.layout import PART_STAGES, Part, PartStage, PartStamp, Workspace, read_json
+
+if TYPE_CHECKING:
+    from mmdata.inspect.failing_hosts import FailingHosts
+    from mmdata.workspace.disk_use import DiskUse
+
+READERS = 32  # at a time, of an object store
+
+State = Literal["done", "waiting", "started", "failed", "refused"]
+"""`waiting`: not done, or made from something older. `started`: a process works on it, or died. `refused`: done, but
+not accepted into releases."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartStatus:
+    """A part and how far it is.
+
+    Args:
+        stages: stage -> state.
+        why: what it waits for or failed of; empty: it is up to date.
+        next_retry_at: UTC ISO time of the first retry of what could not be fetched; None: none is planned.
+    """
+
+    part: Part
+    rows: int
+    stages: Mapping[str, State]
+    why: str
+    next_retry_at: str | None
+
+    @property
+    def ready(self) -> bool:
+        return all(state == "done" for state in self.stages.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A corpus at this moment.
+
+    Args:
+        reasons: stage -> reason -> rows, over all parts, of what was refused or failed.
+        retries_due: parts whose retries are due now.
+        next_retry_at: UTC ISO time of the first retry that is still to come; None: none is planned.
+        unreadable: source file -> error.
+        release: the latest release's manifest without its long lists; None before the first.
+        underway: stages that were begun and have not ended.
+        eta_s: seconds until every part is up to date, one part at a time; None: nothing is finished to tell by.
+        eta_without: what the estimate leaves out, since none of it was ever finished.
+    """
+
+    parts: Sequence[PartStatus]
+    reasons: Mapping[str, Mapping[str, int]]
+    retries_due: int
+    next_retry_at: str | None
+    unreadable: Mapping[str, str]
+    release: Mapping[str, Any] | None
+    underway: Sequence[Underway]
+    eta_s: float | None
+    eta_without: Sequence[str]
+
+    @property
+    def stuck(self) -> list[Underway]:
+        """Those under way that somebody should look at."""
+        return [one for one in self.underway if one.advice]
+
+
+def corpus_status(corpus: Corpus, workspace: Workspace, now: datetime | None = None) -> Status:
+    """Read the state of every part of a corpus from its stamps; of slices only a few, for how long they take."""
+    now = now or datetime.now(UTC)
+    once = _ReadOnce(str(workspace.root))
+    catalog = workspace.catalog()
+    names = {source.name for source in corpus.sources}
+    configured = [part for part in catalog.live_parts() if part.source in names]
+    once.read([part.name for part in configured])
+    parts = [part_status(corpus, once, part) for part in configured]
+    done: dict[tuple[str, PartStage], list[tuple[str, int]]] = {}
+    begun: list[tuple[Part, PartStage, Attempt]] = []
+    rows_left: Counter[tuple[str, PartStage]] = Counter()
+    for one in parts:
+        for stage in PART_STAGES:
+            key, stamp = (one.part.source, stage), once.part_stamp(one.part.name, stage)
+            if stamp is not None:  # one that is out of date tells as well how long it took
+                done.setdefault(key, []).append((one.part.name, len(stamp.slices)))
+            if one.stages[stage] not in ("done", "refused"):
+                rows_left[key] += one.rows
+            attempt = once.attempts(one.part.name).get(stage)
+            if one.stages[stage] == "started" and attempt is not None:
+                begun.append((one.part, stage, attempt))
+    rates = corpus_rates(workspace, done)
+    found = underway(corpus, workspace, begun, rates, now)
+    rows_of = {one.part.name: (one.part.source, one.rows) for one in parts}
+    for each in found:
+        source, rows = rows_of[each.part]
+        rows_left[source, each.stage] -= rows * each.slices_done // max(each.slices, 1)
+    eta_s, without = corpus_eta_s(rows_left, rates, corpus.engine.workers)
+    retries = [one.next_retry_at for one in parts if one.next_retry_at is not None]
+    return Status(
+        parts=parts,
+        reasons={
+            stage: add_counts(
+                stamp.reasons for one in parts if (stamp := once.part_stamp(one.part.name, stage)) is not None
+            )
+            for stage in PART_STAGES
+        },
+        retries_due=sum(is_due(at, now) for at in retries),
+        next_retry_at=min((at for at in retries if not is_due(at, now)), default=None),
+        unreadable={
+            path: str(entry.get("error") or "unreadable")
+            for path, entry in catalog.files.items()
+            if entry.get("status") == "unreadable"
+        },
+        release=latest_release(workspace),
+        underway=found,
+        eta_s=eta_s,
+        eta_without=without,
+    )
+
+
+class _ReadOnce(Workspace):
+    """A workspace whose parts' stamps are read once, many at a time where each takes a journey."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self._stamps: dict[tuple[str, PartStage], PartStamp | None] = {}
+        self._attempts: dict[str, dict[PartStage, Attempt]] = {}
+
+    def read(self, parts: Sequence[str]) -> None:
+        """Read ahead what a store would be asked for one after the other; a disk is quicker without."""
+        if is_local(self.root):
+            return
+        with ThreadPoolExecutor(READERS) as pool:
+            for _ in pool.map(self._read, parts):
+                pass
+
+    def _read(self, part: str) -> None:
+        self.attempts(part)
+        for stage in PART_STAGES:
+            self.part_stamp(part, stage)
+
+    def part_stamp(self, part: str, stage: PartStage) -> PartStamp | None:
+        if (part, stage) not in self._stamps:
+            self._stamps[part, stage] = super().part_stamp(part, stage)
+        return self._stamps[part, stage]
+
+    def attempts(self, part: str) -> dict[PartStage, Attempt]:
+        if part not in self._attempts:
+            self._attempts[part] = last_attempts(self, part) if self._may_have_attempts(part) else {}
+        return self._attempts[part]
+
+    def _may_have_attempts(self, part: str) -> bool:
+        """One look at a folder costs less than three at files that are hardly ever there."""
+        if not is_local(self.root):
+            return True
+        try:
+            return any(one.name.endswith(".attempt.json") for one in Path(self.part_dir(part).path).iterdir())
+        except FileNotFoundError:
+            return False
+
+
+def part_status(corpus: Corpus, workspace: _ReadOnce, part: Part) -> PartStatus:
+    """How far one part is."""
+    plan = plan_part(corpus, workspace, part, now=datetime.min.replace(tzinfo=UTC))  # due retries are told apart
+    attempts = workspace.attempts(part.name)
+    stages: dict[str, State] = {}
+    notes: list[str] = []
+    for stage in PART_STAGES:
+        stamp, attempt = workspace.part_stamp(part.name, stage), attempts.get(stage)
+        if stage not in plan.stale:
+            stages[stage] = "done" if stamp is None or stamp.accepted else "refused"
+            if stamp is not None and not stamp.accepted:
+                notes.append(f"{stage}: {stamp.reason}")
+        elif attempt is None:
+            stages[stage] = "waiting"
+        elif attempt.error is None:
+            stages[stage] = "started"
+            notes.append(f"{stage}: started {attempt.started_at}")
+        else:
+            stages[stage] = "failed"
+            notes.append(f"{stage}: failed {attempt.tries}x: {attempt.error}")
+    media = workspace.part_stamp(part.name, "media")
+    retry = media.next_retry_at if media is not None and "media" not in plan.stale else None
+    return PartStatus(part, part.stop - part.start, stages, "; ".join(notes) or plan.why, retry)
+
+
+def slices_with_media(workspace: Workspace, status: Status) -> list[tuple[str, str]]:
+    """Part and slice of all media that are there, from the stamps of their parts."""
+    return [
+        (one.part.name, name)
+        for one in status.parts
+        if (stamp := workspace.part_stamp(one.part.name, "media")) is not None
+        for name in stamp.slices
+    ]
+
+
+def to_json(status: Status, hosts: FailingHosts | None, disk: Mapping[str, DiskUse] | None) -> str:
+    """All of it as a JSON object, for machines: what is counted, every part that is not ready, what is under way.
+
+    Args:
+        hosts, disk: None where nobody asked for them.
+    """
+    told: dict[str, Any] = {
+        "parts": len(status.parts),
+        "rows": sum(one.rows for one in status.parts),
+        "ready": sum(one.ready for one in status.parts),
+        "states": {stage: dict(Counter(one.stages[stage] for one in status.parts)) for stage in PART_STAGES},
+        "stuck": [asdict(one) for one in status.stuck],
+        "underway": [asdict(one) for one in status.underway],
+        "eta_s": status.eta_s,
+        "eta_without": list(status.eta_without),
+        "retries_due": status.retries_due,
+        "next_retry_at": status.next_retry_at,
+        "reasons": status.reasons,
+        "unreadable": status.unreadable,
+        "release": status.release,
+        "not_ready": [
+            {"part": one.part.name, "source": one.part.source, "rows": one.rows, **one.stages, "why": one.why}
+            for one in status.parts
+            if not one.ready
+        ],
+    }
+    if hosts is not None:
+        told["hosts"] = asdict(hosts)
+    if disk is not None:
+        told["disk"] = {kind: asdict(one) for kind, one in disk.items()}
+    return json.dumps(told, indent=1, ensure_ascii=False)
+
+
+def latest_release(workspace: Workspace) -> dict[str, Any] | None:
+    """What the latest release's manifest says, its long lists counted instead."""
+    release_id = workspace.latest()
+    manifest = read_json(workspace.release_dir(release_id) / "manifest.json") if release_id else None
+    if manifest is None:
+        return None
+    return {
+        "release_id": release_id,
+        "path": str(workspace.release_dir(str(release_id))),
+        "created_at": manifest.get("created_at"),
+        "counts": manifest.get("counts", {}),
+        "reasons": dict(Counter(manifest.get("reasons", {})).most_common()),
+        "scorer": manifest.get("scorer", {}),
+        "shards": len(manifest.get("shards", [])),
+    }

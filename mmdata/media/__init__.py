@@ -1,0 +1,1 @@
+"""Decode, cut, blur and synthesise pictures, sound and video."""

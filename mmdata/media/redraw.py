@@ -1,0 +1,99 @@
+"""Unusual images as plain 8-bit pictures on white, and large ones made smaller while they are decoded."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from mmdata.web.failures import FetchError
+from mmdata.web.headers import formats
+
+
+def reduced_jpeg(body: bytes, reduction: int) -> bytes:
+    """A JPEG as an upright BMP, decoded at 1/reduction of its size: libjpeg scales within its own cosine transform.
+
+    Args:
+        reduction: 1, 2, 4 or 8.
+
+    Raises:
+        FetchError: `undecodable`.
+    """
+    import cv2
+
+    flags = {
+        1: cv2.IMREAD_COLOR,
+        2: cv2.IMREAD_REDUCED_COLOR_2,
+        4: cv2.IMREAD_REDUCED_COLOR_4,
+        8: cv2.IMREAD_REDUCED_COLOR_8,
+    }
+    try:
+        pixels = cv2.imdecode(np.frombuffer(body, np.uint8), flags[reduction])
+    except cv2.error as error:
+        raise FetchError("undecodable", str(error)) from None
+    if pixels is None:
+        raise FetchError("undecodable", "not a whole JPEG")
+    return cv2.imencode(".bmp", pixels)[1].tobytes()
+
+
+def on_white(body: bytes) -> bytes:
+    """An 8-bit RGBA image as a BMP on white: what img2dataset's Resizer does in floating point, to the same values.
+
+    Raises:
+        FetchError: `undecodable`.
+    """
+    import cv2
+
+    try:
+        pixels = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise FetchError("undecodable", str(error)) from None
+    if pixels is None:
+        raise FetchError("undecodable", "Image decoding error")
+    colours = pixels[..., :3]
+    if pixels.ndim == 3 and pixels.shape[2] == 4 and pixels[..., 3].min() < 255:
+        alpha = pixels[..., 3:].astype(np.uint16)
+        # 255 * 255 + 127 still fits 16 bits; a tie cannot occur, since 255 is odd
+        colours = ((colours * alpha + 127) // 255 + (255 - alpha)).astype(np.uint8)
+    return cv2.imencode(".bmp", colours)[1].tobytes()
+
+
+def redrawn(body: bytes, reduction: int) -> bytes:
+    """Any image as a BMP, as a viewer shows it: upright, first frame, ink to light, transparency on white.
+
+    Args:
+        reduction: each side is divided by it, by averaging.
+
+    Raises:
+        FetchError: `undecodable`.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(body), formats=formats()) as image:
+            image.seek(0)
+            upright: Any = ImageOps.exif_transpose(_eight_bits(image))
+            if "A" in upright.getbands() or "transparency" in upright.info:
+                upright = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+            upright = upright.convert("RGB")
+            if reduction > 1:
+                upright = upright.reduce(reduction)
+            out = io.BytesIO()
+            upright.save(out, "BMP")
+            return out.getvalue()
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise what they like on hostile bytes
+        raise FetchError("undecodable", f"{type(error).__name__}: {error}") from None
+
+
+def _eight_bits(image: Any) -> Any:
+    """Grey levels of 16 bits or more as 8 bits, white staying white."""
+    from PIL import Image
+
+    if not image.mode.startswith(("I", "F")):
+        return image
+    levels = np.asarray(image)
+    if image.mode.startswith("F"):
+        return Image.fromarray((levels * (1.0 if levels.max() > 1 else 255.0)).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((levels.clip(0, 65535) >> 8).astype(np.uint8))

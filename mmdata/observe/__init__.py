@@ -1,0 +1,1 @@
+"""What operators see of a run: logs, metrics and alerts."""

@@ -1,0 +1,212 @@
+"""Logs: events with fields through the standard `logging`, as lines for people or as JSON, from every process.
+
+A module has `_log = logs.logger(__name__)` and says `_log.info("slice done", rows=10_000)`. What is being worked on
+(part, stage, slice, release) is said once, by `context`, and stands in every event within it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import logging
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+from mmdata.config import Observe
+from mmdata.display import without_credentials
+from mmdata.errors import UserError
+
+ROOTS = ("mmdata", "pipelines")
+"""The loggers that are ours, and the only ones that `configure` touches."""
+
+FIELDS: Mapping[str, str] = {
+    "part": "the part that is worked on",
+    "stage": "`rows`, `media`, `features`, `selection`, …",
+    "slice": "the slice, within a part's stage",
+    "release": "the release's id",
+    "rows": "rows that it was about",
+    "seconds": "how long it took",
+    "counts": "what was counted, as in the stage's report",
+    "reasons": "why rows were refused, failed or dropped, and how many",
+    "reason": "one of these",
+    "host": "host and port of a URL; never more of it",
+    "holder": "who holds a lease that is waited for",
+    "samples": "the first few that a reason was counted for: `uid`, and `host` or `row`",
+    "error": "what was wrong, in one line",
+}
+"""Fields that mean the same wherever they stand; others belong to their event."""
+
+SAMPLES_PER_REASON = 3
+LONGEST = 500  # characters of one value: a server decides how long its answer is
+_OWN_ARGUMENTS = ("exc_info", "stack_info", "stacklevel", "extra")
+_QUERY = re.compile(r"(?<=://)([^\s?#]*)[?#][^\s'\">)]*")
+_context: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar(
+    "mmdata_log_context", default=MappingProxyType({})
+)
+
+FORMAT_VARIABLE, LEVEL_VARIABLE = "MMDATA_LOG", "MMDATA_LOG_LEVEL"
+FORMATS, LEVELS = ("text", "json"), ("debug", "info", "warning", "error")
+
+
+class Log(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose keyword arguments are the event's fields."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
+        own = {name: kwargs.pop(name) for name in list(kwargs) if name not in _OWN_ARGUMENTS}
+        found = {name: clean(value) for name, value in {**_context.get(), **own}.items() if value is not None}
+        event = str(clean(str(msg)))
+        kwargs["extra"] = {"event": event, "fields": found}
+        return line(event, found), kwargs
+
+
+def logger(name: str) -> Log:
+    """The log of a module."""
+    return Log(logging.getLogger(name), {})
+
+
+@contextmanager
+def context(**fields: Any) -> Iterator[None]:
+    """Within the block, every event of this thread has these fields too."""
+    token = _context.set({**_context.get(), **fields})
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def adopt(fields: Mapping[str, Any]) -> None:
+    """Have every event of this process, from now on, have the fields of the process that started it."""
+    _context.set(dict(fields))
+
+
+def current() -> dict[str, Any]:
+    """The fields that `context` has given so far."""
+    return dict(_context.get())
+
+
+def samples(log: Log, event: str, found: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Log one event for each reason: how many samples have it, and the first few of them.
+
+    Args:
+        found: reason and fields, a sample each.
+    """
+    if not log.isEnabledFor(logging.INFO):
+        return
+    counted: Counter[str] = Counter()
+    first: dict[str, list[Mapping[str, Any]]] = {}
+    for reason, fields in found:
+        counted[reason] += 1
+        if counted[reason] <= SAMPLES_PER_REASON:
+            first.setdefault(reason, []).append(fields)
+    for reason, count in sorted(counted.items()):
+        log.info(event, reason=reason, rows=count, samples=first[reason])
+
+
+def clean(value: Any) -> Any:
+    """A value as it may be shown: no credentials, no query of a URL, nothing that moves a cursor, not too long."""
+    if isinstance(value, bool | int) or value is None:
+        return value
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {str(clean(str(key))): clean(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(one) for one in value]
+    text = _QUERY.sub(r"\1", without_credentials(str(value)))
+    text = "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def line(event: str, fields: Mapping[str, Any]) -> str:
+    """An event in one line: `slice done  part=web-000000 rows=10000`."""
+    told = [f"{name}={_plain(value)}" for name, value in fields.items()]
+    return f"{event}  {' '.join(told)}" if told else event
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}:{one}" for name, one in value.items()) or "-"
+    if isinstance(value, list):
+        return ";".join(_plain(one) for one in value)
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if re.search(r'[\s"=]', text) or not text else text
+
+
+class TextFormatter(logging.Formatter):
+    """`12:04:05 INFO mmdata.engine.part_run: slice done  part=web-000000 …`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        text = f"{when} {record.levelname} {record.name}: {_text(record)}".replace("\n", "\\n")
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: `time` (UTC), `level`, `logger`, `event`, and the event's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": getattr(record, "event", None) or clean(record.getMessage()),
+        }
+        told |= {name: value for name, value in getattr(record, "fields", {}).items() if name not in told}
+        if record.exc_info:
+            told["exception"] = clean(self.formatException(record.exc_info))
+        return json.dumps(told, ensure_ascii=False, default=str)
+
+
+def _text(record: logging.LogRecord) -> str:
+    # not the message: Dagster puts its own words before that, in the record itself
+    event = getattr(record, "event", None)
+    return str(clean(record.getMessage())) if event is None else line(event, getattr(record, "fields", {}))
+
+
+class _Stderr(logging.StreamHandler[Any]):
+    """Writes to what is standard error at that moment: a progress bar puts itself in between."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
+def configure(settings: Observe | None = None) -> None:
+    """Write events to standard error, as the environment says, or else the settings; a second call replaces the first.
+
+    Where neither names a level it is `info` for JSON, which machines read, and `warning` for lines, which stand beside
+    what the commands print.
+
+    Raises:
+        UserError: MMDATA_LOG or MMDATA_LOG_LEVEL says something else than is known.
+    """
+    settings = settings or Observe()
+    form = _asked(FORMAT_VARIABLE, FORMATS) or settings.log_format
+    level = _asked(LEVEL_VARIABLE, LEVELS) or settings.log_level
+    handler = _Stderr()
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    handler.setLevel((level or ("info" if form == "json" else "warning")).upper())
+    for name in ROOTS:
+        own = logging.getLogger(name)
+        for known in [one for one in own.handlers if isinstance(one, _Stderr)]:
+            own.removeHandler(known)
+        own.addHandler(handler)
+        if own.level == logging.NOTSET or own.level > handler.level:  # never higher: a run of Dagster listens, too
+            own.setLevel(handler.level)
+
+
+def _asked(variable: str, known: Iterable[str]) -> str | None:
+    asked = os.environ.get(variable, "").strip().lower() or None
+    if asked is not None and asked not in known:
+        raise UserError(f"{variable} is {asked!r}. Remedy: one of {', '.join(known)}.")
+    return asked

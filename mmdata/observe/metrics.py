@@ -1,0 +1,287 @@
+"""Metrics for Prometheus: counters of the work, in memory until somebody asks; nothing at all where nobody does.
+
+Needs the extra `metrics`. Everything is counted by the process that starts the workers, from what a slice gives back.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from upath import UPath
+
+from mmdata.config import Observe
+from mmdata.observe import logs
+from mmdata.stage import StageReport
+from mmdata.storage.atomic import publish_bytes
+from mmdata.urls import host_of
+
+_log = logs.logger(__name__)
+
+ABSENT = "no metrics: prometheus_client is not installed. Remedy: pip install 'mmdata[metrics]'"
+OTHER = "other"
+HOSTS = 50  # that have a label of their own in a process; the rest is `other`
+HOSTS_OF_A_SLICE = 10
+WRITE_EVERY_S = 10.0
+LOOPBACK = "127.0.0.1"
+
+SLICE_BUCKETS = (1, 5, 15, 60, 180, 600, 1800, 3600, 7200)
+FETCH_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+STATUSES = {
+    "rows": ("usable", "bad"),
+    "media": ("success", "failed_to_download", "failed_to_resize", "refused", "pending"),
+    "features": ("scored",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: its kind, its labels, and what it says."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+    buckets: tuple[float, ...] = ()
+
+
+METRICS: Mapping[str, Metric] = {
+    "mmdata_rows_total": Metric("counter", ("stage", "status"), "Rows that slices came to, by what became of them."),
+    "mmdata_row_reasons_total": Metric("counter", ("stage", "reason"), "Rows that were refused or failed, by reason."),
+    "mmdata_slices_total": Metric("counter", ("stage", "outcome"), "Slices: done, failed or reused."),
+    "mmdata_slice_seconds": Metric("histogram", ("stage",), "Time that a slice's work took.", SLICE_BUCKETS),
+    "mmdata_urls_total": Metric("counter", ("host", "outcome"), "URLs asked for; hosts beyond the first 50 are other."),
+    "mmdata_fetched_bytes_total": Metric("counter", (), "Bytes of the bodies that were fetched."),
+    "mmdata_fetch_seconds": Metric("histogram", (), "Time from asking for a URL to its stored media.", FETCH_BUCKETS),
+    "mmdata_pictures_total": Metric("counter", (), "Pictures that went through the scorer."),
+    "mmdata_scorer_pictures_per_second": Metric("gauge", (), "Speed of the latest slice in the scorer."),
+    "mmdata_lease_wait_seconds_total": Metric("counter", (), "Time spent waiting for other builds."),
+    "mmdata_stages_total": Metric("counter", ("stage", "outcome"), "Stage runs: done or failed."),
+    "mmdata_shards_total": Metric("counter", ("outcome",), "Shards of releases: written or reused."),
+    "mmdata_release_samples": Metric("gauge", (), "Samples of the release that was published last."),
+    "mmdata_release_bytes": Metric("gauge", (), "Bytes of its shards."),
+    "mmdata_release_timestamp_seconds": Metric("gauge", (), "When a build last came to a release, Unix time."),
+}
+
+
+@dataclass(slots=True)
+class Fetches:
+    """What was seen while a slice was fetched; picklable, since it comes from a worker.
+
+    Args:
+        seconds: of each fetch.
+        bytes: of the bodies.
+        urls: (host, `success` or `failed`) -> how many.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    bytes: int = 0
+    urls: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def keep_top_hosts(self) -> None:
+        """Leave the hosts with the most URLs by name; the rest becomes `other`."""
+        by_host: Counter[str] = Counter()
+        for (host, _), count in self.urls.items():
+            by_host[host] += count
+        top = {host for host, _ in sorted(by_host.items(), key=lambda one: (-one[1], one[0]))[:HOSTS_OF_A_SLICE]}
+        kept: Counter[tuple[str, str]] = Counter()
+        for (host, outcome), count in self.urls.items():
+            kept[host if host in top else OTHER, outcome] += count
+        self.urls = kept
+
+
+class Meter:
+    """The metrics of this process, or of all processes that share `PROMETHEUS_MULTIPROC_DIR`."""
+
+    def __init__(self) -> None:
+        import prometheus_client
+
+        self.registry = prometheus_client.CollectorRegistry()
+        self._metrics: dict[str, Any] = {}
+        self._hosts: set[str] = set()
+        self._textfile: UPath | None = None
+        self._server: Any = None
+        self._written_at = 0.0
+        self._lock = threading.Lock()
+        for name, one in METRICS.items():
+            made = {"counter": prometheus_client.Counter, "gauge": prometheus_client.Gauge}.get(one.kind)
+            if made is None:
+                metric = prometheus_client.Histogram(
+                    name, one.help, one.labels, registry=self.registry, buckets=one.buckets
+                )
+            elif one.kind == "gauge":
+                metric = made(name, one.help, one.labels, registry=self.registry, multiprocess_mode="mostrecent")
+            else:
+                metric = made(name, one.help, one.labels, registry=self.registry)
+            self._metrics[name] = metric
+
+    def of(self, name: str, **labels: str) -> Any:
+        """A metric, or the child of it that has these labels."""
+        return self._metrics[name].labels(**labels) if labels else self._metrics[name]
+
+    def host(self, name: str) -> str:
+        """The label of a host: its name for the first few, or the web would decide how many series there are."""
+        if name not in self._hosts and len(self._hosts) >= HOSTS:
+            return OTHER
+        self._hosts.add(name)
+        return name
+
+    def write(self, at_once: bool = False) -> None:
+        """Publish the text file, unless that was done just now."""
+        with self._lock:
+            if self._textfile is None or not (at_once or time.monotonic() - self._written_at > WRITE_EVERY_S):
+                return
+            self._written_at = time.monotonic()
+            from prometheus_client import generate_latest
+
+            try:
+                publish_bytes(self._textfile, generate_latest(self.registry))
+            except OSError as error:  # work goes on, whoever watches it
+                _log.warning("metrics could not be written", path=self._textfile, error=error)
+
+    def expose(self, port: int | None, textfile: str | None) -> None:
+        """Answer HTTP on loopback, write a text file, or both."""
+        if port is not None:
+            from prometheus_client import start_http_server
+
+            try:
+                self._server, _ = start_http_server(port, addr=LOOPBACK, registry=self.registry)
+            except OSError as error:
+                _log.warning("metrics have no port", port=port, error=error)
+        if textfile is not None:
+            self._textfile = UPath(textfile)
+            self.write(at_once=True)
+
+    def close(self) -> None:
+        """Write the text file a last time, and give the port back."""
+        self.write(at_once=True)
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+
+_meter: Meter | None = None
+
+
+def start(settings: Observe) -> Meter | None:
+    """Count from now on, and expose the numbers, where the settings ask for it; None: they do not, or cannot be had."""
+    global _meter  # noqa: PLW0603 - one process has one set of metrics
+    if settings.metrics_port is None and settings.metrics_textfile is None:
+        return None
+    if _meter is None:
+        try:
+            _meter = Meter()
+        except ImportError:
+            _log.warning(ABSENT)
+            return None
+    _meter.expose(settings.metrics_port, settings.metrics_textfile)
+    return _meter
+
+
+def count() -> None:
+    """Count from now on, for somebody else to expose."""
+    global _meter  # noqa: PLW0603
+    _meter = Meter()
+
+
+def is_counting() -> bool:
+    """Whether anybody asked for metrics in this process."""
+    return _meter is not None
+
+
+def stop() -> None:
+    """Count no more; the text file is written a last time."""
+    global _meter  # noqa: PLW0603
+    if _meter is not None:
+        _meter.close()
+    _meter = None
+
+
+def slice_done(stage: str, rows: int, counts: Mapping[str, int], reasons: Mapping[str, int], numbers: Any) -> None:
+    """A slice is done, with what its stamp says."""
+    if _meter is None:
+        return
+    _meter.of("mmdata_slices_total", stage=stage, outcome="done").inc()
+    if seconds := numbers.get("seconds"):
+        _meter.of("mmdata_slice_seconds", stage=stage).observe(seconds)
+    named = {status: counts.get(status, 0) for status in STATUSES.get(stage, ())}
+    for status, count in {**named, OTHER: rows - sum(named.values())}.items():
+        if count > 0:
+            _meter.of("mmdata_rows_total", stage=stage, status=status).inc(count)
+    for reason, count in reasons.items():
+        _meter.of("mmdata_row_reasons_total", stage=stage, reason=reason).inc(count)
+    if stage == "features" and counts.get("pictures") and seconds:
+        _meter.of("mmdata_pictures_total").inc(counts["pictures"])
+        _meter.of("mmdata_scorer_pictures_per_second").set(counts["pictures"] / seconds)
+    _meter.write()
+
+
+def slices(stage: str, outcome: str, count: int = 1) -> None:
+    """Slices that failed, or that were there already."""
+    if _meter is not None and count:
+        _meter.of("mmdata_slices_total", stage=stage, outcome=outcome).inc(count)
+
+
+def fetched(seen: Fetches | None) -> None:
+    """What a slice's fetching came to."""
+    if _meter is None or seen is None:
+        return
+    _meter.of("mmdata_fetched_bytes_total").inc(seen.bytes)
+    for (host, outcome), count in seen.urls.items():
+        _meter.of("mmdata_urls_total", host=_meter.host(host), outcome=outcome).inc(count)
+    latency = _meter.of("mmdata_fetch_seconds")
+    for seconds in seen.seconds:
+        latency.observe(seconds)
+
+
+def waited(seconds: float) -> None:
+    """A lease was waited for."""
+    if _meter is not None:
+        _meter.of("mmdata_lease_wait_seconds_total").inc(seconds)
+
+
+def stage_done(report: StageReport) -> None:
+    """A stage is done, with its report."""
+    if _meter is None:
+        return
+    _meter.of("mmdata_stages_total", stage=report.stage, outcome="done").inc()
+    if report.stage == "shards":
+        for outcome in ("written", "reused"):
+            _meter.of("mmdata_shards_total", outcome=outcome).inc(report.counts.get(f"shards_{outcome}", 0))
+    if report.stage == "release":
+        _meter.of("mmdata_release_samples").set(report.counts.get("samples", 0))
+        _meter.of("mmdata_release_bytes").set(report.counts.get("bytes", 0))
+        _meter.of("mmdata_release_timestamp_seconds").set(time.time())
+    _meter.write(at_once=report.part is None)
+
+
+def stage_failed(stage: str) -> None:
+    """A stage raised."""
+    if _meter is not None:
+        _meter.of("mmdata_stages_total", stage=stage, outcome="failed").inc()
+        _meter.write(at_once=True)
+
+
+def seen_in(
+    records: Iterable[Mapping[str, Any]], urls: Mapping[str, str | None], since: datetime, seconds: list[float]
+) -> Fetches:
+    """What was seen while a slice was fetched.
+
+    Args:
+        records: of the media table; those fetched since `since` count.
+        urls: uid -> URL; one that several rows share counts once.
+        seconds: of each fetch.
+    """
+    seen, counted = Fetches(seconds), set()
+    for record in records:
+        at, url = record.get("fetched_at"), urls.get(record["uid"])
+        if at is not None and at >= since and url and url not in counted:
+            counted.add(url)
+            seen.urls[host_of(url), "failed" if record.get("error") else "success"] += 1
+            seen.bytes += record.get("bytes") or 0
+    seen.keep_top_hosts()
+    return seen

@@ -1,0 +1,103 @@
+"""Metrics of many short processes, such as Dagster's runs, told as one: prometheus_client's multiprocess mode.
+
+Each process counts in files of a slot of its own, and a slot that is free again is taken by the next one, which counts
+on from there: so there are no more files than there were processes at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+
+from upath import UPath
+
+from mmdata.config import Observe
+from mmdata.observe import logs, metrics
+from mmdata.storage.atomic import publish_bytes
+
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own name for it
+_log = logs.logger(__name__)
+_held: list[int] = []
+
+
+@contextmanager
+def gathered(settings: Observe, folder: Path) -> Iterator[dict[str, str]]:
+    """Within the block, expose what all processes count that have these variables in their environment.
+
+    Args:
+        folder: for the processes' files; emptied first, so that counters begin at zero as those of any new process do.
+    """
+    if settings.metrics_port is None and settings.metrics_textfile is None:
+        yield {}
+        return
+    try:
+        from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+        from prometheus_client.multiprocess import MultiProcessCollector
+    except ImportError:
+        _log.warning(metrics.ABSENT)
+        yield {}
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=str(folder))
+    server = None
+    if settings.metrics_port is not None:
+        try:
+            server, _ = start_http_server(settings.metrics_port, addr=metrics.LOOPBACK, registry=registry)
+        except OSError as error:
+            _log.warning("metrics have no port", port=settings.metrics_port, error=error)
+    ended = Event()
+
+    def write() -> None:
+        while settings.metrics_textfile is not None:
+            try:
+                publish_bytes(UPath(settings.metrics_textfile), generate_latest(registry))
+            except OSError as error:
+                _log.warning("metrics could not be written", path=settings.metrics_textfile, error=error)
+            if ended.wait(metrics.WRITE_EVERY_S):
+                return
+
+    Thread(target=write, name="metrics", daemon=True).start()
+    try:
+        yield {FOLDER_VARIABLE: str(folder)}
+    finally:
+        ended.set()
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+
+
+def join() -> None:
+    """Count in this process for whoever gathers, if anybody does."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if not folder or metrics.is_counting() or not Path(folder).is_dir():
+        return
+    try:
+        from prometheus_client import values
+    except ImportError:
+        return
+    slot, owner = _slot(Path(folder)), os.getpid()
+    # a fork would count in its parent's files: it takes its own number
+    values.ValueClass = values.MultiProcessValue(lambda: slot if os.getpid() == owner else os.getpid())
+    metrics.count()
+
+
+def _slot(folder: Path) -> str:
+    """A name that no living process has; it is this one's until it ends."""
+    number = 0
+    while True:
+        handle = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            number += 1
+            continue
+        _held.append(handle)
+        return f"slot{number}"

@@ -1,0 +1,134 @@
+"""The log of what was forgotten: append-only, signed off by name, each entry chained to the one before; hashes only.
+
+takedown/log.jsonl                     one entry a line
+takedown/forgotten/000001.parquet      the hashes of entry 1: kind, hash
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from upath import UPath
+
+from mmdata.errors import DataError
+from mmdata.fingerprint import canonical_json
+from mmdata.storage.atomic import publish_bytes
+from mmdata.workspace.layout import Workspace
+
+FIRST = "0" * 64
+"""What the first entry is chained to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the log.
+
+    Args:
+        number: from 1 on, without gaps.
+        what: `forget`: these samples are to go; `done`: those of entry `of` are gone from the parts.
+        at: UTC ISO time.
+        by: who signs for it.
+        of: of `done`, the number of the entry that it finishes.
+        hashes: digest of the entry's table of hashes.
+        selectors: kind -> how many were asked for.
+        counts: samples found, in parts, near-duplicates among them.
+        parts: part -> samples of it.
+        releases: published releases that hold or show some of them.
+        before: `digest` of the entry before.
+        digest: SHA-256 of all the others, 64 hex digits.
+    """
+
+    number: int
+    what: Literal["forget", "done"]
+    at: str
+    by: str
+    reason: str = ""
+    of: int | None = None
+    hashes: str = ""
+    selectors: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, int] = field(default_factory=dict)
+    releases: Sequence[str] = ()
+    before: str = FIRST
+    digest: str = ""
+
+
+def log_path(workspace: Workspace) -> UPath:
+    return workspace.root / "takedown" / "log.jsonl"
+
+
+def forgotten_path(workspace: Workspace, number: int) -> UPath:
+    """The table of hashes of an entry."""
+    return workspace.root / "takedown" / "forgotten" / f"{number:06d}.parquet"
+
+
+def read_log(workspace: Workspace) -> list[Entry]:
+    """All entries, once the chain is checked.
+
+    Raises:
+        DataError: a line was changed, taken out, put in or moved; names the line.
+    """
+    path = log_path(workspace)
+    try:
+        text = path.read_bytes().decode()
+    except FileNotFoundError:
+        return []
+    entries: list[Entry] = []
+    before = FIRST
+    for number, line in enumerate(text.rstrip("\n").split("\n"), 1):
+        try:
+            data = json.loads(line)
+            entry = Entry(**{**data, "releases": tuple(data["releases"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{path}, line {number}: is no entry of the log ({error}). {_REMEDY}") from None
+        if (entry.number, entry.before, entry.digest) != (number, before, digest_of(entry)):
+            raise DataError(f"{path}, line {number}: does not follow from the line before. {_REMEDY}")
+        entries.append(entry)
+        before = entry.digest
+    return entries
+
+
+_REMEDY = "The log was changed by something other than mmdata. Remedy: restore it from a copy."
+
+
+def append(workspace: Workspace, entry: Entry) -> Entry:
+    """Add an entry; its number, time and chain are filled in. Call it while holding the lease `release`.
+
+    Raises:
+        DataError: the log has been tampered with; nothing is written.
+    """
+    known = read_log(workspace)
+    entry = replace(
+        entry,
+        number=len(known) + 1,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        before=known[-1].digest if known else FIRST,
+    )
+    entry = replace(entry, digest=digest_of(entry))
+    lines = [canonical_json(_plain(one)) for one in (*known, entry)]
+    publish_bytes(log_path(workspace), ("\n".join(lines) + "\n").encode())
+    return entry
+
+
+def digest_of(entry: Entry) -> str:
+    """What an entry's `digest` must be."""
+    data = _plain(entry)
+    del data["digest"]
+    return hashlib.sha256(canonical_json(data).encode()).hexdigest()
+
+
+def unfinished(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries whose samples are not known to be gone from all parts."""
+    finished = {entry.of for entry in entries if entry.what == "done"}
+    return [entry for entry in entries if entry.what == "forget" and entry.number not in finished]
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    data = asdict(entry)
+    data["releases"] = list(data["releases"])
+    return data

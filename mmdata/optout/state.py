@@ -1,0 +1,40 @@
+"""What a workspace leaves out, by name: which state the lists and the log are in. Reads two small files.
+
+takedown/standing.json               which lists there are, the digest of what they hold, how often one shrank
+takedown/standing-<digest>.parquet   their entries: kind, hash
+takedown/log.jsonl, takedown/forgotten/   see mmdata.optout.forget_log
+"""
+
+from __future__ import annotations
+
+from upath import UPath
+
+from mmdata.fingerprint import fingerprint
+from mmdata.optout.forget_log import read_log
+from mmdata.workspace.layout import Workspace, read_json
+
+REASON = "opt_out"
+"""The `problem` of a row, the `error` of media and the reason of a selection, where a sample is left out."""
+
+
+def opt_out_digest(workspace: Workspace) -> str:
+    """Names what a workspace leaves out at this moment; empty: nothing, and nothing was ever left out.
+
+    What stands before the dash changes when an entry is taken out of a list: what was left out for it comes back.
+
+    Raises:
+        DataError: the log has been tampered with.
+    """
+    standing = read_json(standing_path(workspace)) or {}
+    forgotten = [entry.hashes for entry in read_log(workspace) if entry.what == "forget"]
+    if not standing and not forgotten:
+        return ""
+    return f"{standing.get('taken_out', 0)}-{fingerprint('opt-out', standing.get('digest'), forgotten)}"
+
+
+def standing_path(workspace: Workspace) -> UPath:
+    return workspace.root / "takedown" / "standing.json"
+
+
+def standing_table(workspace: Workspace, digest: str) -> UPath:
+    return workspace.root / "takedown" / f"standing-{digest}.parquet"

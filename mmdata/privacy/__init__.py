@@ -1,1 +1,0 @@
-"""What is done about people in pictures; docs/privacy.md says what is not."""

@@ -1,0 +1,211 @@
+"""Publishing a release: what other tools need to open it, then the manifest, then `latest`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+from upath import UPath
+
+from mmdata.config import Corpus
+from mmdata.engine.freshness import releasable_parts
+from mmdata.errors import DataError
+from mmdata.observe import logs
+from mmdata.publish.croissant import croissant, json_ld
+from mmdata.releases.changes import change_images, change_tables, change_text
+from mmdata.releases.drift import changes_of, note_changes
+from mmdata.releases.manifest import FORMAT, manifest_digest, public_config
+from mmdata.releases.pins import rolled_back
+from mmdata.select.stage import check_draft
+from mmdata.shards.cohorts import SPLITS
+from mmdata.shards.energon import write_energon
+from mmdata.stage import StageReport
+from mmdata.storage.atomic import TEMPORARY, publish_bytes, publish_json
+from mmdata.storage.tables import read_table, scan_tables
+from mmdata.workspace.layout import Workspace, read_json
+
+_log = logs.logger(__name__)
+
+NOT_LISTED = ("manifest.json", "croissant.json", "report.html")  # they are about the release, not of it
+
+
+def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
+    """Publish the release in the making; one that is published already is left as it is.
+
+    It becomes the latest, unless a release of the very same inputs was rolled back.
+
+    Raises:
+        DataError: a stage before is missing, a shard is not as the index says, or a part is no longer accepted.
+    """
+    draft = check_draft(corpus, workspace)
+    release = str(draft["release_id"])
+    folder = workspace.release_dir(release)
+    if (manifest := read_json(folder / "manifest.json")) is None:
+        shards = read_json(folder / "shards.json")
+        instructions = read_json(folder / "instructions.json")
+        for name, found in (("shards", shards), ("instructions", instructions)):
+            if found is None:
+                raise DataError(f"release {release}: `{name}` is not made yet. Remedy: materialise `{name}` first.")
+        assert shards is not None
+        _check_parts(corpus, workspace, draft)
+        _check_shards(workspace, shards["shards"])
+        _write_wids(folder, release, shards["shards"])
+        write_energon(folder, shards["shards"])
+        note_changes(workspace, draft, shards, corpus.releases)
+        manifest = _manifest(corpus, workspace, draft, shards)
+        publish_bytes(folder / "croissant.json", json_ld(croissant({**manifest, "files": _files(folder)})))
+        manifest["files"] = _files(folder)
+        manifest["digest"] = manifest_digest(manifest)
+        publish_json(folder / "manifest.json", manifest)
+        made = {"shards": len(manifest["shards"]), "samples": sum(one["samples"] for one in manifest["shards"])}
+        _log.info("release is published", release=release, parent=manifest["parent"], **made)
+    held = _held_back(corpus, workspace, manifest)
+    if held is None and workspace.latest() != release:
+        workspace.set_latest(release)
+        _log.info("release is the latest", release=release)
+    latest = f"`{workspace.latest()}`" if held is None else f"stays `{workspace.latest()}`: {held}"
+    return _report(folder, manifest, latest, changes_of(workspace, release))
+
+
+def _held_back(corpus: Corpus, workspace: Workspace, manifest: dict[str, Any]) -> str | None:
+    """Why a published release does not become the latest by itself, and what makes it; None: it does."""
+    release = manifest["release_id"]
+    if workspace.latest() == release:
+        return None
+    if mark := rolled_back(workspace).get(manifest["inputs"]):
+        back = mark["release"]
+        return (
+            f"the same inputs made release `{back}`, which was rolled back at {mark['at']}. "
+            f"`mmdata rollback {back}` takes it back."
+        )
+    changes = changes_of(workspace, release)
+    if corpus.releases.on_sudden_change == "hold" and changes and changes["sudden"]:
+        sudden = "; ".join(changes["sudden"])
+        return f"release `{release}` changes suddenly: {sudden}. `mmdata rollback {release}` takes it all the same."
+    return None
+
+
+def _check_parts(corpus: Corpus, workspace: Workspace, draft: dict[str, Any]) -> None:
+    ready = {part.name for part in releasable_parts(corpus, workspace)[0]}
+    if gone := sorted(set(draft["parts"]) - ready):
+        raise DataError(
+            f"parts {', '.join(gone[:10])} were selected but are not accepted any more. "
+            "Remedy: materialise them again, then `selection`."
+        )
+
+
+def _check_shards(workspace: Workspace, shards: list[dict[str, Any]]) -> None:
+    for shard in shards:
+        path = workspace.shards_dir / shard["name"]
+        size = path.stat().st_size if path.exists() else None
+        if size != shard["bytes"]:
+            found = "is not there" if size is None else f"has {size} bytes, not {shard['bytes']}"
+            raise DataError(f"{path} {found}. Remedy: delete it and materialise `shards` again.")
+
+
+def _write_wids(folder: UPath, release: str, shards: list[dict[str, Any]]) -> None:
+    """wids' own index, a file a split: `wids.json` for train, `wids-validation.json`."""
+    for split in SPLITS:
+        mine = [s for s in shards if s["split"] == split]
+        listed = [{"url": f"../../shards/{s['name']}", "nsamples": s["samples"], "filesize": s["bytes"]} for s in mine]
+        name = "wids.json" if split == "train" else f"wids-{split}.json"
+        index = {
+            "__kind__": "wids-shard-index-v1",
+            "wids_version": 1,
+            "name": f"{release}-{split}",
+            "shardlist": listed,
+        }
+        publish_json(folder / name, index)
+
+
+def _manifest(corpus: Corpus, workspace: Workspace, draft: dict[str, Any], shards: dict[str, Any]) -> dict[str, Any]:
+    folder = workspace.release_dir(draft["release_id"])
+    return {
+        "format": FORMAT,
+        "release_id": draft["release_id"],
+        "inputs": draft["inputs"],
+        "parent": draft["parent"],
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": public_config(corpus),
+        "scorer": _scorer(workspace, draft["parts"]),
+        "parts": draft["parts"],
+        "refused_parts": draft["refused_parts"],
+        "counts": draft["counts"],
+        "reasons": draft["reasons"],
+        "signatures": _signatures(folder),
+        "cohorts": shards["cohorts"],
+        "shards": shards["shards"],
+    }
+
+
+def _scorer(workspace: Workspace, parts: list[str]) -> dict[str, Any] | None:
+    """Which model scored the parts, as their features say."""
+    for part in parts:
+        stamp = workspace.part_stamp(part, "features")
+        for name in stamp.slices if stamp else ():
+            metadata = read_table(workspace.table(part, "features", name), ["uid"]).schema.metadata or {}
+            if b"scorer" in metadata:
+                return dict(json.loads(metadata[b"scorer"]))
+    return None
+
+
+def _signatures(folder: UPath) -> dict[str, dict[str, int]]:
+    grouped = (
+        scan_tables([folder / "index.parquet"])
+        .group_by("signature")
+        .agg(
+            samples=pl.len(),
+            unique=pl.col("uid").n_unique(),
+            tokens=pl.col("tokens").sum().cast(pl.Int64),
+            pixels=pl.col("pixels").sum(),
+        )
+        .sort("signature")
+        .collect()
+    )
+    return {row.pop("signature"): row for row in grouped.iter_rows(named=True)}
+
+
+def _files(folder: UPath) -> dict[str, dict[str, Any]]:
+    """Every file of the release, with what proves it."""
+    files: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.rglob("*"), key=str):
+        name = str(path.relative_to(folder))
+        if path.is_file() and name not in NOT_LISTED and not path.name.startswith(TEMPORARY):
+            digest, size = sha256_of(path)
+            files[name] = {"sha256": digest, "bytes": size}
+    return files
+
+
+def sha256_of(path: UPath) -> tuple[str, int]:
+    """A file's SHA-256 and size, read in chunks of 1 MiB."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _report(folder: UPath, manifest: dict[str, Any], latest: str, changes: dict[str, Any] | None) -> StageReport:
+    shards = manifest["shards"]
+    counts = {
+        "samples": sum(s["samples"] for s in shards),
+        "shards": len(shards),
+        "bytes": sum(s["bytes"] for s in shards),
+        "parts": len(manifest["parts"]),
+        "parts_refused": len(manifest["refused_parts"]),
+    }
+    table = [{"signature": name, **values} for name, values in manifest["signatures"].items()]
+    refused = [{"part": name, "reason": reason} for name, reason in manifest["refused_parts"].items()]
+    text = {"release": f"`{manifest['release_id']}`, parent `{manifest['parent']}`", "latest": latest}
+    return StageReport(
+        "release",
+        counts=counts,
+        images=change_images(changes),
+        tables={"signatures": table, "parts left out": refused, **change_tables(changes)},
+        text=text | change_text(changes),
+        paths={"release": str(folder), "manifest": str(folder / "manifest.json")},
+    )

@@ -1,1 +1,0 @@
-"""What the next build would do, and why: nothing here writes."""

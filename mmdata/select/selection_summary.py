@@ -1,0 +1,129 @@
+"""What a selection did, read back from its table: counts, reasons, before-and-after tables and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mmdata.config import Filter
+from mmdata.select.candidates import UNUSABLE
+from mmdata.select.filters import REASON
+from mmdata.select.presets import resolve
+
+TOP_CONCEPTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The figures of a selection.
+
+    "Before" is what passed filters and dedup, that is, what balancing began with; "after" counts repeats.
+
+    Args:
+        counts: rows (source rows), uids, kept, dropped, repeats (samples of the release, copies included), validation.
+        reasons: reason -> uids dropped.
+        signatures: signature -> (before, after).
+        concepts: concept -> (before, after), most frequent before first.
+        threshold: CLIP score that a kept sample has at least; None without a score rule.
+        scores: float32, the finite scores.
+    """
+
+    counts: dict[str, int]
+    reasons: dict[str, int]
+    signatures: dict[str, tuple[int, int]]
+    concepts: dict[str, tuple[int, int]]
+    threshold: float | None
+    scores: np.ndarray
+
+    def numbers(self) -> dict[str, float]:
+        """Shares and the threshold, as measured values."""
+        uids = max(self.counts["uids"], 1)
+        found = {"kept_share": self.counts["kept"] / uids, "repeat_factor": self._ratio("repeats", "kept")}
+        if self.threshold is not None:
+            found["clip_score_threshold"] = self.threshold
+        return found
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Small tables for people."""
+        top = list(self.concepts.items())[:TOP_CONCEPTS]
+        return {
+            "signatures": [{"signature": k, "before": b, "after": a} for k, (b, a) in self.signatures.items()],
+            "top concepts": [{"concept": k, "before": b, "after": a} for k, (b, a) in top],
+        }
+
+    def images(self, scorer: str) -> dict[str, bytes]:
+        """Score histogram (of what `scorer` gave), modalities and long tail, as PNG."""
+        from mmdata.figures import plots
+
+        drawn = {}
+        if len(self.scores):
+            title = f"All scores by {scorer}"
+            drawn["scores"] = plots.score_histogram(self.scores, self.threshold, title)
+        if self.signatures:
+            before = {name: pair[0] for name, pair in self.signatures.items()}
+            after = {name: pair[1] for name, pair in self.signatures.items()}
+            drawn["modalities"] = plots.before_after_bars(before, after, "Samples by modality")
+        if self.concepts:
+            pairs = list(self.concepts.values())
+            drawn["long tail"] = plots.long_tail(
+                [pair[0] for pair in pairs], sorted((pair[1] for pair in pairs), reverse=True), "Samples by concept"
+            )
+        return drawn
+
+    def _ratio(self, part: str, whole: str) -> float:
+        return self.counts[part] / max(self.counts[whole], 1)
+
+
+def summarise(table: pl.LazyFrame, asked: Filter) -> Summary:
+    """Read a selection table's figures, a few columns at a time."""
+    totals = table.select(
+        rows=pl.col("copies").cast(pl.Int64).sum(),
+        uids=pl.len(),
+        kept=pl.col("keep").sum(),
+        dropped=(~pl.col("keep")).sum(),
+        repeats=pl.col("repeats").cast(pl.Int64).sum(),
+        validation=(pl.col("split") == "validation").sum(),
+    ).collect(engine="streaming")
+    counts = {name: int(value or 0) for name, value in totals.row(0, named=True).items()}
+    dropped = table.filter(~pl.col("keep")).group_by("reason").len().sort("reason").collect(engine="streaming")
+    return Summary(
+        counts,
+        {str(reason): int(rows) for reason, rows in dropped.iter_rows()},
+        _before_after(table, "signature"),
+        _before_after(table, "concept"),
+        _threshold(table, asked),
+        table.select("clip_score").filter(pl.col("clip_score").is_finite()).collect()["clip_score"].to_numpy(),
+    )
+
+
+def _before_after(table: pl.LazyFrame, column: str) -> dict[str, tuple[int, int]]:
+    counted = (
+        table.filter(pl.col("keep") | pl.col("reason").str.starts_with("balance:"))
+        .filter(pl.col(column).is_not_null())
+        .group_by(column)
+        .agg(pl.len().alias("before"), pl.col("repeats").cast(pl.Int64).sum().alias("after"))
+        .sort(["before", column], descending=[True, False])
+        .collect(engine="streaming")
+    )
+    return {str(name): (int(before), int(after)) for name, before, after in counted.iter_rows()}
+
+
+def _threshold(table: pl.LazyFrame, asked: Filter) -> float | None:
+    asked = resolve(asked)
+    if asked.min_clip_score is not None:
+        return asked.min_clip_score
+    if asked.top_fraction is None:
+        return None
+    passed = pl.col("keep") | ~pl.col("reason").str.starts_with(REASON)
+    scored = pl.col("clip_score").is_finite() & ~pl.col("reason").str.contains(UNUSABLE).fill_null(False)
+    least = table.filter(passed & scored).select(pl.col("clip_score").min()).collect(engine="streaming").item()
+    return None if least is None else float(least)
+
+
+def reasons_text(reasons: Mapping[str, str]) -> str:
+    """Part -> why not, as lines for an error."""
+    return "\n".join(f"  {part}: {reason}" for part, reason in reasons.items())

@@ -1,0 +1,168 @@
+"""Source files on any file system: which there are, what they hold, and their rows whatever the format."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from upath import UPath
+
+from mmdata.config import Source
+from mmdata.errors import DataError, UserError
+from mmdata.sources.batches import Batch, MissingColumns
+from mmdata.sources.columns import columns_of
+from mmdata.sources.parquet import CORRUPT, check_text_columns, parquet_columns, read_parquet
+from mmdata.sources.text_files import BROKEN, first_columns, is_json_lines, outline, read_text
+from mmdata.storage.atomic import is_local
+
+PARQUET = frozenset({".parquet", ".pq"})
+TEXT = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json"})
+
+MAX_ROWS_A_BYTE = 100
+"""Of Parquet. A footer may name any number of rows, and each would become a row of ours."""
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a look at a file says.
+
+    Args:
+        status: ok | empty | unreadable; `error` says why it is not ok.
+        lacks_columns: it is sound, but not one of ours.
+        offsets: of a text file, the byte at which each part begins.
+    """
+
+    status: str
+    rows: int = 0
+    error: str | None = None
+    lacks_columns: bool = False
+    offsets: list[int] = field(default_factory=list)
+
+
+def find_files(source: Source) -> list[UPath]:
+    """The files that a source's pattern matches, sorted; hidden ones are left out.
+
+    Raises:
+        UserError: there are none.
+    """
+    pattern = UPath(source.files)
+    if is_local(pattern):
+        found = glob.glob(pattern.path, recursive=True)  # noqa: PTH207 - the pattern is absolute, with ** anywhere
+        names = [name for name in found if Path(name).is_file()]
+    else:
+        details = pattern.fs.glob(pattern.path, detail=True)
+        names = [pattern.fs.unstrip_protocol(name) for name, facts in details.items() if facts["type"] == "file"]
+    paths = [UPath(name) for name in sorted(names)]
+    paths = [path for path in paths if not path.name.startswith(".")]
+    if not paths:
+        raise UserError(
+            f"source {source.name}: no file matches {source.files}. Remedy: correct `files` in corpus.yaml."
+        )
+    return paths
+
+
+def relative_name(source: Source, path: str) -> str:
+    """A file's name under the folder that the pattern begins with."""
+    fixed = source.files[: min((source.files.find(sign) for sign in "*?[" if sign in source.files), default=None)]
+    root = UPath(fixed.rpartition("/")[0] + "/").path.rstrip("/") + "/"
+    whole = UPath(path).path
+    return whole.removeprefix(root) if whole.startswith(root) else whole.rpartition("/")[2]
+
+
+def seen_state(path: UPath) -> tuple[int, str]:
+    """Size in bytes, and what changes with the content: the time of change on a disk, the ETag on an object store."""
+    if is_local(path):
+        facts = os.stat(path.path)  # noqa: PTH116 - the path is a UPath
+        return facts.st_size, str(facts.st_mtime_ns)
+    info: dict[str, Any] = path.fs.info(path.path)
+    return int(info.get("size") or 0), etag_of(info) or str(path.fs.ukey(path.path))
+
+
+def etag_of(info: Mapping[str, Any]) -> str:
+    """The ETag in what a file system of fsspec tells of a file; empty: none."""
+    return str(info.get("ETag") or info.get("etag") or "").strip('"')
+
+
+def sha256_of(path: UPath) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def look_into(source: Source, path: UPath, size: int) -> Contents:
+    """Count a file's rows and check its columns. What is wrong with the file is in the result, never raised."""
+    try:
+        if size == 0:
+            return Contents("empty", error="0 bytes")
+        kind = _kind(path)
+        offsets: list[int] = []
+        if kind in PARQUET:
+            names, rows = parquet_columns(path)
+            if rows > MAX_ROWS_A_BYTE * size:
+                says = f"says that it has {rows:,} rows, in {size:,} bytes: its footer is forged or damaged"
+                return Contents("unreadable", error=f"{path}: {says}. Remedy: remove the file.")
+        else:
+            told = outline(path, source.part_rows)
+            names, rows, offsets = told.columns, told.rows, told.offsets
+        if rows == 0 and not names:
+            return Contents("empty", error="0 rows")
+        columns = columns_of(source, names, str(path))
+        if kind in PARQUET:
+            check_text_columns(path, columns)
+    except MissingColumns as error:
+        return Contents("unreadable", error=str(error), lacks_columns=True)
+    except DataError as error:
+        return Contents("unreadable", error=str(error))
+    except (*CORRUPT, *BROKEN) as error:
+        return Contents("unreadable", error=_broken(path, error))
+    return Contents("ok", rows, offsets=offsets) if rows else Contents("empty", error="0 rows")
+
+
+def read_batches(
+    source: Source, path: UPath, start: int, stop: int, known: tuple[int, int] = (0, 0)
+) -> Iterator[Batch]:
+    """Rows `start` to `stop` of a file, in order, in batches.
+
+    Args:
+        known: of a text file, a row at or before `start` and the byte at which it begins.
+
+    Raises:
+        DataError: the file is broken, or lacks its columns; names it.
+        OSError: the storage failed; it may work again.
+    """
+    try:
+        if _kind(path) in PARQUET:
+            columns = columns_of(source, parquet_columns(path)[0], str(path))
+            yield from read_parquet(path, columns, start, stop)
+        else:
+            columns = columns_of(source, first_columns(path), str(path))
+            yield from read_text(path, columns, start, stop, known)
+    except (*CORRUPT, *BROKEN) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the parsers' own complaints have no number
+        raise DataError(_broken(path, error)) from error
+
+
+def _kind(path: UPath) -> str:
+    for suffix in reversed(path.suffixes[-2:]):
+        if suffix.lower() in PARQUET | TEXT:
+            return suffix.lower()
+    raise DataError(
+        f"{path}: its name says no format that is read here ({', '.join(sorted(PARQUET | TEXT))}). "
+        "Remedy: rename it, or narrow `files` in corpus.yaml."
+    )
+
+
+def _broken(path: UPath, error: Exception) -> str:
+    kind = "Parquet" if _kind(path) in PARQUET else "JSON Lines" if is_json_lines(path) else "CSV"
+    return f"{path}: cannot be read as {kind} ({type(error).__name__}: {error}). Remedy: mend or remove the file."

@@ -1,0 +1,1 @@
+"""Bytes on a disk or an object store: atomic writes, fences, Parquet tables and tars."""

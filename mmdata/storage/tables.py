@@ -1,0 +1,60 @@
+"""Parquet tables in and out, on local disk or an object store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from mmdata.errors import DataError
+from mmdata.storage.atomic import atomic_path, is_local
+
+REMEDY = "Remedy: `mmdata build --redo PART:STAGE` makes it anew."
+
+
+def write_table(path: UPath, table: pa.Table) -> None:
+    """Publish a table as zstd Parquet, atomically. The same table gives the same bytes."""
+    with atomic_path(path) as draft:
+        pq.write_table(table, draft, compression="zstd", row_group_size=50_000)
+
+
+def read_table(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table, or some columns of it.
+
+    Raises:
+        DataError: the file is missing or is not readable Parquet; names it.
+        OSError: the disk or the network failed, which may pass.
+    """
+    names = None if columns is None else list(columns)
+    try:
+        if is_local(path):
+            return pq.read_table(Path(path.path), columns=names, partitioning=None)
+        with path.open("rb") as file:
+            return pq.read_table(file, columns=names)
+    except (OSError, pa.ArrowException) as error:
+        raise_unless_broken(error)
+        raise DataError(f"{path}: cannot be read as Parquet ({error}). {REMEDY}") from error
+
+
+def raise_unless_broken(error: Exception) -> None:
+    """Let a fault of the disk or the network pass as it is: it may be gone at the next try, and a broken file is not.
+
+    Call it while handling `error`; Arrow's own complaints of a file are plain OSErrors without a number.
+    """
+    if isinstance(error, FileNotFoundError) or not isinstance(error, OSError):
+        return
+    if error.errno is not None or type(error) is not OSError:  # a store's time-out has a type and no number
+        raise error
+
+
+def scan_tables(paths: Sequence[UPath], columns: Sequence[str] | None = None) -> pl.LazyFrame:
+    """Scan tables of one schema as one lazy frame, in the order given."""
+    if paths and all(is_local(path) for path in paths):
+        frame = pl.scan_parquet([path.path for path in paths], glob=False)
+        return frame.select(columns) if columns is not None else frame
+    frames = [pl.from_arrow(read_table(path, columns)) for path in paths]
+    return pl.concat([f for f in frames if isinstance(f, pl.DataFrame)]).lazy()

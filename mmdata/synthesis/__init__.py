@@ -1,1 +1,0 @@
-"""Modalities that a machine makes where a sample lacks them."""

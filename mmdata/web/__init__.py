@@ -1,0 +1,1 @@
+"""Requests to the open web: guarded addresses, limits, politeness and retries."""

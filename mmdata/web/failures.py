@@ -1,0 +1,96 @@
+"""Why a fetch failed: a short class to count by, the message, and whether it may pass."""
+
+from __future__ import annotations
+
+import http.client
+import math
+import socket
+import ssl
+import urllib.error
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from mmdata.display import without_credentials
+
+REFUSALS = frozenset(
+    {
+        *("bad_row", "bad_scheme", "bad_url", "userinfo", "bad_port", "private_address", "downgrade"),
+        *("robots", "bomb", "too_long", "site", "voice", "opt_out"),
+    }
+)
+"""Error classes whose status is `refused`: we would not, whatever the server would."""
+
+REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
+_HTTP_MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+
+
+HOST_FAULTS = frozenset({"dns", "timeout", "deadline", "connection_refused", "connection_reset", "network", "tls"})
+"""Error classes that speak of the host rather than of one URL: enough of them in a row, and the host is left alone."""
+
+
+class FetchError(Exception):
+    """A fetch that ended without media.
+
+    Args:
+        error: the class it is counted by, such as `http_404` or `private_address`.
+        detail: the full message, without credentials.
+        may_pass: a later try may succeed.
+        retry_after_s: what the server asked us to wait.
+    """
+
+    def __init__(self, error: str, detail: str, may_pass: bool = False, retry_after_s: float | None = None) -> None:
+        self.error, self.detail = error, without_credentials(detail)
+        self.may_pass, self.retry_after_s = may_pass, retry_after_s
+        super().__init__(f"{error}: {self.detail}")
+
+    @property
+    def status(self) -> str:
+        """The media table's status for it."""
+        return "refused" if self.error in REFUSALS else "failed_to_download"
+
+
+def as_fetch_error(error: BaseException) -> FetchError:
+    """The class of whatever urllib, http.client, ssl or a socket raised."""
+    if isinstance(error, FetchError):
+        return error
+    if isinstance(error, urllib.error.HTTPError):
+        if error.code in REDIRECT_CODES and error.headers.get("Location"):
+            return FetchError("too_many_redirects", f"HTTP {error.code}: {error.reason}")
+        wait = retry_after_s(error.headers.get("Retry-After") if error.headers else None)
+        return FetchError(f"http_{error.code}", f"HTTP {error.code} {error.reason}", error.code in _HTTP_MAY_PASS, wait)
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
+        return as_fetch_error(error.reason)
+    text = f"{type(error).__name__}: {error}"
+    classes: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, bool], ...] = (
+        (ssl.SSLCertVerificationError, "tls_certificate", False),
+        (ssl.SSLError, "tls", True),
+        (TimeoutError, "timeout", True),
+        (ConnectionRefusedError, "connection_refused", True),
+        ((ConnectionError, http.client.RemoteDisconnected), "connection_reset", True),
+        (http.client.IncompleteRead, "truncated", True),
+        ((http.client.InvalidURL, UnicodeError), "bad_url", False),
+        (http.client.HTTPException, "bad_response", False),
+        (socket.gaierror, "dns", True),
+        (OSError, "network", True),
+        (ValueError, "bad_url", False),
+    )
+    for kinds, name, may_pass in classes:
+        if isinstance(error, kinds):
+            return FetchError(name, text, may_pass)
+    return FetchError("unexpected", text)
+
+
+def retry_after_s(header: str | None, now: datetime | None = None) -> float | None:
+    """Seconds that a Retry-After header asks to wait, given as seconds or as a date; None where it says neither."""
+    if not header:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            due = parsedate_to_datetime(header)
+        except ValueError:
+            return None
+        due = due if due.tzinfo is not None else due.replace(tzinfo=UTC)
+        seconds = (due - (now or datetime.now(UTC))).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -1,0 +1,1 @@
+"""Where a corpus keeps its tables and media, and who may change them."""

@@ -1,0 +1,146 @@
+"""A slice's media at rest: a tar, and a table that addresses it by offset.
+
+The table names its tar by SHA-256, and so does the tar's file name: a new tar never takes an old one's place. It is
+published before its table, so a run that is killed in between leaves the old table and the old tar, sound as before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+from upath import UPath
+
+from mmdata.errors import DataError
+from mmdata.storage.atomic import atomic_path, withdraw
+from mmdata.storage.tables import read_table
+from mmdata.workspace.layout import TAR_KEY, Workspace, media_tar_name
+
+SETTINGS_KEY = b"mmdata.settings"
+"""Schema metadata of a media table: the settings its bytes were made with, so that a later run may keep them."""
+
+
+def signed(table: pa.Table, settings: str, tar_sha256: str) -> pa.Table:
+    """The table with the names of the settings and the tar that it belongs to."""
+    return table.replace_schema_metadata({SETTINGS_KEY: settings.encode(), TAR_KEY: tar_sha256.encode()})
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What the slice's last whole run left behind that still holds.
+
+    Args:
+        records: media record by uid; a uid names its URL, so its record is its URL's.
+        tar: the bytes they address.
+    """
+
+    records: Mapping[str, dict[str, Any]]
+    tar: UPath | None
+
+    def of(self, sharers: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """The record of a URL, by any of the rows that share it; None: it is to be fetched as if for the first time.
+
+        A hash mismatch is one row's own verdict on bytes that were not stored. It stands as long as every row that
+        shares the URL would pass it again.
+        """
+        found = [self.records[row["uid"]] for row in sharers if row["uid"] in self.records]
+        if stored := next((record for record in found if record["status"] == "success"), None):
+            return stored
+        record = found[0] if found else None
+        if record is not None and record["error"] == "hash_mismatch":
+            refused = all(row["expected_sha256"] not in (None, record["sha256"]) for row in sharers)
+            return record if refused else None
+        return record
+
+    def open_tar(self) -> IO[bytes]:
+        return self.tar.open("rb") if self.tar is not None else io.BytesIO()
+
+
+def read_earlier(workspace: Workspace, part_name: str, name: str, settings: str) -> Earlier:
+    """What an earlier run of a slice left: nothing, if its settings were others or its table or tar is not there."""
+    path = workspace.table(part_name, "media", name)
+    if not path.exists():
+        return Earlier({}, None)
+    try:
+        table = read_table(path)
+    except DataError:
+        return Earlier({}, None)  # damaged on disk; it is about to be replaced
+    metadata = table.schema.metadata or {}
+    tar = workspace.media_tar(part_name, name, metadata)
+    if metadata.get(SETTINGS_KEY) != settings.encode() or not tar.exists():
+        return Earlier({}, None)
+    with tar.open("rb") as file:
+        if metadata.get(TAR_KEY) != _sha256(file).encode():
+            return Earlier({}, None)  # damaged on disk: what it held is fetched again
+    return Earlier({record["uid"]: record for record in table.to_pylist()}, tar)
+
+
+def unaddressed(workspace: Workspace, part_name: str, slices: Iterable[str]) -> list[UPath]:
+    """The tars of a part that no slice's media table addresses; none where a damaged table hides which it does."""
+    folder = workspace.part_dir(part_name) / "media"
+    if not folder.exists():
+        return []
+    addressed = set()
+    for name in slices:
+        path = workspace.table(part_name, "media", name)
+        if path.exists():
+            try:
+                addressed.add(workspace.media_tar(part_name, name, read_table(path, ["uid"]).schema.metadata).name)
+            except DataError:
+                return []
+    return sorted((tar for tar in folder.glob("*.tar") if tar.name not in addressed), key=str)
+
+
+def remove_unaddressed(workspace: Workspace, part_name: str, slices: Iterable[str]) -> None:
+    """Remove the tars of a part that no media table addresses any more.
+
+    Called before a part is fetched, not after: a release that read the tables before the last fetch finds its tars.
+    """
+    withdraw(*unaddressed(workspace, part_name, slices))
+
+
+def write_tar(
+    folder: UPath, slice_name: str, members: Mapping[str, tuple[IO[bytes], int, int]]
+) -> tuple[dict[str, int], str]:
+    """Publish a slice's tar, its members in the order of their names, so that those of a clip lie together.
+
+    Args:
+        members: name -> file, and the offset and length of the member's bytes in it.
+
+    Returns:
+        The offset of each member's first data byte, and the tar's SHA-256.
+    """
+    offsets: dict[str, int] = {}
+    digest = ""
+
+    def by_content(draft: Path) -> str:
+        nonlocal digest
+        with draft.open("rb") as file:
+            digest = _sha256(file)
+        return media_tar_name(slice_name, digest)
+
+    with (
+        atomic_path(folder / f"{slice_name}.tar", by_content) as draft,
+        tarfile.open(draft, "w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for name in sorted(members):
+            source, start, length = members[name]
+            source.seek(start)
+            info = tarfile.TarInfo(name)
+            info.size = length
+            offsets[name] = archive.offset + tarfile.BLOCKSIZE
+            archive.addfile(info, io.BytesIO(source.read(length)))
+    return offsets, digest
+
+
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,136 @@
+"""Staleness, read from the stamps."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mmdata.config import Corpus, Score
+from mmdata.config.load import parse_corpus
+from mmdata.engine.freshness import (
+    features_input,
+    plan_part,
+    plan_parts,
+    releasable_parts,
+    rows_input,
+    scorer_settings,
+    stage_settings,
+)
+from mmdata.engine.part_run import stamp_part
+from mmdata.fingerprint import fingerprint
+from mmdata.workspace.layout import Catalog, Part, SliceStamp, Workspace
+
+PART = Part("web-000000", "web", "in.parquet", 0, 10, "content")
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def corpus_of(**sections: dict) -> Corpus:
+    source = {"name": "web", "kind": "laion", "files": "inbox/*.parquet"}
+    return parse_corpus({"workspace": "w", "sources": [source], **sections})
+
+
+def finish(
+    corpus: Corpus,
+    workspace: Workspace,
+    retry: str | None = None,
+    refuse: str | None = None,
+    counts: dict[str, int] | None = None,
+) -> None:
+    """Stamp all the stages of PART as the stages would."""
+
+    def stamp(stage: str, upstream: str, next_retry_at: str | None = None, reason: str | None = None) -> str:
+        expected = fingerprint(stage_settings(corpus, PART, stage), upstream)
+        slices = {"0000": SliceStamp("f", f"digest of {stage}", 10, counts=counts or {}, next_retry_at=next_retry_at)}
+        return stamp_part(workspace, PART.name, stage, expected, slices, reason).digest
+
+    rows = stamp("rows", rows_input(PART))
+    media = stamp("media", rows, retry, refuse)
+    stamp("features", features_input(rows, media))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    workspace = Workspace(str(tmp_path))
+    workspace.write_catalog(Catalog(parts={PART.name: PART}))
+    return workspace
+
+
+def test_a_new_part_needs_everything(workspace: Workspace) -> None:
+    plan = plan_part(corpus_of(), workspace, PART)
+    assert plan.stale == ("rows", "media", "features")
+    assert "rows: not finished" in plan.why
+    assert releasable_parts(corpus_of(), workspace) == ([], {PART.name: plan.why})
+
+
+def test_a_finished_part_needs_nothing(workspace: Workspace) -> None:
+    finish(corpus_of(), workspace)
+    assert [plan.stale for plan in plan_parts(corpus_of(), workspace)] == [()]
+    assert releasable_parts(corpus_of(), workspace) == ([PART], {})
+
+
+@pytest.mark.parametrize(
+    ("sections", "stale"),
+    [
+        ({"score": {"model": "ViT-L-14"}}, ("features",)),
+        ({"score": {"batch_size": 1, "threads": 3}}, ()),
+        ({"download": {"image_size": 512}}, ("media", "features")),
+        ({"download": {"threads": 1, "retries": 9, "deadline_s": 1}}, ()),
+        ({"select": {"filter": {"min_clip_score": 0.5}}}, ()),
+    ],
+)
+def test_a_changed_setting_makes_stale_what_it_changes(workspace: Workspace, sections: dict, stale: tuple) -> None:
+    finish(corpus_of(), workspace)
+    assert plan_part(corpus_of(**sections), workspace, PART).stale == stale
+
+
+def test_a_changed_file_makes_its_part_stale_and_gives_a_new_fingerprint(workspace: Workspace) -> None:
+    finish(corpus_of(), workspace)
+    changed = Part(PART.name, PART.source, PART.path, 0, 10, "other content")
+    plan = plan_part(corpus_of(), workspace, changed)
+    assert plan.stale == ("rows", "media", "features")
+    assert plan.fingerprint != plan_part(corpus_of(), workspace, PART).fingerprint
+
+
+def test_retries_make_a_part_stale_when_they_fall_due_and_never_hold_it_back(workspace: Workspace) -> None:
+    finish(corpus_of(), workspace, retry=NOW.isoformat())
+    assert plan_part(corpus_of(), workspace, PART, NOW - timedelta(seconds=1)).stale == ()
+    assert plan_part(corpus_of(), workspace, PART, NOW).stale == ("media", "features")
+    assert releasable_parts(corpus_of(), workspace)[0] == [PART]
+
+
+def test_a_part_that_was_not_accepted_is_held_back_with_its_reason(workspace: Workspace) -> None:
+    finish(corpus_of(), workspace, refuse="success share 0.02 is under 0.1")
+    assert releasable_parts(corpus_of(), workspace) == ([], {PART.name: "success share 0.02 is under 0.1"})
+
+
+def test_a_source_taken_out_of_the_config_leaves_with_its_parts(workspace: Workspace) -> None:
+    finish(corpus_of(), workspace)
+    other = parse_corpus({"workspace": "w", "sources": [{"name": "other", "kind": "laion", "files": "x"}]})
+    assert list(plan_parts(other, workspace)) == []
+
+
+def test_the_success_share_is_judged_as_the_corpus_asks_now(workspace: Workspace) -> None:
+    counts = {"fetchable": 100, "success": 5}
+    finish(corpus_of(), workspace, refuse="success share 0.05 is under 0.1", counts=counts)
+    assert "success share 0.050 (5 of 100)" in releasable_parts(corpus_of(), workspace)[1][PART.name]
+    assert releasable_parts(corpus_of(download={"min_success_share": 0.01}), workspace) == ([PART], {})
+
+
+def test_the_number_format_makes_features_stale(workspace: Workspace) -> None:
+    finish(corpus_of(), workspace)
+    assert plan_part(corpus_of(score={"precision": "bf16"}), workspace, PART).stale == ("features",)
+
+
+def test_a_checkpoint_is_known_by_what_it_is_and_not_by_where_it_lies(tmp_path: Path) -> None:
+    here, there = tmp_path / "a" / "clip.safetensors", tmp_path / "b" / "clip.safetensors"
+    for path in (here, there):
+        path.parent.mkdir()
+        path.write_bytes(b"weights")
+        os.utime(path, (1, 1))
+    settings = [scorer_settings(Score(model="ViT-B-32", pretrained=str(path))) for path in (here, there)]
+    assert settings[0] == settings[1]
+    there.write_bytes(b"other weights")
+    assert scorer_settings(Score(model="ViT-B-32", pretrained=str(there))) != settings[0]

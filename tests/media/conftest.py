@@ -1,0 +1,5 @@
+"""Fixtures that fetch from a server on loopback."""
+
+from __future__ import annotations
+
+from tests.support.fetching import _imports_are_done, certificates, handmade, settings, web  # noqa: F401 - fixtures

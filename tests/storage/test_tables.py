@@ -1,0 +1,46 @@
+"""Reading tables: what is broken for good, and what may pass."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from upath import UPath
+
+from mmdata.errors import DataError
+from mmdata.storage.tables import read_table, write_table
+
+
+def test_a_missing_and_a_damaged_table_are_named(tmp_path: Path) -> None:
+    path = UPath(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"t\.parquet"):
+        read_table(path)
+    write_table(path, pa.table({"a": list(range(1000))}))
+    (tmp_path / "t.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"t\.parquet.*--redo"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError(errno.EIO, "input/output error"),
+        TimeoutError(),
+        ConnectionResetError("reset"),
+        PermissionError("s3: no"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_fault_of_the_disk_or_the_store_is_no_broken_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(pq, "read_table", read)
+    with pytest.raises(type(fault)) as raised:
+        read_table(UPath(tmp_path / "t.parquet"))
+    assert raised.value is fault

@@ -1,0 +1,156 @@
+"""Copies vary by their seed, the same way every time; first copies stay as they are."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mmdata.score.preprocess import Preprocess
+from mmdata.shards.members import augment_seeds
+from tests.support import modalities, workspaces
+from tests.support.made_release import flac, jpeg, tone
+from training.data.augment import GAIN_DB, SPEED, Seeded, jittered, other_captions, variation_of
+from training.data.examples import Example, Pairs
+from training.data.release_index import SampleReader, TrainingRelease, open_training_release
+from training.data.tensors import SAMPLE_RATE, MediaSpec, audio, picture
+
+SPEC = MediaSpec(Preprocess(size=(24, 32)), frames=4, audio_samples=SAMPLE_RATE, augment=True)
+OFTEN = {"threshold": 1.0, "max_repeats": 3}
+VARIANTS = ("said another way", "and yet another")
+
+
+def loudest(wave: np.ndarray) -> float:
+    return float(np.argmax(np.abs(np.fft.rfft(wave))) * SAMPLE_RATE / len(wave))
+
+
+def frames(count: int = 4) -> torch.Tensor:
+    return torch.stack([picture(jpeg(number), SPEC) for number in range(count)])
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory: pytest.TempPathFactory) -> TrainingRelease:
+    """A release of every signature in which rare samples stand several times; clips say their captions in variants."""
+    root, patch = tmp_path_factory.mktemp("repeated"), pytest.MonkeyPatch()
+    real = modalities.clip
+
+    def clip(video: int, number: int) -> dict:
+        made = real(video, number)
+        return made | {"extra": json.dumps({**json.loads(made["extra"]), "variants": [*VARIANTS, 7, " "]})}
+
+    patch.setattr(modalities, "clip", clip)
+    (root / "concepts.txt").write_text("onion\nbutter\nserve\nsentence\n")
+    rare = {"balance": {"max_ratio": None, "concepts": str(root / "concepts.txt")}}
+    built = modalities.build(root / "workspace", select={**workspaces.SELECT_ALL, **rare, "oversample": OFTEN})
+    patch.undo()
+    workspaces.release(built)
+    return open_training_release(str(root / "workspace"), root / "cache")
+
+
+def read_all(release: TrainingRelease, spec: MediaSpec) -> dict[tuple[str, int], Example]:
+    """By uid and copy."""
+    source = Pairs(release.samples("train"), SampleReader(release), spec)
+    return {(source.read(at).uid, int(source.row(at)["copy"])): source.read(at) for at in range(len(source))}
+
+
+def test_a_seed_varies_all_frames_alike_and_the_same_every_time() -> None:
+    same = frames(1).expand(3, -1, -1, -1).contiguous()
+    found = Seeded(12345).pictures(same)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[1], found[2])
+    assert found.shape == same.shape and found.dtype == torch.uint8
+    assert not torch.equal(found, same)
+    assert torch.equal(found, Seeded(12345).pictures(same))
+    assert not torch.equal(found, Seeded(12346).pictures(same))
+    assert (found.float() - same.float()).abs().mean() < 60, "still the same picture"
+
+
+def test_colours_change_and_shapes_do_not() -> None:
+    plain = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
+    plain[:, 0] = 140
+    changed = [jittered(plain, np.random.default_rng(seed)) for seed in range(20)]
+    assert all(one.flatten(2).unique(dim=2).shape[2] == 1 for one in changed), "flat stays flat"
+    assert len({tuple(one[0, :, 0, 0].tolist()) for one in changed}) > 15
+    assert all(60 < int(one.float().mean()) < 160 for one in changed)
+
+
+def test_sound_is_faster_or_slower_and_louder_or_softer_within_bounds() -> None:
+    data = flac(tone(1000, 0.8), SAMPLE_RATE)
+    speeds, gains = [], []
+    for seed in range(1, 25):
+        own = Seeded(seed)
+        found = audio(data, SAMPLE_RATE, own).numpy()
+        assert found.dtype == np.float32 and found.shape == (SAMPLE_RATE,)
+        assert np.abs(found).max() <= 1
+        heard = found[: round(0.7 * SAMPLE_RATE)]
+        assert loudest(heard) == pytest.approx(1000 * own.speed, rel=0.005)
+        ends = int(np.flatnonzero(found)[-1])
+        assert ends == pytest.approx(0.8 * SAMPLE_RATE / own.speed, abs=20)
+        speeds.append(own.speed)
+        gains.append(20 * np.log10(np.abs(heard).max() / 0.5))
+        assert np.array_equal(found, audio(data, SAMPLE_RATE, own).numpy())
+    assert SPEED[0] <= min(speeds) < 0.95 and 1.05 < max(speeds) <= SPEED[1]
+    assert -GAIN_DB - 0.3 <= min(gains) < -2 and 2 < max(gains) <= GAIN_DB + 0.3
+
+
+def test_faster_sound_that_is_cut_takes_more_of_its_file() -> None:
+    data = flac(tone(500, 3.0), SAMPLE_RATE)
+    for seed in range(1, 10):
+        found = audio(data, SAMPLE_RATE, Seeded(seed)).numpy()
+        assert np.abs(found[-200:]).max() > 0.1, "no silence where the file goes on"
+
+
+def test_copies_differ_and_first_copies_are_as_they_were(repeated: TrainingRelease) -> None:
+    plain = read_all(repeated, MediaSpec(SPEC.preprocess, 4, SAMPLE_RATE))
+    varied = read_all(repeated, SPEC)
+    again = read_all(repeated, SPEC)
+    copies = pictures = sounds = 0
+    for (uid, copy), example in varied.items():
+        first, before = varied[uid, 0].media, plain[uid, copy].media
+        assert str(example) == str(again[uid, copy])
+        for name in ("pictures", "sound"):
+            ours, theirs, once = (getattr(one, name) for one in (example.media, before, first))
+            assert (ours is None) == (theirs is None)
+            if ours is None:
+                continue
+            assert torch.equal(theirs, getattr(plain[uid, 0].media, name)), "without the switch copies are the same"
+            assert torch.equal(ours, once) == (copy == 0)
+            pictures, sounds = pictures + (name == "pictures"), sounds + (name == "sound")
+        copies += copy > 0
+    assert copies > 15 and pictures > 50 and sounds > 30
+
+
+def test_copies_of_a_clip_say_their_caption_in_other_ways(repeated: TrainingRelease) -> None:
+    varied, said = read_all(repeated, SPEC), set()
+    for (uid, copy), example in varied.items():
+        caption, first = example.turns[-1].text, varied[uid, 0].turns[-1].text
+        assert caption == first if copy == 0 else caption in (first, *VARIANTS)
+        said.add(caption if caption in VARIANTS else "own")
+    assert said == {"own", *VARIANTS}
+    source = Pairs(repeated.samples("train"), SampleReader(repeated), SPEC)
+    for at in range(len(source)):
+        assert source.turns(at) == source.read(at).turns
+
+
+def test_the_trainer_takes_the_seed_that_the_index_tells(repeated: TrainingRelease) -> None:
+    import polars as pl
+
+    index = pl.read_parquet(repeated.release.folder.path + "/index.parquet").filter(pl.col("copy") > 0)
+    assert index["augment"].to_list() == augment_seeds(index["uid"], index["copy"]).tolist()
+    source, seeds = Pairs(repeated.samples("train"), SampleReader(repeated), SPEC), set()
+    for at in range(len(source)):
+        found = variation_of(SampleReader(repeated).members(source.row(at)))
+        assert (found is not None) == bool(source.row(at)["copy"])
+        seeds |= {found.seed} if found is not None else set()
+    media = index.filter(pl.col("signature") != "text", pl.col("split") == "train")
+    assert seeds == set(media["augment"])
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b'{"extra": 7}', b'{"extra": {"variants": "a"}}', b'{"extra": {"variants": [null]}}']
+)
+def test_facts_of_any_kind_are_read(data: bytes) -> None:
+    assert variation_of({"json": data}) is None
+    assert other_captions({"json": data}) == []
+    assert other_captions({}) == []

@@ -1,0 +1,300 @@
+"""Instruction records: three forms of one conversation, tied to the release that their pictures lie in."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmdata.errors import DataError, UserError
+from mmdata.instruct.forms import FORMS, Record
+from mmdata.instruct.media_paths import data_uri, member_path
+from mmdata.score.preprocess import Preprocess
+from mmdata.workspace.layout import Workspace
+from tests.support import workspaces
+from tests.support.made_release import RELEASE, Sample, jpeg, seal, shard_of, write_release
+from tests.training.conftest import upload
+from training.data.conversations import parse_record
+from training.data.examples import Example, Instructions
+from training.data.records import MAX_IMAGES, Records, open_records
+from training.data.release_index import SampleReader, TrainingRelease, open_training_release, row_uid
+from training.data.tensors import MediaSpec
+from training.data.tokens import MEDIUM
+
+SPEC = MediaSpec(Preprocess(size=(16, 16)))
+TASKS = ["caption", "reference_image", "text_to_image"]
+EVIL = 'a <image> of "two\nlines" \u2028 <|im_end|> {braces} 猫'
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> TrainingRelease:
+    """A release of the publish stages, its records in all forms, paths into shards."""
+    return published(tmp_path_factory.mktemp("paths"), "path")
+
+
+def published(root: Path, images: str) -> TrainingRelease:
+    instruct = {"tasks": TASKS, "formats": ["record", "llava", "chat"], "images": images}
+    built = workspaces.build(str(root / "workspace"), {"web-000000": range(40)}, instruct=instruct)
+    workspaces.release(built)
+    return open_training_release(str(root / "workspace"), root / "cache")
+
+
+def examples(release: TrainingRelease, form: str, split: str = "train") -> dict[str, Example]:
+    records = open_records(release, form, split, None)
+    samples = release.samples(split)
+    source = Instructions(records, samples, SampleReader(release), SPEC)
+    return {example.uid: example for example in map(source.read, range(len(source)))}
+
+
+def lines(release: TrainingRelease, form: str, split: str) -> list[dict[str, Any]]:
+    path = release.release.folder / f"instruct-{form}-{split}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def same(one: dict[str, Example], other: dict[str, Example]) -> bool:
+    assert one.keys() == other.keys()
+    for name, example in one.items():
+        assert example.turns == other[name].turns
+        ours, theirs = example.media.pictures, other[name].media.pictures
+        assert (ours is None) == (theirs is None)
+        assert ours is None or torch.equal(ours, theirs)
+    return True
+
+
+def test_the_three_forms_are_one_conversation(real: TrainingRelease) -> None:
+    for split in ("train", "validation"):
+        known = examples(real, "record", split)
+        assert len(known) > 5
+        assert same(known, examples(real, "llava", split))
+        assert same(known, examples(real, "chat", split))
+    pictures = Counter(
+        len(one.media.pictures) for one in examples(real, "record").values() if one.media.pictures is not None
+    )
+    assert pictures[1] > 5
+    assert pictures[2] > 5, "reference_image shows two"
+
+
+def test_records_with_embedded_pictures_are_the_same_ones(real: TrainingRelease, tmp_path: Path) -> None:
+    embedded = published(tmp_path, "base64")
+    for form in FORMS:
+        assert "data:image/jpeg;base64," in json.dumps(lines(embedded, form, "train"))
+        assert same(examples(real, "record"), examples(embedded, form))
+
+
+def test_each_record_is_its_own_samples(real: TrainingRelease) -> None:
+    records, samples = open_records(real, "record", "train", None), real.samples("train")
+    for at in range(len(records.index)):
+        record = records.record(at)
+        paths = [record[name] for name in ("input_image", "reference_image") if record[name]]
+        held = [row_uid(samples[place]) for place in records.rows_of(at)]
+        assert held == [path.removeprefix("tar://")[:32] for path in paths]
+        assert records.index[at]["images"] == len(paths)
+        assert records.index[at]["tokens"] > len(record["instruction"].split())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_answers_that_are_pictures_are_left_out_and_counted(real: TrainingRelease, form: str) -> None:
+    drawn = sum(one["task"] == "text_to_image" for one in lines(real, form, "train"))
+    assert drawn > 5
+    records = open_records(real, form, "train", None)
+    assert records.left_out == drawn
+    assert len(records.index) + drawn == len(lines(real, form, "train"))
+    assert "text_to_image" not in {records.record(at)["task"] for at in range(len(records.index))}
+
+
+def test_only_the_tasks_asked_for_are_read(real: TrainingRelease) -> None:
+    tasks = Counter(one["task"] for one in lines(real, "chat", "train"))
+    records = open_records(real, "chat", "train", ["reference_image"])
+    assert len(records.index) == tasks["reference_image"] > 5
+    assert records.left_out == tasks.total() - tasks["reference_image"]
+    assert {records.record(at)["task"] for at in range(len(records.index))} == {"reference_image"}
+    assert len(open_records(real, "chat", "train", None).index) > len(records.index), "each choice has its own index"
+    assert len(open_records(real, "chat", "train", []).index) == 0
+
+
+def test_each_split_has_its_own_samples_only(real: TrainingRelease) -> None:
+    own = {split: {row_uid(row) for row in real.samples(split)} for split in ("train", "validation")}
+    assert not own["train"] & own["validation"]
+    for form in FORMS:
+        for split, uids in own.items():
+            assert {uid[:32] for uid in examples(real, form, split)} <= uids
+            named = {
+                path[6:38]
+                for one in lines(real, form, split)
+                for path in json.dumps(one).split('"')
+                if path[:6] == "tar://"
+            }
+            assert named <= uids
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Workspace:
+    """A release to break: two pictures and records of them, one with hostile words."""
+    samples = [
+        Sample("a cat", {"jpg": jpeg(1)}),
+        Sample("a dog", {"jpg": jpeg(2)}),
+        Sample("held out", {}, "validation"),
+    ]
+    workspace = write_release(tmp_path / "own", samples)
+    path = member_path(samples[0].uid, "jpg", shard_of(workspace, samples[0].uid))
+    records = [
+        Record(f"{samples[0].uid}-caption", "caption", "en", f"Describe. {EVIL}", f"A cat; {EVIL}", path),
+        Record(f"{samples[1].uid}-qa", "text_qa", "en", "What is {0}?", ""),
+        Record(f"{samples[0].uid}-embedded", "caption", "en", "And this?", "a dog", data_uri(".jpg", jpeg(2)), path),
+    ]
+    return write_release(tmp_path / "own", samples, records)
+
+
+def opened(workspace: Workspace, tmp_path: Path, form: str = "record") -> Records:
+    return open_records(open_training_release(str(workspace.root), tmp_path / "cache"), form, "train", None)
+
+
+def rewrite(workspace: Workspace, change: Any, form: str = "record", sealed: bool = True) -> Path:
+    """Change the text of a JSONL file; sealed: the manifest says that it belongs so."""
+    path = Path(str(workspace.release_dir(RELEASE) / f"instruct-{form}-train.jsonl"))
+    path.write_text(change(path.read_text()))
+    if sealed:
+        seal(workspace)
+    return path
+
+
+def test_hostile_words_are_words_in_every_form(own: Workspace, tmp_path: Path) -> None:
+    release = open_training_release(str(own.root), tmp_path / "cache")
+    known = examples(release, "record")
+    assert same(known, examples(release, "chat"))
+    for form in FORMS:
+        found = examples(release, form)
+        assert len(found) == 3
+        for name, example in found.items():
+            pictures = example.media.pictures
+            marks = "".join(turn.text for turn in example.turns).count(MEDIUM)
+            assert marks == (0 if pictures is None else len(pictures))
+            assert [turn.role for turn in example.turns] == ["user", "assistant"]
+            assert example.turns[1].text.replace("[image]", "<image>") == known[name].turns[1].text
+    hostile = next(one for name, one in known.items() if name.endswith("-caption"))
+    assert hostile.turns[0].text == f"{MEDIUM}\nDescribe. {EVIL}"
+    both = next(one for name, one in known.items() if name.endswith("embedded")).media.pictures
+    assert both is not None
+    assert not torch.equal(both[0], both[1])
+    assert hostile.media.pictures is not None
+    assert torch.equal(both[1], hostile.media.pictures[0])
+
+
+def test_private_marks_in_data_are_taken_out() -> None:
+    chat = {"messages": [{"role": "user", "content": f"a{MEDIUM}b"}, {"role": "assistant", "content": f"{MEDIUM}c"}]}
+    found = parse_record(chat)
+    assert found is not None
+    assert [turn.text for turn in found.turns] == ["ab", "c"]
+    for record in (
+        {"instruction": f"a{MEDIUM}b", "output": f"{MEDIUM}c"},
+        {"conversations": [{"from": "human", "value": f"a{MEDIUM}b"}, {"from": "gpt", "value": f"{MEDIUM}c"}]},
+    ):
+        assert parse_record(record) == found
+
+
+def test_llava_conversations_of_many_turns() -> None:
+    said = ["<image>\nWhat is it?", "a cat", "And <image> this?", "a dog"]
+    turns = [{"from": ("human", "gpt")[at % 2], "value": text} for at, text in enumerate(said)]
+    found = parse_record({"image": ["one", "two"], "conversations": turns})
+    assert found is not None
+    assert [turn.text for turn in found.turns] == [text.replace("<image>", MEDIUM) for text in said]
+    assert [turn.role for turn in found.turns] == ["user", "assistant", "user", "assistant"]
+    assert found.images == ["one", "two"]
+    with pytest.raises(ValueError, match="2 <image> markers for 1 of them"):
+        parse_record({"image": "one", "conversations": turns})
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_record_naming_a_foreign_shard_is_named(own: Workspace, tmp_path: Path, form: str) -> None:
+    foreign = "train-c0000-00000-0123456789ab.tar"
+    ours = shard_of(own, Sample("a cat").uid)
+    rewrite(own, lambda text: text.replace(ours, foreign), form)
+    with pytest.raises(DataError, match=rf"instruct-{form}-train\.jsonl: line 1: .*{foreign}' is no member of a shard"):
+        opened(own, tmp_path, form)
+
+
+@pytest.mark.parametrize("path", ["https://example.org/a.jpg", "../../etc/passwd", "tar://x.jpg::shards/a.tar", "data"])
+def test_nothing_but_shards_is_opened(own: Workspace, tmp_path: Path, path: str) -> None:
+    record = {"instruction": "?", "output": "!", "input_image": path, "reference_image": None}
+    rewrite(own, lambda text: text + json.dumps(record) + "\n")
+    with pytest.raises(DataError, match=r"line 4: .* is no member of a shard of this release"):
+        opened(own, tmp_path)
+
+
+def test_a_picture_that_is_not_in_the_split_is_named(own: Workspace, tmp_path: Path) -> None:
+    shard, held_out = shard_of(own, Sample("a cat").uid), Sample("held out").uid
+    rewrite(own, lambda text: text.replace(f"tar://{Sample('a cat').uid}", f"tar://{held_out}"))
+    with pytest.raises(DataError, match=r"line 1: its sample is not in the index of this release's split"):
+        opened(own, tmp_path)
+    assert shard
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "not an instruction record"),
+        ("[1]", "neither `instruction` nor"),
+        ("7", "not an instruction record"),
+        ('{"instruction": 7, "output": "a"}', "not an instruction record"),
+        ('{"conversations": [{"from": "gpt", "value": null}]}', "not an instruction record"),
+        ('{"messages": [{"role": "user"}]}', "not an instruction record"),
+        ('{"messages": 7}', "not an instruction record"),
+        ('{"conversations": [{"from": "human", "value": "<image>"}]}', "1 <image> markers for 0 of them"),
+        ("", "not an instruction record"),
+    ],
+)
+def test_a_line_that_is_no_record_is_named(own: Workspace, tmp_path: Path, line: str, says: str) -> None:
+    rewrite(own, lambda text: f"{text}{line}\n")
+    with pytest.raises(DataError, match=rf"instruct-record-train\.jsonl: line 4: .*{says}"):
+        opened(own, tmp_path)
+    assert not list((tmp_path / "cache").glob("*/records-*")), "nothing half-made is left"
+
+
+def test_too_many_pictures_in_one_record_are_named(own: Workspace, tmp_path: Path) -> None:
+    uri = data_uri(".jpg", jpeg(1))
+    turns = [{"from": "human", "value": "<image>" * (MAX_IMAGES + 1)}, {"from": "gpt", "value": "a"}]
+    record = {"image": [uri] * (MAX_IMAGES + 1), "conversations": turns}
+    rewrite(own, lambda text: text + json.dumps(record) + "\n")
+    with pytest.raises(DataError, match=r"line 4: 33 pictures, over 32"):
+        opened(own, tmp_path)
+
+
+def test_an_edited_file_is_refused_before_and_after_it_is_indexed(own: Workspace, tmp_path: Path) -> None:
+    edited = r"instruct-record-train\.jsonl: is not the one of the manifest: it was edited"
+    rewrite(own, lambda text: text.replace("A cat", "A bat"), sealed=False)
+    with pytest.raises(DataError, match=edited):
+        opened(own, tmp_path)
+    path = rewrite(own, lambda text: text.replace("A bat", "A cat"), sealed=False)
+    records = opened(own, tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(b"{ " + whole)
+    with pytest.raises(DataError, match="is missing or not the one of the manifest"):
+        opened(own, tmp_path)
+    with pytest.raises(DataError, match=r"instruct-record-train\.jsonl: at byte \d+ stands no record"):
+        records.record(1)
+    path.unlink()
+    with pytest.raises(DataError, match="is missing or not the one of the manifest"):
+        opened(own, tmp_path)
+
+
+def test_a_form_that_the_release_lacks_names_those_it_has(own: Workspace, tmp_path: Path) -> None:
+    folder = own.release_dir(RELEASE)
+    (folder / "instruct-chat-train.jsonl").unlink()
+    seal(own)
+    with pytest.raises(UserError, match=r"no instruct-chat-train\.jsonl; it has: .*instruct-record-train\.jsonl"):
+        opened(own, tmp_path, "chat")
+
+
+def test_records_over_s3_equal_local_ones(own: Workspace, bucket: str, tmp_path: Path) -> None:
+    there = open_training_release(upload(own.root, bucket), tmp_path / "there")
+    here = open_training_release(str(own.root), tmp_path / "here")
+    for form in FORMS:
+        assert same(examples(here, form), examples(there, form))
+    assert np.array_equal(
+        open_records(there, "chat", "train", None).index, open_records(here, "chat", "train", None).index
+    )

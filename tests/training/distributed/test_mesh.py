@@ -1,0 +1,129 @@
+"""Two processes train what one trains: DDP, FSDP2, tensor parallel and pipeline, to within rounding."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmdata.errors import UserError
+from tests.support.tiny_run import LLM, release_at, settings
+from training.checkpoint.checkpoints import read_progress
+from training.distributed.mesh import start
+from training.run import load_model, read_result, train
+from training.step_log import read_log
+
+STEPS = 3
+FAST = {"steps": STEPS, "log_every": 1, "validate_every": STEPS, "lr": 1e-3, "warmup_steps": 0}
+
+
+def case(stages: list[str], parallel: dict[str, Any], **sections: Any) -> dict[str, Any]:
+    config = settings(parallel=parallel, **{"align": FAST, "joint": FAST, "instruct": FAST, **sections})
+    return {"stages": stages, "config": config.model_dump(mode="json")}
+
+
+UNTIED = {**settings().model.model_dump(), "llm": {"kind": "config", "tokenizer": "bytes", "config": LLM}}
+TIED = {**UNTIED, "llm": {**UNTIED["llm"], "config": {**LLM, "tie_word_embeddings": True}}}
+CROSS = {**UNTIED, "architecture": "cross_attention", "fusion": "hierarchical"}
+FULL = {**FAST, "method": "full", "kl_weight": 0.1}
+CASES = {
+    "ddp": case(["align", "joint", "instruct"], {"strategy": "ddp"}),
+    "ddp-full": case(["instruct"], {"strategy": "ddp"}, instruct=FULL),
+    "ddp-siglip-cached": case(["align"], {"strategy": "ddp"}, align={**FAST, "loss": "siglip", "micro_batch": 2}),
+    "ddp-whole-loss": case(["align"], {"strategy": "ddp"}, align={**FAST, "local_loss": False}),
+    "ddp-own-gradient": case(
+        ["align"], {"strategy": "ddp"}, align={**FAST, "local_loss": False, "gather_with_grad": False}
+    ),
+    "ddp-micro": case(["joint"], {"strategy": "ddp"}, joint={**FAST, "micro_batch": 1}),
+    "ddp-cross": case(["joint"], {"strategy": "ddp"}, model=CROSS),
+    "ddp-masked": case(["align"], {"strategy": "ddp"}, align={**FAST, "masked_weight": 1e-9}),
+    # One rank has rows of padding alone, or no real sample: it has no picture, and nobody waits for it.
+    "ddp-idle-rank": case(["joint"], {"strategy": "ddp"}, joint={**FAST, "batch_size": 2}),
+    "ddp-idle-rank-align": case(["align"], {"strategy": "ddp"}, align={**FAST, "batch_size": 40}),
+    "fsdp2-idle-rank": case(["joint"], {"strategy": "fsdp2"}, joint={**FAST, "batch_size": 2}),
+    "fsdp2": case(["align", "joint", "instruct"], {"strategy": "fsdp2", "activation_checkpointing": True}),
+    "fsdp2-micro": case(["joint"], {"strategy": "fsdp2"}, joint={**FAST, "micro_batch": 1}, model=TIED),
+    "tp": case(["align", "joint", "instruct"], {"tp": 2}),
+    "tp-cross": case(["joint"], {"tp": 2}, model=CROSS),
+    "pp": case(["joint", "instruct"], {"pp": 2}, instruct={**FAST, "method": "full"}),
+    "pp-tied": case(["joint"], {"pp": 2}, joint={**FAST, "micro_batch": 1}, model=TIED),
+}
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return release_at(tmp_path_factory.mktemp("release"))
+
+
+@pytest.fixture(scope="module")
+def two(release: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every case trained on two processes."""
+    output = tmp_path_factory.mktemp("two")
+    (output / "cases.json").write_text(json.dumps(CASES))
+    launch(release, output / "cases.json", output)
+    return output
+
+
+def launch(release: str, cases: Path, output: Path, processes: int = 2) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    arguments = [*torchrun, "-m", "tests.support.parity", release, str(cases), str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert found.returncode == 0, found.stderr[-6000:]
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in read_log(folder) if line["kind"] == "train"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_train_what_one_trains(release: str, two: Path, tmp_path: Path, name: str) -> None:
+    from training.config import TrainConfig
+
+    config = TrainConfig.model_validate(CASES[name]["config"])
+    config = config.model_copy(update={"parallel": settings().parallel})
+    results = train(release, CASES[name]["stages"], config, tmp_path)
+    for result in results:
+        ours, theirs = result.folder, two / name / result.stage
+        assert losses(theirs) == pytest.approx(losses(ours), rel=2e-4), result.stage
+        assert len(losses(ours)) == STEPS
+        done = read_result(theirs)
+        assert done is not None
+        # Ranks draw other masks: the masked loss itself differs, its weight is next to nothing.
+        one, other = (dict(load_model(place)[0].model.state_dict()) for place in (result.checkpoint, done.checkpoint))
+        assert one.keys() == other.keys()
+        changed = 0
+        for key in one:
+            torch.testing.assert_close(other[key], one[key], rtol=1e-2, atol=2e-4, msg=lambda m, k=key: f"{k}: {m}")
+            changed += 1
+        assert changed
+        assert read_progress(done.checkpoint).consumed == read_progress(result.checkpoint).consumed
+        for key, value in result.metrics.items():
+            assert done.metrics[key] == pytest.approx(value, rel=5e-3, abs=1e-6), key
+
+
+def test_a_run_of_two_processes_resumes_on_one(release: str, two: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from training.config import TrainConfig
+
+    for name, stage in (("fsdp2", "joint"), ("tp", "joint"), ("pp", "joint")):
+        shutil.copytree(two / name, tmp_path / name)
+        case_ = CASES[name]["config"]
+        config = TrainConfig.model_validate({**case_, "parallel": {}, stage: {**case_[stage], "steps": STEPS + 2}})
+        lines: list[dict[str, Any]] = []
+        result = train(release, [stage], config, tmp_path / name, on_line=lines.append)[0]
+        assert [line["step"] for line in lines if line["kind"] == "train"] == [STEPS + 1, STEPS + 2]
+        assert result.last_loss < losses(tmp_path / name / stage)[0]
+
+
+def test_processes_that_do_not_divide_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="does not divide 3"):
+        start(settings(parallel={"tp": 2}).parallel, "cpu")

@@ -1,0 +1,103 @@
+"""Fetching with many threads: fair to hosts, fair to the consumer, and able to stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from mmdata.urls import host_of
+from mmdata.web.hosts import HostHealth, fetch_all
+
+
+def urls(hosts: int, each: int) -> list[str]:
+    return [f"http://h{host}/{number}" for host in range(hosts) for number in range(each)]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "each", "threads", "per_host"), [(1, 40, 8, 2), (5, 9, 8, 1), (3, 20, 32, 4), (0, 0, 4, 4)]
+)
+def test_every_url_is_fetched_once_and_no_host_is_crowded(hosts, each, threads, per_host):
+    active: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def fetch(url: str) -> str:
+        with lock:
+            active[host_of(url)] += 1
+            most[host_of(url)] = max(most[host_of(url)], active[host_of(url)])
+        time.sleep(0.002)
+        with lock:
+            active[host_of(url)] -= 1
+        return url.upper()
+
+    got = list(fetch_all(urls(hosts, each), fetch, threads, per_host))
+    assert sorted(url for url, _ in got) == sorted(urls(hosts, each))
+    assert all(result == url.upper() for url, result in got)
+    assert all(count <= per_host for count in most.values())
+
+
+def test_a_slow_host_does_not_hold_the_others_back():
+    release = threading.Event()
+
+    def fetch(url: str) -> str:
+        if host_of(url) == "h0":
+            release.wait(10)
+        return url
+
+    seen = []
+    for url, _ in fetch_all(urls(4, 20), fetch, threads=8, per_host=4):
+        seen.append(url)
+        if len(seen) == 60:
+            assert not any(host_of(one) == "h0" for one in seen)
+            release.set()
+    assert len(seen) == 80
+
+
+def test_an_error_reaches_the_consumer():
+    def fetch(url: str) -> str:
+        raise RuntimeError(f"broken {url}")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        list(fetch_all(urls(2, 3), fetch, 4, 4))
+
+
+def test_an_interrupted_consumer_leaves_no_thread_behind():
+    before = threading.active_count()
+    fetching = fetch_all(urls(3, 200), lambda url: url, threads=8, per_host=8)
+    next(fetching)
+    fetching.close()
+    for _ in range(60):
+        if threading.active_count() <= before:
+            break
+        time.sleep(0.05)
+    assert threading.active_count() <= before
+
+
+def test_a_consumer_that_is_slow_holds_the_fetchers_up():
+    done = []
+    fetching = fetch_all(urls(1, 100), done.append, threads=2, per_host=2)
+    next(fetching)
+    time.sleep(0.1)
+    assert len(done) <= 8, "results pile up in memory"
+    assert len(list(fetching)) == 99
+
+
+def test_a_host_is_down_after_so_many_faults_in_a_row_and_any_answer_clears_it():
+    health = HostHealth(limit=3)
+    for fault in (True, True, False, True, True):
+        health.note("http://a/1", fault)
+    assert not health.is_down("http://a/2")
+    health.note("http://a/3", True)
+    assert health.is_down("http://a/4")
+    assert not health.is_down("http://a:81/4")
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [("http://A.example:80/x", "a.example:80"), ("http://u:p@h/x", "h"), ("nonsense", ""), ("http://[x", "")],
+)
+def test_hosts_are_counted_by_name_and_port(url, host):
+    assert host_of(url) == host

@@ -1,0 +1,168 @@
+"""Large files from a server that breaks off or changes its file, and files that must not be fetched at all."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from mmdata.config import Clips
+from mmdata.web import large_files
+from mmdata.web.large_files import fetch_file
+from tests.support.film_server import Film, FilmServer
+
+BODY = np.random.default_rng(1).bytes(1_500_000)
+OTHER = np.random.default_rng(2).bytes(1_200_000)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    monkeypatch.setattr(large_files, "backoff_s", lambda url, attempt: 0.01)
+
+
+@pytest.fixture
+def films():
+    with FilmServer() as server:
+        yield server
+
+
+@pytest.fixture
+def fetch(films, settings, tmp_path):
+    def run(film: Film, retries: int = 2, **clips):
+        films.films["/f.mp4"] = film
+        given = {"deadline_s": 5, "max_bytes": 2_000_000, **clips}
+        target = tmp_path / "target"
+        return fetch_file(films.url("/f.mp4"), target, settings(retries=retries), Clips(**given)), target
+
+    return run
+
+
+def assert_whole(fetched, target, body=BODY):
+    assert fetched.failure is None, fetched.failure
+    assert target.read_bytes() == body
+    assert (fetched.sha256, fetched.size_bytes) == (hashlib.sha256(body).hexdigest(), len(body))
+
+
+def test_a_file_comes_whole_with_its_hash_type_and_etag(films, fetch):
+    fetched, target = fetch(Film(BODY))
+    assert_whole(fetched, target)
+    assert (fetched.mime, fetched.etag, fetched.was_tried) == ("video/mp4", '"v1"', True)
+    assert films.asked[0].agent == "mmdata"
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(films, fetch):
+    fetched, target = fetch(Film(BODY, breaks=[600_000, 400_000]))
+    assert_whole(fetched, target)
+    assert [(one.range, one.if_range, one.status) for one in films.asked] == [
+        (None, None, 200),
+        ("bytes=600000-", '"v1"', 206),
+        ("bytes=1000000-", '"v1"', 206),
+    ]
+
+
+def test_without_an_etag_the_date_says_that_it_is_the_same_file(films, fetch):
+    date = "Mon, 02 Mar 2026 10:00:00 GMT"
+    fetched, target = fetch(Film(BODY, etag=None, modified=date, breaks=[600_000]))
+    assert_whole(fetched, target)
+    assert (films.asked[1].if_range, films.asked[1].status) == (date, 206)
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_without_a_strong_word_on_the_file_it_is_fetched_from_its_beginning(films, fetch, etag):
+    fetched, target = fetch(Film(BODY, etag=etag, breaks=[600_000]))
+    assert_whole(fetched, target)
+    assert [one.range for one in films.asked] == [None, None]
+
+
+def test_a_server_that_ignores_ranges_costs_a_new_beginning_and_no_doubled_bytes(films, fetch):
+    fetched, target = fetch(Film(BODY, ranges=False, breaks=[600_000]))
+    assert_whole(fetched, target)
+    assert [one.status for one in films.asked] == [200, 200]
+
+
+def test_a_file_that_changed_in_between_is_fetched_whole(films, fetch):
+    def change(film, number):
+        if number == 1:
+            film.body, film.etag = OTHER, '"v2"'
+
+    fetched, target = fetch(Film(BODY, breaks=[600_000], before=change))
+    assert_whole(fetched, target, OTHER)
+    assert fetched.etag == '"v2"'
+
+
+def test_a_file_that_became_shorter_under_the_same_name_is_fetched_anew(films, fetch):
+    def shrink(film, number):
+        if number == 1:
+            film.body = BODY[:500_000]
+
+    fetched, target = fetch(Film(BODY, breaks=[600_000], before=shrink))
+    assert [one.status for one in films.asked] == [200, 416, 200]
+    assert_whole(fetched, target, BODY[:500_000])
+
+
+def test_after_a_refused_range_the_reason_is_that_of_the_last_fault(films, fetch):
+    def shrink(film, number):
+        if number == 1:
+            film.body = BODY[:500_000]
+
+    fetched, _ = fetch(Film(BODY, breaks=[600_000, 0, 0, 0, 0], before=shrink), retries=1)
+    assert [one.status for one in films.asked][:3] == [200, 416, 200]
+    assert fetched.failure.error == "truncated"
+
+
+def test_a_connection_that_never_gets_on_is_given_up_and_may_be_tried_again(films, fetch):
+    fetched, _ = fetch(Film(BODY, breaks=[0] * 9), retries=2)
+    assert (fetched.failure.error, fetched.failure.may_pass) == ("truncated", True)
+    assert films.count("/f.mp4") == 3
+
+
+def test_a_connection_that_gets_on_may_break_more_often_than_retries_say(films, fetch):
+    fetched, target = fetch(Film(BODY, breaks=[200_000] * 6), retries=1)
+    assert_whole(fetched, target)
+    assert films.count("/f.mp4") == 7
+
+
+@pytest.mark.parametrize(
+    ("film", "clips", "error"),
+    [
+        (Film(BODY), {"max_bytes": 1_000_000}, "too_large"),
+        (Film(b""), {}, "empty"),
+        (Film(BODY, headers={"X-Robots-Tag": "noai"}), {}, "robots"),
+        (Film(BODY, headers={"Content-Encoding": "gzip"}), {}, "bad_response"),
+    ],
+)
+def test_what_is_not_wanted_is_a_reason(fetch, film, clips, error):
+    fetched, _ = fetch(film, **clips)
+    assert fetched.failure.error == error
+    assert fetched.sha256 is None
+
+
+def test_a_large_video_is_not_held_to_the_limits_of_a_picture(films, settings, tmp_path):
+    films.films["/f.mp4"] = Film(BODY)
+    picture = settings(max_bytes=1000)
+    assert fetch_file(films.url("/f.mp4"), tmp_path / "t", picture, Clips()).failure is None
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/endless", "too_large"),
+        ("/drip", "deadline"),
+        ("/silent", "timeout"),
+        ("/status/404", "http_404"),
+        ("/to/?url=file:///etc/passwd", "bad_scheme"),
+        ("/to/?url=http://10.0.0.1/x.mp4", "private_address"),
+        ("/garbage", "bad_response"),
+    ],
+)
+def test_the_guard_watches_over_large_files_too(web, settings, tmp_path, path, error):
+    clips = Clips(deadline_s=1, max_bytes=1_000_000)
+    fetched = fetch_file(web.url(path), tmp_path / "t", settings(), clips)
+    assert fetched.failure.error == error
+
+
+def test_a_private_host_is_not_asked(films, settings, tmp_path):
+    download = settings(allow_hosts=[])
+    fetched = fetch_file(films.url("/f.mp4"), tmp_path / "t", download, Clips())
+    assert (fetched.failure.error, fetched.failure.status, films.asked) == ("private_address", "refused", [])

@@ -1,0 +1,74 @@
+"""When a failed URL is due again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from mmdata.config import Download
+from mmdata.web.failures import FetchError, retry_after_s
+from mmdata.web.ledger import LONGEST_WAIT_S, backoff_s, next_retry_at
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PASSING = FetchError("timeout", "", may_pass=True)
+
+
+def test_waits_double_within_half_and_one_and_a_half():
+    for attempt in range(1, 8):
+        waits = [backoff_s(f"http://a/{number}", attempt, 10) for number in range(200)]
+        middle = 10 * 2 ** (attempt - 1)
+        assert min(waits) >= 0.5 * middle
+        assert max(waits) <= 1.5 * middle
+        assert max(waits) - min(waits) > 0.8 * middle, "they come back together"
+
+
+def test_waits_need_no_random_state():
+    assert backoff_s("http://a/1", 3) == backoff_s("http://a/1", 3)
+    assert backoff_s("http://a/1", 3) != backoff_s("http://a/2", 3)
+
+
+def test_waits_have_an_end():
+    assert backoff_s("http://a/1", 400, 86_400) == LONGEST_WAIT_S
+    huge = FetchError("http_429", "", may_pass=True, retry_after_s=1e12)
+    due = next_retry_at("http://a/1", huge, 1, Download(), NOW)
+    assert due == NOW + timedelta(seconds=LONGEST_WAIT_S)
+
+
+def test_final_faults_and_exhausted_ones_are_never_due():
+    assert next_retry_at("u", FetchError("http_404", ""), 1, Download(), NOW) is None
+    assert next_retry_at("u", PASSING, 5, Download(max_attempts=5), NOW) is None
+    assert next_retry_at("u", PASSING, 4, Download(max_attempts=5), NOW) is not None
+
+
+def test_the_servers_wish_is_a_lower_bound():
+    asked = FetchError("http_503", "", may_pass=True, retry_after_s=500_000)
+    assert next_retry_at("u", asked, 1, Download(), NOW) == NOW + timedelta(seconds=500_000)
+    soon = next_retry_at("u", FetchError("http_503", "", True, 1.0), 1, Download(retry_after_s=1000), NOW)
+    assert soon is not None
+    assert soon >= NOW + timedelta(seconds=500)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("120", 120.0),
+        ("-5", 0.0),
+        ("soon", None),
+        ("nan", None),
+        ("inf", None),
+        ("Thu, 01 Jan 2026 00:02:00 GMT", 120.0),
+        ("Thu, 01 Jan 2026 00:02:00 -0000", 120.0),
+        ("Wed, 31 Dec 2025 00:00:00 GMT", 0.0),
+        ("Thu, 99 Jan 2026 00:02:00 GMT", None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_and_as_a_date(header, seconds):
+    assert retry_after_s(header, NOW) == seconds
+
+
+def test_details_carry_no_credentials():
+    error = FetchError("x", "http://user:secret@host/a -> https://token@other/b")
+    assert error.detail == "http://host/a -> https://other/b"

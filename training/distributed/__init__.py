@@ -1,0 +1,1 @@
+"""Several processes: device mesh and parallel wrappers."""

@@ -1,0 +1,1 @@
+"""Export a trained model, make it smaller, and compare the variants."""

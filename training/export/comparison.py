@@ -1,0 +1,189 @@
+"""Size, speed and quality of an exported model and its variants, against the checkpoint that they come from."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from training.config import TrainConfig
+from training.data.examples import Batch
+from training.data.loader import NothingToRead, Share, batches
+from training.data.release_index import TrainingRelease
+from training.distributed.mesh import Mesh
+from training.evaluate.answer import question_row
+from training.export.exported import BESIDE
+from training.model.lm import MultimodalLm
+from training.stages.stages import Built, make_reader, stage_settings, validate
+from training.trainer import to_device
+
+REPEATS = 5  # of what is timed; the median counts
+DECODED, READ = 32, 256  # tokens of a timed answer and of a timed text
+TEXTS = (
+    "A red bird sits on a branch in the garden, early in the morning.",
+    "Question: how many wheels does a bicycle have? Answer: two.",
+    "The recipe needs flour, water, salt and a warm place for an hour.",
+    "The next train to the north leaves from platform seven at noon.",
+    "海边的日落。",
+    "def area(width, height):\n    return width * height\n",
+)
+"""What logits are compared on where there is no release to measure quality on."""
+
+
+class Comparison:
+    """Quality of language models against a checkpoint's, and speed against the merged one's.
+
+    Args:
+        built: the checkpoint, on the CPU.
+    """
+
+    def __init__(self, built: Built, config: TrainConfig, mesh: Mesh, release: TrainingRelease | None) -> None:
+        self._config, self._mesh = config, mesh
+        self._batches = held_out_batches(built, config, release, mesh) if release is not None else []
+        self._expected = text_logits(built)
+
+    @torch.no_grad()
+    def row(self, name: str, size: int, built: Built, merged: Built) -> dict[str, Any]:
+        """A row of the table.
+
+        Args:
+            size: bytes.
+            built: on the CPU; on the device afterwards.
+            merged: what its speed is compared with: they take turns, since machines have moods.
+        """
+        logits = text_logits(built)
+        for one in (built, merged):
+            one.model.to(self._mesh.device).eval()
+        decode_s, decode_merged_s = alternating_s(*(self._decode(one) for one in (built, merged)))
+        read_s, read_merged_s = alternating_s(*(self._read(one) for one in (built, merged)))
+        return {
+            "name": name,
+            "bytes": size,
+            "llm_parameters": sum(p.numel() for p in built.llm.parameters()),
+            "decode_tokens_per_s": DECODED / decode_s,
+            "decode_speed": decode_merged_s / decode_s,
+            "read_tokens_per_s": READ / read_s,
+            "read_speed": read_merged_s / read_s,
+            "same_next_token": float((logits.argmax(-1) == self._expected.argmax(-1)).float().mean()),
+            "logit_difference": float((logits - self._expected).abs().max()),
+            **(validate(built, built.model, self._batches, self._config, self._mesh) if self._batches else {}),
+        }
+
+    def _decode(self, built: Built) -> Callable[[], Any]:
+        """Answers, greedily, a question about a grey picture with DECODED tokens."""
+        model = cast(MultimodalLm, built.model)
+        asked = "What is in the picture?" if built.stage == "instruct" else ""
+        grey = torch.full((1, 3, *model.vision.preprocess.size), 127, dtype=torch.uint8)
+        prompt = to_device(question_row(built, grey, asked), self._mesh.device)
+        return lambda: model.generate(prompt, DECODED, eos=-1)
+
+    def _read(self, built: Built) -> Callable[[], Any]:
+        """Reads READ tokens of text."""
+        words = built.llm.get_input_embeddings().num_embeddings
+        text = (torch.arange(READ, device=self._mesh.device) % words)[None]
+        return lambda: float(built.llm(input_ids=text, use_cache=False).logits[0, -1, 0])  # waits for the device
+
+
+@torch.no_grad()
+def text_logits(built: Built) -> Tensor:
+    """Logits N,V of the language model on TEXTS, every position; no medium in view."""
+    assert built.codec is not None
+    device = built.llm.get_input_embeddings().weight.device
+    rows = [built.codec.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"] for text in TEXTS]
+    return torch.cat([built.llm(input_ids=row.to(device)).logits[0].float().cpu() for row in rows])
+
+
+def held_out_batches(built: Built, config: TrainConfig, release: TrainingRelease, mesh: Mesh) -> list[Batch]:
+    """The batches that the stage's validation looks at; none where nothing is held out for it."""
+    settings = stage_settings(built.stage, config)
+    told = f"instruct-{config.instruct.form}-validation.jsonl"
+    if built.stage == "instruct" and told not in release.release.manifest["files"]:
+        return []
+    size = min(settings.batch_size, settings.validate_samples)
+    try:
+        reader = make_reader(built, release, config, "validation", size, Share())
+    except NothingToRead:
+        return []
+    stream = batches(reader, 0)
+    count = -(-min(settings.validate_samples, len(reader.source)) // size)
+    return [to_device(next(stream), mesh.device) for _ in range(count)]
+
+
+def alternating_s(*works: Callable[[], Any]) -> list[float]:
+    """Seconds that each takes: the median of REPEATS turns, after one that warms up."""
+    seconds: list[list[float]] = [[] for _ in works]
+    for turn in range(REPEATS + 1):
+        for work, own in zip(works, seconds, strict=True):
+            begun = time.perf_counter()
+            work()
+            if turn:
+                own.append(time.perf_counter() - begun)
+    return [statistics.median(own) for own in seconds]
+
+
+def tensor_bytes(model: nn.Module) -> int:
+    """Bytes of a model's tensors; what two names share counts once."""
+    return sum(tensor.nbytes for tensor in {t.data_ptr(): t for t in model.state_dict().values()}.values())
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes on disk of a model's folder: its own files and those of `multimodal/`."""
+    return sum(path.stat().st_size for place in (folder, folder / BESIDE) for path in place.glob("*") if path.is_file())
+
+
+COLUMNS = {
+    "bytes": ("MB", lambda v: f"{v / 1e6:.2f}"),
+    "parameters": ("parameters", lambda v: f"{v:,}"),
+    "llm_parameters": ("LLM parameters", lambda v: f"{v:,}"),
+    "decode_tokens_per_s": ("answers, tokens/s", lambda v: f"{v:.0f}"),
+    "decode_speed": ("x merged", lambda v: f"{v:.2f}"),
+    "read_tokens_per_s": ("reads, tokens/s", lambda v: f"{v:.0f}"),
+    "read_speed": ("x merged", lambda v: f"{v:.2f}"),
+    "pictures_per_s": ("pictures/s", lambda v: f"{v:.0f}"),
+    "val/loss": ("held-out loss", lambda v: f"{v:.4f}"),
+    "val/perplexity": ("perplexity", lambda v: f"{v:.3f}"),
+    "val/recall@1": ("Recall@1", lambda v: f"{v:.4f}"),
+    "same_next_token": ("same next token", lambda v: f"{v:.1%}"),
+    "logit_difference": ("largest logit difference", lambda v: f"{v:.2g}"),
+    "embedding_difference": ("largest embedding difference", lambda v: f"{v:.2g}"),
+}
+"""Of the table: key of a row, heading, how a value is written."""
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The table, and what its numbers are."""
+    shown = {key: column for key, column in COLUMNS.items() if any(key in row for row in found["rows"])}
+    lines = [
+        f"# {found['stage']}, step {found['step']}, of release {found['release_id']}",
+        "",
+        f"| | {' | '.join(heading for heading, _ in shown.values())} |",
+        f"|---|{'---:|' * len(shown)}",
+    ]
+    for row in found["rows"]:
+        cells = [write(row[key]) if key in row else "" for key, (_, write) in shown.items()]
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    notes = [
+        f"Measured on {found['device']}; speeds are medians of {REPEATS} and, beside them, the ratio to the merged "
+        "model's, which took turns with it. MB are files on disk; of the checkpoint its tensors, without the "
+        "optimiser's. Tokens and logits are compared with the checkpoint's.",
+        *(NOTES[row["name"]] for row in found["rows"] if row["name"] in NOTES),
+        *found["notes"],
+    ]
+    return "\n".join(lines) + "\n\n" + "\n\n".join(notes) + "\n"
+
+
+NOTES = {
+    "merged": "`merged` is this folder: `AutoModelForCausalLM.from_pretrained` reads the language model, "
+    "`training.export.export.load_exported` all of it.",
+    "open_clip": 'This folder opens as `open_clip.create_model("local-dir:…")` and as `score.model` of a corpus.',
+    "int8": "`int8`: the linear layers of the LLM's blocks in 8 bits, a scale a row; embeddings, head, encoders and "
+    "connector in fp32. Products are taken in floats: fewer bytes are moved (answers), and more is computed (reading).",
+    "pruned": "`pruned`: neurons are taken out of each MLP, not set to zero, so that files and products shrink. "
+    "It was not trained afterwards.",
+    "distilled": "`distilled`: every second layer of the LLM, taught by the whole one.",
+}

