@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit, urlunsplit
 
-import polars as pl
+if TYPE_CHECKING:
+    import polars as pl
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _UNSAFE = re.compile(r"[\x00-\x20\x7f]")
@@ -75,6 +77,8 @@ def domains_of(key: str) -> tuple[str, ...]:
 
 def host() -> pl.Expr:
     """The host of column `url`, in lower case; null without one."""
+    import polars as pl
+
     found = pl.col("url").str.extract(_HOST, 1).str.to_lowercase().str.strip_chars_end(".")
     return pl.when(found.str.len_bytes() > 0).then(found)
 
@@ -85,6 +89,8 @@ def registrable_domain(of: pl.Expr, suffixes: list[str] | None = None) -> pl.Exp
     Args:
         suffixes: further ones under which others register, such as `github.io`.
     """
+    import polars as pl
+
     own = [re.escape(suffix.strip(".").lower()) for suffix in suffixes or ()]
     patterns = [
         *([rf"([^.]+\.(?:{'|'.join(sorted(own, key=len, reverse=True))}))$"] if own else []),

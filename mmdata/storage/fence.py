@@ -2,8 +2,8 @@
 
 A holder that was stopped (a laptop that slept, SIGSTOP, a long pause of a virtual machine) wakes up in the middle of
 its work and does not know that its lease has run out. So each change asks: mmdata.storage.atomic enters the fence of
-what it is about to change. A fence belongs to the process, not to a thread: the threads of a stage write for the lease that
-their process holds.
+what it is about to change. A fence belongs to the process, not to a thread: the threads of a stage write for the lease
+that their process holds.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ nobody up for long; one that died on this machine holds nobody up at all.
 
 A holder that was stopped and wakes up after its lease has run out changes nothing any more: each change is made within
 `Lease.hold`, which the fence of mmdata.storage.atomic enters. On a disk that keeps the lease from changing hands while
-the change is made. On an object store it looks just before; what is left is a request that is on its way at that moment.
+the change is made. On an object store it looks just before; what is left is a request that is on its way at that
+moment.
 """
 
 from __future__ import annotations

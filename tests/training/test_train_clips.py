@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.training.model.test_encoders import SMALL
 
 from mmdata.score.preprocess import Preprocess
 from tests.support import modalities, workspaces
 from tests.support.tiny_run import alone, built_stage, first_batch, settings
+from tests.training.model.test_encoders import SMALL
 from training.config import TrainConfig
 from training.data.conversations import Conversation, parse_record, thinned
 from training.data.examples import Batch, Example, Instructions, Pairs

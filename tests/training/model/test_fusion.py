@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.model.test_encoders import SMALL, SWIN
 
 from mmdata.errors import UserError
 from mmdata.workspace.layout import Workspace
 from tests.support.tiny_run import alone, settings
+from tests.training.model.test_encoders import SMALL, SWIN
 from training.config import Parallel
 from training.data.examples import Batch, Pairs
 from training.data.loader import RowReader, Share
