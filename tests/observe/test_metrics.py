@@ -166,7 +166,7 @@ def test_nothing_is_counted_where_nobody_asks(tmp_path: Path) -> None:
 
 COUNTING = """
 import sys, time
-from mmdata.observe import metrics_files as joint_metrics, metrics
+from mmdata.observe import metrics, metrics_files
 metrics_files.join()
 metrics.waited(float(sys.argv[1]))
 print("counted", flush=True)
