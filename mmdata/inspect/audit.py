@@ -11,6 +11,7 @@ import polars as pl
 from mmdata.config import Corpus
 from mmdata.engine.freshness import configured_parts, plan_part
 from mmdata.releases.drift import changes_of
+from mmdata.score.features_reader import is_cosine
 from mmdata.stage import add_counts
 from mmdata.storage.tables import scan_tables
 from mmdata.workspace.attempts import last_attempts
@@ -68,8 +69,8 @@ def scores_sound(workspace: Workspace, part: str) -> Finding:
         .then(pl.lit("no features row"))
         .when((pl.col("status") == "success") & pl.col("problem").is_null() & (pictured | unheard))
         .then(pl.lit("fetched, but neither measured nor with a problem"))
-        .when(pl.col("clip_score").is_not_null() & ~pl.col("clip_score").is_between(-1.001, 1.001))
-        .then(pl.lit("score is no cosine"))  # NaN and infinities lie outside, too
+        .when(~is_cosine(pl.col("clip_score")))
+        .then(pl.lit("score is no cosine"))
     )
     counted = joined.select(
         rows=pl.len(), scored=pl.col("clip_score").is_not_null().sum(), wrong=pl.col("wrong").is_not_null().sum()

@@ -38,12 +38,6 @@ def table_marks(scorer: ClipScorer, media_marks: Mapping[bytes, bytes], measures
     }
 
 
-def scorer_of(table: pa.Table) -> dict[str, Any] | None:
-    """Name and fingerprint of the scorer that a features table's metadata tells of."""
-    mark = (table.schema.metadata or {}).get(b"scorer")
-    return None if mark is None else json.loads(mark)
-
-
 def earlier_rows(
     workspace: Workspace, part_name: str, slice_name: str, samples: pl.DataFrame, marks: Mapping[str, str]
 ) -> pa.Table:

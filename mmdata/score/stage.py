@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -19,8 +18,8 @@ from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.media.cores import cores
 from mmdata.observe import logs
-from mmdata.score.earlier import earlier_rows, scorer_of, table_marks
-from mmdata.score.feature_counts import feature_counts
+from mmdata.score.earlier import earlier_rows, table_marks
+from mmdata.score.features_reader import feature_counts, scorer_mark, unsound_reason
 from mmdata.score.features_table import features_table
 from mmdata.score.picture_features import measure_pictures
 from mmdata.score.pretrained import check_names
@@ -180,10 +179,8 @@ def refusal(workspace: Workspace, part_name: str, slices: Mapping[str, SliceStam
     for name in slices:
         path = workspace.table(part_name, "features", name)
         features = _frame(workspace, part_name, "features", name, ("uid", "clip_score"))
-        if not features["uid"].equals(_frame(workspace, part_name, "rows", name, ("uid",))["uid"]):
-            return f"features: {path}: its uids are not those of the slice's rows"
-        if not np.isfinite(features["clip_score"].drop_nulls().to_numpy()).all():
-            return f"features: {path}: holds scores that are not finite"
+        if reason := unsound_reason(features, _frame(workspace, part_name, "rows", name, ("uid",))["uid"]):
+            return f"features: {path}: {reason}"
     return None
 
 
@@ -194,8 +191,8 @@ def _forget_another_checkpoint(workspace: Workspace, part_name: str, score: Scor
     for name in names:
         path = workspace.table(part_name, "features", name)
         if path.exists():
-            known = scorer_of(read_table(path, ["uid"]))
-            if known is None or known["fingerprint"] != load_scorer(score).fingerprint:
+            scorer = scorer_mark(read_table(path, ["uid"]).schema.metadata)
+            if scorer is None or scorer.fingerprint != load_scorer(score).fingerprint:
                 workspace.clear_slice_stamp(part_name, "features", name)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
 from mmdata.config import Corpus
@@ -20,6 +17,7 @@ from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.observe import logs
 from mmdata.releases.pins import rolled_back
+from mmdata.score.features_reader import read_scorer_mark
 from mmdata.select.candidates import BATCH_ROWS, Slice, merge_candidates, read_candidates
 from mmdata.select.clusters import (
     Clusters,
@@ -231,18 +229,8 @@ def _scorer(workspace: Workspace, slices: Sequence[Slice]) -> str:
     """The fingerprint of the one scorer that all features come from."""
     seen: dict[str, tuple[str, str]] = {}
     for one in slices:
-        path = workspace.table(one.part, "features", one.name)
-        try:
-            with path.open("rb") as file:
-                metadata = pq.read_schema(file).metadata or {}
-            scorer = json.loads(metadata[b"scorer"])
-            seen.setdefault(scorer["fingerprint"], (scorer["name"], one.part))
-        except KeyError:
-            raise DataError(f"{path}: names no scorer. Remedy: materialise features for {one.part} again.") from None
-        except (OSError, ValueError, TypeError, pa.ArrowException) as error:
-            raise DataError(
-                f"{path}: cannot be read ({error}). Remedy: materialise features for {one.part} again."
-            ) from error
+        scorer = read_scorer_mark(workspace.table(one.part, "features", one.name))
+        seen.setdefault(scorer.fingerprint, (scorer.name, one.part))
     if len(seen) > 1:
         lines = "\n".join(f"  {name} ({key}), first in part {part}" for key, (name, part) in sorted(seen.items()))
         raise DataError(

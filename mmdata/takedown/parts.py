@@ -27,7 +27,7 @@ from mmdata.optout.hashes import OptOut
 from mmdata.optout.redact import redacted_features, redacted_media, redacted_rows, rows_counts
 from mmdata.optout.state import REASON
 from mmdata.samples import FEATURES, MEDIA, ROWS
-from mmdata.score.feature_counts import feature_counts
+from mmdata.score.features_reader import feature_counts
 from mmdata.stage import add_counts
 from mmdata.storage.tables import read_table, write_table
 from mmdata.workspace.layout import PART_STAGES, PartStage, PartStamp, SliceStamp, Workspace, part_digest
