@@ -57,10 +57,21 @@ def url_key(url: str) -> str | None:
     return rest
 
 
-def host_of(url: str) -> str:
-    """What politeness is counted by: host and port."""
+def host_and_port(url: str) -> str:
+    """The `host:port` of a URL as it is written, in lower case; the empty string if the URL has no host.
+
+    Requests are limited, counted and reported per host by this key. Login data before an `@` is left out.
+    """
     try:
         return urlsplit(url).netloc.rpartition("@")[2].lower()
+    except ValueError:
+        return ""
+
+
+def host_name(url: str) -> str:
+    """The host of a URL in lower case, without port, brackets or final dot; the empty string if it has none."""
+    try:
+        return (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:
         return ""
 

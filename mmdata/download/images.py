@@ -23,13 +23,13 @@ from importlib.util import find_spec
 from typing import Any
 
 from mmdata.config import Download, Privacy
-from mmdata.media.redraw import on_white, redrawn, reduced_jpeg
+from mmdata.media.image_header import Header, read_header
+from mmdata.media.image_to_bmp import on_white, redrawn, reduced_jpeg
 from mmdata.observe import logs
-from mmdata.urls import host_of
+from mmdata.urls import host_and_port
 from mmdata.web.failures import FetchError, as_fetch_error
-from mmdata.web.headers import Header, read_header
-from mmdata.web.ledger import backoff_s
 from mmdata.web.limits import Fetch, fetching
+from mmdata.web.retries import backoff_s
 
 _log = logs.logger(__name__)
 
@@ -90,7 +90,11 @@ def fetch_image(url: str, download: Download) -> FetchedImage:
             return FetchedImage(fetch.failure.status, failure=fetch.failure, etag=fetch.etag)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug(
-                "fetch is tried again", host=host_of(url), reason=fetch.failure.error, wait_s=wait_s, tries=attempt
+                "fetch is tried again",
+                host=host_and_port(url),
+                reason=fetch.failure.error,
+                wait_s=wait_s,
+                tries=attempt,
             )
         time.sleep(wait_s)
         attempt += 1

@@ -25,8 +25,8 @@ from mmdata.optout.state import REASON
 from mmdata.web.failures import HOST_FAULTS, REFUSALS, FetchError
 from mmdata.web.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all
 from mmdata.web.large_files import FetchedFile, fetch_file
-from mmdata.web.ledger import next_retry_at
-from mmdata.web.sites import fetch_from_site, is_site
+from mmdata.web.retries import next_retry_at
+from mmdata.web.video_sites import fetch_from_site, is_site
 
 Row = Mapping[str, Any]
 Place = tuple[IO[bytes], int, int]

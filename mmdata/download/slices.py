@@ -25,11 +25,11 @@ from mmdata.optout.hashes import NOTHING, OptOut
 from mmdata.optout.state import REASON
 from mmdata.samples import MEDIA, table_of
 from mmdata.storage.tables import read_table
-from mmdata.urls import host_of
+from mmdata.urls import host_and_port
 from mmdata.web.failures import HOST_FAULTS, FetchError
 from mmdata.web.guard import Guard, install
 from mmdata.web.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all, fetch_seconds
-from mmdata.web.ledger import next_retry_at
+from mmdata.web.retries import next_retry_at
 from mmdata.workspace.layout import Workspace
 from mmdata.workspace.media_tar import Earlier, read_earlier, signed, write_tar
 
@@ -234,7 +234,7 @@ def _is_settled(record: dict[str, Any] | None, now: datetime) -> bool:
 
 def _fetch_safely(url: str, download: Download, privacy: Privacy, health: HostHealth) -> FetchedImage:
     if health.is_down(url):
-        gone = f"{host_of(url)} failed {HOST_DOWN_AFTER} times in a row; left alone until the next run"
+        gone = f"{host_and_port(url)} failed {HOST_DOWN_AFTER} times in a row; left alone until the next run"
         return FetchedImage("failed_to_download", failure=FetchError("host_down", gone, may_pass=True))
     try:
         image = with_privacy(fetch_image(url, download), download, privacy)
@@ -319,7 +319,7 @@ def _without_media(
     for record in records:
         fetched_at = record.get("fetched_at")
         if record.get("error") and fetched_at is not None and fetched_at >= since:
-            yield record["error"], {"uid": record["uid"], "host": host_of(urls[record["uid"]] or "")}
+            yield record["error"], {"uid": record["uid"], "host": host_and_port(urls[record["uid"]] or "")}
 
 
 def _counted(table: pa.Table, fetched: int, seconds: float, unspoken: int) -> SliceResult:

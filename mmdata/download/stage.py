@@ -16,7 +16,7 @@ from mmdata.errors import DataError
 from mmdata.optout.hashes import load_opt_out
 from mmdata.stage import Progress, StageReport, add_counts, silent
 from mmdata.storage.tables import read_table
-from mmdata.urls import host_of
+from mmdata.urls import host_and_port
 from mmdata.workspace.layout import SliceStamp, Workspace
 from mmdata.workspace.media_tar import remove_unaddressed
 
@@ -102,7 +102,7 @@ def _failures_by_host(workspace: Workspace, part_name: str, slices: tuple[str, .
         joined = urls.join(errors, "uid").select(["url", "error"])
         for url, error in zip(joined["url"].to_pylist(), joined["error"].to_pylist(), strict=True):
             if error is not None and error not in NOT_FETCHABLE:
-                counted[host_of(url), error] += 1
+                counted[host_and_port(url), error] += 1
     top = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:10]
     return [{"host": host, "error": error, "rows": count} for (host, error), count in top]
 

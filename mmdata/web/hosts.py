@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from mmdata.observe import logs
-from mmdata.urls import host_of
+from mmdata.urls import host_and_port
 
 _log = logs.logger(__name__)
 Result = TypeVar("Result")
@@ -34,7 +34,7 @@ class HostQueue:
         self._per_host = per_host
         self._waiting: dict[str, deque[str]] = {}
         for url in urls:
-            self._waiting.setdefault(host_of(url), deque()).append(url)
+            self._waiting.setdefault(host_and_port(url), deque()).append(url)
         self._ready = deque(self._waiting)
         self._active: dict[str, int] = dict.fromkeys(self._waiting, 0)
         self._changed = threading.Condition()
@@ -62,7 +62,7 @@ class HostQueue:
 
     def done(self, url: str) -> None:
         """Give the URL's place at its host back."""
-        host = host_of(url)
+        host = host_and_port(url)
         with self._changed:
             self._active[host] -= 1
             if host in self._waiting and self._active[host] == self._per_host - 1:
@@ -88,11 +88,11 @@ class HostHealth:
         self._lock = threading.Lock()
 
     def is_down(self, url: str) -> bool:
-        return self._faults[host_of(url)] >= self._limit
+        return self._faults[host_and_port(url)] >= self._limit
 
     def note(self, url: str, is_host_fault: bool) -> None:
         """Count one finished fetch; any answer at all, a 404 included, shows that the host lives."""
-        host = host_of(url)
+        host = host_and_port(url)
         with self._lock:
             self._faults[host] = faults = self._faults[host] + 1 if is_host_fault else 0
         if faults == self._limit:

@@ -12,8 +12,8 @@ from typing import Any
 
 from mmdata.config import Clips, Download
 from mmdata.web.failures import FetchError, as_fetch_error
-from mmdata.web.ledger import backoff_s
 from mmdata.web.limits import fetching
+from mmdata.web.retries import backoff_s
 
 READ_BYTES = 1 << 18
 

@@ -16,7 +16,7 @@ from PIL import Image
 from mmdata.config import Download
 from mmdata.download import images
 from mmdata.download.images import process_image
-from mmdata.web.headers import read_header
+from mmdata.media.image_header import read_header
 
 SETTINGS = Download()
 

@@ -10,7 +10,7 @@ import pytest
 from mmdata.errors import DataError
 from mmdata.inspect.failing_hosts import failing_hosts, slice_failures
 from mmdata.storage.tables import write_table
-from mmdata.urls import host_of
+from mmdata.urls import host_and_port
 from mmdata.workspace.layout import Workspace
 
 URLS = (
@@ -37,7 +37,7 @@ def write(workspace: Workspace, name: str, failures: list[tuple[str | None, str 
 def test_a_host_is_what_politeness_is_counted_by(workspace: Workspace) -> None:
     write(workspace, "0000", [(url, "dns") for url in URLS])
     found = slice_failures(workspace, "web-000000", "0000")
-    assert {host for host, _ in found} == {host_of(url) for url in URLS}
+    assert {host for host, _ in found} == {host_and_port(url) for url in URLS}
 
 
 def test_the_worst_hosts_come_first_with_their_error(workspace: Workspace) -> None:

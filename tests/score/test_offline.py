@@ -16,7 +16,7 @@ from PIL import Image
 from mmdata.demo.drawings import demo_emoji, demo_photos, draw
 from mmdata.demo.scorer import measure, quality
 from mmdata.errors import UserError
-from mmdata.media.weights import PackagedFile
+from mmdata.media.packaged_file import PackagedFile
 from mmdata.score import offline
 from mmdata.score.offline import packaged
 from mmdata.score.offline.heads import CLASSES, IMAGE_WIDTH

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from mmdata.urls import host_of
+from mmdata.urls import host_and_port
 from mmdata.web.hosts import HostHealth, fetch_all
 
 
@@ -26,11 +26,11 @@ def test_every_url_is_fetched_once_and_no_host_is_crowded(hosts, each, threads, 
 
     def fetch(url: str) -> str:
         with lock:
-            active[host_of(url)] += 1
-            most[host_of(url)] = max(most[host_of(url)], active[host_of(url)])
+            active[host_and_port(url)] += 1
+            most[host_and_port(url)] = max(most[host_and_port(url)], active[host_and_port(url)])
         time.sleep(0.002)
         with lock:
-            active[host_of(url)] -= 1
+            active[host_and_port(url)] -= 1
         return url.upper()
 
     got = list(fetch_all(urls(hosts, each), fetch, threads, per_host))
@@ -43,7 +43,7 @@ def test_a_slow_host_does_not_hold_the_others_back():
     release = threading.Event()
 
     def fetch(url: str) -> str:
-        if host_of(url) == "h0":
+        if host_and_port(url) == "h0":
             release.wait(10)
         return url
 
@@ -51,7 +51,7 @@ def test_a_slow_host_does_not_hold_the_others_back():
     for url, _ in fetch_all(urls(4, 20), fetch, threads=8, per_host=4):
         seen.append(url)
         if len(seen) == 60:
-            assert not any(host_of(one) == "h0" for one in seen)
+            assert not any(host_and_port(one) == "h0" for one in seen)
             release.set()
     assert len(seen) == 80
 
@@ -100,4 +100,4 @@ def test_a_host_is_down_after_so_many_faults_in_a_row_and_any_answer_clears_it()
     [("http://A.example:80/x", "a.example:80"), ("http://u:p@h/x", "h"), ("nonsense", ""), ("http://[x", "")],
 )
 def test_hosts_are_counted_by_name_and_port(url, host):
-    assert host_of(url) == host
+    assert host_and_port(url) == host

@@ -19,7 +19,7 @@ from mmdata.web.guard import DNS_CACHE_NAMES, Guard, install
 from mmdata.web.large_files import fetch_file
 from mmdata.web.limits import fetching
 from mmdata.web.ports import SERVICES, refusal
-from mmdata.web.sites import fetch_from_site
+from mmdata.web.video_sites import fetch_from_site
 from tests.support.hostile_inputs import PRIVATE_HOSTS, REDIRECTS, REFUSED_URLS
 from tests.support.hostile_server import HostileServer, answer
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.errors import UserError
-from mmdata.media.weights import check_sha256
+from mmdata.media.packaged_file import check_sha256
 from mmdata.score.offline.heads import image_head, text_head
 from mmdata.score.offline.packaged import REMEDY, fit_by_order, read_image_weights, read_text_weights, text_folder
 

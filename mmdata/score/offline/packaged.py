@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmdata.errors import UserError
-from mmdata.media.weights import PackagedFile
+from mmdata.media.packaged_file import PackagedFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ import pytest
 
 from mmdata.config import Download
 from mmdata.web.failures import FetchError, retry_after_s
-from mmdata.web.ledger import LONGEST_WAIT_S, backoff_s, next_retry_at
+from mmdata.web.retries import LONGEST_WAIT_S, backoff_s, next_retry_at
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PASSING = FetchError("timeout", "", may_pass=True)

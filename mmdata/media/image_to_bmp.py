@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mmdata.media.image_header import formats
 from mmdata.web.failures import FetchError
-from mmdata.web.headers import formats
 
 
 def reduced_jpeg(body: bytes, reduction: int) -> bytes:

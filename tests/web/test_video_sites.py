@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmdata.config import Clips
-from mmdata.web.sites import fetch_from_site, is_site
+from mmdata.web.video_sites import fetch_from_site, is_site
 from tests.support.film_server import Film, FilmServer
 from tests.support.hostile_server import HostileServer
 from tests.support.made_videos import make

@@ -14,10 +14,10 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from mmdata.config import Clips, Download
 from mmdata.display import shown
+from mmdata.urls import host_name
 from mmdata.web.failures import FetchError
 from mmdata.web.guard import Guard, GuardedOpener
 from mmdata.web.large_files import FetchedFile
@@ -44,10 +44,7 @@ class _Said:
 
 def is_site(url: str) -> bool:
     """Whether a URL is a page of a video site."""
-    try:
-        host = (urlsplit(url).hostname or "").lower().rstrip(".")
-    except ValueError:
-        return False
+    host = host_name(url)
     return any(host == site or host.endswith(f".{site}") for site in SITES)
 
 
