@@ -26,7 +26,7 @@ class StageReport:
         reasons: why rows were refused, failed or dropped -> how many.
         numbers: measured values, such as `success_share`.
         tables: name -> small table, a list of flat dicts with the same keys.
-        images: name -> PNG or JPEG bytes, each under 20 KB.
+        images: name -> SVG or JPEG bytes, each under 20 KB.
         text: name -> Markdown; anything that came from outside is escaped.
         paths: name -> where the outputs lie.
         slices_done, slices_reused: how many slices ran, and how many were already there.

@@ -80,10 +80,11 @@ def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
 
 
 def image(name: str, data: bytes) -> dg.MetadataValue:
-    """A PNG or JPEG as Markdown with the bytes in it."""
+    """An SVG, PNG or JPEG as Markdown with the bytes in it."""
     if len(data) > MAX_IMAGE_BYTES:
         return dg.MetadataValue.text(f"{len(data):,} bytes: too large to be shown here")
-    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    kinds = ((b"<svg", "svg+xml"), (b"\x89PNG", "png"))
+    kind = next((name for start, name in kinds if data.startswith(start)), "jpeg")
     alt = "".join(letter if letter.isalnum() else " " for letter in name)
     return dg.MetadataValue.md(f"![{alt}](data:image/{kind};base64,{base64.b64encode(data).decode()})")
 

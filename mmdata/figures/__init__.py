@@ -1,1 +1,1 @@
-"""Charts, plots and contact sheets, for the report and for the Dagster UI."""
+"""Charts and contact sheets, for the HTML pages and for the Dagster UI."""

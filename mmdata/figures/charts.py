@@ -1,123 +1,177 @@
-"""Charts of the HTML report as inline SVG: coloured by CSS, so that they follow light, dark and print."""
+"""The charts of the HTML pages and of the UI: scores, counts by name, the long tail of concepts, losses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 1120, 280
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 22, 40
+from mmdata.figures.svg_chart import (
+    BAR_ROW_PX,
+    BOTTOM_PX,
+    HEIGHT_PX,
+    TOP_PX,
+    WIDTH_PX,
+    Chart,
+    compact,
+    decades,
+    line,
+    one_line,
+    round_ticks,
+    scale,
+    whole_ticks,
+    x_axis,
+    x_scale,
+    y_axis,
+    y_scale,
+)
+
 BINS = 96
+MAX_BARS = 12
+NAME_PX = 190
+MAX_NAME_CHARS = 26
+MAX_POINTS = 120
+BEFORE_AFTER = {"before": "before", "after": "after"}
+COSINE = "image-text cosine"
 
 
-def histogram(scores: np.ndarray, threshold: float | None) -> Markup:
-    """Scores as bars, those at or above the threshold coloured; NaN and infinities are left out."""
-    finite = np.asarray(scores, np.float64)
-    finite = finite[np.isfinite(finite)]
+def score_histogram(scores: np.ndarray, threshold: float | None, title: str) -> Chart:
+    """Draw how scores are distributed, and what a threshold keeps.
+
+    Args:
+        scores: any shape and float dtype; NaN and infinities are counted in the notes and not drawn.
+        threshold: scores at or above it are kept; None draws none.
+    """
+    flat = np.asarray(scores, np.float64).ravel()
+    finite = flat[np.isfinite(flat)]
+    notes = [f"{len(finite):,} scored"]
+    if missing := len(flat) - len(finite):
+        notes.append(f"{missing:,} without a score")
     if not len(finite):
-        return _empty("no scores")
+        return Chart(title, " · ".join(notes), {}, (), empty="no scores")
     ends = [float(finite.min()), float(finite.max())] + ([] if threshold is None else [threshold])
     low, high = min(ends), max(*ends, min(ends) + 0.02)
     edges = np.linspace(low, high, BINS + 1)
-    cut = -np.inf if threshold is None else threshold
-    below, above = np.histogram(finite[finite < cut], edges)[0], np.histogram(finite[finite >= cut], edges)[0]
-    top = int((below + above).max())
-    x, y = _scale(low, high, LEFT, WIDTH - RIGHT), _scale(0, top, HEIGHT - BOTTOM, TOP)
-    parts = [_y_axis([tick for tick in _round_ticks(0, top) if float(tick).is_integer()], y)]
-    for start, end, under, over in zip(edges[:-1], edges[1:], below, above, strict=True):
-        for base, count, css in ((0, under, "below"), (under, over, "above")):
-            if count:
-                parts.append(
-                    f'<rect class="{css}" x="{x(start):.1f}" width="{max(x(end) - x(start) - 1, 0.5):.1f}" '
-                    f'y="{y(base + count):.1f}" height="{y(base) - y(base + count):.1f}"/>'
-                )
-    parts.append(_x_axis(_round_ticks(low, high), x, lambda value: f"{value:g}", "image-text cosine"))
+    is_kept = finite >= (-np.inf if threshold is None else threshold)
+    below, above = np.histogram(finite[~is_kept], edges)[0], np.histogram(finite[is_kept], edges)[0]
+    highest = int((below + above).max())
+    x, y = x_scale(low, high), y_scale(0, highest)
+    elements = [y_axis(whole_ticks(highest), y)]
+    for css, bottoms, counts in (("below", np.zeros_like(below), below), ("above", below, above)):
+        bars = [
+            f"M{x(start):.1f} {y(bottom):.1f}h{max(x(end) - x(start) - 1, 0.5):.1f}V{y(bottom + count):.1f}"
+            f"H{x(start):.1f}z"
+            for start, end, bottom, count in zip(edges[:-1], edges[1:], bottoms, counts, strict=True)
+            if count
+        ]
+        if bars:
+            elements.append(f'<path class="{css}" d="{"".join(bars)}"/>')
+    elements.append(x_axis(round_ticks(low, high), x, COSINE))
     if threshold is not None:
-        at, side = x(threshold), "end" if x(threshold) > WIDTH / 2 else "start"
-        nudge = -6 if side == "end" else 6
-        parts.append(f'<line class="cut" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 10}" y2="{HEIGHT - BOTTOM}"/>')
-        parts.append(
-            f'<text class="cut" x="{at + nudge:.1f}" y="{TOP - 4}" text-anchor="{side}">'
+        notes.append(f"{is_kept.mean():.1%} at or above {threshold:.3g}")
+        at_px = x(threshold)
+        side, nudge_px = ("end", -6) if at_px > WIDTH_PX / 2 else ("start", 6)
+        elements.append(
+            f'<line class="cut" x1="{at_px:.1f}" x2="{at_px:.1f}" y1="{TOP_PX - 10}" y2="{HEIGHT_PX - BOTTOM_PX}"/>'
+            f'<text class="cut" x="{at_px + nudge_px:.1f}" y="{TOP_PX - 4}" text-anchor="{side}">'
             f"threshold {threshold:.3f}</text>"
         )
-    return _svg(parts, "Histogram of image-text scores")
+    return Chart(title, " · ".join(notes), {"below": "below", "above": "kept"}, elements)
 
 
-def long_tail(before: Sequence[int], after: Sequence[int]) -> Markup:
-    """Samples a concept by rank, both axes logarithmic, each curve ranked by itself; zeros are left out."""
+def before_after_bars(before: Mapping[str, int], after: Mapping[str, int], title: str) -> Chart:
+    """Draw counts by name before and after; the largest names one by one, the rest as one bar."""
+    names = sorted(set(before) | set(after), key=lambda n: (-max(before.get(n, 0), after.get(n, 0)), n))
+    head, rest = (names, []) if len(names) <= MAX_BARS else (names[: MAX_BARS - 1], names[MAX_BARS - 1 :])
+    rows = [(one_line(name, MAX_NAME_CHARS), before.get(name, 0), after.get(name, 0)) for name in head]
+    if rest:
+        others = one_line(f"{len(rest):,} others")
+        rows.append((others, sum(before.get(n, 0) for n in rest), sum(after.get(n, 0) for n in rest)))
+    largest = max((max(b, a) for _, b, a in rows), default=1) or 1
+    width = scale(0, largest, 0, WIDTH_PX - NAME_PX - 90)
+    elements = []
+    for number, (name, *pair) in enumerate(rows):
+        top_px = 6 + BAR_ROW_PX * number
+        elements.append(f'<text class="name" x="{NAME_PX - 10}" y="{top_px + 17}" text-anchor="end">{name}</text>')
+        for css, count, y_px in zip(BEFORE_AFTER, pair, (top_px, top_px + 13), strict=True):
+            length_px = width(count)
+            elements.append(f'<rect class="{css}" x="{NAME_PX}" y="{y_px}" width="{length_px:.1f}" height="11"/>')
+            elements.append(f'<text x="{NAME_PX + length_px + 6:.1f}" y="{y_px + 10}">{count:,}</text>')
+    totals = f"{sum(before.values()):,} → {sum(after.values()):,} samples, {len(names):,} kinds"
+    return Chart(title, totals, BEFORE_AFTER, elements, height_px=12 + BAR_ROW_PX * max(len(rows), 2))
+
+
+def long_tail(before: Sequence[int], after: Sequence[int], title: str) -> Chart:
+    """Draw samples a concept against the concept's rank, most common first, both axes logarithmic.
+
+    Args:
+        before, after: samples of each concept, in any order; each is ranked by itself and zeros are left out.
+    """
     curves = [np.sort(np.asarray(counts, np.int64))[::-1] for counts in (before, after)]
     curves = [counts[counts > 0] for counts in curves]
-    longest, top = max(len(c) for c in curves), max((int(c[0]) for c in curves if len(c)), default=0)
+    longest, highest = max(len(c) for c in curves), max((int(c[0]) for c in curves if len(c)), default=0)
     if not longest:
-        return _empty("no concepts")
-    x = _scale(0, np.log10(max(longest, 2)), LEFT, WIDTH - RIGHT)
-    y = _scale(0, np.log10(max(top, 2)), HEIGHT - BOTTOM, TOP)
-    parts = [_y_axis(_decades(top), lambda value: y(np.log10(value)))]
-    for counts, css in zip(curves, ("before", "after"), strict=True):
+        return Chart(title, "", {}, (), empty="no concepts")
+    x, y = x_scale(0, np.log10(max(longest, 2))), y_scale(0, np.log10(max(highest, 2)))
+    elements = [y_axis(decades(highest), lambda value: y(np.log10(value)))]
+    for css, counts in zip(BEFORE_AFTER, curves, strict=True):
         if len(counts):
             ranks = np.unique(np.geomspace(1, len(counts), 160).astype(np.int64))
-            points = " ".join(f"{x(np.log10(rank)):.1f},{y(np.log10(counts[rank - 1])):.1f}" for rank in ranks)
-            parts.append(f'<polyline class="{css}" points="{points}"/>')
-    parts.append(_x_axis(_decades(longest), lambda value: x(np.log10(value)), compact, "concept, by rank"))
-    return _svg(parts, "Samples by concept rank, before and after")
+            elements.append(line(css, [x(np.log10(r)) for r in ranks], [y(np.log10(counts[r - 1])) for r in ranks]))
+    elements.append(x_axis(decades(longest), lambda value: x(np.log10(value)), "concept, by rank", compact))
+    spread = [f"{counts[0] / np.median(counts):.1f} x" if len(counts) else "none" for counts in curves]
+    notes = f"{longest:,} concepts · most common over median: {spread[0]} → {spread[1]}"
+    return Chart(title, notes, BEFORE_AFTER, elements)
 
 
-def compact(value: float) -> str:
-    """A count in few characters: 980, 1.5k, 20M."""
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit:
-            return f"{value / unit:.3g}{name}"
-    return f"{value:g}"
+def two_histograms(edges: Sequence[float], before: Sequence[int], after: Sequence[int], title: str) -> Chart:
+    """Draw two histograms over the same bins, as lines: N+1 edges, N counts each, as percentages of their sums."""
+    percents = [100 * np.asarray(counts) / max(1, sum(counts)) for counts in (before, after)]
+    highest = max(float(percent.max()) for percent in percents)
+    x, y = x_scale(edges[0], edges[-1]), y_scale(0, highest)
+    elements = [y_axis(round_ticks(0, highest), y)]
+    corners = [x(edge) for edge in np.repeat(edges, 2)][1:-1]
+    for css, percent in zip(BEFORE_AFTER, percents, strict=True):
+        elements.append(line(css, corners, [y(value) for value in np.repeat(percent, 2)]))
+    elements.append(x_axis(round_ticks(edges[0], edges[-1]), x, f"{COSINE}; % of samples"))
+    return Chart(title, f"{sum(before):,} → {sum(after):,} scored samples", BEFORE_AFTER, elements)
 
 
-def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    span = high - low or 1.0
-    return lambda value: start + (float(value) - low) / span * (end - start)
+def loss_curve(log: Sequence[Mapping[str, Any]], title: str) -> Chart:
+    """Draw training and validation loss by step.
 
-
-def _decades(top: int) -> list[float]:
-    powers = [10.0**power for power in range(int(np.log10(max(top, 1))) + 1)]
-    return powers if len(powers) > 2 else sorted({*powers, *(p * f for p in powers for f in (2, 5) if p * f <= top)})
-
-
-def _round_ticks(low: float, high: float) -> list[float]:
-    """Four to nine round numbers within the bounds."""
-    span = high - low or 1.0
-    step = 10.0 ** np.floor(np.log10(span / 4))
-    step = next(step * factor for factor in (1, 2, 2.5, 5, 10) if span / (step * factor) <= 8)
-    return [
-        round(float(value), 10) for value in np.arange(np.ceil(low / step), np.floor(high / step + 1e-9) + 1) * step
+    Args:
+        log: the lines of log.jsonl; values that are no finite number are left out.
+    """
+    curves = {
+        css: thinned([(entry["step"], entry[key]) for entry in log if entry["kind"] == kind and _is_finite(entry, key)])
+        for css, kind, key in (("after", "train", "loss"), ("held-out", "validation", "val/loss"))
+    }
+    drawn = [point for points in curves.values() for point in points]
+    if not drawn:
+        return Chart(title, "", {}, (), empty="no steps yet")
+    steps, losses = zip(*drawn, strict=True)
+    x, y = x_scale(min(steps), max(steps)), y_scale(min(losses), max(losses))
+    elements = [y_axis(round_ticks(min(losses), max(losses)), y)]
+    elements += [
+        line(css, [x(step) for step, _ in points], [y(loss) for _, loss in points])
+        for css, points in curves.items()
+        if points
     ]
+    elements.append(x_axis(round_ticks(min(steps), max(steps)), x, "step", compact))
+    notes = f"{len(curves['after']):,} points of training, {len(curves['held-out']):,} of validation"
+    return Chart(title, notes, {"after": "training", "held-out": "validation"}, elements)
 
 
-def _y_axis(ticks: Sequence[float], y: Callable[[float], float]) -> str:
-    lines = [
-        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-        f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{compact(tick)}</text>'
-        for tick in ticks
-    ]
-    return "".join(lines)
+def thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """At most MAX_POINTS, evenly chosen, the first and the last among them."""
+    if len(points) <= MAX_POINTS:
+        return points
+    at = [round(n * (len(points) - 1) / (MAX_POINTS - 1)) for n in range(MAX_POINTS)]
+    return [points[n] for n in at]
 
 
-def _x_axis(ticks: Sequence[float], x: Callable[[float], float], label: Callable[[float], str], name: str) -> str:
-    texts = [
-        f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{escape(label(tick))}</text>'
-        for tick in ticks
-    ]
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    return (
-        "".join(texts) + f'<text class="axis" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{escape(name)}</text>'
-    )
-
-
-def _svg(parts: Sequence[str], title: str) -> Markup:
-    inside = "".join(parts)  # numbers and escaped text
-    return Markup(
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{inside}</svg>'
-    )
-
-
-def _empty(text: str) -> Markup:
-    return Markup('<p class="none">{}</p>').format(text)
+def _is_finite(entry: Mapping[str, Any], key: str) -> bool:
+    return isinstance(entry.get(key), int | float) and math.isfinite(entry[key])

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmdata.figures.glyphs import drawable
-from mmdata.figures.plots import AFTER, FAINT, INK, MAX_BYTES
+from mmdata.figures.svg_chart import MAX_BYTES
+
+SCORE_COLOUR, FAINT, INK = "#0072B2", "#8A93A0", "#1F2733"
 
 
 def sample_grid(images: Sequence[bytes], captions: Sequence[str], scores: Sequence[float | None]) -> bytes:
@@ -55,7 +57,7 @@ def _draw_sheet(tiles, size: int):  # type: ignore[no-untyped-def]  # Pillow is 
         else:
             sheet.paste(picture, (left + (size - picture.width) // 2, top + (size - picture.height) // 2))
         shown = "no score" if score is None or not np.isfinite(score) else f"{score:.3f}"
-        draw.text((left, top + size + 2), shown, font=letters, fill=AFTER)
+        draw.text((left, top + size + 2), shown, font=letters, fill=SCORE_COLOUR)
         for row, text in enumerate(_wrap(drawable(caption), letters, size, lines=2), start=1):
             draw.text((left, top + size + 2 + row * line), text, font=letters, fill=INK)
     return sheet

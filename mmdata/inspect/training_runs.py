@@ -151,7 +151,7 @@ def stage_report(folder: Path, release: str) -> StageReport:
     Raises:
         DataError: the stage is not finished.
     """
-    from mmdata.figures.curves import loss_curve
+    from mmdata.figures.charts import loss_curve
 
     result, log = read_result(folder), read_log(folder)
     stage = str(result["stage"])
@@ -172,7 +172,7 @@ def stage_report(folder: Path, release: str) -> StageReport:
         stage,
         counts={"steps": int(result["steps"]), "samples": int(result["samples"])},
         numbers=finite,
-        images={"loss": loss_curve(log, f"{stage}: loss")},
+        images={"loss": loss_curve(log, f"{stage}: loss").picture()},
         text=text,
         paths=paths,
     )

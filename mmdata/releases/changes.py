@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmdata.display import markdown, printable
+from mmdata.figures import charts
 
 Changes = Mapping[str, Any]
 """What `Diff.to_json` gives, with or without `sudden`."""
@@ -55,18 +56,17 @@ def change_line(changes: Changes) -> str:
 
 
 def change_images(changes: Changes | None) -> dict[str, bytes]:
-    """Signatures and scores before and after, as PNG of less than 20 KB."""
+    """Signatures and scores before and after, as SVG of less than 20 KB."""
     if changes is None:
         return {}
-    from mmdata.figures import plots
-
     signatures = changes["mix"]["signature"]
     before = {one["name"]: one["before"] for one in signatures}
     after = {one["name"]: one["after"] for one in signatures}
-    drawn = {"mix since the parent": plots.before_after_bars(before, after, "Samples by modality, and in the parent")}
+    mix = charts.before_after_bars(before, after, "Samples by modality, and in the parent")
+    drawn = {"mix since the parent": mix.picture()}
     scores = changes["scores"]
     if scores["stability"] is not None:
-        drawn["scores since the parent"] = plots.two_histograms(
+        drawn["scores since the parent"] = charts.two_histograms(
             scores["edges"], scores["before"], scores["after"], "Scores, and in the parent"
-        )
+        ).picture()
     return drawn

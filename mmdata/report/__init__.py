@@ -1,1 +1,1 @@
-"""What a release looks like: plots, the HTML report, Croissant metadata."""
+"""The HTML pages of a release: its report, and its difference from another."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 
-from mmdata.figures import plots
+from mmdata.figures import charts
 from mmdata.releases.changes import change_line
 from mmdata.releases.diff import Diff
 from mmdata.report.page import environment
@@ -22,8 +21,8 @@ def comparison_page(diff: Diff, sudden: Sequence[str] = ()) -> str:
     counts, scores = diff.counts, diff.scores
     plot = None
     if scores.stability is not None:
-        drawn = plots.two_histograms(scores.edges, scores.before, scores.after, "Scores")
-        plot = f"data:image/png;base64,{base64.b64encode(drawn).decode()}"
+        title = "Histograms of the scores before and after"
+        plot = charts.two_histograms(scores.edges, scores.before, scores.after, title).inline()
     tiles = [
         (name, f"{counts[key]:,}")
         for name, key in (

@@ -77,8 +77,6 @@ def _gather(folder: UPath, manifest: Mapping[str, Any]) -> _Content:
     gallery = fill(choose(table, list(summary.concepts)), table, workspace)
     steps = funnel(summary.counts["rows"], summary.counts["uids"], summary.counts["repeats"], summary.reasons)
     headline = _headline(manifest, summary, steps, instructions)
-    before = [pair[0] for pair in summary.concepts.values()]
-    after = [pair[1] for pair in summary.concepts.values()]
     scorer = manifest.get("scorer") or {}
     scorer_name = str(scorer.get("name") or scorer.get("model"))
     page = {
@@ -90,8 +88,8 @@ def _gather(folder: UPath, manifest: Mapping[str, Any]) -> _Content:
         "steps": steps,
         "widest": max((step.left for step in steps), default=1) or 1,
         "summary": summary,
-        "histogram": charts.histogram(summary.scores, summary.threshold),
-        "tail": charts.long_tail(before, after),
+        "histogram": charts.score_histogram(summary.scores, summary.threshold, "Scores of all samples").inline(),
+        "tail": summary.long_tail().inline(),
         "signatures": _bars(summary.signatures),
         "concepts": _bars(_ends(summary.concepts)),
         "gallery": gallery,

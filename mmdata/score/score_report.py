@@ -10,6 +10,8 @@ import polars as pl
 from mmdata.config import Corpus
 from mmdata.config.scorers import scorer_name
 from mmdata.engine.part_run import PartResult
+from mmdata.figures import charts
+from mmdata.figures.sheet import sample_grid
 from mmdata.samples import hash64
 from mmdata.stage import StageReport
 from mmdata.storage.tables import read_table
@@ -26,9 +28,6 @@ def features_report(corpus: Corpus, workspace: Workspace, part_name: str, result
     `images_per_s` counts pictures (each distinct one once) over the seconds of the slices, reading included, as they
     were when each slice ran. Captions stand in `tables` as plain text.
     """
-    from mmdata.figures.plots import score_histogram
-    from mmdata.figures.sheet import sample_grid
-
     names = list(result.slices)
     columns = ("uid", "clip_score", "lang")
     nothing = pl.DataFrame(schema={"uid": pl.String, "clip_score": pl.Float32, "lang": pl.String, "slice": pl.String})
@@ -60,9 +59,9 @@ def features_report(corpus: Corpus, workspace: Workspace, part_name: str, result
             ],
         },
         images={
-            "score_histogram": score_histogram(
+            "score_histogram": charts.score_histogram(
                 scores, threshold, f"Scores of {part_name} by {scorer_name(corpus.score)}"
-            ),
+            ).picture(),
             "samples": sample_grid(
                 [row["image"] for row in shown],
                 [_short(row["caption"]) for row in shown],

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from mmdata.config import Filter
+from mmdata.figures import charts
 from mmdata.select.candidates import UNUSABLE
 from mmdata.select.filters import REASON
 from mmdata.select.presets import resolve
@@ -56,23 +57,23 @@ class Summary:
         }
 
     def images(self, scorer: str) -> dict[str, bytes]:
-        """Score histogram (of what `scorer` gave), modalities and long tail, as PNG."""
-        from mmdata.figures import plots
-
+        """Score histogram (of what `scorer` gave), modalities and long tail, as SVG."""
         drawn = {}
         if len(self.scores):
             title = f"All scores by {scorer}"
-            drawn["scores"] = plots.score_histogram(self.scores, self.threshold, title)
+            drawn["scores"] = charts.score_histogram(self.scores, self.threshold, title).picture()
         if self.signatures:
             before = {name: pair[0] for name, pair in self.signatures.items()}
             after = {name: pair[1] for name, pair in self.signatures.items()}
-            drawn["modalities"] = plots.before_after_bars(before, after, "Samples by modality")
+            drawn["modalities"] = charts.before_after_bars(before, after, "Samples by modality").picture()
         if self.concepts:
-            pairs = list(self.concepts.values())
-            drawn["long tail"] = plots.long_tail(
-                [pair[0] for pair in pairs], sorted((pair[1] for pair in pairs), reverse=True), "Samples by concept"
-            )
+            drawn["long tail"] = self.long_tail().picture()
         return drawn
+
+    def long_tail(self) -> charts.Chart:
+        """Samples of each concept, before and after."""
+        before, after = zip(*self.concepts.values(), strict=True) if self.concepts else ((), ())
+        return charts.long_tail(before, after, "Samples by concept")
 
     def _ratio(self, part: str, whole: str) -> float:
         return self.counts[part] / max(self.counts[whole], 1)

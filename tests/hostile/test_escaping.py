@@ -11,6 +11,7 @@ import subprocess
 import sys
 import unicodedata
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
@@ -20,7 +21,7 @@ from mmdata.cli.corpus import _show_story
 from mmdata.cli.main import run
 from mmdata.display import markdown, printable
 from mmdata.errors import DataError, PartFailed
-from mmdata.figures.plots import before_after_bars
+from mmdata.figures.charts import before_after_bars
 from mmdata.figures.sheet import sample_grid
 from mmdata.inspect.story import explain
 from mmdata.publish.croissant import croissant, json_ld
@@ -191,7 +192,10 @@ def test_json_ld_stays_in_its_script(text: str) -> None:
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_pictures_of_the_ui_draw_it(text: str) -> None:
-    assert before_after_bars({text: 3}, {text: 1}, "t").startswith(b"\x89PNG")
+    drawn = before_after_bars({text: 3}, {text: 1}, text).picture()
+    names = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(drawn).iter()}
+    assert names == {"svg", "style", "rect", "text"}, "no element of the text's own"
+    assert not STEERING.search(drawn.decode())
     assert sample_grid([b""], [text], [0.5])
 
 

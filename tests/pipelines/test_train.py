@@ -110,7 +110,7 @@ def test_job_trains_the_three_stages_on_the_latest_release_and_measures_them(
     assert align["last_loss"].value == 2
     assert align["val/recall@1"].value == 0.5
     assert align["samples_per_s"].value == 100
-    assert align["loss"].value.startswith("![loss](data:image/png;base64,")
+    assert align["loss"].value.startswith("![loss](data:image/svg+xml;base64,")
     assert len(align["loss"].value) < 28_000
     assert align["checkpoint"].value == str(trained.output / "align" / "checkpoints" / "step-00000020")
     assert align["scorer"].value == str(trained.output / "align" / "scorer")
