@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import subprocess
@@ -14,9 +13,10 @@ import pytest
 
 from mmdata.publish.verify import verify_release
 from tests.crash.scenes import Scene, digest_of, make_scenes, order, outcome, pictures
+from tests.crash.seeds import SEEDS
 from tests.crash.zygote import Zygote
 
-POINTS = 4 * int(os.environ.get("CRASH_SEEDS", "3"))
+STEPS_TRIED = 4  # for each seed, half of them in each scene
 SIZES_KB = (96, 224, 352)  # of the disk; the work of a scene takes about 500
 
 
@@ -26,11 +26,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Zygote, li
         yield zygote, make_scenes(tmp_path_factory.mktemp("full"), url, zygote)[:2]
 
 
-def test_a_disk_that_is_full_from_some_step_on_leaves_what_was_published(stage: tuple[Zygote, list[Scene]]) -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_disk_that_is_full_from_some_step_on_leaves_what_was_published(
+    stage: tuple[Zygote, list[Scene]], seed: int
+) -> None:
     zygote, scenes = stage
-    numbers = random.Random(0)
-    for point in range(POINTS):
-        scene = scenes[point % len(scenes)]
+    numbers = random.Random(seed)
+    for attempt in range(STEPS_TRIED):
+        scene = scenes[attempt % len(scenes)]
         folder = scene.folder.parent / "corpus"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(scene.folder, folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ from mmdata.storage.atomic import atomic_path
 from mmdata.workspace.layout import Workspace
 from mmdata.workspace.lease import leased
 from tests.crash.flaky_store import FAULTS, FlakyStore, flaky_store
+from tests.crash.seeds import SEEDS
 from tests.support.buckets import s3_bucket
 from tests.support.workspaces import Built, add_parts, build, release
 
 BEFORE = {"web-000000": range(16)}
 AFTER = {"web-000001": range(12, 28)}
-SEEDS = int(os.environ.get("CRASH_SEEDS", "2"))  # of each fault
 TOLD = ("croissant.json", "report.html")  # they say when they were made
 
 
@@ -123,36 +122,31 @@ def undisturbed(bucket: tuple[str, FlakyStore, Store]) -> Refresh:
     return Refresh(built, first, second, before, store.objects(), flaky.requests)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_release_that_met_a_fault_is_made_whole_by_the_next_run(
-    bucket: tuple[str, FlakyStore, Store], undisturbed: Refresh, fault: str
+    bucket: tuple[str, FlakyStore, Store], undisturbed: Refresh, fault: str, seed: int
 ) -> None:
     url, flaky, store = bucket
     before, requests, expected = undisturbed.before, undisturbed.requests, outcome(undisturbed.after)
     old = {key: body for key, body in before.items() if f"/{undisturbed.first}/" in key or "/shards/" in key}
-    seen: Counter[str] = Counter()
-    for seed in range(SEEDS):
-        numbers = random.Random(f"{fault} {seed}")
-        flaky.plan()
-        store.restore(before)
-        count = requests if fault == "stale" else numbers.choice([1, 1, 3, 10])
-        flaky.plan(fault, numbers.randint(1, requests), count, seed)
-        try:
-            refresh(undisturbed.built)
-            seen["went on"] += 1
-        except Exception as error:  # noqa: BLE001 - what a client says of a fault is its own affair
-            seen[type(error).__name__] += 1
-        seen["fell"] += flaky.fell[fault]
-        where = f"{fault}, seed {seed}"
-        now = store.objects()
-        assert {key: now.get(key) for key in old} == old, f"{where}: the release of before was touched"
-        flaky.plan()
-        verify_release(url)
-        assert refresh(undisturbed.built) == undisturbed.second, where
-        found = outcome(store.objects())
-        wrong = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
-        assert not wrong, f"{where}: {wrong[:5]} differ"
-    assert seen["fell"] >= 1, seen
+    numbers = random.Random(f"{fault} {seed}")
+    flaky.plan()
+    store.restore(before)
+    count = requests if fault == "stale" else numbers.choice([1, 1, 3, 10])
+    flaky.plan(fault, numbers.randint(1, requests), count, seed)
+    with _any_error():
+        refresh(undisturbed.built)
+    assert flaky.fell[fault] >= 1
+    where = f"{fault}, seed {seed}"
+    now = store.objects()
+    assert {key: now.get(key) for key in old} == old, f"{where}: the release of before was touched"
+    flaky.plan()
+    verify_release(url)
+    assert refresh(undisturbed.built) == undisturbed.second, where
+    found = outcome(store.objects())
+    wrong = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+    assert not wrong, f"{where}: {wrong[:5]} differ"
 
 
 def test_an_upload_in_pieces_that_breaks_off_leaves_nothing_under_its_name(
@@ -227,8 +221,9 @@ def test_a_lease_survives_a_store_that_is_away_for_less_than_its_time(
         flaky.plan()
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 def test_garbage_collection_that_meets_a_fault_damages_no_release(
-    bucket: tuple[str, FlakyStore, Store], undisturbed: Refresh
+    bucket: tuple[str, FlakyStore, Store], undisturbed: Refresh, seed: int
 ) -> None:
     url, flaky, store = bucket
     flaky.plan()
@@ -238,22 +233,22 @@ def test_garbage_collection_that_meets_a_fault_damages_no_release(
     collect_garbage(built.workspace, keep=1, grace_s=0)
     requests, expected = flaky.requests, outcome(store.objects())
     assert len(expected) < len(outcome(before))
-    for seed in range(SEEDS):
-        numbers = random.Random(seed)
-        store.restore(before)
-        fault = numbers.choice(("error", "refused", "late", "torn"))
-        flaky.plan(fault, numbers.randint(1, requests), numbers.choice([1, 3]), seed)
-        with _whatever():
-            collect_garbage(built.workspace, keep=1, grace_s=0)
-        flaky.plan()
-        verify_release(url)
+    numbers = random.Random(seed)
+    store.restore(before)
+    fault = numbers.choice(("error", "refused", "late", "torn"))
+    flaky.plan(fault, numbers.randint(1, requests), numbers.choice([1, 3]), seed)
+    with _any_error():
         collect_garbage(built.workspace, keep=1, grace_s=0)
-        assert outcome(store.objects()) == expected, f"{fault}, seed {seed}"
+    flaky.plan()
+    verify_release(url)
+    collect_garbage(built.workspace, keep=1, grace_s=0)
+    assert outcome(store.objects()) == expected, f"{fault}, seed {seed}"
 
 
 @contextmanager
-def _whatever() -> Iterator[None]:
+def _any_error() -> Iterator[None]:
+    """Passes over whichever error the client of the store raises: each client has its own."""
     try:
         yield
-    except Exception:  # noqa: BLE001 - what a client says of a fault is its own affair
+    except Exception:  # noqa: BLE001 - see above
         return

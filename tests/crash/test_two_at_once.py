@@ -16,9 +16,8 @@ import pytest
 
 from mmdata.publish.verify import verify_release
 from tests.crash.scenes import CONFIG, Scene, make_scenes, order, outcome, pictures, write_rows
+from tests.crash.seeds import SEEDS
 from tests.crash.zygote import ROOT, Life, Zygote
-
-ROUNDS = int(os.environ.get("CRASH_SEEDS", "3"))  # of each kind
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def both(
         return [first.result(), second.result()]
 
 
-@pytest.mark.parametrize("seed", range(ROUNDS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_two_builds_make_what_one_alone_makes(stage: tuple[Zygote, Zygote, list[Scene]], seed: int) -> None:
     for scene in stage[2]:
         folder = start(scene)
@@ -55,7 +54,7 @@ def test_two_builds_make_what_one_alone_makes(stage: tuple[Zygote, Zygote, list[
         assert outcome(folder) == scene.expected
 
 
-@pytest.mark.parametrize("seed", range(ROUNDS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_build_goes_on_when_the_one_it_waits_for_is_killed(
     stage: tuple[Zygote, Zygote, list[Scene]], seed: int
 ) -> None:
@@ -66,7 +65,7 @@ def test_a_build_goes_on_when_the_one_it_waits_for_is_killed(
         assert outcome(folder) == scene.expected
 
 
-@pytest.mark.parametrize("seed", range(ROUNDS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_build_that_was_stopped_and_wakes_up_damages_nothing(
     stage: tuple[Zygote, Zygote, list[Scene]], seed: int
 ) -> None:
