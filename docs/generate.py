@@ -1,14 +1,23 @@
-"""Writes the pages of settings from their models: `make docs`. A test fails when one is stale."""
+"""Writes the generated reference pages: `make docs`. A test fails when one is stale.
+
+The settings come from their models, the commands from the command line, the map of folders from the packages'
+docstrings.
+"""
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from mmdata.cli.main import app
 from mmdata.config import Corpus
 from training.config import TrainConfig
 
@@ -34,10 +43,65 @@ for: [training.md](training.md). An unknown key is an error that names the neare
 """
 
 
+COMMANDS = """# The command line: mmdata
+
+<!-- Written by `make docs` from mmdata/cli/; edit the commands, not this page. -->
+
+Every command prints its help with `--help`. Exit codes: 0 done, 1 a problem in the data, 2 a mistake in the request,
+130 stopped by Ctrl-C. `MMDATA_DEBUG=1` shows tracebacks.
+
+"""
+
+FOLDER_MAP = re.compile(r"(<!-- folders: written by `make docs` -->\n).*?(<!-- /folders -->)", re.S)
+
+
 def pages() -> dict[Path, str]:
     """Each generated page and what it should hold, as Markdown."""
-    parts = (("configuration.md", CORPUS, Corpus), ("training-configuration.md", TRAINING, TrainConfig))
-    return {FOLDER / name: head + _body(model) for name, head, model in parts}
+    settings = (("configuration.md", CORPUS, Corpus), ("training-configuration.md", TRAINING, TrainConfig))
+    architecture = FOLDER / "architecture.md"
+    return {
+        **{FOLDER / name: head + _body(model) for name, head, model in settings},
+        FOLDER / "cli.md": COMMANDS + "\n".join(_commands()),
+        architecture: FOLDER_MAP.sub(
+            lambda block: block[1] + _folder_map() + block[2], architecture.read_text("utf-8")
+        ),
+    }
+
+
+def _folder_map() -> str:
+    """One line a package: the first line of its docstring."""
+    root = FOLDER.parent
+    packages = sorted(
+        path.parent for top in ("mmdata", "pipelines", "training") for path in (root / top).rglob("__init__.py")
+    )
+    docs = {
+        path.relative_to(root): ast.get_docstring(ast.parse((path / "__init__.py").read_text("utf-8")))
+        for path in packages
+    }
+    rows = [f"| `{path}/` | {(doc or '').splitlines()[0]} |" for path, doc in docs.items()]
+    return "\n".join(["| folder | what is in it |", "|---|---|", *rows, ""])
+
+
+def _commands() -> Iterator[str]:
+    """A section for each command: its help, its arguments and its options."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    for name, command in group.commands.items():
+        with command.make_context(name, [], resilient_parsing=True) as context:
+            usage = " ".join(command.collect_usage_pieces(context))
+            yield f"## mmdata {name}\n\n    mmdata {name} {usage}\n\n{(command.help or '').strip()}\n"
+            records = [record for parameter in command.params if (record := _parameter(parameter, context))]
+        if records:
+            yield "\n".join(["| argument or option | meaning |", "|---|---|", *records, ""])
+
+
+def _parameter(parameter: Any, context: Any) -> str | None:
+    """A row of a command's table: click's own help record; None for what has none."""
+    record = parameter.get_help_record(context)
+    if record is None or "--help" in record[0]:
+        return None
+    name, meaning = (" ".join(text.split()).replace("|", "\\|") for text in record)
+    return f"| `{name}` | {meaning} |"
 
 
 def _body(model: type[BaseModel]) -> str:
