@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from mmdata.cli import corpus, demo, doctor, graph, plan, release, releases, takedown, training
+from mmdata.cli.extras import remedy_for
 from mmdata.display import shown
 from mmdata.errors import MMDataError, UserError
 
@@ -56,6 +57,12 @@ def run() -> NoReturn:
             raise
         sys.stderr.write(f"error: {shown(str(error))}\n")
         sys.exit(USER_ERROR if isinstance(error, UserError) else DATA_PROBLEM)
+    except ModuleNotFoundError as error:
+        remedy = remedy_for(error)
+        if remedy is None:
+            raise
+        sys.stderr.write(f"error: {remedy}\n")
+        sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; what is finished is kept\n")
         sys.exit(INTERRUPTED)
