@@ -15,6 +15,11 @@ class DataError(MMDataError):
     """The data is wrong: a corrupt file, a failed check, a shard that does not verify. CLI exit code 1."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, cut to 300 characters; the name of its class where it has no text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
 class PartFailed(DataError):
     """Some slices of a part failed; the finished ones are kept and a re-run redoes only the failed ones.
 

@@ -1,4 +1,4 @@
-"""Stored pictures to batches of pixels: read by offset, decoded in threads, ready before the model asks for them."""
+"""Decode stored pictures into batches of pixels: read from the tar by offset, in threads, ahead of the model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from upath import UPath
 from mmdata.errors import DataError
 from mmdata.media.cores import cores
 from mmdata.score import picture_measures
-from mmdata.score.preprocess import Preprocess, fit, resized_size
+from mmdata.score.preprocess import Preprocess, fit_picture, resized_size
 from mmdata.storage.atomic import is_local
 
 if TYPE_CHECKING:
@@ -27,11 +27,9 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000
 BATCHES_AHEAD = 2  # decoded and waiting while the model works
-
-TASK = 8  # pictures a thread takes at a time
-TAIL = 64  # bytes in which a whole JPEG has its end marker
-
-_JPEG_END = b"\xff\xd9"
+PICTURES_PER_TASK = 8  # a decoding thread takes so many at a time
+JPEG_END = b"\xff\xd9"
+JPEG_TAIL_BYTES = 64  # a JPEG that is not cut short has its end marker in these last bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,54 +41,60 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What decoding a picture told: its features, or why there are none.
+class PictureMeasures:
+    """What is measured while a picture is decoded, or why it could not be decoded.
 
     Args:
-        width, height: of the stored picture, whatever fraction of it was decoded.
-        faces: how many it shows; None: not looked for.
-        thumb: grey levels of 16 x 16 cells, by which frames of a clip are compared.
-        problem: `undecodable`, `too_many_pixels`, `missing_bytes`; the other fields are then None.
+        width, height: of the stored picture in pixels, also where only a fraction of it was decoded.
+        phash: 64-bit perceptual hash.
+        sharpness: variance of the Laplacian.
+        thumbnail: grey levels of 16 x 16 cells, by which the frames of a clip are compared.
+        faces: how many faces it shows; None: they were not counted.
+        problem: `undecodable`, `too_many_pixels` or `missing_bytes`; all other fields are then None.
     """
 
     width: int | None = None
     height: int | None = None
     phash: int | None = None
     sharpness: float | None = None
-    thumb: bytes | None = None
+    thumbnail: bytes | None = None
     faces: int | None = None
     problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A run of members in their order.
+    """Consecutive members, decoded.
 
     Args:
-        start: index of the first of them.
-        looks: one each.
+        start: index of the first member.
+        measures: one for each member.
         pixels: uint8 N,H,W,3 RGB of the model's size; rows of undecodable members are black.
     """
 
     start: int
-    looks: list[Look]
+    measures: list[PictureMeasures]
     pixels: np.ndarray
 
 
 class Decoder:
-    """Reads and decodes members in threads, in order and in fixed batches, ahead of whoever iterates.
+    """Reads and decodes members in threads, and yields batches of fixed size in the order of the members.
 
-    What a batch holds depends on the order of the members alone, never on which thread was faster. Decoding starts
-    with the object; at most `BATCHES_AHEAD` batches wait, so memory is bounded. Use as a context manager.
+    The content of a batch depends on the order of the members alone, never on the speed of the threads. Decoding
+    begins when the object is made; at most `BATCHES_AHEAD` batches wait, so memory is bounded. It is a context
+    manager.
 
     Args:
-        tar: on an object store it is fetched to local disk first, in one read.
-        threads: 0 means one a core.
-        min_face_score: faces are counted from this confidence on; None: they are not looked for.
+        tar: the members' tar; one on an object store is first copied to local disk, in one read.
+        members: where the pictures lie in the tar.
+        preprocess: size and resizing that the model needs.
+        batch_size: pictures in a batch; the last batch may have fewer.
+        threads: decoding threads; 0: one per core.
+        min_face_score: count the faces that are detected with at least this confidence; None: do not count faces.
 
     Raises:
         UserError: the package that finds faces is not installed.
-        DataError: there is no such tar, though there are members.
+        DataError: there are members, but the tar does not exist.
     """
 
     def __init__(
@@ -106,15 +110,16 @@ class Decoder:
 
         from mmdata.media.faces import finder
 
-        cv2.setNumThreads(1)  # each decoding thread is one core's work already
+        cv2.setNumThreads(1)  # every decoding thread already keeps one core busy
         self._preprocess = preprocess
-        self._faces = None if min_face_score is None else finder(min_face_score)
+        self._face_finder = None if min_face_score is None else finder(min_face_score)
         self._file = _open_local(tar) if members else None
-        self._todo = deque((at, members[at : at + batch_size]) for at in range(0, len(members), batch_size))
+        starts = range(0, len(members), batch_size)
+        self._pending = deque((start, members[start : start + batch_size]) for start in starts)
         self._pool = ThreadPoolExecutor(threads or cores(), thread_name_prefix="decode")
-        self._ahead: deque[tuple[int, np.ndarray, list[Future[list[Look]]]]] = deque()
+        self._running: deque[tuple[int, np.ndarray, list[Future[list[PictureMeasures]]]]] = deque()
         for _ in range(BATCHES_AHEAD):
-            self._submit()
+            self._submit_batch()
 
     def __enter__(self) -> Decoder:
         return self
@@ -125,67 +130,71 @@ class Decoder:
             self._file.close()
 
     def __iter__(self) -> Iterator[Batch]:
-        while self._ahead:
-            start, pixels, futures = self._ahead.popleft()
-            looks = [look for future in futures for look in future.result()]
-            self._submit()
-            yield Batch(start, looks, pixels)
+        while self._running:
+            start, pixels, futures = self._running.popleft()
+            measures = [measured for future in futures for measured in future.result()]
+            self._submit_batch()
+            yield Batch(start, measures, pixels)
 
-    def _submit(self) -> None:
-        if not self._todo or self._file is None:
+    def _submit_batch(self) -> None:
+        if not self._pending or self._file is None:
             return
-        start, members = self._todo.popleft()
+        start, members = self._pending.popleft()
         pixels = np.empty((len(members), *self._preprocess.size, 3), np.uint8)
-        handle = self._file.fileno()
-        futures = [
-            self._pool.submit(
-                _decode_run, handle, members[at : at + TASK], self._preprocess, pixels[at : at + TASK], self._faces
+        descriptor = self._file.fileno()
+        futures = []
+        for first in range(0, len(members), PICTURES_PER_TASK):
+            task = slice(first, first + PICTURES_PER_TASK)
+            futures.append(
+                self._pool.submit(
+                    _decode_members, descriptor, members[task], self._preprocess, pixels[task], self._face_finder
+                )
             )
-            for at in range(0, len(members), TASK)
-        ]
-        self._ahead.append((start, pixels, futures))
+        self._running.append((start, pixels, futures))
 
 
-def decode_picture(data: bytes, preprocess: Preprocess, out: np.ndarray, faces: FaceFinder | None = None) -> Look:
-    """Decode one picture into `out`, and look at it. Never raises on bad data.
+def decode_picture(
+    data: bytes, preprocess: Preprocess, out: np.ndarray, face_finder: FaceFinder | None = None
+) -> PictureMeasures:
+    """Decode one picture into `out`, and measure it. Never raises on bad data.
 
-    JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves at least what the model and the sharpness
-    measure need. Orientation tags are ignored, as open_clip's own transform ignores them; transparency is dropped.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves at least the pixels that the model and the
+    sharpness measure need. Orientation tags are ignored, as open_clip's own transform ignores them; transparency is
+    dropped.
 
     Args:
         out: uint8 of the model's size and 3; black where the picture cannot be decoded.
     """
     try:
         pixels, (height, width) = _decode(data, preprocess)
-        fit(pixels, (height, width), preprocess, out)
+        fit_picture(pixels, (height, width), preprocess, out)
         grey = picture_measures.grey_levels(pixels)
-        count = None if faces is None else faces.count(pixels)
-        return Look(
+        return PictureMeasures(
             width,
             height,
-            picture_measures.perceptual_hash(grey),
-            picture_measures.sharpness(grey),
-            picture_measures.thumb(grey),
-            count,
+            phash=picture_measures.perceptual_hash(grey),
+            sharpness=picture_measures.sharpness(grey),
+            thumbnail=picture_measures.thumbnail(grey),
+            faces=None if face_finder is None else face_finder.count(pixels),
         )
     except _TooManyPixelsError:
         problem = "too_many_pixels"
-    except Exception:  # noqa: BLE001 - the boundary of a picture: decoders raise a dozen kinds of error on hostile bytes
+    except Exception:  # noqa: BLE001 - decoders raise a dozen kinds of error on hostile bytes, and no picture may end a run
         problem = "undecodable"
     out[:] = 0
-    return Look(problem=problem)
+    return PictureMeasures(problem=problem)
 
 
 def decode_pixels(data: bytes, preprocess: Preprocess) -> np.ndarray:
     """Decode one picture to uint8 of `preprocess.size` and 3, RGB.
 
     Raises:
-        ValueError: it cannot be decoded, or has more than MAX_PIXELS; says which.
+        ValueError: it cannot be decoded, or has more than MAX_PIXELS; the text says which.
     """
     out = np.empty((*preprocess.size, 3), np.uint8)
     try:
         pixels, size = _decode(data, preprocess)
-        fit(pixels, size, preprocess, out)
+        fit_picture(pixels, size, preprocess, out)
     except _TooManyPixelsError:
         raise ValueError("too_many_pixels") from None
     except Exception as error:  # noqa: BLE001 - as in `decode_picture`
@@ -198,7 +207,7 @@ class _TooManyPixelsError(Exception):
 
 
 def _decode(data: bytes, preprocess: Preprocess) -> tuple[np.ndarray, tuple[int, int]]:
-    """uint8 RGB, perhaps reduced, and the whole picture's height and width."""
+    """Pixels, uint8 H,W,3 RGB, perhaps reduced; and height and width of the whole picture."""
     import cv2
     from PIL import Image
 
@@ -209,42 +218,47 @@ def _decode(data: bytes, preprocess: Preprocess) -> tuple[np.ndarray, tuple[int,
     width, height = header.size
     if width * height > MAX_PIXELS:
         raise _TooManyPixelsError
-    whole_jpeg = header.format == "JPEG" and header.mode in ("RGB", "L") and _JPEG_END in data[-TAIL:]
-    if not whole_jpeg:  # Pillow raises where a file is cut short; OpenCV would paint the rest grey
+    is_whole_jpeg = header.format == "JPEG" and header.mode in ("RGB", "L") and JPEG_END in data[-JPEG_TAIL_BYTES:]
+    if not is_whole_jpeg:  # Pillow raises where a file is cut short; OpenCV would paint the missing part grey
         return np.array(header.convert("RGB")), (height, width)
-    flags = {1: cv2.IMREAD_COLOR_RGB, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
-    flags[8] = cv2.IMREAD_REDUCED_COLOR_8
+    flags = {
+        1: cv2.IMREAD_COLOR_RGB,
+        2: cv2.IMREAD_REDUCED_COLOR_2,
+        4: cv2.IMREAD_REDUCED_COLOR_4,
+        8: cv2.IMREAD_REDUCED_COLOR_8,
+    }
     reduction = jpeg_reduction(height, width, preprocess)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise ValueError("not decoded")
+    # OpenCV has no flag for a reduced decode to RGB
     return (pixels if reduction == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)), (height, width)
 
 
 def jpeg_reduction(height: int, width: int, preprocess: Preprocess) -> int:
-    """The largest of 8, 4, 2, 1 that a JPEG's sides may be divided by and still be no smaller than needed."""
-    resized_h, resized_w = resized_size(height, width, preprocess)
+    """By how much (8, 4, 2 or 1) a JPEG's sides can be divided while it is decoded, with enough pixels left."""
+    resized_height, resized_width = resized_size(height, width, preprocess)
     for reduction in (8, 4, 2):
-        enough = height // reduction >= resized_h and width // reduction >= resized_w
-        if enough and min(height, width) // reduction >= picture_measures.SHARPNESS_SIDE:
+        enough_for_model = height // reduction >= resized_height and width // reduction >= resized_width
+        if enough_for_model and min(height, width) // reduction >= picture_measures.SHARPNESS_SIDE_PX:
             return reduction
     return 1
 
 
-def _decode_run(
-    handle: int, members: Sequence[Member], preprocess: Preprocess, out: np.ndarray, faces: FaceFinder | None
-) -> list[Look]:
-    return [_decode_member(handle, member, preprocess, out[at], faces) for at, member in enumerate(members)]
-
-
-def _decode_member(
-    handle: int, member: Member, preprocess: Preprocess, out: np.ndarray, faces: FaceFinder | None
-) -> Look:
-    data = os.pread(handle, member.length, member.offset) if member.length > 0 <= member.offset else b""
-    if not data or len(data) < member.length:
-        out[:] = 0
-        return Look(problem="missing_bytes")
-    return decode_picture(data, preprocess, out, faces)
+def _decode_members(
+    descriptor: int, members: Sequence[Member], preprocess: Preprocess, out: np.ndarray, face_finder: FaceFinder | None
+) -> list[PictureMeasures]:
+    """Read members from an open tar and decode each into its row of `out`; runs in a thread."""
+    measures = []
+    for number, member in enumerate(members):
+        has_place = member.length > 0 <= member.offset
+        data = os.pread(descriptor, member.length, member.offset) if has_place else b""
+        if not data or len(data) < member.length:
+            out[number] = 0
+            measures.append(PictureMeasures(problem="missing_bytes"))
+        else:
+            measures.append(decode_picture(data, preprocess, out[number], face_finder))
+    return measures
 
 
 def _open_local(tar: UPath) -> IO[bytes]:
@@ -258,5 +272,5 @@ def _open_local(tar: UPath) -> IO[bytes]:
         return copy
     except FileNotFoundError:
         raise DataError(
-            f"{tar}: no such file, but its table tells of pictures in it. Remedy: run `media` again."
+            f"{tar}: no such file, but the media table lists pictures in it. Remedy: run `media` again."
         ) from None

@@ -1,4 +1,4 @@
-"""Read features tables: whose scores a table holds, whether it is sound, and what it counts.
+"""Read features tables: which scorer made a table, whether the table is sound, and what it counts.
 
 Scoring, selection, takedown, audits and releases all judge a features table by the rules in this file.
 """
@@ -6,7 +6,7 @@ Scoring, selection, takedown, audits and releases all judge a features table by 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import polars as pl
@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from mmdata.errors import DataError
-from mmdata.storage.tables import REMEDY, raise_unless_broken
+from mmdata.storage.tables import REMEDY, raise_unless_broken, read_table
+from mmdata.workspace.layout import PartStage, Workspace
 
 MAX_ABS_COSINE = 1.001  # rounding may carry the cosine of two float32 unit vectors a little over 1
 
@@ -52,6 +53,13 @@ def read_scorer_mark(path: UPath) -> ScorerMark:
     if mark is None:
         raise DataError(f"{path}: names no scorer. {REMEDY}")
     return mark
+
+
+def read_slice_table(
+    workspace: Workspace, part_name: str, stage: PartStage, slice_name: str, columns: Sequence[str]
+) -> pl.DataFrame:
+    """Some columns of a slice's rows, media or features table."""
+    return pl.DataFrame(read_table(workspace.table(part_name, stage, slice_name), columns))
 
 
 def is_cosine(score: pl.Expr) -> pl.Expr:

@@ -1,4 +1,4 @@
-"""Lay out the features table: what was measured of pictures and sound, a row a uid."""
+"""Build the features table of a slice from what was measured of its pictures, sound and captions, a row per uid."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ import polars as pl
 import pyarrow as pa
 
 from mmdata.samples import FEATURES
-from mmdata.score.decode import Look
-from mmdata.score.picture_features import Pictures
+from mmdata.score.decode import PictureMeasures
 from mmdata.score.picture_measures import aspect, black_ratio, frozen_ratio
-from mmdata.score.sound_features import Sound
+from mmdata.score.picture_scoring import PictureFeatures
+from mmdata.score.sound_scoring import SoundFeatures
 from mmdata.score.text_measures import text_features
 
 
-def features_table(samples: pl.DataFrame, pictures: Pictures, sounds: Mapping[int, Sound]) -> pa.Table:
-    """Lay out one row a uid in the FEATURES schema.
+def features_table(samples: pl.DataFrame, pictures: PictureFeatures, sounds: Mapping[int, SoundFeatures]) -> pa.Table:
+    """Build the table: one row per uid, in the FEATURES schema.
 
     A bad row (`problem` in the rows table) has nulls throughout. A picture that cannot be decoded has a `problem`
-    and no scores; so has one for which the model gives no finite numbers (`nan_score`). Of a clip the frames that
-    can be decoded count; it has a problem where none can.
+    and no scores, and so has one for which the model returns numbers that are not finite (`nan_score`). Of a clip,
+    the frames that can be decoded count; it has a problem where none can.
 
     Args:
-        samples: as for `measure_pictures`, with uid, sha256, the sizes and faces beside.
-        sounds: number of a row -> what was heard.
+        samples: as for `score_pictures`, and also uid, sha256, the sizes and faces.
+        sounds: row number -> features of its sound.
     """
-    usable = samples["problem"].is_null()
-    spoken = pl.Series([sounds[at].transcript if at in sounds else None for at in range(len(samples))], dtype=pl.String)
-    own = samples.select(pl.when(usable).then("caption").alias("caption"))["caption"]
-    text = text_features(pl.select(pl.coalesce(own, spoken)).to_series())
-    rows = _row_scores(pictures)
-    looks = pictures.of_rows()
-    wanted = (pictures.count > 0) & (samples["caption"].fill_null("").str.strip_chars() != "").to_numpy()
-    scored = np.isfinite(rows.mean)
+    row_scores = _row_scores(pictures)
+    measures = pictures.measures_by_row()
+    has_caption = (samples["caption"].fill_null("").str.strip_chars() != "").to_numpy()
+    should_score = (pictures.pictures_per_row > 0) & has_caption
+    is_scored = np.isfinite(row_scores.mean)
     problems = [
-        _problem(row_looks, bool(has), bool(want and not got), sounds.get(at))
-        for at, (row_looks, has, want, got) in enumerate(zip(looks, rows.embedded, wanted, scored, strict=True))
+        _problem(row_measures, bool(embedded), bool(lacks_score), sounds.get(row))
+        for row, (row_measures, embedded, lacks_score) in enumerate(
+            zip(measures, row_scores.has_embedding, should_score & ~is_scored, strict=True)
+        )
     ]
-    clip = (samples["kind"] == "video").to_numpy() & (pictures.count > 0)
+    is_clip = (samples["kind"] == "video").to_numpy() & (pictures.pictures_per_row > 0)
+    text = _text_columns(samples, sounds)
     columns = {
         "uid": samples["uid"].to_arrow(),
-        "clip_score": pa.array(rows.mean, pa.float32(), mask=~scored),
-        "clip_score_max": pa.array(rows.best, pa.float32(), mask=~(scored & clip)),
-        "frame_scores": _frame_scores(pictures, clip & scored),
-        "embedding": _embedding_lists(rows.embeddings, rows.embedded),
-        "phash": pa.array([_middle(own).phash if own else None for own in looks], pa.uint64()),
+        "clip_score": pa.array(row_scores.mean, pa.float32(), mask=~is_scored),
+        "clip_score_max": pa.array(row_scores.best, pa.float32(), mask=~(is_scored & is_clip)),
+        "frame_scores": _frame_scores(pictures, is_clip & is_scored),
+        "embedding": _embedding_lists(row_scores.embeddings, row_scores.has_embedding),
+        "phash": pa.array([_middle(m).phash if m else None for m in measures], pa.uint64()),
         **{name: text[name].to_arrow() for name in text.columns},
-        "aspect": pa.array(_aspects(samples, looks), pa.float32()),
-        "sharpness": pa.array([_median([look.sharpness for look in own]) for own in looks], pa.float32()),
-        "black_ratio": pa.array(_of_clips(clip, looks, black_ratio), pa.float32()),
-        "frozen_ratio": pa.array(_of_clips(clip, looks, frozen_ratio), pa.float32()),
-        "faces": pa.array(_faces(samples, looks), pa.int32()),
+        "aspect": pa.array(_aspects(samples, measures), pa.float32()),
+        "sharpness": pa.array([_median_sharpness(m) for m in measures], pa.float32()),
+        "black_ratio": pa.array(_clip_measures(is_clip, measures, black_ratio), pa.float32()),
+        "frozen_ratio": pa.array(_clip_measures(is_clip, measures, frozen_ratio), pa.float32()),
+        "faces": pa.array(_faces(samples, measures), pa.int32()),
         **_sound_columns(sounds, len(samples)),
         "problem": pa.array(problems, pa.string()),
-        "media_sha256": samples.select(pl.when(_measured(rows.embedded, sounds)).then("sha256")).to_series().to_arrow(),
+        "media_sha256": _measured_sha256(samples, row_scores.has_embedding, sounds),
     }
     arrays = [
         columns[field.name].cast(field.type) if field.name in columns else pa.nulls(len(samples), field.type)
@@ -67,111 +67,135 @@ def features_table(samples: pl.DataFrame, pictures: Pictures, sounds: Mapping[in
 
 @dataclass(frozen=True, slots=True)
 class _RowScores:
-    """By row: float32 N,D of unit length, whether there is one, and the mean and the best of its pictures' scores."""
+    """Embeddings and scores of the N rows.
+
+    Args:
+        embeddings: float32 N,D of unit length: the mean of the row's pictures, normalised.
+        has_embedding: bool N.
+        mean, best: float32 N, of the scores of the row's pictures; not finite where there is none.
+    """
 
     embeddings: np.ndarray
-    embedded: np.ndarray
+    has_embedding: np.ndarray
     mean: np.ndarray
     best: np.ndarray
 
 
-def _row_scores(pictures: Pictures) -> _RowScores:
-    rows, (row, picture) = pictures.rows, (pictures.row, pictures.picture)
-    finite = np.isfinite(pictures.embeddings).all(axis=1)[picture]
-    sums = np.zeros((rows, pictures.embeddings.shape[1]), np.float32)
-    np.add.at(sums, row[finite], pictures.embeddings[picture[finite]])
-    counts = np.bincount(row[finite], minlength=rows)
-    embedded = counts > 0
-    several = counts > 1
+def _row_scores(pictures: PictureFeatures) -> _RowScores:
+    row_count, row, picture = pictures.row_count, pictures.row, pictures.picture
+    is_finite = np.isfinite(pictures.embeddings).all(axis=1)[picture]
+    embeddings = np.zeros((row_count, pictures.embeddings.shape[1]), np.float32)
+    np.add.at(embeddings, row[is_finite], pictures.embeddings[picture[is_finite]])
+    counts = np.bincount(row[is_finite], minlength=row_count)
+    several = counts > 1  # the embedding of a single picture keeps its bits
     with np.errstate(invalid="ignore", divide="ignore"):
-        sums[several] /= np.linalg.norm(sums[several], axis=1, keepdims=True)
-        has = np.isfinite(pictures.scores) & finite
-        mean = np.bincount(row[has], pictures.scores[has], rows) / np.bincount(row[has], minlength=rows)
-    best = np.full(rows, -np.inf, np.float32)
-    np.maximum.at(best, row[has], pictures.scores[has])
-    return _RowScores(sums, embedded, mean.astype(np.float32), best)
+        embeddings[several] /= np.linalg.norm(embeddings[several], axis=1, keepdims=True)
+        is_scored = np.isfinite(pictures.scores) & is_finite
+        scored_rows, scores = row[is_scored], pictures.scores[is_scored]
+        mean = np.bincount(scored_rows, scores, row_count) / np.bincount(scored_rows, minlength=row_count)
+    best = np.full(row_count, -np.inf, np.float32)
+    np.maximum.at(best, scored_rows, scores)
+    return _RowScores(embeddings, counts > 0, mean.astype(np.float32), best)
 
 
-def _measured(embedded: np.ndarray, sounds: Mapping[int, Sound]) -> pl.Series:
-    """Which rows' stored bytes were measured: what an earlier run found in them holds as long as they are the same."""
-    heard = np.zeros(len(embedded), bool)
-    heard[list(sounds)] = True
-    return pl.Series(embedded | heard)
+def _text_columns(samples: pl.DataFrame, sounds: Mapping[int, SoundFeatures]) -> pl.DataFrame:
+    """Measures of each row's caption, or of its transcript where it has none."""
+    captions = samples.select(pl.when(pl.col("problem").is_null()).then("caption").alias("caption"))["caption"]
+    transcripts = pl.Series(_transcripts(sounds, len(samples)), dtype=pl.String)
+    return text_features(pl.select(pl.coalesce(captions, transcripts)).to_series())
 
 
-def _problem(looks: Sequence[Look], embedded: bool, unscored: bool, sound: Sound | None) -> str | None:
-    """Why a sample that was fetched lacks what it should have; the first thing that is wrong."""
-    if looks and not embedded:
-        return next((look.problem for look in looks if look.problem), None) or "nan_score"
-    if unscored:
+def _measured_sha256(samples: pl.DataFrame, has_embedding: np.ndarray, sounds: Mapping[int, SoundFeatures]) -> pa.Array:
+    """Hashes of the media that were measured: a later run reuses the features while the bytes stay the same."""
+    has_sound = np.zeros(len(samples), bool)
+    has_sound[list(sounds)] = True
+    return samples.select(pl.when(pl.Series(has_embedding | has_sound)).then("sha256")).to_series().to_arrow()
+
+
+def _problem(
+    measures: Sequence[PictureMeasures], embedded: bool, lacks_score: bool, sound: SoundFeatures | None
+) -> str | None:
+    """The first reason why a fetched sample lacks what it should have, or None."""
+    if measures and not embedded:
+        return next((measured.problem for measured in measures if measured.problem), None) or "nan_score"
+    if lacks_score:
         return "nan_score"
-    return sound.heard.problem if sound is not None else None
+    return sound.measures.problem if sound is not None else None
 
 
-def _middle(looks: Sequence[Look]) -> Look:
-    return looks[len(looks) // 2] if looks[len(looks) // 2].problem is None else looks[0]
+def _middle(measures: Sequence[PictureMeasures]) -> PictureMeasures:
+    """The measures of the middle frame, or of the first where the middle one cannot be decoded."""
+    middle = measures[len(measures) // 2]
+    return middle if middle.problem is None else measures[0]
 
 
-def _faces(samples: pl.DataFrame, looks: Sequence[Sequence[Look]]) -> list[int | None]:
-    """In the picture or frame with most; as they were counted before blurring, where they were blurred."""
-    counted = [[look.faces for look in own if look.faces is not None] for own in looks]
-    most = [max(own, default=None) for own in counted]
-    return [own if told is None else told for told, own in zip(samples["faces"], most, strict=True)]
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known else None
-
-
-def _of_clips(
-    clip: np.ndarray, looks: Sequence[Sequence[Look]], measure: Callable[[Sequence[bytes]], float]
-) -> list[float | None]:
-    found: list[float | None] = []
-    for is_clip, own in zip(clip, looks, strict=True):
-        thumbs = [look.thumb for look in own if look.thumb is not None]
-        found.append(measure(thumbs) if is_clip and thumbs else None)
-    return found
-
-
-def _aspects(samples: pl.DataFrame, looks: Sequence[Sequence[Look]]) -> list[float | None]:
-    sizes = samples.select(
-        pl.coalesce("original_width", "width").alias("w"), pl.coalesce("original_height", "height").alias("h")
-    )
+def _faces(samples: pl.DataFrame, measures: Sequence[Sequence[PictureMeasures]]) -> list[int | None]:
+    """Faces in the picture, or in the frame with most; where faces were blurred, those counted before the blurring."""
+    counts = [[measured.faces for measured in m if measured.faces is not None] for m in measures]
     return [
-        aspect(w or own[0].width or 0, h or own[0].height or 0) if own else None
-        for (w, h), own in zip(sizes.iter_rows(), looks, strict=True)
+        max(row_counts, default=None) if counted_before is None else counted_before
+        for counted_before, row_counts in zip(samples["faces"], counts, strict=True)
     ]
 
 
-def _sound_columns(sounds: Mapping[int, Sound], rows: int) -> dict[str, pa.Array]:
-    def column(read: Callable[[Sound], float | None]) -> pa.Array:
-        return pa.array([read(sounds[at]) if at in sounds else None for at in range(rows)], pa.float32())
+def _median_sharpness(measures: Sequence[PictureMeasures]) -> float | None:
+    values = [measured.sharpness for measured in measures if measured.sharpness is not None]
+    return float(np.median(values)) if values else None
 
-    texts = [sounds[at].transcript if at in sounds else None for at in range(rows)]
+
+def _clip_measures(
+    is_clip: np.ndarray, measures: Sequence[Sequence[PictureMeasures]], measure: Callable[[Sequence[bytes]], float]
+) -> list[float | None]:
+    """A measure of the frames' thumbnails for each clip; None for other rows."""
+    values: list[float | None] = []
+    for row_is_clip, row_measures in zip(is_clip, measures, strict=True):
+        thumbnails = [measured.thumbnail for measured in row_measures if measured.thumbnail is not None]
+        values.append(measure(thumbnails) if row_is_clip and thumbnails else None)
+    return values
+
+
+def _aspects(samples: pl.DataFrame, measures: Sequence[Sequence[PictureMeasures]]) -> list[float | None]:
+    """Aspect of the original picture; of the stored one where the media table does not know the original's size."""
+    sizes = samples.select(
+        pl.coalesce("original_width", "width").alias("width"), pl.coalesce("original_height", "height").alias("height")
+    )
+    return [
+        aspect(width or m[0].width or 0, height or m[0].height or 0) if m else None
+        for (width, height), m in zip(sizes.iter_rows(), measures, strict=True)
+    ]
+
+
+def _sound_columns(sounds: Mapping[int, SoundFeatures], row_count: int) -> dict[str, pa.Array]:
+    def column(read: Callable[[SoundFeatures], float | None]) -> pa.Array:
+        return pa.array([read(sounds[row]) if row in sounds else None for row in range(row_count)], pa.float32())
+
     return {
-        "audio_rms_db": column(lambda one: one.heard.audio_rms_db),
-        "silence_ratio": column(lambda one: one.heard.silence_ratio),
-        "speech_ratio": column(lambda one: one.heard.speech_ratio),
-        "speech_overlap": column(lambda one: one.heard.speech_overlap),
-        "audio_score": column(lambda one: one.audio_score),
-        "transcript": pa.array(texts, pa.string()),
+        "audio_rms_db": column(lambda sound: sound.measures.audio_rms_db),
+        "silence_ratio": column(lambda sound: sound.measures.silence_ratio),
+        "speech_ratio": column(lambda sound: sound.measures.speech_ratio),
+        "speech_overlap": column(lambda sound: sound.measures.speech_overlap),
+        "audio_score": column(lambda sound: sound.audio_score),
+        "transcript": pa.array(_transcripts(sounds, row_count), pa.string()),
     }
 
 
-def _frame_scores(pictures: Pictures, wanted: np.ndarray) -> pa.Array:
-    """list<float>, null for rows that are no clips; a frame that cannot be scored is null in it."""
-    ends, count = np.cumsum(pictures.count), pictures.count
+def _transcripts(sounds: Mapping[int, SoundFeatures], row_count: int) -> list[str | None]:
+    return [sounds[row].transcript if row in sounds else None for row in range(row_count)]
+
+
+def _frame_scores(pictures: PictureFeatures, is_scored_clip: np.ndarray) -> pa.Array:
+    """list<float>: null for rows that are not clips; a frame that cannot be scored is null inside of its list."""
+    counts = pictures.pictures_per_row
     lists = [
-        [None if np.isnan(one) else float(one) for one in pictures.scores[end - n : end]] if want else None
-        for end, n, want in zip(ends, count, wanted, strict=True)
+        [None if np.isnan(score) else float(score) for score in pictures.scores[end - count : end]] if wanted else None
+        for end, count, wanted in zip(np.cumsum(counts), counts, is_scored_clip, strict=True)
     ]
     return pa.array(lists, pa.list_(pa.float32()))
 
 
-def _embedding_lists(embeddings: np.ndarray, embedded: np.ndarray) -> pa.Array:
-    """list<fp16>, null where there is no embedding."""
+def _embedding_lists(embeddings: np.ndarray, has_embedding: np.ndarray) -> pa.Array:
+    """list<float16>: null where there is no embedding."""
     dim = embeddings.shape[1]
-    values = embeddings[embedded].astype(np.float16).ravel()
-    ends = np.concatenate([[0], np.cumsum(np.where(embedded, dim, 0))]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values, pa.float16()), mask=pa.array(~embedded))
+    values = embeddings[has_embedding].astype(np.float16).ravel()
+    ends = np.concatenate([[0], np.cumsum(np.where(has_embedding, dim, 0))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values, pa.float16()), mask=pa.array(~has_embedding))

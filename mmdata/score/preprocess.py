@@ -1,4 +1,4 @@
-"""A model's preprocessing as data, and as the arithmetic of resizing, cropping and padding on uint8."""
+"""Preprocessing of pictures as open_clip does it: the settings as data, and resizing, cropping, padding on uint8."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """What open_clip calls a preprocess_cfg.
+    """The settings that open_clip calls `preprocess_cfg`.
 
     Args:
         size: height and width in pixels that the image tower takes.
         mean, std: of RGB in [0, 1].
-        resize_mode: `shortest` side to size, then centre crop; `longest` side, then pad; `squash`.
+        interpolation: of the resize.
+        resize_mode: `shortest`: resize the shorter side to `size`, then crop the centre; `longest`: resize the longer
+            side, then pad; `squash`: resize both sides.
         fill_color: grey level of the padding.
     """
 
@@ -31,8 +33,8 @@ class Preprocess:
     fill_color: int = 0
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Preprocess:
-        """From open_clip's mapping (`model.visual.preprocess_cfg`); `random` interpolation is bicubic, as there."""
+    def from_open_clip(cls, config: Mapping[str, Any]) -> Preprocess:
+        """From open_clip's mapping (`model.visual.preprocess_cfg`); `random` interpolation means bicubic there."""
         size = config["size"]
         height, width = (size, size) if isinstance(size, int) else (size[0], size[-1])
         return cls(
@@ -45,7 +47,7 @@ class Preprocess:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for the fingerprint."""
+        """Field name -> value, for fingerprints and JSON."""
         return asdict(self)
 
 
@@ -55,7 +57,7 @@ def _triple(values: Any) -> tuple[float, float, float]:
 
 
 def resized_size(height: int, width: int, preprocess: Preprocess) -> tuple[int, int]:
-    """Height and width after the resize and before the crop or pad, rounded as open_clip's transform rounds."""
+    """Height and width after the resize, before crop or padding; rounded as open_clip's transform rounds."""
     target_h, target_w = preprocess.size
     if preprocess.resize_mode == "squash":
         return target_h, target_w
@@ -69,7 +71,7 @@ def resized_size(height: int, width: int, preprocess: Preprocess) -> tuple[int, 
 
 
 def resize(pixels: np.ndarray, height: int, width: int, interpolation: Literal["bicubic", "bilinear"]) -> np.ndarray:
-    """Resize uint8 H,W,3 with antialiasing, as Pillow does to within a grey level, at two to three times its speed."""
+    """Resize uint8 H,W,3 with antialiasing: like Pillow's resize within one grey level, and 2 to 3 times as fast."""
     import torch
 
     if pixels.shape[:2] == (height, width):
@@ -79,12 +81,12 @@ def resize(pixels: np.ndarray, height: int, width: int, interpolation: Literal["
     return resized[0].permute(1, 2, 0).numpy()
 
 
-def fit(pixels: np.ndarray, original_size: tuple[int, int], preprocess: Preprocess, out: np.ndarray) -> None:
-    """Resize, centre crop and pad a picture into `out`.
+def fit_picture(pixels: np.ndarray, original_size: tuple[int, int], preprocess: Preprocess, out: np.ndarray) -> None:
+    """Resize a picture, crop its centre or pad it, and write it into `out`.
 
     Args:
         pixels: uint8 H,W,3 RGB, perhaps decoded at a fraction of its size.
-        original_size: height and width of the whole picture, which the resize is computed from.
+        original_size: height and width of the whole picture; the resized size is computed from it.
         out: uint8 of `preprocess.size` and 3; overwritten.
     """
     height, width = resized_size(*original_size, preprocess)

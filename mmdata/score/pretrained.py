@@ -1,4 +1,4 @@
-"""Find and load what `score.model` and `score.pretrained` name: towers, preprocessing, tokenizer."""
+"""Find and load the model that `score.model` and `score.pretrained` name: towers, preprocessing, tokenizer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 from mmdata.config import Score
 from mmdata.config.scorers import SCHEMAS, resolved, scorer_name
-from mmdata.errors import UserError
-from mmdata.score.foreign import NOT_TENSORS, refuse_code
+from mmdata.errors import UserError, first_line
 from mmdata.score.preprocess import Preprocess
+from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS, forbid_remote_code
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """An open_clip dual encoder in evaluation mode, fp32, on the CPU."""
+class LoadedModel:
+    """An open_clip dual encoder in evaluation mode, float32, on the CPU."""
 
     name: str
     model: Any
@@ -31,13 +31,13 @@ def check_names(score: Score) -> None:
     """Refuse a model or a tag that does not exist, before anything is loaded or downloaded.
 
     Raises:
-        UserError: names what is nearest.
+        UserError: an unknown name; the text proposes the nearest known ones.
     """
     score = resolved(score)
     if score.model == "demo":
         return
     if score.model.startswith(SCHEMAS):
-        _check_folder(score.model)
+        _check_location(score.model)
         return
     import open_clip
 
@@ -45,30 +45,30 @@ def check_names(score: Score) -> None:
     model = score.model.replace("/", "-")
     if model not in models:
         raise UserError(
-            f"score.model: open_clip has no model {score.model!r}; nearest: {_nearest(model, models)}. "
-            "`demo`, `hf-hub:<owner>/<name>` and `local-dir:<folder>` are taken too."
+            f"score.model: open_clip has no model {score.model!r}. Remedy: use one of the nearest names "
+            f"({_nearest(model, models)}), or `demo`, `hf-hub:<owner>/<name>`, `local-dir:<folder>`."
         )
     tags = open_clip.list_pretrained_tags_by_model(model)
     if score.pretrained is None:
         raise UserError(
-            f"score.pretrained: {score.model} without weights would score at random. Give a tag "
+            f"score.pretrained: {score.model} without weights would score at random. Remedy: give a tag "
             f"({', '.join(tags) or 'open_clip lists none for it'}) or the path of a checkpoint."
         )
     if open_clip.is_pretrained_cfg(model, score.pretrained) or Path(score.pretrained).is_file():
         return
-    others = sorted(name for name, tag in open_clip.list_pretrained() if tag == score.pretrained)
-    hint = f" Models with this tag: {', '.join(others)}." if others else ""
+    models_with_tag = sorted(name for name, tag in open_clip.list_pretrained() if tag == score.pretrained)
+    hint = f" Models with this tag: {', '.join(models_with_tag)}." if models_with_tag else ""
     raise UserError(
-        f"score.pretrained: {score.pretrained!r} is neither a file nor a tag of {score.model}; nearest tags: "
-        f"{_nearest(score.pretrained, tags) if tags else 'none, open_clip lists no weights for it'}.{hint}"
+        f"score.pretrained: {score.pretrained!r} is neither a file nor a tag of {score.model}. Remedy: the nearest "
+        f"tags are {_nearest(score.pretrained, tags) if tags else 'none, open_clip lists no weights for it'}.{hint}"
     )
 
 
-def load(score: Score) -> Loaded:
+def load_model(score: Score) -> LoadedModel:
     """Load the scorer's model. Checkpoints are read as tensors only: a file that needs unpickling is refused.
 
     Raises:
-        UserError: an unknown name, weights that cannot be fetched or read, or that do not fit the model.
+        UserError: an unknown name, or weights that cannot be fetched, cannot be read, or do not fit the model.
     """
     score = resolved(score)
     name = scorer_name(score)
@@ -81,11 +81,11 @@ def load(score: Score) -> Loaded:
     from open_clip.model import get_model_preprocess_cfg
 
     model.eval().requires_grad_(False)
-    return Loaded(name, model, Preprocess.of(get_model_preprocess_cfg(model)), tokenizer)
+    return LoadedModel(name, model, Preprocess.from_open_clip(get_model_preprocess_cfg(model)), tokenizer)
 
 
 def weights_digest(model: Any) -> str:
-    """SHA-256 over every tensor's name, dtype, shape and bytes: two checkpoints differ in it if they differ at all."""
+    """SHA-256 over every tensor's name, dtype, shape and bytes: checkpoints that differ at all have other digests."""
     import torch
 
     digest = hashlib.sha256()
@@ -97,12 +97,13 @@ def weights_digest(model: Any) -> str:
 
 
 def _load_open_clip(score: Score, name: str) -> tuple[Any, Any]:
+    """Model and tokenizer of open_clip's own kinds, or of the demo towers that `mmdata train` tuned."""
     import open_clip
 
-    if score.model.startswith("local-dir:") and (tuned := _tuned_demo(Path(score.model.partition(":")[2]))):
-        return tuned
     has_schema = score.model.startswith(SCHEMAS)
-    refuse_code()
+    if score.model.startswith("local-dir:") and (tuned := _load_tuned_demo(Path(score.model.partition(":")[2]))):
+        return tuned
+    forbid_remote_code()
     try:
         model = open_clip.create_model(
             score.model,
@@ -113,21 +114,20 @@ def _load_open_clip(score: Score, name: str) -> tuple[Any, Any]:
             weights_only=True,
         )
         return model, open_clip.get_tokenizer(score.model)
-    except NOT_TENSORS as error:
+    except UNSAFE_WEIGHTS_ERRORS as error:
         raise UserError(
-            f"score.pretrained: the weights of {score.pretrained or score.model} are no tensors, and nothing is "
-            f"unpickled ({_first_line(error)}). "
-            "Remedy: save its state dict alone, best as .safetensors."
+            f"score.pretrained: the weights of {score.pretrained or score.model} hold more than tensors, and pickled "
+            f"objects are never loaded ({first_line(error)}). Remedy: save only the state dict, best as .safetensors."
         ) from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise UserError(
-            f"score: the weights of {name} cannot be loaded: {_first_line(error)}. Remedy: check the network, or "
-            "download them and give the file as `pretrained`; `model: demo` needs neither."
+            f"score: the weights of {name} cannot be loaded: {first_line(error)}. Remedy: check the network, or "
+            "download the weights and give the file as `pretrained`; `model: demo` needs neither."
         ) from error
 
 
-def _tuned_demo(folder: Path) -> tuple[Any, Any] | None:
-    """The packaged towers with weights that `mmdata train` has tuned; None: the folder is open_clip's own kind."""
+def _load_tuned_demo(folder: Path) -> tuple[Any, Any] | None:
+    """The packaged demo towers with weights tuned by `mmdata train`; None: the folder is of open_clip's own kind."""
     if json.loads((folder / "open_clip_config.json").read_text()).get("base") != "demo":
         return None
     from safetensors import SafetensorError
@@ -139,45 +139,49 @@ def _tuned_demo(folder: Path) -> tuple[Any, Any] | None:
     try:
         tensors = load_file(folder / "open_clip_model.safetensors")
     except (OSError, SafetensorError) as error:
-        raise UserError(f"score.model: {folder}: its weights cannot be read ({_first_line(error)})") from None
+        raise UserError(
+            f"score.model: {folder}: its weights cannot be read ({first_line(error)}). Remedy: train it again."
+        ) from None
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     if unexpected or any(name != "logit_bias" for name in missing):
-        raise UserError(f"score.model: {folder} does not hold the demo towers: {(*missing, *unexpected)[:3]}")
+        raise UserError(
+            f"score.model: {folder} does not hold the demo towers: tensors {(*missing, *unexpected)[:3]} are missing "
+            "or unexpected. Remedy: train it again."
+        )
     return model, tokenizer
 
 
 def _needs_quick_gelu(score: Score) -> bool:
-    """OpenAI's weights and a few others were trained with QuickGELU; open_clip only warns where the model lacks it."""
+    """Whether the weights were trained with QuickGELU, as OpenAI's were; open_clip only warns of a wrong choice."""
     import open_clip
 
     if score.model.startswith(SCHEMAS) or score.pretrained is None:
         return False
     model = score.model.replace("/", "-")
     tag = open_clip.get_pretrained_cfg(model, score.pretrained)
-    wanted, has = bool(tag.get("quick_gelu")), bool((open_clip.get_model_config(model) or {}).get("quick_gelu"))
-    if tag and has and not wanted:
+    trained_with = bool(tag.get("quick_gelu"))
+    model_has = bool((open_clip.get_model_config(model) or {}).get("quick_gelu"))
+    if tag and model_has and not trained_with:
         raise UserError(
             f"score: the weights {score.pretrained} were not trained with QuickGELU, which {score.model} has. "
             f"Remedy: model: {score.model.removesuffix('-quickgelu')}"
         )
-    return wanted
+    return trained_with
 
 
-def _check_folder(model: str) -> None:
-    schema, _, place = model.partition(":")
-    if not place:
-        raise UserError(f"score.model: {model!r} names nothing after the colon")
-    if schema == "local-dir" and not (Path(place) / "open_clip_config.json").is_file():
+def _check_location(model: str) -> None:
+    schema, _, location = model.partition(":")
+    if not location:
+        raise UserError(f"score.model: {model!r} names nothing after the colon. Remedy: give a name or a folder there.")
+    if schema == "local-dir" and not (Path(location) / "open_clip_config.json").is_file():
         raise UserError(
-            f"score.model: {place} is no folder with an open_clip_config.json (a scorer, or a stage `align`)"
+            f"score.model: {location} is not a folder with an open_clip_config.json. Remedy: give the folder of a "
+            "scorer, or of a training stage `align`."
         )
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    lower = {one.lower(): one for one in known}
-    found = difflib.get_close_matches(name.lower(), lower, n=5, cutoff=0.5)
-    return ", ".join(lower[one] for one in found) or ", ".join(known[:8])
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+def _nearest(name: str, known_names: Sequence[str]) -> str:
+    """The known names most like a name; the first few where none is alike."""
+    by_lower = {known_name.lower(): known_name for known_name in known_names}
+    matches = difflib.get_close_matches(name.lower(), by_lower, n=5, cutoff=0.5)
+    return ", ".join(by_lower[match] for match in matches) or ", ".join(known_names[:8])

@@ -12,34 +12,41 @@ import numpy as np
 
 from mmdata.config import Score
 from mmdata.config.scorers import is_local_checkpoint, resolved
-from mmdata.errors import UserError
+from mmdata.errors import UserError, first_line
 from mmdata.fingerprint import fingerprint
 from mmdata.score.preprocess import Preprocess
-from mmdata.score.pretrained import Loaded, check_names, load, weights_digest
-from mmdata.score.text_tower import ROUND_TO, trimmed
+from mmdata.score.pretrained import LoadedModel, check_names, load_model, weights_digest
+from mmdata.score.text_tower import LENGTH_MULTIPLE, trim_text_tower, whole_context
 
 if TYPE_CHECKING:
     import torch
 
-TOKENIZE_AT_ONCE = 4096
-# Of a forward pass on a CPU: what fits its caches is faster than a GPU's batch, in a fraction of the memory.
+CAPTIONS_PER_TOKENIZER_CALL = 4096
+# In a forward pass on a CPU: a batch that fits its caches is faster than a GPU's batch, and needs far less memory.
 IMAGES_PER_THREAD, TEXTS_PER_THREAD = 8, 32
-SAME_COSINE = 0.9999  # a cut text tower must agree with the whole one to this
+MIN_COSINE_OF_TRIMMED = 0.9999  # between embeddings of the trimmed and the whole text tower
 
 
 class ClipScorer:
     """Embeds pictures and captions into one space; cosines there are scores.
 
     Args:
+        loaded: model, preprocessing and tokenizer.
+        device: of torch, such as `cpu` or `cuda:1`.
+        batch_size: pictures or captions in a forward pass, on a GPU; a CPU takes fewer.
+        precision: `auto` (bfloat16 on CUDA, else float32), `fp32`, `bf16` or `fp16`.
+        compiled: run the towers through `torch.compile`.
+
+    Attributes:
         name: `model/tag`, as tables and manifests show it.
         fingerprint: of name, preprocessing, weights and number format; scores of different ones are not comparable.
+        preprocess: sizes and resizing that the image tower needs.
         dim: length of an embedding.
-        image_size: height in pixels that the image tower takes; `preprocess.size` holds height and width.
     """
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedModel,
         device: str = "cpu",
         batch_size: int = 256,
         precision: str = "auto",
@@ -49,23 +56,26 @@ class ClipScorer:
 
         self.name = loaded.name
         self.preprocess: Preprocess = loaded.preprocess
-        self.image_size = loaded.preprocess.size[0]
         self.batch_size = batch_size
         self.device = torch.device(device)
         on_cpu = self.device.type == "cpu"
-        self._images_at_once = min(batch_size, IMAGES_PER_THREAD * torch.get_num_threads()) if on_cpu else batch_size
-        self._texts_at_once = min(batch_size, TEXTS_PER_THREAD * torch.get_num_threads()) if on_cpu else batch_size
+        self._images_per_pass = min(batch_size, IMAGES_PER_THREAD * torch.get_num_threads()) if on_cpu else batch_size
+        self._texts_per_pass = min(batch_size, TEXTS_PER_THREAD * torch.get_num_threads()) if on_cpu else batch_size
         self._dtype = _autocast_dtype(precision, self.device.type)
         weights = weights_digest(loaded.model)
         self.fingerprint = fingerprint(loaded.name, loaded.preprocess.as_dict(), weights, str(self._dtype))
         self._model = loaded.model.to(self.device)
         self._tokenize = loaded.tokenizer
         self._encode_image = self._model.encode_image
-        self._encode_text, self._width = trimmed(self._model)
-        self._scale, self._shift = self._normaliser()
+        self._encode_text, self._needed_lengths = trim_text_tower(self._model)
+        mean, std = (
+            torch.tensor(values, device=self.device).view(3, 1, 1)
+            for values in (self.preprocess.mean, self.preprocess.std)
+        )
+        self._pixel_scale, self._pixel_shift = 1 / (255 * std), mean / std
         self._compiled = False
         self.dim = int(self.embed_images(np.zeros((1, *self.preprocess.size, 3), np.uint8)).shape[1])
-        self._distrust_cut()
+        self._use_whole_tower_if_trimmed_differs()
         if compiled:
             self._compiled = True
             self._encode_image, self._encode_text = torch.compile(self._encode_image), torch.compile(self._encode_text)
@@ -74,133 +84,130 @@ class ClipScorer:
         """Embed pictures.
 
         Args:
-            pixels: uint8 N,H,W,3 RGB, already of the model's size (see `mmdata.score.preprocess.fit`).
+            pixels: uint8 N,H,W,3 RGB, already of the model's size (see `mmdata.score.preprocess.fit_picture`).
 
         Returns:
-            float32 N,D, of unit length; a row is NaN where the model gives NaN.
+            float32 N,D, of unit length; a row is NaN where the model returns NaN.
         """
         import torch
 
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (*self.preprocess.size, 3):
             raise ValueError(f"expected uint8 N,{self.preprocess.size},3, got {pixels.dtype} {pixels.shape}")
-        size = self._images_at_once
-        batches = (torch.from_numpy(pixels[at : at + size]) for at in range(0, len(pixels), size))
+        size = self._images_per_pass
+        batches = (torch.from_numpy(pixels[start : start + size]) for start in range(0, len(pixels), size))
         with torch.inference_mode():
-            found = [self._forward(self._encode_image, self._normalised(batch), size) for batch in batches]
-        return np.concatenate(found) if found else np.empty((0, self.dim), np.float32)
+            embeddings = [self._forward(self._encode_image, self._normalise(batch), size) for batch in batches]
+        return np.concatenate(embeddings) if embeddings else np.empty((0, self.dim), np.float32)
 
     def embed_texts(self, captions: Sequence[str]) -> np.ndarray:
         """Embed captions, each cut to the model's context by its own tokenizer.
 
-        Captions are sorted by length, so that a batch of short ones runs on few positions.
+        Captions are sorted by length, so that a batch of short captions is computed on few positions.
 
         Returns:
-            float32 N,D, of unit length, in the order given.
+            float32 N,D, of unit length, in the order of the captions.
         """
         import torch
 
         if not captions:
             return np.empty((0, self.dim), np.float32)
-        spans = range(0, len(captions), TOKENIZE_AT_ONCE)
-        tokens = torch.cat([self._tokenize(list(captions[at : at + TOKENIZE_AT_ONCE])) for at in spans])
-        widths = self._width(tokens)
-        order = torch.argsort(widths, stable=True)
-        out = np.empty((len(captions), self.dim), np.float32)
+        starts = range(0, len(captions), CAPTIONS_PER_TOKENIZER_CALL)
+        tokens = torch.cat(
+            [self._tokenize(list(captions[start : start + CAPTIONS_PER_TOKENIZER_CALL])) for start in starts]
+        )
+        lengths = self._needed_lengths(tokens)
+        order = torch.argsort(lengths, stable=True)
+        embeddings = np.empty((len(captions), self.dim), np.float32)
         with torch.inference_mode():
-            for chosen in order.split(self._texts_at_once):
-                longest = int(widths[chosen].max())
-                length = min(-(-longest // ROUND_TO) * ROUND_TO, tokens.shape[1])
-                batch = tokens[chosen, :length].to(self.device)
-                out[chosen.numpy()] = self._forward(self._encode_text, batch, self._texts_at_once)
-        return out
+            for rows in order.split(self._texts_per_pass):
+                longest = int(lengths[rows].max())
+                length = min(-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, tokens.shape[1])
+                batch = tokens[rows, :length].to(self.device)
+                embeddings[rows.numpy()] = self._forward(self._encode_text, batch, self._texts_per_pass)
+        return embeddings
 
     def _forward(self, encode: Any, batch: torch.Tensor, size: int) -> np.ndarray:
+        """Run a tower on a batch of at most `size`, and normalise its output."""
         import torch
 
-        n = len(batch)
-        if self._compiled and n < size:  # one shape a graph
-            batch = torch.cat([batch, batch[:1].expand(size - n, *batch.shape[1:])])
+        count = len(batch)
+        if self._compiled and count < size:  # fill up: every other shape would be compiled anew
+            batch = torch.cat([batch, batch[:1].expand(size - count, *batch.shape[1:])])
         with torch.autocast(self.device.type, self._dtype) if self._dtype else contextlib.nullcontext():
             features = encode(batch)
-        return torch.nn.functional.normalize(features[:n].float(), dim=-1).cpu().numpy()
+        return torch.nn.functional.normalize(features[:count].float(), dim=-1).cpu().numpy()
 
-    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 N,H,W,3 -> float N,3,H,W on the device; a quarter of the bytes travel."""
-        return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().mul_(self._scale).sub_(self._shift)
+    def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 N,H,W,3 -> float N,3,H,W on the device; uint8 travels to it, a quarter of the bytes of float32."""
+        moved = pixels.to(self.device, non_blocking=True)
+        return moved.permute(0, 3, 1, 2).float().mul_(self._pixel_scale).sub_(self._pixel_shift)
 
-    def _normaliser(self) -> tuple[torch.Tensor, torch.Tensor]:
-        import torch
-
-        mean, std = (
-            torch.tensor(v, device=self.device).view(3, 1, 1) for v in (self.preprocess.mean, self.preprocess.std)
-        )
-        return 1 / (255 * std), mean / std
-
-    def _distrust_cut(self) -> None:
-        """Should this open_clip run its text tower otherwise than we know, run it whole."""
+    def _use_whole_tower_if_trimmed_differs(self) -> None:
+        """Run the whole text tower if this open_clip computes it in a way that `text_tower` does not know."""
         probe = ["a photo of a cat", "two small dogs sit in the grass beside a red wooden house, seen from above"]
-        cut = self.embed_texts(probe)
-        encode, width = self._encode_text, self._width
+        trimmed = self.embed_texts(probe)
+        trimmed_encode, needed_lengths = self._encode_text, self._needed_lengths
         self._encode_text = self._model.encode_text
-        self._width = lambda tokens: tokens.new_full((len(tokens),), tokens.shape[1])
-        if bool(((cut * self.embed_texts(probe)).sum(1) > SAME_COSINE).all()):
-            self._encode_text, self._width = encode, width
+        self._needed_lengths = whole_context
+        if bool(((trimmed * self.embed_texts(probe)).sum(1) > MIN_COSINE_OF_TRIMMED).all()):
+            self._encode_text, self._needed_lengths = trimmed_encode, needed_lengths
 
 
 def pair_scores(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Cosine of each pair, float32, of unit vectors N,D and N,D."""
+    """Cosine of each pair, float32 N, of unit vectors N,D and N,D."""
     return np.einsum("nd,nd->n", images, texts, dtype=np.float32)
 
 
 _lock = threading.Lock()
-_loaded: dict[str, ClipScorer] = {}
+_loaded_scorers: dict[str, ClipScorer] = {}
 
 
 def load_scorer(score: Score) -> ClipScorer:
-    """The scorer that the configuration names; loaded once a process and kept, until another one is asked for.
+    """The scorer that the configuration names; loaded once in a process, and kept until another one is loaded.
 
     Args:
         score: `pretrained` is a tag, or the path of a checkpoint (read as tensors only); with `hf-hub:`, `local-dir:`
-            and `demo` it is ignored. Without it there are no weights, which is an error.
+            and `demo` it is ignored. For all other models it is an error to leave it out.
 
     Raises:
-        UserError: an unknown model or tag (names the nearest), unreadable weights, a device that is not there.
+        UserError: an unknown model or tag (names the nearest), unreadable weights, or a device that cannot be used.
     """
     score = resolved(score)
-    device = _device(score.device)
+    device = _resolve_device(score.device)
     check_names(score)
-    key = fingerprint(score.model, score.pretrained, _files_state(score), device, score.precision)
+    key = fingerprint(score.model, score.pretrained, _checkpoint_state(score), device, score.precision)
     key = fingerprint(key, score.compile, score.batch_size)
     with _lock:
-        if key not in _loaded:
-            loaded = load(score)
-            _loaded.clear()  # two models at a time may be more than a device holds
-            _loaded[key] = ClipScorer(loaded, device, score.batch_size, score.precision, score.compile)
-        return _loaded[key]
+        if key not in _loaded_scorers:
+            loaded = load_model(score)
+            _loaded_scorers.clear()  # a device may not hold two models
+            _loaded_scorers[key] = ClipScorer(loaded, device, score.batch_size, score.precision, score.compile)
+        return _loaded_scorers[key]
 
 
-def _files_state(score: Score) -> list[tuple[str, int, int]]:
-    """Names, times and sizes of local weights: another file under the same name is another model."""
+def _checkpoint_state(score: Score) -> list[tuple[str, int, int]]:
+    """Names, times of change and sizes of local weights: a changed file under the same name is another model."""
     if not is_local_checkpoint(score):
         return []
-    place = Path(score.model.partition(":")[2] if score.model.startswith("local-dir:") else score.pretrained or "")
-    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    path = Path(score.model.partition(":")[2] if score.model.startswith("local-dir:") else score.pretrained or "")
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
     return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
 
 
-def _device(wanted: str) -> str:
+def _resolve_device(device: str) -> str:
     import torch
 
-    if wanted == "auto":
+    if device == "auto":
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(1, device=wanted)
+        torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"score.device: {wanted!r} cannot be used here ({first}). Remedy: `auto`, or `cpu`.") from None
-    return wanted
+        raise UserError(
+            f"score.device: {device!r} cannot be used here ({first_line(error)}). Remedy: `auto`, or `cpu`."
+        ) from None
+    return device
 
 
 def _autocast_dtype(precision: str, device_type: str) -> torch.dtype | None:

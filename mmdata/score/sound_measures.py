@@ -1,33 +1,33 @@
-"""What stored sound is like: loudness, silence, speech, and how well speech and timed captions coincide."""
+"""Measures of stored sound: loudness, silence, speech, and how much of the captioned time has speech."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mmdata.errors import UserError
+from mmdata.media.flac import SAMPLE_RATE
 
-SAMPLE_RATE = 16_000
 SILENCE_DB = -50.0  # of full scale; a window below it is silent
-WINDOW = 480  # samples, 30 ms
-FLOOR_DB = -120.0
+SILENCE_WINDOW_SAMPLES = 480  # 30 ms
+MIN_LOUDNESS_DB = -120.0  # the value for digital silence
 
 Span = tuple[float, float]
+"""Start and end in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What was measured of a sample's sound; see FEATURES.
+class SoundMeasures:
+    """What was measured of a sample's sound; see FEATURES for the units.
 
     Args:
-        wave: float32, 16 kHz mono, for whoever measures more; None where it cannot be decoded.
-        problem: `undecodable_sound`; the other fields are then None.
+        wave: float32 samples, 16 kHz mono, for the audio models; None where the sound cannot be decoded.
+        problem: `undecodable_sound`; all other fields are then None.
     """
 
     audio_rms_db: float | None = None
@@ -38,48 +38,42 @@ class Heard:
     wave: np.ndarray | None = None
 
 
-def listen(data: bytes, captions: Sequence[Span] | None) -> Heard:
+def measure_sound(data: bytes, captions: Sequence[Span] | None) -> SoundMeasures:
     """Measure a FLAC file. Never raises on bad data.
 
     Args:
-        captions: when the words of its caption are said, in seconds of the sound; None: there are no words.
+        captions: when the words of the caption are spoken, in seconds of the sound; None: there is no caption.
 
     Raises:
         UserError: the packages of mmdata[video] are not installed.
     """
     try:
-        wave = decode(data)
+        wave = decode_sound(data)
     except ValueError:
-        return Heard(problem="undecodable_sound")
+        return SoundMeasures(problem="undecodable_sound")
     from mmdata.media.voice_activity import speech_spans
 
-    spoken = speech_spans(wave)
-    return Heard(
+    speech = speech_spans(wave)
+    return SoundMeasures(
         audio_rms_db=loudness_db(wave),
         silence_ratio=silence_ratio(wave),
-        speech_ratio=_length(spoken) / (len(wave) / SAMPLE_RATE),
-        speech_overlap=None if captions is None else overlap(captions, spoken),
+        speech_ratio=_total_s(speech) / (len(wave) / SAMPLE_RATE),
+        speech_overlap=None if captions is None else speech_overlap(captions, speech),
         wave=wave,
     )
 
 
-def listen_all(sounds: Sequence[tuple[bytes, Sequence[Span] | None]], threads: int) -> list[Heard]:
-    """`listen` to many, in threads."""
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda one: listen(*one), sounds))
-
-
-def decode(data: bytes) -> np.ndarray:
-    """A sound file as float32 in [-1, 1], 16 kHz mono.
+def decode_sound(data: bytes) -> np.ndarray:
+    """Decode a sound file to float32 samples in [-1, 1], 16 kHz mono.
 
     Raises:
-        ValueError: it cannot be decoded, or holds nothing.
+        ValueError: it cannot be decoded, or holds no samples.
         UserError: PyAV is not installed.
     """
     try:
         import av
     except ImportError:
-        raise UserError("sound is decoded by PyAV. Remedy: pip install 'mmdata[video]'") from None
+        raise UserError("PyAV, which decodes sound, is not installed. Remedy: pip install 'mmdata[video]'") from None
     try:
         with av.open(io.BytesIO(data), options={"format_whitelist": "flac,wav,ogg"}) as container:
             resampler = av.AudioResampler("fltp", None, SAMPLE_RATE)
@@ -97,41 +91,49 @@ def decode(data: bytes) -> np.ndarray:
 def loudness_db(wave: np.ndarray) -> float:
     """Root mean square in dB of full scale; digital silence is -120."""
     rms = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
-    return max(FLOOR_DB, 20 * float(np.log10(rms))) if rms > 0 else FLOOR_DB
+    return max(MIN_LOUDNESS_DB, 20 * float(np.log10(rms))) if rms > 0 else MIN_LOUDNESS_DB
 
 
 def silence_ratio(wave: np.ndarray) -> float:
     """Share of 30 ms windows under -50 dB of full scale."""
-    count = max(1, len(wave) // WINDOW)
-    windows = wave[: count * WINDOW] if len(wave) >= WINDOW else wave
+    count = max(1, len(wave) // SILENCE_WINDOW_SAMPLES)
+    windows = wave[: count * SILENCE_WINDOW_SAMPLES] if len(wave) >= SILENCE_WINDOW_SAMPLES else wave
     levels = np.sqrt(np.mean(np.square(windows.reshape(count, -1), dtype=np.float64), axis=1))
     return float((levels < 10 ** (SILENCE_DB / 20)).mean())
 
 
-def overlap(captions: Sequence[Span], spoken: Sequence[Span]) -> float:
+def speech_overlap(captions: Sequence[Span], speech: Sequence[Span]) -> float:
     """Share of the captioned time in which somebody speaks, 0 to 1."""
-    total = _length(captions)
-    shared = sum(max(0.0, min(b, d) - max(a, c)) for a, b in captions for c, d in spoken)
-    return min(1.0, shared / total) if total > 0 else 0.0
+    captioned_s = _total_s(captions)
+    shared_s = sum(
+        max(0.0, min(caption_end, speech_end) - max(caption_start, speech_start))
+        for caption_start, caption_end in captions
+        for speech_start, speech_end in speech
+    )
+    return min(1.0, shared_s / captioned_s) if captioned_s > 0 else 0.0
 
 
 def caption_spans(row: Mapping[str, Any]) -> list[Span] | None:
-    """When the words of a row's caption are said, in seconds of its sound: as the source says, else all the time.
+    """When the words of a row's caption are spoken, in seconds of its sound; None: the row has no caption.
+
+    Where the source gives no times, the caption covers the whole sound.
 
     Args:
-        row: caption, start_s, extra and audio_s. None: it has no caption.
+        row: caption, start_s, extra and audio_s.
     """
     if not row["caption"]:
         return None
-    length, start = float(row["audio_s"]), float(row["start_s"] or 0.0)
+    sound_s, clip_start_s = float(row["audio_s"]), float(row["start_s"] or 0.0)
     extra = json.loads(row["extra"]) if row["extra"] else {}
     timed = extra.get("captions") if isinstance(extra, dict) else None
     if not isinstance(timed, list):
-        return [(0.0, length)]
-    spans = [(float(one[0]) - start, float(one[1]) - start) for one in timed if isinstance(one, list) and len(one) == 3]
-    inside = [(max(0.0, low), min(length, high)) for low, high in spans]
-    return [(low, high) for low, high in inside if high > low] or [(0.0, length)]
+        return [(0.0, sound_s)]
+    entries = [entry for entry in timed if isinstance(entry, list) and len(entry) == 3]  # start, end, text
+    spans = [
+        (max(0.0, float(start) - clip_start_s), min(sound_s, float(end) - clip_start_s)) for start, end, _ in entries
+    ]
+    return [(start, end) for start, end in spans if end > start] or [(0.0, sound_s)]
 
 
-def _length(spans: Sequence[Span]) -> float:
+def _total_s(spans: Sequence[Span]) -> float:
     return sum(end - start for start, end in spans)

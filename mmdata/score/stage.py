@@ -1,4 +1,4 @@
-"""The features stage: every row's scores, hashes, sizes and language, a slice at a time."""
+"""The features stage: scores, hashes, sizes and languages of all rows of a part, a slice at a time."""
 
 from __future__ import annotations
 
@@ -18,54 +18,60 @@ from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.media.cores import cores
 from mmdata.observe import logs
-from mmdata.score.earlier import earlier_rows, table_marks
-from mmdata.score.features_reader import feature_counts, scorer_mark, unsound_reason
+from mmdata.score.feature_reuse import features_metadata, reusable_rows
+from mmdata.score.features_reader import feature_counts, read_slice_table, scorer_mark, unsound_reason
 from mmdata.score.features_table import features_table
-from mmdata.score.picture_features import measure_pictures
+from mmdata.score.picture_scoring import score_pictures
 from mmdata.score.pretrained import check_names
 from mmdata.score.score_report import features_report
 from mmdata.score.scorer import load_scorer
-from mmdata.score.sound_features import measure_sounds
+from mmdata.score.sound_scoring import score_sounds
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.storage.tables import read_table
 from mmdata.workspace.layout import PartStage, PartStamp, SliceStamp, Workspace
 
-MAX_NAN_SHARE = 0.1  # more than this share of pictures without finite numbers: the model or its precision is at fault
+MAX_NAN_SHARE = 0.1  # of pictures without finite numbers; above it the model or its precision is at fault
 ROW_COLUMNS = ("uid", "kind", "caption", "problem", "start_s", "extra")
-SIZE_COLUMNS = ("original_width", "original_height", "width", "height")
-STORED_COLUMNS = ("ext", "offset", "length", "further", "audio_s", "faces")
-MEDIA_COLUMNS = ("uid", "status", "sha256", *STORED_COLUMNS, *SIZE_COLUMNS)
+MEDIA_COLUMNS = (
+    *("uid", "status", "sha256"),
+    *("ext", "offset", "length", "further", "audio_s", "faces"),
+    *("original_width", "original_height", "width", "height"),
+)
 
 _log = logs.logger(__name__)
 
-Advance = Callable[[str, int], None]
+SliceProgress = Callable[[str, int], None]
+"""Called with a slice's name and the number of its samples that are done."""
 
 
 def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Progress = silent) -> StageReport:
-    """Bring the features of a part up to date: `features/*.parquet`, their stamps and the part's.
+    """Bring the features of a part up to date: `features/*.parquet`, their stamps and the part's stamp.
 
     Args:
-        progress: called with samples; with several workers only at the end, since it cannot cross to them.
+        progress: called with samples; with several workers only at the end, since they cannot call it.
 
     Raises:
         DataError: rows or media are not finished.
         PartFailed: some slices failed; the others are kept.
-        UserError: the scorer cannot be had.
+        UserError: the scorer cannot be loaded.
     """
     part = workspace.part(part_name)
-    rows, media = _finished(workspace, part_name, "rows"), _finished(workspace, part_name, "media")
-    inputs = _inputs(workspace, part_name, rows, media)
+    rows, media = _finished_stamp(workspace, part_name, "rows"), _finished_stamp(workspace, part_name, "media")
+    inputs = _slice_inputs(workspace, part_name, rows, media)
     settings = freshness.stage_settings(corpus, part, "features")
-    _forget_another_checkpoint(workspace, part_name, corpus.score, rows.slices)
+    _clear_stamps_of_changed_checkpoint(workspace, part_name, corpus.score, rows.slices)
     in_this_process = corpus.engine.in_this_process
-    if _something_is_due(workspace, part_name, settings, inputs):
+    if _has_stale_slice(workspace, part_name, settings, inputs):  # a wrong model is one error, not one per slice
         if in_this_process:
             load_scorer(corpus.score)
         else:
             check_names(corpus.score)
-    advance: Advance = _nowhere
+    advance: SliceProgress = _no_progress
     if in_this_process:
-        advance = functools.partial(_advance, progress, _starts(workspace, part_name, rows), rows.rows)
+        rows_before = _rows_before(workspace, part_name, rows)
+        advance = functools.partial(_report_progress, progress, rows_before, rows.rows)
+    privacy = corpus.privacy
+    counts_faces = privacy.count_faces and not privacy.blur_faces  # blurred faces were counted before the blurring
     result = run_part_stage(
         workspace,
         part_name,
@@ -78,7 +84,7 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
             workspace,
             part_name,
             corpus.score,
-            min_face_score=_min_face_score(corpus),
+            min_face_score=privacy.min_face_score if counts_faces else None,
             measures=freshness.measure_settings(corpus),
             workers=corpus.engine.workers,
             advance=advance,
@@ -91,8 +97,8 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
     return features_report(corpus, workspace, part_name, result)
 
 
-def _nowhere(slice_name: str, done: int) -> None:
-    """Progress that stays in its process."""
+def _no_progress(slice_name: str, done: int) -> None:
+    """Do nothing; a function of the module, since a lambda does not cross to worker processes."""
 
 
 def score_slice(
@@ -104,12 +110,12 @@ def score_slice(
     min_face_score: float | None = None,
     measures: Sequence[Any] = (),
     workers: int = 1,
-    advance: Advance = _nowhere,
+    advance: SliceProgress = _no_progress,
 ) -> SliceResult:
-    """Read a slice's rows and media, and make its features table; what an earlier run measured on them is kept.
+    """Make the features table of a slice from its rows and media; what an earlier run measured is reused.
 
     Args:
-        min_face_score: faces are counted from this confidence on; None: they are not looked for.
+        min_face_score: count the faces that are detected with at least this confidence; None: do not count faces.
         measures: what beside the scorer decides what is measured (`freshness.measure_settings`).
         workers: processes that share this machine's cores.
         advance: called with the slice's name and the samples done in it.
@@ -118,8 +124,8 @@ def score_slice(
         DataError: the two tables do not hold the same uids, or the tar is missing.
     """
     started = time.perf_counter()
-    rows = _frame(workspace, part_name, "rows", slice_name, ROW_COLUMNS)
-    media_table = read_table(workspace.table(part_name, "media", slice_name), list(MEDIA_COLUMNS))
+    rows = read_slice_table(workspace, part_name, "rows", slice_name, ROW_COLUMNS)
+    media_table = read_table(workspace.table(part_name, "media", slice_name), MEDIA_COLUMNS)
     media = pl.DataFrame(media_table)
     if not rows["uid"].equals(media["uid"]):
         raise DataError(
@@ -128,47 +134,37 @@ def score_slice(
         )
     threads = score.threads or max(1, cores() // workers)
     if workers > 1:
-        _take_share_of_cores(workers)
+        _limit_torch_threads(workers)
     scorer = load_scorer(score)
-    marks = table_marks(scorer, media_table.schema.metadata or {}, measures)
+    metadata = features_metadata(scorer, media_table.schema.metadata or {}, measures)
     samples = rows.hstack(media.drop("uid"))
-    kept = earlier_rows(workspace, part_name, slice_name, samples, marks)
-    new = samples.filter(~pl.col("uid").is_in(kept["uid"].to_pylist()))
+    reused = reusable_rows(workspace, part_name, slice_name, samples, metadata)
+    new = samples.filter(~pl.col("uid").is_in(reused["uid"].to_pylist()))
     tar = workspace.media_tar(part_name, slice_name, media_table.schema.metadata)
-    tell = functools.partial(_after, advance, slice_name, len(kept))
-    pictures = measure_pictures(new, tar, scorer, threads, tell, min_face_score)
-    sounds = measure_sounds(new, tar, score, threads)
-    table = (
-        pa.concat_tables([features_table(new, pictures, sounds), kept]).sort_by("uid").replace_schema_metadata(marks)
+    pictures = score_pictures(
+        new, tar, scorer, threads, lambda done: advance(slice_name, len(reused) + done), min_face_score
     )
-    logs.samples(_log, "samples have a problem", _problems(table))
+    sounds = score_sounds(new, tar, score, threads)
+    table = pa.concat_tables([features_table(new, pictures, sounds), reused]).sort_by("uid")
+    table = table.replace_schema_metadata(metadata)
+    logs.samples(_log, "samples have a problem", _uids_by_problem(table))
     counts, problems = feature_counts(table, samples)
     return SliceResult(
         table,
-        counts=counts | {"pictures": len(pictures.looks), "kept": len(kept)},
+        counts=counts | {"pictures": len(pictures.measures), "kept": len(reused)},
         reasons=problems,
         numbers={"seconds": time.perf_counter() - started},
     )
 
 
-def _problems(table: pa.Table) -> Iterator[tuple[str, dict[str, str]]]:
+def _uids_by_problem(table: pa.Table) -> Iterator[tuple[str, dict[str, str]]]:
     for uid, problem in zip(table["uid"].to_pylist(), table["problem"].to_pylist(), strict=True):
         if problem is not None:
             yield problem, {"uid": uid}
 
 
-def _min_face_score(corpus: Corpus) -> float | None:
-    """Blurred faces were counted when they were blurred."""
-    privacy = corpus.privacy
-    return privacy.min_face_score if privacy.count_faces and not privacy.blur_faces else None
-
-
-def _after(advance: Advance, slice_name: str, before: int, done: int) -> None:
-    advance(slice_name, before + done)
-
-
 def refusal(workspace: Workspace, part_name: str, slices: Mapping[str, SliceStamp]) -> str | None:
-    """Why a part's features may not enter a release, or None: read from the tables as they were published."""
+    """Why a part's features may not enter a release, or None; judged by the published tables."""
     with_media = sum(stamp.counts.get("with_media", 0) for stamp in slices.values())
     embedded = sum(stamp.counts.get("embedded", 0) for stamp in slices.values())
     nan = sum(stamp.reasons.get("nan_score", 0) for stamp in slices.values())
@@ -177,18 +173,20 @@ def refusal(workspace: Workspace, part_name: str, slices: Mapping[str, SliceStam
     if nan > MAX_NAN_SHARE * with_media:
         return f"features: the model gave no finite numbers for {nan} of {with_media} pictures"
     for name in slices:
-        path = workspace.table(part_name, "features", name)
-        features = _frame(workspace, part_name, "features", name, ("uid", "clip_score"))
-        if reason := unsound_reason(features, _frame(workspace, part_name, "rows", name, ("uid",))["uid"]):
-            return f"features: {path}: {reason}"
+        features = read_slice_table(workspace, part_name, "features", name, ["uid", "clip_score"])
+        row_uids = read_slice_table(workspace, part_name, "rows", name, ["uid"])["uid"]
+        if reason := unsound_reason(features, row_uids):
+            return f"features: {workspace.table(part_name, 'features', name)}: {reason}"
     return None
 
 
-def _forget_another_checkpoint(workspace: Workspace, part_name: str, score: Score, names: Sequence[str]) -> None:
-    """A checkpoint on disk may change under its name, which no setting tells; a tag's weights do not."""
+def _clear_stamps_of_changed_checkpoint(
+    workspace: Workspace, part_name: str, score: Score, slice_names: Sequence[str]
+) -> None:
+    """Make slices stale that another scorer made: a checkpoint on disk may change while its settings stay the same."""
     if not is_local_checkpoint(score):
         return
-    for name in names:
+    for name in slice_names:
         path = workspace.table(part_name, "features", name)
         if path.exists():
             scorer = scorer_mark(read_table(path, ["uid"]).schema.metadata)
@@ -196,53 +194,51 @@ def _forget_another_checkpoint(workspace: Workspace, part_name: str, score: Scor
                 workspace.clear_slice_stamp(part_name, "features", name)
 
 
-def _finished(workspace: Workspace, part_name: str, stage: PartStage) -> PartStamp:
+def _finished_stamp(workspace: Workspace, part_name: str, stage: PartStage) -> PartStamp:
     stamp = workspace.part_stamp(part_name, stage)
     if stamp is None:
         raise DataError(f"part {part_name}: {stage} is not finished. Remedy: materialise {stage} for it first.")
     return stamp
 
 
-def _inputs(workspace: Workspace, part_name: str, rows: PartStamp, media: PartStamp) -> dict[str, str]:
+def _slice_inputs(workspace: Workspace, part_name: str, rows: PartStamp, media: PartStamp) -> dict[str, str]:
+    """Slice name -> digest of its rows and media."""
     if rows.slices != media.slices:
         raise DataError(f"part {part_name}: media is older than rows. Remedy: materialise media for it again.")
     inputs = {}
     for name in rows.slices:
-        stamps = [workspace.slice_stamp(part_name, stage, name) for stage in ("rows", "media")]
-        if None in stamps:
+        rows_stamp = workspace.slice_stamp(part_name, "rows", name)
+        media_stamp = workspace.slice_stamp(part_name, "media", name)
+        if rows_stamp is None or media_stamp is None:
             raise DataError(
-                f"part {part_name}: slice {name} has lost a stamp. Remedy: materialise rows and media again."
+                f"part {part_name}: a stamp of slice {name} is missing. Remedy: materialise rows and media again."
             )
-        inputs[name] = freshness.features_input(*(stamp.digest for stamp in stamps if stamp is not None))
+        inputs[name] = freshness.features_input(rows_stamp.digest, media_stamp.digest)
     return inputs
 
 
-def _something_is_due(workspace: Workspace, part_name: str, settings: str, inputs: Mapping[str, str]) -> bool:
+def _has_stale_slice(workspace: Workspace, part_name: str, settings: str, inputs: Mapping[str, str]) -> bool:
     stamps = {name: workspace.slice_stamp(part_name, "features", name) for name in inputs}
     return any(s is None or s.fingerprint != fingerprint(settings, inputs[name]) for name, s in stamps.items())
 
 
-def _starts(workspace: Workspace, part_name: str, rows: PartStamp) -> dict[str, int]:
-    """How many of the part's rows stand before each slice."""
-    starts, total = {}, 0
+def _rows_before(workspace: Workspace, part_name: str, rows: PartStamp) -> dict[str, int]:
+    """Slice name -> the number of the part's rows in all slices before it."""
+    rows_before, total = {}, 0
     for name in rows.slices:
-        starts[name] = total
+        rows_before[name] = total
         stamp = workspace.slice_stamp(part_name, "rows", name)
         total += stamp.rows if stamp else 0
-    return starts
+    return rows_before
 
 
-def _advance(progress: Progress, starts: Mapping[str, int], total: int, slice_name: str, done: int) -> None:
-    progress("features", starts[slice_name] + done, total)
+def _report_progress(
+    progress: Progress, rows_before: Mapping[str, int], total: int, slice_name: str, done: int
+) -> None:
+    progress("features", rows_before[slice_name] + done, total)
 
 
-def _take_share_of_cores(workers: int) -> None:
+def _limit_torch_threads(workers: int) -> None:
     import torch
 
     torch.set_num_threads(max(1, cores() // workers))
-
-
-def _frame(
-    workspace: Workspace, part_name: str, stage: PartStage, slice_name: str, columns: tuple[str, ...]
-) -> pl.DataFrame:
-    return pl.DataFrame(read_table(workspace.table(part_name, stage, slice_name), list(columns)))

@@ -28,7 +28,7 @@ CLIP_ART = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:dc="d" xmlns:rdf="r"
 
 @pytest.fixture(scope="module")
 def parts():
-    folder = offline.packaged.text_folder()
+    folder = offline.text_folder()
     return offline.assemble(64, folder).eval(), offline.preprocess(), offline.tokenizer(folder)
 
 

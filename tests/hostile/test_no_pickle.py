@@ -21,7 +21,7 @@ from upath import UPath
 from mmdata.config import Score, Source
 from mmdata.errors import DataError, UserError
 from mmdata.score import pretrained
-from mmdata.score.hearing import ClapScorer, Transcriber
+from mmdata.score.audio_models import ClapScorer, Transcriber
 from mmdata.select.clusters import read_clusters
 from mmdata.sources.source_files import look_into, read_batches
 from mmdata.storage.tables import read_table
@@ -91,7 +91,7 @@ def test_a_scorers_weights(tmp_path: Path, mark: Path, name: str, form: str) -> 
     folder = scorer_folder(tmp_path / "scorer")
     (folder / name).write_bytes(pickles(mark)[form])
     with pytest.raises(UserError):
-        pretrained.load(Score(model=f"local-dir:{folder}", device="cpu"))
+        pretrained.load_model(Score(model=f"local-dir:{folder}", device="cpu"))
     with pytest.raises(UserError):
         _open_clip(Encoder(kind="open_clip", model=f"local-dir:{folder}"))
 
@@ -102,7 +102,7 @@ def test_a_tuned_scorers_weights(tmp_path: Path, mark: Path, form: str, monkeypa
     (tmp_path / "open_clip_config.json").write_text('{"base": "demo"}')
     (tmp_path / "open_clip_model.safetensors").write_bytes(pickles(mark)[form])
     with pytest.raises(UserError):
-        pretrained.load(Score(model=f"local-dir:{tmp_path}", device="cpu"))
+        pretrained.load_model(Score(model=f"local-dir:{tmp_path}", device="cpu"))
 
 
 @pytest.mark.parametrize("form", ["plain", "zip", "legacy"])
@@ -175,9 +175,9 @@ def test_code_that_a_scorers_own_configuration_asks_for(tmp_path: Path, mark: Pa
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "Tokenizer", "auto_map": {"AutoTokenizer": ["strange.Tokenizer", None]}})
     )
-    with pytest.raises(UserError, match="brings code of its own"):
-        pretrained.load(Score(model=f"local-dir:{folder}", device="cpu"))
-    with pytest.raises(UserError, match="brings code of its own"):
+    with pytest.raises(UserError, match="comes with its own code"):
+        pretrained.load_model(Score(model=f"local-dir:{folder}", device="cpu"))
+    with pytest.raises(UserError, match="comes with its own code"):
         _open_clip(Encoder(kind="open_clip", model=f"local-dir:{folder}"))
 
 

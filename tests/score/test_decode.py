@@ -13,7 +13,7 @@ from upath import UPath
 
 from mmdata.errors import DataError
 from mmdata.score import decode
-from mmdata.score.decode import BATCHES_AHEAD, Batch, Decoder, Look, Member, decode_picture, jpeg_reduction
+from mmdata.score.decode import BATCHES_AHEAD, Batch, Decoder, Member, PictureMeasures, decode_picture, jpeg_reduction
 from mmdata.score.preprocess import Preprocess
 from tests.support.scoring import encode, photo
 
@@ -35,7 +35,7 @@ def batches(path: UPath | Path, members: list[Member], batch_size: int = 4, thre
         return list(decoder)
 
 
-def look_at(data: bytes, size: int = 64) -> tuple[Look, np.ndarray]:
+def look_at(data: bytes, size: int = 64) -> tuple[PictureMeasures, np.ndarray]:
     out = np.full((size, size, 3), 99, np.uint8)
     return decode_picture(data, Preprocess(size=(size, size)), out), out
 
@@ -44,7 +44,7 @@ def test_batches_come_in_the_order_of_the_members(tmp_path: Path) -> None:
     members = write_tar(tmp_path / "a.tar", [encode(photo(i, 100 + i, 90)) for i in range(21)])
     found = batches(tmp_path / "a.tar", members[::-1], batch_size=5)
     assert [b.start for b in found] == [0, 5, 10, 15, 20]
-    assert [look.width for b in found for look in b.looks] == [120 - i for i in range(21)]
+    assert [look.width for b in found for look in b.measures] == [120 - i for i in range(21)]
 
 
 @pytest.mark.parametrize(("batch_size", "threads"), [(1, 1), (3, 8), (64, 3)])
@@ -52,20 +52,20 @@ def test_neither_batches_nor_threads_change_what_is_decoded(tmp_path: Path, batc
     members = write_tar(tmp_path / "a.tar", [encode(photo(i, 90, 120)) for i in range(17)] + [b"broken"])
     plain, other = batches(tmp_path / "a.tar", members), batches(tmp_path / "a.tar", members, batch_size, threads)
     assert np.array_equal(np.concatenate([b.pixels for b in plain]), np.concatenate([b.pixels for b in other]))
-    assert [x for b in plain for x in b.looks] == [x for b in other for x in b.looks]
+    assert [x for b in plain for x in b.measures] == [x for b in other for x in b.measures]
 
 
 def test_a_slow_thread_does_not_shuffle_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     members = write_tar(tmp_path / "a.tar", [encode(photo(i, 80 + i, 70)) for i in range(32)])
     honest = decode.decode_picture
 
-    def uneven(data: bytes, preprocess: Preprocess, out: np.ndarray, faces: None = None) -> Look:
+    def uneven(data: bytes, preprocess: Preprocess, out: np.ndarray, faces: None = None) -> PictureMeasures:
         time.sleep(0.01 if len(data) % 2 else 0)
         return honest(data, preprocess, out)
 
     monkeypatch.setattr(decode, "decode_picture", uneven)
     found = batches(tmp_path / "a.tar", members, batch_size=16, threads=8)
-    assert [look.width for b in found for look in b.looks] == list(range(80, 112))
+    assert [look.width for b in found for look in b.measures] == list(range(80, 112))
 
 
 def test_decoding_runs_ahead_but_only_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_decoding_runs_ahead_but_only_so_far(tmp_path: Path, monkeypatch: pytest
     done, lock = [], threading.Lock()
     honest = decode.decode_picture
 
-    def counted(data: bytes, preprocess: Preprocess, out: np.ndarray, faces: None = None) -> Look:
+    def counted(data: bytes, preprocess: Preprocess, out: np.ndarray, faces: None = None) -> PictureMeasures:
         with lock:
             done.append(1)
         return honest(data, preprocess, out)
@@ -109,7 +109,7 @@ def test_members_beyond_the_tar_are_a_problem_of_their_own(tmp_path: Path) -> No
     [good] = write_tar(tmp_path / "a.tar", [encode(photo(1))])
     odd = [Member(10**9, 100), Member(good.offset, 10**9), Member(-1, 0), Member(0, 0), Member(-5, 20), good]
     [batch] = batches(tmp_path / "a.tar", odd, batch_size=9)
-    assert [look.problem for look in batch.looks] == ["missing_bytes"] * 5 + [None]
+    assert [look.problem for look in batch.measures] == ["missing_bytes"] * 5 + [None]
     assert not batch.pixels[:5].any()
 
 
@@ -138,7 +138,7 @@ BROKEN = {
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN.keys())
 def test_broken_bytes_are_undecodable_and_black(data: bytes) -> None:
     look, out = look_at(data)
-    assert look == Look(problem="undecodable")
+    assert look == PictureMeasures(problem="undecodable")
     assert not out.any()
 
 
@@ -156,7 +156,7 @@ def test_random_damage_never_raises(seed: int) -> None:
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
     for kind in ("PNG", "JPEG"):
-        assert look_at(encode(photo(1, 40, 30), kind))[0] == Look(problem="too_many_pixels")
+        assert look_at(encode(photo(1, 40, 30), kind))[0] == PictureMeasures(problem="too_many_pixels")
     bomb = bytearray(encode(photo(1, 40, 30), "PNG"))
     bomb[16:24] = (40_000).to_bytes(4, "big") * 2
     assert look_at(bytes(bomb))[0].problem in ("too_many_pixels", "undecodable")

@@ -14,8 +14,8 @@ from mmdata.config import Score
 from mmdata.engine import freshness
 from mmdata.errors import UserError
 from mmdata.media.synthesis import SAMPLE_RATE, flac
-from mmdata.score import hearing
-from mmdata.score.hearing import ClapScorer, Transcriber
+from mmdata.score import audio_models
+from mmdata.score.audio_models import ClapScorer, Transcriber
 from mmdata.score.stage import score_part
 from tests.support.hostile_tars import Touch
 from tests.support.scoring import PartMaker, Sample, save_model
@@ -83,7 +83,7 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hearing, "MAX_NEW_TOKENS", 8)
+    monkeypatch.setattr(audio_models, "MAX_NEW_TOKENS", 8)
 
 
 def tone(hertz: float, seconds: float = 1.0) -> np.ndarray:
@@ -102,7 +102,7 @@ def test_a_score_is_the_models_own_cosine_whatever_stands_beside_it(clap: str) -
     assert len({round(float(score), 5) for score in scores}) > 1
     processor, model = ClapProcessor.from_pretrained(clap), ClapModel.from_pretrained(clap).eval()
     words = processor.tokenizer(captions[:1], return_tensors="pt")
-    wave = hearing._resampled(waves[0], 48_000)
+    wave = audio_models._resample(waves[0], 48_000)
     assert len(wave) == pytest.approx(48_000, abs=64)
     heard = processor.feature_extractor([wave], sampling_rate=48_000, return_tensors="pt")
     with torch.no_grad():

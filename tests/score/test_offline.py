@@ -18,8 +18,7 @@ from mmdata.demo.scorer import measure, quality
 from mmdata.errors import UserError
 from mmdata.media.packaged_file import PackagedFile
 from mmdata.score import offline
-from mmdata.score.offline import packaged
-from mmdata.score.offline.heads import CLASSES, IMAGE_WIDTH
+from mmdata.score.offline import IMAGE_WIDTH, IMAGENET_CLASSES
 
 DIM = 256
 
@@ -33,7 +32,7 @@ def test_embeddings_have_the_documented_size_and_unit_length(scorer):
     model, preprocess, tokenizer = scorer
     pixels = preprocess(Image.new("RGB", (300, 100), "red"))
     tokens = tokenizer(["a red rectangle", "", "wörter " * 200])
-    assert pixels.shape == (3, offline.IMAGE_SIZE, offline.IMAGE_SIZE)
+    assert pixels.shape == (3, offline.IMAGE_SIZE_PX, offline.IMAGE_SIZE_PX)
     assert tokens.shape == (3, offline.CONTEXT_LENGTH)
     with torch.inference_mode():
         image = model.encode_image(pixels[None], normalize=True)
@@ -58,7 +57,7 @@ def test_model_is_an_open_clip_model_in_eval_mode(scorer):
 def test_text_tower_equals_transformers_own_mean_pooling(scorer):
     from transformers import AutoModel, AutoTokenizer
 
-    folder = str(packaged.text_folder())
+    folder = str(offline.text_folder())
     reference = AutoModel.from_pretrained(folder, local_files_only=True).eval()
     texts = ["a cat", "two dogs playing in the snow near a house"]
     batch = AutoTokenizer.from_pretrained(folder, local_files_only=True)(texts, padding=True, return_tensors="pt")
@@ -83,7 +82,7 @@ def test_image_tower_and_classifier_recognise_the_cat(scorer):
         head = model.visual.head
         answer = torch.nn.functional.linear(features, head.classifier_weight, head.classifier_bias).softmax(-1)[0]
     assert features.shape == (1, IMAGE_WIDTH)
-    assert answer.shape == (CLASSES,)
+    assert answer.shape == (IMAGENET_CLASSES,)
     names = [ImageNetInfo("imagenet-1k").index_to_description(int(i)) for i in answer.topk(3).indices]
     assert sum("cat" in name for name in names) >= 2
     assert answer.topk(3).values.sum() > 0.8
@@ -91,22 +90,24 @@ def test_image_tower_and_classifier_recognise_the_cat(scorer):
 
 def test_every_tensor_of_the_image_tower_is_the_packaged_one(scorer):
     ours = scorer[0].visual.trunk.state_dict()
-    weights = packaged.read_image_weights()
+    weights = offline.read_image_weights()
     body = [tensor for name, tensor in weights.items() if not name.startswith("_fc.")]
     assert len(ours) == len(body) == 294
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(ours.values(), body, strict=True))
 
 
-def test_fit_by_order_refuses_another_shape_or_count():
+def test_match_tensors_by_order_refuses_another_shape_or_count():
     weights = {"_conv_stem.weight": torch.zeros(3, 2), "_bn0.bias": torch.zeros(3), "_fc.weight": torch.zeros(1)}
     ours = {"conv_stem.weight": torch.ones(3, 2), "bn1.bias": torch.ones(3)}
-    assert torch.equal(packaged.fit_by_order(ours, weights)["bn1.bias"], torch.zeros(3))
+    assert torch.equal(offline.match_tensors_by_order(ours, weights)["bn1.bias"], torch.zeros(3))
     with pytest.raises(UserError, match=r"conv_stem\.weight \(2, 2\) does not fit _conv_stem\.weight \(3, 2\)"):
-        packaged.fit_by_order({**ours, "conv_stem.weight": torch.ones(2, 2)}, weights)
+        offline.match_tensors_by_order({**ours, "conv_stem.weight": torch.ones(2, 2)}, weights)
     with pytest.raises(UserError, match=r"bn1\.running_mean"):
-        packaged.fit_by_order({"conv_stem.weight": torch.ones(3, 2), "bn1.running_mean": torch.ones(3)}, weights)
+        offline.match_tensors_by_order(
+            {"conv_stem.weight": torch.ones(3, 2), "bn1.running_mean": torch.ones(3)}, weights
+        )
     with pytest.raises(UserError, match="has 1 tensors"):
-        packaged.fit_by_order({"conv_stem.weight": torch.ones(3, 2)}, weights)
+        offline.match_tensors_by_order({"conv_stem.weight": torch.ones(3, 2)}, weights)
 
 
 def test_damaged_shipped_weights_are_refused_by_name(tmp_path, monkeypatch):
@@ -139,7 +140,7 @@ def test_projections_of_another_model_are_refused(tmp_path):
 
     other = tmp_path / "other.safetensors"
     save_file({"visual.head.features.weight": torch.zeros(DIM, IMAGE_WIDTH)}, other)
-    with pytest.raises(UserError, match=r"other\.safetensors: not projections of this model"):
+    with pytest.raises(UserError, match=r"other\.safetensors: these are not projections"):
         offline.build(other)
     other.write_bytes(b"no safetensors")
     with pytest.raises(UserError, match="cannot be read as safetensors"):

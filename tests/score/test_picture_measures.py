@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdata.score.picture_measures import aspect, grey_levels, hamming, perceptual_hash, sharpness
+from mmdata.score.picture_measures import aspect, grey_levels, perceptual_hash, sharpness
 from tests.support.scoring import encode, photo
+
+
+def hamming(a: int, b: int) -> int:
+    return (a ^ b).bit_count()
 
 
 def grey(picture: Image.Image) -> np.ndarray:

@@ -15,9 +15,9 @@ from mmdata.config.scorers import scorer_name
 from mmdata.errors import UserError
 from mmdata.score.decode import decode_picture
 from mmdata.score.preprocess import Preprocess
-from mmdata.score.pretrained import Loaded, check_names, load
+from mmdata.score.pretrained import LoadedModel, check_names, load_model
 from mmdata.score.scorer import IMAGES_PER_THREAD, TEXTS_PER_THREAD, ClipScorer, load_scorer, pair_scores
-from mmdata.score.text_tower import trimmed
+from mmdata.score.text_tower import trim_text_tower
 from tests.support.scoring import MEAN, STD, TINY, encode, photo, save_model
 
 CAPTIONS = ["a cat", "", "two dogs beside a red house on a hill " * 3, "一只猫坐在草地上", "x\x00y\nz", "word " * 500]
@@ -66,7 +66,7 @@ def test_every_resize_mode_gives_open_clips_pixels(mode: str, size: tuple[int, i
     wanted = image_transform_v2(PreprocessCfg(**config, fill_color=0), is_train=False)(picture)
     wanted = (wanted * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)) * 255
     out = np.full((64, 64, 3), 77, np.uint8)
-    decode_picture(encode(picture, "PNG"), Preprocess.of(config), out)
+    decode_picture(encode(picture, "PNG"), Preprocess.from_open_clip(config), out)
     difference = np.abs(out.transpose(2, 0, 1) - wanted.numpy())
     assert difference.mean() < 0.5 and difference.max() < 3.01  # grey levels of 255
 
@@ -75,7 +75,7 @@ def test_a_cut_text_tower_gives_the_same_embeddings(scorer: ClipScorer, tiny_fol
     _, wanted = reference(tiny_folder, [encode(photo(1))], CAPTIONS)
     np.testing.assert_allclose(scorer.embed_texts(CAPTIONS), wanted, atol=2e-6)
     tokens = open_clip.get_tokenizer(f"local-dir:{tiny_folder}")(CAPTIONS)
-    assert scorer._width(tokens).tolist()[:2] == [4, 2]  # start, words, end: the rest of 77 is not computed
+    assert scorer._needed_lengths(tokens).tolist()[:2] == [4, 2]  # start, words, end: the rest of 77 is not computed
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_towers_of_every_kind_score_as_they_do_whole(change: dict) -> None:
     model = kind(**config).eval()
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
     tokens = tokenizer(CAPTIONS)
-    encode_text, width = trimmed(model)
+    encode_text, width = trim_text_tower(model)
     with torch.no_grad():
         for row, length in zip(tokens, width(tokens).tolist(), strict=True):
             torch.testing.assert_close(encode_text(row[None, :length]), model.encode_text(row[None]), atol=1e-5, rtol=0)
     preprocess = Preprocess(size=(64, 64))
-    embedded = ClipScorer(Loaded("x", model, preprocess, tokenizer)).embed_texts(CAPTIONS)
+    embedded = ClipScorer(LoadedModel("x", model, preprocess, tokenizer)).embed_texts(CAPTIONS)
     with torch.no_grad():
         wanted = torch.nn.functional.normalize(model.encode_text(tokens), dim=-1).numpy()
     np.testing.assert_allclose(embedded, wanted, atol=2e-6)
@@ -113,9 +113,11 @@ def test_a_text_tower_that_cannot_be_cut_is_run_whole(tiny: Score, monkeypatch: 
     from mmdata.score import text_tower
 
     monkeypatch.setattr(
-        text_tower, "_causal", lambda tower, pool, eos: (lambda t: torch.ones(len(t), 32), lambda t: t[:, 0] * 0 + 3)
+        text_tower,
+        "_trim_causal_tower",
+        lambda tower, pool, eos: (lambda t: torch.ones(len(t), 32), lambda t: t[:, 0] * 0 + 3),
     )
-    loaded = load(tiny)
+    loaded = load_model(tiny)
     scorer = ClipScorer(loaded)
     with torch.no_grad():
         wanted = torch.nn.functional.normalize(loaded.model.encode_text(loaded.tokenizer(CAPTIONS)), dim=-1)
@@ -136,7 +138,7 @@ def test_batch_size_changes_neither_values_nor_order(tiny_folder: Path) -> None:
 
 
 def test_a_cpu_takes_no_more_at_once_than_fits_its_caches(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = ClipScorer(load(Score(model=str(tiny_folder))), batch_size=256)
+    own = ClipScorer(load_model(Score(model=str(tiny_folder))), batch_size=256)
     seen: dict[str, list[int]] = {"images": [], "texts": []}
     for kind, sizes in seen.items():
         name = f"_encode_{kind[:-1]}"
@@ -271,11 +273,11 @@ def test_openai_weights_get_the_activation_they_were_trained_with(monkeypatch: p
     pairs = [("ViT-B-32", "openai"), ("ViT-B-32", "laion2b_s34b_b79k"), ("ViT-B-32-quickgelu", "openai")]
     for model, tag in pairs:
         with pytest.raises(UserError):
-            load(Score(model=model, pretrained=tag))
+            load_model(Score(model=model, pretrained=tag))
     assert list(asked.values()) == [True, False, True]
     with pytest.raises(UserError, match=r"Remedy: model: ViT-B-32$"):
         monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda model, tag: {"quick_gelu": False})
-        load(Score(model="ViT-B-32-quickgelu", pretrained="metaclip_400m"))
+        load_model(Score(model="ViT-B-32-quickgelu", pretrained="metaclip_400m"))
 
 
 def test_a_device_that_is_not_there_is_an_error(tiny: Score) -> None:

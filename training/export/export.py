@@ -196,11 +196,11 @@ def _towers(
 ) -> list[dict[str, Any]]:
     """Writes the towers; a row for the checkpoint's and for those that were opened again."""
     from mmdata.config import Score
-    from mmdata.score.pretrained import load
+    from mmdata.score.pretrained import load_model
 
     encoder = cast(DualEncoder, built.model)
     save_scorer(encoder, config.model.encoder, draft)
-    loaded = load(Score(model=f"local-dir:{draft}", pretrained=None))
+    loaded = load_model(Score(model=f"local-dir:{draft}", pretrained=None))
     vision, text = OpenClipVision(loaded.model.visual, loaded.preprocess), OpenClipText(loaded.model.text)
     scale, bias = float(loaded.model.logit_scale), float(encoder.logit_bias)
     again = DualEncoder(vision, text, loaded.tokenizer, encoder.audio, scale, bias).eval()

@@ -218,7 +218,7 @@ def _vision_description(model: MultimodalLm, config: Encoder) -> dict[str, Any]:
 
 
 def _vision(described: Mapping[str, Any]) -> OpenClipVision | HfVision:
-    preprocess = Preprocess.of(described["preprocess"])
+    preprocess = Preprocess.from_open_clip(described["preprocess"])
     if "config" in described:
         from transformers import AutoConfig, AutoModel
 

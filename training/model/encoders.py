@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdata.errors import UserError
-from mmdata.score.foreign import NOT_TENSORS, refuse_code
 from mmdata.score.preprocess import Preprocess
+from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS, forbid_remote_code
 from training.config import Audio, Encoder
 from training.data.tensors import MediaSpec
 from training.model.masked import MaskedPrediction
@@ -115,7 +115,7 @@ def build_encoder(config: Encoder, audio: Audio) -> DualEncoder:
     if config.kind == "hf":
         return _hf_encoder(config, audio)
     clip, tokenize = _demo_clip() if config.kind == "demo" else _open_clip(config)
-    preprocess = Preprocess.of(clip.visual.preprocess_cfg)
+    preprocess = Preprocess.from_open_clip(clip.visual.preprocess_cfg)
     with torch.no_grad():
         dim = clip.visual(torch.zeros(1, 3, *preprocess.size)).shape[1]
     return DualEncoder(
@@ -154,7 +154,7 @@ def _open_clip(config: Encoder) -> tuple[Any, Tokenize]:
         check_names(Score(model=config.model, pretrained=config.pretrained))
     elif config.model not in open_clip.list_models():
         raise UserError(f"model.encoder.model: open_clip has no model {config.model!r}")
-    refuse_code()
+    forbid_remote_code()
     try:
         clip = open_clip.create_model(
             config.model,
@@ -164,7 +164,7 @@ def _open_clip(config: Encoder) -> tuple[Any, Tokenize]:
             weights_only=True,
         )
         return clip, open_clip.get_tokenizer(config.model)
-    except (OSError, RuntimeError, ValueError, *NOT_TENSORS) as error:
+    except (OSError, RuntimeError, ValueError, *UNSAFE_WEIGHTS_ERRORS) as error:
         raise UserError(f"model.encoder: {config.model} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
@@ -238,7 +238,7 @@ def _hf_model(name: str | None, settings: dict[str, Any] | None, key: str) -> An
         if name is None:
             raise UserError(f"{key}: kind `hf` needs a model, or a config of one")
         return AutoModel.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, KeyError, *NOT_TENSORS) as error:
+    except (OSError, ValueError, TypeError, KeyError, *UNSAFE_WEIGHTS_ERRORS) as error:
         raise UserError(f"{key}: {name or settings} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.errors import UserError
-from mmdata.score.foreign import NOT_TENSORS
+from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS
 from training.config import Llm, Lora
 from training.data.tokens import TextCodec, load_tokenizer
 
@@ -38,7 +38,7 @@ def load_llm(config: Llm) -> tuple[Any, TextCodec]:
         llm = AutoModelForCausalLM.from_pretrained(place, dtype="float32", **options)
         named = {"gguf_file": gguf} if gguf is not None and config.tokenizer is None else {}
         return llm, TextCodec(load_tokenizer(config.tokenizer or place, **named))
-    except (OSError, ValueError, ImportError, *NOT_TENSORS) as error:
+    except (OSError, ValueError, ImportError, *UNSAFE_WEIGHTS_ERRORS) as error:
         raise UserError(f"model.llm: {config.model} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdata.errors import UserError
-from mmdata.score.foreign import NOT_TENSORS
 from mmdata.score.preprocess import Preprocess
+from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS
 from training.config import Audio
 from training.data.tensors import SAMPLE_RATE
 
@@ -130,7 +130,7 @@ class AudioTower(nn.Module):
                     if config.model
                     else Wav2Vec2Model(Wav2Vec2Config(**{**config.config, **plain}))
                 )
-            except (OSError, ValueError, *NOT_TENSORS) as error:
+            except (OSError, ValueError, *UNSAFE_WEIGHTS_ERRORS) as error:
                 told = str(error).splitlines()[0]
                 raise UserError(f"model.audio: {config.model or config.config} cannot be loaded: {told}") from error
         else:

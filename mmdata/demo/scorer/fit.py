@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmdata.demo.scorer.quality import auc
-from mmdata.score.offline.heads import image_head, text_head
+from mmdata.score.offline import image_head, text_head
 
 if TYPE_CHECKING:
     import torch

@@ -21,12 +21,13 @@ import numpy as np
 from PIL import Image
 from upath import UPath
 
+from mmdata.config.scorers import DEMO_NAME
 from mmdata.demo.drawings import Emoji, Photo, draw, emoji_base, is_demo_base, training_emoji, training_photos
 from mmdata.demo.scorer.captioned_pictures import EMOJI_SETS, ICON_SETS, CaptionedPicture, icon_set, openclipart
 from mmdata.demo.scorer.fit import Pairs, Settings, fit
 from mmdata.demo.scorer.tower_features import SourceFeatures, embed_captions, measure_pictures
 from mmdata.errors import MMDataError, UserError
-from mmdata.score.offline import NAME, assemble, preprocess, text_folder, tokenizer
+from mmdata.score.offline import assemble, preprocess, text_folder, tokenizer
 from mmdata.storage.atomic import atomic_path
 
 LICENCES = {"openmoji": "CC-BY-SA-4.0", "openclipart": "public domain", "skimage": "CC0 or public domain", **ICON_SETS}
@@ -107,7 +108,7 @@ def write_projections(
     from safetensors.torch import save_file
 
     notes = {
-        "name": NAME,
+        "name": DEMO_NAME,
         "not": "this is not CLIP",
         "licence": "CC-BY-SA-4.0",
         "towers": ["EfficientNet-Lite0 (ImageNet)", "all-MiniLM-L6-v2"],

@@ -14,7 +14,7 @@ from upath import UPath
 from mmdata.demo.scorer.captioned_pictures import CaptionedPicture
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
-from mmdata.score.offline.heads import IMAGE_WIDTH, TEXT_WIDTH
+from mmdata.score.offline import IMAGE_WIDTH, TEXT_WIDTH
 from mmdata.storage.atomic import atomic_path
 
 _TEXTS_A_PASS = 256

@@ -1,0 +1,116 @@
+"""Decode, embed and score the pictures of a slice; every frame of a clip is a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from upath import UPath
+
+from mmdata.score.decode import Decoder, Member, PictureMeasures
+from mmdata.score.scorer import ClipScorer, pair_scores
+
+MISSING_MEMBER = Member(offset=-1, length=0)  # the decoder reports it as `missing_bytes`
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFeatures:
+    """What was measured on the M distinct pictures of a slice, and which of its N rows show them.
+
+    A row and a picture that it shows are a pair; there are K pairs, sorted by row and then by frame.
+
+    Args:
+        row, picture: int64 K, row number and picture number of each pair.
+        row_count: N.
+        measures: M, one for each picture.
+        embeddings: float32 M,D, of unit length; NaN where there is a problem.
+        scores: float32 K, cosine of each pair's picture and caption; NaN without a caption or a result.
+    """
+
+    row: np.ndarray
+    picture: np.ndarray
+    row_count: int
+    measures: list[PictureMeasures]
+    embeddings: np.ndarray
+    scores: np.ndarray
+
+    @property
+    def pictures_per_row(self) -> np.ndarray:
+        """int64 N."""
+        return np.bincount(self.row, minlength=self.row_count)
+
+    def measures_by_row(self) -> list[list[PictureMeasures]]:
+        """The measures of each row's pictures, N lists."""
+        counts = self.pictures_per_row
+        ends = np.cumsum(counts)
+        return [
+            [self.measures[number] for number in self.picture[end - count : end]]
+            for count, end in zip(counts, ends, strict=True)
+        ]
+
+
+def score_pictures(
+    samples: pl.DataFrame,
+    tar: UPath,
+    scorer: ClipScorer,
+    threads: int,
+    advance: Callable[[int], None],
+    min_face_score: float | None = None,
+) -> PictureFeatures:
+    """Decode, embed and score pictures; a picture or caption that several rows share is embedded once.
+
+    Args:
+        samples: rows joined with media, sorted by uid: kind, caption, problem, status, ext, offset, length, further.
+        tar: holds the stored media.
+        advance: called with the number of rows done so far, after each batch.
+        min_face_score: count the faces that are detected with at least this confidence; None: do not count faces.
+    """
+    pairs = picture_members(samples)
+    members = pairs.select("offset", "length").unique(maintain_order=True).with_row_index("picture")
+    pairs = pairs.join(members, on=["offset", "length"], how="left", nulls_equal=True, maintain_order="left")
+    row, picture = pairs["row"].to_numpy().astype(np.int64), pairs["picture"].to_numpy().astype(np.int64)
+
+    captions = samples["caption"].fill_null("").str.strip_chars()
+    distinct = captions.gather(np.unique(row)).unique(maintain_order=True).to_frame("caption")
+    distinct = distinct.filter(pl.col("caption") != "").with_row_index("text")
+    text_of_row = captions.to_frame().join(distinct, on="caption", how="left", maintain_order="left")["text"]
+
+    measures: list[PictureMeasures] = []
+    embeddings = np.full((len(members), scorer.dim), np.nan, np.float32)
+    places = [
+        MISSING_MEMBER if offset is None or length is None else Member(offset, length)
+        for _, offset, length in members.iter_rows()
+    ]
+    first_row = pairs.group_by("picture", maintain_order=True).first()["row"].to_numpy()
+    with Decoder(tar, places, scorer.preprocess, scorer.batch_size, threads, min_face_score) as decoder:
+        texts = scorer.embed_texts(distinct["caption"].to_list())  # while the first batches are being decoded
+        for batch in decoder:
+            decoded = np.array([measured.problem is None for measured in batch.measures])
+            batch_embeddings = embeddings[batch.start : batch.start + len(batch.measures)]
+            batch_embeddings[decoded] = scorer.embed_images(batch.pixels)[decoded]
+            measures += batch.measures
+            advance(int(first_row[len(measures) - 1]) + 1)
+    scores = np.full(len(row), np.nan, np.float32)
+    text_of_pair = text_of_row.gather(row)
+    captioned = np.flatnonzero(text_of_pair.is_not_null().to_numpy())
+    pair_texts = texts[text_of_pair.gather(captioned).to_numpy().astype(np.int64)]
+    scores[captioned] = pair_scores(embeddings[picture[captioned]], pair_texts)
+    return PictureFeatures(row, picture, len(samples), measures, embeddings, scores)
+
+
+def picture_members(samples: pl.DataFrame) -> pl.DataFrame:
+    """Where the pictures of rows lie in the tar: row, offset, length; a clip has one line per frame, in their order.
+
+    Args:
+        samples: as for `score_pictures`.
+    """
+    is_fetched = pl.col("problem").is_null() & (pl.col("status") == "success")
+    fetched = samples.with_row_index("row").filter(is_fetched, pl.col("kind").is_in(["image", "video"]))
+    first = fetched.select("row", "offset", "length", frame=pl.lit(0, pl.Int64))
+    # the first frame (or the picture) stands in the row's own columns, later frames (`001.jpg`, ...) in `further`
+    further = fetched.select("row", "further").explode("further").drop_nulls("further").unnest("further")
+    frames = further.filter(pl.col("ext").str.contains(r"^\d{3}\."))
+    later = frames.select("row", "offset", "length", frame=pl.col("ext").str.slice(0, 3).cast(pl.Int64))
+    return pl.concat([first, later]).sort("row", "frame").drop("frame")
