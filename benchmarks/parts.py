@@ -78,7 +78,7 @@ def _instance(home: Path) -> dg.DagsterInstance:
 def _fill(folder: str, storage: str, count: int) -> float:
     """Stamps of all parts, features of the first half only; then, on the clock, Dagster's partitions."""
     from benchmarks.harness import start_clock
-    from pipelines.instance import settings_template
+    from pipelines.home import settings_template
 
     home = Path(folder)
     kept = settings_template().parent

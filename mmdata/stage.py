@@ -29,7 +29,8 @@ class StageReport:
         images: name -> SVG or JPEG bytes, each under 20 KB.
         text: name -> Markdown; anything that came from outside is escaped.
         paths: name -> where the outputs lie.
-        slices_done, slices_reused: how many slices ran, and how many were already there.
+        slices_done, slices_reused: how many units of work ran, and how many were there already: slices of a part,
+            shards, or the one result of a stage over the corpus.
     """
 
     stage: str

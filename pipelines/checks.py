@@ -11,7 +11,8 @@ import dagster as dg
 from mmdata.errors import DataError
 from pipelines.metadata import table
 from pipelines.partitions import running_parts
-from pipelines.resources import CorpusResource, interrupts_end_the_run
+from pipelines.resources import CorpusResource
+from pipelines.stage_run import interrupts_end_the_run
 
 if TYPE_CHECKING:
     from mmdata.inspect.audit import Finding

@@ -1,9 +1,9 @@
-"""The same graph without a server: every stale part in turn, then a release of what is accepted."""
+"""The graph without a server: every stale part in turn, then a release of the accepted parts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import dagster as dg
 
@@ -11,67 +11,11 @@ from mmdata.engine.freshness import configured_parts, plan_part, plan_parts
 from mmdata.errors import DataError, MMDataError, UserError
 from mmdata.stage import StageReport
 from pipelines.definitions import defs
+from pipelines.home import record_build
 from pipelines.instance import build_tags, open_instance
 from pipelines.partitions import WHY_TAG, running_parts, sync_parts, why_tag
-from pipelines.resources import CorpusResource, Watcher, watched_by
-
-
-@dataclass(frozen=True, slots=True)
-class Build:
-    """What a build came to.
-
-    Args:
-        reports: of every stage that ran, in order.
-        failed: part -> why it is not in the release; the rest is.
-        release_id: the latest release after it; None before the first.
-        error: why no release could be made; None: it was, or none was asked for.
-    """
-
-    reports: list[StageReport]
-    failed: dict[str, str]
-    release_id: str | None
-    error: str | None = None
-
-
-class BuildWatcher(Watcher, Protocol):
-    """Follows the build part by part; what it draws is its own affair."""
-
-    def plan(self, parts: Sequence[str]) -> None:
-        """These parts will run, in this order."""
-
-    def begin(self, part: str | None) -> None:
-        """A part begins; None: the release."""
-
-
-@dataclass
-class _Listener:
-    """Collects what the stages say, and passes it on."""
-
-    watcher: Watcher | None
-    reports: list[StageReport] = field(default_factory=list)
-    error: BaseException | None = None
-
-    def started(self, stage: str, part: str | None) -> None:
-        if self.watcher:
-            self.watcher.started(stage, part)
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        if self.watcher:
-            self.watcher.progress(stage, done, total)
-
-    def finished(self, report: StageReport) -> None:
-        self.reports.append(report)
-        if self.watcher:
-            self.watcher.finished(report)
-
-    def waits(self, stage: str, part: str | None, holder: str) -> None:
-        if self.watcher:
-            self.watcher.waits(stage, part, holder)
-
-    def failed(self, stage: str, part: str | None, error: BaseException) -> None:
-        self.error = error
-        if self.watcher:
-            self.watcher.failed(stage, part, error)
+from pipelines.resources import CorpusResource
+from pipelines.watcher import Build, BuildWatcher, ReportCollector, Watcher, watched_by
 
 
 def build(
@@ -93,18 +37,18 @@ def build(
         UserError: corpus.yaml is wrong, or a part is not known.
         DataError: the sources cannot be looked at. A part or a release that fails raises nothing: see `Build`.
     """
-    corpus_resource = CorpusResource(config_path=str(config_path.absolute()))
-    corpus, workspace = corpus_resource.open()
-    listener = _Listener(watcher)
-    with open_instance(workspace) as instance, watched_by(listener):
-        runner = _Runner(instance, corpus_resource, listener, verbose)
+    resource = CorpusResource(config_path=str(config_path.absolute()))
+    corpus, workspace = resource.open()
+    collector = ReportCollector(watcher)
+    with open_instance(workspace) as instance, watched_by(collector):
+        runner = _JobRunner(instance, resource, collector, verbose)
         runner.run("refresh_catalog")
-        known = configured_parts(corpus, workspace)
-        sync_parts(instance, [part.name for part in known])
-        if unknown := set(parts or ()).difference(part.name for part in known):
+        names = [part.name for part in configured_parts(corpus, workspace)]
+        sync_parts(instance, names)
+        if unknown := set(parts or ()).difference(names):
             raise UserError(f"no part {', '.join(sorted(unknown))} in this corpus; `mmdata status` lists the parts")
         if sources_only:
-            return Build(listener.reports, {}, workspace.latest())
+            return Build(collector.reports, {}, workspace.latest())
         stale = [plan.part.name for plan in plan_parts(corpus, workspace) if plan.stale]
         chosen = [name for name in stale if parts is None or name in parts]
         if watcher:
@@ -115,22 +59,25 @@ def build(
                 watcher.begin(name)
             plan = plan_part(corpus, workspace, workspace.part(name))
             if not plan.stale:
-                continue  # a run of the UI was quicker
+                continue  # a run of the UI has built it meanwhile
             if name in running_parts(instance):
                 failed[name] = f"part {name}: another run works on it. Remedy: wait for it, or stop it in the UI."
                 continue
             try:
                 runner.run("build_part", name, plan.why)
-            except DataError as caught:
-                failed[name] = str(caught)
+            except DataError as error:
+                failed[name] = str(error)
         if watcher:
             watcher.begin(None)
-        error = None
+        release_error = None
         try:
             runner.run("publish_release")
-        except DataError as caught:
-            error = str(caught)
-        return Build(listener.reports, failed, workspace.latest(), error)
+        except DataError as error:
+            release_error = str(error)
+        release_id = workspace.latest()
+    if release_id is not None and release_error is None and not failed and parts is None:
+        record_build(workspace, release_id)
+    return Build(collector.reports, failed, release_id, release_error)
 
 
 def train(config_path: Path, *, verbose: bool = False, watcher: Watcher | None = None) -> list[StageReport]:
@@ -143,24 +90,26 @@ def train(config_path: Path, *, verbose: bool = False, watcher: Watcher | None =
         UserError: corpus.yaml is wrong, or there is no release.
         DataError: a stage failed, or a check of a model.
     """
-    corpus_resource = CorpusResource(config_path=str(config_path.absolute()))
-    _, workspace = corpus_resource.open()
-    listener = _Listener(watcher)
-    with open_instance(workspace) as instance, watched_by(listener):
-        _Runner(instance, corpus_resource, listener, verbose).run("train_release")
-    return listener.reports
+    resource = CorpusResource(config_path=str(config_path.absolute()))
+    _, workspace = resource.open()
+    collector = ReportCollector(watcher)
+    with open_instance(workspace) as instance, watched_by(collector):
+        _JobRunner(instance, resource, collector, verbose).run("train_release")
+    return collector.reports
 
 
 @dataclass(frozen=True)
-class _Runner:
+class _JobRunner:
+    """Runs jobs of the graph in this process."""
+
     instance: dg.DagsterInstance
     corpus: CorpusResource
-    listener: _Listener
+    collector: ReportCollector
     verbose: bool
 
     def run(self, job: str, part: str | None = None, why: str = "") -> None:
-        """Run a job in this process. Raises what its stage raised, or DataError naming the check that stopped it."""
-        self.listener.error = None
+        """Run a job. Raises the error of the stage that failed, or DataError naming the check that stopped the job."""
+        self.collector.error = None
         loggers: dict[str, Any] = {"console": {"config": {"log_level": "INFO" if self.verbose else "CRITICAL"}}}
         result = defs.resolve_job_def(job).execute_in_process(
             instance=self.instance,
@@ -172,30 +121,32 @@ class _Runner:
         )
         if result.success:
             return
-        if isinstance(self.listener.error, KeyboardInterrupt) or _interrupted(result):
+        error = self.collector.error
+        if isinstance(error, KeyboardInterrupt) or _was_interrupted(result):
             raise KeyboardInterrupt
-        if isinstance(self.listener.error, UserError) and part is not None:
-            raise DataError(str(self.listener.error)) from self.listener.error
-        if isinstance(self.listener.error, MMDataError):
-            raise self.listener.error
-        raise DataError(_why(result, job)) from self.listener.error
+        if isinstance(error, UserError) and part is not None:
+            raise DataError(str(error)) from error
+        if isinstance(error, MMDataError):
+            raise error
+        raise DataError(_reason_of_failure(result, job)) from error
 
 
-def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
-    """Whether a signal ended the run between two steps; Dagster swallows it."""
+def _was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    """Whether a signal ended the run between two steps, which Dagster does not raise."""
     ends = result.filter_events(lambda event: event.event_type is dg.DagsterEventType.RUN_FAILURE)
     reasons = {event.job_failure_data.failure_reason for event in ends}
     return any(reason is not None and reason.name == "UNEXPECTED_TERMINATION" for reason in reasons)
 
 
-def _why(result: dg.ExecuteInProcessResult, job: str) -> str:
-    blocked = [
+def _reason_of_failure(result: dg.ExecuteInProcessResult, job: str) -> str:
+    """The checks that stopped a run; else the error of the step that failed."""
+    blocking_checks = [
         f"check {check.check_name} of {check.asset_key.to_user_string()}: {check.description}"
         for check in result.get_asset_check_evaluations()
         if not check.passed and check.blocking
     ]
-    if blocked:
-        return "; ".join(blocked)
+    if blocking_checks:
+        return "; ".join(blocking_checks)
     for event in result.filter_events(lambda event: event.is_step_failure):
         error = event.step_failure_data.error
         if error is not None:

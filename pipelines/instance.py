@@ -1,4 +1,4 @@
-"""The Dagster instance of a workspace: where it lies, its pools, and what a killed build left in it."""
+"""Opens the Dagster instance of a workspace: sizes its pools, and clears what killed builds left in it."""
 
 import fcntl
 import os
@@ -8,11 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
-from upath import UPath
 
-from mmdata.fingerprint import fingerprint
-from mmdata.storage.atomic import is_local, publish_bytes
 from mmdata.workspace.layout import Workspace
+from pipelines.home import dagster_home
 from pipelines.partitions import IN_PROGRESS
 from pipelines.resources import POOLS
 
@@ -20,30 +18,6 @@ from pipelines.resources import POOLS
 NO_COMPUTE_LOGS = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 
 HOST_TAG, PID_TAG = "mmdata/host", "mmdata/pid"
-
-
-def dagster_home(workspace: Workspace) -> Path:
-    """DAGSTER_HOME where that is set; else `.dagster` in a local workspace, or under ~/.mmdata for one elsewhere.
-
-    The folder is made, and dagster.yaml put there, unless it has one.
-    """
-    if named := os.environ.get("DAGSTER_HOME"):
-        home = Path(named).expanduser().absolute()
-    elif is_local(workspace.root):
-        home = Path(workspace.root.path).absolute() / ".dagster"
-    else:
-        home = Path.home() / ".mmdata" / "dagster" / fingerprint(str(workspace.root))
-    home.mkdir(parents=True, exist_ok=True)
-    if not (home / "dagster.yaml").exists():
-        publish_bytes(UPath(home / "dagster.yaml"), settings_template().read_bytes())
-    return home
-
-
-def settings_template() -> Path:
-    """The dagster.yaml that mmdata ships: beside the package in a checkout, inside it once installed."""
-    package = Path(__file__).resolve().parent
-    inside = package / "dagster_home" / "dagster.yaml"
-    return inside if inside.exists() else package.parent / "dagster_home" / "dagster.yaml"
 
 
 def open_instance(workspace: Workspace) -> dg.DagsterInstance:

@@ -26,8 +26,8 @@ from mmdata.inspect.training_runs import (
 from mmdata.releases.manifest import Release
 from mmdata.stage import Progress, StageReport
 from mmdata.workspace.layout import Workspace
-from pipelines.resources import is_watched
 from pipelines.train_process import Request
+from pipelines.watcher import current_watcher
 
 STOP_S = 150  # for a checkpoint; run_monitoring.cancel_timeout_seconds of dagster.yaml is longer
 
@@ -123,7 +123,7 @@ def _ended(process: subprocess.Popen[bytes], within_s: float) -> int | None:
 
 def _follow(request: Request, progress: Progress) -> Callable[[], None]:
     """Tell a watcher in this process, if there is one, how far a stage is, as its log says."""
-    if not is_watched():
+    if current_watcher() is None:
         return lambda: None
     from training.config import load_train_config
 

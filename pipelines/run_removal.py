@@ -8,7 +8,8 @@ from pathlib import Path
 import dagster as dg
 
 from mmdata.workspace.layout import Workspace
-from pipelines.instance import dagster_home, open_instance
+from pipelines.home import dagster_home
+from pipelines.instance import open_instance
 from pipelines.partitions import IN_PROGRESS
 
 SHOWS_SAMPLES = ("features", "report")

@@ -1,4 +1,4 @@
-"""What the commands print: tables, stage reports and progress; plain lines where there is no terminal."""
+"""What the commands print: tables, stage reports and progress bars; plain lines where the output is no terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from rich.table import Table
 from mmdata.display import shown
 from mmdata.stage import StageReport
 
-TOP = 4  # reasons shown of a stage
+MAX_REASONS = 4  # in the line of a stage; the rest are counted
+PLAIN_PROGRESS_EVERY_S = 5.0  # where the output is no terminal
 HEADLINES = {
     "source_catalog": ("files", "parts", "rows", "parts_added", "parts_removed", "files_unreadable"),
     "rows": ("rows", "uids", "bad"),
@@ -27,25 +28,26 @@ HEADLINES = {
     "report": (),
     **dict.fromkeys(("align", "joint", "instruct"), ("steps", "samples", "first_loss", "last_loss", "samples_per_s")),
 }
-"""What a line shows of a stage's report, in this order; of other stages it shows everything."""
-EVERY_S = 5.0  # between plain progress lines
+"""The figures in the line of a stage, in this order; the line of a stage that is not here has all of them."""
+
+CHANGE_SUFFIXES = ("_new", "_reused")  # figures that compare a release with its parent
 
 
 class SafeConsole(Console):
-    """A console on which text from outside has no power: rich takes care of markup, this of escape sequences."""
+    """A console on which text from outside has no power: rich takes care of markup, this class of escape sequences."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(shown(one) if isinstance(one, str) else one for one in objects), **options)
+        super().print(*(shown(item) if isinstance(item, str) else item for item in objects), **options)
 
 
 def console() -> Console:
-    """Standard output; 120 columns where it is no terminal, so that lines do not depend on who reads them."""
+    """Standard output. It has 120 columns where it is no terminal, so that lines do not depend on who reads them."""
     return SafeConsole(highlight=False, width=None if sys.stdout.isatty() else 120, soft_wrap=not sys.stdout.isatty())
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A table whose cells are shown as they are, markup and all."""
-    made = Table(
+    result = Table(
         title=escape(shown(title)),
         title_justify="left",
         title_style="bold",
@@ -54,34 +56,46 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         padding=(0, 2),
     )
     for column in columns:
-        made.add_column(column, justify="left", overflow="fold")
+        result.add_column(column, justify="left", overflow="fold")
     for row in rows:
-        made.add_row(*(escape(_cell(value)) for value in row))
-    return made
+        result.add_row(*(escape(_cell(value)) for value in row))
+    return result
 
 
 def facts(title: str, values: Mapping[str, object], *, grouped: bool = True) -> Table:
-    """Names and values, one a line; `grouped` numbers have thousands separators, which a hash must not."""
-    made = table(title, ("", ""), values.items() if grouped else [(name, str(one)) for name, one in values.items()])
-    made.show_header = False
-    return made
+    """Names and values, one pair a line.
+
+    Args:
+        grouped: show numbers with thousands separators; not for hashes.
+    """
+    rows = values.items() if grouped else [(name, str(value)) for name, value in values.items()]
+    result = table(title, ("", ""), rows)
+    result.show_header = False
+    return result
 
 
 def summary_line(report: StageReport) -> str:
-    """A report in one line: the figures that matter, zeros left out, then the commonest reasons."""
+    """A report in one line: its main figures without zeros, then the commonest reasons.
+
+    A stage that found all its work done says so, and names nothing as new: its figures compare the release with its
+    parent, and not with the last build.
+    """
+    is_unchanged = report.part is None and report.slices_reused > 0 and report.slices_done == 0
     values: dict[str, float] = {**report.counts, **report.numbers}
     names = HEADLINES.get(report.stage, tuple(values))
+    if is_unchanged:
+        names = tuple(name for name in names if not name.endswith(CHANGE_SUFFIXES))
     figures = [f"{_cell(values[name])} {name.replace('_', ' ')}" for name in names if values.get(name)]
     ordered = sorted(report.reasons.items(), key=lambda item: (-item[1], item[0])) if names else []
-    reasons = [f"{reason} {value:,}" for reason, value in ordered[:TOP]]
-    more = [f"{len(ordered) - TOP} more"] if len(ordered) > TOP else []
+    reasons = [f"{reason} {count:,}" for reason, count in ordered[:MAX_REASONS]]
+    more = [f"{len(ordered) - MAX_REASONS} more"] if len(ordered) > MAX_REASONS else []
     reused = [f"{report.slices_reused} slices reused"] if report.slices_reused and report.part else []
-    line = ", ".join([*figures, *reused])
+    line = ("unchanged: " if is_unchanged else "") + ", ".join([*figures, *reused])
     return f"{line} ({', '.join(reasons + more)})" if reasons else line
 
 
 class BuildProgress:
-    """Draws a build: one bar for the parts, one for the stage at work. See pipelines.headless.BuildWatcher."""
+    """Draws a build: one bar for the parts, one for the stage that runs. It is a `pipelines.watcher.BuildWatcher`."""
 
     def __init__(self, out: Console) -> None:
         self.out = out
@@ -94,11 +108,10 @@ class BuildProgress:
             transient=True,
             disable=not out.is_terminal,
         )
-        self.parts = 0
-        self.current: str | None = None
-        self.overall: TaskID | None = None
-        self.stage: TaskID | None = None
-        self.spoke_at = time.monotonic()
+        self.current_part: str | None = None
+        self.parts_bar: TaskID | None = None
+        self.stage_bar: TaskID | None = None
+        self.printed_at = time.monotonic()
 
     def __enter__(self) -> BuildProgress:
         self.bars.start()
@@ -108,47 +121,48 @@ class BuildProgress:
         self.bars.stop()
 
     def plan(self, parts: Sequence[str]) -> None:
-        self.parts = len(parts)
         if not parts:
             self.out.print("every part is up to date")
         elif len(parts) > 1:
-            self.overall = self.bars.add_task("parts", total=len(parts))
+            self.parts_bar = self.bars.add_task("parts", total=len(parts))
 
     def begin(self, part: str | None) -> None:
-        if self.overall is not None and self.current is not None:
-            self.bars.advance(self.overall)
-        self.current = part
+        if self.parts_bar is not None and self.current_part is not None:
+            self.bars.advance(self.parts_bar)
+        self.current_part = part
 
     def started(self, stage: str, part: str | None) -> None:
-        self._end_stage()
-        self.stage = self.bars.add_task(escape(f"{stage} {part}" if part else stage), total=None)
+        self._remove_stage_bar()
+        self.stage_bar = self.bars.add_task(escape(_stage_and_part(stage, part)), total=None)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        label = f"{stage} {self.current}" if self.current else stage
-        if self.stage is not None:
-            self.bars.update(self.stage, description=escape(label), completed=done, total=total)
-        if not self.out.is_terminal and time.monotonic() - self.spoke_at > EVERY_S:
-            self.spoke_at = time.monotonic()
+        label = _stage_and_part(stage, self.current_part)
+        if self.stage_bar is not None:
+            self.bars.update(self.stage_bar, description=escape(label), completed=done, total=total)
+        if not self.out.is_terminal and time.monotonic() - self.printed_at > PLAIN_PROGRESS_EVERY_S:
+            self.printed_at = time.monotonic()
             self.out.print(escape(f"  {label}: {done:,} of {total:,}"))
 
     def waits(self, stage: str, part: str | None, holder: str) -> None:
-        where = f"{stage} {part}" if part else stage
-        self.out.print(f"[yellow]waits[/yellow]   {escape(f'{where:<26} for {shown(holder)}')}")
+        self.out.print(f"[yellow]waits[/yellow]   {escape(f'{_stage_and_part(stage, part):<26} for {shown(holder)}')}")
 
     def finished(self, report: StageReport) -> None:
-        self._end_stage()
-        where = f"{report.stage} {report.part}" if report.part else report.stage
-        self.out.print(f"[green]done[/green]    {escape(f'{where:<26} {summary_line(report)}')}")
+        self._remove_stage_bar()
+        label = _stage_and_part(report.stage, report.part)
+        self.out.print(f"[green]done[/green]    {escape(f'{label:<26} {summary_line(report)}')}")
 
     def failed(self, stage: str, part: str | None, error: BaseException) -> None:
-        self._end_stage()
-        where = f"{stage} {part}" if part else stage
-        self.out.print(f"[red]failed[/red]  {escape(f'{where:<26} {_first_line(error)}')}")
+        self._remove_stage_bar()
+        self.out.print(f"[red]failed[/red]  {escape(f'{_stage_and_part(stage, part):<26} {_first_line(error)}')}")
 
-    def _end_stage(self) -> None:
-        if self.stage is not None:
-            self.bars.remove_task(self.stage)
-            self.stage = None
+    def _remove_stage_bar(self) -> None:
+        if self.stage_bar is not None:
+            self.bars.remove_task(self.stage_bar)
+            self.stage_bar = None
+
+
+def _stage_and_part(stage: str, part: str | None) -> str:
+    return f"{stage} {part}" if part else stage
 
 
 def _first_line(error: BaseException) -> str:

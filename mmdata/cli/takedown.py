@@ -140,7 +140,7 @@ def _forget(
 def _delete_runs(workspace: Workspace) -> None:
     """Take what Dagster keeps of the samples of parts that were forgotten from."""
     from mmdata.optout.forget_log import read_log
-    from pipelines.instance import dagster_home
+    from pipelines.home import dagster_home
     from pipelines.run_removal import delete_runs
 
     parts = {part for entry in read_log(workspace) for part in entry.parts}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,7 +44,9 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
     draft = check_draft(corpus, workspace)
     release = str(draft["release_id"])
     folder = workspace.release_dir(release)
-    if (manifest := read_json(folder / "manifest.json")) is None:
+    manifest = read_json(folder / "manifest.json")
+    is_published = manifest is not None
+    if manifest is None:
         shards = read_json(folder / "shards.json")
         instructions = read_json(folder / "instructions.json")
         for name, found in (("shards", shards), ("instructions", instructions)):
@@ -67,7 +70,8 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
         workspace.set_latest(release)
         _log.info("release is the latest", release=release)
     latest = f"`{workspace.latest()}`" if held is None else f"stays `{workspace.latest()}`: {held}"
-    return _report(folder, manifest, latest, changes_of(workspace, release))
+    report = _report(folder, manifest, latest, changes_of(workspace, release))
+    return replace(report, slices_reused=1) if is_published else replace(report, slices_done=1)
 
 
 def _held_back(corpus: Corpus, workspace: Workspace, manifest: dict[str, Any]) -> str | None:

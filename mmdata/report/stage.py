@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from upath import UPath
 
-from mmdata.config import Corpus, Filter
+from mmdata.config import Filter
 from mmdata.display import shown
 from mmdata.errors import DataError, UserError
 from mmdata.figures import charts
@@ -34,18 +34,10 @@ DEMO_NOTE = (
 )
 
 
-def write_report(corpus: Corpus, workspace: Workspace, release_id: str) -> StageReport:
-    """Write releases/<id>/report.html of a published release; the same release gives the same page.
-
-    Raises:
-        DataError: the release is not published, or its tables are damaged.
-    """
-    del corpus  # a release carries the settings that it was made with
-    return report_release(workspace.release_dir(release_id))
-
-
 def report_release(folder: UPath | str) -> StageReport:
-    """Write the report of a release, given its folder (`<workspace>/releases/<id>`).
+    """Write report.html into the folder of a release, `<workspace>/releases/<id>`.
+
+    The same release gives the same page.
 
     Raises:
         UserError: there is no release in the folder.

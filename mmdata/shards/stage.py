@@ -247,5 +247,7 @@ def _report(workspace: Workspace, release: str, shards: list[Shard], written: in
         counts=counts,
         numbers={"reused_share": 1 - written / len(shards) if shards else 1.0, "bytes_new_share": share},
         tables={"shards": table[:50]},
+        slices_done=written,
+        slices_reused=len(shards) - written,
         paths={"shards": str(workspace.shards_dir), "index": str(workspace.release_dir(release) / "index.parquet")},
     )

@@ -1,32 +1,23 @@
-"""Ingest: what the sources say, and what the web answers."""
-
-from datetime import timedelta
+"""Ingest: the source files, their rows, and the media that the rows point at."""
 
 import dagster as dg
 
-from mmdata.engine.freshness import CODE_VERSIONS, configured_parts
+from mmdata.engine.freshness import configured_parts
 from pipelines import checks
+from pipelines.assets.decorators import NIGHTLY, corpus_asset, part_asset
 from pipelines.metadata import to_result
-from pipelines.partitions import PARTS, sync_parts
-from pipelines.resources import RETRY, CorpusResource, refresh_settings
+from pipelines.partitions import sync_parts
+from pipelines.resources import CorpusResource
 
 GROUP = "ingest"
-OWNERS = refresh_settings().owners
 
 
-@dg.asset(
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"python", "json"},
-    tags={"scope": "corpus"},
-    retry_policy=RETRY,
-    pool="publish",
-    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_window=timedelta(hours=26)),
-)
+@corpus_asset(GROUP, "python", "json", freshness_policy=NIGHTLY)
 def source_catalog(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
-    """Which source files there are, which are new, changed or gone, and the parts cut from them.
+    """Lists the source files, which of them are new, changed or gone, and the parts that they are cut into.
 
-    Run nightly by the schedule `refresh`. New parts become partitions; the sensor `new_parts` then asks for their runs.
+    The schedule `refresh` runs it every night. New parts become partitions, and the sensor `new_parts` starts a run
+    for each of them.
     """
     from mmdata.inspect.nightly_look import refresh_catalog
 
@@ -35,39 +26,28 @@ def source_catalog(context: dg.AssetExecutionContext, corpus: CorpusResource) ->
     return to_result(report)
 
 
-@dg.asset(
-    deps=[source_catalog],
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"parquet"},
-    tags={"scope": "part"},
-    partitions_def=PARTS,
-    backfill_policy=dg.BackfillPolicy.multi_run(1),
-    retry_policy=RETRY,
-    code_version=str(CODE_VERSIONS["rows"]),
-)
+@part_asset(GROUP, "parquet", stage="rows", deps=[source_catalog])
 def source_rows(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
-    """The part's rows in one schema: uid, canonical URL, caption; bad rows are kept with a reason."""
+    """The rows of a part in one schema: uid, canonical URL, caption. Bad rows are kept, with the reason."""
     from mmdata.sources.stage import read_part
 
     return to_result(corpus.run_part(context, "rows", read_part))
 
 
-@dg.asset(
-    deps=[source_rows],
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"img2dataset", "tar"},
-    tags={"scope": "part"},
-    partitions_def=PARTS,
-    backfill_policy=dg.BackfillPolicy.multi_run(1),
-    retry_policy=RETRY,
+@part_asset(
+    GROUP,
+    "img2dataset",
+    "tar",
+    stage="media",
     pool="download",
-    code_version=str(CODE_VERSIONS["media"]),
+    deps=[source_rows],
     check_specs=[checks.DOWNLOAD_SHARE],
 )
 def media(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
-    """The part's pictures, fetched behind the guard, resized, in one tar a slice; what failed waits for its retry."""
+    """The media of a part: downloaded with access checks, resized, one tar per slice.
+
+    Downloads that failed are tried again later.
+    """
     from mmdata.download.stage import fetch_part
 
     report = corpus.run_part(context, "media", fetch_part)

@@ -12,12 +12,12 @@ from mmdata.releases.manifest import Release, open_release
 from mmdata.stage import StageReport
 from mmdata.workspace.layout import Workspace
 from pipelines import checks, launch
+from pipelines.assets.decorators import corpus_asset
 from pipelines.assets.publish import release
 from pipelines.metadata import to_result
-from pipelines.resources import RETRY, CorpusResource, refresh_settings
+from pipelines.resources import CorpusResource
 
 GROUP = "train"
-OWNERS = refresh_settings().owners
 CODE_VERSION = "1"
 
 
@@ -34,14 +34,12 @@ class MeasureOn(dg.Config):
     answers: int = Field(default=64, ge=0, description="Samples that an answer is generated for.")
 
 
-@dg.asset(
-    deps=[release],
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"pytorch", "openclip"},
-    tags={"scope": "corpus"},
-    retry_policy=RETRY,
+@corpus_asset(
+    GROUP,
+    "pytorch",
+    "openclip",
     pool="gpu",
+    deps=[release],
     code_version=CODE_VERSION,
     check_specs=checks.model_specs("aligned_model"),
 )
@@ -53,14 +51,12 @@ def aligned_model(context: dg.AssetExecutionContext, config: TrainOn, corpus: Co
     return _train(context, corpus, "align", lambda workspace: _named_release(workspace, config.release))
 
 
-@dg.asset(
-    deps=[aligned_model],
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"pytorch", "huggingface"},
-    tags={"scope": "corpus"},
-    retry_policy=RETRY,
+@corpus_asset(
+    GROUP,
+    "pytorch",
+    "huggingface",
     pool="gpu",
+    deps=[aligned_model],
     code_version=CODE_VERSION,
     check_specs=checks.model_specs("joint_model"),
 )
@@ -69,14 +65,12 @@ def joint_model(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg
     return _train(context, corpus, "joint", lambda _: open_release(_latest_report(context, "aligned_model")["release"]))
 
 
-@dg.asset(
-    deps=[joint_model],
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"pytorch", "huggingface"},
-    tags={"scope": "corpus"},
-    retry_policy=RETRY,
+@corpus_asset(
+    GROUP,
+    "pytorch",
+    "huggingface",
     pool="gpu",
+    deps=[joint_model],
     code_version=CODE_VERSION,
     check_specs=checks.model_specs("instructed_model"),
 )
@@ -87,16 +81,7 @@ def instructed_model(context: dg.AssetExecutionContext, corpus: CorpusResource) 
     )
 
 
-@dg.asset(
-    deps=[instructed_model],
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"pytorch", "markdown"},
-    tags={"scope": "corpus"},
-    retry_policy=RETRY,
-    pool="gpu",
-    code_version=CODE_VERSION,
-)
+@corpus_asset(GROUP, "pytorch", "markdown", pool="gpu", deps=[instructed_model], code_version=CODE_VERSION)
 def evaluation(context: dg.AssetExecutionContext, config: MeasureOn, corpus: CorpusResource) -> dg.MaterializeResult:
     """The three models measured on the held-out split: retrieval, captions, answers, perplexity."""
 

@@ -18,7 +18,7 @@ from mmdata.demo.demo_corpus import make_demo
 from mmdata.demo.outcome import DemoSummary
 from mmdata.demo.planting import LEAST_ROWS
 from mmdata.stage import StageReport
-from pipelines.headless import Build
+from pipelines.watcher import Build
 
 FIGURES = DemoSummary(
     **dict.fromkeys(("rows_in", "rows_accounted_for", "distinct", "fetched", "kept", "samples", "repeated"), 1500),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,12 @@ from typer.testing import CliRunner
 from mmdata.cli.main import app
 from mmdata.errors import DataError
 from pipelines import headless
+from pipelines.home import dagster_home, record_build
+from tests.support.settled import make_settled
 from tests.support.standin_stages import Small
+
+HEAVY = ["dagster", "matplotlib", "torch", "open_clip", "faiss", "cv2", "av", "pandas", "PIL"]
+PROCESS_EVENTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system")
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +81,60 @@ def test_redo_of_what_is_not_there_is_a_user_error(small: Small, named: str, sai
     assert CliRunner().invoke(app, ["build", "-c", str(small.config_path)]).exit_code == 0
     done = CliRunner().invoke(app, ["build", "-c", str(small.config_path), "--redo", named])
     assert said in str(done.exception)
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus with nothing to do, whose last build the UI has on record."""
+    folder = tmp_path_factory.mktemp("settled") / "corpus"
+    built = make_settled(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DAGSTER_HOME", raising=False)
+        record_build(built.workspace, str(built.workspace.latest()))
+    return folder
+
+
+def test_a_build_with_nothing_to_do_imports_no_dagster_and_starts_no_process(settled: Path) -> None:
+    code = textwrap.dedent(f"""
+        import sys
+        started = []
+        sys.addaudithook(lambda event, _: started.append(event) if event in {PROCESS_EVENTS} else None)
+        sys.argv = ["mmdata", "build", "-c", {str(settled / "corpus.yaml")!r}]
+        from mmdata.cli.main import run
+        try:
+            run()
+        finally:
+            print([name for name in {HEAVY} if name in sys.modules], started)
+    """)
+    files = {path: path.stat().st_mtime_ns for path in settled.rglob("*") if path.is_file()}
+    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *_, last = done.stdout.splitlines()
+    assert first.startswith("nothing has changed")
+    assert "new" not in first
+    assert last == "[] []"
+    assert {path: path.stat().st_mtime_ns for path in settled.rglob("*") if path.is_file()} == files
+
+
+def test_a_build_without_a_recent_record_goes_through_the_graph_and_calls_nothing_new(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["build", "-c", str(small.config_path)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    record = dagster_home(small.workspace) / "last_build.json"
+    assert json.loads(record.read_text())["release_id"] == small.workspace.latest()
+    record.unlink()
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 0, again.output
+    assert "every part is up to date" in again.output
+    assert record.exists()
+
+
+def test_a_build_that_leaves_a_part_out_is_not_recorded_as_done(small: Small) -> None:
+    small.write("a.txt", "boom")
+    assert CliRunner().invoke(app, ["build", "-c", str(small.config_path)]).exit_code == 1
+    assert not (dagster_home(small.workspace) / "last_build.json").exists()
 
 
 def test_a_stop_signal_reaches_the_server_and_its_exit_code_comes_back(tmp_path: Path) -> None:

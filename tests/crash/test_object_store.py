@@ -14,7 +14,7 @@ import pytest
 
 from mmdata.publish.verify import verify_release
 from mmdata.releases.collect import collect_garbage
-from mmdata.report.stage import write_report
+from mmdata.report.stage import report_release
 from mmdata.storage.atomic import atomic_path
 from mmdata.workspace.layout import Workspace
 from mmdata.workspace.lease import leased
@@ -79,7 +79,7 @@ def refresh(built: Built) -> str:
         add_parts(built, AFTER)
     with leased(built.workspace, "release", "releases"):
         made = release(built)
-        write_report(built.corpus, built.workspace, made)
+        report_release(built.workspace.release_dir(made))
     return made
 
 

@@ -157,7 +157,7 @@ def test_metadata_of_the_ui(text: str) -> None:
     import dagster as dg
 
     from pipelines.metadata import to_metadata
-    from pipelines.resources import _failure
+    from pipelines.stage_run import dagster_failure
 
     report = StageReport(
         "media", "p", {"rows": 1}, {text: 1}, tables={"t": [{"caption": text}]}, images={text: b"\x89PNG"}
@@ -168,7 +168,7 @@ def test_metadata_of_the_ui(text: str) -> None:
             assert not any(STEERING.search(cell) for cell in cells)
         if isinstance(value, dg.MarkdownMetadataValue):
             assert re.fullmatch(r"!\[[\w ]*\]\(data:image/png;base64,[\w+/=]*\)", value.md_str)
-    failure = _failure(PartFailed("p", "media", {text: text}))
+    failure = dagster_failure(PartFailed("p", "media", {text: text}))
     assert not STEERING.search(str(failure.description))
 
 

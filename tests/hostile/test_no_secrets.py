@@ -59,7 +59,7 @@ ENVIRONMENT = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY", "H
 @pytest.mark.parametrize("text", CREDENTIALS)
 def test_no_surface_shows_it(text: str) -> None:
     from pipelines.metadata import to_metadata
-    from pipelines.resources import _failure
+    from pipelines.stage_run import dagster_failure
 
     out = io.StringIO()
     console = consoles.SafeConsole(file=out, width=100_000, highlight=False)
@@ -73,7 +73,7 @@ def test_no_surface_shows_it(text: str) -> None:
         "cleaned": without_credentials(text),
         "terminal": out.getvalue(),
         "metadata": str(to_metadata(report)),
-        "failure": str(_failure(PartFailed("p", "media", {"0000": text})).__dict__),
+        "failure": str(dagster_failure(PartFailed("p", "media", {"0000": text})).__dict__),
         "markdown": markdown(text),
         "fetch error": str(FetchError("http_404", text)) + FetchError("http_404", text).detail,
         "any error": as_fetch_error(OSError(text)).detail,

@@ -10,7 +10,8 @@ import dagster as dg
 import pytest
 
 from mmdata.workspace.layout import Workspace
-from pipelines.instance import dagster_home, open_instance
+from pipelines.home import dagster_home
+from pipelines.instance import open_instance
 from tests.support.standin_stages import Small, make_small
 
 

@@ -113,5 +113,5 @@ def test_materialisation_shows_figures_tables_and_pictures(small: Small, instanc
     assert "expected_sha256" in [column.name for column in rows["dagster/column_schema"].value.columns]
     chosen = run(instance, "publish_release").asset_materializations_for_node("selection")[0].metadata
     assert chosen["dagster/row_count"].value == 5
-    assert chosen["scores"].value.startswith("![scores](data:image/svg+xml;base64,")
+    assert chosen["scores"].value.startswith("![scores](data:image/png;base64,")
     assert [record.data for record in chosen["reasons"].value.records] == [{"reason": "media:gone", "rows": 1}]

@@ -13,27 +13,10 @@ from dagster._core.instance.config import dagster_instance_config
 
 from pipelines import instance as pipelines_instance
 from pipelines.definitions import defs
-from pipelines.instance import HOST_TAG, PID_TAG, dagster_home, open_instance, settings_template
+from pipelines.home import settings_template
+from pipelines.instance import HOST_TAG, PID_TAG, open_instance
 from pipelines.resources import POOLS
 from tests.support.standin_stages import Small
-
-
-def test_home_lies_in_the_workspace_and_holds_our_settings(small: Small) -> None:
-    home = dagster_home(small.workspace)
-    assert home == small.folder / "workspace" / ".dagster"
-    assert (home / "dagster.yaml").read_bytes() == settings_template().read_bytes()
-
-
-def test_settings_that_a_person_changed_are_left_alone(small: Small) -> None:
-    home = dagster_home(small.workspace)
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    dagster_home(small.workspace)
-    assert (home / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n"
-
-
-def test_named_home_wins(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "elsewhere"))
-    assert dagster_home(small.workspace) == tmp_path / "elsewhere"
 
 
 def test_dagster_takes_our_settings_and_the_pools_have_their_sizes(small: Small) -> None:

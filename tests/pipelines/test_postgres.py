@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from mmdata.workspace.layout import PartStage, Workspace
-from pipelines.instance import open_instance, settings_template
+from pipelines.home import settings_template
+from pipelines.instance import open_instance
 from pipelines.partitions import PARTITION_TAG
 from pipelines.resources import POOLS
 from tests.support.postgres_server import postgres, postgres_binary

@@ -25,9 +25,10 @@ import pytest
 import yaml
 
 from pipelines.definitions import defs
-from pipelines.instance import open_instance, settings_template
+from pipelines.home import settings_template
+from pipelines.instance import open_instance
 from pipelines.launch import STOP_S
-from pipelines.resources import watched_by
+from pipelines.watcher import watched_by
 from tests.support.workspaces import Built, build, release
 
 STANDINS = Path(__file__).parents[1] / "standins"

@@ -15,9 +15,9 @@ from PIL import Image
 
 from mmdata.errors import UserError
 from mmdata.instruct.stage import write_instructions
-from mmdata.report.stage import DEMO_NOTE, report_release, write_report
+from mmdata.report.stage import DEMO_NOTE, report_release
 from tests.support import modalities, tiny_release, workspaces
-from tests.support.tiny_release import RELEASE, Tiny
+from tests.support.tiny_release import Tiny
 
 VOID = {"meta", "img", "br", "link"}
 
@@ -58,7 +58,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="module")
 def html(tiny: Tiny) -> str:
-    write_report(tiny.corpus, tiny.workspace, RELEASE)
+    report_release(tiny.folder)
     return (tiny.folder / "report.html").read_text()
 
 
@@ -117,7 +117,7 @@ def test_pictures_are_small_jpegs_made_anew(html: str) -> None:
 
 def test_the_report_is_bounded_and_the_same_each_time(tiny: Tiny, html: str) -> None:
     assert len(html) < 3_000_000
-    write_report(tiny.corpus, tiny.workspace, RELEASE)
+    report_release(tiny.folder)
     assert (tiny.folder / "report.html").read_text() == html
 
 
@@ -128,7 +128,7 @@ def test_the_demo_scorer_is_named_as_what_it_is(html: str) -> None:
 
 
 def test_numbers_of_page_and_report_agree(tiny: Tiny, html: str) -> None:
-    report = write_report(tiny.corpus, tiny.workspace, RELEASE)
+    report = report_release(tiny.folder)
     assert report.counts["rows"] == 160
     assert report.counts["kept"] == len(tiny.split)
     shown = "".join(Page(html).text)

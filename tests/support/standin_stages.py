@@ -15,8 +15,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from upath import UPath
 
-import mmdata.inspect.nightly_look  # noqa: F401 - with the real stages, before others take their place
+import mmdata.inspect.nightly_look  # noqa: F401 - imports the real stages before the stand-ins take their place
+import mmdata.inspect.up_to_date
 from mmdata import samples
 from mmdata.config import Corpus
 from mmdata.config.load import load_corpus
@@ -212,8 +214,8 @@ def verify_shards(workspace: Workspace, release_id: str) -> StageReport:
     return StageReport("verify", counts={"shards": 1})
 
 
-def write_report(corpus: Corpus, workspace: Workspace, release_id: str) -> StageReport:
-    publish_bytes(workspace.release_dir(release_id) / "report.html", b"<h1>fine</h1>")
+def report_release(folder: UPath) -> StageReport:
+    publish_bytes(folder / "report.html", b"<h1>fine</h1>")
     return StageReport("report")
 
 
@@ -227,7 +229,7 @@ STAGES: dict[str, Callable[..., StageReport]] = {
     "mmdata.instruct.stage.write_instructions": write_instructions,
     "mmdata.publish.release.publish_release": publish_release,
     "mmdata.publish.verify.verify_shards": verify_shards,
-    "mmdata.report.stage.write_report": write_report,
+    "mmdata.report.stage.report_release": report_release,
 }
 
 

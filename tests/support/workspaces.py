@@ -69,7 +69,7 @@ def add_parts(built: Built, parts: Mapping[str, Sequence[int]]) -> None:
         known[name] = Part(name, "web", f"inbox/{name}.parquet", 0, len(numbers), fingerprint(list(numbers)))
     built.workspace.write_catalog(Catalog(parts=known))
     for name, numbers in parts.items():
-        _finish(built, known[name], numbers)
+        finish_part(built, known[name], numbers)
 
 
 def release(built: Built) -> str:
@@ -81,7 +81,8 @@ def release(built: Built) -> str:
     return str(built.workspace.latest())
 
 
-def _finish(built: Built, part: Part, numbers: Sequence[int]) -> None:
+def finish_part(built: Built, part: Part, numbers: Sequence[int]) -> None:
+    """Write the tables and stamps of all stages of a part, of so numbered samples."""
     workspace = built.workspace
     halves = {f"{i:04d}": list(numbers[i::2]) for i in range(2)}
     stamps: dict[str, dict[str, Any]] = {"rows": {}, "media": {}, "features": {}}

@@ -1,0 +1,54 @@
+"""Whether a build has nothing at all to do: no source file, setting, part or release is other than it was."""
+
+from __future__ import annotations
+
+from mmdata.config import Corpus
+from mmdata.engine.freshness import plan_parts, releasable_parts
+from mmdata.errors import MMDataError
+from mmdata.optout.lists import lists_changed
+from mmdata.select.stage import next_release
+from mmdata.sources.catalog import look_at_sources
+from mmdata.workspace.layout import Workspace, read_json
+
+RELEASE_FILES = ("manifest.json", "shards.json", "instructions.json", "index.parquet", "report.html")
+
+
+def up_to_date_release(corpus: Corpus, workspace: Workspace) -> str | None:
+    """The id of the latest release where a build would leave everything as it is; None where it has work to do.
+
+    Looks at the source files as a build does, then at stamps and at sizes of shards. It writes nothing. Whatever is
+    not in order (a file or list that cannot be read, a refused part, a missing shard) gives None too: the build itself
+    says what is wrong.
+    """
+    try:
+        return _unchanged_release(corpus, workspace)
+    except MMDataError:
+        return None
+
+
+def _unchanged_release(corpus: Corpus, workspace: Workspace) -> str | None:
+    latest, draft = workspace.latest(), read_json(workspace.draft_path)
+    if latest is None or draft is None or draft.get("release_id") != latest:
+        return None
+    catalog = workspace.catalog()
+    if look_at_sources(corpus, workspace, catalog, may_write=False) != catalog:
+        return None
+    if any(entry["status"] == "unreadable" for entry in catalog.files.values()):
+        return None
+    if lists_changed(corpus.optout, workspace) or any(plan.stale for plan in plan_parts(corpus, workspace)):
+        return None
+    parts, refused = releasable_parts(corpus, workspace)
+    if not parts or refused or draft["refused_parts"]:
+        return None
+    planned = next_release(corpus, workspace, parts)
+    return latest if planned.release_id == latest and planned.published and _is_whole(workspace, latest) else None
+
+
+def _is_whole(workspace: Workspace, release_id: str) -> bool:
+    """Whether the files of a release and its shards are there, each shard with the size that the manifest names."""
+    folder = workspace.release_dir(release_id)
+    manifest = read_json(folder / "manifest.json")
+    if manifest is None or not all((folder / name).exists() for name in RELEASE_FILES):
+        return False
+    shards = [(workspace.shards_dir / shard["name"], shard["bytes"]) for shard in manifest["shards"]]
+    return all(path.exists() and path.stat().st_size == size for path, size in shards)
