@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from upath import UPath
 
-import mmdata.inspect.nightly_look  # noqa: F401 - imports the real stages before the stand-ins take their place
-import mmdata.inspect.up_to_date
+import mmdata.inspect.nightly_look
+import mmdata.inspect.up_to_date  # noqa: F401 - import the real stages before the stand-ins take their place
 from mmdata import samples
 from mmdata.config import Corpus
 from mmdata.config.load import load_corpus
