@@ -145,7 +145,7 @@ def _query_a_part(folder: str) -> float:
 def _asset_page(folder: str) -> float:
     """What the UI's page of an asset asks for: all partitions and what became of them; half are materialised."""
     from benchmarks.harness import start_clock
-    from mmdata.demo.demo_corpus import free_port
+    from mmdata.demo.demo_folder import free_port
 
     with _instance(Path(folder)) as instance:
         names = instance.get_dynamic_partitions("parts")

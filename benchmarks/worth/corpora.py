@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from mmdata.config import Balance, Corpus, Dedup, Filter, Oversample, Select
-from mmdata.demo.demo_corpus import DemoCorpus, make_demo
+from mmdata.demo.demo_folder import DemoCorpus, make_demo
 from mmdata.demo.web_server import DemoServer
 from mmdata.download.stage import fetch_part
 from mmdata.engine.freshness import features_input, releasable_parts, rows_input, stage_settings

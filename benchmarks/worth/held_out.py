@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from mmdata.config import Corpus
-from mmdata.demo.outcome import TRUE_PAIRS
+from mmdata.demo.demo_summary import TRUE_PAIRS
 from mmdata.engine.freshness import releasable_parts
 from mmdata.samples import hash_words, uid_words, unit_interval
 from mmdata.select.clusters import assign_clusters, cluster_count, train_centroids

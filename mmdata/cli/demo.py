@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from mmdata.demo.outcome import DemoSummary
+    from mmdata.demo.demo_summary import DemoSummary
     from mmdata.stage import StageReport
 
 
@@ -34,8 +34,8 @@ def demo(
     """
     from mmdata.cli.console import console
     from mmdata.cli.graph import run_build, run_ui
-    from mmdata.demo.demo_corpus import make_demo, open_demo
-    from mmdata.demo.outcome import summarise
+    from mmdata.demo.demo_folder import make_demo, open_demo
+    from mmdata.demo.demo_summary import summarise
     from mmdata.demo.web_server import DemoServer
 
     out = console()
@@ -67,9 +67,9 @@ def show(out: Console, summary: DemoSummary) -> None:
     from rich.columns import Columns
 
     from mmdata.cli.console import facts, table
-    from mmdata.demo.outcome import lines
+    from mmdata.demo.demo_summary import summary_tables
 
-    (title, figures), *breakdowns = lines(summary)
+    (title, figures), *breakdowns = summary_tables(summary)
     out.print()
     out.print(facts(title, figures))
     tables = [facts(f"\n{name}", values) for name, values in breakdowns if not name.startswith("kinds")]

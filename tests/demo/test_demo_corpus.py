@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 from mmdata.config.load import load_corpus
-from mmdata.demo.demo_corpus import bomb_png, make_demo, open_demo
-from mmdata.demo.demo_recordings import counts
+from mmdata.demo.demo_folder import make_demo, open_demo
 from mmdata.demo.drawings import demo_emoji, demo_photos
-from mmdata.demo.planting import ODDITIES, RARE_KINDS, SHARES, plan_rows
+from mmdata.demo.picture_plan import ODDITIES, RARE_KINDS, SHARES, plan_rows
+from mmdata.demo.picture_source import bomb_png
+from mmdata.demo.recording_sources import recording_counts
 from mmdata.demo.web_server import DemoServer
 from mmdata.download import images
 from mmdata.errors import UserError
@@ -71,9 +72,9 @@ def test_a_mismatch_has_another_picture_s_caption(planned):
 def test_copies_name_the_row_that_they_copy(planned):
     for row in planned:
         if row.planted in ("near_duplicate", "exact_duplicate", "repeated_row", "repeated_url"):
-            original = planned[row.of]
+            original = planned[row.copy_of]
             assert original.planted == "clean"
-            assert (row.place == original.place) == (row.planted in ("repeated_row", "repeated_url"))
+            assert (row.address == original.address) == (row.planted in ("repeated_row", "repeated_url"))
             assert (row.caption == original.caption) or row.planted != "repeated_row"
 
 
@@ -124,7 +125,7 @@ def test_the_sources_read_it_and_every_truth_has_its_row(demo, tmp_path):
     assert report.reasons == {"file_empty": 1}
     parts = workspace.catalog().live_parts()
     assert sum(part.stop - part.start for part in parts if part.source == "web") == demo.rows
-    assert report.counts["rows"] == demo.rows + sum(counts(demo.rows).values())
+    assert report.counts["rows"] == demo.rows + sum(recording_counts(demo.rows))
     assert 6 <= report.counts["parts"] <= 7
     found: Counter[str] = Counter()
     for part in parts:

@@ -68,7 +68,7 @@ def test_drawings_are_deterministic_and_of_the_asked_size_and_background():
 
 
 def test_every_emoji_has_a_name_in_the_captions_languages():
-    from mmdata.demo.page_captions import LANGUAGES
+    from mmdata.demo.caption_templates import LANGUAGES
 
     for one in demo_emoji():
         assert one.name

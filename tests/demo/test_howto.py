@@ -12,10 +12,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mmdata.demo.demo_recordings import counts, write_recordings
-from mmdata.demo.demo_video import FPS, HEIGHT, WIDTH, render_video
 from mmdata.demo.drawings import demo_emoji, is_demo_base
-from mmdata.demo.howto import ODD_SOUNDS, ODD_VIDEOS, PAUSE_S, plan_narrations, plan_notes, plan_videos, timed_captions
+from mmdata.demo.howto_video import FPS, HEIGHT_PX, WIDTH_PX, render_video
+from mmdata.demo.recording_plan import (
+    NARRATION_FAULTS,
+    PAUSE_S,
+    VIDEO_FAULTS,
+    plan_narrations,
+    plan_notes,
+    plan_videos,
+    timed_captions,
+)
+from mmdata.demo.recording_sources import recording_counts, write_recordings
 from mmdata.media.synthesis import SAMPLE_RATE
 from mmdata.stage import silent
 
@@ -41,7 +49,7 @@ def test_the_same_number_gives_the_same_plan() -> None:
 def test_everything_odd_is_planted_and_the_rest_is_clean() -> None:
     videos = plan_videos(15, demo_emoji())
     planted = [video.planted for video in videos]
-    assert sorted(planted) == sorted([*ODD_VIDEOS, *["clean"] * 7])
+    assert sorted(planted) == sorted([*VIDEO_FAULTS, *["clean"] * 7])
     assert len({video.video_id for video in videos}) == 15
     assert {len(video.video_id) for video in videos} == {11}
     assert {video.codec for video in videos} == {"h264", "vp9"}
@@ -49,8 +57,8 @@ def test_everything_odd_is_planted_and_the_rest_is_clean() -> None:
     donor = next(video for video in videos if video.video_id == wrong.captions_of)
     assert donor.task_id != wrong.task_id
     sounds = plan_narrations(20, demo_emoji())
-    assert [one.planted for one in sounds[: len(ODD_SOUNDS)]] == list(ODD_SOUNDS)
-    assert {one.planted for one in sounds[len(ODD_SOUNDS) :]} == {"clean"}
+    assert [one.planted for one in sounds[: len(NARRATION_FAULTS)]] == list(NARRATION_FAULTS)
+    assert {one.planted for one in sounds[len(NARRATION_FAULTS) :]} == {"clean"}
 
 
 def test_a_video_lasts_as_long_as_its_speech_and_its_captions_lie_in_it() -> None:
@@ -66,7 +74,7 @@ def test_a_video_lasts_as_long_as_its_speech_and_its_captions_lie_in_it() -> Non
     with av.open(io.BytesIO(data)) as container:
         sound = sum(frame.samples for frame in container.decode(audio=0))
     assert len(frames) == pytest.approx(seconds * FPS, abs=2)
-    assert (frames[0].width, frames[0].height) == (WIDTH, HEIGHT)
+    assert (frames[0].width, frames[0].height) == (WIDTH_PX, HEIGHT_PX)
     assert sound / SAMPLE_RATE == pytest.approx(seconds, abs=0.2)
     first, later = frames[0].to_ndarray(format="rgb24"), frames[-5].to_ndarray(format="rgb24")
     assert np.abs(first.astype(int) - later).mean() > 5, "another step shows another drawing"
@@ -99,18 +107,18 @@ def test_some_captions_repeat_the_words_before_as_speech_recognition_does() -> N
 
 def test_the_files_are_those_that_the_metadata_names(tmp_path: Path) -> None:
     write_recordings(tmp_path, 150, demo_emoji(), "http://127.0.0.1:1", beep, silent)
-    wanted = counts(150)
+    wanted = recording_counts(150)
     with (tmp_path / "inbox" / "howto" / "HowTo100M_v1.csv").open(encoding="utf-8") as file:
         index = list(csv.DictReader(file))
     captions = json.loads((tmp_path / "inbox" / "howto" / "raw_caption.json").read_text(encoding="utf-8"))
-    assert len(index) == wanted["videos"]
+    assert len(index) == wanted.videos
     videos = {path.stem for path in (tmp_path / "site" / "videos").glob("*.mp4")}
     assert {row["video_id"] for row in index} >= videos
     assert all(len({len(one[key]) for key in ("start", "end", "text")}) == 1 for one in captions.values())
     narrations = pq.read_table(tmp_path / "inbox" / "sounds" / "narrations.parquet").to_pylist()
-    assert len(narrations) == wanted["narrations"]
+    assert len(narrations) == wanted.narrations
     missing = [row for row in narrations if not (tmp_path / "site" / row["url"].split("/", 3)[3]).exists()]
     assert len(missing) == 1
     notes = (tmp_path / "inbox" / "texts" / "notes.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(notes) == wanted["notes"]
+    assert len(notes) == wanted.notes
     assert all(json.loads(line)["answer"] in json.loads(line)["text"] for line in notes)

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mmdata.demo.outcome import judge, summarise
+from mmdata.demo.demo_summary import judge, summarise
 from mmdata.errors import UserError
 
 COLUMNS: dict[str, Any] = {

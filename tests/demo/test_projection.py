@@ -14,9 +14,9 @@ import torch
 
 from mmdata.demo.drawings import demo_emoji, emoji_base, is_demo_base, training_emoji
 from mmdata.demo.scorer import fit, measure, projection, quality
-from mmdata.demo.scorer.captioned_pictures import emoji_names, icon_set, openclipart
+from mmdata.demo.scorer.clip_art import emoji_names, icon_set, openclipart
+from mmdata.demo.scorer.frozen_features import embed_captions, picture_features
 from mmdata.demo.scorer.projection import class_embeddings, class_texts, train, training_pictures, write_projections
-from mmdata.demo.scorer.tower_features import embed_captions, measure_pictures
 from mmdata.errors import DataError, UserError
 from mmdata.score import offline
 
@@ -109,10 +109,10 @@ def test_unreadable_picture_is_left_out_and_the_rest_is_measured_once(tmp_path, 
     pictures = list(openclipart(tmp_path))
     with pytest.raises(DataError, match=r"torn\.svg: cannot be rendered"):
         next(p for p in pictures if "torn" in p.key).read()
-    first = measure_pictures(model, preprocess, pictures, tmp_path / "cache")
+    first = picture_features(model, preprocess, pictures, tmp_path / "cache")
     assert first.keys == ["a/owl.svg"]
     assert first.features.shape == (1, 1280)
-    again = measure_pictures(None, None, pictures, tmp_path / "cache")  # no model to measure with: it must be read
+    again = picture_features(None, None, pictures, tmp_path / "cache")  # no model to measure with: it must be read
     assert np.array_equal(first.features, again.features)
 
 
@@ -141,7 +141,7 @@ def test_classes_are_named_in_the_classifiers_order():
 def test_training_repeats_to_the_bit_and_moves_off_its_start(tmp_path, parts, classes):
     model, preprocess, tokenizer = parts
     pictures = next(training_pictures(None))[300:324]
-    source = measure_pictures(model, preprocess, pictures, tmp_path / "cache")
+    source = picture_features(model, preprocess, pictures, tmp_path / "cache")
     assert len(source.keys) == 24
     settings = fit.Settings(dim=64, steps=6, batch=8)
     one, two = (train([source], classes, settings, model, tokenizer)[0] for _ in range(2))
@@ -167,9 +167,9 @@ def test_training_repeats_to_the_bit_and_moves_off_its_start(tmp_path, parts, cl
 def test_source_kept_aside_says_when_to_stop(tmp_path, parts, classes):
     model, preprocess, tokenizer = parts
     pictures = next(training_pictures(None))
-    seen = measure_pictures(model, preprocess, pictures[300:324], tmp_path / "cache")
+    seen = picture_features(model, preprocess, pictures[300:324], tmp_path / "cache")
     right = replace(
-        measure_pictures(model, preprocess, pictures[400:424], tmp_path / "cache"), source=projection.UNSEEN
+        picture_features(model, preprocess, pictures[400:424], tmp_path / "cache"), source=projection.HELD_OUT_SOURCE
     )
     settings = fit.Settings(dim=64, steps=20, check_steps=1, batch=8, learning_rate=1.0)  # each step does harm
     state, steps = train([seen, right], classes, settings, model, tokenizer)

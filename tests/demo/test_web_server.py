@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.demo.web_server import METADATA_SERVICE, PRIVATE, DemoServer
+from mmdata.demo.web_server import CLOUD_METADATA_URL, PRIVATE_URL, DemoServer
 from mmdata.errors import UserError
 
 BODY = bytes(range(256)) * 4
@@ -94,8 +94,8 @@ def test_a_chain_of_redirects_ends_at_the_file(web):
 
 
 def test_redirects_to_private_places_and_to_itself(web):
-    assert ask(web, "/odd/to-private/x")[1]["Location"] == PRIVATE
-    assert ask(web, "/odd/to-metadata/x")[1]["Location"] == METADATA_SERVICE
+    assert ask(web, "/odd/to-private/x")[1]["Location"] == PRIVATE_URL
+    assert ask(web, "/odd/to-metadata/x")[1]["Location"] == CLOUD_METADATA_URL
     assert ask(web, "/odd/loop/x")[1]["Location"] == "/odd/loop/x"
 
 

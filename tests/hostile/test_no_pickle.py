@@ -285,7 +285,7 @@ CALLS = {
 UNPICKLERS = {"training/checkpoint/checkpoint_files.py"}  # with a list of what it may name
 ARCHIVES = {
     "mmdata/workspace/media_tar.py",
-    "mmdata/demo/scorer/captioned_pictures.py",
+    "mmdata/demo/scorer/clip_art.py",
 }  # written; packages of the registry
 
 

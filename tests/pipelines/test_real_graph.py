@@ -10,8 +10,8 @@ import pytest
 
 from mmdata.config import Corpus
 from mmdata.config.load import load_corpus
-from mmdata.demo.demo_corpus import make_demo
-from mmdata.demo.outcome import summarise
+from mmdata.demo.demo_folder import make_demo
+from mmdata.demo.demo_summary import summarise
 from mmdata.demo.web_server import DemoServer
 from mmdata.inspect.story import explain
 from mmdata.publish.verify import verify_release

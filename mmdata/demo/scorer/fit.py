@@ -1,4 +1,4 @@
-"""Fitting the two projections: a closed-form start, then contrastive steps that stay near it."""
+"""Fit the two projections of the offline scorer: a closed-form start, then contrastive steps that stay near it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the projections are fitted.
+    """Settings of the fit.
 
     Args:
         dim: of the common space.
-        temperature: of the classifier's soft answer.
-        ridge: the start's penalty, in rows of data.
+        temperature: of the classifier's class probabilities.
+        ridge: penalty of the ridge regression at the start, in rows of data.
         steps, batch, learning_rate: of the contrastive fit (Adam).
-        check_steps: how often the unseen source is looked at; the steps that suit it best are kept.
+        check_steps: measure on the held-out source after so many steps; the step with the best result is kept.
         stay: weight of the squared relative distance from the start.
-        cosine_temperature: the contrastive loss's, to begin with; learnt.
-        same_text: captions of a batch with a text cosine above this are no negatives of one another.
+        cosine_temperature: of the contrastive loss at the start; it is learned.
+        same_text: captions of a batch with a text cosine above this are not negatives of one another.
     """
 
     dim: int = 256
@@ -45,12 +45,12 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Training pictures with their captions, as the frozen towers see them.
+    """Training pictures with their captions, as outputs of the frozen towers.
 
     Args:
-        features: (pictures, 1280), pooled, as the tower gives them.
-        captions: each picture's, unit length, (captions, 384).
-        weights: how often each picture is drawn, in proportion.
+        features: (pictures, 1280), pooled, not normalised.
+        captions: for each picture (captions, 384), of unit length.
+        weights: (pictures,), proportional to how often a picture is drawn.
     """
 
     features: np.ndarray
@@ -59,35 +59,36 @@ class Pairs:
 
 
 def fit(
-    pairs: Pairs, unseen: Pairs | None, class_texts: np.ndarray, classifier: tuple[Any, Any], settings: Settings
+    pairs: Pairs, held_out: Pairs | None, class_texts: np.ndarray, classifier: tuple[Any, Any], settings: Settings
 ) -> tuple[dict[str, Any], int]:
-    """The projections' tensors, float16, under the open_clip model's names. The same inputs give the same tensors.
+    """Fit the projections: float16 tensors under the open_clip model's names. The same inputs give the same tensors.
 
-    The start: ridge regression from features to the mean caption, the class columns as their names' embeddings
-    (ConSE), both at the same mean length, in the leading principal directions of all texts. The steps: symmetric
-    InfoNCE over random captions, stopped early by the AUC on a source that is not trained on.
+    The start: the features' map is a ridge regression to the mean caption; the columns of classes are the embeddings
+    of their names (ConSE); both are scaled to the same mean length and projected on the leading principal directions
+    of all texts. The steps: symmetric InfoNCE over random captions, with early stopping by the AUC on a source that
+    is not trained on.
 
     Args:
-        unseen: that source; None: all steps are taken.
-        class_texts: (1000, 384), unit length: the embeddings of ImageNet's class names.
+        held_out: pairs of that source; None: all steps are taken.
+        class_texts: (1000, 384) of unit length: the embeddings of ImageNet's class names.
         classifier: the packaged weight (1000, 1280) and bias (1000,), torch tensors.
 
     Returns:
-        the tensors, and how many contrastive steps they have seen.
+        The tensors, and the number of contrastive steps that led to them.
     """
     import torch
 
     images: Any = image_head(*classifier, settings.dim)
     texts: Any = text_head(settings.dim)
-    start = _start(pairs, class_texts, classifier, settings)
+    start = _closed_form_start(pairs, class_texts, classifier, settings)
     with torch.no_grad():
         images.temperature.fill_(settings.temperature)
         for parameter, value in zip(_parameters(images, texts), start, strict=True):
             parameter.copy_(torch.from_numpy(value.astype(np.float32)))
-    taken = _contrast(images, texts, pairs, unseen, settings)
+    steps_taken = _fit_contrastive(images, texts, pairs, held_out, settings)
     state = {f"visual.head.{name}": value for name, value in images.state_dict().items() if "classifier" not in name}
     state |= {f"text.proj.{name}": value for name, value in texts.state_dict().items()}
-    return {name: value.detach().half().contiguous() for name, value in state.items()}, taken
+    return {name: value.detach().half().contiguous() for name, value in state.items()}, steps_taken
 
 
 def _parameters(images: Any, texts: Any) -> list[torch.nn.Parameter]:
@@ -100,41 +101,46 @@ def _parameters(images: Any, texts: Any) -> list[torch.nn.Parameter]:
     ]
 
 
-def _start(
+def _closed_form_start(
     pairs: Pairs, class_texts: np.ndarray, classifier: tuple[Any, Any], settings: Settings
 ) -> Sequence[np.ndarray]:
-    raw = pairs.features.astype(np.float32)
-    features = _unit(raw)
-    targets = _unit(np.stack([c.mean(axis=0) for c in pairs.captions]))
+    """Start values of `_parameters`, in their order."""
+    raw_features = pairs.features.astype(np.float32)
+    features = _unit(raw_features)
+    targets = _unit(np.stack([captions.mean(axis=0) for captions in pairs.captions]))
     weights = (pairs.weights / pairs.weights.mean())[:, None]
     text_mean = (np.average(targets, axis=0, weights=weights[:, 0]) + class_texts.mean(axis=0)) / 2
     feature_mean = np.average(features, axis=0, weights=weights[:, 0])
+    # weighted ridge regression from features to the mean caption
     x, y = features - feature_mean, targets - text_mean
     gram = (x * weights).T @ x + settings.ridge * np.eye(x.shape[1], dtype=np.float32)
-    direct = np.linalg.solve(gram, (x * weights).T @ y)
+    regression = np.linalg.solve(gram, (x * weights).T @ y)
+    # the image head adds two terms: scale both to the same mean length
     classes = class_texts - class_texts.mean(axis=0)
-    answers = _soft_answers(raw, classifier, settings.temperature)
-    direct /= np.linalg.norm(x @ direct, axis=1).mean()
-    classes = classes / np.linalg.norm(answers @ classes, axis=1).mean()
-    every = np.concatenate([np.concatenate(pairs.captions) - text_mean, class_texts - text_mean])
-    basis = np.linalg.eigh(every.T @ every)[1][:, ::-1][:, : settings.dim]
+    probabilities = _class_probabilities(raw_features, classifier, settings.temperature)
+    regression /= np.linalg.norm(x @ regression, axis=1).mean()
+    classes = classes / np.linalg.norm(probabilities @ classes, axis=1).mean()
+    # the common space: leading principal directions of all texts
+    all_texts = np.concatenate([np.concatenate(pairs.captions) - text_mean, class_texts - text_mean])
+    basis = np.linalg.eigh(all_texts.T @ all_texts)[1][:, ::-1][:, : settings.dim]
     return (
-        (direct @ basis).T,
-        -(feature_mean @ direct) @ basis,
+        (regression @ basis).T,
+        -(feature_mean @ regression) @ basis,
         (classes @ basis).T,
         basis.T,
         -text_mean @ basis,
     )
 
 
-def _contrast(images: Any, texts: Any, pairs: Pairs, unseen: Pairs | None, settings: Settings) -> int:
+def _fit_contrastive(images: Any, texts: Any, pairs: Pairs, held_out: Pairs | None, settings: Settings) -> int:
+    """Train both heads in place; return the number of the step whose parameters were kept."""
     import torch
     from torch.nn import functional
 
-    draw = torch.Generator().manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
     features = torch.from_numpy(pairs.features.astype(np.float32))
-    counts = torch.tensor([len(one) for one in pairs.captions])
-    firsts = torch.cat([counts.new_zeros(1), counts.cumsum(0)[:-1]])
+    counts = torch.tensor([len(texts_of_picture) for texts_of_picture in pairs.captions])
+    first_caption = torch.cat([counts.new_zeros(1), counts.cumsum(0)[:-1]])
     captions = torch.from_numpy(np.concatenate(pairs.captions).astype(np.float32))
     weights = torch.from_numpy(pairs.weights.astype(np.float32))
     parameters = _parameters(images, texts)
@@ -142,44 +148,46 @@ def _contrast(images: Any, texts: Any, pairs: Pairs, unseen: Pairs | None, setti
     log_scale = torch.tensor(-np.log(settings.cosine_temperature), dtype=torch.float32, requires_grad=True)
     optimiser = torch.optim.Adam([*parameters, log_scale], lr=settings.learning_rate)
     batch = min(settings.batch, len(features))
-    answer = torch.arange(batch)
-    best, best_auc = (0, start), -1.0 if unseen is None else _unseen_auc(images, texts, unseen)
+    targets = torch.arange(batch)
+    best_step, best_parameters = 0, start
+    best_auc = -1.0 if held_out is None else _held_out_auc(images, texts, held_out)
     for step in range(1, settings.steps + 1):
-        rows = torch.multinomial(weights, batch, generator=draw)
-        picks = (torch.rand(batch, generator=draw) * counts[rows]).long()
-        said = captions[firsts[rows] + picks]
+        rows = torch.multinomial(weights, batch, generator=generator)
+        picks = (torch.rand(batch, generator=generator) * counts[rows]).long()
+        drawn = captions[first_caption[rows] + picks]
         image = functional.normalize(images(features[rows]), dim=-1)
-        text = functional.normalize(texts(said), dim=-1)
-        same = (said @ said.T > settings.same_text).fill_diagonal_(False)
+        text = functional.normalize(texts(drawn), dim=-1)
+        same = (drawn @ drawn.T > settings.same_text).fill_diagonal_(False)
         logits = (log_scale.exp() * (image @ text.T)).masked_fill(same, -1e4)
-        loss = (functional.cross_entropy(logits, answer) + functional.cross_entropy(logits.T, answer)) / 2
+        loss = (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
         drift = sum(((p - s) ** 2).sum() / (s**2).sum() for p, s in zip(parameters, start, strict=True))
         optimiser.zero_grad()
         (loss + settings.stay * drift).backward()
         optimiser.step()
-        if step == settings.steps or (unseen is not None and step % settings.check_steps == 0):
-            reached = best_auc if unseen is None else _unseen_auc(images, texts, unseen)
-            if unseen is None or reached > best_auc:
-                best, best_auc = (step, [parameter.detach().clone() for parameter in parameters]), reached
+        if step == settings.steps or (held_out is not None and step % settings.check_steps == 0):
+            step_auc = best_auc if held_out is None else _held_out_auc(images, texts, held_out)
+            if held_out is None or step_auc > best_auc:
+                best_step, best_auc = step, step_auc
+                best_parameters = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
-        for parameter, value in zip(parameters, best[1], strict=True):
+        for parameter, value in zip(parameters, best_parameters, strict=True):
             parameter.copy_(value)
-    return best[0]
+    return best_step
 
 
-def _unseen_auc(images: Any, texts: Any, unseen: Pairs) -> float:
-    """Each picture's first caption against every other picture's: P(own cosine > another's)."""
+def _held_out_auc(images: Any, texts: Any, held_out: Pairs) -> float:
+    """Chance that a picture is nearer to its own first caption than to that of another picture."""
     import torch
     from torch.nn import functional
 
     with torch.no_grad():
-        image = functional.normalize(images(torch.from_numpy(unseen.features.astype(np.float32))), dim=-1)
-        first = torch.from_numpy(np.stack([one[0] for one in unseen.captions]).astype(np.float32))
+        image = functional.normalize(images(torch.from_numpy(held_out.features.astype(np.float32))), dim=-1)
+        first = torch.from_numpy(np.stack([captions[0] for captions in held_out.captions]).astype(np.float32))
         cosines = (image @ functional.normalize(texts(first), dim=-1).T).numpy()
     return auc(np.diag(cosines), cosines[~np.eye(len(cosines), dtype=bool)])
 
 
-def _soft_answers(features: np.ndarray, classifier: tuple[Any, Any], temperature: float) -> np.ndarray:
+def _class_probabilities(features: np.ndarray, classifier: tuple[Any, Any], temperature: float) -> np.ndarray:
     logits = (features @ classifier[0].numpy().T + classifier[1].numpy()) / temperature
     logits = np.exp(logits - logits.max(axis=1, keepdims=True))
     return logits / logits.sum(axis=1, keepdims=True)

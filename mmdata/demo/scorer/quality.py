@@ -1,4 +1,4 @@
-"""How well a scorer tells matched captions from shuffled ones: AUC, and what keeping the best-scored share is worth."""
+"""Measure how well a scorer tells matched captions from shuffled ones: AUC, and the gain of keeping the best pairs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Means over shuffles, with their standard deviations.
+    """Means over several shuffles, with standard deviations (`_sd`).
 
     Args:
-        rows: pairs measured.
+        rows: number of pairs.
         auc: chance that a matched pair scores above a shuffled one; 0.5 is guessing.
-        clean_before: share of pairs whose caption is theirs after the shuffle.
-        clean_after: the same among those kept.
-        recall: share of the clean pairs that is kept.
+        clean_before: share of pairs that have their own caption after the shuffle.
+        clean_after: the same share among the kept pairs.
+        recall: share of the clean pairs that are kept.
     """
 
     rows: int
@@ -37,32 +37,32 @@ def measure(
     shuffles: int = 10,
     seed: int = 0,
 ) -> Quality:
-    """Shuffle the captions of some rows among themselves, score all, keep the best share, and count.
+    """Shuffle the captions of some rows among themselves, score all rows, keep the best ones, and count.
 
-    A shuffled row that was given the very same text counts as clean, and is no negative for the AUC, which compares
+    A shuffled row that gets the same text again counts as clean, and is not a negative of the AUC. The AUC compares
     all matched pairs with as many shuffled ones.
 
     Args:
-        images_ND, texts_ND: unit length, float32 (rows, dim), row i of both is pair i.
-        captions: the texts.
+        images_ND, texts_ND: float32 (rows, dim) of unit length; row i of both is pair i.
+        captions: text of each row.
         shuffled, kept: shares of the rows.
-        shuffles: repetitions with other draws.
+        shuffles: repetitions with other random draws.
     """
     rng = np.random.default_rng(seed)
     rows = len(captions)
-    names = np.unique(np.array(captions, dtype=str), return_inverse=True)[1]
+    text_ids = np.unique(np.array(captions, dtype=str), return_inverse=True)[1]
     cosines = images_ND @ texts_ND.T
-    every = np.arange(rows)
+    own = np.arange(rows)
     aucs, before, after, recalls = [], [], [], []
     for _ in range(shuffles):
         other = rng.permutation(rows)
-        wrong = names[other] != names
-        aucs.append(auc(cosines[every, every], cosines[every, other][wrong]))
-        given = every.copy()
-        chosen = rng.choice(rows, round(shuffled * rows), replace=False)
-        given[chosen] = rng.permutation(chosen)
-        clean = names[given] == names
-        best = np.argsort(-cosines[every, given], kind="stable")[: round(kept * rows)]
+        is_wrong = text_ids[other] != text_ids
+        aucs.append(auc(cosines[own, own], cosines[own, other][is_wrong]))
+        caption_of = own.copy()
+        to_shuffle = rng.choice(rows, round(shuffled * rows), replace=False)
+        caption_of[to_shuffle] = rng.permutation(to_shuffle)
+        clean = text_ids[caption_of] == text_ids
+        best = np.argsort(-cosines[own, caption_of], kind="stable")[: round(kept * rows)]
         before.append(clean.mean())
         after.append(clean[best].mean())
         recalls.append(clean[best].sum() / max(1, clean.sum()))

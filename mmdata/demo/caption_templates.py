@@ -1,4 +1,4 @@
-"""What the demo's pages say about their pictures: short captions in English and, for some, in another language."""
+"""Captions of the demo's pictures: short English phrases and, for some pictures, one in another language."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ COLOURS = {
     "light green": "#cdf0c0",
     "grey": "#d4d7db",
 }
+"""Backgrounds of pictures: English name -> CSS colour."""
 
 _ENGLISH = (
     "the {kind} {name}",
@@ -25,12 +26,12 @@ _ENGLISH = (
     "a drawing of {name} ({kind})",
     "{name} ({kind}) on {colour}",
 )
-_FLAGS = (
+_ENGLISH_FLAGS = (
     "the flag of {name} on a {colour} background",
     "drawing of the national flag of {name}",
     "a small picture of the flag of {name}",
 )
-_OTHERS = {
+_OTHER_LANGUAGES = {
     "de": "Zeichnung: {name}, auf einem farbigen Hintergrund",
     "es": "dibujo de {name} sobre un fondo de color",
     "fr": "un dessin de {name} sur un fond de couleur",
@@ -41,16 +42,22 @@ _OTHERS = {
     "ja": "{name}のイラスト、色付きの背景",
     "ko": "색깔 배경에 그린 {name} 그림",
 }
-LANGUAGES = tuple(_OTHERS)
+LANGUAGES = tuple(_OTHER_LANGUAGES)
 
 
 def english_caption(name: str, kind: str, colour: str, random: Random) -> str:
-    """A caption that names the subject, its kind as a word, and sometimes the background's colour."""
-    if kind == "flag":
-        return random.choice(_FLAGS).format(name=name, colour=colour) if "flag" not in name else f"picture of a {name}"
-    return random.choice(_ENGLISH).format(name=name, kind=kind, colour=colour)
+    """A caption that names the subject, its kind, and sometimes the colour of the background."""
+    if kind != "flag":
+        return random.choice(_ENGLISH).format(name=name, kind=kind, colour=colour)
+    if "flag" in name:
+        return f"picture of a {name}"
+    return random.choice(_ENGLISH_FLAGS).format(name=name, colour=colour)
 
 
 def foreign_caption(names: dict[str, str], language: str) -> str:
-    """A caption in another language (see `LANGUAGES`), with the subject's name in it."""
-    return _OTHERS[language].format(name=names[language])
+    """A caption in one of `LANGUAGES`.
+
+    Args:
+        names: language -> name of the subject.
+    """
+    return _OTHER_LANGUAGES[language].format(name=names[language])

@@ -1,4 +1,4 @@
-"""Freely licensed captioned pictures that the small offline scorer's projections are trained on."""
+"""Read freely licensed, captioned pictures for the training of the offline scorer: Open Clip Art, Noto Emoji, icons."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
+from mmdata.demo.drawings import SKIN_TONES
 from mmdata.errors import DataError, UserError
 
-ICON_SETS = {"noto": "Apache-2.0", "flat-color-icons": "MIT"}  # npm package @iconify-json/<name> -> licence
-EMOJI_SETS = {"noto"}
+ICON_SETS = {"noto": "Apache-2.0", "flat-color-icons": "MIT"}
+"""Name of an icon set, which is the npm package @iconify-json/<name> -> licence."""
 
-_RENDER_PIXELS = 256
+EMOJI_SETS = {"noto"}  # icon sets whose icons are emoji
+
+_RENDERED_WIDTH_PX = 256
 _MAX_SVG_BYTES = 1_000_000
-_SKIN_TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
-_NO_CONTENT = re.compile(
+_MAX_KEYWORD_CHARS = 40
+_MEANINGLESS = re.compile(
     r"clip ?art by|part of|collection|untitled|^\W*$|^(image|drawing|new|unknown|none|clip ?art|icon|svg)$|https?:",
     re.I,
 )
@@ -29,13 +32,13 @@ _NO_CONTENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class CaptionedPicture:
-    """One training picture: where it comes from, what may be said of it, and how it is read.
+    """A training picture.
 
     Args:
-        source: the source's name, such as `openclipart`.
+        source: name of the source, such as `openclipart`.
         key: unique in the source; for emoji the code points, upper-case hex joined by `-`, without FE0F.
-        captions: texts that describe it, the best first; never empty.
-        read: gives the picture as RGBA, or raises DataError naming it.
+        captions: texts that describe it, the best one first; never empty.
+        read: returns the picture as RGBA, or raises a DataError that names it.
     """
 
     source: str
@@ -45,14 +48,14 @@ class CaptionedPicture:
 
 
 def openclipart(folder: Path) -> Iterator[CaptionedPicture]:
-    """The public-domain Open Clip Art Library 0.18 as Debian's package `openclipart-svg` unpacks it.
+    """The public-domain Open Clip Art Library 0.18, as unpacked from Debian's package `openclipart-svg`.
 
-    A picture without a title or keyword of its own (or larger than 1 MB) is left out.
+    Pictures without a title or a keyword, and pictures larger than 1 MB, are left out.
 
     Args:
-        folder: any folder above the SVG files; a key is the path from the folder `svg` on.
+        folder: any folder above the SVG files; a key is the path below the folder `svg`.
     """
-    seen: set[str] = set()
+    seen: set[str] = set()  # the library holds some files twice
     for path in sorted(folder.rglob("*.svg")):
         key = path.relative_to(folder).as_posix().partition("openclipart/svg/")[2]
         if not key or path.is_symlink() or path.stat().st_size > _MAX_SVG_BYTES:
@@ -67,19 +70,19 @@ def openclipart(folder: Path) -> Iterator[CaptionedPicture]:
 
 
 def icon_set(package: Path, prefix: str) -> Iterator[CaptionedPicture]:
-    """One icon set from its npm package `@iconify-json/<prefix>`, a `.tgz` as `npm pack` fetches it.
+    """The icons of an npm package `@iconify-json/<prefix>`, a `.tgz` file that `npm pack` downloads.
 
-    Emoji are keyed by code points, so that they follow the demo's split; skin tones and aliases are left out.
+    Emoji have their code points as keys, by which the demo's split sorts them; skin tones and aliases are left out.
     """
     with tarfile.open(package) as tar:
-        icons = json.loads(_member(tar, "package/icons.json"))
-        chars = json.loads(_member(tar, "package/chars.json")) if prefix in EMOJI_SETS else {}
+        icons = json.loads(_read_member(tar, "package/icons.json"))
+        chars = json.loads(_read_member(tar, "package/chars.json")) if prefix in EMOJI_SETS else {}
     codes: dict[str, str] = {}
     for code, name in chars.items():
         codes.setdefault(name, code.upper().replace("-FE0F", ""))
     for name, icon in sorted(icons["icons"].items()):
         key = codes.get(name) if prefix in EMOJI_SETS else name
-        if key is None or _SKIN_TONES & set(key.split("-")):
+        if key is None or SKIN_TONES & set(key.split("-")):
             continue
         width = icon.get("width", icons.get("width", 16))
         height = icon.get("height", icons.get("height", 16))
@@ -96,7 +99,7 @@ def icon_set(package: Path, prefix: str) -> Iterator[CaptionedPicture]:
 
 
 def emoji_names(key: str) -> tuple[str, ...]:
-    """English names and aliases of an emoji from the package `emoji` (CLDR), the official one first."""
+    """English names of an emoji from the package `emoji` (CLDR), the official one first; empty for an unknown key."""
     import emoji
 
     text = "".join(chr(int(code, 16)) for code in key.split("-"))
@@ -107,13 +110,13 @@ def emoji_names(key: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip(":").replace("_", " ") for name in names))
 
 
-def _member(tar: tarfile.TarFile, name: str) -> bytes:
+def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
     try:
         file = tar.extractfile(name)
     except KeyError:
         file = None
     if file is None:
-        raise UserError(f"{tar.name!s}: no {name} inside. Remedy: fetch it with `npm pack @iconify-json/<set>`.")
+        raise UserError(f"{tar.name!s}: no {name} inside. Remedy: download it with `npm pack @iconify-json/<set>`.")
     return file.read()
 
 
@@ -122,7 +125,7 @@ def _renderer(svg: str, name: str) -> Callable[[], Image.Image]:
         import resvg_py
 
         try:
-            png = resvg_py.svg_to_bytes(svg_string=svg, width=_RENDER_PIXELS, skip_system_fonts=True)
+            png = resvg_py.svg_to_bytes(svg_string=svg, width=_RENDERED_WIDTH_PX, skip_system_fonts=True)
             image = Image.open(io.BytesIO(bytes(png)))
             image.load()
         except (ValueError, OSError, Image.DecompressionBombError) as error:
@@ -133,25 +136,32 @@ def _renderer(svg: str, name: str) -> Callable[[], Image.Image]:
 
 
 def _clip_art_captions(svg: str, key: str) -> tuple[str, ...]:
-    titles = [_text(found) for found in re.findall(r"<dc:title>(.*?)</dc:title>", svg, re.S)]
-    keywords = [_text(found) for found in re.findall(r"<rdf:li[^>]*>(.*?)</rdf:li>", svg, re.S)]
-    people = set(titles[1:])
+    """Captions from title, keywords and folder of a picture; empty where it has neither title nor keyword."""
+    titles = [_plain_text(xml) for xml in re.findall(r"<dc:title>(.*?)</dc:title>", svg, re.S)]
+    keywords = [_plain_text(xml) for xml in re.findall(r"<rdf:li[^>]*>(.*?)</rdf:li>", svg, re.S)]
+    people = set(titles[1:])  # the first title is the picture's, the others are names of its authors
     folders = [part.replace("_", " ") for part in key.split("/")[:-1]]
-    title = next((text for text in titles[:1] if _says_something(text)), "")
-    words = [w for w in dict.fromkeys(keywords) if _says_something(w) and w not in people and len(w) < 40]
-    if not title and not words:
+    title = next((text for text in titles[:1] if _is_meaningful(text)), "")
+    keywords = [
+        keyword
+        for keyword in dict.fromkeys(keywords)
+        if _is_meaningful(keyword) and keyword not in people and len(keyword) < _MAX_KEYWORD_CHARS
+    ]
+    if not title and not keywords:
         return ()
-    captions = [title, ", ".join(filter(None, [title, *words[:4]])), " ".join(words[:3])]
+    captions = [title, ", ".join(filter(None, [title, *keywords[:4]])), " ".join(keywords[:3])]
     if folders:
-        captions.append(", ".join(filter(None, [title or words[0], folders[-1]])))
-    return tuple(dict.fromkeys(c for c in captions if c))
+        captions.append(", ".join(filter(None, [title or keywords[0], folders[-1]])))
+    return tuple(dict.fromkeys(caption for caption in captions if caption))
 
 
-def _says_something(text: str) -> bool:
-    return len(text) > 2 and not _NO_CONTENT.search(text) and not re.search(r"[\\/]|\.svg", text)
+def _is_meaningful(text: str) -> bool:
+    """Whether a title or keyword describes the picture: it is no file name, no link and no filler word."""
+    return len(text) > 2 and not _MEANINGLESS.search(text) and not re.search(r"[\\/]|\.svg", text)
 
 
-def _text(xml: str) -> str:
+def _plain_text(xml: str) -> str:
+    """The text of an XML fragment, without tags and repeated white space."""
     try:
         text = "".join(ElementTree.fromstring(f"<a>{xml}</a>").itertext())
     except ElementTree.ParseError:

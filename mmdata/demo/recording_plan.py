@@ -1,4 +1,4 @@
-"""Which how-to videos, narrations and texts the demo has, and what is planted in them: pure functions of a number."""
+"""Plan the demo's how-to videos, narrations and texts, and the faults in them: pure functions of their number."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from mmdata.demo.drawings import Emoji
-from mmdata.demo.page_captions import COLOURS
+from mmdata.demo.caption_templates import COLOURS
+from mmdata.demo.drawings import Emoji, one_per_base
 
-STEPS = (4, 6)
-PAUSE_S = 0.6
-WORDS_PER_S = 2.4  # of a narrator who takes time; what captions are timed by where nothing is spoken
+STEPS_PER_VIDEO = (4, 6)  # fewest and most
+PAUSE_S = 0.6  # after each step
+WORDS_PER_S = 2.4  # of a slow narrator; silent videos are timed by it
 
 TASKS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ("Food and Entertaining", "Recipes", "cook a dinner", "food",
@@ -32,20 +32,20 @@ TASKS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
      ("take the {name} out of its box", "put the {name} into the bag", "keep the {name} dry",
       "fold the {name} and press the air out")),
 )  # fmt: skip
-"""category_1, category_2, what the video shows, kind of the things it shows, and sentences for its steps."""
+"""category_1, category_2, title, kind of the emoji that the video shows, and sentences for its steps."""
 
-_UNSPOKEN = frozenset({"symbol", "flag"})  # whose names make no sentence
+_KINDS_WITHOUT_SENTENCE = frozenset({"symbol", "flag"})  # "this is a drawing of <name>" would make no sense
 
-ODD_VIDEOS = ("silent", "cut_short", "wrong_captions", "black", "missing", "no_captions", "past_end", "silent")
-"""What is planted in the first videos, one each; the others are clean."""
+VIDEO_FAULTS = ("silent", "cut_short", "wrong_captions", "black", "missing", "no_captions", "past_end", "silent")
+"""Planted in the last videos, one each; the others are clean."""
 
-ODD_SOUNDS = ("silence", "missing", "cut_short", "not_sound", "wrong_transcript", "no_transcript")
-"""What is planted in the first narrations, one each."""
+NARRATION_FAULTS = ("silence", "missing", "cut_short", "not_sound", "wrong_transcript", "no_transcript")
+"""Planted in the first narrations, one each; the others are clean."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a how-to: what is seen, on which background (a CSS colour), and what is said."""
+    """One step of a how-to: the drawing that is shown, its background (a CSS colour), and the spoken sentence."""
 
     subject: Emoji
     background: str
@@ -57,12 +57,12 @@ class HowTo:
     """A how-to video.
 
     Args:
-        video_id: 11 characters, as YouTube's are.
+        video_id: 11 characters, as on YouTube.
         task_id: the same for all videos of a task, as in HowTo100M.
-        rank: its place among the task's videos.
-        planted: clean, or one of `ODD_VIDEOS`.
-        codec: h264 or vp9.
-        captions_of: the video whose captions it has, if not its own.
+        rank: position among the videos of the task, from 1.
+        planted: `clean`, or one of `VIDEO_FAULTS`.
+        codec: `h264` or `vp9`.
+        captions_of: id of the video whose captions are published for this one; None: its own.
     """
 
     video_id: str
@@ -79,10 +79,10 @@ class HowTo:
 
 @dataclass(frozen=True, slots=True)
 class Narration:
-    """A recording: the file on the site, what is said in it, and the transcript that the metadata gives."""
+    """A recording: its file on the site, the spoken text, and the transcript in the metadata."""
 
     file: str
-    said: str
+    speech: str
     transcript: str | None
     planted: str = "clean"
 
@@ -97,14 +97,13 @@ class Note:
 
 
 def plan_videos(count: int, emoji: Sequence[Emoji]) -> list[HowTo]:
-    """So many how-to videos, of all tasks in turn; the first ones have what `ODD_VIDEOS` says."""
+    """Plan `count` how-to videos, of all tasks in turn, with `VIDEO_FAULTS` in the last ones."""
     random = Random(2)
     planned: list[HowTo] = []
     for number in range(count):
         task = number % len(TASKS)
         category_1, category_2, title, kind, sentences = TASKS[task]
-        shown = _plain_named(emoji, kind)
-        subjects = random.sample(shown, random.randint(*STEPS))
+        subjects = random.sample(_with_short_names(emoji, kind), random.randint(*STEPS_PER_VIDEO))
         colours = random.sample(sorted(COLOURS.values()), len(subjects))
         steps = tuple(
             Step(subject, colour, random.choice(sentences).format(name=subject.name))
@@ -115,11 +114,11 @@ def plan_videos(count: int, emoji: Sequence[Emoji]) -> list[HowTo]:
             HowTo(_video_id(number), category_1, category_2, title, 1000 + task, number // len(TASKS) + 1, steps,
                   codec=codec)
         )  # fmt: skip
-    for number, planted in enumerate(ODD_VIDEOS[: max(0, count - 4)]):
+    for number, planted in enumerate(VIDEO_FAULTS[: max(0, count - 4)]):
         planned[-number - 1] = replace(planned[-number - 1], planted=planted)
     clean = [video for video in planned if video.planted == "clean"]
     return [
-        replace(video, captions_of=random.choice([one for one in clean if one.task_id != video.task_id]).video_id)
+        replace(video, captions_of=random.choice([other for other in clean if other.task_id != video.task_id]).video_id)
         if video.planted == "wrong_captions"
         else video
         for video in planned
@@ -127,23 +126,23 @@ def plan_videos(count: int, emoji: Sequence[Emoji]) -> list[HowTo]:
 
 
 def plan_narrations(count: int, emoji: Sequence[Emoji]) -> list[Narration]:
-    """So many recordings of somebody who says what a drawing shows."""
+    """Plan `count` recordings in which somebody says what a drawing shows, and `NARRATION_FAULTS` in the first."""
     random = Random(3)
-    sentences = [_sentence(subject, random) for subject in _shuffled(emoji, random, count)]
-    found = [Narration(f"sounds/{number:04d}.flac", said, said) for number, said in enumerate(sentences)]
-    for number, planted in enumerate(ODD_SOUNDS[: max(0, count - 4)]):
-        own = found[number]
-        transcript = {"wrong_transcript": sentences[-1], "no_transcript": None}.get(planted, own.transcript)
-        found[number] = replace(own, planted=planted, transcript=transcript)
-    return found
+    sentences = [_sentence(subject, random) for subject in _shuffled_subjects(emoji, random, count)]
+    narrations = [Narration(f"sounds/{number:04d}.flac", text, text) for number, text in enumerate(sentences)]
+    for number, planted in enumerate(NARRATION_FAULTS[: max(0, count - 4)]):
+        clean = narrations[number]
+        transcript = {"wrong_transcript": sentences[-1], "no_transcript": None}.get(planted, clean.transcript)
+        narrations[number] = replace(clean, planted=planted, transcript=transcript)
+    return narrations
 
 
 def plan_notes(count: int, emoji: Sequence[Emoji]) -> list[Note]:
-    """So many short texts about the drawings' names."""
+    """Plan `count` short texts about the names of drawings."""
     random = Random(4)
     languages = {"de": "German", "es": "Spanish", "fr": "French", "it": "Italian"}
     notes = []
-    for subject in _shuffled(emoji, random, count):
+    for subject in _shuffled_subjects(emoji, random, count):
         code = random.choice(sorted(languages))
         word = subject.names.get(code, subject.name)
         text = f"The {subject.name} belongs to the {subject.kind} drawings. In {languages[code]} it is called {word}."
@@ -152,7 +151,9 @@ def plan_notes(count: int, emoji: Sequence[Emoji]) -> list[Note]:
 
 
 def timed_captions(video: HowTo, lengths_s: Sequence[float]) -> dict[str, list[float] | list[str]]:
-    """The video's captions as speech recognition gives them: lower case, cut anywhere, each repeating the last words.
+    """The video's captions as speech recognition gives them: lower case, cut anywhere, and with repeated words.
+
+    In every second video each caption begins with the last words of the one before, as YouTube's captions do.
 
     Args:
         lengths_s: seconds of speech of each step.
@@ -161,34 +162,36 @@ def timed_captions(video: HowTo, lengths_s: Sequence[float]) -> dict[str, list[f
         HowTo100M's lists `start`, `end`, `text`.
     """
     start, end, text = [], [], []
-    at = 0.0
-    tail: list[str] = []
-    for step, length in zip(video.steps, lengths_s, strict=True):
+    step_start_s = 0.0
+    repeats_words = int(video.video_id.encode().hex(), 16) % 2 == 1
+    repeated: list[str] = []
+    for step, length_s in zip(video.steps, lengths_s, strict=True):
         words = step.sentence.lower().split()
         half = len(words) // 2
-        spans = ((words[:half], 0.0, length * half / len(words)), (words[half:], length * half / len(words), length))
-        for part, low, high in spans:
-            start.append(round(at + low, 2))
-            end.append(round(at + high, 2))
-            text.append(" ".join([*tail, *part]))
-            tail = part[-3:] if int(video.video_id.encode().hex(), 16) % 2 else []
-        at += length + PAUSE_S
+        half_s = length_s * half / len(words)
+        for part, part_start_s, part_end_s in ((words[:half], 0.0, half_s), (words[half:], half_s, length_s)):
+            start.append(round(step_start_s + part_start_s, 2))
+            end.append(round(step_start_s + part_end_s, 2))
+            text.append(" ".join([*repeated, *part]))
+            repeated = part[-3:] if repeats_words else []
+        step_start_s += length_s + PAUSE_S
     if video.planted == "past_end":
-        start.append(round(at + 20, 2))
-        end.append(round(at + 24, 2))
+        start.append(round(step_start_s + 20, 2))
+        end.append(round(step_start_s + 24, 2))
         text.append("this is said after the video has ended")
     return {"start": start, "end": end, "text": text}
 
 
-def _plain_named(emoji: Sequence[Emoji], kind: str) -> list[Emoji]:
-    bases = {one.base: one for one in emoji if one.kind == kind and not one.has_skin_tone}
-    return [one for one in bases.values() if len(one.name.split()) <= 2 and not one.name.startswith("no ")]
+def _with_short_names(emoji: Sequence[Emoji], kind: str) -> list[Emoji]:
+    """Emoji of a kind, one per base, whose names fit into the sentences of a task."""
+    plain = one_per_base(drawing for drawing in emoji if drawing.kind == kind)
+    return [drawing for drawing in plain if len(drawing.name.split()) <= 2 and not drawing.name.startswith("no ")]
 
 
-def _shuffled(emoji: Sequence[Emoji], random: Random, count: int) -> list[Emoji]:
-    bases = list({one.base: one for one in emoji if not one.has_skin_tone and one.kind not in _UNSPOKEN}.values())
-    random.shuffle(bases)
-    return [bases[number % len(bases)] for number in range(count)]
+def _shuffled_subjects(emoji: Sequence[Emoji], random: Random, count: int) -> list[Emoji]:
+    subjects = one_per_base(drawing for drawing in emoji if drawing.kind not in _KINDS_WITHOUT_SENTENCE)
+    random.shuffle(subjects)
+    return [subjects[number % len(subjects)] for number in range(count)]
 
 
 def _sentence(subject: Emoji, random: Random) -> str:
