@@ -65,17 +65,17 @@ def once(cutter: Cutter, paths: list[str], spans: Spans) -> Run:
 
 
 def ours(paths: list[str], spans: Spans, folder: Path) -> float:
-    """`mmdata.media.decoder.DecoderPool`, as the media stage uses it; the clips are written to a file."""
-    from mmdata.media.clip import Look
-    from mmdata.media.container import Limits
+    """`mmdata.media.decoder_pool.DecoderPool`, as the media stage uses it; the clips are written to a file."""
+    from mmdata.media.clip import ClipOptions
+    from mmdata.media.container import FileLimits
     from mmdata.media.cutting import Span
-    from mmdata.media.decoder import DecoderPool
+    from mmdata.media.decoder_pool import DecoderPool
 
-    look = Look(frames=FRAMES, choose="uniform", sound=True, keep_video=False, image_size=IMAGE_SIZE, quality=95)
+    look = ClipOptions(frames=FRAMES, choose="uniform", sound=True, keep_video=False, image_size=IMAGE_SIZE, quality=95)
     asked = [Span(*span) for span in spans]
 
     def cut(path: str) -> int:
-        with pool.decode(Path(path), "video", asked, look, Limits(3600, 100_000_000)) as decoded:
+        with pool.decode(Path(path), "video", asked, look, FileLimits(3600, 100_000_000)) as decoded:
             shutil.copy(decoded.data, folder / f"{Path(path).stem}.clips")
             assert all(len(clip.members) == FRAMES + 1 for clip in decoded.clips), decoded.clips
             assert [clip.audio_s for clip in decoded.clips] == [end - start for start, end in spans]

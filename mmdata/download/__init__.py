@@ -1,1 +1,1 @@
-"""Fetching media from the open web without being led astray, held up or filled up."""
+"""The media stage: fetches what the rows of a part point at, and stores it in one tar and one table a slice."""

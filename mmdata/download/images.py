@@ -1,8 +1,8 @@
-"""One image from URL to stored JPEG, with img2dataset's fetch and Resizer under our guard.
+"""Fetches one image and turns it into the JPEG to store, with img2dataset's functions under our guard.
 
-img2dataset's own `Downloader` resizes in one thread, reads its work from a file and keeps errors as text, so we call
-the function that it calls for each URL (`download_image`) and its `Resizer` from our own threads instead. For a plain
-image what is stored is, byte for byte, what img2dataset would store; large and unusual ones are redrawn first.
+img2dataset's own `Downloader` resizes in one thread, reads its work from a file and keeps errors as text. Therefore we
+call the function that it calls for each URL (`download_image`) and its `Resizer` from our own threads. A plain image is
+stored byte for byte as img2dataset would store it; large and unusual ones are first turned into a BMP.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from importlib.util import find_spec
 from typing import Any
 
 from mmdata.config import Download, Privacy
-from mmdata.media.image_header import Header, read_header
-from mmdata.media.image_to_bmp import on_white, redrawn, reduced_jpeg
+from mmdata.media.image_header import ImageHeader, read_header
+from mmdata.media.image_to_bmp import reduced_jpeg, rgba_on_white, viewed_as_bmp
 from mmdata.observe import logs
 from mmdata.urls import host_and_port
 from mmdata.web.failures import FetchError, as_fetch_error
 from mmdata.web.limits import Fetch, fetching
-from mmdata.web.retries import backoff_s
+from mmdata.web.retries import wait_before_retry_s
 
 _log = logs.logger(__name__)
 
-BIG_PIXELS = 16_000_000
-_big_one_at_a_time = threading.Lock()
-"""Decoding 100 million pixels takes hundreds of megabytes: not in every thread at once."""
+BIG_IMAGE_PIXELS = 16_000_000
+_big_image_lock = threading.Lock()
+"""Big images are decoded one at a time: 100 million pixels take hundreds of megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class FetchedImage:
     """A fetched image, or why there is none.
 
     Args:
-        data: the JPEG to store; None if `failure` is set.
-        sha256, size_bytes, mime: of the body as fetched, also where it could not be decoded.
-        failure: class and message; `status` is the media table's.
+        status: of the media table.
+        data: the JPEG to store; None if there is a failure.
+        sha256, size_bytes, mime: of the body as fetched, even if it could not be decoded.
         original_size, size: (width, height) in pixels, upright, before and after resizing.
-        faces: how many it showed; None: not looked for.
+        faces: how many it shows; None if they were not searched for.
     """
 
     status: str
@@ -61,14 +61,9 @@ class FetchedImage:
     etag: str | None = None
     faces: int | None = None
 
-    @property
-    def was_tried(self) -> bool:
-        """Whether the URL itself was contacted: its host may have been left alone for what others got from it."""
-        return self.failure is None or self.failure.error != "host_down"
 
-
-def prepare(download: Download) -> None:
-    """Import what fetching needs: seconds that must not count towards the first URL's deadline."""
+def load_img2dataset(download: Download) -> None:
+    """Import img2dataset, which takes seconds that must not count towards the first URL's deadline."""
     _img2dataset("downloader")
     _resizer(download.image_size, download.encode_quality)
 
@@ -76,7 +71,7 @@ def prepare(download: Download) -> None:
 def fetch_image(url: str, download: Download) -> FetchedImage:
     """Fetch, check, resize and encode one image. Never raises for what a URL or its server does.
 
-    Faults that may pass are tried `download.retries` times more, with back-off, all within one deadline.
+    Failures that may pass are retried up to `download.retries` times, with growing waits, all within one deadline.
     """
     deadline = time.monotonic() + download.deadline_s
     attempt = 1
@@ -84,9 +79,8 @@ def fetch_image(url: str, download: Download) -> FetchedImage:
         body, fetch = _fetch_once(url, download, deadline)
         if fetch.failure is None:
             return process_image(body, download, fetch.etag)
-        wait_s = max(backoff_s(url, attempt), fetch.failure.retry_after_s or 0.0)
-        out_of_time = time.monotonic() + wait_s >= deadline
-        if not fetch.failure.may_pass or attempt > download.retries or out_of_time:
+        wait_s = wait_before_retry_s(url, fetch.failure, attempt, download.retries, deadline)
+        if wait_s is None:
             return FetchedImage(fetch.failure.status, failure=fetch.failure, etag=fetch.etag)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug(
@@ -101,9 +95,9 @@ def fetch_image(url: str, download: Download) -> FetchedImage:
 
 
 def process_image(body: bytes, download: Download, etag: str | None = None) -> FetchedImage:
-    """Check a fetched body and turn it into the image to store: shorter side `image_size`, never enlarged, JPEG."""
+    """Check a fetched body and turn it into the JPEG to store: shorter side `image_size`, never enlarged."""
     sha256, length = hashlib.sha256(body).hexdigest(), len(body)
-    header: Header | None = None
+    header: ImageHeader | None = None
     try:
         header = read_header(body)
         if header.pixels > download.max_pixels:
@@ -118,37 +112,37 @@ def process_image(body: bytes, download: Download, etag: str | None = None) -> F
 
 
 def with_privacy(image: FetchedImage, download: Download, privacy: Privacy) -> FetchedImage:
-    """The image with its faces counted and blurred, where that is asked for; one without faces keeps its bytes.
+    """The image with its faces counted and blurred, if `privacy.blur_faces`. Without faces it keeps its bytes.
 
     Raises:
-        UserError: the package that finds them is not installed.
+        UserError: the package that finds faces is not installed.
     """
     if image.data is None or not privacy.blur_faces:
         return image
     import cv2
     import numpy as np
 
-    from mmdata.media.faces import finder
+    from mmdata.media.faces import blur_faces
 
-    own = finder(privacy.min_face_score)
-    pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    blurred, faces = own.blurred(pixels)
+    pixels: Any = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
+    blurred, faces = blur_faces(pixels, privacy.min_face_score)
     if not faces:
         return replace(image, faces=0)
     options = [cv2.IMWRITE_JPEG_QUALITY, download.encode_quality]
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(blurred, cv2.COLOR_RGB2BGR), options)
+    _, data = cv2.imencode(".jpg", blurred, options)
     return replace(image, data=data.tobytes(), faces=faces)
 
 
-def _resize(body: bytes, header: Header, download: Download) -> tuple[bytes, tuple[int, int]]:
+def _resize(body: bytes, header: ImageHeader, download: Download) -> tuple[bytes, tuple[int, int]]:
+    """The JPEG to store, and its width and height. Raises FetchError `undecodable`."""
     reduction = header.reduction(download.image_size)
-    with _big_one_at_a_time if header.pixels > BIG_PIXELS * reduction**2 else contextlib.nullcontext():
+    with _big_image_lock if header.pixels > BIG_IMAGE_PIXELS * reduction**2 else contextlib.nullcontext():
         if header.is_rgb_jpeg and (reduction > 1 or header.is_turned):
             body = reduced_jpeg(body, reduction)
         elif not header.is_plain:
-            body = redrawn(body, reduction)
+            body = viewed_as_bmp(body, reduction)
         elif header.mode == "RGBA":
-            body = on_white(body)
+            body = rgba_on_white(body)
         data, width, height, _, _, error = _resizer(download.image_size, download.encode_quality)(io.BytesIO(body))
     if error is not None:
         raise FetchError("undecodable", str(error))
@@ -156,6 +150,7 @@ def _resize(body: bytes, header: Header, download: Download) -> tuple[bytes, tup
 
 
 def _fetch_once(url: str, download: Download, deadline: float) -> tuple[bytes, Fetch]:
+    """The body, which is empty if the fetch has a failure, and the fetch."""
     with fetching(download, deadline) as fetch:
         _, stream, message = _img2dataset("downloader").download_image(
             (0, url),
@@ -173,14 +168,14 @@ def _fetch_once(url: str, download: Download, deadline: float) -> tuple[bytes, F
 
 @cache
 def _img2dataset(module: str) -> Any:
-    """Our own copy of one of img2dataset's modules, loaded without the package's `__init__`.
+    """A private copy of one of img2dataset's modules, loaded without the package's `__init__`.
 
-    That would import torch, pandas and webdataset: seconds, and 400 MB in every worker. The copy is ours alone, so
-    what `_resizer` changes in it is not seen by anybody who imports img2dataset.
+    The `__init__` would import torch, pandas and webdataset: seconds, and 400 MB in every worker. Whoever imports
+    img2dataset does not see what `_resizer` changes in this copy.
     """
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # albumentations asks the web for its newest version otherwise
-    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "200000000")  # a second wall behind download.max_pixels
-    others = _take_img2dataset()
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "200000000")  # a second check behind download.max_pixels
+    modules_of_others = _pop_img2dataset_modules()
     spec = find_spec("img2dataset")
     if spec is None:
         raise ModuleNotFoundError("No module named 'img2dataset'", name="img2dataset")
@@ -190,11 +185,12 @@ def _img2dataset(module: str) -> Any:
     try:
         return importlib.import_module(f"img2dataset.{module}")
     finally:
-        _take_img2dataset()
-        sys.modules.update(others)
+        _pop_img2dataset_modules()
+        sys.modules.update(modules_of_others)
 
 
-def _take_img2dataset() -> dict[str, types.ModuleType]:
+def _pop_img2dataset_modules() -> dict[str, types.ModuleType]:
+    """Remove img2dataset's modules from `sys.modules`, and return them."""
     names = [name for name in sys.modules if name == "img2dataset" or name.startswith("img2dataset.")]
     return {name: sys.modules.pop(name) for name in names}
 
@@ -202,8 +198,8 @@ def _take_img2dataset() -> dict[str, types.ModuleType]:
 @cache
 def _resizer(image_size: int, quality: int) -> Any:
     resizer = _img2dataset("resizer")
-    # The original points the process's stdout and stderr at /dev/null around each image, to hush libjpeg: with several
-    # threads they may stay there. A warning on stderr is the lesser evil.
+    # The original redirects the process's stdout and stderr to /dev/null around each image, to silence libjpeg. With
+    # several threads they may stay redirected, which is worse than a warning on stderr.
     resizer.SuppressStdoutStderr = contextlib.nullcontext
     return resizer.Resizer(
         image_size=image_size,

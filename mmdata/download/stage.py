@@ -1,4 +1,4 @@
-"""The media stage: fetch what a part's rows point at, into one tar and one table a slice."""
+"""The media stage: fetches what a part's rows point at, into one tar and one table a slice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from mmdata.config import Corpus
 from mmdata.download.media_counts import NOT_FETCHABLE
-from mmdata.download.slices import MediaSettings, fetch_slice
+from mmdata.download.media_settings import MediaSettings
+from mmdata.download.slices import fetch_slice
 from mmdata.engine.freshness import is_due, media_refusal, named_settings, stage_settings
 from mmdata.engine.part_run import run_part_stage
 from mmdata.errors import DataError
@@ -22,11 +23,11 @@ from mmdata.workspace.media_tar import remove_unaddressed
 
 
 def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Progress = silent) -> StageReport:
-    """Fetch a part's media: what is missing, and the failures whose retry is due. Successes are never fetched again.
+    """Fetch what is missing of a part's media, and the failures whose retry is due. Successes are not fetched again.
 
     Raises:
         DataError: the part's rows are not read yet.
-        PartFailed: a slice failed as a whole (a full disk, a corrupt table); its rows' own failures never raise.
+        PartFailed: a slice failed as a whole (a full disk, a corrupt table). Failures of single rows never raise.
     """
     part = workspace.part(part_name)
     rows = workspace.part_stamp(part_name, "rows")
@@ -41,7 +42,7 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         part_name=part_name,
         settings=MediaSettings.of(corpus, part.source, load_opt_out(workspace)),
         fingerprint=settings,
-        progress=_Share(progress, rows.rows) if corpus.engine.in_this_process else None,
+        progress=_PartProgress(progress, rows.rows) if corpus.engine.in_this_process else None,
     )
     result = run_part_stage(
         workspace,
@@ -54,7 +55,7 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         engine=corpus.engine,
         named=named_settings(corpus, part, "media"),
         is_due=lambda stamp: is_due(stamp.next_retry_at),
-        accept=partial(_refusal, least=corpus.download.min_success_share),
+        accept=partial(_refusal, min_success_share=corpus.download.min_success_share),
     )
     progress("media", rows.rows, rows.rows)
     return StageReport(
@@ -71,7 +72,7 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
 
 
 def _numbers(counts: Mapping[str, int], slices: Iterable[SliceStamp]) -> dict[str, float]:
-    """The part's figures; speed is that of each slice's latest run, by one worker."""
+    """The part's figures. The speed is that of one worker, in each slice's latest run."""
     fetchable, total = counts.get("fetchable", 0), Counter[str]()
     for stamp in slices:
         total.update(stamp.numbers)
@@ -82,8 +83,8 @@ def _numbers(counts: Mapping[str, int], slices: Iterable[SliceStamp]) -> dict[st
     }
 
 
-def _refusal(slices: Mapping[str, SliceStamp], least: float) -> str | None:
-    return media_refusal(add_counts(stamp.counts for stamp in slices.values()), least)
+def _refusal(slices: Mapping[str, SliceStamp], min_success_share: float) -> str | None:
+    return media_refusal(add_counts(stamp.counts for stamp in slices.values()), min_success_share)
 
 
 def _slice_digest(workspace: Workspace, part_name: str, name: str) -> str:
@@ -95,20 +96,20 @@ def _slice_digest(workspace: Workspace, part_name: str, name: str) -> str:
 
 def _failures_by_host(workspace: Workspace, part_name: str, slices: tuple[str, ...]) -> list[dict[str, Any]]:
     """The ten hosts with the most failures: host, error class, count."""
-    counted: Counter[tuple[str, str]] = Counter()
+    failures: Counter[tuple[str, str]] = Counter()
     for name in slices:
         urls = read_table(workspace.table(part_name, "rows", name), ["uid", "url"])
         errors = read_table(workspace.table(part_name, "media", name), ["uid", "error"])
         joined = urls.join(errors, "uid").select(["url", "error"])
         for url, error in zip(joined["url"].to_pylist(), joined["error"].to_pylist(), strict=True):
             if error is not None and error not in NOT_FETCHABLE:
-                counted[host_and_port(url), error] += 1
-    top = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:10]
+                failures[host_and_port(url), error] += 1
+    top = sorted(failures.items(), key=lambda item: (-item[1], item[0]))[:10]
     return [{"host": host, "error": error, "rows": count} for (host, error), count in top]
 
 
-class _Share:
-    """Adds up what the slices report into the part's progress."""
+class _PartProgress:
+    """Reports the progress of the part; is called with the number of rows that a slice has done."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress, self._total, self._done = progress, total, 0

@@ -1,1 +1,1 @@
-"""Decode, cut, blur and synthesise pictures, sound and video."""
+"""Decodes, cuts, blurs and synthesises pictures, sound and video."""

@@ -1,4 +1,4 @@
-"""A clip as a video of its own: H.264 and AAC in MP4, encoded while the file is decoded."""
+"""Encodes a clip as a video file (H.264 and AAC in MP4) while its source is decoded. Used by `mmdata.media.clip`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 
 from mmdata.media.flac import SAMPLE_RATE
 
-TICKS = 90_000  # of the time base, a second
-# x264's macroblock tree is the one part of it that gives other bytes on another processor, and now and then on the same
+TICKS_PER_S = 90_000
+# mbtree=0: x264's macroblock tree gives different bytes on different processors, and sometimes on the same one
 CODEC, OPTIONS = "libx264", {"preset": "veryfast", "crf": "23", "threads": "1", "x264-params": "mbtree=0"}
 
 
 class ClipVideo:
-    """Frames come in one after the other, the sound at the end; exact at both bounds.
+    """A video file that takes frames one after the other, and the sound at the end. Exact at both bounds.
 
     Args:
         start_s: where the clip begins in its file.
-        image_size: pixels of the shorter side; never enlarged.
+        image_size: pixels of the shorter side; smaller frames are not enlarged.
     """
 
     def __init__(self, start_s: float, image_size: int) -> None:
@@ -31,31 +31,31 @@ class ClipVideo:
         self._container: Any = None
         self._stream: Any = None
         self._sound: Any = None
-        self._last = -1
+        self._last_pts = -1
 
-    def add_picture(self, at: float, pixels: np.ndarray) -> None:
+    def add_picture(self, time_s: float, pixels: np.ndarray) -> None:
         """Add a frame.
 
         Args:
-            at: in the file, in seconds.
+            time_s: of the frame in the source file.
             pixels: uint8 H,W,3 RGB, upright.
         """
         import av
 
         if self._container is None:
             self._open(*pixels.shape[:2])
-        pts = max(round((at - self._start_s) * TICKS), self._last + 1)
-        self._last = pts
+        pts = max(round((time_s - self._start_s) * TICKS_PER_S), self._last_pts + 1)
+        self._last_pts = pts
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         frame = frame.reformat(width=self._stream.width, height=self._stream.height, format="yuv420p")
-        frame.pts, frame.time_base = pts, Fraction(1, TICKS)
+        frame.pts, frame.time_base = pts, Fraction(1, TICKS_PER_S)
         self._container.mux(self._stream.encode(frame))
 
     def finish(self, wave: np.ndarray | None) -> bytes | None:
-        """The file's bytes; None where no frame came.
+        """Close the file and return its bytes; None if it has no frame.
 
         Args:
-            wave: the clip's sound, float32, 16 kHz mono.
+            wave: float32 N, the clip's sound at 16 kHz mono; None: no sound.
         """
         import av
 
@@ -83,7 +83,7 @@ class ClipVideo:
         scale = min(1.0, self._image_size / min(height, width))
         self._stream = self._container.add_stream(CODEC, rate=30, options=OPTIONS)
         self._stream.width, self._stream.height = (max(2, round(side * scale / 2) * 2) for side in (width, height))
-        self._stream.pix_fmt, self._stream.time_base = "yuv420p", Fraction(1, TICKS)
-        self._stream.codec_context.time_base = Fraction(1, TICKS)
+        self._stream.pix_fmt, self._stream.time_base = "yuv420p", Fraction(1, TICKS_PER_S)
+        self._stream.codec_context.time_base = Fraction(1, TICKS_PER_S)
         self._sound = self._container.add_stream("aac", rate=SAMPLE_RATE)
         self._sound.layout = "mono"

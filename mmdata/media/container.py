@@ -1,4 +1,4 @@
-"""An open video or recording: which streams of it are read, where its time begins, and what it may not be."""
+"""Opens a video or a sound file: chooses its streams, finds where its time begins, and refuses what is over a limit."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,flac,wav,mp3,aac,amr,aiff,w64,caf"
-"""Demuxers that may open a file: none that follows names in it to other files or hosts (HLS, DASH, concat, …)."""
+DEMUXERS = "mov,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,flac,wav,mp3,aac,amr,aiff,w64,caf"
+"""Demuxers that may open a file; none of them opens other files or hosts that it names (as HLS, DASH, concat do)."""
 
-GUESSED = frozenset({"mp3", "aac", "amr"})
-"""Formats whose length FFmpeg guesses by their bit rate."""
+FORMATS_WITHOUT_DURATION = frozenset({"mp3", "aac", "amr"})
+"""Formats whose length FFmpeg can only guess from the bit rate."""
 
 MAX_STREAMS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What a file may be. See `mmdata.config.Clips` and `Download.max_pixels`."""
+class FileLimits:
+    """How long and how large a file may be. See `mmdata.config.Clips` and `Download.max_pixels`."""
 
     max_duration_s: float
     max_pixels: int
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What a file says of itself: pixels as shown (turned, square), frames a second, seconds."""
+class FileFacts:
+    """What a file says of itself. Width and height are as shown: rotated, with square pixels."""
 
     width: int | None = None
     height: int | None = None
@@ -37,10 +37,11 @@ class Facts:
 
 
 class FileProblem(Exception):
-    """Why nothing of a file can be cut.
+    """Nothing of a file can be cut.
 
     Args:
-        problem: a short class, such as `no_video`.
+        problem: a short class to count by, such as `no_video`.
+        detail: the full message.
     """
 
     def __init__(self, problem: str, detail: str) -> None:
@@ -50,50 +51,56 @@ class FileProblem(Exception):
 
 @dataclass
 class OpenFile:
-    """An open file: its streams, and where its time begins."""
+    """An open file.
+
+    Args:
+        video, audio: the streams that are read; None if there is none or it is not wanted.
+        origin_s: the container's start time; times are counted from it.
+        pixel_ratio: width of a pixel over its height.
+    """
 
     container: Any
     video: Any
     audio: Any
     origin_s: float
-    facts: Facts
-    ratio: float = 1.0
+    facts: FileFacts
+    pixel_ratio: float = 1.0
 
     @property
     def main(self) -> Any:
-        """The stream that tells how far the file is."""
+        """The stream that times are measured by."""
         return self.video if self.video is not None else self.audio
 
 
 @contextmanager
-def opened(path: Path, kind: str, sound: bool, limits: Limits) -> Iterator[OpenFile]:
-    """Open a fetched file, and nothing that it may name.
+def opened(path: Path, kind: str, sound: bool, limits: FileLimits) -> Iterator[OpenFile]:
+    """Open a fetched file, but no other file that it may name.
 
     Args:
         kind: `video` or `audio`.
         sound: whether a video's sound is wanted.
 
     Raises:
-        FileProblem: it is none of that kind, or over a limit.
+        FileProblem: it is not of that kind, or it is over a limit.
     """
     import av
 
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
     try:
         container = av.open(str(path), options=options)
     except (av.FFmpegError, ValueError) as error:
-        raise FileProblem("undecodable", f"cannot be opened ({_said(error)})") from None
+        raise FileProblem("undecodable", f"cannot be opened ({_ffmpeg_message(error)})") from None
     with container:
         yield _opened(container, kind, sound, limits)
 
 
-def _opened(container: Any, kind: str, sound: bool, limits: Limits) -> OpenFile:
+def _opened(container: Any, kind: str, sound: bool, limits: FileLimits) -> OpenFile:
     from av.stream import Disposition
 
     if len(container.streams) > MAX_STREAMS:
         raise FileProblem("bomb", f"the file has {len(container.streams)} streams, more than {MAX_STREAMS}")
-    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    video = pictures[0] if pictures and kind == "video" else None
+    moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    video = moving[0] if moving and kind == "video" else None
     audio = container.streams.audio[0] if container.streams.audio and (kind == "audio" or sound) else None
     if kind == "video" and video is None:
         raise FileProblem("no_video", "the file has no moving picture")
@@ -101,27 +108,27 @@ def _opened(container: Any, kind: str, sound: bool, limits: Limits) -> OpenFile:
         raise FileProblem("no_sound", "the file has no sound")
     start = (container.start_time or 0) / 1e6
     origin = start if start > 0 else 0.0
-    known = container.duration and container.format.name not in GUESSED
-    duration = container.duration / 1e6 if known else _measured_s(container, origin, video or audio)
+    has_duration = container.duration and container.format.name not in FORMATS_WITHOUT_DURATION
+    duration = container.duration / 1e6 if has_duration else _measured_s(container, origin, video or audio)
     if duration > limits.max_duration_s:
         raise FileProblem("too_long", f"{duration:.0f} s is over clips.max_duration_s ({limits.max_duration_s:g})")
-    facts = Facts(duration_s=duration, has_sound=bool(container.streams.audio))
+    facts = FileFacts(duration_s=duration, has_sound=bool(container.streams.audio))
     if video is not None:
         context = video.codec_context
         if context.width * context.height > limits.max_pixels:
             size = f"{context.width} x {context.height}"
             raise FileProblem("bomb", f"{size} pixels is over download.max_pixels ({limits.max_pixels})")
-        context.thread_count = 1  # other processes have the other cores
+        context.thread_count = 1  # each core has a decoder process of its own
         rate = float(video.average_rate or video.guessed_rate or 0) or None
-        facts = Facts(context.width, context.height, rate, duration, facts.has_sound)
+        facts = FileFacts(context.width, context.height, rate, duration, facts.has_sound)
     if audio is not None:
         audio.codec_context.thread_count = 1
-    ratio = float((video.sample_aspect_ratio or 1) if video is not None else 1)
-    return OpenFile(container, video, audio, origin, facts, ratio if 0.1 < ratio < 10 else 1.0)
+    pixel_ratio = float((video.sample_aspect_ratio or 1) if video is not None else 1)
+    return OpenFile(container, video, audio, origin, facts, pixel_ratio if 0.1 < pixel_ratio < 10 else 1.0)
 
 
 def _measured_s(container: Any, origin_s: float, stream: Any) -> float:
-    """The length of a file that does not say it, as a recorder leaves it: by the times of its packets."""
+    """The length in seconds of a file that does not state it (of a live recorder, for example), by its packets."""
     import av
 
     end_s = 0.0
@@ -131,10 +138,12 @@ def _measured_s(container: Any, origin_s: float, stream: Any) -> float:
                 end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base) - origin_s)
         container.seek(0, backward=True)
     except av.FFmpegError as error:
-        raise FileProblem("undecodable", f"says no length, and cannot be read twice ({_said(error)})") from None
+        raise FileProblem(
+            "undecodable", f"the file states no length, and cannot be read twice ({_ffmpeg_message(error)})"
+        ) from None
     return end_s
 
 
-def _said(error: BaseException) -> str:
-    """What FFmpeg says of a fault, without the name of our temporary file."""
+def _ffmpeg_message(error: BaseException) -> str:
+    """FFmpeg's message for an error, without the name of our temporary file."""
     return str(getattr(error, "strerror", None) or type(error).__name__)

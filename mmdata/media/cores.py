@@ -1,4 +1,4 @@
-"""How many processors this process may use."""
+"""Counts the processors that this process may use. Used by decoding and scoring."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

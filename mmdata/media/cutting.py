@@ -1,7 +1,7 @@
-"""Cutting a video or a recording into clips, in one decoding pass: frames at given times, and the sound between them.
+"""Cuts a video or a sound file into clips in one decoding pass: frames at given times, and the sound between them.
 
-Times count from the beginning as players show it: the container's start time is zero. The frame of a time is the one
-that is on the screen then. Runs in a process of its own (see `mmdata.media.decoder`).
+Times are counted as players show them: the container's start time is zero. The frame of a time is the one that is on
+the screen then. Runs in a child process (see `mmdata.media.decoder`).
 """
 
 from __future__ import annotations
@@ -11,135 +11,143 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmdata.media.clip import Active, Cut, CutProblem, Look, shown_size
-from mmdata.media.container import Facts, Limits, OpenFile, opened
-from mmdata.media.resample import Sound
+from mmdata.media.clip import ClipBuilder, ClipOptions, Cut, CutProblem
+from mmdata.media.container import FileFacts, FileLimits, OpenFile, opened
+from mmdata.media.resample import SoundResampler
+from mmdata.media.video_frames import shown_size
 
-SEEK_GAP_S = 8.0  # nothing is wanted for so long: it is skipped by keyframe
-PREROLL_S = 0.5  # decoded before a clip's beginning, so that sound decoders have settled
-MAX_ERRORS = 200  # packets in a row that cannot be decoded before the file counts as ended
-LAST_FRAME_S = 0.5  # the last frame stays on the screen at least so long: sound is often a little longer
-LAG_S = 10.0  # sound that lies so far behind the picture in the file is not waited for
+SEEK_GAP_S = 8.0  # a longer gap before the next clip is skipped by seeking to a keyframe
+PREROLL_S = 0.5  # is decoded before a clip after seeking, because sound decoders need time to settle
+MAX_ERRORS_IN_A_ROW = 200  # after so many packets that cannot be decoded the file counts as ended
+MIN_LAST_FRAME_S = 0.5  # the last frame is shown at least so long, because sound is often a little longer
+MAX_SOUND_LAG_S = 10.0  # sound that is further behind the picture in the file is not waited for
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What is asked for: a span of the file in seconds; None, None: all of it."""
+    """A part of a file to cut, in seconds; None, None: the whole file."""
 
     start_s: float | None = None
     end_s: float | None = None
 
 
-Done = Callable[[int, Cut | CutProblem], None]
-"""Told of each span, by its number, as soon as it is cut."""
+OnCut = Callable[[int, Cut | CutProblem], None]
+"""Is called with the number of each span and its clip, as soon as it is cut."""
 
 
-def cut_file(path: Path, kind: str, spans: Sequence[Span], look: Look, limits: Limits, done: Done) -> Facts:
+def cut_file(
+    path: Path, kind: str, spans: Sequence[Span], options: ClipOptions, limits: FileLimits, on_cut: OnCut
+) -> FileFacts:
     """Cut spans out of a file.
 
     Args:
-        kind: `video` (frames, and sound if `look` asks for it) or `audio`.
+        kind: `video` (frames, and sound if `options` ask for it) or `audio`.
 
     Raises:
-        FileProblem: nothing can be cut; no span was done.
+        FileProblem: nothing can be cut; `on_cut` was not called.
     """
-    with opened(path, kind, look.sound, limits) as file:
-        ready: list[Active] = []
-        for one in sorted(_actives(spans, kind, look, file), key=lambda one: (one.start_s, one.number)):
-            if one.asked_end_s <= one.start_s:
-                done(one.number, CutProblem("bad_span", f"from {one.start_s:.3f} to {one.asked_end_s:.3f} s"))
-            elif one.start_s >= file.facts.duration_s:
-                told = f"begins at {one.start_s:.3f} s; the file is {file.facts.duration_s:.3f} s long"
-                done(one.number, CutProblem("past_end", told))
+    with opened(path, kind, options.sound, limits) as file:
+        clips: list[ClipBuilder] = []
+        for clip in sorted(_builders(spans, kind, options, file), key=lambda clip: (clip.start_s, clip.number)):
+            if clip.requested_end_s <= clip.start_s:
+                detail = f"from {clip.start_s:.3f} to {clip.requested_end_s:.3f} s"
+                on_cut(clip.number, CutProblem("bad_span", detail))
+            elif clip.start_s >= file.facts.duration_s:
+                detail = f"begins at {clip.start_s:.3f} s; the file is {file.facts.duration_s:.3f} s long"
+                on_cut(clip.number, CutProblem("past_end", detail))
             else:
-                ready.append(one)
-        _Pass(file, ready, done).run()
+                clips.append(clip)
+        _DecodingPass(file, clips, on_cut).run()
         return file.facts
 
 
-def _actives(spans: Sequence[Span], kind: str, look: Look, file: OpenFile) -> Iterator[Active]:
-    facts = file.facts
+def _builders(spans: Sequence[Span], kind: str, options: ClipOptions, file: OpenFile) -> Iterator[ClipBuilder]:
+    duration_s = file.facts.duration_s
     for number, span in enumerate(spans):
-        whole = span.start_s is None or span.end_s is None
-        start = 0.0 if span.start_s is None else span.start_s
-        asked = facts.duration_s if span.end_s is None else span.end_s
-        yield Active(number, start, min(asked, facts.duration_s), asked, look, kind, whole, file.ratio)
+        is_whole = span.start_s is None or span.end_s is None
+        start_s = 0.0 if span.start_s is None else span.start_s
+        end_s = duration_s if span.end_s is None else span.end_s
+        yield ClipBuilder(number, start_s, min(end_s, duration_s), end_s, options, kind, is_whole, file.pixel_ratio)
 
 
-class _Pass:
-    """One pass over a file: packets are decoded in their order, and far ahead it is sought by keyframe."""
+class _DecodingPass:
+    """One pass over a file: packets are decoded in their order, and long gaps between clips are skipped by seeking.
 
-    def __init__(self, file: OpenFile, ready: list[Active], done: Done) -> None:
-        self._file, self._ready, self._done = file, ready, done
+    Args:
+        clips: in the order of their beginnings; the pass removes those that are cut.
+    """
+
+    def __init__(self, file: OpenFile, clips: list[ClipBuilder], on_cut: OnCut) -> None:
+        self._file, self._clips, self._on_cut = file, clips, on_cut
         self._streams = [stream for stream in (file.video, file.audio) if stream is not None]
-        self._ends = {stream.index: 0.0 for stream in self._streams}
-        self._sound = Sound(file.origin_s)
-        self._before: tuple[float, Any] | None = None  # the frame that is on the screen
+        self._decoded_until_s = {stream.index: 0.0 for stream in self._streams}
+        self._sound = SoundResampler(file.origin_s)
+        self._previous: tuple[float, Any] | None = None  # time and frame that is on the screen
         self._may_seek = True
-        self._sought = -1.0  # the beginning that was sought last, never sought again
-        self._landed: float | None = None  # where decoding goes on at the latest; None: at the beginning
-        self._missed = False
-        self._errors = 0
+        self._last_sought_s = -1.0  # the beginning of a clip; it is sought only once
+        self._sought_time_s: float | None = None  # decoding must continue at or before it; None: no seek was made
+        self._seek_missed = False  # the first frame after a seek came too late for a clip
+        self._errors_in_a_row = 0
 
     @property
-    def _at(self) -> float:
-        """Where decoding has come to, in seconds."""
-        return self._ends[self._file.main.index]
+    def _position_s(self) -> float:
+        """The time up to which the main stream is decoded."""
+        return self._decoded_until_s[self._file.main.index]
 
     @property
-    def _is_gap(self) -> bool:
-        """Whether nothing is wanted for so long that the next clip is sought, if a keyframe lies on the way."""
-        begin = self._ready[0].start_s
-        if not self._may_seek or begin == self._sought or begin - self._at <= SEEK_GAP_S:
+    def _should_seek(self) -> bool:
+        """Whether the next clip is so far away that it is sought, and a keyframe lies between here and there."""
+        begin_s = self._clips[0].start_s
+        if not self._may_seek or begin_s == self._last_sought_s or begin_s - self._position_s <= SEEK_GAP_S:
             return False
-        keyframe_s = self._keyframe_before(begin - PREROLL_S)
-        if keyframe_s is not None and keyframe_s <= self._at:
-            self._sought = begin
+        keyframe_s = self._keyframe_before(begin_s - PREROLL_S)
+        if keyframe_s is not None and keyframe_s <= self._position_s:
+            self._last_sought_s = begin_s  # a seek would go backwards
             return False
         return True
 
     def run(self) -> None:
-        """Hand out every clip."""
-        ended = False
-        while self._ready and not ended:
-            if self._is_gap:
-                self._seek(self._ready[0].start_s)
-            ended = self._stretch()
-            if self._missed:
-                self._read_all()
-                ended = False
+        """Decode the file and report every clip."""
+        has_ended = False
+        while self._clips and not has_ended:
+            if self._should_seek:
+                self._seek(self._clips[0].start_s)
+            has_ended = self._decode_until_gap()
+            if self._seek_missed:
+                self._start_over_without_seeking()
+                has_ended = False
         self._take_sound(None)
-        if self._before is not None:
-            frame_s = max(1 / (self._file.facts.fps or 25.0), LAST_FRAME_S)
-            for one in self._ready:
-                one.last_picture(*self._before, frame_s)
-            self._ends[self._file.main.index] += 1 / (self._file.facts.fps or 25.0)
-        until = max(self._ends.values())
-        for one in self._ready:
-            self._done(one.number, one.finish(until, self._file.facts.duration_s))
+        if self._previous is not None:
+            frame_s = 1 / (self._file.facts.fps or 25.0)
+            for clip in self._clips:
+                clip.take_last_picture(*self._previous, max(frame_s, MIN_LAST_FRAME_S))
+            self._decoded_until_s[self._file.main.index] += frame_s
+        end_s = max(self._decoded_until_s.values())
+        for clip in self._clips:
+            self._on_cut(clip.number, clip.finish(end_s, self._file.facts.duration_s))
 
-    def _stretch(self) -> bool:
-        """Decode until nothing is wanted for a while; whether the file has ended, by its end or by a fault."""
+    def _decode_until_gap(self) -> bool:
+        """Decode until a gap that is worth seeking. Returns whether the file has ended, regularly or by an error."""
         import av
 
-        self._before = None
-        first = True
+        self._previous = None
+        is_first_frame = True
         try:
             for packet in self._file.container.demux(self._streams):
                 for frame in self._decoded(packet):
                     if packet.stream is not self._file.video:
                         self._take_sound(frame)
                     elif frame.pts is not None:
-                        self._picture(frame, first)
-                        first = False
-                    if self._missed:
+                        self._take_picture(frame, is_first_frame)
+                        is_first_frame = False
+                    if self._seek_missed:
                         return False
-                if self._errors > MAX_ERRORS:
+                if self._errors_in_a_row > MAX_ERRORS_IN_A_ROW:
                     return True
-                self._hand_out()
-                if not self._ready:
+                self._report_finished_clips()
+                if not self._clips:
                     return True
-                if self._is_gap:
+                if self._should_seek:
                     return False
         except av.FFmpegError:
             return True
@@ -151,70 +159,74 @@ class _Pass:
         try:
             frames = packet.decode()
         except av.FFmpegError:
-            self._errors += 1
+            self._errors_in_a_row += 1
             return []
-        self._errors = 0
+        self._errors_in_a_row = 0
         return list(frames)
 
-    def _picture(self, frame: Any, first: bool) -> None:
-        at = float(frame.pts * frame.time_base) - self._file.origin_s
-        if first and self._landed is not None and at > self._landed:
-            self._missed = any(one.wants_picture_before(at) for one in self._ready)
-            if self._missed:
+    def _take_picture(self, frame: Any, is_first: bool) -> None:
+        time_s = float(frame.pts * frame.time_base) - self._file.origin_s
+        if is_first and self._sought_time_s is not None and time_s > self._sought_time_s:
+            self._seek_missed = any(clip.needs_picture_before(time_s) for clip in self._clips)
+            if self._seek_missed:
                 return
-        if first:  # a frame knows how it is turned, the file's head does not
-            width, height = shown_size(frame, self._file.ratio)
+        if is_first:  # only a frame says how it is rotated; the file's header does not
+            width, height = shown_size(frame, self._file.pixel_ratio)
             self._file.facts = replace(self._file.facts, width=width, height=height)
-        for one in self._ready:
-            if one.start_s > at:
-                break  # and so do all that follow
-            one.take_picture(at, frame, self._before)
-        self._ends[self._file.video.index] = max(self._at, at)
-        self._before = at, frame
+        for clip in self._clips:
+            if clip.start_s > time_s:
+                break  # all that follow start later
+            clip.take_picture(time_s, frame, self._previous)
+        self._decoded_until_s[self._file.video.index] = max(self._position_s, time_s)
+        self._previous = time_s, frame
 
     def _take_sound(self, frame: Any) -> None:
         if self._file.audio is not None:
+            until_s = self._sound.give_frame(frame, self._clips)
             index = self._file.audio.index
-            self._ends[index] = max(self._ends[index], self._sound.take(frame, self._ready))
+            self._decoded_until_s[index] = max(self._decoded_until_s[index], until_s)
 
-    def _hand_out(self) -> None:
-        until = min(self._at, max(min(self._ends.values()), self._at - LAG_S))
-        whole = []
-        for one in self._ready:
-            if one.start_s > until:
+    def _report_finished_clips(self) -> None:
+        """Finish the clips whose picture and sound are decoded; sound that lags far behind is not waited for."""
+        complete_until_s = min(
+            self._position_s, max(min(self._decoded_until_s.values()), self._position_s - MAX_SOUND_LAG_S)
+        )
+        finished = []
+        for clip in self._clips:
+            if clip.start_s > complete_until_s:
                 break
-            if one.end_s < until:
-                whole.append(one)
-        for one in whole:
-            self._done(one.number, one.finish(until, None))
-            self._ready.remove(one)
+            if clip.end_s < complete_until_s:
+                finished.append(clip)
+        for clip in finished:
+            self._on_cut(clip.number, clip.finish(complete_until_s, None))
+            self._clips.remove(clip)
 
-    def _keyframe_before(self, at: float) -> float | None:
-        """Where the file's index has the last keyframe before a time; None: it does not reach so far."""
+    def _keyframe_before(self, time_s: float) -> float | None:
+        """The time of the last keyframe before a time, by the file's index; None if the index does not reach so far."""
         stream = self._file.main
-        entries, ticks = stream.index_entries, round((at + self._file.origin_s) / stream.time_base)
+        entries, ticks = stream.index_entries, round((time_s + self._file.origin_s) / stream.time_base)
         number = entries.search_timestamp(ticks, backward=True, any_frame=False)
         if number < 0 or number == len(entries) - 1:
-            return None  # some demuxers read the index when it is first sought in: what is known ends too early
+            return None  # some demuxers read the index at the first seek only, so the last entry may not be the last
         return float(entries[number].timestamp * stream.time_base) - self._file.origin_s
 
-    def _seek(self, begin: float) -> None:
+    def _seek(self, begin_s: float) -> None:
         import av
 
-        target = max(0.0, begin - PREROLL_S)
-        self._sought = begin
+        target_s = max(0.0, begin_s - PREROLL_S)
+        self._last_sought_s = begin_s
         self._take_sound(None)
         try:
-            self._file.container.seek(int((target + self._file.origin_s) * 1e6), backward=True)
+            self._file.container.seek(int((target_s + self._file.origin_s) * 1e6), backward=True)
         except av.FFmpegError:
-            self._read_all()
+            self._start_over_without_seeking()
             return
-        self._landed = target
-        self._sound = Sound(self._file.origin_s)
+        self._sought_time_s = target_s
+        self._sound = SoundResampler(self._file.origin_s)
 
-    def _read_all(self) -> None:
-        """The file cannot be sought in, or its index points to the wrong places: go through it."""
-        self._may_seek, self._missed, self._landed = False, False, None
+    def _start_over_without_seeking(self) -> None:
+        """Read the file from its beginning, because seeking fails or its index points to the wrong places."""
+        self._may_seek, self._seek_missed, self._sought_time_s = False, False, None
         self._file.container.seek(0, backward=True)
-        self._ends = dict.fromkeys(self._ends, 0.0)
-        self._sound = Sound(self._file.origin_s)
+        self._decoded_until_s = dict.fromkeys(self._decoded_until_s, 0.0)
+        self._sound = SoundResampler(self._file.origin_s)

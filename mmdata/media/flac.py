@@ -1,4 +1,4 @@
-"""Sound as it is stored: 16 kHz mono, 16 bits, FLAC."""
+"""Sound as it is stored: FLAC, 16 kHz mono, 16 bits. Used for clips, synthesised speech and the demo."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SAMPLE_RATE = 16_000
 
 
 def flac(wave: np.ndarray) -> bytes:
-    """Sound as a FLAC file of 16 bits; the same samples give the same bytes.
+    """Encode sound as FLAC of 16 bits; the same samples give the same bytes.
 
     Args:
         wave: float32 in [-1, 1], 16 kHz mono.
@@ -30,3 +30,12 @@ def flac(wave: np.ndarray) -> bytes:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return out.getvalue()
+
+
+def flac_seconds(data: bytes) -> float:
+    """The length of a FLAC file in seconds, by its header."""
+    import av
+
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.audio[0]
+        return float(stream.duration * stream.time_base) if stream.duration else 0.0

@@ -1,4 +1,4 @@
-"""What an image's first bytes say of it, before anything is decoded."""
+"""Reads an image's header: format, size and special properties. Nothing is decoded. Used by `download.images`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from functools import cache
 
 from mmdata.web.failures import FetchError
 
-_ORIENTATION = 0x0112
+_EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """Format, size and whatever asks for care in decoding.
+class ImageHeader:
+    """Format, size, and what must be respected when the image is decoded.
 
     Args:
         format: Pillow's name: JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF.
         width, height: in pixels, as stored.
-        mode: Pillow's name of the kind of pixel.
-        bits: of one channel; 8 but for some PNG and TIFF.
-        orientation: EXIF's, 1 to 8; 1 is upright.
-        has_key_colour: one colour of the palette stands for transparent.
+        mode: Pillow's name of the pixel format.
+        bits: of one channel; 8 except in some PNG.
+        orientation: by EXIF, 1 to 8; 1 is upright.
+        has_key_colour: one colour means transparent.
     """
 
     format: str
@@ -47,7 +47,7 @@ class Header:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """Width and height as a viewer shows it."""
+        """Width and height as a viewer shows the image."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
     @property
@@ -56,7 +56,7 @@ class Header:
 
     @property
     def is_plain(self) -> bool:
-        """Whether OpenCV decodes it as a viewer would: 8 bits, upright, no ink colours, no key colour."""
+        """Whether OpenCV decodes it as viewers do: 8 bits, upright, no CMYK, no key colour."""
         return (
             self.format in ("JPEG", "PNG", "WEBP", "BMP")
             and self.mode in ("RGB", "RGBA", "L", "P")
@@ -66,19 +66,21 @@ class Header:
         )
 
     def reduction(self, image_size: int) -> int:
-        """The largest of 1, 2, 4, 8 that, dividing the sides, leaves the shorter one at least `image_size`."""
+        """The largest of 1, 2, 4 and 8 by which the sides can be divided so that the shorter keeps `image_size`."""
         shorter = min(self.width, self.height)
         return next(factor for factor in (8, 4, 2, 1) if factor == 1 or shorter >= factor * image_size)
 
 
-def read_header(body: bytes) -> Header:
+def read_header(body: bytes) -> ImageHeader:
     """Read an image's header. Raises FetchError `not_an_image`, or `bomb` where Pillow itself refuses the size."""
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(body), formats=formats()) as image:
-            name = "JPEG" if image.format == "MPO" else str(image.format)  # MPO: a phone's, with more behind it
-            return Header(
+        with Image.open(io.BytesIO(body), formats=readable_formats()) as image:
+            name = (
+                "JPEG" if image.format == "MPO" else str(image.format)
+            )  # MPO: a JPEG of a phone, followed by further images
+            return ImageHeader(
                 name,
                 image.width,
                 image.height,
@@ -89,34 +91,34 @@ def read_header(body: bytes) -> Header:
             )
     except Image.DecompressionBombError as error:
         raise FetchError("bomb", str(error)) from None
-    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise what they like on hostile bytes
+    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise anything on hostile bytes
         raise FetchError("not_an_image", f"starts with {body[:12]!r} ({type(error).__name__})") from None
 
 
 @cache
-def formats() -> tuple[str, ...]:
-    """The formats that are read, of those that this Pillow knows; SVG, PSD, EPS and the like are no image to us."""
+def readable_formats() -> tuple[str, ...]:
+    """The formats that are accepted, as far as this Pillow supports them; SVG, PSD, EPS and others are not."""
     import warnings
 
     from PIL import Image
 
-    # Pillow warns of damaged files, which get their reason here, and of large ones, for which max_pixels is the rule
+    # Pillow warns of damaged files, which become failures here, and of large ones, which max_pixels limits
     warnings.filterwarnings("ignore", module=r"PIL\.")
     Image.init()
     return tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN)
 
 
 def _orientation(image: object) -> int:
-    """EXIF's orientation as far as the header has it; `getexif` would decode a whole PNG to look behind the pixels."""
+    """EXIF's orientation if it stands in the header. `getexif` would decode a whole PNG to look behind its pixels."""
     from PIL import Image
 
-    raw = getattr(image, "info", {}).get("exif")
-    if not raw:
+    exif_bytes = getattr(image, "info", {}).get("exif")
+    if not exif_bytes:
         return 1
     exif = Image.Exif()
     try:
-        exif.load(raw)
-        value = exif.get(_ORIENTATION, 1)
+        exif.load(exif_bytes)
+        value = exif.get(_EXIF_ORIENTATION, 1)
     except (SyntaxError, struct.error, ValueError, KeyError, OSError, TypeError, IndexError):
-        return 1  # a damaged EXIF block turns nothing
+        return 1  # a damaged EXIF block rotates nothing
     return value if value in range(1, 9) else 1

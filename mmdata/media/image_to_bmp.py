@@ -1,4 +1,7 @@
-"""Unusual images as plain 8-bit pictures on white, and large ones made smaller while they are decoded."""
+"""Turns unusual images into plain 8-bit BMPs, and large ones into smaller BMPs, for img2dataset's Resizer.
+
+Used by `mmdata.download.images`.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from mmdata.media.image_header import formats
+from mmdata.media.image_header import readable_formats
 from mmdata.web.failures import FetchError
 
 
 def reduced_jpeg(body: bytes, reduction: int) -> bytes:
-    """A JPEG as an upright BMP, decoded at 1/reduction of its size: libjpeg scales within its own cosine transform.
+    """A JPEG as an upright BMP, decoded at 1/reduction of its size: libjpeg scales it in its cosine transform.
 
     Args:
         reduction: 1, 2, 4 or 8.
@@ -33,12 +36,12 @@ def reduced_jpeg(body: bytes, reduction: int) -> bytes:
     except cv2.error as error:
         raise FetchError("undecodable", str(error)) from None
     if pixels is None:
-        raise FetchError("undecodable", "not a whole JPEG")
+        raise FetchError("undecodable", "the JPEG cannot be decoded")
     return cv2.imencode(".bmp", pixels)[1].tobytes()
 
 
-def on_white(body: bytes) -> bytes:
-    """An 8-bit RGBA image as a BMP on white: what img2dataset's Resizer does in floating point, to the same values.
+def rgba_on_white(body: bytes) -> bytes:
+    """An 8-bit RGBA image as a BMP on white: the values that img2dataset's Resizer computes in floating point.
 
     Raises:
         FetchError: `undecodable`.
@@ -54,16 +57,16 @@ def on_white(body: bytes) -> bytes:
     colours = pixels[..., :3]
     if pixels.ndim == 3 and pixels.shape[2] == 4 and pixels[..., 3].min() < 255:
         alpha = pixels[..., 3:].astype(np.uint16)
-        # 255 * 255 + 127 still fits 16 bits; a tie cannot occur, since 255 is odd
+        # 255 * 255 + 127 fits 16 bits; rounding never meets a tie, because 255 is odd
         colours = ((colours * alpha + 127) // 255 + (255 - alpha)).astype(np.uint8)
     return cv2.imencode(".bmp", colours)[1].tobytes()
 
 
-def redrawn(body: bytes, reduction: int) -> bytes:
-    """Any image as a BMP, as a viewer shows it: upright, first frame, ink to light, transparency on white.
+def viewed_as_bmp(body: bytes, reduction: int) -> bytes:
+    """Any image as a BMP, as viewers show it: upright, first frame, in RGB, transparency on white.
 
     Args:
-        reduction: each side is divided by it, by averaging.
+        reduction: each side is divided by it; pixels are averaged.
 
     Raises:
         FetchError: `undecodable`.
@@ -71,9 +74,9 @@ def redrawn(body: bytes, reduction: int) -> bytes:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(io.BytesIO(body), formats=formats()) as image:
+        with Image.open(io.BytesIO(body), formats=readable_formats()) as image:
             image.seek(0)
-            upright: Any = ImageOps.exif_transpose(_eight_bits(image))
+            upright: Any = ImageOps.exif_transpose(_with_eight_bits(image))
             if "A" in upright.getbands() or "transparency" in upright.info:
                 upright = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
@@ -83,12 +86,12 @@ def redrawn(body: bytes, reduction: int) -> bytes:
             out = io.BytesIO()
             upright.save(out, "BMP")
             return out.getvalue()
-    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise what they like on hostile bytes
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything on hostile bytes
         raise FetchError("undecodable", f"{type(error).__name__}: {error}") from None
 
 
-def _eight_bits(image: Any) -> Any:
-    """Grey levels of 16 bits or more as 8 bits, white staying white."""
+def _with_eight_bits(image: Any) -> Any:
+    """Grey levels of 16 bits or more as 8 bits; white stays white."""
     from PIL import Image
 
     if not image.mode.startswith(("I", "F")):

@@ -1,21 +1,24 @@
-"""Model weights that registry packages ship: found without importing the package, and checked by sha256."""
+"""Finds files (model weights) inside installed packages, without importing these, and checks their SHA-256."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmdata.errors import UserError
+from mmdata.fingerprint import file_sha256
 
 
 @dataclass(frozen=True, slots=True)
 class PackagedFile:
-    """A file inside an installed package, known by its sha256.
+    """A file inside an installed package, pinned by its SHA-256.
 
     Args:
-        extra: of mmdata, which installs the package.
+        distribution: name of the package at the registry.
+        package: name that it is imported by.
+        name: path of the file within the package.
+        extra: the extra of mmdata that installs the package.
     """
 
     distribution: str
@@ -25,10 +28,10 @@ class PackagedFile:
     extra: str
 
     def path(self) -> Path:
-        """Where the file lies.
+        """The file's path, after a check of its SHA-256.
 
         Raises:
-            UserError: the package or the file is absent, or not the pinned one; names it and the remedy.
+            UserError: the package or the file is missing, or the file is not the pinned one.
         """
         spec = importlib.util.find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
@@ -41,15 +44,16 @@ class PackagedFile:
 
 
 def check_sha256(path: Path, sha256: str, remedy: str) -> None:
-    """Refuse a file that is absent or not the pinned one.
+    """Raise UserError if a file is missing or its SHA-256 is not the pinned one.
 
-    Raises:
-        UserError: names the file, what was found and the remedy.
+    Args:
+        remedy: the last sentence of the error's text.
     """
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        actual_sha256 = file_sha256(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). {remedy}") from None
-    if found != sha256:
-        raise UserError(f"{path}: sha256 {found} is not the pinned {sha256}: another or damaged file. {remedy}")
+    if actual_sha256 != sha256:
+        raise UserError(
+            f"{path}: sha256 {actual_sha256} is not the pinned {sha256}: it is another file, or it is damaged. {remedy}"
+        )

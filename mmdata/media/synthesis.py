@@ -1,4 +1,4 @@
-"""Speech for samples without sound: which are spoken is a draw of their uid, and what comes out is FLAC."""
+"""Makes speech for samples without sound. A draw by uid decides which captions are spoken; the result is FLAC."""
 
 from __future__ import annotations
 
@@ -19,52 +19,52 @@ from mmdata.samples import draws, hash64
 STAGE = "synthesis"
 
 Speak = Callable[[str, str | None, int], np.ndarray]
-"""Given text, its language (ISO 639-1 or None) and a number that picks the voice: float32 in [-1, 1], 16 kHz mono."""
+"""Takes a text, its language (ISO 639-1 or None) and a voice number; returns float32 N in [-1, 1], 16 kHz mono."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """A caption as sound: a FLAC file, and how long it is."""
+    """A spoken caption: a FLAC file and its length."""
 
     flac: bytes
     seconds: float
 
 
-def chosen(rows: Sequence[Mapping[str, Any]], synthesis: Synthesis, seed: int) -> list[Mapping[str, Any]]:
-    """The rows whose captions are to be spoken: a share of those of the kinds asked for, by a draw of their uid.
+def drawn_rows(rows: Sequence[Mapping[str, Any]], synthesis: Synthesis, seed: int) -> list[Mapping[str, Any]]:
+    """The rows whose captions are spoken: the share `synthesis.speech` of those of the chosen kinds, drawn by uid.
 
     Args:
-        rows: of ROWS, none with sound of its own.
+        rows: of ROWS, without sound of their own.
     """
-    able = [row for row in rows if row["kind"] in synthesis.kinds and row["problem"] is None and row["caption"]]
-    if not able or synthesis.speech <= 0:
+    candidates = [row for row in rows if row["kind"] in synthesis.kinds and row["problem"] is None and row["caption"]]
+    if not candidates or synthesis.speech <= 0:
         return []
-    drawn = draws(pl.Series([row["uid"] for row in able]), seed, STAGE) < synthesis.speech
-    return [row for row, is_drawn in zip(able, drawn, strict=True) if is_drawn]
+    drawn = draws(pl.Series([row["uid"] for row in candidates]), seed, STAGE) < synthesis.speech
+    return [row for row, is_drawn in zip(candidates, drawn, strict=True) if is_drawn]
 
 
-def synthesised(
+def speak_captions(
     rows: Sequence[Mapping[str, Any]], synthesis: Synthesis, seed: int
 ) -> tuple[dict[str, Spoken], dict[str, str]]:
-    """Speak the captions of the rows that are drawn.
+    """Speak the captions of the drawn rows.
 
     Args:
-        rows: of ROWS, none with sound of its own.
+        rows: of ROWS, without sound of their own.
 
     Returns:
-        uid -> sound, and uid -> why there is none.
+        uid -> sound, and uid -> why a drawn caption could not be spoken.
 
     Raises:
-        UserError: the synthesiser is not installed, or is no function of that name.
+        UserError: the synthesiser is not installed, or there is no function of that name.
     """
     spoken: dict[str, Spoken] = {}
     failed: dict[str, str] = {}
-    asked = chosen(rows, synthesis, seed)
-    if not asked:
+    to_speak = drawn_rows(rows, synthesis, seed)
+    if not to_speak:
         return spoken, failed
-    voices = hash64(pl.Series([row["uid"] for row in asked]), seed, "voice") % np.uint64(1 << 31)
+    voices = hash64(pl.Series([row["uid"] for row in to_speak]), seed, "voice") % np.uint64(1 << 31)
     with speaker(synthesis.synthesiser) as speak:
-        for row, voice in zip(asked, voices.tolist(), strict=True):
+        for row, voice in zip(to_speak, voices.tolist(), strict=True):
             try:
                 wave = speak(row["caption"], row["lang"], voice)
             except DataError as error:
@@ -76,7 +76,7 @@ def synthesised(
 
 @contextmanager
 def speaker(name: str) -> Iterator[Speak]:
-    """The synthesiser of a name: `espeak`, or `module:function`.
+    """The synthesiser of that name: `espeak`, or `module:function`.
 
     Raises:
         UserError: it cannot be imported.
@@ -84,15 +84,15 @@ def speaker(name: str) -> Iterator[Speak]:
     if name == "espeak":
         from mmdata.media.espeak import Speaker
 
-        with Speaker() as own:
-            yield own.say
+        with Speaker() as espeak:
+            yield espeak.say
         return
-    module, _, function = name.partition(":")
+    module, _, function_name = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function)
+        function = getattr(importlib.import_module(module), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
-            f"synthesis.synthesiser: {name!r} cannot be imported ({error}). Remedy: `espeak`, or module:function of a "
-            "function that takes text, language and voice and returns float32 samples at 16 kHz."
+            f"synthesis.synthesiser: {name!r} cannot be imported ({error}). Remedy: set it to `espeak`, or to the "
+            "module:function of a function that takes text, language and voice and returns float32 samples at 16 kHz."
         ) from None
-    yield cast(Speak, found)
+    yield cast(Speak, function)

@@ -1,4 +1,4 @@
-"""Where in a sound somebody speaks: Silero VAD (packaged), in windows of 32 ms."""
+"""Finds speech in sound with Silero VAD, whose weights the package silero-vad ships, in windows of 32 ms."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from mmdata.errors import UserError
+from mmdata.media.flac import SAMPLE_RATE
 from mmdata.media.packaged_file import PackagedFile
 
-SAMPLE_RATE = 16_000
-WINDOW, CONTEXT = 512, 64  # samples: of a window, and of what was before it
-WINDOWS_AT_ONCE = 512
+WINDOW_SAMPLES = 512
+CONTEXT_SAMPLES = 64  # of the window before, which the network takes with each window
+WINDOWS_A_RUN = 512
 MODEL = PackagedFile(
     "silero-vad",
     "silero_vad",
@@ -20,8 +21,9 @@ MODEL = PackagedFile(
     "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85",
     "video",
 )
-SPEECH, SILENCE = 0.5, 0.35  # speech begins at the one probability and ends under the other
-LEAST_SPEECH_S, LEAST_SILENCE_S, PAD_S = 0.25, 0.1, 0.03
+SPEECH_PROBABILITY = 0.5  # speech begins at it
+SILENCE_PROBABILITY = 0.35  # speech ends under it
+MIN_SPEECH_S, MIN_SILENCE_S, PADDING_S = 0.25, 0.1, 0.03
 
 
 def speech_probabilities(samples: np.ndarray) -> np.ndarray:
@@ -31,32 +33,32 @@ def speech_probabilities(samples: np.ndarray) -> np.ndarray:
         samples: float32 N in [-1, 1], 16 kHz mono.
 
     Returns:
-        float32, one for each 512 samples begun.
+        float32, one for each window of 512 samples; the last window may be incomplete.
 
     Raises:
         UserError: the packages of mmdata[video] are not installed.
     """
-    count = -(-len(samples) // WINDOW)
+    count = -(-len(samples) // WINDOW_SAMPLES)
     if not count:
         return np.empty(0, np.float32)
-    padded = np.zeros(CONTEXT + count * WINDOW, np.float32)
-    padded[CONTEXT : CONTEXT + len(samples)] = samples
-    windows = np.lib.stride_tricks.sliding_window_view(padded, CONTEXT + WINDOW)[::WINDOW]
+    padded = np.zeros(CONTEXT_SAMPLES + count * WINDOW_SAMPLES, np.float32)
+    padded[CONTEXT_SAMPLES : CONTEXT_SAMPLES + len(samples)] = samples
+    windows = np.lib.stride_tricks.sliding_window_view(padded, CONTEXT_SAMPLES + WINDOW_SAMPLES)[::WINDOW_SAMPLES]
     state = np.zeros((1, 1, 128), np.float32), np.zeros((1, 1, 128), np.float32)
-    found = []
-    for start in range(0, count, WINDOWS_AT_ONCE):
-        block = np.ascontiguousarray(windows[start : start + WINDOWS_AT_ONCE])
-        probabilities, *state_after = _session().run(None, {"input": block, "h": state[0], "c": state[1]})
+    blocks = []
+    for start in range(0, count, WINDOWS_A_RUN):
+        inputs = np.ascontiguousarray(windows[start : start + WINDOWS_A_RUN])
+        probabilities, *state_after = _session().run(None, {"input": inputs, "h": state[0], "c": state[1]})
         state = state_after[0], state_after[1]
-        found.append(probabilities.ravel())
-    return np.concatenate(found)
+        blocks.append(probabilities.ravel())
+    return np.concatenate(blocks)
 
 
 def speech_spans(samples: np.ndarray) -> list[tuple[float, float]]:
-    """Where somebody speaks: (start, end) in seconds, in order, with silero's own rules of hysteresis.
+    """The spans in which somebody speaks: (start, end) in seconds, in order, by the rules of Silero's own code.
 
-    Speech begins where the probability reaches 0.5 and ends where it stays under 0.35 for 0.1 s; shorter than 0.25 s it
-    is none; each span is 0.03 s wider than that on both sides.
+    Speech begins where the probability reaches 0.5, and ends where it stays under 0.35 for 0.1 s. Spans shorter than
+    0.25 s are dropped. The others are widened by 0.03 s on both sides.
 
     Args, Raises: see `speech_probabilities`.
     """
@@ -64,34 +66,41 @@ def speech_spans(samples: np.ndarray) -> list[tuple[float, float]]:
     begin: int | None = None
     quiet: int | None = None
     probabilities = speech_probabilities(samples)
-    for at, probability in enumerate(probabilities.tolist()):
-        if probability >= SPEECH:
+    for window, probability in enumerate(probabilities.tolist()):
+        if probability >= SPEECH_PROBABILITY:
             quiet = None
-            begin = at if begin is None else begin
-        elif begin is not None and probability < SILENCE:
-            quiet = at if quiet is None else quiet
-            if (at - quiet) * WINDOW >= LEAST_SILENCE_S * SAMPLE_RATE:
+            begin = window if begin is None else begin
+        elif begin is not None and probability < SILENCE_PROBABILITY:
+            quiet = window if quiet is None else quiet
+            if (window - quiet) * WINDOW_SAMPLES >= MIN_SILENCE_S * SAMPLE_RATE:
                 spans.append((begin, quiet))
                 begin = quiet = None
     if begin is not None:
         spans.append((begin, len(probabilities)))
-    length, pad = len(samples) / SAMPLE_RATE, PAD_S
-    seconds = [(low * WINDOW / SAMPLE_RATE, min(high * WINDOW / SAMPLE_RATE, length)) for low, high in spans]
-    wide = [(max(0.0, low - pad), min(length, high + pad)) for low, high in seconds if high - low >= LEAST_SPEECH_S]
-    return _parted(wide)
+    length_s = len(samples) / SAMPLE_RATE
+    seconds = [
+        (low * WINDOW_SAMPLES / SAMPLE_RATE, min(high * WINDOW_SAMPLES / SAMPLE_RATE, length_s)) for low, high in spans
+    ]
+    widened = [
+        (max(0.0, low - PADDING_S), min(length_s, high + PADDING_S))
+        for low, high in seconds
+        if high - low >= MIN_SPEECH_S
+    ]
+    return _without_overlaps(widened)
 
 
 def speech_ratio(samples: np.ndarray) -> float:
-    """The share of a sound in which somebody speaks, 0 to 1. Takes what `speech_probabilities` takes."""
+    """The share of a sound in which somebody speaks, 0 to 1; `samples` as for `speech_probabilities`."""
     return sum(end - start for start, end in speech_spans(samples)) / max(len(samples) / SAMPLE_RATE, 1e-9)
 
 
-def _parted(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Neighbours that their widening made overlap share what is between them."""
-    for at in range(1, len(spans)):
-        if spans[at][0] < spans[at - 1][1]:
-            middle = (spans[at][0] + spans[at - 1][1]) / 2
-            spans[at - 1], spans[at] = (spans[at - 1][0], middle), (middle, spans[at][1])
+def _without_overlaps(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Spans in which neighbours that overlap meet in the middle of their overlap."""
+    for number in range(1, len(spans)):
+        (start, end), (next_start, next_end) = spans[number - 1 : number + 1]
+        if next_start < end:
+            middle = (next_start + end) / 2
+            spans[number - 1], spans[number] = (start, middle), (middle, next_end)
     return spans
 
 
@@ -100,8 +109,10 @@ def _session() -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise UserError("speech is found by onnxruntime. Remedy: pip install 'mmdata[video]'") from None
+        raise UserError(
+            "speech is found with onnxruntime, which is not installed. Remedy: pip install 'mmdata[video]'"
+        ) from None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # others measure beside it
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # each core has a process of its own
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(MODEL.path()), options, providers=["CPUExecutionProvider"])

@@ -1,1 +1,1 @@
-"""Requests to the open web: guarded addresses, limits, politeness and retries."""
+"""Requests to the open web: checked addresses, limits, few requests at a time per host, and retries."""

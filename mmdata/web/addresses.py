@@ -1,4 +1,4 @@
-"""Which network addresses may be contacted, and looking names up without waiting for ever."""
+"""Decides which network addresses may be contacted, and looks names up within a time limit. Used by the guard."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from mmdata.web.failures import FetchError
 
 Address = IPv4Address | IPv6Address
 Resolver = Callable[[str, int], list[str]]
-"""Given a host name and a port, the addresses it stands for, as text. Raises OSError as getaddrinfo does."""
+"""Takes a host name and a port, returns the addresses of the name as text. Raises OSError as getaddrinfo does."""
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_ISATAP = 0x5EFE  # RFC 5214: the interface's identifier before the IPv4 address
+_ISATAP_INTERFACE_PREFIX = 0x5EFE  # RFC 5214: these 32 bits stand before the IPv4 address
 _NEVER_PUBLIC = tuple(
     ipaddress.ip_network(text)
     for text in (
-        # Let through by `is_global`, in some Python releases at least: site-local, documentation, reserved, …
+        # `is_global` of some Python releases accepts these: site-local, documentation and reserved networks.
         *("fec0::/10", "3fff::/20", "5f00::/16", "64:ff9b:1::/48", "::/96", "192.0.0.0/24"),
-        "192.88.99.0/24",  # … 6to4 relays,
-        "168.63.129.16/32",  # … and Azure's host agent, a public address only in name.
+        "192.88.99.0/24",  # 6to4 relays
+        "168.63.129.16/32",  # Azure's host agent: formally public, but it answers inside each virtual machine
     )
 )
 
 
 class AllowList:
-    """Host names and networks that may be contacted though they are not public.
+    """Host names and networks that may be contacted although they are not public.
 
     Args:
         entries: names (`mirror.internal`), addresses or networks in CIDR form (`10.0.0.0/8`).
 
     Raises:
-        UserError: an entry with a slash is no network.
+        UserError: an entry with a slash is not a network.
     """
 
     def __init__(self, entries: Iterable[str]) -> None:
@@ -47,7 +47,10 @@ class AllowList:
                 self.networks.append(ipaddress.ip_network(entry.strip("[]"), strict=False))
             except ValueError:
                 if "/" in entry:
-                    raise UserError(f"download.allow_hosts: {entry!r} is neither a host name nor a network") from None
+                    raise UserError(
+                        f"download.allow_hosts: {entry!r} is neither a host name nor a network. "
+                        "Remedy: write a name, an address, or a network such as 10.0.0.0/8."
+                    ) from None
                 self.names.add(entry.lower().rstrip("."))
 
     def has_name(self, host: str) -> bool:
@@ -58,7 +61,7 @@ class AllowList:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address belongs to the open internet, and so does the IPv4 address that may hide in an IPv6 one."""
+    """Whether an address belongs to the open internet; of an IPv6 address, an IPv4 address inside it must, too."""
     if isinstance(address, IPv6Address) and address in _NAT64:
         return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
     if not address.is_global or address.is_multicast or address.is_reserved or address.is_unspecified:
@@ -69,17 +72,20 @@ def is_public(address: Address) -> bool:
 
 
 def embedded_ipv4(address: Address) -> list[IPv4Address]:
-    """The IPv4 addresses that a packet to this IPv6 address may end at: 6to4, Teredo and ISATAP tunnels."""
+    """The IPv4 addresses that a tunnel (6to4, Teredo, ISATAP) may deliver a packet for this IPv6 address to."""
     if isinstance(address, IPv4Address):
         return []
-    found = [address.sixtofour] if address.sixtofour is not None else []
-    if (int(address) >> 32) & 0xFDFFFFFF == _ISATAP:  # with and without the bit that says "worldwide"
-        found.append(IPv4Address(int(address) & 0xFFFFFFFF))
-    return found + list(address.teredo or ())
+    tunnel_ends = [address.sixtofour] if address.sixtofour is not None else []
+    if (int(address) >> 32) & 0xFDFFFFFF == _ISATAP_INTERFACE_PREFIX:  # whether or not the "globally unique" bit is set
+        tunnel_ends.append(IPv4Address(int(address) & 0xFFFFFFFF))
+    return tunnel_ends + list(address.teredo or ())
 
 
 def literal_address(host: str) -> Address | None:
-    """A host written as an address, in any of the spellings that libc takes (`2130706433`, `0x7f.1`, `[::1]`)."""
+    """The address that a host is written as, in any spelling that libc accepts (`2130706433`, `0x7f.1`, `[::1]`).
+
+    None if the host is a name.
+    """
     bare = host.strip("[]").partition("%")[0]
     try:
         return _unwrapped(ipaddress.ip_address(bare))
@@ -92,12 +98,12 @@ def literal_address(host: str) -> Address | None:
 
 
 def allowed_addresses(host: str, port: int, allow: AllowList, resolve: Resolver) -> list[str]:
-    """The addresses of a host to connect to, every one of them checked.
+    """The addresses of a host that may be connected to; every one of them is checked.
 
-    One private address among public ones refuses the host: which of them the next look-up gives is not ours to choose.
+    One private address among public ones refuses the whole host, because the next look-up may return that one first.
 
     Raises:
-        FetchError: `private_address`, or `dns` where the name has no address.
+        FetchError: `private_address`, or `dns` if the name has no address.
     """
     literal = literal_address(host)
     texts = [str(literal)] if literal is not None else resolve(host, port)
@@ -118,16 +124,16 @@ def _unwrapped(address: Address) -> Address:
 
 
 def system_resolver(host: str, port: int) -> list[str]:
-    """Addresses by getaddrinfo, in its order, each once."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(item[4][0]) for item in found))
+    """The addresses that getaddrinfo returns, in its order, without duplicates."""
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 def resolve_within(resolve: Resolver, host: str, port: int, seconds: float) -> list[str]:
-    """Look a name up, but wait no longer than this: libc's own look-up has no time limit.
+    """Look a name up and wait at most `seconds`; libc's own look-up has no time limit.
 
     Raises:
-        FetchError: `dns`; may pass unless the name does not exist.
+        FetchError: `dns`. A later try may succeed unless the name does not exist.
     """
     answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 

@@ -1,4 +1,4 @@
-"""Why a fetch failed: a short class to count by, the message, and whether it may pass."""
+"""FetchError: why a fetch failed, as a short class to count by and a message. Used by all that fetches or decodes."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ REFUSALS = frozenset(
         *("robots", "bomb", "too_long", "site", "voice", "opt_out"),
     }
 )
-"""Error classes whose status is `refused`: we would not, whatever the server would."""
+"""Error classes whose status is `refused`: our own rules forbid the medium, whatever the server would answer."""
 
 REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
-_HTTP_MAY_PASS = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
-
+_RETRYABLE_HTTP_CODES = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
 HOST_FAULTS = frozenset({"dns", "timeout", "deadline", "connection_refused", "connection_reset", "network", "tls"})
-"""Error classes that speak of the host rather than of one URL: enough of them in a row, and the host is left alone."""
+"""Error classes that are caused by the host, not by one URL. After enough of them in a row the host is skipped."""
 
 
 class FetchError(Exception):
-    """A fetch that ended without media.
+    """A fetch that ended without a usable medium.
 
     Args:
-        error: the class it is counted by, such as `http_404` or `private_address`.
-        detail: the full message, without credentials.
+        error: the error class, such as `http_404` or `private_address`; failures are counted by it.
+        detail: the full message; credentials are removed from it.
         may_pass: a later try may succeed.
-        retry_after_s: what the server asked us to wait.
+        retry_after_s: how many seconds the server asked us to wait.
     """
 
     def __init__(self, error: str, detail: str, may_pass: bool = False, retry_after_s: float | None = None) -> None:
@@ -45,19 +44,26 @@ class FetchError(Exception):
 
     @property
     def status(self) -> str:
-        """The media table's status for it."""
+        """The status that the media table gives a sample that failed so."""
         return "refused" if self.error in REFUSALS else "failed_to_download"
 
 
+def url_was_contacted(failure: FetchError | None) -> bool:
+    """Whether a fetch that ended so reached its URL; it did not if the host was skipped for earlier failures."""
+    return failure is None or failure.error != "host_down"
+
+
 def as_fetch_error(error: BaseException) -> FetchError:
-    """The class of whatever urllib, http.client, ssl or a socket raised."""
+    """Turn an exception of urllib, http.client, ssl or a socket into a FetchError."""
     if isinstance(error, FetchError):
         return error
     if isinstance(error, urllib.error.HTTPError):
         if error.code in REDIRECT_CODES and error.headers.get("Location"):
             return FetchError("too_many_redirects", f"HTTP {error.code}: {error.reason}")
         wait = retry_after_s(error.headers.get("Retry-After") if error.headers else None)
-        return FetchError(f"http_{error.code}", f"HTTP {error.code} {error.reason}", error.code in _HTTP_MAY_PASS, wait)
+        return FetchError(
+            f"http_{error.code}", f"HTTP {error.code} {error.reason}", error.code in _RETRYABLE_HTTP_CODES, wait
+        )
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
         return as_fetch_error(error.reason)
     text = f"{type(error).__name__}: {error}"
@@ -81,7 +87,7 @@ def as_fetch_error(error: BaseException) -> FetchError:
 
 
 def retry_after_s(header: str | None, now: datetime | None = None) -> float | None:
-    """Seconds that a Retry-After header asks to wait, given as seconds or as a date; None where it says neither."""
+    """Seconds to wait by a Retry-After header, which holds seconds or a date; None if it holds neither."""
     if not header:
         return None
     try:

@@ -1,9 +1,9 @@
-"""The guarded URL opener: what img2dataset's `urlopen` goes through, in every thread of the process.
+"""The guarded URL opener, through which every fetch goes, img2dataset's and yt-dlp's included, in every thread.
 
-It speaks http and https only, connects to the very address that it checked (so a name that changes its answer between
-the check and the connection gains nothing), checks every redirect in the same way, uses no proxy but that of the
-configuration, and ends a fetch at a deadline or a byte cap however slowly or endlessly the server talks: both are
-enforced at the socket, below the parsing of headers and chunks.
+It speaks http and https only. It connects to the very address that it checked, so a name that changes its answer
+between check and connection gains nothing. It checks every redirect in the same way and uses no proxy but that of the
+configuration. It ends a fetch at a deadline or a number of bytes, however slowly or endlessly the server answers: the
+sockets enforce both (see `mmdata.web.limits`), below the parsing of headers and chunks.
 """
 
 from __future__ import annotations
@@ -32,44 +32,44 @@ from mmdata.web.addresses import (
     system_resolver,
 )
 from mmdata.web.failures import FetchError, as_fetch_error
-from mmdata.web.limits import BoundSocket, BoundTLSSocket, Fetch, active_fetch, current_fetch
-from mmdata.web.ports import refusal
+from mmdata.web.limits import Fetch, LimitedSocket, LimitedTLSSocket, active_fetch, current_fetch
+from mmdata.web.ports import port_refusal
 from mmdata.web.proxy import Proxy
-from mmdata.web.robots import disallows
+from mmdata.web.robots import disallowing_directive
 
 MAX_REDIRECTS = 5
 DNS_CACHE_S = 60.0
 DNS_CACHE_NAMES = 10_000
-_PORTS = {"http": 80, "https": 443}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_MISREAD = re.compile(r"[%\\\s<>^`{|}\"]")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+_AMBIGUOUS_CHARACTER = re.compile(r"[%\\\s<>^`{|}\"]")
 
 
 @dataclass
 class Guard:
-    """The rules and what they need to be applied: one for the process.
+    """The rules by which URLs, hosts and addresses are accepted; one object for the process.
 
     Args:
-        download: the settings; the allow-list comes from them.
-        resolve: how names are looked up; replaced in tests.
+        download: the settings, the list of allowed hosts included.
+        resolve: looks a name up; tests replace it.
     """
 
     download: Download
     resolve: Resolver = system_resolver
-    _answers: dict[tuple[str, int], tuple[float, list[str]]] = field(default_factory=dict)
+    _dns_cache: dict[tuple[str, int], tuple[float, list[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.allow = AllowList(self.download.allow_hosts)
-        self.proxy = Proxy.of(self.download.proxy) if self.download.proxy is not None else None
+        self.allowed = AllowList(self.download.allow_hosts)
+        self.proxy = Proxy.from_url(self.download.proxy) if self.download.proxy is not None else None
 
     def check_url(self, url: str) -> None:
-        """Refuse what can be told from the URL alone. Raises FetchError."""
+        """Refuse a URL for its text alone: scheme, host, login, port. Raises FetchError."""
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
             raise FetchError("bad_url", f"{url}: {error}") from None
-        if control := _CONTROL.search(url):
+        if control := _CONTROL_CHARACTER.search(url):
             raise FetchError("bad_url", f"a control character, U+{ord(control.group()):04X}, in the URL")
         if parts.scheme not in ("http", "https"):
             kind = "bad_scheme" if parts.scheme else "bad_url"
@@ -78,29 +78,31 @@ class Guard:
             raise FetchError("bad_url", f"{url}: no host")
         if parts.username is not None or parts.password is not None:
             raise FetchError("userinfo", f"{parts.hostname}: the URL carries a user name or password")
-        if strange := _MISREAD.search(parts.netloc):
-            # urllib decodes %3A to a colon, browsers take a backslash for a slash: one is checked, another asked
-            raise FetchError("bad_url", f"{strange.group()!r} in the host of the URL, which not all readers read alike")
-        self._check_port(parts.hostname, _PORTS[parts.scheme] if port is None else port)
+        if ambiguous := _AMBIGUOUS_CHARACTER.search(parts.netloc):
+            # urllib decodes %3A to a colon, browsers read a backslash as a slash: check and request might differ
+            raise FetchError(
+                "bad_url", f"{ambiguous.group()!r} in the host of the URL: programs disagree on what it means there"
+            )
+        self._check_port(parts.hostname, _DEFAULT_PORTS[parts.scheme] if port is None else port)
 
     def _check_port(self, host: str, port: int) -> None:
-        why = refusal(port, self.download.ports, self._is_allowed_host(host))
-        if why is not None:
-            raise FetchError("bad_port", f"{host}:{port}: {why}")
+        refusal = port_refusal(port, self.download.ports, self._is_allowed_host(host))
+        if refusal is not None:
+            raise FetchError("bad_port", f"{host}:{port}: {refusal}")
 
     def _is_allowed_host(self, host: str) -> bool:
         literal = literal_address(host)
-        return self.allow.has_name(host) or (literal is not None and self.allow.has_address(literal))
+        return self.allowed.has_name(host) or (literal is not None and self.allowed.has_address(literal))
 
     def connect(self, host: str, port: int) -> socket.socket:
-        """A connection to an address of the host that passed the check."""
-        self._check_port(host, port)  # again: here it is the one that is connected to, however the URL was read
+        """Connect to an address of the host that passes the check. Raises FetchError, OSError."""
+        self._check_port(host, port)  # again, because this is the port of the connection, however the URL was read
         fetch = current_fetch()
-        last: OSError | None = None
+        last_error: OSError | None = None
         for address in self._addresses(host, port, fetch):
             next_hop, next_port = self._next_hop(address, port, fetch)
             family = socket.AF_INET6 if ":" in next_hop else socket.AF_INET
-            connection = BoundSocket(family, socket.SOCK_STREAM)
+            connection = LimitedSocket(family, socket.SOCK_STREAM)
             try:
                 with fetch.waiting(connection):
                     connection.connect((next_hop, next_port))
@@ -109,33 +111,33 @@ class Guard:
                     self.proxy.tunnel(connection, address, port)
             except OSError as error:
                 connection.close()
-                last = error
+                last_error = error
             except BaseException:
                 connection.close()
                 raise
             else:
                 return connection
-        raise last or OSError(f"{host}: no address to connect to")
+        raise last_error or OSError(f"{host}: no address to connect to")
 
     def _next_hop(self, address: str, port: int, fetch: Fetch) -> tuple[str, int]:
-        """Where the connection to an address goes first: to the proxy, which may well be private, or to itself."""
+        """Address and port to connect to: those of the proxy, which may be private, or of the target itself."""
         if self.proxy is None:
             return address, port
-        found = resolve_within(system_resolver, self.proxy.host, self.proxy.port, fetch.patience_s())
-        return found[0], self.proxy.port
+        proxy_addresses = resolve_within(system_resolver, self.proxy.host, self.proxy.port, fetch.wait_limit_s())
+        return proxy_addresses[0], self.proxy.port
 
     def _addresses(self, host: str, port: int, fetch: Fetch) -> list[str]:
-        known = self._answers.get((host, port))
-        if known is not None and known[0] > time.monotonic():
-            return known[1]
+        expires_at, cached_addresses = self._dns_cache.get((host, port), (0.0, []))
+        if expires_at > time.monotonic():
+            return cached_addresses
 
-        def look_up(name: str, number: int) -> list[str]:
-            return resolve_within(self.resolve, name, number, fetch.patience_s())
+        def look_up(name: str, port: int) -> list[str]:
+            return resolve_within(self.resolve, name, port, fetch.wait_limit_s())
 
-        addresses = allowed_addresses(host, port, self.allow, look_up)
-        if len(self._answers) >= DNS_CACHE_NAMES:
-            self._answers.clear()
-        self._answers[host, port] = (time.monotonic() + DNS_CACHE_S, addresses)
+        addresses = allowed_addresses(host, port, self.allowed, look_up)
+        if len(self._dns_cache) >= DNS_CACHE_NAMES:
+            self._dns_cache.clear()
+        self._dns_cache[host, port] = (time.monotonic() + DNS_CACHE_S, addresses)
         return addresses
 
 
@@ -160,14 +162,14 @@ class _TLSConnection(http.client.HTTPSConnection):
 
 
 class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    """Opens http and https through guarded connections, and looks at every request and response on the way."""
+    """Opens http and https through guarded connections, and checks every request and response."""
 
     handler_order = 100
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
         self.tls = ssl.create_default_context()
-        self.tls.sslsocket_class = BoundTLSSocket
+        self.tls.sslsocket_class = LimitedTLSSocket
         super().__init__(context=self.tls)
 
     def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
@@ -182,15 +184,12 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         return self.do_open(functools.partial(_Connection, guard=self.guard), request)
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(
-            functools.partial(_TLSConnection, guard=self.guard, context=self.tls),
-            request,
-        )
+        return self.do_open(functools.partial(_TLSConnection, guard=self.guard, context=self.tls), request)
 
     def http_response(self, request: urllib.request.Request, response: Any) -> Any:
         if 200 <= response.status < 300:
             try:
-                self._accept(response)
+                self._check_headers(response)
             except FetchError:
                 response.close()
                 raise
@@ -198,17 +197,17 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
     https_response = http_response
 
-    def _accept(self, response: Any) -> None:
-        """Judge an answer by its headers, before its body is read."""
+    def _check_headers(self, response: Any) -> None:
+        """Refuse an answer for its headers, before its body is read. Raises FetchError."""
         download, headers, fetch = self.guard.download, response.headers, current_fetch()
         length, encoding = headers.get("Content-Length", ""), headers.get("Content-Encoding", "").strip().lower()
-        directive = disallows(headers.get_all("X-Robots-Tag", []), download.user_agent)
+        directive = disallowing_directive(headers.get_all("X-Robots-Tag", []), download.user_agent)
         if directive is not None and download.respect_robots:
             raise FetchError("robots", f"X-Robots-Tag: {directive}")
         if length.isdigit() and int(length) > fetch.max_bytes:
             raise FetchError("too_large", f"Content-Length {length} is over the limit of {fetch.max_bytes} bytes")
         if encoding not in ("", "identity"):
-            raise FetchError("bad_response", f"Content-Encoding {encoding!r}, though none was asked for")
+            raise FetchError("bad_response", f"Content-Encoding {encoding!r}, although none was asked for")
         fetch.etag = headers.get("ETag")
         response.read = functools.partial(_read_within, response.read, fetch)
 
@@ -238,7 +237,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 class GuardedOpener(urllib.request.OpenerDirector):
-    """The opener: nothing in it but the guard's handlers, and what goes wrong is noted on the thread's fetch."""
+    """An opener with the guard's handlers only. It records what goes wrong in the thread's fetch."""
 
     def __init__(self, guard: Guard) -> None:
         super().__init__()
@@ -251,10 +250,10 @@ class GuardedOpener(urllib.request.OpenerDirector):
         fetch = active_fetch()
         if fetch is None:
             return _plain_opener().open(fullurl, data, timeout)
-        with _noting(fetch):
+        with _recording_failure(fetch):
             url = fullurl if isinstance(fullurl, str) else fullurl.full_url
             self.guard.check_url(url)  # before urllib picks a handler by scheme
-            return super().open(fullurl, data, fetch.patience_s())
+            return super().open(fullurl, data, fetch.wait_limit_s())
 
 
 @functools.cache
@@ -263,26 +262,26 @@ def _plain_opener() -> urllib.request.OpenerDirector:
 
 
 def install(guard: Guard) -> None:
-    """Make this guard what `urllib.request.urlopen` uses in the whole process, within `fetching`.
+    """Make `urllib.request.urlopen` use this guard in the whole process, within `fetching`.
 
-    Threads outside of `fetching` (a model's weights being fetched, say) get urllib's own opener, as before.
+    Threads outside of `fetching` (one that downloads a model, for example) keep urllib's own opener.
     """
     urllib.request.install_opener(GuardedOpener(guard))
 
 
 @contextmanager
-def _noting(fetch: Fetch) -> Iterator[None]:
+def _recording_failure(fetch: Fetch) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         fetch.failure = as_fetch_error(error)
         if isinstance(error, urllib.error.HTTPError):
-            error.close()  # its connection would stay open until the garbage is collected
+            error.close()  # its connection would otherwise stay open until garbage collection
         raise
 
 
 def _read_within(read: Callable[..., bytes], fetch: Fetch, *args: int) -> bytes:
-    with _noting(fetch):
+    with _recording_failure(fetch):
         body = read(*args)
         if len(body) > fetch.max_bytes:
             raise FetchError("too_large", f"the body is over the limit of {fetch.max_bytes} bytes")

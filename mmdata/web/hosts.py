@@ -1,4 +1,4 @@
-"""Fetching with many threads, but few at a time from any one host, and none from a host that is down."""
+"""Fetches many URLs with threads: few at a time from any one host, and none from a host that is down."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from typing import TypeVar
 
 from mmdata.observe import logs
 from mmdata.urls import host_and_port
+from mmdata.web.failures import HOST_FAULTS, FetchError
 
 _log = logs.logger(__name__)
 Result = TypeVar("Result")
 
 fetch_seconds: contextvars.ContextVar[list[float] | None] = contextvars.ContextVar("fetch_seconds", default=None)
-"""Takes the seconds of each fetch, where somebody wants them; the threads that fetch share it."""
+"""A list that the seconds of each fetch are added to, if the caller sets one; the fetching threads share it."""
 
 HOST_DOWN_AFTER = 32
-"""Fetches of one host that fail for its own sake, in a row, before the rest of a slice leaves it alone."""
+"""A host is down after so many fetches in a row that failed because of it; the rest of the slice skips it."""
 
 
 class HostQueue:
     """URLs to fetch, handed out host by host in turn, never more than `per_host` of one host at a time.
 
-    A slow host thus keeps `per_host` threads at most, and the others go on with the rest.
+    A slow host thus occupies `per_host` threads at most; the other threads fetch from the other hosts.
     """
 
     def __init__(self, urls: Iterable[str], per_host: int) -> None:
@@ -41,7 +42,7 @@ class HostQueue:
         self.closed = False
 
     def take(self) -> str | None:
-        """The next URL whose host has room; waits for one; None when all are handed out."""
+        """The next URL whose host has a free slot; waits for one. None when all URLs are handed out."""
         with self._changed:
             while not self.closed and self._waiting:
                 if self._ready:
@@ -61,7 +62,7 @@ class HostQueue:
         return url
 
     def done(self, url: str) -> None:
-        """Give the URL's place at its host back."""
+        """Free the slot that a URL took of its host."""
         host = host_and_port(url)
         with self._changed:
             self._active[host] -= 1
@@ -70,16 +71,16 @@ class HostQueue:
                 self._changed.notify()
 
     def close(self) -> None:
-        """Hand out no more."""
+        """Stop handing out URLs."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()
 
 
 class HostHealth:
-    """Which hosts are down: those whose last `limit` fetches all failed for the host's own sake.
+    """Knows which hosts are down: those whose last `limit` fetches all failed because of the host.
 
-    Without it a slice with ten thousand URLs of a dead host would wait for each one's timeout.
+    Without it a slice with ten thousand URLs of a dead host would wait for ten thousand timeouts.
     """
 
     def __init__(self, limit: int) -> None:
@@ -87,12 +88,17 @@ class HostHealth:
         self._faults: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def is_down(self, url: str) -> bool:
-        return self._faults[host_and_port(url)] >= self._limit
-
-    def note(self, url: str, is_host_fault: bool) -> None:
-        """Count one finished fetch; any answer at all, a 404 included, shows that the host lives."""
+    def down_error(self, url: str) -> FetchError | None:
+        """Why a URL is not fetched: its host is down. None: the host is up."""
         host = host_and_port(url)
+        if self._faults[host] < self._limit:
+            return None
+        detail = f"{host} failed {self._limit} times in a row; it is left alone until the next run"
+        return FetchError("host_down", detail, may_pass=True)
+
+    def record(self, url: str, failure: FetchError | None) -> None:
+        """Count one finished fetch. Any answer, a 404 included, shows that the host is up."""
+        host, is_host_fault = host_and_port(url), failure is not None and failure.error in HOST_FAULTS
         with self._lock:
             self._faults[host] = faults = self._faults[host] + 1 if is_host_fault else 0
         if faults == self._limit:
@@ -105,45 +111,46 @@ def fetch_all(
     """Yield (url, result) as fetches finish, in no particular order.
 
     Args:
-        urls: each once.
-        fetch: called in a worker thread; must end by itself (the guard's deadline sees to it).
-        threads, per_host: how many at once, in all and to one host.
+        urls: without duplicates.
+        fetch: called in a worker thread. It must end by itself; the guard's deadline makes sure of that.
+        threads, per_host: how many fetches run at once, in all and of one host.
 
-    The threads are daemons: an interrupt in the main thread is never kept waiting by a slow server.
+    The threads are daemons, so a slow server does not delay the exit after an interrupt.
     """
-    waiting = HostQueue(urls, per_host)
-    # bounded, so that fetched bytes do not pile up while the consumer writes
+    host_queue = HostQueue(urls, per_host)
+    # the queue is bounded, so that fetched bytes do not pile up while the consumer writes
     results: queue.Queue[tuple[str, Result | BaseException]] = queue.Queue(maxsize=2 * threads)
 
     def work() -> None:
-        while (url := waiting.take()) is not None:
-            began = time.monotonic()
+        while (url := host_queue.take()) is not None:
+            started = time.monotonic()
             try:
                 result: Result | BaseException = fetch(url)
-            except BaseException as error:  # noqa: BLE001 - handed to the thread that iterates, which raises it
+            except BaseException as error:  # noqa: BLE001 - the consuming thread raises it
                 result = error
             if (seconds := fetch_seconds.get()) is not None:
-                seconds.append(time.monotonic() - began)
-            waiting.done(url)
-            while not waiting.closed:
+                seconds.append(time.monotonic() - started)
+            host_queue.done(url)
+            while not host_queue.closed:
                 with suppress(queue.Full):
                     results.put((url, result), timeout=1)
                     break
 
     for number in range(min(threads, len(urls))):
-        ours = contextvars.copy_context().run  # what is fetched for stands in the threads' events too
-        threading.Thread(target=ours, args=(work,), name=f"fetch-{number}", daemon=True).start()
-    left = len(urls)
+        # a copy of the context variables, so that the worker threads log part and slice, too
+        run_in_context = contextvars.copy_context().run
+        threading.Thread(target=run_in_context, args=(work,), name=f"fetch-{number}", daemon=True).start()
+    remaining = len(urls)
     try:
-        while left:
+        while remaining:
             try:
-                # in short waits: the kernel may give an interrupt to another thread, and Python handles it in this one
+                # short waits: Python handles an interrupt in this thread only, and not while it waits
                 url, result = results.get(timeout=0.2)
             except queue.Empty:
                 continue
             if isinstance(result, BaseException):
                 raise result
             yield url, result
-            left -= 1
+            remaining -= 1
     finally:
-        waiting.close()
+        host_queue.close()

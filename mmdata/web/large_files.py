@@ -1,8 +1,7 @@
-"""Large files to disk, under the same guard as pictures: resumed by range, hashed whole, never in memory."""
+"""Fetches large files to disk, under the same guard as pictures: resumed by range, hashed, never whole in memory."""
 
 from __future__ import annotations
 
-import hashlib
 import time
 import urllib.error
 import urllib.request
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.config import Clips, Download
+from mmdata.fingerprint import file_sha256
 from mmdata.web.failures import FetchError, as_fetch_error
 from mmdata.web.limits import fetching
-from mmdata.web.retries import backoff_s
+from mmdata.web.retries import wait_before_retry_s
 
 READ_BYTES = 1 << 18
 
@@ -23,7 +23,7 @@ class FetchedFile:
     """A file on disk, or why there is none.
 
     Args:
-        sha256, size_bytes, mime, etag: of the whole body; None where there is none.
+        sha256, size_bytes, mime, etag: of the whole body; None if there is none.
     """
 
     failure: FetchError | None = None
@@ -32,52 +32,48 @@ class FetchedFile:
     mime: str | None = None
     etag: str | None = None
 
-    @property
-    def was_tried(self) -> bool:
-        """Whether the URL itself was contacted."""
-        return self.failure is None or self.failure.error != "host_down"
+
+def large_file_limits(download: Download, clips: Clips) -> Download:
+    """The download settings with the size limit and the deadline of videos and sound."""
+    return download.model_copy(update={"max_bytes": clips.max_bytes, "deadline_s": clips.deadline_s})
 
 
 def fetch_file(url: str, target: Path, download: Download, clips: Clips) -> FetchedFile:
     """Fetch a URL to a file. Never raises for what a URL or its server does.
 
-    A connection that breaks is taken up where it broke, if the server knows ranges and the file is still the same;
-    else the file is fetched from its beginning. All tries share one deadline.
+    After a broken connection the fetch continues at the byte where it broke, if the server supports ranges and the
+    file has not changed; otherwise it begins again. All tries share one deadline.
 
     Args:
-        target: written; on a failure what came so far may lie there.
+        target: is written. After a failure it may hold the bytes that arrived.
     """
-    limits = download.model_copy(update={"max_bytes": clips.max_bytes, "deadline_s": clips.deadline_s})
-    deadline = time.monotonic() + clips.deadline_s
+    limits = large_file_limits(download, clips)
+    deadline = time.monotonic() + limits.deadline_s
     body = _Body(url, target)
     attempt = 1
     while True:
-        had = body.length
+        length_before = body.length
         try:
             with fetching(limits, deadline) as fetch:
                 try:
-                    body.go_on(limits)
+                    body.fetch_rest(limits)
                 except FetchError:
                     raise
                 except Exception as error:
                     raise (fetch.failure or as_fetch_error(error)) from error
-            break
+            return FetchedFile(None, file_sha256(target), body.length, body.mime, body.etag)
         except FetchError as failure:
-            if body.length > had:
-                attempt = 1  # it moves: a large file may break often
-            wait_s = max(backoff_s(url, attempt), failure.retry_after_s or 0.0)
-            late = time.monotonic() + wait_s >= deadline
-            if not failure.may_pass or attempt > download.retries or late:
+            if body.length > length_before:
+                attempt = 1  # a large file may break often, as long as each try makes progress
+            wait_s = wait_before_retry_s(url, failure, attempt, download.retries, deadline)
+            if wait_s is None:
                 return FetchedFile(failure, etag=body.etag)
             time.sleep(wait_s)
             attempt += 1
-    with target.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FetchedFile(None, digest, body.length, body.mime, body.etag)
 
 
 class _Body:
-    """What of a body has come, and what a server must still say of it for more of it to be the same file."""
+    """The part of a body that has arrived, and the validator that the rest must match to belong to the same file."""
 
     def __init__(self, url: str, target: Path) -> None:
         self._url, self._target = url, target
@@ -87,8 +83,8 @@ class _Body:
         self._validator: str | None = None
         target.write_bytes(b"")
 
-    def go_on(self, limits: Download) -> None:
-        """Fetch what is left. Raises what urllib raises, or FetchError."""
+    def fetch_rest(self, limits: Download) -> None:
+        """Fetch what is missing. Raises FetchError, or what urllib raises."""
         request = urllib.request.Request(self._url)
         if self.length and self._validator:
             request.add_header("Range", f"bytes={self.length}-")
@@ -98,35 +94,36 @@ class _Body:
         except urllib.error.HTTPError as error:
             if error.code != 416 or not self.length:
                 raise
-            self._begin_again()  # shorter than what we have: another file
+            self._restart()  # the file is now shorter than what we have, so it is another file
             response = urllib.request.urlopen(urllib.request.Request(self._url), timeout=limits.timeout_s)
         with response:
-            self._take(response, limits.max_bytes)
+            self._append(response, limits.max_bytes)
 
-    def _take(self, response: Any, most: int) -> None:
+    def _append(self, response: Any, max_bytes: int) -> None:
         headers = response.headers
         if response.status != 206 or not headers.get("Content-Range", "").startswith(f"bytes {self.length}-"):
             if response.status == 206:
                 raise FetchError("bad_response", f"Content-Range {headers.get('Content-Range')!r} was not asked for")
-            self._begin_again()
+            self._restart()
         self.mime = headers.get_content_type()
         self.etag = headers.get("ETag")
-        strong = self.etag if self.etag and not self.etag.startswith("W/") else None
-        self._validator = strong or headers.get("Last-Modified")
-        promised = headers.get("Content-Length", "")
-        came = 0
+        # RFC 9110: If-Range takes a strong ETag or a date, never a weak ETag
+        strong_etag = self.etag if self.etag and not self.etag.startswith("W/") else None
+        self._validator = strong_etag or headers.get("Last-Modified")
+        content_length = headers.get("Content-Length", "")
+        received = 0
         with self._target.open("ab") as file:
             while data := response.read(READ_BYTES):
-                came += len(data)
-                if self.length + len(data) > most:
-                    raise FetchError("too_large", f"the file is longer than {most} bytes")
+                received += len(data)
+                if self.length + len(data) > max_bytes:
+                    raise FetchError("too_large", f"the file is longer than {max_bytes} bytes")
                 file.write(data)
                 self.length += len(data)
-        if promised.isdigit() and came < int(promised):
-            raise FetchError("truncated", f"{came} of {promised} bytes came", may_pass=True)
+        if content_length.isdigit() and received < int(content_length):
+            raise FetchError("truncated", f"only {received} of {content_length} bytes arrived", may_pass=True)
         if not self.length:
             raise FetchError("empty", "the body has no bytes")
 
-    def _begin_again(self) -> None:
+    def _restart(self) -> None:
         self._target.write_bytes(b"")
         self.length = 0

@@ -1,4 +1,4 @@
-"""The limits of one fetch, kept at the socket: a deadline, patience between bytes, and a cap on them."""
+"""The limits of one fetch: a deadline, a time without bytes and a number of bytes. Sockets enforce them."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from typing import Any
 from mmdata.config import Download
 from mmdata.web.failures import FetchError
 
-HEADER_BYTES = 256_000  # what status lines, headers and chunk framing may take beside the body
+MAX_HEADER_BYTES = 256_000  # of status lines, headers and chunk framing, added to the limit of the body
 
 
 @dataclass(slots=True)
 class Fetch:
-    """One fetch in progress, known to the guard through the thread that runs it.
+    """A fetch in progress. The guard finds it through the thread that runs it (see `current_fetch`).
 
     Args:
-        deadline: `time.monotonic()` after which nothing more is waited for.
-        budget: bytes that may still arrive.
-        idle_s: seconds without a byte before a connection is given up.
+        deadline: value of `time.monotonic()` after which the fetch ends.
+        bytes_left: how many bytes may still arrive, headers included.
+        idle_s: seconds without a byte after which a connection is given up.
         max_bytes: of a body.
-        failure: what went wrong, in our own terms; img2dataset hands on text only.
+        failure: what went wrong; kept here because img2dataset passes on the text of an error only.
         etag: of the final response.
     """
 
     deadline: float
-    budget: int
+    bytes_left: int
     idle_s: float
     max_bytes: int
     failure: FetchError | None = None
     etag: str | None = None
 
-    def patience_s(self) -> float:
-        """Seconds that the next wait may take. Raises FetchError `deadline` when there are none left."""
+    def wait_limit_s(self) -> float:
+        """Seconds that the next wait may take. Raises FetchError `deadline` if the deadline is over."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise FetchError("deadline", "the fetch took longer than download.deadline_s", may_pass=True)
@@ -46,18 +46,18 @@ class Fetch:
 
     @contextmanager
     def waiting(self, connection: Any) -> Iterator[None]:
-        """Let a socket wait as long as patience lasts; a wait that the deadline cut short is a `deadline`."""
-        connection.settimeout(self.patience_s())
+        """Limit the waits of a socket. A timeout at the deadline becomes FetchError `deadline`."""
+        connection.settimeout(self.wait_limit_s())
         try:
             yield
         except TimeoutError:
-            self.patience_s()
+            self.wait_limit_s()  # raises FetchError if the deadline, not the idle limit, ended the wait
             raise
 
-    def take(self, count: int) -> None:
-        """Count bytes that arrived. Raises FetchError `too_large`."""
-        self.budget -= count
-        if self.budget < 0:
+    def count_bytes(self, count: int) -> None:
+        """Subtract bytes that arrived. Raises FetchError `too_large`."""
+        self.bytes_left -= count
+        if self.bytes_left < 0:
             raise FetchError("too_large", f"the response is longer than {self.max_bytes} bytes")
 
 
@@ -66,14 +66,14 @@ _current = threading.local()
 
 @contextmanager
 def fetching(download: Download, deadline: float | None = None) -> Iterator[Fetch]:
-    """Give this thread a fetch: within the block, what it opens is bound to one deadline and one byte cap.
+    """Start a fetch in this thread: within the block, one deadline and one byte limit hold for all that it opens.
 
     Args:
-        deadline: `time.monotonic()` at which it ends; by default `download.deadline_s` from now.
+        deadline: value of `time.monotonic()` at which it ends; by default `download.deadline_s` from now.
     """
     fetch = Fetch(
         deadline=time.monotonic() + download.deadline_s if deadline is None else deadline,
-        budget=download.max_bytes + HEADER_BYTES,
+        bytes_left=download.max_bytes + MAX_HEADER_BYTES,
         idle_s=download.timeout_s,
         max_bytes=download.max_bytes,
     )
@@ -85,32 +85,32 @@ def fetching(download: Download, deadline: float | None = None) -> Iterator[Fetc
 
 
 def active_fetch() -> Fetch | None:
-    """This thread's fetch, or None outside of `fetching`."""
+    """This thread's fetch; None outside of `fetching`."""
     return getattr(_current, "fetch", None)
 
 
 def current_fetch() -> Fetch:
-    """This thread's fetch. Raises FetchError where there is none."""
+    """This thread's fetch. Raises FetchError if there is none."""
     fetch = active_fetch()
     if fetch is None:
         raise FetchError("unexpected", "a URL was opened outside of mmdata.web.limits.fetching")
     return fetch
 
 
-class _Bound:
-    """Mixed into a socket: its reads are bound to the thread's fetch."""
+class _LimitedReads:
+    """Mixed into a socket: its reads keep to the limits of the thread's fetch."""
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         fetch = current_fetch()
         with fetch.waiting(self):
             count = super().recv_into(*args, **kwargs)  # type: ignore[misc]
-        fetch.take(count)
+        fetch.count_bytes(count)
         return count
 
 
-class BoundSocket(_Bound, socket.socket):
+class LimitedSocket(_LimitedReads, socket.socket):
     """A TCP socket within the limits."""
 
 
-class BoundTLSSocket(_Bound, ssl.SSLSocket):
-    """The same over TLS."""
+class LimitedTLSSocket(_LimitedReads, ssl.SSLSocket):
+    """A TLS socket within the limits."""

@@ -1,14 +1,14 @@
-"""Which ports are asked for media: none that is known for a service which a request could do something to."""
+"""Decides which ports media may be fetched from: none of a service that a request could harm. Used by the guard."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-WEB = frozenset({80, 443})
-FIRST_OPEN = 1024
-"""From here on servers choose their ports freely; pictures are served on 8080 and 8443."""
+WEB_PORTS = frozenset({80, 443})
+FIRST_OPEN_PORT = 1024
+"""From here on servers choose their ports freely: many serve pictures on 8080 and 8443."""
 
-SERVICES = {
+SERVICE_PORTS = {
     **{21: "ftp", 22: "ssh", 23: "telnet", 25: "smtp", 53: "dns", 110: "pop3", 111: "rpcbind", 139: "netbios"},
     **{143: "imap", 389: "ldap", 445: "smb", 465: "smtp", 587: "smtp", 993: "imap", 995: "pop3", 2049: "nfs"},
     **{1433: "sql server", 1521: "oracle", 1883: "mqtt", 2181: "zookeeper", 2375: "docker", 2376: "docker"},
@@ -18,20 +18,20 @@ SERVICES = {
     **{9092: "kafka", 9200: "elasticsearch", 9300: "elasticsearch", 10250: "kubelet", 10255: "kubelet"},
     **{11211: "memcached", 15672: "rabbitmq", 27017: "mongodb", 27018: "mongodb", 50070: "hadoop"},
 }
-"""Refused even on hosts that are allowed: a redirect must not make us speak to a database beside a mirror."""
+"""Refused even on allowed hosts: a redirect must not make us send a request to a database beside a mirror."""
 
 
-def refusal(port: int, ports: Collection[int] | None, is_allowed_host: bool) -> str | None:
-    """Why a port is not asked; None: it is.
+def port_refusal(port: int, ports: Collection[int] | None, is_allowed_host: bool) -> str | None:
+    """Why media may not be fetched from a port; None if they may.
 
     Args:
-        ports: `download.ports`; None: 80, 443 and all from 1024 on.
-        is_allowed_host: the host is named in `download.allow_hosts`; then any port but those of `SERVICES` will do.
+        ports: `download.ports`; None allows 80, 443 and all from 1024 on.
+        is_allowed_host: the host is in `download.allow_hosts`: every port is allowed except `SERVICE_PORTS`.
     """
-    if port in SERVICES:
-        return f"a port of another service ({SERVICES[port]})"
+    if port in SERVICE_PORTS:
+        return f"a port of another service ({SERVICE_PORTS[port]})"
     if is_allowed_host and port > 0:
         return None
     if ports is not None:
         return None if port in ports else "not in download.ports"
-    return None if port in WEB or port >= FIRST_OPEN else "a well-known port of another service"
+    return None if port in WEB_PORTS or port >= FIRST_OPEN_PORT else "a well-known port of another service"

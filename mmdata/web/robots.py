@@ -1,40 +1,40 @@
-"""X-Robots-Tag: what a server says may not be done with what it sends."""
+"""Reads the header X-Robots-Tag, by which a server forbids uses of its answer. Used by the guard."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-DISALLOWING = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
-"""Directives that keep a picture out of a corpus; `none` is short for noindex and nofollow."""
+DISALLOWING_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
+"""Directives that keep a medium out of a corpus; `none` is short for noindex and nofollow."""
 
-_WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
-"""Directives with a colon of their own, which is not the one after a robot's name."""
+_DIRECTIVES_WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+"""Directives that contain a colon; it must not be taken for the colon after a robot's name."""
 
 
-def disallows(headers: Iterable[str], user_agent: str) -> str | None:
-    """The first directive that speaks against our use, or None.
+def disallowing_directive(headers: Iterable[str], user_agent: str) -> str | None:
+    """The first directive that forbids our use; None if none does.
 
-    A header is a list of directives, and a name with a colon before one bounds it and those after it to that robot:
+    A header is a list of directives. A robot's name and a colon limit the directives that follow to that robot:
     `noai, noindex`, `mmdata: noai`, `otherbot: noindex, mmdata: noai`, `max-image-preview: large, noimageai`.
 
     Args:
         headers: the values of all X-Robots-Tag headers of a response.
-        user_agent: our User-Agent; its first word, without a version, is our name.
+        user_agent: our User-Agent; its first word, without the version, is our name.
     """
-    ours = {"*", product(user_agent)}
+    ours = {"*", product_name(user_agent)}
     for header in headers:
         robot = "*"
         for piece in header.lower().split(","):
             name, colon, rest = piece.partition(":")
-            if colon and name.strip() not in _WITH_VALUE:
-                robot, piece = name.strip(), rest  # noqa: PLW2901 - what is left of it
-            if robot in ours and piece.strip() in DISALLOWING:
+            if colon and name.strip() not in _DIRECTIVES_WITH_VALUE:
+                robot, piece = name.strip(), rest  # noqa: PLW2901 - the rest of the piece
+            if robot in ours and piece.strip() in DISALLOWING_DIRECTIVES:
                 return piece.strip()
     return None
 
 
-def product(user_agent: str) -> str:
+def product_name(user_agent: str) -> str:
     """The product name of a User-Agent, in lower case: `MMData/1.0 (+https://…)` is `mmdata`."""
-    found = re.match(r"[^\s/(;]+", user_agent.strip())
-    return found.group().lower() if found else ""
+    first_word = re.match(r"[^\s/(;]+", user_agent.strip())
+    return first_word.group().lower() if first_word else ""

@@ -1,12 +1,11 @@
-"""Video sites, whose pages are no files: by yt-dlp, an optional package, whose requests all go through our guard.
+"""Fetches the video of a page of a video site with yt-dlp, an optional package.
 
-yt-dlp is given one handler of requests, ours: pages, scripts, playlists and media come over guarded connections, with
-one deadline and one cap on their bytes. docs/video.md says what that does not cover.
+yt-dlp gets one request handler, ours: pages, scripts, playlists and media come over guarded connections, with one
+deadline and one limit on their bytes. docs/video.md says what that does not cover.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import mimetypes
 import os
@@ -17,24 +16,33 @@ from typing import Any
 
 from mmdata.config import Clips, Download
 from mmdata.display import shown
+from mmdata.fingerprint import file_sha256
 from mmdata.urls import host_name
 from mmdata.web.failures import FetchError
 from mmdata.web.guard import Guard, GuardedOpener
-from mmdata.web.large_files import FetchedFile
+from mmdata.web.large_files import FetchedFile, large_file_limits
 from mmdata.web.limits import Fetch, fetching
 
 SITES = frozenset(
     {"youtube.com", "youtu.be", "vimeo.com", "dailymotion.com", "bilibili.com", "twitch.tv", "tiktok.com"}
 )
-"""Registrable domains whose pages are videos; any other URL is a file's own."""
+"""Registrable domains whose pages show a video; any other URL is that of a file."""
 
-FORMAT = "b[height<=480]/b"  # one file with picture and sound, so that nothing has to be put together
-MAY_PASS = ("timed out", "temporar", "HTTP Error 429", "HTTP Error 5", "Connection", "reset by peer", "IncompleteRead")
+FORMAT = "b[height<=480]/b"  # a single file with picture and sound, because no other program may merge two
+TRANSIENT_ERROR_WORDS = (
+    "timed out",
+    "temporar",
+    "HTTP Error 429",
+    "HTTP Error 5",
+    "Connection",
+    "reset by peer",
+    "IncompleteRead",
+)
 _log = logging.getLogger(__name__)
 
 
-class _Said:
-    """What yt-dlp says goes to the debugging log: its errors are reasons of rows, and hold words of pages."""
+class _DebugLogger:
+    """Logs the messages of yt-dlp at level debug, escaped and without credentials, because they quote pages."""
 
     def debug(self, text: str) -> None:
         _log.debug("%s", shown(text))
@@ -53,37 +61,36 @@ def fetch_from_site(url: str, target: Path, download: Download, clips: Clips) ->
     try:
         import yt_dlp
     except ImportError:
-        return FetchedFile(
-            FetchError(
-                "site",
-                "a page of a video site, and yt-dlp is not installed. Remedy: pip install 'mmdata[sites]', or "
-                "fetch_from: a mirror of the files",
-            )
+        detail = (
+            "the URL is a page of a video site, and yt-dlp is not installed. Remedy: pip install 'mmdata[sites]', or "
+            "set fetch_from to a mirror of the files"
         )
-    limits = download.model_copy(update={"max_bytes": clips.max_bytes, "deadline_s": clips.deadline_s})
+        return FetchedFile(FetchError("site", detail))
+    limits = large_file_limits(download, clips)
     target.unlink(missing_ok=True)
     try:
-        Guard(limits).check_url(url)
+        guard = Guard(limits)
+        guard.check_url(url)
         with fetching(limits) as fetch:
             try:
-                with _client(yt_dlp, _options(target, limits, clips), Guard(limits)) as client:
+                with _client(yt_dlp, _options(target, limits, clips), guard) as client:
                     info: dict[str, Any] = client.extract_info(url, download=True) or {}
             except FetchError:
                 raise
-            except Exception as error:  # noqa: BLE001 - a thousand extractors raise what they like on a changed page
-                raise _reason(fetch, error) from None
+            except Exception as error:  # noqa: BLE001 - yt-dlp's extractors raise anything on a page that has changed
+                raise _failure_of(fetch, error) from None
         if not target.exists() or not target.stat().st_size:
-            raise FetchError("site_failed", "yt-dlp wrote no file (too large, or no format of that kind)")
+            raise FetchError(
+                "site_failed", "yt-dlp wrote no file: it is too large, or the page has no format with picture and sound"
+            )
     except FetchError as failure:
         return FetchedFile(failure)
-    with target.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     mime = mimetypes.guess_type(f"x.{info.get('ext', '')}")[0]
-    return FetchedFile(None, digest, target.stat().st_size, mime)
+    return FetchedFile(None, file_sha256(target), target.stat().st_size, mime)
 
 
 def _client(yt_dlp: Any, options: dict[str, Any], guard: Guard) -> Any:
-    """A YoutubeDL that has no other way into the network than our opener."""
+    """A YoutubeDL that sends all its requests through our opener."""
     from yt_dlp.networking._urllib import UrllibRH
 
     class GuardedRH(UrllibRH):
@@ -104,12 +111,13 @@ def _client(yt_dlp: Any, options: dict[str, Any], guard: Guard) -> Any:
 
 
 def _options(target: Path, limits: Download, clips: Clips) -> dict[str, Any]:
+    """The options of YoutubeDL: one file to `target`, within the limits, by no other program."""
     deadline = time.monotonic() + clips.deadline_s
 
-    def on_progress(told: dict[str, Any]) -> None:
+    def on_progress(progress: dict[str, Any]) -> None:
         if time.monotonic() > deadline:
             raise FetchError("deadline", "the fetch took longer than clips.deadline_s", may_pass=True)
-        if (told.get("downloaded_bytes") or 0) > clips.max_bytes:
+        if (progress.get("downloaded_bytes") or 0) > clips.max_bytes:
             raise FetchError("too_large", f"the file is longer than {clips.max_bytes} bytes")
 
     def on_info(info: dict[str, Any], *, incomplete: bool = False) -> str | None:
@@ -127,13 +135,13 @@ def _options(target: Path, limits: Download, clips: Clips) -> dict[str, Any]:
         "quiet": True,
         "no_warnings": True,
         "noprogress": True,
-        "logger": _Said(),
+        "logger": _DebugLogger(),
         "cachedir": False,
         "socket_timeout": limits.timeout_s,
         "retries": limits.retries,
         "proxy": "",
         "geo_bypass": False,
-        # no other program fetches anything, and none changes the file
+        # no other program fetches or changes the file
         "external_downloader": {"default": "native"},
         "ffmpeg_location": os.devnull,
         "fixup": "never",
@@ -143,9 +151,9 @@ def _options(target: Path, limits: Download, clips: Clips) -> dict[str, Any]:
     }
 
 
-def _reason(fetch: Fetch, error: Exception) -> FetchError:
-    """What ended a fetch: the guard's own verdict where there is one, else what yt-dlp says."""
+def _failure_of(fetch: Fetch, error: Exception) -> FetchError:
+    """Why a fetch ended: the guard's own failure if there is one, else the error of yt-dlp."""
     if fetch.failure is not None and not fetch.failure.error.startswith("http_"):
         return fetch.failure
     text = str(error).strip() or type(error).__name__
-    return FetchError("site_failed", text, may_pass=any(sign in text for sign in MAY_PASS))
+    return FetchError("site_failed", text, may_pass=any(words in text for words in TRANSIENT_ERROR_WORDS))

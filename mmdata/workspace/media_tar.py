@@ -21,6 +21,7 @@ from mmdata.errors import DataError
 from mmdata.storage.atomic import atomic_path, withdraw
 from mmdata.storage.tables import read_table
 from mmdata.workspace.layout import TAR_KEY, Workspace, media_tar_name
+from mmdata.workspace.media_record import MediaRecord
 
 SETTINGS_KEY = b"mmdata.settings"
 """Schema metadata of a media table: the settings its bytes were made with, so that a later run may keep them."""
@@ -40,23 +41,21 @@ class Earlier:
         tar: the bytes they address.
     """
 
-    records: Mapping[str, dict[str, Any]]
+    records: Mapping[str, MediaRecord]
     tar: UPath | None
 
-    def of(self, sharers: list[dict[str, Any]]) -> dict[str, Any] | None:
+    def of(self, sharers: list[dict[str, Any]]) -> MediaRecord | None:
         """The record of a URL, by any of the rows that share it; None: it is to be fetched as if for the first time.
 
-        A hash mismatch is one row's own verdict on bytes that were not stored. It stands as long as every row that
-        shares the URL would pass it again.
+        A hash mismatch is the verdict of one row on a file that was not stored. It stands as long as every row that
+        shares the URL would refuse that file.
         """
-        found = [self.records[row["uid"]] for row in sharers if row["uid"] in self.records]
-        if stored := next((record for record in found if record["status"] == "success"), None):
+        records = [self.records[row["uid"]] for row in sharers if row["uid"] in self.records]
+        if stored := next((record for record in records if record.status == "success"), None):
             return stored
-        record = found[0] if found else None
-        if record is not None and record["error"] == "hash_mismatch":
-            refused = all(row["expected_sha256"] not in (None, record["sha256"]) for row in sharers)
-            return record if refused else None
-        return record
+        if not records or any(records[0].is_mismatch_resolved(row["expected_sha256"]) for row in sharers):
+            return None
+        return records[0]
 
     def open_tar(self) -> IO[bytes]:
         return self.tar.open("rb") if self.tar is not None else io.BytesIO()
@@ -78,7 +77,7 @@ def read_earlier(workspace: Workspace, part_name: str, name: str, settings: str)
     with tar.open("rb") as file:
         if metadata.get(TAR_KEY) != _sha256(file).encode():
             return Earlier({}, None)  # damaged on disk: what it held is fetched again
-    return Earlier({record["uid"]: record for record in table.to_pylist()}, tar)
+    return Earlier({row["uid"]: MediaRecord.from_row(row) for row in table.to_pylist()}, tar)
 
 
 def unaddressed(workspace: Workspace, part_name: str, slices: Iterable[str]) -> list[UPath]:

@@ -102,7 +102,7 @@ def main() -> None:
 
     for name in ("faiss", "matplotlib.ft2font", "mmdata.media.faces", "torch"):
         importlib.import_module(name)  # so that no life has to
-    images.prepare(Download())
+    images.load_img2dataset(Download())
     text_measures._language_identifier()
     scorer = road.CheapScorer()
     stage.load_scorer = lambda score: scorer  # type: ignore[assignment, return-value]

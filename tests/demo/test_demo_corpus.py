@@ -167,7 +167,7 @@ def test_exact_copies_are_equal_and_near_ones_are_not(demo):
 def test_every_oddity_ends_as_it_should_in_the_real_download(demo):
     corpus = load_corpus(demo.config_path)
     download = corpus.download.model_copy(update={"deadline_s": 2.5, "timeout_s": 1.5, "retries": 1})
-    images.prepare(download)
+    images.load_img2dataset(download)
     install(Guard(download))
     truth = pl.read_parquet(demo.truth_path)
     urls = {

@@ -24,7 +24,7 @@ from mmdata.demo.recording_plan import (
     timed_captions,
 )
 from mmdata.demo.recording_sources import recording_counts, write_recordings
-from mmdata.media.synthesis import SAMPLE_RATE
+from mmdata.media.flac import SAMPLE_RATE
 from mmdata.stage import silent
 
 av = pytest.importorskip("av")

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mmdata.download import slices
+from mmdata.download import image_rows, slices
 from mmdata.download.stage import fetch_part
 from mmdata.engine import freshness, part_run
 from mmdata.errors import DataError, PartFailed
@@ -319,14 +319,16 @@ def test_a_dead_host_is_left_alone_until_the_next_run(web, handmade, monkeypatch
     with socket.create_server(("127.0.0.3", 0)) as closed:
         port = closed.getsockname()[1]
     asked = []
-    fetch_image = slices.fetch_image
-    monkeypatch.setattr(slices, "fetch_image", lambda url, download: asked.append(url) or fetch_image(url, download))
+    fetch_image = image_rows.fetch_image
+    monkeypatch.setattr(
+        image_rows, "fetch_image", lambda url, download: asked.append(url) or fetch_image(url, download)
+    )
     dead = [{"url": f"http://127.0.0.3:{port}/{n}"} for n in range(200)]
     part = handmade([*dead, *({"url": web.url(f"/jpg/{n}")} for n in range(5))], min_success_share=0)
     report = fetch_part(part.corpus, part.workspace, part.name)
     assert report.counts["success"] == 5
     assert report.reasons["connection_refused"] + report.reasons["host_down"] == 200
-    assert slices.HOST_DOWN_AFTER <= report.reasons["connection_refused"] <= slices.HOST_DOWN_AFTER + 8
+    assert image_rows.HOST_DOWN_AFTER <= report.reasons["connection_refused"] <= image_rows.HOST_DOWN_AFTER + 8
     assert len(asked) == 5 + report.reasons["connection_refused"]
     assert all(record["next_retry_at"] for record in records(part) if record["error"])
 
@@ -354,7 +356,7 @@ from mmdata.download.stage import fetch_part
 from mmdata.workspace.layout import Workspace
 corpus = parse_corpus({{"workspace": {workspace!r}, "sources": [{{"name": "w", "kind": "laion", "files": "x"}}],
     "download": {{"allow_hosts": ["127.0.0.0/8"], "timeout_s": 50, "deadline_s": 50}}}})
-images.prepare(corpus.download)
+images.load_img2dataset(corpus.download)
 print("ready", flush=True)
 fetch_part(corpus, Workspace({workspace!r}), "w-000000")
 """
@@ -416,7 +418,7 @@ def test_a_corrected_hash_fetches_the_picture(web, handmade):
 
 
 def test_a_host_that_was_left_alone_costs_its_urls_no_attempt(web, handmade, monkeypatch):
-    monkeypatch.setattr(slices, "HOST_DOWN_AFTER", 2)
+    monkeypatch.setattr(image_rows, "HOST_DOWN_AFTER", 2)
     part = handmade([{"url": f"http://127.0.0.1:9/{n}"} for n in range(20)], retries=0, threads=1)
     fetch_part(part.corpus, part.workspace, part.name)
     tries = {record["error"]: record["attempts"] for record in records(part)}

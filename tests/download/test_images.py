@@ -266,7 +266,7 @@ def test_stdout_stays_where_it_is_while_threads_resize():
 
 
 def test_img2dataset_is_untouched_for_others():
-    images.prepare(SETTINGS)
+    images.load_img2dataset(SETTINGS)
     import img2dataset
     import img2dataset.resizer
 

@@ -16,7 +16,7 @@ from mmdata.download.stage import fetch_part
 from mmdata.engine import freshness
 from mmdata.samples import MEDIA
 from mmdata.storage.tables import read_table
-from mmdata.web import hosts, large_files
+from mmdata.web import hosts, retries
 from tests.support.film_server import Film, FilmServer
 from tests.support.made_videos import make, number_in_jpeg, wave_in
 
@@ -25,7 +25,7 @@ CLIPS = {"frames": 4, "decoders": 1, "deadline_s": 20}
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr(large_files, "backoff_s", lambda url, attempt: 0.01)
+    monkeypatch.setattr(retries, "backoff_s", lambda url, attempt, first_s=0.0: first_s or 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +282,7 @@ def test_voices_are_dropped_where_they_are_not_wanted(films, part, tmp_path):
     pytest.importorskip("silero_vad")
     pytest.importorskip("espeakng_loader")
     from mmdata.media.espeak import Speaker
-    from mmdata.media.synthesis import flac
+    from mmdata.media.flac import flac
 
     with Speaker() as speaker:
         wave = speaker.say("First we cut the onions, then we fry them in a little butter until they are golden.")

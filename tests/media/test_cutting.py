@@ -9,18 +9,22 @@ import av
 import numpy as np
 import pytest
 
-from mmdata.media.clip import Cut, CutProblem, Look
-from mmdata.media.container import Facts, FileProblem, Limits
+from mmdata.media.clip import ClipOptions, Cut, CutProblem
+from mmdata.media.container import FileFacts, FileLimits, FileProblem
 from mmdata.media.cutting import Span, cut_file
 from tests.support.made_videos import RATE, STORED_RATE, likeness, make, number_in_jpeg, place_of, wave_in
 
-LOOK = Look(frames=8, choose="uniform", sound=True, keep_video=False, image_size=120, quality=90)
-LIMITS = Limits(max_duration_s=3600, max_pixels=10_000_000)
+LOOK = ClipOptions(frames=8, choose="uniform", sound=True, keep_video=False, image_size=120, quality=90)
+LIMITS = FileLimits(max_duration_s=3600, max_pixels=10_000_000)
 
 
 def cut(
-    path: Path, spans: list[tuple[float, float] | None], kind: str = "video", look: Look = LOOK, limits: Limits = LIMITS
-) -> tuple[dict[int, Cut | CutProblem], Facts]:
+    path: Path,
+    spans: list[tuple[float, float] | None],
+    kind: str = "video",
+    look: ClipOptions = LOOK,
+    limits: FileLimits = LIMITS,
+) -> tuple[dict[int, Cut | CutProblem], FileFacts]:
     results: dict[int, Cut | CutProblem] = {}
     asked = [Span() if span is None else Span(*span) for span in spans]
 
@@ -126,9 +130,9 @@ def test_far_apart_clips_are_reached_by_keyframe_and_are_as_exact(made, monkeypa
     monkeypatch.setattr(cutting, "SEEK_GAP_S", 2.0)
     taken = []
     monkeypatch.setattr(
-        cutting.Active,
+        cutting.ClipBuilder,
         "take_picture",
-        lambda self, at, *rest, real=cutting.Active.take_picture: (taken.append(at), real(self, at, *rest))[1],
+        lambda self, at, *rest, real=cutting.ClipBuilder.take_picture: (taken.append(at), real(self, at, *rest))[1],
     )
     results, _ = cut(path, spans)
     assert not any(2.5 < at < 6 for at in taken)  # what lies between was not decoded
@@ -265,7 +269,7 @@ def test_small_pictures_are_never_enlarged(made):
 
 def test_limits_refuse_a_file(made):
     path = made("h264_b_frames.mp4")
-    for limits, reason in ((Limits(10.0, 10_000_000), "too_long"), (Limits(3600, 70_000), "bomb")):
+    for limits, reason in ((FileLimits(10.0, 10_000_000), "too_long"), (FileLimits(3600, 70_000), "bomb")):
         with pytest.raises(FileProblem) as problem:
             cut(path, [(0.0, 1.0)], limits=limits)
         assert problem.value.problem == reason
@@ -287,7 +291,7 @@ def test_a_file_that_does_not_say_its_length_is_measured(made, tmp_path):
     assert told(results) == ["cut", "cut"]
     assert_exact(path, (0.0, facts.duration_s), results[0])
     with pytest.raises(FileProblem, match="too_long"):
-        cut(path, [None], limits=Limits(10.0, 10_000_000))
+        cut(path, [None], limits=FileLimits(10.0, 10_000_000))
     bare = make(tmp_path / "bare.aac", video=None)
     results, facts = cut(bare, [None, (9.0, 11.5)], kind="audio")
     assert facts.duration_s == pytest.approx(12.0, abs=0.05)
@@ -313,14 +317,14 @@ def test_a_loud_stereo_track_is_mixed_down_without_clipping(tmp_path):
 
 
 def test_the_same_file_gives_the_same_bytes(made):
-    for look in (LOOK, Look(**{**{name: getattr(LOOK, name) for name in LOOK.__slots__}, "keep_video": True})):
+    for look in (LOOK, ClipOptions(**{**{name: getattr(LOOK, name) for name in LOOK.__slots__}, "keep_video": True})):
         first, *others = (cut(made("vp9_opus.webm"), SPANS, look=look)[0] for _ in range(4))
         for again in others:
             assert [one.members for one in first.values()] == [one.members for one in again.values()]
 
 
 def test_the_stored_film_of_a_clip_has_its_frames_and_its_sound_and_no_more(made):
-    look = Look(frames=2, choose="uniform", sound=True, keep_video=True, image_size=120, quality=90)
+    look = ClipOptions(frames=2, choose="uniform", sound=True, keep_video=True, image_size=120, quality=90)
     results, _ = cut(made("h264_b_frames.mp4"), [(2.0, 5.0)], look=look)
     one = results[0]
     assert isinstance(one, Cut)
@@ -358,7 +362,7 @@ def test_scenes_give_a_frame_after_each_change_and_even_ones_between(tmp_path):
             frame.pts, frame.time_base = number * CLOCK // 25, Fraction(1, CLOCK)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    look = Look(frames=6, choose="scene", sound=True, keep_video=False, image_size=120, quality=90)
+    look = ClipOptions(frames=6, choose="scene", sound=True, keep_video=False, image_size=120, quality=90)
     results, _ = cut(path, [(0.4, 8.4)], look=look)
     one = results[0]
     assert isinstance(one, Cut)

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.media.clip import Look
-from mmdata.media.container import Limits
+from mmdata.media.clip import ClipOptions
+from mmdata.media.container import FileFacts, FileLimits
 from mmdata.media.cutting import Span
-from mmdata.media.decoder import MEMORY_BYTES, CutClip, DecoderPool
+from mmdata.media.decoder import MAX_ADDRESS_SPACE_BYTES
+from mmdata.media.decoder_pool import CutClip, DecoderPool
 from tests.support.made_videos import make, number_in_jpeg
 
-LOOK = Look(frames=2, choose="uniform", sound=True, keep_video=False, image_size=120, quality=90)
-LIMITS = Limits(max_duration_s=3600, max_pixels=10_000_000)
+LOOK = ClipOptions(frames=2, choose="uniform", sound=True, keep_video=False, image_size=120, quality=90)
+LIMITS = FileLimits(max_duration_s=3600, max_pixels=10_000_000)
 SPANS = [Span(0.0, 2.0), Span(2.0, 4.0), Span(6.0, 8.0)]
 
 
@@ -57,14 +58,14 @@ def problems(clips: list[CutClip]) -> list[str | None]:
 
 
 def children(pool: DecoderPool) -> list[int]:
-    return [one._child.pid for one in pool._all if one._child is not None]
+    return [process.pid for process in pool.processes if process.pid is not None]
 
 
 def test_clips_come_back_with_their_bytes_and_the_process_stays(film):
     with DecoderPool(1, 60) as pool:
         with pool.decode(film, "video", SPANS, LOOK, LIMITS) as decoded:
             data = decoded.data.read_bytes()
-            facts = {"width": 320, "height": 240, "fps": 25.0, "duration_s": 8.021, "has_sound": True}
+            facts = FileFacts(width=320, height=240, fps=25.0, duration_s=8.021, has_sound=True)
             assert decoded.facts == facts
             for span, clip in zip(SPANS, decoded.clips, strict=True):
                 assert [member.ext for member in clip.members] == ["000.jpg", "001.jpg", "flac"]
@@ -118,7 +119,7 @@ def test_a_process_has_no_more_memory_than_it_may(film):
         run(pool, film)
         limits = Path(f"/proc/{children(pool)[0]}/limits").read_text()
     line = next(line for line in limits.splitlines() if line.startswith("Max address space"))
-    assert line.split()[3] == str(MEMORY_BYTES)
+    assert line.split()[3] == str(MAX_ADDRESS_SPACE_BYTES)
 
 
 def test_a_file_that_cannot_be_opened_gives_every_clip_the_reason(tmp_path):

@@ -15,7 +15,8 @@ from mmdata.config import Synthesis
 from mmdata.errors import DataError, UserError
 from mmdata.media import espeak
 from mmdata.media.espeak import Speaker
-from mmdata.media.synthesis import SAMPLE_RATE, chosen, flac, speaker, synthesised
+from mmdata.media.flac import SAMPLE_RATE, flac
+from mmdata.media.synthesis import drawn_rows, speak_captions, speaker
 from mmdata.samples import sample_uid
 
 
@@ -74,18 +75,17 @@ def test_a_text_of_no_words_is_refused(voice: Speaker) -> None:
 
 def test_a_child_that_dies_is_replaced(voice: Speaker) -> None:
     voice.say("one")
-    child = voice._child
-    assert child is not None
-    child.kill()
-    child.wait()
+    assert voice.process.pid is not None
+    os.kill(voice.process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, voice.process.pid, os.WEXITED | os.WNOWAIT)
     assert len(voice.say("two")) > 0
 
 
 def test_a_text_that_hangs_is_given_up(voice: Speaker, monkeypatch: pytest.MonkeyPatch) -> None:
     voice.say("one")
-    assert voice._child is not None
-    os.kill(voice._child.pid, signal.SIGSTOP)
-    monkeypatch.setattr(espeak, "ANSWER_S", 0.1)
+    assert voice.process.pid is not None
+    os.kill(voice.process.pid, signal.SIGSTOP)
+    monkeypatch.setattr(espeak, "MAX_ANSWER_S", 0.1)
     with pytest.raises(DataError, match="failed on"):
         voice.say("a text")
     monkeypatch.undo()
@@ -95,12 +95,12 @@ def test_a_text_that_hangs_is_given_up(voice: Speaker, monkeypatch: pytest.Monke
 def test_the_share_is_drawn_by_uid_whatever_stands_beside_it() -> None:
     rows = rows_of([f"text number {n}" for n in range(2000)])
     synthesis = Synthesis(speech=0.3)
-    some = {row["uid"] for row in chosen(rows, synthesis, 0)}
+    some = {row["uid"] for row in drawn_rows(rows, synthesis, 0)}
     assert 500 < len(some) < 700
-    assert {row["uid"] for row in chosen(rows[1000:], synthesis, 0)} == some & {row["uid"] for row in rows[1000:]}
-    assert some <= {row["uid"] for row in chosen(rows, Synthesis(speech=0.5), 0)}
-    assert {row["uid"] for row in chosen(rows, synthesis, 1)} != some
-    assert chosen(rows, Synthesis(), 0) == []
+    assert {row["uid"] for row in drawn_rows(rows[1000:], synthesis, 0)} == some & {row["uid"] for row in rows[1000:]}
+    assert some <= {row["uid"] for row in drawn_rows(rows, Synthesis(speech=0.5), 0)}
+    assert {row["uid"] for row in drawn_rows(rows, synthesis, 1)} != some
+    assert drawn_rows(rows, Synthesis(), 0) == []
 
 
 def test_bad_rows_and_other_kinds_are_not_spoken() -> None:
@@ -110,14 +110,14 @@ def test_bad_rows_and_other_kinds_are_not_spoken() -> None:
         *rows_of(["picture"], kind="image"),
         *rows_of([""]),
     ]
-    assert [row["caption"] for row in chosen(rows, Synthesis(speech=1), 0)] == ["good"]
-    assert len(chosen(rows, Synthesis(speech=1, kinds=["text", "image"]), 0)) == 2
+    assert [row["caption"] for row in drawn_rows(rows, Synthesis(speech=1), 0)] == ["good"]
+    assert len(drawn_rows(rows, Synthesis(speech=1, kinds=["text", "image"]), 0)) == 2
 
 
 def test_a_function_of_ones_own_speaks_and_its_failures_are_told() -> None:
     synthesis = Synthesis(speech=1, synthesiser=f"{__name__}:tone")
     rows = rows_of(["hello", "mute"])
-    spoken, failed = synthesised(rows, synthesis, 0)
+    spoken, failed = speak_captions(rows, synthesis, 0)
     assert list(spoken) == [rows[0]["uid"]]
     assert failed == {rows[1]["uid"]: "nothing to say"}
     assert spoken[rows[0]["uid"]].seconds == 0.5

@@ -18,6 +18,7 @@ from mmdata.config import Engine, Observe
 from mmdata.engine.part_run import SliceResult, run_part_stage
 from mmdata.errors import PartFailed, UserError
 from mmdata.observe import logs, relay
+from mmdata.web.failures import FetchError
 from mmdata.web.hosts import HostHealth, fetch_all
 from mmdata.workspace.layout import Workspace
 
@@ -205,7 +206,7 @@ def test_fetching_threads_know_what_they_fetch_for_and_a_host_that_is_down_is_to
     health = HostHealth(2)
     urls = [f"http://user:hush@down.example:8080/{n}?hush" for n in range(6)]
     with logs.context(part="web-000000", slice="0001"):
-        list(fetch_all(urls, lambda url: health.note(url, is_host_fault=True), threads=2, per_host=2))
+        list(fetch_all(urls, lambda url: health.record(url, FetchError("timeout", "")), threads=2, per_host=2))
     (told,) = lines(capsys)
     assert (told["event"], told["host"]) == ("host is down; the slice leaves it alone", "down.example:8080")
     assert (told["part"], told["slice"], told["level"]) == ("web-000000", "0001", "warning")

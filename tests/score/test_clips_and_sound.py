@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mmdata.config import Score
-from mmdata.media.synthesis import SAMPLE_RATE, flac
+from mmdata.media.flac import SAMPLE_RATE, flac
 from mmdata.score.stage import score_part
 from tests.support.scoring import PartMaker, Sample, encode, photo, save_model
 

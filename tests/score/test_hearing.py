@@ -13,7 +13,7 @@ import torch
 from mmdata.config import Score
 from mmdata.engine import freshness
 from mmdata.errors import UserError
-from mmdata.media.synthesis import SAMPLE_RATE, flac
+from mmdata.media.flac import SAMPLE_RATE, flac
 from mmdata.score import audio_models
 from mmdata.score.audio_models import ClapScorer, Transcriber
 from mmdata.score.stage import score_part

@@ -18,7 +18,7 @@ from tests.support.hostile_server import HostileServer
 
 @pytest.fixture(scope="session", autouse=True)
 def _imports_are_done() -> None:
-    images.prepare(Download())
+    images.load_img2dataset(Download())
 
 
 @pytest.fixture

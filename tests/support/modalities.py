@@ -18,7 +18,7 @@ from mmdata.config.load import parse_corpus
 from mmdata.engine.freshness import features_input, rows_input, stage_settings
 from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
 from mmdata.fingerprint import fingerprint
-from mmdata.media.synthesis import flac
+from mmdata.media.flac import flac
 from mmdata.samples import FEATURES, MEDIA, ROWS, sample_uid, table_of
 from mmdata.storage.atomic import atomic_path
 from mmdata.workspace.layout import Catalog, Part, Workspace

@@ -78,7 +78,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(settings):
         assert outcome(url, download) == "success"
         assert allowed.requests["/jpg/1"].count("Host: rebind.example") == 1
         assert asked == ["rebind.example"]
-        guard._answers.clear()  # as after a minute
+        guard._dns_cache.clear()  # as after a minute
         assert outcome(url, download) == "private_address"
         assert allowed.hits["/jpg/1"] == 1
 
@@ -211,4 +211,4 @@ def test_the_deadline_of_one_fetch_is_not_that_of_the_next(settings):
     with fetching(download):
         time.sleep(0.15)
     with fetching(download) as second:
-        assert second.patience_s() > 0.05
+        assert second.wait_limit_s() > 0.05

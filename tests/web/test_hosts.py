@@ -9,7 +9,10 @@ from collections import Counter
 import pytest
 
 from mmdata.urls import host_and_port
+from mmdata.web.failures import FetchError
 from mmdata.web.hosts import HostHealth, fetch_all
+
+REFUSED, NOT_FOUND = FetchError("connection_refused", ""), FetchError("http_404", "")
 
 
 def urls(hosts: int, each: int) -> list[str]:
@@ -87,12 +90,12 @@ def test_a_consumer_that_is_slow_holds_the_fetchers_up():
 
 def test_a_host_is_down_after_so_many_faults_in_a_row_and_any_answer_clears_it():
     health = HostHealth(limit=3)
-    for fault in (True, True, False, True, True):
-        health.note("http://a/1", fault)
-    assert not health.is_down("http://a/2")
-    health.note("http://a/3", True)
-    assert health.is_down("http://a/4")
-    assert not health.is_down("http://a:81/4")
+    for fault in (REFUSED, REFUSED, None, REFUSED, NOT_FOUND, REFUSED, REFUSED):
+        health.record("http://a/1", fault)
+    assert health.down_error("http://a/2") is None
+    health.record("http://a/3", REFUSED)
+    assert health.down_error("http://a/4") is not None
+    assert health.down_error("http://a:81/4") is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from mmdata.config import Download
 from mmdata.web.failures import FetchError, retry_after_s
-from mmdata.web.retries import LONGEST_WAIT_S, backoff_s, next_retry_at
+from mmdata.web.retries import MAX_WAIT_S, backoff_s, next_retry_at
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PASSING = FetchError("timeout", "", may_pass=True)
@@ -29,10 +29,10 @@ def test_waits_need_no_random_state():
 
 
 def test_waits_have_an_end():
-    assert backoff_s("http://a/1", 400, 86_400) == LONGEST_WAIT_S
+    assert backoff_s("http://a/1", 400, 86_400) == MAX_WAIT_S
     huge = FetchError("http_429", "", may_pass=True, retry_after_s=1e12)
     due = next_retry_at("http://a/1", huge, 1, Download(), NOW)
-    assert due == NOW + timedelta(seconds=LONGEST_WAIT_S)
+    assert due == NOW + timedelta(seconds=MAX_WAIT_S)
 
 
 def test_final_faults_and_exhausted_ones_are_never_due():

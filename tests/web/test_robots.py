@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmdata.web.robots import disallows, product
+from mmdata.web.robots import disallowing_directive, product_name
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from mmdata.web.robots import disallows, product
     ],
 )
 def test_directives_that_concern_us_are_found(headers, directive):
-    assert disallows(headers, "mmdata/1.0 (+https://example.com)") == directive
+    assert disallowing_directive(headers, "mmdata/1.0 (+https://example.com)") == directive
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_directives_that_concern_us_are_found(headers, directive):
     [("mmdata", "mmdata"), ("MMData/2.1 (x)", "mmdata"), ("My-Bot; hello", "my-bot"), ("", ""), ("/1", "")],
 )
 def test_our_name_is_the_user_agents_first_word(user_agent, name):
-    assert product(user_agent) == name
+    assert product_name(user_agent) == name

@@ -18,7 +18,7 @@ from mmdata.web.failures import FetchError
 from mmdata.web.guard import DNS_CACHE_NAMES, Guard, install
 from mmdata.web.large_files import fetch_file
 from mmdata.web.limits import fetching
-from mmdata.web.ports import SERVICES, refusal
+from mmdata.web.ports import SERVICE_PORTS, port_refusal
 from mmdata.web.video_sites import fetch_from_site
 from tests.support.hostile_inputs import PRIVATE_HOSTS, REDIRECTS, REFUSED_URLS
 from tests.support.hostile_server import HostileServer, answer
@@ -122,7 +122,7 @@ def test_a_name_that_changes_its_answer_is_connected_where_it_was_checked(settin
             guard = Guard(download, resolve=lambda host, port, answers=answers: [next(answers)])
             install(guard)
             assert road(allowed.url("/jpg/1", host="rebind.example"), download) is None
-            guard._answers.clear()  # as after a minute
+            guard._dns_cache.clear()  # as after a minute
             failure = road(private.url("/jpg/1", host="rebind.example"), download)
             assert failure is not None
             assert failure.error == "private_address"
@@ -172,12 +172,12 @@ def test_the_port_is_checked_where_the_connection_is_made(settings):
     ],
 )
 def test_which_ports_are_asked(port, ports, allowed, asked):
-    assert (refusal(port, ports, allowed) is None) == asked
+    assert (port_refusal(port, ports, allowed) is None) == asked
 
 
 def test_no_port_of_a_service_is_one_that_a_system_gives_away_by_itself():
     """The demo's server listens on such a port."""
-    assert not any(32768 <= port < 50000 for port in SERVICES)
+    assert not any(32768 <= port < 50000 for port in SERVICE_PORTS)
 
 
 def test_ports_are_by_the_configuration(web, settings):
@@ -207,9 +207,9 @@ def test_a_redirect_out_of_tls_is_followed_or_refused_as_the_configuration_says(
 def test_names_that_were_looked_up_do_not_fill_the_memory(settings):
     guard = Guard(settings(allow_hosts=["127.0.0.0/8"]), resolve=lambda host, port: ["127.0.0.1"])
     with fetching(guard.download) as fetch:
-        guard._answers = {(str(number), 80): (1e18, []) for number in range(DNS_CACHE_NAMES)}
+        guard._dns_cache = {(str(number), 80): (1e18, []) for number in range(DNS_CACHE_NAMES)}
         guard._addresses("one-more.example", 80, fetch)
-    assert len(guard._answers) == 1
+    assert len(guard._dns_cache) == 1
 
 
 @contextmanager

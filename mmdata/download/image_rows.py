@@ -1,0 +1,107 @@
+"""Fetches the images of a slice: each URL once, however many rows share it. Used by `mmdata.download.slices`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from mmdata.config import Download, Privacy
+from mmdata.download.images import FetchedImage, fetch_image, load_img2dataset, with_privacy
+from mmdata.download.spool import ByteRange, Medium, SliceWork, is_settled
+from mmdata.errors import UserError
+from mmdata.web.failures import FetchError, url_was_contacted
+from mmdata.web.guard import Guard, install
+from mmdata.web.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all
+from mmdata.web.retries import next_retry_at, to_milliseconds
+from mmdata.workspace.media_record import MediaRecord, is_expected
+
+
+def fetch_image_rows(rows: list[dict[str, Any]], work: SliceWork) -> tuple[int, list[Medium]]:
+    """Fetch the images of some rows; what an earlier run has stored is taken over.
+
+    Returns:
+        How many URLs were fetched, and the medium of each row.
+    """
+    rows_by_url: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        rows_by_url.setdefault(row["url"], []).append(row)
+    settings, download = work.settings, work.settings.download
+    records = {url: earlier for url, sharers in rows_by_url.items() if (earlier := work.earlier.of(sharers))}
+    urls = [url for url in rows_by_url if not is_settled(records.get(url))]
+    work.advance(len(rows) - sum(len(rows_by_url[url]) for url in urls))
+    pictures: dict[str, ByteRange] = {
+        url: work.in_old_tar(record.offset, record.length)
+        for url, record in records.items()
+        if record.status == "success"
+    }
+    if urls:
+        load_img2dataset(download)
+        install(Guard(download))
+    fetch = partial(_fetch_safely, download=download, privacy=settings.privacy, health=HostHealth(HOST_DOWN_AFTER))
+    for url, image in fetch_all(urls, fetch, download.threads, download.per_host):
+        attempts = (records[url].attempts if url in records else 0) + url_was_contacted(image.failure)
+        records[url] = _record(rows_by_url[url][0]["uid"], url, image, attempts, download)
+        if image.data is not None:
+            pictures[url] = work.spool.add(image.data)
+        work.advance(len(rows_by_url[url]))
+    media = [
+        medium
+        for url, sharers in rows_by_url.items()
+        for medium in _media_of_sharers(sharers, records[url], pictures.get(url))
+    ]
+    return len(urls), media
+
+
+def _media_of_sharers(sharers: list[dict[str, Any]], record: MediaRecord, picture: ByteRange | None) -> list[Medium]:
+    """The media of the rows that share a URL. The picture is stored once, for those rows whose hash it has."""
+    accepting = [row["uid"] for row in sharers if is_expected(row["expected_sha256"], record.sha256)]
+    media = []
+    for row in sharers:
+        row_record = replace(record, uid=row["uid"], further=None, audio_s=None, synthetic=None)
+        if row["uid"] not in accepting:
+            row_record = row_record.as_hash_mismatch(row["expected_sha256"], record.sha256)
+        members = (("jpg", picture),) if row_record.status == "success" and picture is not None else ()
+        media.append(Medium(row_record, members, min(accepting, default=None)))
+    return media
+
+
+def _fetch_safely(url: str, download: Download, privacy: Privacy, health: HostHealth) -> FetchedImage:
+    """Fetch one image. Raises only what concerns the whole slice: MemoryError, UserError."""
+    if (host_down := health.down_error(url)) is not None:
+        return FetchedImage(host_down.status, failure=host_down)
+    try:
+        image = with_privacy(fetch_image(url, download), download, privacy)
+    except (MemoryError, UserError):
+        raise
+    except Exception as error:  # noqa: BLE001 - an unforeseen error of one URL must not end the slice
+        failure = FetchError("unexpected", f"{type(error).__name__}: {error}", may_pass=True)
+        image = FetchedImage(failure.status, failure=failure)
+    health.record(url, image.failure)
+    return image
+
+
+def _record(uid: str, url: str, image: FetchedImage, attempts: int, download: Download) -> MediaRecord:
+    """The record of a fetch; its members are not yet known."""
+    failure, now = image.failure, datetime.now(UTC)
+    width, height = image.size or (None, None)
+    original_width, original_height = image.original_size or (None, None)
+    return MediaRecord(
+        uid=uid,
+        status=image.status,
+        error=failure.error if failure else None,
+        detail=failure.detail if failure else None,
+        attempts=attempts,
+        next_retry_at=next_retry_at(url, failure, attempts, download, now) if failure else None,
+        sha256=image.sha256,
+        bytes=image.size_bytes,
+        mime=image.mime,
+        original_width=original_width,
+        original_height=original_height,
+        width=width,
+        height=height,
+        faces=image.faces,
+        fetched_at=to_milliseconds(now),
+        etag=image.etag,
+    )

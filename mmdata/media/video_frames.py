@@ -1,0 +1,85 @@
+"""Decoded video frames as viewers show them, and as stored JPEGs. Used while a clip is cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SIGNATURE_SIZE = (64, 36)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A frame as it is stored.
+
+    Args:
+        time_s: of the frame in its file.
+        data: JPEG.
+        size: width and height in pixels.
+        faces: how many faces were blurred; None if none were searched for.
+    """
+
+    time_s: float
+    data: bytes
+    size: tuple[int, int]
+    faces: int | None
+
+
+def encode_picture(
+    time_s: float, frame: Any, pixel_ratio: float, image_size: int, quality: int, min_face_score: float | None
+) -> Picture:
+    """A decoded frame as an upright JPEG: shorter side `image_size`, never enlarged, faces blurred if asked for.
+
+    Args:
+        pixel_ratio: width of a pixel over its height.
+        quality: of the JPEG, 1 to 100.
+        min_face_score: confidence from which a face is blurred; None: faces are neither searched for nor blurred.
+    """
+    import cv2
+
+    pixels = upright_pixels(frame, pixel_ratio, "bgr24")
+    height, width = pixels.shape[:2]
+    scale = image_size / min(height, width)
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    faces = None
+    if min_face_score is not None:
+        from mmdata.media.faces import blur_faces
+
+        pixels, faces = blur_faces(pixels, min_face_score)
+    _, data = cv2.imencode(".jpg", np.ascontiguousarray(pixels), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return Picture(time_s, data.tobytes(), (pixels.shape[1], pixels.shape[0]), faces)
+
+
+def scene_signature(frame: Any) -> np.ndarray:
+    """A decoded frame as int16 36,64,3: hue, saturation and value, reduced; two frames are compared by their mean."""
+    import cv2
+
+    reduced = frame.reformat(width=SIGNATURE_SIZE[0], height=SIGNATURE_SIZE[1], format="rgb24").to_ndarray()
+    return cv2.cvtColor(reduced, cv2.COLOR_RGB2HSV).astype(np.int16)
+
+
+def shown_size(frame: Any, pixel_ratio: float = 1.0) -> tuple[int, int]:
+    """Width and height of a decoded frame as viewers show it: rotated, with square pixels."""
+    width, height = max(1, round(frame.width * pixel_ratio)), frame.height
+    return (height, width) if round(frame.rotation / 90) % 2 else (width, height)
+
+
+def upright_pixels(frame: Any, pixel_ratio: float = 1.0, colour_order: str = "rgb24") -> np.ndarray:
+    """A decoded frame as viewers show it: uint8 H,W,3, rotated, with square pixels.
+
+    Args:
+        pixel_ratio: width of a pixel over its height.
+        colour_order: `rgb24` or `bgr24`.
+    """
+    pixels = frame.to_ndarray(format=colour_order)
+    if pixel_ratio != 1:
+        import cv2
+
+        width = max(1, round(pixels.shape[1] * pixel_ratio))
+        pixels = cv2.resize(pixels, (width, pixels.shape[0]), interpolation=cv2.INTER_AREA)
+    quarter_turns = round(frame.rotation / 90) % 4
+    return np.rot90(pixels, quarter_turns) if quarter_turns else pixels

@@ -1,0 +1,107 @@
+"""The typed record of one sample's medium, and the check of its hash. Written by mmdata.download, read by media_tar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, TypedDict
+
+from mmdata.samples import MEDIA
+
+HASH_MISMATCH = "hash_mismatch"
+
+
+class Member(TypedDict):
+    """A stored file of a sample: where its bytes lie in the slice's tar."""
+
+    ext: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRecord:
+    """A row of the media table. The fields are the columns of `mmdata.samples.MEDIA`, which explains them."""
+
+    uid: str
+    status: str
+    error: str | None = None
+    detail: str | None = None
+    attempts: int = 0
+    next_retry_at: datetime | None = None
+    sha256: str | None = None
+    bytes: int | None = None
+    mime: str | None = None
+    original_width: int | None = None
+    original_height: int | None = None
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+    fps: float | None = None
+    ext: str | None = None
+    offset: int | None = None
+    length: int | None = None
+    further: list[Member] | None = None
+    frame_times_s: list[float] | None = None
+    audio_s: float | None = None
+    faces: int | None = None
+    synthetic: str | None = None
+    fetched_at: datetime | None = None
+    etag: str | None = None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> MediaRecord:
+        """The record in a row of a media table."""
+        columns: dict[str, Any] = {name: row.get(name) for name in MEDIA.names}
+        return cls(**columns)
+
+    def as_row(self) -> dict[str, Any]:
+        """The row of the media table."""
+        return {name: getattr(self, name) for name in MEDIA.names}
+
+    @property
+    def members(self) -> list[Member]:
+        """The stored files, in their order."""
+        if self.ext is None or self.offset is None or self.length is None:
+            return []
+        return [Member(ext=self.ext, offset=self.offset, length=self.length), *(self.further or ())]
+
+    def with_members(self, members: list[Member]) -> MediaRecord:
+        """The record with other stored files."""
+        if not members:
+            return replace(self, ext=None, offset=None, length=None, further=None)
+        return replace(self, **members[0], further=members[1:] or None)
+
+    def as_hash_mismatch(self, expected_sha256: str, sha256: str | None) -> MediaRecord:
+        """The record of a file that is not the expected one, and of which nothing is stored.
+
+        Args:
+            sha256: of the file that was fetched.
+        """
+        return replace(
+            self,
+            status="failed_to_download",
+            error=HASH_MISMATCH,
+            detail=f"expected sha256 {expected_sha256.lower()}, got {sha256}",
+            sha256=sha256,
+            next_retry_at=None,
+            width=None,
+            height=None,
+            faces=None,
+            ext=None,
+            offset=None,
+            length=None,
+        )
+
+    def is_mismatch_resolved(self, expected_sha256: str | None) -> bool:
+        """Whether the file was refused for its hash, but is what the source expects now; it is then fetched again."""
+        return self.error == HASH_MISMATCH and is_expected(expected_sha256, self.sha256)
+
+
+def is_expected(expected_sha256: str | None, sha256: str | None) -> bool:
+    """Whether a file may be the one that the source lists; true if either hash is unknown.
+
+    Another file in its place may be an attack (split-view poisoning, docs/security.md).
+    """
+    return expected_sha256 is None or sha256 is None or expected_sha256.lower() == sha256
