@@ -16,13 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from mmdata.errors import DataError, UserError
+from mmdata.errors import UserError
 from training.checkpoint.checkpoints import (
     Progress,
     check_release,
-    find,
     latest,
-    load_weights,
     read_progress,
     step_name,
     write_json,
@@ -34,6 +32,7 @@ from training.distributed.mesh import Mesh, parallelise, start
 from training.model.aligned_scorer import save_scorer
 from training.model.fusion import decoder_list
 from training.stages.pipeline import Elsewhere, cut_pipeline
+from training.stages.saved_model import load_model
 from training.stages.stages import BEFORE, Built, build_model, make_reader, stage_settings, take_weights
 from training.step_log import OnLine, StepLog
 from training.trainer import Outcome, Stopped, Trainer
@@ -173,24 +172,6 @@ def write_scorer(checkpoint: Path, folder: Path) -> None:
     """Write a stage 1 checkpoint as the scorer of the next refresh: `score: {model: <folder>}`."""
     built, config = load_model(checkpoint)
     save_scorer(built.model, config.model.encoder, folder)  # type: ignore[arg-type]
-
-
-def load_model(checkpoint: Path) -> tuple[Built, TrainConfig]:
-    """A stage's model as a checkpoint holds it, whole, on the CPU, in evaluation mode.
-
-    Raises:
-        UserError: there is no checkpoint.
-        DataError: it is broken.
-    """
-    place = find(checkpoint)
-    progress = read_progress(place)
-    config = TrainConfig.model_validate(progress.config)
-    built = build_model(progress.stage, config)  # type: ignore[arg-type]
-    take_weights(built, config, None)
-    if missing := load_weights(place, built.model, lambda _: True):
-        raise DataError(f"{place}: lacks {len(missing)} tensors, such as {missing[0]}. Remedy: an older checkpoint.")
-    built.model.eval()
-    return built, config
 
 
 def read_result(folder: Path) -> StageResult | None:

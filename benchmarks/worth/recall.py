@@ -31,7 +31,7 @@ def held_out_ranks(checkpoint: Path, workspace: Path, cache: Path) -> tuple[list
     from training.data.loader import Share, batches
     from training.data.release_index import open_training_release
     from training.model.encoders import DualEncoder
-    from training.run import load_model
+    from training.stages.saved_model import load_model
     from training.stages.stages import make_reader
 
     built, config = load_model(checkpoint)

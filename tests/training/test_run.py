@@ -19,7 +19,8 @@ from mmdata.errors import DataError, UserError
 from tests.support.tiny_run import LLM, release_at, settings
 from training.checkpoint.checkpoints import checkpoints, find, latest, read_progress
 from training.config import TrainConfig
-from training.run import alone_in, load_model, train
+from training.run import alone_in, train
+from training.stages.saved_model import load_model
 from training.step_log import read_log
 
 NOISY = {"kind": "config", "config": {**LLM, "attention_dropout": 0.3}, "tokenizer": "bytes"}

@@ -26,6 +26,7 @@ from upath import UPath
 from mmdata.errors import DataError, UserError
 from mmdata.storage.atomic import TEMPORARY, publish_json, sync
 from training.checkpoint.checkpoint_files import CheckpointReader, load
+from training.config import StageName
 
 FORMAT = 1
 META = "meta.json"
@@ -42,7 +43,7 @@ class Progress:
         bad: unreadable samples replaced so far.
     """
 
-    stage: str
+    stage: StageName
     step: int
     consumed: int
     release_id: str

@@ -26,8 +26,8 @@ from training.metrics.retrieval import retrieval_by_kind
 from training.metrics.text_metrics import Perplexity, bleu, rouge, vqa_accuracy
 from training.model.encoders import DualEncoder
 from training.model.lm import MultimodalLm
-from training.run import load_model
 from training.stages.generative import global_tokens, with_stand_in
+from training.stages.saved_model import load_model
 from training.stages.stages import Built, make_reader
 from training.trainer import to_device
 

@@ -33,7 +33,7 @@ from training.model.aligned_scorer import save_scorer
 from training.model.encoders import DualEncoder
 from training.model.llm import merge_lora
 from training.model.towers import OpenClipText, OpenClipVision
-from training.run import load_model
+from training.stages.saved_model import load_model
 from training.stages.stages import Built, validate
 
 PICTURES = 16  # that are timed at once

@@ -16,7 +16,8 @@ from mmdata.errors import UserError
 from tests.support.tiny_run import LLM, release_at, settings
 from training.checkpoint.checkpoints import read_progress
 from training.distributed.mesh import start
-from training.run import load_model, read_result, train
+from training.run import read_result, train
+from training.stages.saved_model import load_model
 from training.step_log import read_log
 
 STEPS = 3

@@ -19,8 +19,8 @@ from tests.support.trained import checkpoint_of
 from training.data.loader import Share, batches
 from training.data.release_index import open_training_release
 from training.evaluate.evaluation import evaluate
-from training.run import load_model
 from training.stages.generative import with_stand_in
+from training.stages.saved_model import load_model
 from training.stages.stages import make_reader
 
 

@@ -16,7 +16,7 @@ from tests.support.trained import FUSIONS, checkpoint_of, config_of, hidden, pho
 from training.evaluate.answer import answer, question_row
 from training.export import comparison
 from training.export.export import export, load_exported
-from training.run import load_model
+from training.stages.saved_model import load_model
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from training.data.tokens import Turn
 from training.export import comparison, shrink
 from training.export.export import export, load_exported
 from training.model.fusion import decoder_list
-from training.run import load_model
+from training.stages.saved_model import load_model
 from training.stages.stages import Share, make_reader, validate
 
 
