@@ -1,4 +1,4 @@
-"""`mmdata demo`: the whole road on this machine alone, on pictures served by itself."""
+"""The command `demo`: all stages on this machine, without network, with pictures from its own web server."""
 
 from __future__ import annotations
 
@@ -20,30 +20,36 @@ if TYPE_CHECKING:
 
 
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where the demo lies; made if it is not there.")] = Path("demo"),
-    rows: Annotated[int, typer.Option(min=150, max=100_000, help="Rows of metadata, about.")] = 2000,
-    ui: Annotated[bool, typer.Option("--ui", help="Open the demo in the Dagster UI, its web server running.")] = False,
+    folder: Annotated[Path, typer.Option(help="The folder of the demo; it is created if it does not exist.")] = Path(
+        "demo"
+    ),
+    rows: Annotated[int, typer.Option(min=150, max=100_000, help="About this many rows of metadata.")] = 2000,
+    ui: Annotated[
+        bool, typer.Option("--ui", help="Open the demo in the Dagster UI, with its web server running.")
+    ] = False,
     port: Annotated[int, typer.Option("--port", "-p", help="Port of the UI.")] = 3000,
-    train: Annotated[bool, typer.Option(help="Go on from the release to the three stages of training.")] = True,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Dagster's log too.")] = False,
+    train: Annotated[bool, typer.Option(help="Train the three stages on the release too.")] = True,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also show Dagster's log.")] = False,
 ) -> None:
-    """Build a small corpus made here.
+    """Build a small generated corpus.
 
-    It has known faults, and what became of them is counted at the end. Needs no network: the pictures come from a
-    package and are served on loopback, slow hosts and broken files included.
+    Its rows have known faults, and the end of the output counts how each was handled. It needs no network: the
+    pictures come from a package and are served on loopback, with slow hosts and broken files among them.
     """
+    from mmdata.cli.build import run_build
     from mmdata.cli.console import console
-    from mmdata.cli.graph import run_build, run_ui
     from mmdata.demo.demo_folder import make_demo, open_demo
     from mmdata.demo.demo_summary import summarise
     from mmdata.demo.web_server import DemoServer
 
     out = console()
-    there = open_demo(folder) if ui else None  # whatever its size
-    corpus = there or make_demo(folder, rows)
+    existing = open_demo(folder) if ui else None  # of any size
+    corpus = existing or make_demo(folder, rows)
     with DemoServer(corpus.site, port=corpus.port) as server:
         out.print(f"demo web server: {server.url}", markup=False)
         if ui:
+            from mmdata.cli.ui import run_ui
+
             raise typer.Exit(run_ui(corpus.config_path, port))
         result = run_build(corpus.config_path, verbose=verbose)
     show(out, summarise(folder))
@@ -55,7 +61,7 @@ def demo(
 
 
 def how_to_look(folder: Path) -> str:
-    """The command that opens the UI, as it can be typed here: with make, or by the path of this very program."""
+    """The command that opens the UI, as it can be typed here: with make, or by the path of this program."""
     if "MAKELEVEL" in os.environ and folder == Path("demo"):
         return "make ui"
     program = "mmdata" if shutil.which("mmdata") else str(Path(sys.executable).with_name("mmdata"))
@@ -89,19 +95,23 @@ def run_training(config: Path, verbose: bool) -> list[StageReport]:
 
 
 def show_models(out: Console, reports: Sequence[StageReport]) -> None:
-    """What the training came to: each loss before and after, retrieval against chance, answers to held-out pictures."""
+    """Print losses before and after training, retrieval against chance, and captions of held-out pictures."""
     from mmdata.cli.console import table
 
     *stages, evaluation = reports
     rows = [
-        (one.stage, one.counts["steps"], one.numbers["first_loss"], one.numbers["last_loss"], one.numbers["val/loss"])
-        for one in stages
+        (
+            report.stage,
+            report.counts["steps"],
+            *(report.numbers[name] for name in ("first_loss", "last_loss", "val/loss")),
+        )
+        for report in stages
     ]
     out.print()
     out.print(table("models", ("stage", "steps", "first loss", "last loss", "held-out loss"), rows))
-    found = evaluation.numbers
+    numbers = evaluation.numbers
     for way in ("image_to_text", "text_to_image"):
-        recall, chance = found[f"align/{way}/recall@1"], found[f"align/{way}/chance@1"]
+        recall, chance = numbers[f"align/{way}/recall@1"], numbers[f"align/{way}/chance@1"]
         out.print(
             f"{way} Recall@1 on the held-out split: {recall:.1%}, {recall / chance:.1f} times chance", markup=False
         )

@@ -1,4 +1,4 @@
-"""Commands about this machine: `doctor`."""
+"""The command `doctor`: whether mmdata can work on this machine."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import typer
 
 
 def doctor(
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="Look at this corpus's workspace too.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Also check the workspace of this corpus.")
+    ] = None,
 ) -> None:
-    """Check whether this machine is fit.
+    """Check whether mmdata can work on this machine.
 
-    Python, devices, memory, disk, optional packages, the network; exit code 1 if something is broken.
+    Checks Python, devices, memory, disk, optional packages and the network. The exit code is 1 if something is broken.
     """
     from rich.markup import escape
 
@@ -23,10 +25,10 @@ def doctor(
     out = console()
     colours = {"ok": "green", "warning": "yellow", "error": "red"}
     broken = 0
-    for one in examine(config):
-        out.print(f"[{colours[one.verdict]}]{one.verdict:<8}[/] {one.name:<10} {escape(one.found)}")
-        if one.remedy:
-            out.print(f"{'':19} {escape(one.remedy)}")
-        broken += one.verdict == "error"
+    for check in examine(config):
+        out.print(f"[{colours[check.verdict]}]{check.verdict:<8}[/] {check.name:<10} {escape(check.found)}")
+        if check.remedy:
+            out.print(f"{'':19} {escape(check.remedy)}")
+        broken += check.verdict == "error"
     if broken:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`mmdata`: every command, and how errors end it."""
+"""`mmdata`: the table of its commands, and how an error ends one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from mmdata.cli import corpus, demo, doctor, graph, plan, release, releases, takedown, training
+from mmdata.cli import build, demo, doctor, explain, forget, init, plan, releases, report, status, training, ui, verify
 from mmdata.cli.extras import remedy_for
 from mmdata.display import shown
 from mmdata.errors import MMDataError, UserError
@@ -17,39 +17,44 @@ DONE, DATA_PROBLEM, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
     name="mmdata",
-    help="From web metadata to balanced, deduplicated multimodal training shards, as one Dagster graph.",
-    epilog="Exit codes: 0 done, 1 a data problem, 2 a user error. MMDATA_DEBUG=1 shows tracebacks.",
+    help="Build balanced, deduplicated multimodal training shards from web metadata, as one Dagster graph.",
+    epilog="Exit codes: 0 success, 1 a problem with the data, 2 an error of the user. MMDATA_DEBUG=1 shows tracebacks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("init")(corpus.init)
-app.command("build")(graph.build)
-app.command("ui")(graph.ui)
-app.command("plan")(plan.plan)
-app.command("status")(corpus.status)
-app.command("explain")(corpus.explain)
-app.command("verify")(release.verify)
-app.command("report")(release.report)
-app.command("releases")(releases.releases)
-app.command("diff")(releases.diff)
-app.command("pin")(releases.pin)
-app.command("unpin")(releases.unpin)
-app.command("rollback")(releases.rollback)
-app.command("gc")(releases.gc)
-app.command("forget")(takedown.forget)
-app.command("train")(training.train)
-app.command("evaluate")(training.evaluate)
-app.command("export")(training.export)
-app.command("doctor")(doctor.doctor)
-app.command("demo")(demo.demo)
-app.command("schema")(corpus.schema)
+for command in (
+    init.init,
+    build.build,
+    ui.ui,
+    plan.plan,
+    status.status,
+    explain.explain,
+    verify.verify,
+    report.report,
+    releases.releases,
+    releases.diff,
+    releases.pin,
+    releases.unpin,
+    releases.rollback,
+    releases.gc,
+    forget.forget,
+    training.train,
+    training.evaluate,
+    training.export,
+    doctor.doctor,
+    demo.demo,
+    init.schema,
+):
+    app.command(command.__name__)(command)
 
 
 def run() -> NoReturn:
     """The `mmdata` command."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else img2dataset's import asks the network for updates
+    os.environ.setdefault(
+        "NO_ALBUMENTATIONS_UPDATE", "1"
+    )  # else the import of img2dataset asks the network for updates
     try:
         app(prog_name="mmdata")
     except MMDataError as error:

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options and arguments that several commands share, and what they name: a corpus or a release."""
 
 from __future__ import annotations
 
@@ -9,20 +9,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from mmdata.config import Corpus
+    from upath import UPath
+
+    from mmdata.config import Corpus, Observe
     from mmdata.workspace.layout import Workspace
 
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The corpus.", envvar="MMDATA_CONFIG")]
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", help="The corpus.yaml of the corpus.", envvar="MMDATA_CONFIG")
+]
 CONFIG = Path("corpus.yaml")
 LogFormatOption = Annotated[
-    str | None, typer.Option("--log-format", metavar="text|json", help="Log lines for people, or JSON for machines.")
+    str | None,
+    typer.Option("--log-format", metavar="text|json", help="Write log lines as text for people or JSON for machines."),
 ]
 MetricsPortOption = Annotated[
     int | None,
     typer.Option("--metrics-port", min=1, max=65535, help="Serve Prometheus metrics on this port of 127.0.0.1."),
 ]
 LogLevelOption = Annotated[
-    str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+    str | None,
+    typer.Option("--log-level", metavar="LEVEL", help="Log from this level on: debug, info, warning, error."),
+]
+ReleaseArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RELEASE",
+        help="The folder of a release, `releases/latest` or a workspace; or an id, or `latest`, in the corpus.",
+    ),
 ]
 
 
@@ -38,9 +51,38 @@ def open_corpus(config: Path) -> tuple[Corpus, Workspace]:
 
 
 def log_as(log_format: str | None, log_level: str | None) -> None:
-    """Have this process, and those that it starts, log so; None: as the environment and corpus.yaml say."""
+    """Set the log format and level of this process and of those that it starts.
+
+    None leaves the choice to the environment and corpus.yaml.
+    """
     from mmdata.observe.logs import FORMAT_VARIABLE, LEVEL_VARIABLE
 
     for variable, value in ((FORMAT_VARIABLE, log_format), (LEVEL_VARIABLE, log_level)):
         if value is not None:
             os.environ[variable] = value
+
+
+def observed(corpus: Corpus, metrics_port: int | None) -> Observe:
+    """Section `observe` of corpus.yaml, with the port of the command line if there is one."""
+    return corpus.observe if metrics_port is None else corpus.observe.model_copy(update={"metrics_port": metrics_port})
+
+
+def find_release(release: str, config: Path) -> UPath:
+    """The folder of a release, given its path or id. Raises UserError where there is none."""
+    from mmdata.errors import UserError
+    from mmdata.releases.manifest import open_release
+
+    if is_path(release):
+        return open_release(release).folder
+    _, workspace = open_corpus(config)
+    name = workspace.latest() if release == "latest" else release
+    if name is None:
+        raise UserError(f"{workspace.root}: no release yet. Remedy: mmdata build -c {config}")
+    return open_release(workspace.release_dir(name)).folder
+
+
+def is_path(release: str) -> bool:
+    """Whether a RELEASE argument is a path; else it is an id, or `latest`, in the workspace of the corpus."""
+    from upath import UPath
+
+    return "/" in release or UPath(release).exists()

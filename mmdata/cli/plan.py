@@ -1,4 +1,4 @@
-"""`mmdata plan`: what the next build would do, and why."""
+"""The command `plan`: what the next build would do, and why."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ if TYPE_CHECKING:
     from mmdata.inspect.next_build import RefreshPlan
     from mmdata.inspect.next_parts import PartWork
 
-SHOWN = 40
+MAX_LINES = 40
 
 
 def plan(
     config: ConfigOption = CONFIG,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines: everything, as one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Read the parts' stamps only: no source file, no slice, no table.")
+        bool, typer.Option("--fast", help="Read only the stamps of the parts: no source files, slices or tables.")
     ] = False,
-    every: Annotated[bool, typer.Option("--all", help=f"List every file and part, not only {SHOWN}.")] = False,
+    every: Annotated[bool, typer.Option("--all", help=f"List every file and part, not only {MAX_LINES}.")] = False,
 ) -> None:
-    """Say what the next build would do.
+    """Show what the next build would do.
 
-    Which source files are new or changed, which parts run which stages and why, whether a new release comes of it.
-    Nothing is done and nothing is written.
+    Shows which source files are new or changed, which stages would run for which parts and why, and whether there
+    would be a new release. It changes nothing.
     """
     import json
 
     from mmdata.cli.console import console
     from mmdata.inspect.next_build import plan_refresh
 
-    made = plan_refresh(*open_corpus(config), fast=fast)
+    planned = plan_refresh(*open_corpus(config), fast=fast)
     if as_json:
-        typer.echo(json.dumps(made.to_json(), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(planned.to_json(), indent=1, ensure_ascii=False))
     else:
-        _show(console(), made, None if every else SHOWN)
+        _show(console(), planned, None if every else MAX_LINES)
 
 
 def _show(out: Console, plan: RefreshPlan, shown: int | None) -> None:
@@ -47,21 +47,21 @@ def _show(out: Console, plan: RefreshPlan, shown: int | None) -> None:
     from mmdata.inspect.plan_text import amount, release_line
 
     if plan.files:
-        files = [(one.path, one.what, one.rows, one.note) for one in plan.files[:shown]]
+        files = [(file.path, file.what, file.rows, file.note) for file in plan.files[:shown]]
         out.print(table(f"{len(plan.files)} source files", ("file", "what", "rows", ""), files))
         _more(out, len(plan.files), len(files))
     if plan.removed:
         out.print(f"{len(plan.removed)} parts leave: {', '.join(plan.removed[:10])}", markup=False)
     if plan.opt_out_changes:
-        out.print("an opt-out list changed: rows of every part are gone through; what it names leaves")
+        out.print("an opt-out list has changed: the rows of every part are checked, and the named samples removed")
     if plan.settings:
-        rows = [(stage, said, parts) for (stage, said), parts in plan.settings.items()]
+        rows = [(stage, setting, parts) for (stage, setting), parts in plan.settings.items()]
         out.print(table("changed settings of the parts", ("stage", "setting", "parts"), rows))
     if plan.work:
         lines = [line for part in plan.work[:shown] for line in _lines(part)]
         out.print(table(f"{len(plan.work)} of {plan.parts} parts", ("part", "stage", "slices", "work", "why"), lines))
         _more(out, len(plan.work), min(len(plan.work), shown or len(plan.work)))
-        sums = [(one.stage, one.parts, one.slices, amount(one)) for one in plan.totals]
+        sums = [(total.stage, total.parts, total.slices, amount(total)) for total in plan.totals]
         out.print(table("in all", ("stage", "parts", "slices", "work"), sums))
     else:
         out.print(f"all {plan.parts} parts are up to date")
@@ -77,7 +77,7 @@ def _lines(part: PartWork) -> list[tuple[str, ...]]:
 
     name = part.part.name
     lines: list[tuple[str, ...]] = [
-        (name, one.stage, f"{one.slices} of {one.of}", amount(one), one.why) for one in part.stages
+        (name, work.stage, f"{work.slices} of {work.of}", amount(work), work.why) for work in part.stages
     ]
     return [*lines, *([(name, "", "", "", part.note)] if part.note else [])]
 

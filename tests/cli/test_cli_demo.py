@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from mmdata.cli import graph
+from mmdata.cli import build as build_command
+from mmdata.cli import ui as ui_command
 from mmdata.cli.demo import how_to_look
 from mmdata.cli.main import app
 from mmdata.demo import demo_summary
@@ -51,6 +52,12 @@ MODELS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small demo; making one takes seconds, and a command uses the one that is there."""
+    return make_demo(tmp_path_factory.mktemp("demos") / "d", MIN_ROWS).folder
+
+
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Stands in for the build and the UI: fetches a picture of the corpus from the server, which must be up."""
@@ -72,15 +79,15 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         fetch(config)
         return 0
 
-    monkeypatch.setattr(graph, "run_build", build)
-    monkeypatch.setattr(graph, "run_ui", ui)
+    monkeypatch.setattr(build_command, "run_build", build)
+    monkeypatch.setattr(ui_command, "run_ui", ui)
     monkeypatch.setattr(demo_summary, "summarise", lambda folder: FIGURES)
     monkeypatch.setattr("mmdata.cli.demo.run_training", lambda config, verbose: MODELS)
     return sizes
 
 
-def test_demo_builds_with_its_server_up_and_prints_the_summary(tmp_path: Path, fetched: list[int]) -> None:
-    done = CliRunner().invoke(app, ["demo", "--folder", str(tmp_path / "d"), "--rows", str(MIN_ROWS)])
+def test_demo_builds_with_its_server_up_and_prints_the_summary(folder: Path, fetched: list[int]) -> None:
+    done = CliRunner().invoke(app, ["demo", "--folder", str(folder), "--rows", str(MIN_ROWS)])
     assert done.exit_code == 0, done.output
     assert len(fetched) == 1
     assert fetched[0] > 100
@@ -90,8 +97,8 @@ def test_demo_builds_with_its_server_up_and_prints_the_summary(tmp_path: Path, f
         assert words in done.output
 
 
-def test_demo_can_stop_at_the_release(tmp_path: Path, fetched: list[int]) -> None:
-    done = CliRunner().invoke(app, ["demo", "--folder", str(tmp_path / "d"), "--rows", str(MIN_ROWS), "--no-train"])
+def test_demo_can_stop_at_the_release(folder: Path, fetched: list[int]) -> None:
+    done = CliRunner().invoke(app, ["demo", "--folder", str(folder), "--rows", str(MIN_ROWS), "--no-train"])
     assert done.exit_code == 0, done.output
     assert "Recall@1" not in done.output
 
@@ -104,13 +111,12 @@ def test_make_users_are_told_of_make(monkeypatch: pytest.MonkeyPatch) -> None:
     assert how_to_look(Path("demo")).endswith("mmdata demo --ui")
 
 
-def test_demo_ui_opens_the_demo_that_is_there_whatever_its_size(tmp_path: Path, fetched: list[int]) -> None:
-    make_demo(tmp_path / "d", MIN_ROWS)
-    before = (tmp_path / "d" / "truth.parquet").stat().st_mtime_ns
-    done = CliRunner().invoke(app, ["demo", "--ui", "--folder", str(tmp_path / "d")])
+def test_demo_ui_opens_the_demo_that_is_there_whatever_its_size(folder: Path, fetched: list[int]) -> None:
+    before = (folder / "truth.parquet").stat().st_mtime_ns
+    done = CliRunner().invoke(app, ["demo", "--ui", "--folder", str(folder)])
     assert done.exit_code == 0, done.output
     assert len(fetched) == 1
-    assert (tmp_path / "d" / "truth.parquet").stat().st_mtime_ns == before
+    assert (folder / "truth.parquet").stat().st_mtime_ns == before
 
 
 def test_demo_leaves_a_folder_alone_that_holds_something_else(tmp_path: Path) -> None:

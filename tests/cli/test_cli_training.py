@@ -10,11 +10,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
+from tests.cli.conftest import Mmdata
 from tests.support.workspaces import Built, build, release
 
 STANDINS = Path(__file__).parents[1] / "standins"
@@ -42,6 +42,12 @@ class Ready:
 
 
 @pytest.fixture
+def mmdata(mmdata_process: Mmdata) -> Mmdata:
+    """In a process of its own, where the stand-ins take the place of `training`."""
+    return mmdata_process
+
+
+@pytest.fixture
 def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ready:
     built = build(str(tmp_path / "workspace"), {"web-000000": range(80)})
     made = Ready(built, tmp_path / "corpus.yaml", release(built))
@@ -52,7 +58,7 @@ def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ready:
     return made
 
 
-def test_train_shows_each_stage_and_puts_the_models_beside_the_release(ready: Ready, mmdata: Any) -> None:
+def test_train_shows_each_stage_and_puts_the_models_beside_the_release(ready: Ready, mmdata: Mmdata) -> None:
     done = mmdata("train", "latest", "-c", ready.config)
     assert done.returncode == 0, done.stderr
     assert "align step 1 of 20: loss 3.9, 100 samples/s" in done.stdout
@@ -64,7 +70,7 @@ def test_train_shows_each_stage_and_puts_the_models_beside_the_release(ready: Re
     assert "\x1b" not in done.stdout
 
 
-def test_train_of_an_id_does_what_corpus_yaml_says_and_set_goes_over_it(ready: Ready, mmdata: Any) -> None:
+def test_train_of_an_id_does_what_corpus_yaml_says_and_set_goes_over_it(ready: Ready, mmdata: Mmdata) -> None:
     ready.say(preset="l14-1b", set=["steps=7"], output=str(ready.config.parent / "elsewhere"))
     done = mmdata("train", ready.release_id, "--stage", "align", "-c", ready.config)
     assert "align step 7 of 7" in done.stdout
@@ -73,7 +79,7 @@ def test_train_of_an_id_does_what_corpus_yaml_says_and_set_goes_over_it(ready: R
     assert "joint step 4 of 4" in done.stdout
 
 
-def test_train_of_a_path_needs_no_corpus_and_takes_none(ready: Ready, mmdata: Any) -> None:
+def test_train_of_a_path_needs_no_corpus_and_takes_none(ready: Ready, mmdata: Mmdata) -> None:
     ready.say(preset="l14-1b")
     done = mmdata("train", ready.folder, "--stage", "align")
     assert done.returncode == 0, done.stderr
@@ -83,7 +89,7 @@ def test_train_of_a_path_needs_no_corpus_and_takes_none(ready: Ready, mmdata: An
 
 
 @pytest.mark.parametrize(("fail", "code"), [("data", 1), ("user", 2)])
-def test_exit_codes_tell_whose_mistake_it_was(ready: Ready, mmdata: Any, fail: str, code: int) -> None:
+def test_exit_codes_tell_whose_mistake_it_was(ready: Ready, mmdata: Mmdata, fail: str, code: int) -> None:
     done = mmdata("train", "latest", "--set", f"fail={fail}", "-c", ready.config)
     assert done.returncode == code
     assert done.stderr.startswith("error: ")
@@ -91,11 +97,11 @@ def test_exit_codes_tell_whose_mistake_it_was(ready: Ready, mmdata: Any, fail: s
 
 
 @pytest.mark.parametrize("arguments", [("--stage", "aling"), ("--preset",), ("--distill", "3")])
-def test_a_wrong_argument_is_a_user_error(ready: Ready, mmdata: Any, arguments: tuple[str, ...]) -> None:
+def test_a_wrong_argument_is_a_user_error(ready: Ready, mmdata: Mmdata, arguments: tuple[str, ...]) -> None:
     assert mmdata("train", "latest", "-c", ready.config, *arguments).returncode == 2
 
 
-def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(ready: Ready, mmdata: Any) -> None:
+def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(ready: Ready, mmdata: Mmdata) -> None:
     command = [str(Path(sys.executable).with_name("mmdata")), "train", "latest", "--stage", "align"]
     log = ready.models / "tiny" / "align" / "log.jsonl"
     process = subprocess.Popen(
@@ -113,7 +119,7 @@ def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(ready: Ready, m
     assert f"align step {steps + 1} of {steps + 2}" in done.stdout
 
 
-def test_evaluate_prints_metrics_and_answers_and_hands_its_options_on(ready: Ready, mmdata: Any) -> None:
+def test_evaluate_prints_metrics_and_answers_and_hands_its_options_on(ready: Ready, mmdata: Mmdata) -> None:
     mmdata("train", "latest", "--stage", "joint")
     done = mmdata("evaluate", ready.models / "tiny" / "joint", "latest", "--samples", "12", "--answers", "5")
     assert done.returncode == 0, done.stderr
@@ -124,7 +130,7 @@ def test_evaluate_prints_metrics_and_answers_and_hands_its_options_on(ready: Rea
     assert said == {"samples": 12, "generate": 5, "generated": None}
 
 
-def test_export_prints_its_table_and_hands_its_options_on(ready: Ready, mmdata: Any) -> None:
+def test_export_prints_its_table_and_hands_its_options_on(ready: Ready, mmdata: Mmdata) -> None:
     mmdata("train", "latest", "--stage", "align")
     options = ("--int8", "--prune", "0.5", "--distill", "10", "--release", "latest")
     done = mmdata("export", ready.models / "tiny" / "align", "out", *options)
@@ -134,14 +140,17 @@ def test_export_prints_its_table_and_hands_its_options_on(ready: Ready, mmdata: 
 
 
 @pytest.mark.parametrize("command", [("evaluate", "nowhere", "latest"), ("export", "nowhere", "out")])
-def test_a_model_that_is_not_there_is_a_user_error(ready: Ready, mmdata: Any, command: tuple[str, ...]) -> None:
+def test_a_model_that_is_not_there_is_a_user_error(ready: Ready, mmdata: Mmdata, command: tuple[str, ...]) -> None:
     done = mmdata(*command)
     assert done.returncode == 2
     assert "nowhere: no such folder" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_real_training_is_trained_and_measured(ready: Ready, mmdata: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_training_is_trained_and_measured(
+    ready: Ready, mmdata: Mmdata, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("PYTHONPATH")
     small = [f"--set={pair}" for pair in ("align.steps=3", "align.batch_size=8", "align.log_every=1", "data.workers=0")]
     command = ("train", "latest", "--preset", "tiny", "--stage", "align", *small)

@@ -25,12 +25,11 @@ def python(code: str, *arguments: str, without: list[str]) -> subprocess.Complet
 def test_releases_are_selected_written_read_and_verified_without_dagster_and_torch(tmp_path: Path) -> None:
     code = """
 from mmdata.publish.verify import verify_release
-from mmdata.report.stage import write_report
+from mmdata.report.stage import report_release
 from mmdata.select.stage import select_samples
 from tests.support.workspaces import build, release
 built = build(sys.argv[1], {"web-000000": range(12)})
-name = release(built)
-write_report(built.corpus, built.workspace, name)
+report_release(built.workspace.release_dir(release(built)))
 print(verify_release(sys.argv[1]).counts["samples"])
 """
     ended = python(code, str(tmp_path), without=HEAVY)

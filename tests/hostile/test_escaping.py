@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from mmdata.cli import console as consoles
-from mmdata.cli.corpus import _show_story
+from mmdata.cli.explain import show_story
 from mmdata.cli.main import run
 from mmdata.display import markdown, printable
 from mmdata.errors import DataError, PartFailed
@@ -102,7 +102,7 @@ def test_the_story_of_a_sample_on_a_terminal(nasty: Built) -> None:
         console = consoles.SafeConsole(
             file=out, force_terminal=True, width=200, color_system="standard", highlight=False
         )
-        _show_story(console, explain(nasty.corpus, nasty.workspace, uid))
+        show_story(console, explain(nasty.corpus, nasty.workspace, uid))
         assert not steers(out.getvalue())
 
 

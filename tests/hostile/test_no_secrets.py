@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mmdata.cli import console as consoles
-from mmdata.cli.corpus import _show_story
+from mmdata.cli.explain import show_story
 from mmdata.cli.main import run
 from mmdata.config import Corpus
 from mmdata.config.load import parse_corpus
@@ -115,7 +115,7 @@ def test_manifests_stamps_reports_and_metadata_hold_none(built: Built) -> None:
 def test_the_story_of_a_sample_holds_none(built: Built) -> None:
     for uid in list(built.captions)[:10]:
         out = io.StringIO()
-        _show_story(consoles.SafeConsole(file=out, width=500), explain(built.corpus, built.workspace, uid))
+        show_story(consoles.SafeConsole(file=out, width=500), explain(built.corpus, built.workspace, uid))
         assert "host.example" in out.getvalue()
         assert HIDDEN not in out.getvalue()
 

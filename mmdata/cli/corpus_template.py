@@ -19,7 +19,7 @@ EXAMPLES: dict[str, Any] = {
     "sources.files": "inbox/*.parquet",
     "select.filter.min_clip_score": 0.28,
 }
-"""What stands in place of a default: where there is none, or where a corpus without it makes little sense."""
+"""Values of keys that have no default, or that hardly any corpus goes without."""
 
 OTHER_SOURCES = (
     "{name: pictures, kind: pairs, files: inbox/*.csv, columns: {url: link, caption: alt_text}}",
@@ -30,11 +30,11 @@ OTHER_SOURCES = (
     "{name: sounds, kind: audio, files: inbox/*.tsv, columns: {url: url, caption: transcript}}",
     "{name: texts, kind: text, files: inbox/*.jsonl.gz, columns: {caption: text}}",
 )
-"""Sources of the kinds that the first one is not."""
+"""Examples of the other kinds of sources."""
 
 HEADER = """\
 # A corpus for mmdata: which metadata, how it is fetched, measured, selected and packed.
-# Every key is here with its default; a line that begins with `# key:` is off until the `#` is taken away.
+# Every key is here with its default; a line that begins with `# key:` has no effect until you remove the `#`.
 # Build it:  mmdata build -c corpus.yaml        Look at it:  mmdata ui -c corpus.yaml
 """
 
@@ -46,43 +46,43 @@ def corpus_template() -> str:
 
 def _section(model: type[BaseModel], path: str, indent: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        here = f"{path}{name}"
-        inner = _inner(field)
+        key = f"{path}{name}"
+        submodel = _submodel(field)
         if not indent:
             yield ""
-        if inner is not None:
-            if doc := (inner.__doc__ or "").splitlines():
+        if submodel is not None:
+            if doc := (submodel.__doc__ or "").splitlines():
                 yield f"{indent}# {doc[0]}"
             yield f"{indent}{name}:"
-            yield from _section(inner, f"{here}.", indent + "  ")
-        elif here == "sources":
+            yield from _section(submodel, f"{key}.", indent + "  ")
+        elif key == "sources":
             yield f"{indent}# {field.description} Each begins with a dash."
             yield f"{indent}sources:"
             first, *rest = _section(Source, "sources.", "    ")
             yield from (first, *rest) if not first.strip().startswith("#") else _dashed([first, *rest])
-            yield "  # Sources of other kinds; take the `#` away:"
+            yield "  # Sources of other kinds; remove the `#` to use one:"
             yield from (f"  # - {example}" for example in OTHER_SOURCES)
         else:
-            yield from _key(model, name, field, here, indent)
+            yield from _key(model, name, field, key, indent)
 
 
 def _key(model: type[BaseModel], name: str, field: FieldInfo, path: str, indent: str) -> Iterator[str]:
     yield f"{indent}# {field.description}"
     default = field.get_default(call_default_factory=True)
     value = EXAMPLES.get(path, None if default is PydanticUndefined else default)
-    # In a filter a key that is set overrides the preset, even with its default; so there every default is off.
-    off = path not in EXAMPLES and (value is None or model is Filter)
-    yield f"{indent}{'# ' if off else ''}{name}: {_yaml(value)}"
+    # In a filter, a key overrides the preset even with its default value; so all its keys are commented out.
+    is_off = path not in EXAMPLES and (value is None or model is Filter)
+    yield f"{indent}{'# ' if is_off else ''}{name}: {_yaml(value)}"
 
 
 def _dashed(lines: list[str]) -> Iterator[str]:
-    """A list's item: the dash goes before the first key, the comment above it stays."""
+    """An item of a list: the dash goes before the first key, and the comment above it stays."""
     first_key = next(n for n, line in enumerate(lines) if not line.strip().startswith("#"))
     for n, line in enumerate(lines):
         yield f"  - {line.strip()}" if n == first_key else line
 
 
-def _inner(field: FieldInfo) -> type[BaseModel] | None:
+def _submodel(field: FieldInfo) -> type[BaseModel] | None:
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
@@ -92,5 +92,5 @@ def _yaml(value: Any) -> str:
     if isinstance(value, str) and value.replace("-", "").replace("_", "").replace("/", "").replace(".", "").isalnum():
         return value if not value.replace(".", "").isdigit() else json.dumps(value)
     if isinstance(value, list):
-        return f"[{', '.join(_yaml(one) for one in value)}]"
+        return f"[{', '.join(_yaml(item) for item in value)}]"
     return json.dumps(value, ensure_ascii=False)

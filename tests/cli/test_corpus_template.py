@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import BaseModel
 
-from mmdata.cli.template import corpus_template
+from mmdata.cli.corpus_template import corpus_template
 from mmdata.config import SOURCE_KINDS, Corpus, Source
 from mmdata.config.load import load_corpus
 
@@ -43,16 +43,6 @@ def test_the_sources_of_other_kinds_can_be_turned_on_and_every_kind_is_there(tmp
     assert {source.kind for source in sources} == set(get_args(SOURCE_KINDS))
     assert all(str(tmp_path) in source.files for source in sources)
     assert str(tmp_path / "inbox/captions/{video_id}.vtt") in [source.captions for source in sources]
-
-
-def test_init_writes_it_and_never_over_another(mmdata: Any, tmp_path: Path) -> None:
-    assert mmdata("init", tmp_path / "new").returncode == 0
-    target = tmp_path / "new" / "corpus.yaml"
-    assert target.read_text() == corpus_template()
-    target.write_text("mine")
-    again = mmdata("init", tmp_path / "new")
-    assert again.returncode == 2
-    assert target.read_text() == "mine"
 
 
 def _keys(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
