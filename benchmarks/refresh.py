@@ -56,7 +56,7 @@ def build(folder: Path, workspace_name: str) -> float:
     from mmdata.select.stage import select_samples
     from mmdata.shards.stage import write_shards
     from mmdata.sources.catalog import update_catalog
-    from mmdata.sources.stage import read_part
+    from mmdata.takedown.read_part import read_part
     from mmdata.workspace.layout import Workspace
 
     corpus = _corpus(folder, workspace_name)

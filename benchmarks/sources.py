@@ -26,7 +26,7 @@ from benchmarks.harness import Row, compare, measure, start_clock
 from mmdata.config import Clips, Corpus
 from mmdata.config.load import parse_corpus
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.stage import read_part
+from mmdata.takedown.read_part import read_part
 from mmdata.workspace.layout import Workspace
 
 CAPTIONS_A_VIDEO = 112  # as in HowTo100M: 136 million in 1.2 million videos

@@ -21,9 +21,9 @@ from mmdata.score.stage import score_part
 from mmdata.select.stage import select_samples
 from mmdata.shards.stage import write_shards
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.stage import read_part
 from mmdata.storage.atomic import is_local
 from mmdata.storage.tables import read_table, write_table
+from mmdata.takedown.read_part import read_part
 from mmdata.workspace.layout import PART_STAGES, Catalog, PartStage, Workspace
 
 VARIANTS = ("release", "raw", "unbalanced")

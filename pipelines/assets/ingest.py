@@ -29,7 +29,7 @@ def source_catalog(context: dg.AssetExecutionContext, corpus: CorpusResource) ->
 @part_asset(GROUP, "parquet", stage="rows", deps=[source_catalog])
 def source_rows(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The rows of a part in one schema: uid, canonical URL, caption. Bad rows are kept, with the reason."""
-    from mmdata.sources.stage import read_part
+    from mmdata.takedown.read_part import read_part
 
     return to_result(corpus.run_part(context, "rows", read_part))
 

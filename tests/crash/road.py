@@ -23,9 +23,9 @@ from mmdata.score.preprocess import Preprocess
 from mmdata.select.stage import select_samples
 from mmdata.shards.stage import write_shards
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.stage import read_part
 from mmdata.takedown.find import find
 from mmdata.takedown.forget import finish, forget, is_forgotten
+from mmdata.takedown.read_part import read_part
 from mmdata.workspace.layout import Workspace
 from mmdata.workspace.lease import EXPIRY_S, leased
 

@@ -24,8 +24,8 @@ from mmdata.demo.web_server import DemoServer
 from mmdata.download import images
 from mmdata.errors import UserError
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.stage import read_part
 from mmdata.storage.tables import read_table
+from mmdata.takedown.read_part import read_part
 from mmdata.web.guard import Guard, install
 from mmdata.workspace.layout import Workspace
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from mmdata.config.load import parse_corpus
 from mmdata.download.stage import fetch_part
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.stage import read_part
 from mmdata.storage.tables import read_table
+from mmdata.takedown.read_part import read_part
 from mmdata.workspace.layout import Workspace
 from tests.support.hostile_server import HostileServer, answer, jpeg
 

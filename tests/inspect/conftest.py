@@ -26,10 +26,10 @@ from mmdata.samples import FEATURES, MEDIA, table_of
 from mmdata.select.stage import select_samples
 from mmdata.shards.stage import write_shards
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.stage import read_part
 from mmdata.stage import StageReport
 from mmdata.storage.atomic import atomic_path
 from mmdata.storage.tables import read_table
+from mmdata.takedown.read_part import read_part
 from mmdata.workspace.layout import PartStage, Workspace
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

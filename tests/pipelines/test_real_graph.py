@@ -39,7 +39,7 @@ def test_a_broken_slice_fails_its_part_and_the_rest_is_released_and_the_next_bui
     build(config, sources_only=True)
     broken, *sound = [part.name for part in workspace.catalog().live_parts()]
     assert sound
-    from mmdata.sources.stage import read_part
+    from mmdata.takedown.read_part import read_part
 
     read_part(corpus, workspace, broken)
     stamp = workspace.part_stamp(broken, "rows")

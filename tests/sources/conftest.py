@@ -14,9 +14,9 @@ import pytest
 from mmdata.config import Corpus
 from mmdata.config.load import parse_corpus
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.stage import read_part
 from mmdata.stage import StageReport
 from mmdata.storage.tables import read_table
+from mmdata.takedown.read_part import read_part
 from mmdata.workspace.layout import Workspace
 
 

@@ -16,7 +16,7 @@ from mmdata.engine.freshness import plan_parts
 from mmdata.errors import UserError
 from mmdata.sources import catalog as catalog_module
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.stage import read_part
+from mmdata.takedown.read_part import read_part
 from mmdata.workspace.layout import Workspace
 
 

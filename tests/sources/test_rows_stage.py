@@ -19,7 +19,8 @@ from mmdata.errors import DataError, UserError
 from mmdata.samples import ROWS, sample_uid
 from mmdata.sources.batches import Batch
 from mmdata.sources.row import read_rows
-from mmdata.sources.stage import rows_table, slice_spans
+from mmdata.sources.rows_table import rows_table
+from mmdata.sources.stage import slice_spans
 from mmdata.storage.tables import read_table
 from mmdata.urls import canonical_url
 from mmdata.workspace.layout import Part
@@ -397,7 +398,7 @@ def test_progress_ends_at_the_part_s_rows(inbox):
     inbox.source = {"slice_rows": 10}
     inbox.pairs("a.parquet", 25)
     inbox.look()
-    from mmdata.sources.stage import read_part
+    from mmdata.takedown.read_part import read_part
 
     seen: list[tuple[str, int, int]] = []
     read_part(inbox.corpus, inbox.workspace, "web-000000", lambda *step: seen.append(step))

@@ -30,9 +30,9 @@ from mmdata.score.stage import score_part
 from mmdata.select.stage import select_samples
 from mmdata.shards.stage import write_shards
 from mmdata.sources.catalog import update_catalog
-from mmdata.sources.stage import read_part
 from mmdata.stage import StageReport
 from mmdata.storage.tables import read_table
+from mmdata.takedown.read_part import read_part
 from mmdata.urls import canonical_url
 from mmdata.workspace.layout import Workspace
 

@@ -221,7 +221,7 @@ def report_release(folder: UPath) -> StageReport:
 
 STAGES: dict[str, Callable[..., StageReport]] = {
     "mmdata.sources.catalog.update_catalog": update_catalog,
-    "mmdata.sources.stage.read_part": read_part,
+    "mmdata.takedown.read_part.read_part": read_part,
     "mmdata.download.stage.fetch_part": fetch_part,
     "mmdata.score.stage.score_part": score_part,
     "mmdata.select.stage.select_samples": select_samples,
