@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from upath import UPath
 
 from mmdata.errors import UserError
+from mmdata.storage.atomic import publish_json
 from training.checkpoint.checkpoints import (
     Progress,
     check_release,
-    latest,
+    latest_checkpoint,
     read_progress,
     step_name,
-    write_json,
 )
 from training.config import STAGES, Parallel, StageName, TrainConfig
 from training.data.loader import NothingToRead, Share
@@ -135,7 +136,7 @@ def _stage(
         if (done.stopped != "signal" and done.steps >= stage_settings(stage, config).steps) or done.stopped == "early":
             return done
     fresh = Progress(stage, 0, 0, release.id, release.digest, config.model_dump(mode="json"))
-    resumed = latest(folder / "checkpoints")
+    resumed = latest_checkpoint(folder / "checkpoints")
     progress = read_progress(resumed) if resumed is not None else fresh
     check_release(progress, release.id, release.digest, config.allow_release_change, resumed or folder)
     _check_model(progress, config, folder)
@@ -159,8 +160,9 @@ def _stage(
     outcome = trainer.run(progress, resumed)
     result = _result(stage, folder, outcome)
     if mesh.is_main:
-        write_json(
-            folder / "result.json", {**asdict(result), "folder": str(folder), "checkpoint": result.checkpoint.name}
+        publish_json(
+            UPath(folder / "result.json"),
+            {**asdict(result), "folder": str(folder), "checkpoint": result.checkpoint.name},
         )
         if stage == "align" and config.model.encoder.kind != "hf" and outcome.stopped != "signal":
             write_scorer(result.checkpoint, folder / "scorer")

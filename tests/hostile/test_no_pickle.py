@@ -211,7 +211,7 @@ def test_a_checkpoints_metadata(mark: Path, saved: tuple[Path, nn.Module, torch.
     folder, model, optimizer = saved
     (folder / ".metadata").write_bytes(pickle.dumps(Touch(mark)))
     for read in (checkpoints.restore, lambda *args: checkpoints.load_weights(args[0], args[1], lambda name: True)):
-        with pytest.raises(DataError, match=r"\.metadata: is not a checkpoint's"):
+        with pytest.raises(DataError, match=r"\.metadata: is not the metadata of a checkpoint"):
             read(folder, model, optimizer)
 
 
@@ -220,7 +220,7 @@ def test_a_checkpoint_names_no_file_elsewhere(saved: tuple[Path, nn.Module, torc
     data = (folder / ".metadata").read_bytes()
     assert b"__0_0.distcp" in data
     (folder / ".metadata").write_bytes(data.replace(b"__0_0.distcp", b"../x/y/z.dis"))
-    with pytest.raises(DataError, match="names a file elsewhere"):
+    with pytest.raises(DataError, match="names a file outside the checkpoint"):
         read_all(folder, model, optimizer)
 
 

@@ -1,14 +1,15 @@
-"""The files of a checkpoint, read so that one from elsewhere can hold numbers and nothing that runs.
+"""Reads and writes the files of a checkpoint. A checkpoint from elsewhere can hold data, but no code that runs.
 
-torch.distributed.checkpoint unpickles a checkpoint's `.metadata` and the values that are no tensors. Here the first may
-name only the classes that torch itself writes there, and the second are read with `weights_only`.
+torch.distributed.checkpoint unpickles a checkpoint's `.metadata` file, and all values that are not tensors. Here
+`.metadata` may name only the classes that torch itself writes there, and the values are read with `weights_only`.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -18,45 +19,56 @@ from torch.distributed.checkpoint.planner import ReadItem
 
 from mmdata.errors import DataError
 
-METADATA = ".metadata"
-_ALLOWED = {
+METADATA_FILE = ".metadata"
+_ALLOWED_CLASSES = {
     "torch.distributed.checkpoint.metadata": {
         *("Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "TensorProperties", "ChunkStorageMetadata"),
         *("MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING"),
     },
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
     "torch.serialization": {"_get_layout"},
-    "pathlib": {"PosixPath"},
     "collections": {"OrderedDict"},
 }
+_PATH_MODULES = ("pathlib", "pathlib._local")  # up to Python 3.12, and in Python 3.13
 
 
-def load(state: dict[str, Any], checkpoint: Path, alone: bool = False) -> None:
-    """Load the tensors and values of a state that a checkpoint has, in place.
+def load_state(state: dict[str, Any], checkpoint: Path, single_process: bool = False) -> None:
+    """Load the tensors and values named in a state from a checkpoint, in place.
 
     Args:
-        alone: this process loads for itself, whether or not it is one of several.
+        single_process: this process loads without the others, although it may be one of several.
 
     Raises:
-        DataError: the checkpoint is broken, or holds what torch never writes.
+        DataError: the checkpoint is broken, or holds something that torch never writes.
     """
     try:
-        dcp.load(state, storage_reader=CheckpointReader(checkpoint), planner=LoadPlanner(), no_dist=alone)
+        dcp.load(state, storage_reader=CheckpointReader(checkpoint), planner=LoadPlanner(), no_dist=single_process)
     except dcp.CheckpointException as error:
-        first = next((failure for failure, _ in error.failures.values()), error)
-        told = str(first) if isinstance(first, DataError) else f"{type(first).__name__}: {first}"
-        raise DataError(f"{checkpoint}: cannot be read ({told}). Remedy: delete this checkpoint.") from None
+        cause = next((failure for failure, _ in error.failures.values()), error)
+        reason = str(cause) if isinstance(cause, DataError) else f"{type(cause).__name__}: {cause}"
+        raise DataError(f"{checkpoint}: cannot be read ({reason}). Remedy: delete this checkpoint.") from None
+
+
+class CheckpointWriter(dcp.FileSystemWriter):
+    """Writes a checkpoint's folder, and records the folder as text.
+
+    torch would pickle a `Path`, whose class has another module name in each Python version.
+    """
+
+    def storage_meta(self) -> StorageMeta | None:
+        recorded = super().storage_meta()
+        return recorded and replace(recorded, checkpoint_id=str(recorded.checkpoint_id))
 
 
 class CheckpointReader(dcp.FileSystemReader):
-    """Reads a checkpoint's folder. Raises DataError where it holds what torch never writes."""
+    """Reads a checkpoint's folder. Raises DataError if it holds something that torch never writes."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        del args, kwargs  # a rank, where each has metadata of its own: ours has one for all
-        path = Path(self.path) / METADATA
+        del args, kwargs  # the rank, for checkpoints with one metadata file per rank: ours have one for all ranks
+        path = Path(self.path) / METADATA_FILE
         try:
             with path.open("rb") as file:
-                found = _Unpickler(file).load()
+                metadata = _MetadataUnpickler(file).load()
         except (
             pickle.UnpicklingError,
             EOFError,
@@ -66,35 +78,37 @@ class CheckpointReader(dcp.FileSystemReader):
             TypeError,
             ValueError,
         ) as error:
-            raise DataError(f"{path}: is not a checkpoint's ({error}).") from None
-        if not isinstance(found, Metadata):
-            raise DataError(f"{path}: is not a checkpoint's")
-        for info in (found.storage_data or {}).values():
+            raise DataError(f"{path}: is not the metadata of a checkpoint ({error})") from None
+        if not isinstance(metadata, Metadata):
+            raise DataError(f"{path}: is not the metadata of a checkpoint (it holds a {type(metadata).__name__})")
+        for info in (metadata.storage_data or {}).values():
             if Path(info.relative_path).name != info.relative_path:
-                raise DataError(f"{path}: names a file elsewhere, {info.relative_path[:200]!r}")
-        if found.storage_meta is None:
-            found.storage_meta = StorageMeta()
-        found.storage_meta.load_id = self.load_id
-        return found
+                raise DataError(f"{path}: names a file outside the checkpoint, {info.relative_path[:200]!r}")
+        if metadata.storage_meta is None:
+            metadata.storage_meta = StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
 
 
 class LoadPlanner(dcp.DefaultLoadPlanner):
-    """Loads values that are no tensors (a learning rate) if they are plain ones."""
+    """Loads a value that is not a tensor, such as a learning rate, only if `weights_only` accepts it."""
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         try:
             torch.load(value, weights_only=True)
         except pickle.UnpicklingError as error:
             name = read_item.dest_index.fqn
-            line = str(error).splitlines()[0]
-            raise DataError(f"checkpoint: {name} is no plain value, and is not unpickled ({line})") from None
+            reason = str(error).splitlines()[0]
+            raise DataError(f"checkpoint: {name} is not a plain value, so it is not unpickled ({reason})") from None
         value.seek(0)
         super().load_bytes(read_item, value)
 
 
-class _Unpickler(pickle.Unpickler):
+class _MetadataUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if name in _ALLOWED.get(module, ()):
+        if module in _PATH_MODULES and name == "PosixPath":
+            return PurePosixPath  # older checkpoints record their folder as a path; no file is opened through it
+        if name in _ALLOWED_CLASSES.get(module, ()):
             return super().find_class(module, name)
         if module == "torch" and (name == "Size" or isinstance(getattr(torch, name, None), torch.dtype)):
             return getattr(torch, name)

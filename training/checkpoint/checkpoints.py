@@ -1,4 +1,7 @@
-"""Checkpoints: whole or absent, readable at any world size, and tied to the release that they were trained on."""
+"""Saves, lists and restores checkpoints.
+
+A checkpoint is complete or absent, loads at any number of processes, and names the release that it was trained on.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +24,30 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.optim import Optimizer
-from upath import UPath
 
 from mmdata.errors import DataError, UserError
-from mmdata.storage.atomic import TEMPORARY, publish_json, sync
-from training.checkpoint.checkpoint_files import CheckpointReader, load
+from mmdata.storage.atomic import TEMPORARY, sync
+from training.checkpoint.checkpoint_files import CheckpointReader, CheckpointWriter, load_state
 from training.config import StageName
 
 FORMAT = 1
 META = "meta.json"
-_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)  # by name: ranks of a pipeline hold different ones
+_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)  # by name: pipeline ranks hold different parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a checkpoint knows besides tensors. Dropout is seeded by step, so there is no generator state to keep.
+    """How far a stage has come: everything in a checkpoint except tensors.
+
+    No generator state is kept, since dropout is seeded by the step.
 
     Args:
-        consumed: samples: the loader's whole state.
-        best, best_step, waited: early stopping: the best value of its metric, its step, and validations since.
-        bad: unreadable samples replaced so far.
+        consumed: samples; this is the whole state of the loader.
+        best, best_step, waited: for early stopping: the best value of its metric, the step of that value, and the
+            validations since.
+        bad: unreadable samples that were replaced so far.
+        read: samples that were read so far.
+        metrics: of the last validation.
     """
 
     stage: StageName
@@ -59,28 +66,32 @@ class Progress:
 
 
 def save(folder: Path, model: nn.Module, optimizer: Optimizer | None, progress: Progress, keep: int) -> Path:
-    """Write `folder/step-…` under a temporary name, then rename it; older ones beyond `keep` go afterwards."""
+    """Write a checkpoint under a temporary name, rename it to `folder/step-…`, then delete older ones.
+
+    Args:
+        keep: the newest checkpoints that stay, besides the best one.
+    """
     name = step_name(progress.step)
     draft, final = folder / f"{TEMPORARY}{name}", folder / name
-    main = not dist.is_initialized() or dist.get_rank() == 0
-    if main:
+    is_main = not dist.is_initialized() or dist.get_rank() == 0
+    if is_main:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
     _barrier()
     state: dict[str, Any] = {"model": get_model_state_dict(model)}
     if optimizer is not None:
         state["optimizer"] = get_optimizer_state_dict(model, optimizer, options=_FLAT)
-    with _quiet():
-        dcp.save(state, checkpoint_id=draft)
-    if main:
+    with _WithoutWarnings():
+        dcp.save(state, checkpoint_id=draft, storage_writer=CheckpointWriter(draft))
+    if is_main:
         (draft / META).write_text(json.dumps(asdict(progress), indent=1))
         for path in draft.iterdir():
             sync(path)
         sync(draft)
-        shutil.rmtree(final, ignore_errors=True)  # of a step that is being done again
+        shutil.rmtree(final, ignore_errors=True)  # there is one if this step is trained a second time
         draft.replace(final)
         sync(folder)
-        for old in checkpoints(folder)[:-keep]:
+        for old in list_checkpoints(folder)[:-keep]:
             if progress.best_step is None or old.name != step_name(progress.best_step):
                 shutil.rmtree(old, ignore_errors=True)
     _barrier()
@@ -88,23 +99,22 @@ def save(folder: Path, model: nn.Module, optimizer: Optimizer | None, progress: 
 
 
 def step_name(step: int) -> str:
-    """A checkpoint's folder name."""
+    """The folder name of a step's checkpoint."""
     return f"step-{step:08d}"
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in a folder, oldest first."""
     return sorted(path for path in folder.glob("step-*") if (path / META).exists())
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint."""
-    found = checkpoints(folder)
-    return found[-1] if found else None
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint in a folder."""
+    return next(reversed(list_checkpoints(folder)), None)
 
 
-def find(path: Path) -> Path:
-    """A checkpoint: the folder itself, or the newest of a stage's folder.
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint at a path. For a stage's folder: the one that its result names, else the newest.
 
     Raises:
         UserError: there is none.
@@ -112,16 +122,22 @@ def find(path: Path) -> Path:
     if (path / META).exists():
         return path
     if (path / "result.json").exists():
-        named = path / "checkpoints" / Path(json.loads((path / "result.json").read_text())["checkpoint"]).name
-        if (named / META).exists():
-            return named
-    if (found := latest(path / "checkpoints")) is None:
-        raise UserError(f"{path}: no checkpoint there (no {META}). Give a stage's folder, such as output/align.")
-    return found
+        result = path / "checkpoints" / Path(json.loads((path / "result.json").read_text())["checkpoint"]).name
+        if (result / META).exists():
+            return result
+    if (newest := latest_checkpoint(path / "checkpoints")) is None:
+        raise UserError(
+            f"{path}: no checkpoint there (no {META}). Remedy: give the folder of a stage, such as output/align."
+        )
+    return newest
 
 
 def read_progress(checkpoint: Path) -> Progress:
-    """Raises DataError: the checkpoint is broken or of another format."""
+    """Read a checkpoint's `meta.json`.
+
+    Raises:
+        DataError: the checkpoint is broken or of another format.
+    """
     try:
         values = json.loads((checkpoint / META).read_text())
         progress = Progress(**values)
@@ -132,57 +148,64 @@ def read_progress(checkpoint: Path) -> Progress:
     return progress
 
 
-def check_release(progress: Progress, release_id: str, digest: str, allowed: bool, place: Path) -> None:
-    """Refuse a checkpoint of another release.
+def check_release(
+    progress: Progress,
+    release_id: str,
+    digest: str,
+    allowed: bool,
+    folder: Path,
+    remedy: str = "use another --output, or --set allow_release_change=true",
+) -> None:
+    """Refuse a checkpoint that was trained on another release.
+
+    Args:
+        release_id, digest: of the release that is to be used now.
+        allowed: another release is fine.
+        folder: named in the error.
 
     Raises:
-        UserError: it is, and `allow_release_change` is not set.
+        UserError: the releases differ, and that is not allowed.
     """
     if (progress.release_id, progress.release_digest) != (release_id, digest) and not allowed:
         raise UserError(
-            f"{place}: was trained on release {progress.release_id} (digest {progress.release_digest[:12]}…), not on "
-            f"{release_id} ({digest[:12]}…). Remedy: another --output, or --set allow_release_change=true."
+            f"{folder}: was trained on release {progress.release_id} (digest {progress.release_digest[:12]}…), not on "
+            f"{release_id} ({digest[:12]}…). Remedy: {remedy}."
         )
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Load model and optimiser as they are sharded now, however they were saved."""
+    """Load a model and its optimiser in place. They may be sharded differently from when they were saved."""
     state: dict[str, Any] = {
         "model": get_model_state_dict(model),
         "optimizer": get_optimizer_state_dict(model, optimizer, options=_FLAT),
     }
-    with _quiet():
-        load(state, checkpoint)
+    with _WithoutWarnings():
+        load_state(state, checkpoint)
     set_model_state_dict(model, state["model"])
     set_optimizer_state_dict(model, optimizer, state["optimizer"], options=_FLAT)
 
 
-def load_weights(checkpoint: Path, model: nn.Module, wanted: Callable[[str], bool]) -> list[str]:
-    """Load those of a model's tensors that a checkpoint has; the model is whole, on this process.
+def load_weights(checkpoint: Path, model: nn.Module, is_wanted: Callable[[str], bool]) -> list[str]:
+    """Load the wanted tensors that a checkpoint has into a model that is complete on this process.
 
     Args:
-        wanted: names that are looked for.
+        is_wanted: takes a tensor's name.
 
     Returns:
-        Names that were wanted and not found.
+        The names of wanted tensors that the checkpoint lacks, sorted.
     """
-    there = {name.removeprefix("model.") for name in CheckpointReader(checkpoint).read_metadata().state_dict_metadata}
-    own = {name: tensor for name, tensor in model.state_dict().items() if wanted(name)}
-    state = {"model": {name: tensor for name, tensor in own.items() if name in there}}
+    saved = {name.removeprefix("model.") for name in CheckpointReader(checkpoint).read_metadata().state_dict_metadata}
+    wanted = {name: tensor for name, tensor in model.state_dict().items() if is_wanted(name)}
+    state = {"model": {name: tensor for name, tensor in wanted.items() if name in saved}}
     if state["model"]:
-        with _quiet():
-            load(state, checkpoint, alone=True)
+        with _WithoutWarnings():
+            load_state(state, checkpoint, single_process=True)
         model.load_state_dict(state["model"], strict=False)
-    return sorted(set(own) - there)
+    return sorted(set(wanted) - saved)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Publish a JSON file atomically."""
-    publish_json(UPath(path), value)
-
-
-class _quiet(warnings.catch_warnings):  # noqa: N801 - used as a context, like its parent
-    """torch's checkpoint warns that a lone process has no process group; that is what we want there."""
+class _WithoutWarnings(warnings.catch_warnings):
+    """Hides torch's warning that a single process has no process group, which is right for us."""
 
     def __enter__(self) -> Any:
         entered = super().__enter__()

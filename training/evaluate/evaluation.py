@@ -11,8 +11,8 @@ from upath import UPath
 
 from mmdata.display import markdown as cell
 from mmdata.errors import UserError
-from mmdata.storage.atomic import publish_bytes
-from training.checkpoint.checkpoints import check_release, find, read_progress, write_json
+from mmdata.storage.atomic import publish_bytes, publish_json
+from training.checkpoint.checkpoints import check_release, find_checkpoint, read_progress
 from training.config import TrainConfig
 from training.data.examples import Batch, Example
 from training.data.loader import NothingToRead, Reader, RowReader, Share, batches
@@ -68,7 +68,7 @@ def evaluate(
         UserError: no checkpoint, or one of another release.
         DataError: the release is broken or holds nothing out.
     """
-    place = find(checkpoint)
+    place = find_checkpoint(checkpoint)
     progress = read_progress(place)
     built, config = load_model(place)
     mesh = start(config.parallel.model_copy(update={"tp": 1, "pp": 1}), config.device)
@@ -100,7 +100,7 @@ def evaluate(
         "metrics": metrics,
         "answers": answers,
     }
-    write_json(_beside(place) / "metrics.json", found)
+    publish_json(UPath(_beside(place) / "metrics.json"), found)
     publish_bytes(UPath(_beside(place) / "metrics.md"), markdown(found).encode())
     return found
 

@@ -11,10 +11,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from upath import UPath
 
 from mmdata.errors import UserError
-from mmdata.storage.atomic import TEMPORARY, sync
-from training.checkpoint.checkpoints import Progress, find, read_progress, write_json
+from mmdata.storage.atomic import TEMPORARY, publish_json, sync
+from training.checkpoint.checkpoints import Progress, find_checkpoint, read_progress
 from training.config import TrainConfig
 from training.data.release_index import TrainingRelease, open_training_release
 from training.distributed.mesh import Mesh, start
@@ -70,7 +71,7 @@ def export(
         UserError: an impossible request, an output that is not empty, a checkpoint of another release.
         DataError: the checkpoint or the release is broken.
     """
-    place = find(checkpoint)
+    place = find_checkpoint(checkpoint)
     progress = read_progress(place)
     _check_request(progress, output, int8, prune, distill_steps, release)
     with quiet():
@@ -95,7 +96,7 @@ def export(
             "rows": rows,
             "notes": notes,
         }
-        write_json(draft / "table.json", found)
+        publish_json(UPath(draft / "table.json"), found)
         (draft / "table.md").write_text(markdown(found), encoding="utf-8")
         _publish(draft, output)
     finally:

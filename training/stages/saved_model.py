@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmdata.errors import DataError
-from training.checkpoint.checkpoints import find, load_weights, read_progress
+from training.checkpoint.checkpoints import find_checkpoint, load_weights, read_progress
 from training.config import TrainConfig
 from training.stages.stages import Built, build_model, take_weights
 
@@ -20,7 +20,7 @@ def load_model(checkpoint: Path) -> tuple[Built, TrainConfig]:
         UserError: there is no checkpoint.
         DataError: the checkpoint is broken.
     """
-    folder = find(checkpoint)
+    folder = find_checkpoint(checkpoint)
     progress = read_progress(folder)
     config = TrainConfig.model_validate(progress.config)
     built = build_model(progress.stage, config)

@@ -1,0 +1,82 @@
+"""Checkpoints are found by stage or step, older ones are deleted, and another release's are refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mmdata.errors import DataError, UserError
+from training.checkpoint.checkpoints import (
+    Progress,
+    check_release,
+    find_checkpoint,
+    latest_checkpoint,
+    list_checkpoints,
+    load_weights,
+    read_progress,
+    save,
+)
+
+PROGRESS = Progress("align", 0, 0, "release-1", "digest-1", {"seed": 3})
+
+
+def save_steps(folder: Path, *steps: int, best: int | None = None, keep: int = 2) -> None:
+    for step in steps:
+        best_step = best if best is not None and best <= step else None
+        save(folder, nn.Linear(3, 2), None, replace(PROGRESS, step=step, best_step=best_step), keep)
+
+
+def test_old_checkpoints_go_and_the_newest_and_the_best_stay(tmp_path: Path) -> None:
+    save_steps(tmp_path, 1, 2, 3, 4, 5, best=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000002", "step-00000004", "step-00000005"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in list_checkpoints(tmp_path)]
+
+
+def test_a_stages_checkpoint_is_the_one_of_its_result_or_the_newest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no checkpoint there"):
+        find_checkpoint(tmp_path)
+    assert latest_checkpoint(tmp_path / "checkpoints") is None
+    save_steps(tmp_path / "checkpoints", 1, 2)
+    older, newest = list_checkpoints(tmp_path / "checkpoints")
+    assert find_checkpoint(older) == older
+    assert find_checkpoint(tmp_path) == newest
+    (tmp_path / "result.json").write_text(json.dumps({"checkpoint": older.name}))
+    assert find_checkpoint(tmp_path) == older
+    (newest / "meta.json").unlink()
+    assert latest_checkpoint(tmp_path / "checkpoints") == older
+
+
+def test_progress_is_read_back_or_its_file_is_named(tmp_path: Path) -> None:
+    written = replace(PROGRESS, step=7, consumed=56, best=0.5, best_step=7, metrics={"val/loss": 0.5})
+    checkpoint = save(tmp_path, nn.Linear(3, 2), None, written, keep=1)
+    assert read_progress(checkpoint) == written
+    (checkpoint / "meta.json").write_text(
+        json.dumps({**json.loads((checkpoint / "meta.json").read_text()), "format": 9})
+    )
+    with pytest.raises(DataError, match="format 9"):
+        read_progress(checkpoint)
+    (checkpoint / "meta.json").write_text("{")
+    with pytest.raises(DataError, match=r"meta\.json: cannot be read"):
+        read_progress(checkpoint)
+
+
+def test_another_release_is_refused_unless_allowed(tmp_path: Path) -> None:
+    check_release(PROGRESS, "release-1", "digest-1", False, tmp_path)
+    check_release(PROGRESS, "release-2", "digest-2", True, tmp_path)
+    for release_id, digest in (("release-2", "digest-1"), ("release-1", "digest-2")):
+        with pytest.raises(UserError, match="was trained on release release-1"):
+            check_release(PROGRESS, release_id, digest, False, tmp_path)
+
+
+def test_weights_that_are_missing_are_named_and_the_others_loaded(tmp_path: Path) -> None:
+    saved = nn.Sequential(nn.Linear(3, 2))
+    checkpoint = save(tmp_path, saved, None, PROGRESS, keep=1)
+    larger = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    assert load_weights(checkpoint, larger, lambda name: "weight" in name) == ["1.weight"]
+    assert torch.equal(larger[0].weight, saved[0].weight)
+    assert not torch.equal(larger[0].bias, saved[0].bias)
