@@ -27,14 +27,16 @@ from training.checkpoint.checkpoints import (
     step_name,
 )
 from training.config import STAGES, Parallel, StageName, TrainConfig
-from training.data.loader import NothingToRead, Share
-from training.data.release_index import TrainingRelease, open_training_release
-from training.distributed.mesh import Mesh, parallelise, start
-from training.model.aligned_scorer import save_scorer
+from training.data.batch_readers import EmptySplit, Share
+from training.data.sample_index import TrainingRelease, open_training_release
+from training.distributed.parallelism import parallelise
+from training.distributed.process_mesh import Mesh, join_processes
 from training.model.fusion import decoder_list
-from training.stages.pipeline import Elsewhere, cut_pipeline
+from training.model.scorer_folder import save_scorer
+from training.stages.pipeline import RemoteLayer, cut_pipeline
 from training.stages.saved_model import load_model
-from training.stages.stages import BEFORE, Built, build_model, make_reader, stage_settings, take_weights
+from training.stages.stage_model import PREVIOUS_STAGE, StageModel, build_model, initialise_weights, stage_settings
+from training.stages.stage_reader import make_reader
 from training.step_log import OnLine, StepLog
 from training.trainer import Outcome, Stopped, Trainer
 
@@ -78,7 +80,7 @@ def train(
     """
     if unknown := [stage for stage in stages if stage not in STAGES]:
         raise UserError(f"no stage {unknown[0]!r}; the stages are {', '.join(STAGES)}")
-    meshes = {stage: start(parallel_of(stage, config), config.device) for stage in stages}
+    meshes = {stage: join_processes(parallel_of(stage, config), config.device) for stage in stages}
     results = []
     with alone_in(output) if meshes[stages[0]].is_main else nullcontext():
         opened = open_training_release(release, output / "data")
@@ -143,7 +145,7 @@ def _stage(
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     built = build_model(stage, config)
-    take_weights(built, config, None if resumed is not None else _before(stage, output, release, config))
+    initialise_weights(built, config, None if resumed is not None else _before(stage, output, release, config))
     built.model.to(mesh.device)
     settings = stage_settings(stage, config)
     share = Share(mesh.rank("dp"), mesh.size("dp"))
@@ -153,7 +155,7 @@ def _stage(
         if config.parallel.strategy == "fsdp2":
             raise UserError("parallel.pp > 1 goes with strategy `ddp`, not `fsdp2`")
         cut_pipeline(built.model, mesh)  # type: ignore[arg-type]
-        built.blocks = [block for block in decoder_list(built.llm) if not isinstance(block, Elsewhere)]
+        built.blocks = [block for block in decoder_list(built.llm) if not isinstance(block, RemoteLayer)]
     wrapped = parallelise(built.model, built.llm, built.blocks, config.parallel, mesh)
     log = StepLog(folder, config.log, mesh.is_main, on_line)
     trainer = Trainer(built, wrapped, config, settings, mesh, (reader, held_out), folder, log)
@@ -190,16 +192,16 @@ def read_result(folder: Path) -> StageResult | None:
 
 def _before(stage: StageName, output: Path, release: TrainingRelease, config: TrainConfig) -> Path | None:
     """The checkpoint of the stage before; None: there is none, and the first weights are used."""
-    if stage not in BEFORE:
+    if stage not in PREVIOUS_STAGE:
         return None
-    done = read_result(output / BEFORE[stage])
+    done = read_result(output / PREVIOUS_STAGE[stage])
     if done is None:
         return None
     check_release(read_progress(done.checkpoint), release.id, release.digest, config.allow_release_change, done.folder)
     return done.checkpoint
 
 
-def _held_out(built: Built, release: TrainingRelease, config: TrainConfig, size: int, share: Share) -> Any:
+def _held_out(built: StageModel, release: TrainingRelease, config: TrainConfig, size: int, share: Share) -> Any:
     samples = release.samples("validation")
     size = max(share.world, size - size % share.world)
     if not len(samples):
@@ -210,7 +212,7 @@ def _held_out(built: Built, release: TrainingRelease, config: TrainConfig, size:
             return None
     try:
         return make_reader(built, release, config, "validation", size, share)
-    except NothingToRead:
+    except EmptySplit:
         return None
 
 

@@ -15,10 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmdata.errors import UserError
 from training.config import Log, TrainConfig
-from training.data.examples import Batch
-from training.data.tokens import IGNORED
-from training.distributed.mesh import Mesh
-from training.model.lm import MultimodalLm
+from training.data.batch_types import Batch, PairBatch, RowBatch
+from training.data.text_codec import IGNORED
+from training.distributed.process_mesh import Mesh
 
 PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "B200": 2250.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0, "A10": 125.0}
 """Dense bf16, as the makers state them; the H100's is the SXM module's."""
@@ -86,13 +85,13 @@ class Meter:
         self._steps += 1
         for name, share in shares.items():
             self._sums[name] = self._sums[name] + share if name in self._sums else share.clone()
-        self._counts["samples"] += int(batch["read"])
-        self._counts["cut"] += int(batch.get("cut_tokens", 0))
-        if "segment" in batch:
-            self._counts["padded"] += batch["segment"].numel()
-            self._counts["tokens"] += int((batch["segment"] > 0).sum()) if self._mesh.device.type == "cpu" else 0
+        self._counts["samples"] += batch.read
+        if isinstance(batch, RowBatch):
+            self._counts["cut"] += batch.cut_tokens
+            self._counts["padded"] += batch.segment.numel()
+            self._counts["tokens"] += int((batch.segment > 0).sum()) if self._mesh.device.type == "cpu" else 0
             if self._mesh.device.type != "cpu":
-                real = (batch["segment"] > 0).sum()
+                real = (batch.segment > 0).sum()
                 self._sums["_tokens"] = self._sums["_tokens"] + real if "_tokens" in self._sums else real
         if self._flops is not None:
             self._work += self._flops.of(batch)
@@ -137,17 +136,17 @@ class _Flops:
 
     def of(self, batch: Batch) -> float:
         model = self._built.model
-        pictures = len(batch["picture_of"] if "picture_of" in batch else batch["picture_row"])
+        pictures = len(batch.picture_of if isinstance(batch, PairBatch) else batch.picture.row)
         total = pictures * self._cost("vision", lambda: model.vision.maps(self._picture()), model.vision)
-        if not isinstance(model, MultimodalLm):
-            tokens = batch["text"][:1]
-            return total + len(batch["text"]) * self._cost("text", lambda: model.text(tokens), model.text)
-        length = batch["input_ids"].shape[1]
+        if isinstance(batch, PairBatch):
+            tokens = batch.text[:1]
+            return total + len(batch.text) * self._cost("text", lambda: model.text(tokens), model.text)
+        length = batch.input_ids.shape[1]
         embeds = torch.zeros(1, length, model.dim, device=self._device)
         row = self._cost(length, lambda: model.llm.base_model(inputs_embeds=embeds, use_cache=False), model.llm)
         head = 2.0 * model.dim * model.llm.config.get_text_config().vocab_size * _passes(model.llm)
-        learned = int((batch["labels"] != IGNORED).sum()) if self._device.type == "cpu" else batch["labels"].numel() / 2
-        return total + len(batch["input_ids"]) * row + learned * head
+        learned = int((batch.labels != IGNORED).sum()) if self._device.type == "cpu" else batch.labels.numel() / 2
+        return total + len(batch.input_ids) * row + learned * head
 
     def _cost(self, key: Any, forward: Callable[[], Any], part: Any) -> float:
         if key not in self._costs:

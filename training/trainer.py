@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from mmdata.errors import DataError
 from training.checkpoint.checkpoints import Progress, restore, save
 from training.config import Stage, TrainConfig
-from training.data.examples import Batch
-from training.data.loader import Reader, batches
-from training.data.order import mixed
-from training.distributed.mesh import Mesh, gradient_norm, scale_gradients
-from training.stages.stages import Built, make_step, train_mode, validate
+from training.data.batch_readers import Reader, batches, first_batches
+from training.data.batch_types import Batch, to_device
+from training.data.order import derived_seed
+from training.distributed.gradients import clip_gradients
+from training.distributed.process_mesh import Mesh
+from training.stages.stage_model import StageModel, train_mode
+from training.stages.stage_step import make_step, validate
 from training.step_log import Meter, StepLog
 
 MIN_READ = 200  # samples before a share of bad ones means anything
@@ -53,7 +55,7 @@ class Trainer:
 
     def __init__(
         self,
-        built: Built,
+        built: StageModel,
         wrapped: nn.Module,
         config: TrainConfig,
         settings: Stage,
@@ -91,9 +93,9 @@ class Trainer:
                 progress = replace(
                     progress,
                     step=progress.step + 1,
-                    consumed=batch["consumed"],
-                    bad=progress.bad + int(batch["bad"]),
-                    read=progress.read + int(batch["read"]),
+                    consumed=batch.consumed,
+                    bad=progress.bad + batch.bad,
+                    read=progress.read + batch.read,
                 )
                 meter.count(batch, shares)
                 stop = self._stop_told(told)
@@ -125,14 +127,12 @@ class Trainer:
             DataError: the gradient is not a number; the weights are as they were before.
         """
         train_mode(self._wrapped)
-        torch.manual_seed(mixed(self._config.seed, 5, step, self._mesh.rank("dp")))
+        torch.manual_seed(derived_seed(self._config.seed, 5, step, self._mesh.rank("dp")))
         for group in self.optimizer.param_groups:
             group["lr"] = self._rates(step)
         shares = self._step(batch)
         self._scaler.unscale_(self.optimizer)
-        norm = gradient_norm(self._parameters, self._mesh)
-        if self._settings.grad_clip is not None:
-            scale_gradients(self._parameters, (self._settings.grad_clip / (norm + 1e-6)).clamp(max=1.0))
+        norm = clip_gradients(self._parameters, self._settings.grad_clip, self._mesh)
         if self._scaler.is_enabled():
             self._scaler.step(self.optimizer)  # skips the update by itself where fp16 overflowed
             self._scaler.update()
@@ -180,10 +180,7 @@ class Trainer:
         """The held-out batches that each validation looks at: the first of a fixed order."""
         assert self._held_out is not None
         reader = self._held_out
-        samples = min(self._settings.validate_samples, len(reader.source))
-        stream = batches(reader, 0)
-        count = -(-samples // reader.batch_size)
-        return [to_device(next(stream), self._mesh.device) for _ in range(count)]
+        return first_batches(reader, min(self._settings.validate_samples, len(reader.source)), self._mesh.device)
 
     def _is_patience_over(self, progress: Progress) -> bool:
         early = self._settings.early_stop
@@ -234,16 +231,6 @@ def precision(name: str, device: torch.device) -> tuple[Callable[[], Any], bool]
         return nullcontext, False
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[name]
     return lambda: torch.autocast(device.type, dtype), name == "fp16"
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """A batch with its tensors on the device."""
-    if device.type == "cpu":
-        return batch
-    return {
-        name: value.pin_memory().to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
 
 
 def _not_a_number(step: int) -> str:

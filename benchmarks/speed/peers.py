@@ -118,7 +118,7 @@ def measure_trainer(workspace: str, size: Size, picture_tokens: int, out: str) -
         TrainingArguments,
     )
 
-    from training.data.tokens import TextCodec, load_tokenizer
+    from training.data.text_codec import TextCodec, load_tokenizer
 
     codec = TextCodec(load_tokenizer("bytes"))
     rows = [_row(codec, caption, picture_tokens, size.pack_length) for caption in captions(workspace)]

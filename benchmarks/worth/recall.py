@@ -28,24 +28,25 @@ def held_out_ranks(checkpoint: Path, workspace: Path, cache: Path) -> tuple[list
     Returns:
         uids, and int64 2,N: the rank (1: first) of the caption for the picture, and of the picture for the caption.
     """
-    from training.data.loader import Share, batches
-    from training.data.release_index import open_training_release
+    from training.data.batch_readers import PairReader, Share, batches
+    from training.data.sample_index import open_training_release
     from training.model.encoders import DualEncoder
     from training.stages.saved_model import load_model
-    from training.stages.stages import make_reader
+    from training.stages.stage_reader import make_reader
 
     built, config = load_model(checkpoint)
     assert isinstance(built.model, DualEncoder)
     reader = make_reader(built, open_training_release(str(workspace), cache), config, "train", 64, Share())
+    assert isinstance(reader, PairReader)
     uids: list[str] = []
     kept: dict[str, list[Tensor]] = {"visual": [], "text": [], "group": []}
     stream = batches(reader, 0)
     while len(uids) < len(reader.source):
         batch = next(stream)
         found = built.model(batch)
-        real = batch["weight"] > 0
-        uids += batch["uids"]
-        for name, values in (("visual", found["visual"]), ("text", found["text"]), ("group", batch["group"])):
+        real = batch.weight > 0
+        uids += batch.uids
+        for name, values in (("visual", found["visual"]), ("text", found["text"]), ("group", batch.group)):
             kept[name].append(values[real])
     visual, text, group = (torch.cat(kept[name]) for name in ("visual", "text", "group"))
     scores = (visual.double() @ text.double().T).numpy()

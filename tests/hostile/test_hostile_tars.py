@@ -21,7 +21,8 @@ from mmdata.storage.tables import write_table
 from mmdata.workspace.layout import Workspace
 from tests.support.hostile_tars import archives, plain
 from tests.support.made_release import RELEASE, Sample, jpeg, seal, write_release
-from training.data.release_index import SampleReader, open_training_release
+from training.data.sample_index import open_training_release
+from training.data.sample_reader import SampleReader
 
 MEMORY_BYTES = 30_000_000
 SAID = {

@@ -30,7 +30,7 @@ from tests.support.scoring import TINY
 from tests.support.tiny_run import LLM
 from training.checkpoint import checkpoints
 from training.config import Audio, Encoder, Llm
-from training.data.tokens import load_tokenizer
+from training.data.text_codec import load_tokenizer
 from training.model.encoders import _hf_model, _open_clip
 from training.model.llm import load_llm
 

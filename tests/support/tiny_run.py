@@ -7,11 +7,12 @@ from typing import Any
 
 from tests.support import workspaces
 from training.config import TrainConfig
-from training.data.examples import Batch
-from training.data.loader import Share
-from training.data.release_index import open_training_release
-from training.distributed.mesh import Mesh
-from training.stages.stages import Built, build_model, make_reader, prepare_trained
+from training.data.batch_readers import Share
+from training.data.batch_types import Batch
+from training.data.sample_index import open_training_release
+from training.distributed.process_mesh import Mesh
+from training.stages.stage_model import StageModel, build_model, freeze_and_adapt
+from training.stages.stage_reader import make_reader
 
 VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
 TEXT = {"context_length": 12, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
@@ -58,15 +59,17 @@ def alone() -> Mesh:
     return Mesh(torch.device("cpu"), {})
 
 
-def built_stage(stage: Any, config: TrainConfig) -> Built:
+def built_stage(stage: Any, config: TrainConfig) -> StageModel:
     """A stage's model, ready to train, without a stage before it."""
     built = build_model(stage, config)
     if stage != "align":
-        prepare_trained(built, config)
+        freeze_and_adapt(built, config)
     return built
 
 
-def first_batch(built: Built, config: TrainConfig, release: str, cache: Path, size: int = 8, **share: int) -> Batch:
+def first_batch(
+    built: StageModel, config: TrainConfig, release: str, cache: Path, size: int = 8, **share: int
+) -> Batch:
     """The first batch of the train split."""
     opened = open_training_release(release, cache)
     return make_reader(built, opened, config, "train", size, Share(**share))[0]

@@ -13,10 +13,10 @@ from PIL import Image
 from tests.support.tiny_run import LLM, built_stage, settings
 from training.checkpoint.checkpoints import Progress, save
 from training.config import TrainConfig
-from training.data.release_index import open_training_release
+from training.data.sample_index import open_training_release
 from training.evaluate.answer import question_row
-from training.stages.generative import with_stand_in
-from training.stages.stages import Built
+from training.stages.generative import with_stand_ins
+from training.stages.stage_model import StageModel
 
 FUSIONS = [
     ("single_tower", "early"),
@@ -65,10 +65,10 @@ def pixels(seed: int, count: int = 1) -> torch.Tensor:
 
 
 @torch.no_grad()
-def hidden(built: Built, shown: torch.Tensor) -> torch.Tensor:
+def hidden(built: StageModel, shown: torch.Tensor) -> torch.Tensor:
     """The last state before the answer to a question about pictures."""
     model: Any = built.model
-    row = with_stand_in(question_row(built, shown, "What is this?" if built.stage == "instruct" else ""), model)
+    row = with_stand_ins(question_row(built, shown, "What is this?" if built.stage == "instruct" else ""), model)
     found = model.hidden(model.llm, model.embed(row), row)
     model._context.clear()
     return found[0, -1]

@@ -16,7 +16,7 @@ from mmdata.errors import UserError
 from mmdata.workspace.layout import Workspace
 from tests.support.tiny_run import alone, built_stage, first_batch, settings
 from training.config import Log
-from training.stages.stages import make_step
+from training.stages.stage_step import make_step
 from training.step_log import Meter, StepLog, _Flops, read_log
 
 LINE = {"kind": "train", "step": 3, "loss": 0.5, "lr": 1e-3, "mfu": None}

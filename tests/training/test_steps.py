@@ -10,10 +10,11 @@ import torch
 
 from mmdata.errors import DataError
 from tests.support.tiny_run import LLM, alone, built_stage, first_batch, release_at, settings
-from training.data.tokens import IGNORED
-from training.stages.align import AlignStep, pair_losses, split_pairs
+from training.data.text_codec import IGNORED
+from training.stages.align import AlignStep, pair_losses
 from training.stages.generative import GenerativeStep
-from training.stages.stages import make_step, train_mode
+from training.stages.stage_model import train_mode
+from training.stages.stage_step import make_step
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def test_kl_is_zero_at_the_start_and_not_after(release: str, tmp_path: Path) -> 
 
 
 def test_chunked_loss_equals_the_whole_one(release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.model.losses.CHUNK", 7)
+    monkeypatch.setattr("training.model.losses.CHUNK_POSITIONS", 7)
     config = settings()
     built = built_stage("joint", config)
     train_mode(built.model)

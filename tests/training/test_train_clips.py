@@ -16,18 +16,22 @@ from tests.support import modalities, workspaces
 from tests.support.tiny_run import alone, built_stage, first_batch, settings
 from tests.training.model.test_encoders import SMALL
 from training.config import TrainConfig
-from training.data.conversations import Conversation, parse_record, thinned
-from training.data.examples import Batch, Example, Instructions, Pairs
-from training.data.records import RECORD, Look, open_records
-from training.data.release_index import SampleReader, TrainingRelease, open_training_release, row_uid
-from training.data.rows import Layout
-from training.data.tensors import MediaSpec
-from training.data.tokens import MEDIUM, Turn
+from training.data.batch_types import Batch
+from training.data.conversations import Conversation, parse_record, with_fewer_frames
+from training.data.examples import Example, Instructions, Pairs
+from training.data.media_tensors import MediaSpec
+from training.data.records import RECORD, MediaLimits, open_records
+from training.data.row_layout import Layout
+from training.data.sample_index import TrainingRelease, open_training_release, row_uid
+from training.data.sample_reader import SampleReader
+from training.data.text_codec import MEDIA_PLACEHOLDER, Turn
 from training.model.encoders import DualEncoder
-from training.model.lm import MultimodalLm
+from training.model.multimodal_lm import MultimodalLm
 from training.run import train
 from training.stages.align import kind_weights
-from training.stages.stages import Built, frames_that_fit, make_step
+from training.stages.stage_model import StageModel
+from training.stages.stage_reader import frames_that_fit
+from training.stages.stage_step import make_step
 from training.step_log import read_log
 
 TASKS = ["caption", "text_qa", "step_caption", "step_order", "what_comes_next", "transcribe", "audio_visual_match"]
@@ -63,7 +67,7 @@ def hearing(**sections: Any) -> TrainConfig:
     return settings(**{**base, **sections})
 
 
-def gradients(stage: str, config: TrainConfig, batch: Batch) -> tuple[Built, dict[str, torch.Tensor]]:
+def gradients(stage: str, config: TrainConfig, batch: Batch) -> tuple[StageModel, dict[str, torch.Tensor]]:
     """A stage's model after one forward and backward pass, and its losses."""
     built = built_stage(stage, config)
     step = make_step(built, built.model, config, alone())
@@ -143,7 +147,7 @@ def test_who_cannot_hear_is_given_nothing_to_hear(place: Path, release: Training
     assert len(seeing) == len(all_of_them) - sounds
     assert not seeing.media(np.arange(len(seeing)))[:, 1].any()
     whole = open_records(release, "record", "train", None)
-    without = open_records(release, "record", "train", None, Look(hears=False))
+    without = open_records(release, "record", "train", None, MediaLimits(hears=False))
     heard = int((whole.index["sounds"] > 0).sum())
     assert heard > 20
     assert (len(without.index), without.left_out) == (len(whole.index) - heard, whole.left_out + heard)
@@ -152,7 +156,7 @@ def test_who_cannot_hear_is_given_nothing_to_hear(place: Path, release: Training
     assert batch["sound"] is None
 
 
-def examples(release: TrainingRelease, form: str, look: Look | None = None) -> dict[str, Example]:
+def examples(release: TrainingRelease, form: str, look: MediaLimits | None = None) -> dict[str, Example]:
     records = open_records(release, form, "train", None, look)
     source = Instructions(records, release.samples("train"), SampleReader(release), SPEC)
     found = [source.read(at) for at in range(len(source))]
@@ -163,7 +167,7 @@ def examples(release: TrainingRelease, form: str, look: Look | None = None) -> d
             pictures,
             sounds,
         )
-        assert sum(turn.text.count(MEDIUM) for turn in example.turns) == pictures + sounds
+        assert sum(turn.text.count(MEDIA_PLACEHOLDER) for turn in example.turns) == pictures + sounds
     return {example.uid: example for example in found}
 
 
@@ -188,7 +192,7 @@ def test_the_three_forms_are_one_conversation_and_base64_the_same(release: Train
 
 def test_fewer_frames_are_taken_evenly_and_an_order_keeps_all_its_steps(release: TrainingRelease) -> None:
     whole = {form: examples(release, form) for form in FORMS}
-    few = {form: examples(release, form, Look(frames=2)) for form in FORMS}
+    few = {form: examples(release, form, MediaLimits(frames=2)) for form in FORMS}
     assert same(few["record"], few["llava"]) and same(few["record"], few["chat"])
     counts: dict[str, set[int]] = {}
     for name, example in few["record"].items():
@@ -206,7 +210,7 @@ def test_fewer_frames_are_taken_evenly_and_an_order_keeps_all_its_steps(release:
 
 def test_records_that_have_no_room_in_a_row_are_left_out(place: Path, release: TrainingRelease, tmp_path: Path) -> None:
     whole = open_records(release, "record", "train", None)
-    few = open_records(release, "record", "train", None, Look(frames=2, pictures=4))
+    few = open_records(release, "record", "train", None, MediaLimits(frames=2, pictures=4))
     tasks = Counter(few.record(at)["task"] for at in range(len(few.index)))
     assert tasks["step_order"] == 0 and tasks["what_comes_next"] > 10 and tasks["audio_visual_match"] > 10
     assert few.left_out - whole.left_out == len(whole.index) - len(few.index) > 3
@@ -248,11 +252,11 @@ def frame(uid: int, at: int) -> str:
 )
 def test_thinning_takes_markers_with_their_frames(clips: list[int], frames: int, kept: list[list[int]]) -> None:
     images = [frame(uid, at) for uid, count in enumerate(clips) for at in range(count)]
-    turns = [Turn("user", f"{MEDIUM}\n" * (len(images) + 1) + "What?"), Turn("assistant", "a")]
-    found = thinned(Conversation(turns, images, ["sound"]), frames)
+    turns = [Turn("user", f"{MEDIA_PLACEHOLDER}\n" * (len(images) + 1) + "What?"), Turn("assistant", "a")]
+    found = with_fewer_frames(Conversation(turns, images, ["sound"]), frames)
     assert found.images == [frame(uid, at) for uid, places in enumerate(kept) for at in places]
     assert found.sounds == ["sound"]
-    assert found.turns[0].text == f"{MEDIUM}\n" * (len(found.images) + 1) + "What?"
+    assert found.turns[0].text == f"{MEDIA_PLACEHOLDER}\n" * (len(found.images) + 1) + "What?"
 
 
 def test_a_sound_before_a_picture_is_refused() -> None:

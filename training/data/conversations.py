@@ -1,4 +1,4 @@
-"""Instruction records as conversations: the three forms parsed to turns, and the media that the turns show."""
+"""Instruction records of all three forms, parsed to the turns of a conversation and the media that they show."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmdata.samples import sample_key
-from training.data.tensors import evenly
-from training.data.tokens import MEDIUM, Turn, clean
+from training.data.media_tensors import evenly_spaced
+from training.data.text_codec import MEDIA_PLACEHOLDER, Turn, without_placeholders
 
-_SHOWN = f"{MEDIUM}\n"  # as LLaVA writes it: the three forms of a record are one conversation
-_PATH = re.compile(
+_MEDIUM_LINE = f"{MEDIA_PLACEHOLDER}\n"  # as LLaVA writes it, so that all three forms give one conversation
+_MEMBER_PATH = re.compile(
     r"tar://(?P<uid>[0-9a-f]{32})(?:_r(?P<copy>\d+))?\.(?P<ext>[a-z.0-9]+)::shards/(?P<shard>[^/:]+\.tar)"
 )
-_MARKER = re.compile(f"{MEDIUM}\n?")
+_PLACEHOLDER_LINE = re.compile(f"{MEDIA_PLACEHOLDER}\n?")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Where a path leads."""
+    """A member of a shard that a record's path names."""
 
     uid: str
     copy: int
@@ -28,20 +28,23 @@ class Member:
 
     @property
     def key(self) -> str:
+        """The sample's key in its shard."""
         return sample_key(self.uid, self.copy)
 
 
-def member_of(path: str) -> Member | None:
-    """What a path of a record names; None: it is no path into a shard."""
-    found = _PATH.fullmatch(path)
-    return None if found is None else Member(found["uid"], int(found["copy"] or 0), found["ext"], found["shard"])
+def parse_member_path(path: str) -> Member | None:
+    """The member that a path names; None if it is not a path into a shard."""
+    match = _MEMBER_PATH.fullmatch(path)
+    return None if match is None else Member(match["uid"], int(match["copy"] or 0), match["ext"], match["shard"])
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A record's turns, and its pictures and sounds in their order: paths into shards or data URIs.
+    """A record's turns, and its media in the order in which the turns show them, pictures before sounds.
 
-    In the turns each MEDIUM stands for one of them, pictures first.
+    Args:
+        turns: each MEDIA_PLACEHOLDER in them stands for the next medium.
+        images, sounds: paths into shards, or data URIs.
     """
 
     turns: list[Turn]
@@ -50,16 +53,19 @@ class Conversation:
 
     @property
     def keys(self) -> list[str]:
-        """Of the samples in shards that they are of, each once, in the order in which they are first named."""
-        members = (member_of(path) for path in (*self.images, *self.sounds))
+        """Keys of the samples in shards that the media come from, each once, in order of first use."""
+        members = (parse_member_path(path) for path in (*self.images, *self.sounds))
         return list(dict.fromkeys(member.key for member in members if member is not None))
 
 
 def parse_record(record: dict[str, Any]) -> Conversation | None:
-    """Any of the three forms (record, LLaVA, chat). None: its answer is a picture, which no text loss can learn.
+    """The conversation of a record in any form (record, LLaVA, chat).
+
+    Returns:
+        None if the answer is a picture, which no text loss can learn.
 
     Raises:
-        ValueError: it has none of the forms.
+        ValueError: the record has none of the forms, or its media do not match its text.
     """
     if "conversations" in record:
         return _llava(record)
@@ -71,43 +77,47 @@ def parse_record(record: dict[str, Any]) -> Conversation | None:
         images = [record[name] for name in ("input_image", "reference_image") if record.get(name)]
         images += record.get("input_video") or []
         sounds = [record["input_audio"]] if record.get("input_audio") else []
-        asked = Turn("user", _SHOWN * (len(images) + len(sounds)) + clean(record["instruction"]))
-        return Conversation([asked, Turn("assistant", clean(record["output"]))], images, sounds)
+        prompt = _MEDIUM_LINE * (len(images) + len(sounds)) + without_placeholders(record["instruction"])
+        turns = [Turn("user", prompt), Turn("assistant", without_placeholders(record["output"]))]
+        return Conversation(turns, images, sounds)
     raise ValueError("neither `instruction` nor `conversations` nor `messages` is there")
 
 
 def _llava(record: dict[str, Any]) -> Conversation | None:
-    images = record.get("image") or []
-    images = [images] if isinstance(images, str) else list(images)
-    sounds = record.get("audio") or []
-    sounds = [sounds] if isinstance(sounds, str) else list(sounds)
-    turns, marked = [], ""
-    for one in record["conversations"]:
-        text = clean(one["value"])
-        marked += "".join(re.findall("<image>|<audio>", text))
-        text = text.replace("<image>", MEDIUM).replace("<audio>", MEDIUM)
-        if one["from"] == "gpt" and MEDIUM in text:
+    images, sounds = _as_list(record.get("image")), _as_list(record.get("audio"))
+    turns, markers = [], ""
+    for message in record["conversations"]:
+        text = without_placeholders(message["value"])
+        markers += "".join(re.findall("<image>|<audio>", text))
+        text = text.replace("<image>", MEDIA_PLACEHOLDER).replace("<audio>", MEDIA_PLACEHOLDER)
+        is_answer = message["from"] == "gpt"
+        if is_answer and MEDIA_PLACEHOLDER in text:
             return None
-        turns.append(Turn("assistant" if one["from"] == "gpt" else "user", text))
+        turns.append(Turn("assistant" if is_answer else "user", text))
     for marker, media in (("<image>", images), ("<audio>", sounds)):
-        if (places := marked.count(marker)) != len(media):
-            raise ValueError(f"{places} {marker} markers for {len(media)} of them")
-    _check_order(marked.rfind("<image>"), marked.find("<audio>"))
+        if (count := markers.count(marker)) != len(media):
+            raise ValueError(f"{count} {marker} markers for {len(media)} of them")
+    _check_order(markers.rfind("<image>"), markers.find("<audio>"))
     return Conversation(turns, images, sounds)
+
+
+def _as_list(media: str | list[str] | None) -> list[str]:
+    return [media] if isinstance(media, str) and media else list(media or [])
 
 
 def _chat(record: dict[str, Any]) -> Conversation | None:
     turns: list[Turn] = []
-    media: list[tuple[str, str]] = []
+    media: list[tuple[str, str]] = []  # (kind, path)
     for message in record["messages"]:
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         shown = [(part["type"], part[part["type"]]) for part in parts if part["type"] in ("image", "audio")]
-        if message["role"] == "assistant" and shown:
+        is_answer = message["role"] == "assistant"
+        if is_answer and shown:
             return None
         media += shown
-        text = "".join(clean(part["text"]) if part["type"] == "text" else _SHOWN for part in parts)
-        turns.append(Turn("assistant" if message["role"] == "assistant" else "user", text))
+        texts = [without_placeholders(part["text"]) if part["type"] == "text" else _MEDIUM_LINE for part in parts]
+        turns.append(Turn("assistant" if is_answer else "user", "".join(texts)))
     kinds = "".join(kind[0] for kind, _ in media)
     _check_order(kinds.rfind("i"), kinds.find("a"))
     images = [path for kind, path in media if kind == "image"]
@@ -115,24 +125,27 @@ def _chat(record: dict[str, Any]) -> Conversation | None:
 
 
 def _check_order(last_picture: int, first_sound: int) -> None:
-    """Raise ValueError where a sound stands before a picture: in a row, sounds come last."""
+    """Raise ValueError if a sound comes before a picture: in the rows of a batch, sounds come last."""
     if 0 <= first_sound < last_picture:
-        raise ValueError("a sound stands before a picture; pictures come first")
+        raise ValueError("a sound comes before a picture; pictures come first")
 
 
-def thinned(conversation: Conversation, frames: int) -> Conversation:
-    """The conversation with at most so many frames of its clips together, evenly spaced, one of each at least."""
-    of: dict[str, list[int]] = {}
+def with_fewer_frames(conversation: Conversation, frames: int) -> Conversation:
+    """The conversation with at most `frames` frames of all its clips together, evenly spaced, and one of each at least.
+
+    The placeholders of the frames that are left out go too. Embedded pictures (data URIs) all stay.
+    """
+    clips: dict[str, list[int]] = {}  # positions of the frames of each clip; an embedded picture is a clip of its own
     for at, path in enumerate(conversation.images):
-        member = member_of(path)
-        of.setdefault(str(at) if member is None else member.key, []).append(at)
-    each = max(1, frames // max(1, len(of)))
-    kept = {at for places in of.values() for at in evenly(places, each)}
+        member = parse_member_path(path)
+        clips.setdefault(str(at) if member is None else member.key, []).append(at)
+    frames_per_clip = max(1, frames // max(1, len(clips)))
+    kept = {at for positions in clips.values() for at in evenly_spaced(positions, frames_per_clip)}
     if len(kept) == len(conversation.images):
         return conversation
-    stays = iter([at in kept for at in range(len(conversation.images))] + [True] * len(conversation.sounds))
+    keeps = iter([at in kept for at in range(len(conversation.images))] + [True] * len(conversation.sounds))
     turns = [
-        Turn(turn.role, _MARKER.sub(lambda found: found[0] if next(stays) else "", turn.text))
+        Turn(turn.role, _PLACEHOLDER_LINE.sub(lambda match: match[0] if next(keeps) else "", turn.text))
         for turn in conversation.turns
     ]
     return Conversation(turns, [conversation.images[at] for at in sorted(kept)], conversation.sounds)

@@ -1,4 +1,4 @@
-"""What is read of a sample: a pair of the release, or an instruction record with the samples that it shows."""
+"""Samples as training reads them: media-text pairs of a release, or instruction records with the media they show."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.data.augment import Seeded, other_captions, variation_of
-from training.data.conversations import Conversation, member_of
+from training.data.augment import SeededVariation, caption_variants, variation_of
+from training.data.conversations import Conversation, parse_member_path, parse_record, with_fewer_frames
+from training.data.media_tensors import Media, MediaSpec, decode_data_uri, decode_media, decode_picture, decode_sound
 from training.data.records import Records
-from training.data.release_index import MEDIA, BadSample, SampleReader, row_uid
-from training.data.tensors import Media, MediaSpec, audio, embedded, picture, read_media
-from training.data.tokens import Turn, clean
-
-Batch = dict[str, Any]  # examples as tensors: see `training.data.loader`
+from training.data.sample_index import MEDIA, row_uid
+from training.data.sample_reader import BadSample, SampleReader
+from training.data.text_codec import Turn, without_placeholders
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What is read of one sample: its words, and its media in the order of their places."""
+    """A sample that was read: its text, and its media in the order in which the text refers to them."""
 
     uid: str
     turns: list[Turn]
@@ -32,56 +31,57 @@ class Pairs:
     """A release's media-text pairs.
 
     Args:
-        samples: rows of `training.data.release_index.SAMPLE`; those without media that the towers take are left out.
+        samples: rows of `sample_index.SAMPLE`; those without media that the towers take are left out.
     """
 
     def __init__(self, samples: np.ndarray, reader: SampleReader, spec: MediaSpec) -> None:
         self._samples, self._reader, self._spec = samples, reader, spec
-        taken = sum(1 << bit for bit, kind in enumerate(MEDIA) if kind != "audio" or spec.audio_samples)
-        has_media = samples["media"] & np.uint8(taken) != 0
+        usable = sum(1 << bit for bit, kind in enumerate(MEDIA) if kind != "audio" or spec.audio_samples)
+        has_media = samples["media"] & np.uint8(usable) != 0
         self._rows = None if bool(has_media.all()) else np.flatnonzero(has_media)
 
     def __len__(self) -> int:
         return len(self._samples) if self._rows is None else len(self._rows)
 
-    def row(self, at: int) -> np.void:
-        return self._samples[at if self._rows is None else self._rows[at]]
+    def row(self, index: int) -> np.void:
+        """The sample's row of `sample_index.SAMPLE`."""
+        return self._samples[index if self._rows is None else self._rows[index]]
 
-    def tokens(self, at: np.ndarray) -> np.ndarray:
-        """Estimated tokens of text."""
-        return self._samples["tokens"][at if self._rows is None else self._rows[at]].astype(np.int64)
+    def tokens(self, indices: np.ndarray) -> np.ndarray:
+        """Estimated tokens of text: int64 N."""
+        return self._samples["tokens"][indices if self._rows is None else self._rows[indices]].astype(np.int64)
 
-    def media(self, at: np.ndarray) -> np.ndarray:
-        """Pictures (or frames, at most) and sounds of each: int64 N,2."""
-        bits = self._samples["media"][at if self._rows is None else self._rows[at]]
+    def media(self, indices: np.ndarray) -> np.ndarray:
+        """Pictures (or frames, at most) and sounds of each sample: int64 N,2."""
+        bits = self._samples["media"][indices if self._rows is None else self._rows[indices]]
         pictures = (bits & 1) + ((bits >> 1) & 1) * self._spec.frames
         return np.stack([pictures, ((bits >> 2) & 1) * bool(self._spec.audio_samples)], 1).astype(np.int64)
 
-    def read(self, at: int) -> Example:
-        """Raises BadSample (undecodable) or DataError (a shard that is not this release's)."""
-        row = self.row(at)
+    def read(self, index: int) -> Example:
+        """Raises BadSample if the sample cannot be decoded, DataError if the shard is not this release's."""
+        row = self.row(index)
         members = self._reader.members(row)
         variation = self._variation(row, members)
-        return Example(row_uid(row), [_caption(members, variation)], read_media(members, self._spec, variation))
+        return Example(row_uid(row), [_caption(members, variation)], decode_media(members, self._spec, variation))
 
-    def turns(self, at: int) -> list[Turn]:
-        """A sample's words alone. Raises as `read`."""
-        row = self.row(at)
+    def turns(self, index: int) -> list[Turn]:
+        """A sample's text, without decoding its media. Raises as `read`."""
+        row = self.row(index)
         members = self._reader.members(row)
         return [_caption(members, self._variation(row, members))]
 
-    def _variation(self, row: np.void, members: Mapping[str, bytes]) -> Seeded | None:
+    def _variation(self, row: np.void, members: Mapping[str, bytes]) -> SeededVariation | None:
         return variation_of(members) if self._spec.augment and row["copy"] else None
 
 
-def _caption(members: Mapping[str, bytes], variation: Seeded | None) -> Turn:
+def _caption(members: Mapping[str, bytes], variation: SeededVariation | None) -> Turn:
     try:
         caption = members["txt"].decode()
     except (KeyError, UnicodeDecodeError) as error:
         raise BadSample(f"no caption ({error})") from None
     if variation is not None:
-        caption = variation.caption(caption, other_captions(members))
-    return Turn("assistant", clean(caption))
+        caption = variation.caption(caption, caption_variants(members))
+    return Turn("assistant", without_placeholders(caption))
 
 
 class Instructions:
@@ -93,49 +93,45 @@ class Instructions:
     def __len__(self) -> int:
         return len(self._records.index)
 
-    def tokens(self, at: np.ndarray) -> np.ndarray:
-        return self._records.index["tokens"][at].astype(np.int64)
+    def tokens(self, indices: np.ndarray) -> np.ndarray:
+        """Estimated tokens of text: int64 N."""
+        return self._records.index["tokens"][indices].astype(np.int64)
 
-    def media(self, at: np.ndarray) -> np.ndarray:
-        """Pictures (or frames) and sounds of each: int64 N,2."""
+    def media(self, indices: np.ndarray) -> np.ndarray:
+        """Pictures (or frames) and sounds of each record: int64 N,2."""
         index = self._records.index
-        return np.stack([index["images"][at], index["sounds"][at]], 1).astype(np.int64)
+        return np.stack([index["images"][indices], index["sounds"][indices]], 1).astype(np.int64)
 
-    def read(self, at: int) -> Example:
-        """Raises BadSample (undecodable) or DataError (a shard that is not this release's)."""
-        record, conversation = self._conversation(at)
-        held = {
+    def read(self, index: int) -> Example:
+        """Raises BadSample if a medium cannot be decoded, DataError if the shard is not this release's."""
+        record, conversation = self._conversation(index)
+        members_by_key = {
             key: self._reader.members(self._samples[row])
-            for key, row in zip(conversation.keys, self._records.rows_of(at), strict=True)
+            for key, row in zip(conversation.keys, self._records.rows_of(index), strict=True)
         }
-        pictures = [picture(_bytes_at(path, held), self._spec) for path in conversation.images]
-        sounds = [audio(_bytes_at(path, held), self._spec.audio_samples) for path in conversation.sounds]
+        pictures = [decode_picture(_medium_bytes(path, members_by_key), self._spec) for path in conversation.images]
+        length = self._spec.audio_samples
+        sounds = [decode_sound(_medium_bytes(path, members_by_key), length) for path in conversation.sounds]
         media = Media(torch.stack(pictures) if pictures else None, sounds[0] if sounds else None)
-        return Example(str(record.get("id", at)), conversation.turns, media)
+        return Example(str(record.get("id", index)), conversation.turns, media)
 
-    def turns(self, at: int) -> list[Turn]:
-        """A record's words alone."""
-        return self._conversation(at)[1].turns
+    def turns(self, index: int) -> list[Turn]:
+        """A record's text, without reading its media."""
+        return self._conversation(index)[1].turns
 
-    def _conversation(self, at: int) -> tuple[dict[str, Any], Conversation]:
-        record = self._records.record(at)
-        conversation = self._records.conversation(record)
-        assert conversation is not None  # the index leaves those out
-        return record, conversation
+    def _conversation(self, index: int) -> tuple[dict[str, Any], Conversation]:
+        record = self._records.record(index)
+        conversation = parse_record(record)
+        assert conversation is not None, "the index holds only records with a text answer"
+        return record, with_fewer_frames(conversation, self._records.limits.frames)
 
 
-def _bytes_at(path: str, held: Mapping[str, Mapping[str, bytes]]) -> bytes:
-    """What a path or data URI of a record leads to. Raises BadSample."""
-    found = member_of(path)
-    if found is None:
-        return embedded(path)
+def _medium_bytes(path: str, members_by_key: Mapping[str, Mapping[str, bytes]]) -> bytes:
+    """The bytes that a path or data URI of a record stands for. Raises BadSample."""
+    member = parse_member_path(path)
+    if member is None:
+        return decode_data_uri(path)
     try:
-        return held[found.key][found.ext]
+        return members_by_key[member.key][member.ext]
     except KeyError:
-        raise BadSample(f"sample {found.key} holds no {found.ext}") from None
-
-
-def media_count(example: Example) -> tuple[int, int]:
-    """Pictures (or frames) and sounds of an example."""
-    media = example.media
-    return 0 if media.pictures is None else len(media.pictures), int(media.sound is not None)
+        raise BadSample(f"sample {member.key} has no member {member.ext}") from None

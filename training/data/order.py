@@ -1,4 +1,4 @@
-"""Data order as a pure function: which sample stands at a position of an epoch. No state, no random generator."""
+"""Data order as a pure function of (seed, epoch, position), without state, so that any step can be resumed."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ROUNDS = 4
+ROUNDS = 4  # of the Feistel network
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A block permutation of range(n), another one each epoch, that gives any position in constant time and memory.
+    """A permutation of range(n) for each epoch. Any position of it is computed in constant time and memory.
 
-    Blocks of neighbours (which lie together in a shard) are permuted; then the samples of each run of `window_blocks`
-    blocks are permuted among each other, as a shuffle buffer of that size would, but exactly.
+    Blocks of neighbours, which lie together in a shard, are permuted. Then the samples of each window of
+    `window_blocks` blocks are permuted, as a shuffle buffer of that size would do.
 
     Args:
-        n: samples.
-        seed: another one, another order.
-        block: neighbours that one read can serve.
-        window_blocks: blocks that are mixed.
+        n: number of samples.
+        seed: decides the order.
+        block: samples of a block.
+        window_blocks: blocks of a window.
     """
 
     n: int
@@ -36,34 +36,32 @@ class Order:
             positions: int64, each in [0, n).
 
         Returns:
-            int64, as long as `positions`; over all positions of an epoch each of range(n) comes once.
+            int64, as long as `positions`. Over all positions of an epoch, each of range(n) comes once.
         """
         positions = np.asarray(positions, np.int64)
-        blocks = self.n // self.block  # whole ones; the rest of the samples stays behind them
+        blocks = self.n // self.block  # whole blocks; the samples after them are permuted within the last window only
         span = self.block * self.window_blocks
         windows = max(1, -(-blocks * self.block // span))
         window = np.minimum(positions // span, windows - 1)
-        out = np.empty_like(positions)
-        for one in np.unique(window):
-            chosen = window == one
-            start = int(one) * span
-            stop = self.n if one == windows - 1 else start + span
-            inside = permuted(positions[chosen] - start, stop - start, self._key(epoch, f"window {one}")) + start
-            whole = inside < blocks * self.block
-            inside[whole] = (
-                permuted(inside[whole] // self.block, blocks, self._key(epoch, "blocks")) * self.block
-                + inside[whole] % self.block
-            )
-            out[chosen] = inside
-        return out
+        samples = np.empty_like(positions)
+        for number in np.unique(window):
+            chosen = window == number
+            start = int(number) * span
+            stop = self.n if number == windows - 1 else start + span
+            shuffled = permuted(positions[chosen] - start, stop - start, self._key(epoch, f"window {number}")) + start
+            whole = shuffled < blocks * self.block
+            block, offset = np.divmod(shuffled[whole], self.block)
+            shuffled[whole] = permuted(block, blocks, self._key(epoch, "blocks")) * self.block + offset
+            samples[chosen] = shuffled
+        return samples
 
-    def _key(self, epoch: int, what: str) -> int:
-        text = f"{self.seed}\x1f{epoch}\x1f{what}"
+    def _key(self, epoch: int, purpose: str) -> int:
+        text = f"{self.seed}\x1f{epoch}\x1f{purpose}"
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def permuted(values: np.ndarray, n: int, key: int) -> np.ndarray:
-    """Where a keyed permutation of range(n) sends `values`: a Feistel network with cycle walking (Black, Rogaway 2002).
+    """Values under a keyed permutation of range(n): a Feistel network with cycle walking (Black and Rogaway 2002).
 
     Args:
         values: int64 in [0, n).
@@ -72,7 +70,7 @@ def permuted(values: np.ndarray, n: int, key: int) -> np.ndarray:
         return values.copy()
     half = np.uint64(max(1, -(-(n - 1).bit_length() // 2)))
     out = _feistel(values.astype(np.uint64), half, key)
-    while len(outside := np.flatnonzero(out >= n)):  # at most 4n values: three walks on average
+    while len(outside := np.flatnonzero(out >= n)):  # the network permutes up to 4n values: walk on until below n
         out[outside] = _feistel(out[outside], half, key)
     return out.astype(np.int64)
 
@@ -94,12 +92,12 @@ def _mix(bits: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """A step's share of an epoch.
+    """The samples of a step.
 
     Args:
-        epoch: counted from 0.
-        positions: int64, in that epoch's order.
-        consumed: the loader's whole state after it.
+        epoch: from 0.
+        positions: int64; in that epoch's order.
+        consumed: samples consumed after the step; the loader's whole state.
     """
 
     epoch: int
@@ -107,14 +105,14 @@ class Draw:
     consumed: int
 
 
-def draw(consumed: int, batch_size: int, n: int) -> Draw:
-    """The next samples after `consumed` of them: `batch_size`, or what is left of the epoch."""
+def next_draw(consumed: int, batch_size: int, n: int) -> Draw:
+    """The samples after the first `consumed`: `batch_size` of them, or as many as are left of the epoch."""
     epoch, start = divmod(consumed, n)
     stop = min(start + batch_size, n)
     return Draw(epoch, np.arange(start, stop), consumed + stop - start)
 
 
-def mixed(*words: int) -> int:
+def derived_seed(*numbers: int) -> int:
     """A 63-bit seed from some numbers."""
-    digest = hashlib.blake2b("\x1f".join(map(str, words)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b("\x1f".join(map(str, numbers)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -1,4 +1,4 @@
-"""Packing: which samples share a row of the language model. Decided from lengths alone, before anything is read."""
+"""Packing: decides from lengths alone, before a sample is read, which samples share a row of the language model."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Best-fit decreasing: rows of samples whose lengths sum to at most `capacity`.
 
     Args:
-        lengths: tokens of each sample, in the order of the window; longer than `capacity` counts as `capacity`.
+        lengths: tokens of each sample; a length over `capacity` counts as `capacity`.
 
     Returns:
-        Rows of indices into `lengths`, ascending in each row, rows in order of their first sample. The same
-        lengths give the same rows, whoever asks.
+        Rows of indices into `lengths`, ascending in each row; rows are sorted by their first sample.
     """
     clipped = [min(max(length, 1), capacity) for length in lengths]
     rows: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (tokens left, row), ascending
-    for sample in sorted(range(len(clipped)), key=lambda one: (-clipped[one], one)):
+    for sample in sorted(range(len(clipped)), key=lambda at: (-clipped[at], at)):
         at = bisect_left(room, (clipped[sample], -1))
         if at == len(room):
             rows.append([])

@@ -13,37 +13,39 @@ import numpy as np
 import polars as pl
 from upath import UPath
 
-from mmdata.errors import DataError
+from mmdata.errors import DataError, UserError
 from mmdata.samples import estimate_tokens
 from mmdata.storage.atomic import is_local
-from training.data.conversations import Conversation, Member, member_of, parse_record, thinned
-from training.data.release_index import TrainingRelease, digest_of, find_rows, publish_folder, read_range, records_path
+from training.data.conversations import Conversation, Member, parse_member_path, parse_record, with_fewer_frames
+from training.data.index_cache import RowTable, is_complete, mark_complete, publish_folder, read_mark
+from training.data.sample_index import TrainingRelease, find_rows
+from training.data.sample_reader import read_range
 
-MAX_IMAGES, MAX_SOUNDS = 32, 1
+MAX_IMAGES, MAX_SOUNDS = 32, 1  # per record
 RECORD = np.dtype(
     [
-        ("offset", "<i8"),  # of the line in the JSONL
-        ("length", "<i8"),
-        ("first", "<i8"),  # of its samples among those of all records, see `Records.rows_of`
-        ("tokens", "<u4"),  # estimate over all turns
+        ("offset", "<i8"),  # of the line in the JSONL, in bytes
+        ("length", "<i8"),  # of the line, in bytes
+        ("first", "<i8"),  # position of the record's first sample in `Records.rows`
+        ("tokens", "<u4"),  # of all turns, estimated
         ("images", "u1"),
         ("sounds", "u1"),
-        ("samples", "u1"),  # that its media are of: a clip's frames and sound are of one
+        ("samples", "u1"),  # that the media come from; a clip's frames and sound come from one sample
     ]
 )
-"""A row of the memory-mapped index of a JSONL file: 31 bytes, and 8 for each of its samples."""
+"""A row of the memory-mapped index of a JSONL file: 31 bytes, and 8 for each of the record's samples."""
 
-_AT_ONCE = 50_000
+_BATCH_LINES = 50_000  # lines in memory at once
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What of a record a model takes.
+class MediaLimits:
+    """Which media of a record a model takes.
 
     Args:
-        frames: of a clip, or of several clips together, at most; frames inside the record (data URIs) all stay.
-        hears: it has a sound tower; else records with sound are left out.
-        pictures: that have room in a row beside words; records that show more, frames too, are left out.
+        frames: at most so many frames of all clips together; embedded frames (data URIs) are not limited.
+        hears: whether the model has a sound tower; if not, records with sound are left out.
+        pictures: records with more pictures (or frames) than this have no room in a row and are left out.
     """
 
     frames: int = 8
@@ -58,30 +60,25 @@ class Records:
     Args:
         path: of the JSONL.
         index: memory-mapped rows of RECORD, in the file's order.
-        rows: memory-mapped int64: the samples of all records, one record's after another's.
-        look: what of them is taken.
-        left_out: records without a text answer, of tasks that were not asked for, with sound for who hears none, or
-            with more pictures than have room.
+        rows: memory-mapped int64; row numbers of samples in the split, one record's after another's.
+        limits: on the media of a record.
+        left_out: number of records that are not in the index: without a text answer, of another task, or over the
+            limits.
     """
 
     path: UPath
     index: np.ndarray
     rows: np.ndarray
-    look: Look
+    limits: MediaLimits
     left_out: int
 
     def rows_of(self, at: int) -> np.ndarray:
-        """The rows of a record's samples in the split's: those of `Conversation.keys`."""
+        """Row numbers of a record's samples, in the order of `Conversation.keys`."""
         first = int(self.index[at]["first"])
         return self.rows[first : first + int(self.index[at]["samples"])]
 
-    def conversation(self, record: dict[str, Any]) -> Conversation | None:
-        """A record's turns and media, as far as they are taken. Raises ValueError as `parse_record`."""
-        found = parse_record(record)
-        return None if found is None else thinned(found, self.look.frames)
-
     def record(self, at: int) -> dict[str, Any]:
-        """The record of a row of the index. Raises DataError: the file is not the one that was indexed."""
+        """A record as it is written. Raises DataError if the file is not the one that was indexed."""
         offset, length = int(self.index[at]["offset"]), int(self.index[at]["length"])
         if is_local(self.path):
             with Path(self.path.path).open("rb") as file:
@@ -92,137 +89,186 @@ class Records:
         try:
             return dict(json.loads(data))
         except ValueError:
-            raise DataError(f"{self.path}: at byte {offset} stands no record: the file was edited") from None
+            raise DataError(
+                f"{self.path}: at byte {offset} there is no record: the file was edited. Remedy: `mmdata verify`."
+            ) from None
 
 
 def open_records(
-    release: TrainingRelease, form: str, split: str, tasks: list[str] | None, look: Look | None = None
+    release: TrainingRelease, form: str, split: str, tasks: list[str] | None, limits: MediaLimits | None = None
 ) -> Records:
-    """Index an instruction file, or open the index made before.
+    """Index an instruction file, or open the index that was made before.
+
+    Args:
+        form: record, llava or chat.
+        tasks: only records of these tasks are taken; None: of all tasks.
 
     Raises:
         UserError: the release has no such file.
-        DataError: the file is not the manifest's, a line is no record, or it names a picture that is not of this
+        DataError: the file is not the manifest's, or a line is not a record, or it names a picture that is not of this
             release; names the line.
     """
-    path = records_path(release, form, split)
+    path = _records_path(release, form, split)
     expected = release.release.manifest["files"][path.name]
     if not path.exists() or path.stat().st_size != expected["bytes"]:
         raise DataError(f"{path}: is missing or not the one of the manifest. Remedy: `mmdata verify` the release.")
-    look = look or Look()
-    name = digest_of(f"{expected['sha256']} {sorted(tasks) if tasks is not None else 'all'} {look} {RECORD}")
-    folder = release.cache / f"records-{name}"
-    if not (folder / "done.json").exists():
-        wanted = _Wanted(tasks, look)
-        publish_folder(folder, lambda draft: _write_index(path, expected["sha256"], release, split, wanted, draft))
-    left_out = json.loads((folder / "done.json").read_text())["left_out"]
+    limits = limits or MediaLimits()
+    folder = release.cache / f"records-{_cache_name(expected['sha256'], tasks, limits)}"
+    if not is_complete(folder):
+        chosen = _Filter(None if tasks is None else frozenset(tasks), limits)
+        publish_folder(folder, lambda draft: _write_index(path, expected["sha256"], release, split, chosen, draft))
     index, rows = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("records", "samples"))
-    return Records(path, index, rows, look, left_out)
+    return Records(path, index, rows, limits, read_mark(folder)["left_out"])
+
+
+def _records_path(release: TrainingRelease, form: str, split: str) -> UPath:
+    """The instruction file of a form and a split. Raises UserError if the release has none."""
+    names = [name for name in release.release.manifest["files"] if name.startswith("instruct-")]
+    if (name := f"instruct-{form}-{split}.jsonl") not in names:
+        raise UserError(
+            f"release {release.id} has no {name}; it has: {', '.join(sorted(names)) or 'no instructions'}. "
+            "Remedy: `instruct.formats` in corpus.yaml."
+        )
+    return release.release.folder / name
+
+
+def _cache_name(sha256: str, tasks: list[str] | None, limits: MediaLimits) -> str:
+    """Names the index by all that decides its content. The text is fixed: another one would index every file again."""
+    look = f"Look(frames={limits.frames}, hears={limits.hears}, pictures={limits.pictures})"
+    text = f"{sha256} {sorted(tasks) if tasks is not None else 'all'} {look} {RECORD}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """Which records are taken, and what of them."""
+class _Filter:
+    """Decides which records are indexed."""
 
-    tasks: list[str] | None
-    look: Look
+    tasks: frozenset[str] | None
+    limits: MediaLimits
 
     def conversation(self, record: dict[str, Any]) -> Conversation | None:
-        """Raises ValueError as `parse_record`."""
-        found = parse_record(record)
-        if found is None or (self.tasks is not None and record.get("task") not in self.tasks):
+        """The record's conversation; None if it is left out. Raises ValueError as `parse_record`."""
+        conversation = parse_record(record)
+        if conversation is None or (self.tasks is not None and record.get("task") not in self.tasks):
             return None
-        if found.sounds and not self.look.hears:
+        if conversation.sounds and not self.limits.hears:
             return None
-        found = thinned(found, self.look.frames)
-        return found if len(found.images) <= self.look.pictures or self.look.pictures == MAX_IMAGES else None
+        conversation = with_fewer_frames(conversation, self.limits.frames)
+        has_room = len(conversation.images) <= self.limits.pictures or self.limits.pictures == MAX_IMAGES
+        return conversation if has_room else None
 
 
-def _write_index(path: UPath, sha256: str, release: TrainingRelease, split: str, wanted: _Wanted, folder: Path) -> None:
-    samples = release.samples(split)
-    shards = set(release.shards)
-    count = named = left_out = 0
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of the JSONL that is indexed. Args: number: from 1; offset, length: in bytes."""
+
+    number: int
+    offset: int
+    length: int
+    conversation: Conversation
+
+
+def _write_index(path: UPath, sha256: str, release: TrainingRelease, split: str, chosen: _Filter, folder: Path) -> None:
+    samples, shards = release.samples(split), set(release.shards)
+    left_out = 0
     digest = hashlib.sha256()
-    with (folder / "rows").open("wb") as out, (folder / "named").open("wb") as rows_out:
-        for lines in _batches(path):
-            kept = []
-            for number, offset, line in lines:
-                digest.update(line)
+    with (
+        RowTable(folder / "records.npy", RECORD) as records,
+        RowTable(folder / "samples.npy", np.dtype("<i8")) as sample_rows,
+    ):
+        for batch in _line_batches(path):
+            lines = []
+            for number, offset, data in batch:
+                digest.update(data)
                 try:
-                    conversation = wanted.conversation(json.loads(line))
+                    conversation = chosen.conversation(json.loads(data))
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise DataError(f"{path}: line {number}: not an instruction record ({error})") from None
+                    raise DataError(
+                        f"{path}: line {number}: not an instruction record ({error}). Remedy: `mmdata verify`."
+                    ) from None
                 if conversation is None:
                     left_out += 1
-                    continue
-                for media, most, what in (
-                    (conversation.images, MAX_IMAGES, "pictures"),
-                    (conversation.sounds, MAX_SOUNDS, "sounds"),
-                ):
-                    if len(media) > most:
-                        raise DataError(f"{path}: line {number}: {len(media)} {what}, over {most}")
-                kept.append((number, offset, len(line), conversation))
-            rows, own = _index_rows(kept, samples, shards, path, named)
-            rows.tofile(out)
-            own.tofile(rows_out)
-            count, named = count + len(rows), named + len(own)
-    if digest.hexdigest() != sha256:
-        raise DataError(f"{path}: is not the one of the manifest: it was edited. Remedy: `mmdata verify` the release.")
-    for name, raw, kind, size in (("records", "rows", RECORD, count), ("samples", "named", np.dtype("<i8"), named)):
-        table = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, (size,))
-        if size:
-            table[:] = np.memmap(folder / raw, kind, "r")
-        table.flush()
-        (folder / raw).unlink()
-    (folder / "done.json").write_text(json.dumps({"records": count, "left_out": left_out}))
+                else:
+                    _check_counts(conversation, path, number)
+                    lines.append(_Line(number, offset, len(data), conversation))
+            rows, of_records = _index_rows(lines, samples, shards, path, sample_rows.count)
+            records.append(rows)
+            sample_rows.append(of_records)
+        if digest.hexdigest() != sha256:
+            raise DataError(
+                f"{path}: is not the one of the manifest: it was edited. Remedy: `mmdata verify` the release."
+            )
+    mark_complete(folder, {"records": records.count, "left_out": left_out})
 
 
-def _batches(path: UPath) -> Iterator[list[tuple[int, int, bytes]]]:
+def _line_batches(path: UPath) -> Iterator[list[tuple[int, int, bytes]]]:
+    """(number, offset, line) of all lines, in lists of bounded length."""
     offset, lines = 0, []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             lines.append((number, offset, line))
             offset += len(line)
-            if len(lines) == _AT_ONCE:
+            if len(lines) == _BATCH_LINES:
                 yield lines
                 lines = []
     yield lines
 
 
+def _check_counts(conversation: Conversation, path: UPath, number: int) -> None:
+    for kind, media, most in (
+        ("pictures", conversation.images, MAX_IMAGES),
+        ("sounds", conversation.sounds, MAX_SOUNDS),
+    ):
+        if len(media) > most:
+            raise DataError(
+                f"{path}: line {number}: {len(media)} {kind}, over {most}. "
+                "Remedy: leave its task out of instruct.tasks of the corpus."
+            )
+
+
 def _index_rows(
-    kept: list[tuple[int, int, int, Conversation]], samples: np.ndarray, shards: set[str], path: UPath, named: int
+    lines: list[_Line], samples: np.ndarray, shards: set[str], path: UPath, first: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of RECORD, and the samples that their media are of.
+    """Rows of RECORD, and int64 row numbers of the samples that their media come from.
 
     Args:
-        named: samples of the records before.
+        first: number of samples of the records before these.
+
+    Raises:
+        DataError: a medium is not of this release or split.
     """
-    rows = np.zeros(len(kept), RECORD)
-    if not kept:
+    rows = np.zeros(len(lines), RECORD)
+    if not lines:
         return rows, np.zeros(0, np.int64)
-    rows["offset"] = [offset for _, offset, _, _ in kept]
-    rows["length"] = [length for _, _, length, _ in kept]
-    rows["images"] = [len(conversation.images) for *_, conversation in kept]
-    rows["sounds"] = [len(conversation.sounds) for *_, conversation in kept]
-    texts = pl.DataFrame({"text": ["\n".join(turn.text for turn in conversation.turns) for *_, conversation in kept]})
+    rows["offset"] = [line.offset for line in lines]
+    rows["length"] = [line.length for line in lines]
+    rows["images"] = [len(line.conversation.images) for line in lines]
+    rows["sounds"] = [len(line.conversation.sounds) for line in lines]
+    texts = pl.DataFrame({"text": ["\n".join(turn.text for turn in line.conversation.turns) for line in lines]})
     rows["tokens"] = texts.select(estimate_tokens(pl.col("text")))["text"].to_numpy()
-    wanted: list[tuple[int, int, int, int]] = []
-    for at, (number, _, _, conversation) in enumerate(kept):
-        own: dict[str, Member] = {}
-        for place in (*conversation.images, *conversation.sounds):
-            if place.startswith("data:"):
+    keys: list[tuple[int, int, int, int]] = []
+    for at, line in enumerate(lines):
+        members: dict[str, Member] = {}
+        for medium in (*line.conversation.images, *line.conversation.sounds):
+            if medium.startswith("data:"):
                 continue
-            member = member_of(place)
+            member = parse_member_path(medium)
             if member is None or member.shard not in shards:
-                raise DataError(f"{path}: line {number}: {place[:120]!r} is no member of a shard of this release")
-            own.setdefault(member.key, member)
-        rows["samples"][at] = len(own)
-        wanted += [(int(one.uid[:16], 16), int(one.uid[16:], 16), one.copy, number) for one in own.values()]
-    rows["first"] = named + np.cumsum(rows["samples"], dtype=np.int64) - rows["samples"]
-    schema = {"high": pl.UInt64, "low": pl.UInt64, "copy": pl.UInt16, "number": pl.Int64}
-    keys = pl.DataFrame(wanted, schema, orient="row")
-    found = find_rows(samples, keys.select("high", "low", "copy"))
-    if (found < 0).any():
-        number = keys["number"][int(np.argmin(found))]
-        raise DataError(f"{path}: line {number}: its sample is not in the index of this release's split")
-    return rows, found.astype(np.int64)
+                raise DataError(
+                    f"{path}: line {line.number}: {medium[:120]!r} is no member of a shard of this release. "
+                    "Remedy: `mmdata verify` the release."
+                )
+            members.setdefault(member.key, member)
+        rows["samples"][at] = len(members)
+        keys += [(int(m.uid[:16], 16), int(m.uid[16:], 16), m.copy, line.number) for m in members.values()]
+    rows["first"] = first + np.cumsum(rows["samples"], dtype=np.int64) - rows["samples"]
+    schema = {"high": pl.UInt64, "low": pl.UInt64, "copy": pl.UInt16, "line": pl.Int64}
+    table = pl.DataFrame(keys, schema, orient="row")
+    sample_rows = find_rows(samples, table.select("high", "low", "copy"))
+    if (sample_rows < 0).any():
+        number = table["line"][int(np.argmin(sample_rows))]
+        raise DataError(
+            f"{path}: line {number}: its sample is not in the index of this release's split. "
+            "Remedy: `mmdata verify` the release."
+        )
+    return rows, sample_rows.astype(np.int64)

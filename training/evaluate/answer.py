@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from mmdata.errors import DataError, UserError
-from training.data.examples import Batch, Example
-from training.data.release_index import BadSample
-from training.data.rows import Layout, Row, lay_out
-from training.data.tensors import Media, MediaSpec, picture
-from training.data.tokens import IGNORED, MEDIUM, Encoded, Turn, clean
-from training.model.lm import MultimodalLm
-from training.stages.stages import Built
-from training.trainer import to_device
+from training.data.batch_types import RowBatch, to_device
+from training.data.examples import Example
+from training.data.media_tensors import Media, MediaSpec, decode_picture
+from training.data.row_layout import EncodedRow, Layout, lay_out
+from training.data.sample_reader import BadSample
+from training.data.text_codec import IGNORED, MEDIA_PLACEHOLDER, Encoded, Turn, without_placeholders
+from training.model.multimodal_lm import MultimodalLm
+from training.stages.stage_model import StageModel
 
 ANSWER_TOKENS = 96
 
 
-def answer(built: Built, pictures: Sequence[bytes], question: str = "", tokens: int = ANSWER_TOKENS) -> str:
+def answer(built: StageModel, pictures: Sequence[bytes], question: str = "", tokens: int = ANSWER_TOKENS) -> str:
     """What a model says about pictures: the answer to a question in stage `instruct`, a caption in stage `joint`.
 
     Args:
@@ -37,14 +37,14 @@ def answer(built: Built, pictures: Sequence[bytes], question: str = "", tokens: 
     assert codec is not None
     spec = MediaSpec(model.vision.preprocess)
     try:
-        pixels = torch.stack([picture(data, spec) for data in pictures]) if pictures else None
+        pixels = torch.stack([decode_picture(data, spec) for data in pictures]) if pictures else None
     except BadSample as error:
         raise DataError(f"a picture cannot be decoded: {error}") from None
     device = next(model.connector.parameters()).device
     return codec.decode(model.generate(to_device(question_row(built, pixels, question), device), tokens, codec.eos))
 
 
-def question_row(built: Built, pixels_NCHW: Tensor | None, question: str) -> Batch:
+def question_row(built: StageModel, pixels_NCHW: Tensor | None, question: str) -> RowBatch:
     """One row that ends where the answer begins. Raises UserError as `answer`.
 
     Args:
@@ -57,8 +57,9 @@ def question_row(built: Built, pixels_NCHW: Tensor | None, question: str) -> Bat
     if (built.stage == "instruct") != bool(question):
         told = "takes a question" if built.stage == "instruct" else "captions pictures and takes no question"
         raise UserError(f"a model of stage `{built.stage}` {told}. Remedy: the export of the other stage.")
-    turns = [Turn("user", f"{MEDIUM}\n" * count + clean(question))]
+    turns = [Turn("user", f"{MEDIA_PLACEHOLDER}\n" * count + without_placeholders(question))]
     prompt = codec.prompt(turns) if question else Encoded([codec.start], [IGNORED], [0] * count)
     length = len(prompt.ids) + count * model.picture_tokens
     layout = Layout(model.picture_tokens, model.sound_tokens, length, length, packed=False, template=bool(question))
-    return lay_out([Row([Example("", turns, Media(pixels_NCHW, None))], [prompt], 0, 0)], 1, length, layout, codec.pad)
+    row = EncodedRow([Example("", turns, Media(pixels_NCHW, None))], [prompt], 0, 0)
+    return lay_out([row], 1, length, layout, codec.pad)

@@ -14,22 +14,23 @@ from mmdata.errors import UserError
 from mmdata.storage.atomic import publish_bytes, publish_json
 from training.checkpoint.checkpoints import check_release, find_checkpoint, read_progress
 from training.config import TrainConfig
-from training.data.examples import Batch, Example
-from training.data.loader import NothingToRead, Reader, RowReader, Share, batches
-from training.data.release_index import open_training_release
-from training.data.rows import Row, lay_out
-from training.data.tensors import MediaSpec, picture
-from training.data.tokens import IGNORED, MEDIUM, Encoded
-from training.distributed.mesh import Mesh, start
+from training.data.batch_readers import EmptySplit, PairReader, RowReader, Share, first_batches
+from training.data.batch_types import PairBatch, RowBatch, to_device
+from training.data.examples import Example
+from training.data.media_tensors import MediaSpec, decode_picture
+from training.data.row_layout import EncodedRow, lay_out
+from training.data.sample_index import open_training_release
+from training.data.text_codec import IGNORED, MEDIA_PLACEHOLDER, Encoded
+from training.distributed.process_mesh import Mesh, join_processes
 from training.metrics.image_metrics import fid_and_inception_score
 from training.metrics.retrieval import retrieval_by_kind
 from training.metrics.text_metrics import Perplexity, bleu, rouge, vqa_accuracy
 from training.model.encoders import DualEncoder
-from training.model.lm import MultimodalLm
-from training.stages.generative import global_tokens, with_stand_in
+from training.model.multimodal_lm import MultimodalLm
+from training.stages.generative import global_tokens, with_stand_ins
 from training.stages.saved_model import load_model
-from training.stages.stages import Built, make_reader
-from training.trainer import to_device
+from training.stages.stage_model import StageModel
+from training.stages.stage_reader import make_reader
 
 GENERATED = 64  # held-out samples that an answer is generated for, unless told otherwise
 ANSWER_TOKENS = 96
@@ -71,7 +72,7 @@ def evaluate(
     place = find_checkpoint(checkpoint)
     progress = read_progress(place)
     built, config = load_model(place)
-    mesh = start(config.parallel.model_copy(update={"tp": 1, "pp": 1}), config.device)
+    mesh = join_processes(config.parallel.model_copy(update={"tp": 1, "pp": 1}), config.device)
     opened = open_training_release(release, _output(place) / "data")
     allowed = allow_release_change or config.allow_release_change
     check_release(progress, opened.id, opened.digest, allowed, place)
@@ -83,6 +84,7 @@ def evaluate(
     metrics: dict[str, float]
     answers: list[dict[str, str]] = []
     if isinstance(built.model, DualEncoder):
+        assert isinstance(reader, PairReader)
         metrics = _retrieval(built.model, reader, count, mesh)
     else:
         assert isinstance(reader, RowReader)
@@ -114,11 +116,11 @@ def _beside(checkpoint: Path) -> Path:
     return checkpoint.parent.parent
 
 
-def _held_out(built: Built, release: Any, config: TrainConfig, samples: int | None) -> Reader:
+def _held_out(built: StageModel, release: Any, config: TrainConfig, samples: int | None) -> PairReader | RowReader:
     size = min(64, samples or 64)
     try:
         return make_reader(built, release, config, "validation", size, Share())
-    except NothingToRead:
+    except EmptySplit:
         raise UserError(
             f"release {release.id} holds nothing out that stage `{built.stage}` can be measured on. "
             "Remedy: a larger shards.validation_fraction in corpus.yaml, and a new release."
@@ -126,14 +128,14 @@ def _held_out(built: Built, release: Any, config: TrainConfig, samples: int | No
 
 
 @torch.no_grad()
-def _retrieval(model: DualEncoder, reader: Reader, count: int, mesh: Mesh) -> dict[str, float]:
+def _retrieval(model: DualEncoder, reader: PairReader, count: int, mesh: Mesh) -> dict[str, float]:
     text, visual, group, audio = [], [], [], []
-    for batch in _batches(reader, count, mesh):
-        real = batch["weight"] > 0
+    for batch in first_batches(reader, count, mesh.device):
+        real = batch.weight > 0
         found = model(batch)
         text.append(found["text"][real].cpu())
         visual.append(found["visual"][real].cpu())
-        group.append(batch["group"][real].cpu())
+        group.append(batch.group[real].cpu())
         if "audio" in found:
             audio.append(found["audio"][real].cpu())
     sounds = torch.cat(audio) if audio else None
@@ -143,20 +145,15 @@ def _retrieval(model: DualEncoder, reader: Reader, count: int, mesh: Mesh) -> di
 @torch.no_grad()
 def _perplexity(model: MultimodalLm, reader: RowReader, count: int, mesh: Mesh) -> dict[str, float]:
     meter = Perplexity(mesh.device)
-    for batch in _batches(reader, count, mesh):
+    for batch in first_batches(reader, count, mesh.device):
         tokens = global_tokens(batch, mesh)
-        meter.update(model(with_stand_in(batch, model))["loss"], tokens)
+        meter.update(model(with_stand_ins(batch, model))["loss"], tokens)
     perplexity = meter.compute()
     return {"perplexity": perplexity, "loss": float(torch.tensor(perplexity).log())}
 
 
-def _batches(reader: Reader, count: int, mesh: Mesh) -> list[Batch]:
-    stream = batches(reader, 0)
-    return [to_device(next(stream), mesh.device) for _ in range(-(-count // reader.batch_size))]
-
-
 @torch.no_grad()
-def generate_answers(built: Built, reader: RowReader, count: int, mesh: Mesh) -> list[dict[str, str]]:
+def generate_answers(built: StageModel, reader: RowReader, count: int, mesh: Mesh) -> list[dict[str, str]]:
     """Greedy answers to held-out samples, one after the other: uid, prompt, expected, generated."""
     model, codec = built.model, built.codec
     assert isinstance(model, MultimodalLm)
@@ -172,19 +169,19 @@ def generate_answers(built: Built, reader: RowReader, count: int, mesh: Mesh) ->
             prompt, expected, asked = Encoded(encoded.ids[:1], [IGNORED], encoded.media_at), example.turns[-1].text, ""
         batch = to_device(prompt_batch(reader, example, prompt), mesh.device)
         ids = model.generate(batch, ANSWER_TOKENS, codec.eos)
-        asked = asked.replace(MEDIUM, "<media> ").strip()
+        asked = asked.replace(MEDIA_PLACEHOLDER, "<media> ").strip()
         answers.append({"uid": example.uid, "prompt": asked, "expected": expected, "generated": codec.decode(ids)})
     return answers
 
 
-def prompt_batch(reader: RowReader, example: Example, prompt: Encoded) -> Batch:
+def prompt_batch(reader: RowReader, example: Example, prompt: Encoded) -> RowBatch:
     """One row that ends where the answer begins."""
     layout = reader.layout
     media = example.media
     pictures = 0 if media.pictures is None else len(media.pictures)
     sounds = int(media.sound is not None)
     length = len(prompt.ids) + pictures * layout.picture_tokens + sounds * layout.sound_tokens
-    return lay_out([Row([example], [prompt], 0, 0)], 1, length, layout, 0)
+    return lay_out([EncodedRow([example], [prompt], 0, 0)], 1, length, layout, 0)
 
 
 def answer_metrics(answers: list[dict[str, str]]) -> dict[str, float]:
@@ -213,8 +210,8 @@ class _Tower(torch.nn.Module):
 
 
 def _generated_pictures(
-    built: Built,
-    reader: Reader,
+    built: StageModel,
+    reader: PairReader | RowReader,
     count: int,
     folder: Path,
     extractor: torch.nn.Module | None,
@@ -225,9 +222,10 @@ def _generated_pictures(
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
     if not paths:
         raise UserError(f"{folder}: no pictures there ({', '.join(sorted(PICTURES))})")
-    made = torch.stack([picture(path.read_bytes(), spec) for path in paths])
-    held = [batch["picture"] for batch in _batches(reader, count, Mesh(torch.device("cpu"), {}))]
-    real = torch.cat([one for one in held if one is not None])
+    made = torch.stack([decode_picture(path.read_bytes(), spec) for path in paths])
+    held_out = first_batches(reader, count, torch.device("cpu"))
+    pictures = [batch.picture if isinstance(batch, PairBatch) else batch.picture.data for batch in held_out]
+    real = torch.cat([pixels for pixels in pictures if pixels is not None])
     return fid_and_inception_score(real, made, extractor or _Tower(model), classifier)
 
 

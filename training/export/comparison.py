@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from training.config import TrainConfig
-from training.data.examples import Batch
-from training.data.loader import NothingToRead, Share, batches
-from training.data.release_index import TrainingRelease
-from training.distributed.mesh import Mesh
+from training.data.batch_readers import EmptySplit, Share, first_batches
+from training.data.batch_types import Batch, to_device
+from training.data.sample_index import TrainingRelease
+from training.distributed.process_mesh import Mesh
 from training.evaluate.answer import question_row
 from training.export.exported import BESIDE
-from training.model.lm import MultimodalLm
-from training.stages.stages import Built, make_reader, stage_settings, validate
-from training.trainer import to_device
+from training.model.multimodal_lm import MultimodalLm
+from training.stages.stage_model import StageModel, stage_settings
+from training.stages.stage_reader import make_reader
+from training.stages.stage_step import validate
 
 REPEATS = 5  # of what is timed; the median counts
 DECODED, READ = 32, 256  # tokens of a timed answer and of a timed text
@@ -42,13 +43,13 @@ class Comparison:
         built: the checkpoint, on the CPU.
     """
 
-    def __init__(self, built: Built, config: TrainConfig, mesh: Mesh, release: TrainingRelease | None) -> None:
+    def __init__(self, built: StageModel, config: TrainConfig, mesh: Mesh, release: TrainingRelease | None) -> None:
         self._config, self._mesh = config, mesh
         self._batches = held_out_batches(built, config, release, mesh) if release is not None else []
         self._expected = text_logits(built)
 
     @torch.no_grad()
-    def row(self, name: str, size: int, built: Built, merged: Built) -> dict[str, Any]:
+    def row(self, name: str, size: int, built: StageModel, merged: StageModel) -> dict[str, Any]:
         """A row of the table.
 
         Args:
@@ -74,7 +75,7 @@ class Comparison:
             **(validate(built, built.model, self._batches, self._config, self._mesh) if self._batches else {}),
         }
 
-    def _decode(self, built: Built) -> Callable[[], Any]:
+    def _decode(self, built: StageModel) -> Callable[[], Any]:
         """Answers, greedily, a question about a grey picture with DECODED tokens."""
         model = cast(MultimodalLm, built.model)
         asked = "What is in the picture?" if built.stage == "instruct" else ""
@@ -82,7 +83,7 @@ class Comparison:
         prompt = to_device(question_row(built, grey, asked), self._mesh.device)
         return lambda: model.generate(prompt, DECODED, eos=-1)
 
-    def _read(self, built: Built) -> Callable[[], Any]:
+    def _read(self, built: StageModel) -> Callable[[], Any]:
         """Reads READ tokens of text."""
         words = built.llm.get_input_embeddings().num_embeddings
         text = (torch.arange(READ, device=self._mesh.device) % words)[None]
@@ -90,7 +91,7 @@ class Comparison:
 
 
 @torch.no_grad()
-def text_logits(built: Built) -> Tensor:
+def text_logits(built: StageModel) -> Tensor:
     """Logits N,V of the language model on TEXTS, every position; no medium in view."""
     assert built.codec is not None
     device = built.llm.get_input_embeddings().weight.device
@@ -98,7 +99,7 @@ def text_logits(built: Built) -> Tensor:
     return torch.cat([built.llm(input_ids=row.to(device)).logits[0].float().cpu() for row in rows])
 
 
-def held_out_batches(built: Built, config: TrainConfig, release: TrainingRelease, mesh: Mesh) -> list[Batch]:
+def held_out_batches(built: StageModel, config: TrainConfig, release: TrainingRelease, mesh: Mesh) -> list[Batch]:
     """The batches that the stage's validation looks at; none where nothing is held out for it."""
     settings = stage_settings(built.stage, config)
     told = f"instruct-{config.instruct.form}-validation.jsonl"
@@ -107,11 +108,9 @@ def held_out_batches(built: Built, config: TrainConfig, release: TrainingRelease
     size = min(settings.batch_size, settings.validate_samples)
     try:
         reader = make_reader(built, release, config, "validation", size, Share())
-    except NothingToRead:
+    except EmptySplit:
         return []
-    stream = batches(reader, 0)
-    count = -(-min(settings.validate_samples, len(reader.source)) // size)
-    return [to_device(next(stream), mesh.device) for _ in range(count)]
+    return first_batches(reader, min(settings.validate_samples, len(reader.source)), mesh.device)
 
 
 def alternating_s(*works: Callable[[], Any]) -> list[float]:

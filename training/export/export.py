@@ -17,8 +17,8 @@ from mmdata.errors import UserError
 from mmdata.storage.atomic import TEMPORARY, publish_json, sync
 from training.checkpoint.checkpoints import Progress, find_checkpoint, read_progress
 from training.config import TrainConfig
-from training.data.release_index import TrainingRelease, open_training_release
-from training.distributed.mesh import Mesh, start
+from training.data.sample_index import TrainingRelease, open_training_release
+from training.distributed.process_mesh import Mesh, join_processes
 from training.export import shrink
 from training.export.comparison import (
     TEXTS,
@@ -30,12 +30,13 @@ from training.export.comparison import (
     tensor_bytes,
 )
 from training.export.exported import BESIDE, is_known_tokenizer, load_exported, quiet, write_model
-from training.model.aligned_scorer import save_scorer
 from training.model.encoders import DualEncoder
 from training.model.llm import merge_lora
+from training.model.scorer_folder import save_scorer
 from training.model.towers import OpenClipText, OpenClipVision
 from training.stages.saved_model import load_model
-from training.stages.stages import Built, validate
+from training.stages.stage_model import StageModel
+from training.stages.stage_step import validate
 
 PICTURES = 16  # that are timed at once
 
@@ -76,7 +77,7 @@ def export(
     _check_request(progress, output, int8, prune, distill_steps, release)
     with quiet():
         built, config = load_model(place)
-    mesh = start(config.parallel.model_copy(update={"tp": 1, "pp": 1}), config.device)
+    mesh = join_processes(config.parallel.model_copy(update={"tp": 1, "pp": 1}), config.device)
     opened = None if release is None else _open(release, place, progress, config)
     draft = output.parent / f"{TEMPORARY}{output.name}"
     shutil.rmtree(draft, ignore_errors=True)
@@ -141,7 +142,7 @@ def _publish(draft: Path, output: Path) -> None:
 
 
 def _language_model(
-    built: Built,
+    built: StageModel,
     config: TrainConfig,
     about: dict[str, Any],
     draft: Path,
@@ -193,7 +194,7 @@ def _complete(variant: Path, folder: Path) -> None:
 
 @torch.no_grad()
 def _towers(
-    built: Built, config: TrainConfig, draft: Path, mesh: Mesh, release: TrainingRelease | None
+    built: StageModel, config: TrainConfig, draft: Path, mesh: Mesh, release: TrainingRelease | None
 ) -> list[dict[str, Any]]:
     """Writes the towers; a row for the checkpoint's and for those that were opened again."""
     from mmdata.config import Score

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from mmdata.errors import DataError, UserError
 from mmdata.score.preprocess import Preprocess
 from training.config import Audio, Encoder, TrainConfig
-from training.data.tokens import TextCodec, load_tokenizer
-from training.model.aligned_scorer import open_clip_description
+from training.data.text_codec import TextCodec, load_tokenizer
 from training.model.encoders import DualEncoder
 from training.model.fusion import FusedLayer, decoder_list
-from training.model.lm import MultimodalLm
+from training.model.multimodal_lm import MultimodalLm
+from training.model.scorer_folder import open_clip_description
 from training.model.towers import AudioTower, HfVision, OpenClipVision
 from training.stages.pipeline import is_tied
-from training.stages.stages import Built
+from training.stages.stage_model import StageModel
 
 FORMAT = 1
 BESIDE = "multimodal"  # folder of what is not the language model
@@ -33,13 +33,13 @@ GATES = "gates"
 
 
 @dataclass
-class Exported(Built):
+class Exported(StageModel):
     """A model read from an exported folder, and the configuration that it was trained with."""
 
     config: TrainConfig = field(kw_only=True)
 
 
-def write_model(built: Built, config: TrainConfig, about: Mapping[str, Any], folder: Path) -> None:
+def write_model(built: StageModel, config: TrainConfig, about: Mapping[str, Any], folder: Path) -> None:
     """Write a generative stage's model: safetensors, JSON and the tokenizer's files; nothing that needs unpickling.
 
     The folder itself is the language model under the names of transformers. `multimodal/` holds `encoder`,

@@ -12,20 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from mmdata.errors import DataError, UserError
-from training.data.examples import Batch
-from training.data.loader import batches
-from training.data.order import mixed
-from training.data.release_index import TrainingRelease
-from training.data.tokens import IGNORED
-from training.distributed.mesh import Mesh
+from training.data.batch_readers import RowReader, Share, batches
+from training.data.batch_types import RowBatch, to_device
+from training.data.order import derived_seed
+from training.data.sample_index import TrainingRelease
+from training.data.text_codec import IGNORED
+from training.distributed.process_mesh import Mesh
 from training.export.exported import Exported, layers_name, plain_state, quiet, rebuilt
 from training.model.fusion import Entry, FusedLayer, decoder_list
-from training.model.lm import Connector, MultimodalLm
 from training.model.losses import chunked_cross_entropy, chunked_kl
-from training.stages.generative import global_tokens, split_rows, with_stand_in
+from training.model.multimodal_lm import Connector, MultimodalLm
+from training.stages.generative import global_tokens, with_stand_ins
 from training.stages.pipeline import is_tied
-from training.stages.stages import Share, make_reader, stage_settings, train_mode
-from training.trainer import learning_rate, make_optimizer, precision, to_device
+from training.stages.stage_model import stage_settings, train_mode
+from training.stages.stage_reader import make_reader
+from training.trainer import learning_rate, make_optimizer, precision
 
 MULTIPLE = 8  # widths that matrix units take
 TEMPERATURE, HARD_SHARE = 2.0, 0.5  # of distillation (Hinton et al. 2015)
@@ -205,6 +206,7 @@ def distil(teacher: Exported, release: TrainingRelease, steps: int, mesh: Mesh) 
     settings = settings.model_copy(update={"steps": steps, "warmup_steps": min(settings.warmup_steps, steps // 10)})
     model, known = cast(MultimodalLm, student.model), cast(MultimodalLm, teacher.model)
     reader = make_reader(student, release, config, "train", settings.batch_size, Share())
+    assert isinstance(reader, RowReader)
     model.to(mesh.device)  # the towers are the teacher's own, so that both move
     known.to(mesh.device)
     for tower in (model.vision, model.audio):
@@ -217,11 +219,11 @@ def distil(teacher: Exported, release: TrainingRelease, steps: int, mesh: Mesh) 
     for step in range(steps):
         batch = to_device(next(stream), mesh.device)
         train_mode(model)
-        torch.manual_seed(mixed(config.seed, 6, step))
+        torch.manual_seed(derived_seed(config.seed, 6, step))
         tokens = global_tokens(batch, mesh)
-        for chunk in split_rows(batch, settings.micro_batch or len(batch["input_ids"])):
+        for chunk in batch.split(settings.micro_batch or len(batch.input_ids)):
             with autocast():
-                loss = distillation_loss(known, model, with_stand_in(chunk, model))
+                loss = distillation_loss(known, model, with_stand_ins(chunk, model))
             (loss / tokens).backward()
         norm = torch.nn.utils.clip_grad_norm_(trained, settings.grad_clip or float("inf"))
         if not bool(norm.isfinite()):
@@ -236,13 +238,13 @@ def distil(teacher: Exported, release: TrainingRelease, steps: int, mesh: Mesh) 
     return student
 
 
-def distillation_loss(teacher: MultimodalLm, student: MultimodalLm, batch: Batch) -> Tensor:
+def distillation_loss(teacher: MultimodalLm, student: MultimodalLm, batch: RowBatch) -> Tensor:
     """The loss of `distil`, summed over the learned tokens of some rows."""
-    learned = batch["labels"][:, 1:] != IGNORED
+    learned = batch.labels[:, 1:] != IGNORED
     with torch.no_grad():
         known_ND = teacher.hidden(teacher.llm, teacher.embed(batch), batch)[:, :-1][learned]
     hidden_ND = student.hidden(student.llm, student.embed(batch), batch)[:, :-1][learned]
     known_head, head = teacher.llm.get_output_embeddings(), student.llm.get_output_embeddings()
-    hard = chunked_cross_entropy(hidden_ND, batch["labels"][:, 1:][learned], head, True)
+    hard = chunked_cross_entropy(hidden_ND, batch.labels[:, 1:][learned], head, True)
     soft = chunked_kl(known_ND, hidden_ND, lambda h: known_head(h) / TEMPERATURE, lambda h: head(h) / TEMPERATURE)
     return HARD_SHARE * hard + (1 - HARD_SHARE) * TEMPERATURE**2 * soft

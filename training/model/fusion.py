@@ -1,4 +1,4 @@
-"""Where the picture meets the text: projectors, a resampler, and the layers of a language model that media enter at."""
+"""Fusion of media and text: projectors, a resampler, and the layers of a language model at which media enter."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch.nn import functional as F
 
 from mmdata.errors import UserError
 
-CROSS_EVERY = 4  # fusion `attention` beside the text: every fourth layer (Flamingo, Alayrac et al. 2022)
+CROSS_ATTENTION_EVERY = 4  # layers, for fusion `attention` with cross-attention (Flamingo, Alayrac et al. 2022)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Media of one depth of the encoder enter one layer of the LLM.
+    """Features of one depth of the encoder enter at one layer of the LLM.
 
     Args:
-        layer: index of the LLM's layer whose input they join.
-        depth: share of the encoder's depth; 1 is its last feature map.
+        layer: index of the layer of the LLM.
+        depth: as a share of the encoder's depth; 1 is its last feature map.
     """
 
     layer: int
@@ -28,24 +28,27 @@ class Entry:
 
 
 def fusion_plan(architecture: str, fusion: str, layers: int) -> list[Entry]:
-    """The entries of a fusion.
+    """At which layers of the LLM features enter, and from which depth of the encoder.
 
-    early: the last features at the first layer. late: at three quarters of the height. hierarchical: last features at
-    the first layer, then those of one and two thirds of the encoder's depth at a quarter and half of the LLM's
-    (DeepStack, Meng et al. 2024). attention: condensed by a resampler; beside the text at every fourth layer.
+    Args:
+        fusion: early: the last features at the first layer. late: the last features at three quarters of the layers.
+            hierarchical: the last features at the first layer, and features of one and two thirds of the encoder's
+            depth at a quarter and half of the layers (DeepStack, Meng et al. 2024). attention: the last features at
+            the first layer, or, for architecture `cross_attention`, at every fourth layer.
+        layers: number of layers of the LLM.
     """
     if fusion == "late":
         return [Entry(min(layers - 1, 3 * layers // 4), 1.0)]
     if fusion == "hierarchical":
-        found = {0: 1.0, max(1, layers // 4): 1 / 3, max(2, layers // 2): 2 / 3}
-        return [Entry(layer, depth) for layer, depth in found.items() if layer < layers]
+        depths = {0: 1.0, max(1, layers // 4): 1 / 3, max(2, layers // 2): 2 / 3}
+        return [Entry(layer, depth) for layer, depth in depths.items() if layer < layers]
     if fusion == "attention" and architecture == "cross_attention":
-        return [Entry(layer, 1.0) for layer in range(0, layers, CROSS_EVERY)]
+        return [Entry(layer, 1.0) for layer in range(0, layers, CROSS_ATTENTION_EVERY)]
     return [Entry(0, 1.0)]
 
 
 class Projector(nn.Module):
-    """Feature tokens B,N,width -> B,N,dim."""
+    """Maps feature tokens B,N,width to B,N,dim."""
 
     def __init__(self, width: int, hidden: int, dim: int) -> None:
         super().__init__()
@@ -58,7 +61,7 @@ class Projector(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Learned queries that condense any number of tokens: B,N,dim -> B,queries,dim (Perceiver, Q-Former)."""
+    """Condenses any number of tokens with learned queries: B,N,dim -> B,queries,dim (Perceiver, Q-Former)."""
 
     def __init__(self, dim: int, queries: int, heads: int, depth: int = 2) -> None:
         super().__init__()
@@ -67,10 +70,10 @@ class Resampler(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
-        found_BQD = self.queries.expand(len(tokens_BND), -1, -1)
+        queries_BQD = self.queries.expand(len(tokens_BND), -1, -1)
         for block in self.blocks:
-            found_BQD = block(found_BQD, tokens_BND)
-        return self.norm(found_BQD)
+            queries_BQD = block(queries_BQD, tokens_BND)
+        return self.norm(queries_BQD)
 
 
 class _ResamplerBlock(nn.Module):
@@ -87,7 +90,7 @@ class _ResamplerBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention from one sequence to another."""
+    """Multi-head attention of one sequence to another."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -95,22 +98,22 @@ class Attention(nn.Module):
         self.q, self.kv, self.out = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
 
     def forward(self, queries_BLD: Tensor, keys_BTD: Tensor, mask_BLT: Tensor | None = None) -> Tensor:
-        """Args: mask_BLT: bool, True where a query may look; a query that may look nowhere gets zero."""
-        q, k, v = (self._split(one) for one in (self.q(queries_BLD), *self.kv(keys_BTD).chunk(2, -1)))
+        """Args: mask_BLT: bool, True for a key that the query sees. A query that sees no key gets zero."""
+        q, k, v = (self._split(x) for x in (self.q(queries_BLD), *self.kv(keys_BTD).chunk(2, -1)))
         if mask_BLT is None:
-            found = F.scaled_dot_product_attention(q, k, v)
-        else:
-            none = F.pad(mask_BLT, (1, 0), value=True)[:, None]  # a place to look where there is nothing
-            k, v = (F.pad(one, (0, 0, 1, 0)) for one in (k, v))
-            found = F.scaled_dot_product_attention(q, k, v, attn_mask=none)
-        return self.out(found.transpose(1, 2).flatten(2))
+            attended = F.scaled_dot_product_attention(q, k, v)
+        else:  # add a key and value of zeros that every query sees, because softmax over no key is not a number
+            mask = F.pad(mask_BLT, (1, 0), value=True)[:, None]
+            k, v = (F.pad(x, (0, 0, 1, 0)) for x in (k, v))
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(attended.transpose(1, 2).flatten(2))
 
     def _split(self, tokens_BND: Tensor) -> Tensor:
         return tokens_BND.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class GatedCrossAttention(nn.Module):
-    """Text looks at the media of its own sample; the gates begin closed, so the LLM begins as it was."""
+    """Attention of text to the media of its own sample. The gates begin closed, so the LLM is unchanged at first."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -121,17 +124,18 @@ class GatedCrossAttention(nn.Module):
 
     def forward(self, hidden_RLD: Tensor, media_RTD: Tensor, mask_RLT: Tensor) -> Tensor:
         sees = mask_RLT.any(-1, keepdim=True).to(hidden_RLD.dtype)
-        found = self.attention(self.norm(hidden_RLD), media_RTD, mask_RLT)
-        hidden_RLD = hidden_RLD + self.gate.tanh() * found * sees
+        attended = self.attention(self.norm(hidden_RLD), media_RTD, mask_RLT)
+        hidden_RLD = hidden_RLD + self.gate.tanh() * attended * sees
         return hidden_RLD + self.gate_mlp.tanh() * self.mlp(self.norm_mlp(hidden_RLD)) * sees
 
 
-class Context:
-    """What the media have to say in the forward pass at hand; the fused layers look here.
+class MediaContext:
+    """The media of the current forward pass, for the fused layers.
 
     Args:
-        added: layer -> R,L,D to add to its input (media in the sequence).
-        seen: layer -> media tokens R,T,D (media beside the text), with `mask` R,L,T.
+        added: layer -> R,L,D to add to its input (architecture `single_tower`).
+        seen: layer -> media tokens R,T,D to attend to (architecture `cross_attention`).
+        mask: bool R,L,T; which position sees which of these tokens.
     """
 
     def __init__(self) -> None:
@@ -144,15 +148,15 @@ class Context:
 
 
 class FusedLayer(nn.Module):
-    """A layer of the language model behind the door that media come in by."""
+    """Wraps a decoder layer: adds media features to its input, or runs gated cross-attention first."""
 
-    def __init__(self, layer: nn.Module, index: int, context: Context, cross: GatedCrossAttention | None) -> None:
+    def __init__(self, layer: nn.Module, index: int, context: MediaContext, cross: GatedCrossAttention | None) -> None:
         super().__init__()
         self.layer, self.cross = layer, cross
         self.index, self._context = index, context
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Hand `forward` what it needs of the context: recomputed in the backward pass, it would find that empty."""
+        """Pass the context's tensors to `forward`, because the context is empty when a backward pass recomputes it."""
         added, seen = self._context.added.get(self.index), self._context.seen.get(self.index)
         return super().__call__(*args, media=(added, seen, self._context.mask), **kwargs)
 
@@ -165,7 +169,7 @@ class FusedLayer(nn.Module):
             hidden_RLD = self.cross(hidden_RLD, seen, mask)
         return self.layer(hidden_RLD, *args, **kwargs)
 
-    def __getattr__(self, name: str) -> Any:  # transformers asks its layers for, e.g., attention_type
+    def __getattr__(self, name: str) -> Any:  # transformers reads attributes of its layers, such as attention_type
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -173,12 +177,14 @@ class FusedLayer(nn.Module):
 
 
 def decoder_list(llm: nn.Module) -> nn.ModuleList:
-    """The list that a language model keeps its blocks in: the longest of its lists.
+    """The list of a language model's blocks, which is the longest of its module lists.
 
     Raises:
         UserError: it has none.
     """
     lists = [module for module in llm.modules() if isinstance(module, nn.ModuleList)]
     if not lists:
-        raise UserError(f"{type(llm).__name__} keeps its layers in no list; media cannot enter it")
+        raise UserError(
+            f"{type(llm).__name__} keeps its layers in no list, so media cannot enter it. Remedy: another model.llm."
+        )
     return max(lists, key=len)

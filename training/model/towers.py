@@ -1,4 +1,4 @@
-"""Towers: pictures, captions and sound to one embedding each, and pictures and sound to tokens for a language model."""
+"""Towers: they map pictures, captions and sound to embeddings, and pictures and sound to tokens for the LLM."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from mmdata.errors import UserError
 from mmdata.score.preprocess import Preprocess
 from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS
 from training.config import Audio
-from training.data.tensors import SAMPLE_RATE
+from training.data.media_tensors import SAMPLE_RATE
 
-_FFT, _HOP, _PATCH = 400, 160, 16  # samples; 10 ms a frame, 160 ms a patch
+_FFT, _HOP = 400, 160  # samples; a frame of the spectrogram is 10 ms
+_PATCH = 16  # frames and mel bands
 
 
 class OpenClipVision(nn.Module):
-    """open_clip's image tower (its own ViT, or any of timm's)."""
+    """An open_clip image tower: its own ViT, or a model of timm."""
 
     def __init__(self, visual: Any, preprocess: Preprocess) -> None:
         super().__init__()
@@ -32,11 +33,11 @@ class OpenClipVision(nn.Module):
 
     def maps(self, pixels_BCHW: Tensor) -> list[Tensor]:
         """Feature maps B,C,h,w at every depth, the deepest last."""
-        found = self.visual.forward_intermediates(pixels_BCHW, intermediates_only=True)
-        return list(found["image_intermediates"])
+        outputs = self.visual.forward_intermediates(pixels_BCHW, intermediates_only=True)
+        return list(outputs["image_intermediates"])
 
     def head_names(self) -> tuple[str, ...]:
-        """What of it is the projection into the shared space."""
+        """Names of the parts that project into the shared space."""
         return ("visual.proj", "visual.head", "visual.ln_post", "visual.attn_pool", "visual.attnpool")
 
 
@@ -50,24 +51,25 @@ class HfVision(nn.Module):
         config: Any = model.config
         self.proj = nn.Linear(config.hidden_size, dim, bias=False)
         for name, parameter in model.named_parameters():
-            if name.endswith("mask_token"):  # of its own pretraining: DDP would wait for its gradient
+            if name.endswith("mask_token"):  # used in its pretraining only, and DDP would wait for its gradient
                 parameter.requires_grad_(False)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        found = self.model(pixels_BCHW)
-        pooled = getattr(found, "pooler_output", None)
-        return self.proj(pooled if pooled is not None else found.last_hidden_state[:, 0])
+        outputs = self.model(pixels_BCHW)
+        pooled = getattr(outputs, "pooler_output", None)
+        return self.proj(pooled if pooled is not None else outputs.last_hidden_state[:, 0])
 
     def maps(self, pixels_BCHW: Tensor) -> list[Tensor]:
-        found = self.model(pixels_BCHW, output_hidden_states=True)
-        if (spatial := getattr(found, "reshaped_hidden_states", None)) is not None:  # Swin gives B,C,h,w itself
+        """Feature maps B,C,h,w at every depth, the deepest last."""
+        outputs = self.model(pixels_BCHW, output_hidden_states=True)
+        if (spatial := getattr(outputs, "reshaped_hidden_states", None)) is not None:  # Swin returns B,C,h,w
             return list(spatial[1:])
         config: Any = self.model.config
         patch = config.patch_size
         sides = (patch, patch) if isinstance(patch, int) else tuple(patch)
         grid = (pixels_BCHW.shape[-2] // sides[0], pixels_BCHW.shape[-1] // sides[1])
         maps = []
-        for hidden_BND in (*found.hidden_states[1:-1], found.last_hidden_state):
+        for hidden_BND in (*outputs.hidden_states[1:-1], outputs.last_hidden_state):
             patches = hidden_BND[:, hidden_BND.shape[1] - grid[0] * grid[1] :]  # class and register tokens come first
             maps.append(patches.transpose(1, 2).unflatten(2, grid))
         return maps
@@ -77,7 +79,7 @@ class HfVision(nn.Module):
 
 
 class OpenClipText(nn.Module):
-    """open_clip's text tower."""
+    """An open_clip text tower."""
 
     def __init__(self, text: nn.Module) -> None:
         super().__init__()
@@ -91,18 +93,18 @@ class OpenClipText(nn.Module):
 
 
 class HfText(nn.Module):
-    """A Hugging Face text encoder, mean-pooled, and a projection."""
+    """A Hugging Face text encoder, mean pooling, and a projection."""
 
     def __init__(self, model: Any, dim: int, pad: int) -> None:
         super().__init__()
         self.model, self.pad = model, pad
-        if hasattr(model, "pooler"):  # BERT's: not read here, and DDP would wait for its gradient
+        if hasattr(model, "pooler"):  # BERT's pooler is not used here, and DDP would wait for its gradient
             model.pooler = None
         self.proj = nn.Linear(model.config.hidden_size, dim, bias=False)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         mask_BT = (tokens_BT != self.pad).long()
-        mask_BT[:, 0] = 1  # an empty caption has one token to pool
+        mask_BT[:, 0] = 1  # so that an empty caption has a token to pool
         hidden_BTD = self.model(tokens_BT, attention_mask=mask_BT).last_hidden_state
         weight_BT1 = mask_BT[..., None].to(hidden_BTD.dtype)
         return self.proj((hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1))
@@ -112,7 +114,7 @@ class HfText(nn.Module):
 
 
 class AudioTower(nn.Module):
-    """16 kHz sound to tokens: Wav2Vec2 on the wave, or a ViT on its log-mel spectrogram (AST, Gong et al. 2021)."""
+    """Maps 16 kHz sound to tokens: Wav2Vec2 on the wave, or a ViT on a log-mel spectrogram (AST, Gong et al. 2021)."""
 
     bank: Tensor
 
@@ -120,30 +122,17 @@ class AudioTower(nn.Module):
         super().__init__()
         self.kind = config.kind
         if config.kind == "wav2vec2":
-            from transformers import Wav2Vec2Config, Wav2Vec2Model
-
-            # Masks and dropped layers of its pretraining are drawn from numpy, which no step seeds and none replays.
-            plain = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
-            try:
-                self.model: Any = (
-                    Wav2Vec2Model.from_pretrained(config.model, trust_remote_code=False, **plain)
-                    if config.model
-                    else Wav2Vec2Model(Wav2Vec2Config(**{**config.config, **plain}))
-                )
-            except (OSError, ValueError, *UNSAFE_WEIGHTS_ERRORS) as error:
-                told = str(error).splitlines()[0]
-                raise UserError(f"model.audio: {config.model or config.config} cannot be loaded: {told}") from error
+            self.model: Any = _wav2vec2(config)
         else:
             from transformers import ViTConfig, ViTModel
             from transformers.audio_utils import mel_filter_bank
 
-            frames = round(config.seconds * SAMPLE_RATE / _HOP) // _PATCH * _PATCH
-            size = (config.mel_bins // _PATCH * _PATCH, frames)
+            self.frames = round(config.seconds * SAMPLE_RATE / _HOP) // _PATCH * _PATCH
+            size = (config.mel_bins // _PATCH * _PATCH, self.frames)
             settings = {"num_channels": 1, "image_size": size, "patch_size": _PATCH, **config.config}
             self.model = ViTModel(ViTConfig(**settings), add_pooling_layer=False)
             bank = mel_filter_bank(_FFT // 2 + 1, size[0], 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, "slaney", "slaney")
             self.register_buffer("bank", torch.from_numpy(bank.astype(np.float32)), persistent=False)
-            self.frames = frames
         self.width = int(self.model.config.hidden_size)
         self.proj = nn.Linear(self.width, dim, bias=False)
         self.samples = round(config.seconds * SAMPLE_RATE)
@@ -160,7 +149,7 @@ class AudioTower(nn.Module):
         return self.model(self.log_mel(wave_BS)).last_hidden_state[:, 1:]
 
     def log_mel(self, wave_BS: Tensor) -> Tensor:
-        """B,1,mel,frames: log power in mel bands, scaled to about unit variance."""
+        """Log power in mel bands, scaled to about unit variance: B,1,mel,frames."""
         window = torch.hann_window(_FFT, device=wave_BS.device)
         with torch.autocast(wave_BS.device.type, enabled=False):
             spectrum = torch.stft(wave_BS.float(), _FFT, _HOP, window=window, return_complex=True)
@@ -168,3 +157,20 @@ class AudioTower(nn.Module):
             mel_BMT = (self.bank.T @ power_BFT).clamp_min(1e-10).log10()
         mel_BMT = F.pad(mel_BMT, (0, self.frames - mel_BMT.shape[-1]), value=-10.0)
         return ((mel_BMT + 4) / 4)[:, None]
+
+
+def _wav2vec2(config: Audio) -> Any:
+    """A Wav2Vec2 model. Raises UserError if it cannot be loaded."""
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    # Its pretraining draws masks and dropped layers from numpy. No step seeds these draws, so none could be replayed.
+    no_masks = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
+    try:
+        if config.model:
+            return Wav2Vec2Model.from_pretrained(config.model, trust_remote_code=False, **no_masks)
+        return Wav2Vec2Model(Wav2Vec2Config(**{**config.config, **no_masks}))
+    except (OSError, ValueError, *UNSAFE_WEIGHTS_ERRORS) as error:
+        raise UserError(
+            f"model.audio: {config.model or config.config} cannot be loaded: {str(error).splitlines()[0]}. "
+            "Remedy: a hub id or folder of Wav2Vec2 weights, or settings of a Wav2Vec2Config."
+        ) from error

@@ -1,8 +1,8 @@
-"""Stage 1: contrastive alignment of towers, at any batch size in the memory of a micro-batch."""
+"""Stage 1: contrastive alignment of the towers, at any batch size in the memory of a micro-batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -10,168 +10,179 @@ import torch
 from torch import Tensor, nn
 
 from training.config import Align
-from training.data.examples import Batch
-from training.distributed.mesh import Mesh, sync_gradients
-from training.model.losses import PAIR_LOSSES, PairLogits, gather, gather_own, gather_with_grad
+from training.data.batch_types import Batch, PairBatch
+from training.distributed.gradients import sync_gradients
+from training.distributed.process_mesh import Mesh
+from training.model.losses import PAIR_LOSSES, PairLogits
 
 KINDS = ("image", "video", "audio")
+FEATURES = ("text", "visual", "audio")  # of DualEncoder.forward; the last is absent without a sound tower
+SCALARS = ("scale", "bias")  # of the logits
 
 
-def kind_weights(batch: Batch) -> Tensor:
+def kind_weights(batch: PairBatch) -> Tensor:
     """float B,3: 1 where a real sample has a picture, a clip, a sound."""
-    count = len(batch["weight"])
-    device = batch["weight"].device
-    has = torch.zeros(count, 3, device=device)
-    clip = torch.zeros(count, dtype=torch.bool, device=device)
-    clip[: len(batch["is_clip"])] = batch["is_clip"]
-    has[batch["picture_of"], 0] = 1.0
-    has[:, 1] = has[:, 0] * clip
-    has[:, 0] = has[:, 0] * ~clip
-    has[batch["sound_of"], 2] = 1.0
-    return has * batch["weight"][:, None]
+    count, device = len(batch.weight), batch.weight.device
+    weights = torch.zeros(count, len(KINDS), device=device)
+    is_clip = torch.zeros(count, dtype=torch.bool, device=device)
+    is_clip[: len(batch.is_clip)] = batch.is_clip
+    weights[batch.picture_of, 0] = 1.0
+    weights[:, 1] = weights[:, 0] * is_clip
+    weights[:, 0] = weights[:, 0] * ~is_clip
+    weights[batch.sound_of, 2] = 1.0
+    return weights * batch.weight[:, None]
 
 
-def pair_losses(found: dict[str, Tensor], batch: Batch, align: Align, mesh: Mesh) -> dict[str, Tensor]:
-    """The loss of each pairing: this rank's share, which sums over ranks to the mean over all pairs of the kind.
+def pair_losses(outputs: dict[str, Tensor], batch: PairBatch, align: Align, mesh: Mesh) -> dict[str, Tensor]:
+    """The loss of each pairing (of KINDS): this rank's share. The shares sum to the mean over all pairs of the kind.
 
     Args:
-        found: text, visual, audio (B,D of unit length), scale, bias.
-        batch: weight, group, and which sample has which media.
+        outputs: FEATURES (B,D of unit length) and SCALARS of the dual encoder.
     """
-    group, rank, world = mesh.dp_group, mesh.rank("dp"), mesh.size("dp")
-    own_weights = kind_weights(batch)
-    weights, groups = gather(own_weights, group), gather(batch["group"], group)
-    collect = gather_with_grad if align.gather_with_grad else gather_own
-    features = {name: found[name] for name in ("text", "visual", "audio") if name in found}
-    gathered = {name: collect(tensor, group) for name, tensor in features.items()}
-    count = len(own_weights)
+    rank, world = mesh.rank("dp"), mesh.size("dp")
+    local_weights = kind_weights(batch)
+    weights, groups = mesh.gather(local_weights), mesh.gather(batch.group)
+    features = {name: outputs[name] for name in FEATURES if name in outputs}
+    gathered = {name: _gather_features(tensor, align, mesh) for name, tensor in features.items()}
+    count = len(local_weights)
+    columns = torch.arange(len(weights), device=weights.device)
+    if align.local_loss:
+        columns = columns[rank * count : (rank + 1) * count]
     losses: dict[str, Tensor] = {}
-    for at, kind in enumerate(KINDS):
-        total = weights[:, at].sum()
+    for kind_at, kind in enumerate(KINDS):
         name = "audio" if kind == "audio" else "visual"
         if name not in features or kind not in align.weights:
             continue
-        whole = not align.local_loss
-        own = torch.arange(len(weights), device=weights.device)
-        own = own if whole else own[rank * count : (rank + 1) * count]
+        rows = features if align.local_loss else gathered
         pairs = PairLogits(
-            media_BD=gathered[name] if whole else features[name],
-            text_BD=gathered["text"] if whole else features["text"],
+            media_BD=rows[name],
+            text_BD=rows["text"],
             all_media_ND=gathered[name],
             all_text_ND=gathered["text"],
-            own_B=own,
-            weight_B=weights[own, at],
-            usable_N=weights[:, at] > 0,
-            same_BN=groups[own][:, None] == groups[None],
-            scale=found["scale"],
-            bias=found["bias"],
+            own_B=columns,
+            weight_B=weights[columns, kind_at],
+            usable_N=weights[:, kind_at] > 0,
+            same_BN=groups[columns][:, None] == groups[None],
+            scale=outputs["scale"],
+            bias=outputs["bias"],
         )
-        share = PAIR_LOSSES[align.loss](pairs, align.margin) / total.clamp_min(1)
-        losses[kind] = share / world if whole else share
+        loss = PAIR_LOSSES[align.loss](pairs, align.margin) / weights[:, kind_at].sum().clamp_min(1)
+        losses[kind] = loss if align.local_loss else loss / world
     return losses
 
 
-class AlignStep:
-    """Forward and backward of one batch.
+def _gather_features(local_BD: Tensor, align: Align, mesh: Mesh) -> Tensor:
+    """Features N,D of all ranks.
 
-    With micro-batches features are computed once without a graph, the loss on all of them together, and each
-    micro-batch again with the same dropout for its share of the gradient (GradCache, Gao et al. 2021): the gradient
-    is that of the whole batch, temperature included.
+    With `gather_with_grad` each rank's gradient to a row flows back to the rank of the row. Without it only the local
+    rows carry a gradient. They carry it `world` times, since each rank's loss is divided by `world`.
+    """
+    if align.gather_with_grad or (world := mesh.size("dp")) == 1:
+        return mesh.gather(local_BD)
+    rows = list(mesh.gather(local_BD.detach()).chunk(world))
+    rows[mesh.rank("dp")] = local_BD * world - (local_BD * (world - 1)).detach()
+    return torch.cat(rows)
+
+
+class AlignStep:
+    """Forward and backward pass of one batch.
+
+    With micro-batches, the features are computed once without a graph, and then the loss on all of them together.
+    Each micro-batch is computed again, with the same dropout, for its share of the gradient (GradCache, Gao et al.
+    2021). The gradient is that of the whole batch, temperature included.
 
     Args:
         model: the dual encoder, wrapped for its parallelism.
+        autocast: makes the context of forward passes.
+        scaled: scales a loss before its backward pass.
     """
 
-    def __init__(self, model: nn.Module, align: Align, mesh: Mesh, autocast: Any, scaled: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        align: Align,
+        mesh: Mesh,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        scaled: Callable[[Tensor], Tensor],
+    ) -> None:
         self._model, self._align, self._mesh = model, align, mesh
         self._autocast, self._scaled = autocast, scaled
         self._masked = align.masked_weight > 0
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Leaves gradients in the parameters; gives this rank's shares of the losses."""
-        micro = self._align.micro_batch or len(batch["weight"])
-        chunks = list(split_pairs(batch, micro))
-        states, parts = [], []
-        for chunk in chunks if len(chunks) > 1 else []:
-            states.append(_rng_state(self._mesh.device))
-            with torch.no_grad(), self._cast():
-                parts.append(self._model(chunk))
-        if not parts:
+        """Leave gradients in the parameters, and return this rank's shares of the losses."""
+        assert isinstance(batch, PairBatch)
+        micro = self._align.micro_batch or len(batch.weight)
+        if micro >= len(batch.weight):
             return self._whole(batch)
-        names = [name for name in ("text", "visual", "audio") if name in parts[0]]
-        leaves = {name: torch.cat([part[name] for part in parts]) for name in names}
-        leaves |= {name: parts[0][name] for name in ("scale", "bias")}
-        leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in leaves.items()}
+        chunks = list(batch.split(micro))
+        states, leaves = self._features(chunks)
         shares = pair_losses(leaves, batch, self._align, self._mesh)
         self._scaled(self._total(shares)).backward()
-        hidden = self._hidden_count(batch) if self._masked else None
+        hidden_cells = self._hidden_cells(batch) if self._masked else None
         for at, chunk in enumerate(chunks):
-            last = at == len(chunks) - 1
-            with sync_gradients(self._model, last):
+            is_last = at == len(chunks) - 1
+            with sync_gradients(self._model, is_last):
                 _set_rng_state(self._mesh.device, states[at])
-                with self._cast():
-                    found = self._model(chunk, self._masked)
+                with self._autocast():
+                    outputs = self._model(chunk, self._masked)
+                # Its gradient by the parameters is the cached gradient by the features, carried through the model.
                 surrogate = torch.zeros((), device=self._mesh.device)
-                for name in names:
-                    if (grad := leaves[name].grad) is not None:
-                        surrogate = surrogate + (found[name] * grad[at * micro : (at + 1) * micro]).sum()
-                for name in ("scale", "bias"):  # its gradient is already that of the whole batch
+                for name in FEATURES:
+                    if name in leaves and (grad := leaves[name].grad) is not None:
+                        surrogate = surrogate + (outputs[name] * grad[at * micro : (at + 1) * micro]).sum()
+                for name in SCALARS:  # their gradient is that of the whole batch already: add it once
                     grad = leaves[name].grad
-                    surrogate = surrogate + (found[name] * (grad if last and grad is not None else 0)).sum()
-                if hidden is not None:
-                    share = found["masked"] / hidden
+                    surrogate = surrogate + (outputs[name] * (grad if is_last and grad is not None else 0)).sum()
+                if hidden_cells is not None:
+                    share = outputs["masked"] / hidden_cells
                     shares["masked"] = shares.get("masked", 0) + share.detach()
                     surrogate = surrogate + self._scaled(share * self._align.masked_weight * self._mesh.size("dp"))
                 surrogate.backward()
         return {name: share.detach() for name, share in shares.items()}
 
-    def _whole(self, batch: Batch) -> dict[str, Tensor]:
+    def _features(self, chunks: list[PairBatch]) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The state of the random generator before each chunk, and the whole batch's outputs as leaves of a graph."""
+        states, parts = [], []
+        for chunk in chunks:
+            states.append(_rng_state(self._mesh.device))
+            with torch.no_grad(), self._autocast():
+                parts.append(self._model(chunk))
+        outputs = {name: torch.cat([part[name] for part in parts]) for name in FEATURES if name in parts[0]}
+        outputs |= {name: parts[0][name] for name in SCALARS}
+        return states, {name: tensor.detach().clone().requires_grad_() for name, tensor in outputs.items()}
+
+    def _whole(self, batch: PairBatch) -> dict[str, Tensor]:
         with sync_gradients(self._model, True):
-            with self._cast():
-                found = self._model(batch, self._masked)
-            shares = pair_losses(found, batch, self._align, self._mesh)
-            total = self._total(shares) + 0 * (found["scale"] + found["bias"]).sum()  # no parameter without a gradient
+            with self._autocast():
+                outputs = self._model(batch, self._masked)
+            shares = pair_losses(outputs, batch, self._align, self._mesh)
+            # A loss need not use both scalars. DDP waits for the gradient of every parameter, so give them one of 0.
+            total = self._total(shares) + 0 * (outputs["scale"] + outputs["bias"]).sum()
             if self._masked:
-                shares["masked"] = found["masked"] / self._hidden_count(batch)
+                shares["masked"] = outputs["masked"] / self._hidden_cells(batch)
                 total = total + shares["masked"] * self._align.masked_weight * self._mesh.size("dp")
             self._scaled(total).backward()
         return {name: share.detach() for name, share in shares.items()}
 
     def _total(self, shares: dict[str, Tensor]) -> Tensor:
-        """Times the ranks, since gradients are averaged over them."""
+        """The weighted loss, times the number of ranks, because gradients are averaged over them."""
         weighted = [self._align.weights[name] * share for name, share in shares.items()]
         return torch.stack(weighted).sum() * self._mesh.size("dp")
 
-    def _hidden_count(self, batch: Batch) -> Tensor:
-        """About how many cells are hidden over all ranks: the share of them that the ratio asks for."""
+    def _hidden_cells(self, batch: PairBatch) -> Tensor:
+        """The expected number of cells that are hidden, over all ranks."""
         model: Any = getattr(self._model, "module", self._model)
         rows, columns = model.masked.grid
-        pictures = torch.tensor(float(len(batch["picture_of"])), device=self._mesh.device)
+        pictures = torch.tensor(float(len(batch.picture_of)), device=self._mesh.device)
         return (self._mesh.sum(pictures) * rows * columns * self._align.mask_ratio).clamp_min(1)
 
-    def _cast(self) -> AbstractContextManager[Any]:
-        return self._autocast()
 
-
-def split_pairs(batch: Batch, micro: int) -> Iterator[Batch]:
-    """A batch's samples in runs of `micro`, each with its own media."""
-    count = len(batch["weight"])
-    for start in range(0, count, micro):
-        stop = min(start + micro, count)
-        part = {name: batch[name][start:stop] for name in ("text", "weight", "group", "is_clip")}
-        for kind in ("picture", "sound"):
-            of = batch[f"{kind}_of"]
-            chosen = (of >= start) & (of < stop)
-            part[f"{kind}_of"] = of[chosen] - start
-            part[kind] = batch[kind][chosen] if batch[kind] is not None and bool(chosen.any()) else None
-        yield part
-
-
-def _rng_state(device: torch.device) -> Any:
+def _rng_state(device: torch.device) -> Tensor:
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
-def _set_rng_state(device: torch.device, state: Any) -> None:
+def _set_rng_state(device: torch.device, state: Tensor) -> None:
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     else:

@@ -1,7 +1,9 @@
-"""Pipeline parallelism: the LLM's layers in runs over ranks, micro-batches in the 1F1B schedule."""
+"""Pipeline parallelism: each rank holds a run of the LLM's layers, and micro-batches follow the 1F1B schedule."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,23 +13,23 @@ from torch.nn import functional as F
 
 from mmdata.errors import UserError
 from training.config import Generative
-from training.data.examples import Batch
-from training.data.tokens import IGNORED
-from training.distributed.mesh import Mesh
+from training.data.batch_types import Batch, RowBatch
+from training.data.text_codec import IGNORED
+from training.distributed.process_mesh import Mesh
 from training.model.fusion import decoder_list
-from training.model.lm import MultimodalLm
 from training.model.losses import chunked_cross_entropy
-from training.stages.generative import global_tokens, with_stand_in
+from training.model.multimodal_lm import MultimodalLm
+from training.stages.generative import global_tokens, with_stand_ins
 
 
-class Elsewhere(nn.Module):
-    """Stands in for a layer that another rank holds, so that names stay what they are on one process."""
+class RemoteLayer(nn.Module):
+    """Takes the place of a layer that another rank holds, so that all parameters keep their names."""
 
     def forward(self, hidden_RLD: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
         return hidden_RLD
 
 
-class Segment(nn.Module):
+class PipelineSegment(nn.Module):
     """This rank's run of decoder layers: hidden states in, hidden states out."""
 
     def __init__(self, llm: Any) -> None:
@@ -39,83 +41,99 @@ class Segment(nn.Module):
 
 
 def cut_pipeline(model: MultimodalLm, mesh: Mesh) -> None:
-    """Take out of a model what other ranks of its pipeline hold, in place.
+    """Remove from a model, in place, the parts that other ranks of its pipeline hold.
 
     Raises:
         UserError: media enter deeper than the first layer, a sliding window is set, or there are too few layers.
     """
     if not model.in_sequence or [entry.layer for entry in model.plan] != [0]:
-        raise UserError("parallel.pp > 1 needs architecture `single_tower` with fusion `early` or `attention`")
+        raise UserError(
+            "parallel.pp > 1 needs media at the first layer. "
+            "Remedy: architecture `single_tower` with fusion `early` or `attention`, or parallel.pp = 1."
+        )
     if model.window is not None:
-        raise UserError("parallel.pp > 1 cannot be combined with model.llm.sliding_window")
+        raise UserError(
+            "parallel.pp > 1 cannot be combined with model.llm.sliding_window. Remedy: leave one of them out."
+        )
     llm = model.llm
     layers = decoder_list(llm)
     rank, size = mesh.rank("pp"), mesh.size("pp")
     if len(layers) < size:
-        raise UserError(f"parallel.pp {size} is over the LLM's {len(layers)} layers")
+        raise UserError(f"parallel.pp {size} is over the LLM's {len(layers)} layers. Remedy: a smaller parallel.pp.")
     bounds = [round(at * len(layers) / size) for at in range(size + 1)]
     first, last = rank == 0, rank == size - 1
     for index in range(len(layers)):
         if not bounds[rank] <= index < bounds[rank + 1]:
-            layers[index] = Elsewhere()
+            layers[index] = RemoteLayer()
     tied = is_tied(llm)
     if not last:
-        llm.base_model.norm = Elsewhere()
+        llm.base_model.norm = RemoteLayer()
     if not last and not (first and tied):
-        llm.set_output_embeddings(Elsewhere())
+        llm.set_output_embeddings(RemoteLayer())
     if not first:
         if not (last and tied):
-            llm.set_input_embeddings(Elsewhere())
-        if last and tied:  # the first rank has the same matrix, and its gradient
+            llm.set_input_embeddings(RemoteLayer())
+        if last and tied:  # the first rank has the same matrix, and counts its gradient in the norm
             llm.get_input_embeddings().weight.counted_elsewhere = True
-        model.vision, model.audio = Elsewhere(), None  # type: ignore[assignment]
-        model.connector, model.hearing = Elsewhere(), None  # type: ignore[assignment]
+        model.vision, model.audio = RemoteLayer(), None  # type: ignore[assignment]
+        model.connector, model.hearing = RemoteLayer(), None  # type: ignore[assignment]
 
 
 def is_tied(llm: Any) -> bool:
-    """Whether the LLM reads and writes words with one matrix."""
+    """Whether the LLM's input and output embeddings are one matrix."""
     head, words = llm.get_output_embeddings(), llm.get_input_embeddings()
     return getattr(head, "weight", None) is getattr(words, "weight", 0)
 
 
 class PipelineStep:
-    """Forward and backward of one batch through the pipeline; the same losses and gradients as on one process.
+    """Forward and backward pass of one batch through the pipeline, with the losses and gradients of one process.
 
     Args:
         model: cut by `cut_pipeline`.
-        tied: whether the whole model's word matrix is one, held by the first and the last rank.
+        autocast: makes the context of forward passes.
+        tied: whether input and output embeddings of the whole model are one matrix. The first and the last rank then
+            hold a copy each.
     """
 
-    def __init__(self, model: MultimodalLm, stage: Generative, mesh: Mesh, autocast: Any, tied: bool) -> None:
+    def __init__(
+        self,
+        model: MultimodalLm,
+        stage: Generative,
+        mesh: Mesh,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        tied: bool,
+    ) -> None:
         if stage.kl_weight > 0:
-            raise UserError("parallel.pp > 1 cannot be combined with kl_weight")
+            raise UserError("parallel.pp > 1 cannot be combined with kl_weight. Remedy: kl_weight = 0.")
         self._model, self._stage, self._mesh, self._autocast, self._tied = model, stage, mesh, autocast, tied
         self._first, self._last = mesh.rank("pp") == 0, mesh.rank("pp") == mesh.size("pp") - 1
-        self.segment = Segment(model.llm)
+        self.segment = PipelineSegment(model.llm)
         self._schedules: dict[int, Any] = {}
         self._tokens = torch.ones(())
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Leaves gradients in the parameters; gives this rank's share of the loss, the same on all of a pipeline."""
+        """Leave gradients in the parameters, and return the share of the loss of this rank's pipeline."""
+        assert isinstance(batch, RowBatch)
         self._tokens = global_tokens(batch, self._mesh)
-        loss = self._through(batch, backward=True)
+        loss = self._run(batch, backward=True)
         self._join_gradients()
         return {"text": loss}
 
     @torch.no_grad()
-    def validate(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Summed loss over data-parallel ranks, and tokens."""
+    def validate(self, batch: RowBatch) -> tuple[Tensor, Tensor]:
+        """The loss summed over the batch on all ranks, and the number of tokens."""
         self._tokens = global_tokens(batch, self._mesh)
-        loss = self._through(batch, backward=False)
+        loss = self._run(batch, backward=False)
         return self._mesh.sum(loss.double()) * self._tokens, self._tokens
 
-    def _through(self, batch: Batch, backward: bool) -> Tensor:
-        rows = len(batch["input_ids"])
+    def _run(self, batch: RowBatch, backward: bool) -> Tensor:
+        """The loss as a mean over learned tokens, the same on all ranks of a pipeline."""
+        rows = len(batch.input_ids)
         micro = self._stage.micro_batch or 1
         count = max(self._mesh.size("pp"), -(-rows // micro))
-        short = count * micro - rows
-        positions = _filled(batch["position_ids"], short, None)
-        labels = _filled(batch["labels"], short, IGNORED)
+        missing = count * micro - rows  # rows of padding, so that each micro-batch has the same number of rows
+        positions = _with_rows(batch.position_ids, missing, None)
+        labels = _with_rows(batch.labels, missing, IGNORED)
         losses: list[Tensor] = []
         options: dict[str, Any] = {"position_ids": positions}
         if self._last:
@@ -124,11 +142,12 @@ class PipelineStep:
         run = schedule.step if backward else schedule.eval
         with self._autocast():
             if self._first:
-                embeds = self._model.embed(with_stand_in(batch, self._model))
-                whole = F.pad(embeds, (0, 0, 0, 0, 0, short)).detach().requires_grad_(backward)
-                run(whole, **options)
-                if backward and whole.grad is not None and embeds.requires_grad:
-                    embeds.backward(whole.grad[:rows])
+                embeds = self._model.embed(with_stand_ins(batch, self._model))
+                # Encoders and connector run backward once, after all micro-batches, from the gradient of this leaf.
+                leaf = F.pad(embeds, (0, 0, 0, 0, 0, missing)).detach().requires_grad_(backward)
+                run(leaf, **options)
+                if backward and leaf.grad is not None and embeds.requires_grad:
+                    embeds.backward(leaf.grad[:rows])
             else:
                 run(**options)
         loss = torch.stack(losses).sum().detach() if losses else torch.zeros((), device=self._mesh.device)
@@ -136,14 +155,14 @@ class PipelineStep:
         return loss / self._mesh.size("dp") if backward else loss
 
     def _schedule(self, count: int) -> Any:
-        """A schedule of so many micro-batches; each has a stage of its own, since a stage keeps to its first shapes."""
+        """A schedule of `count` micro-batches. Each has its own stage, because a stage keeps its first shapes."""
         from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
         if count not in self._schedules:
-            where = self._mesh.rank("pp"), self._mesh.size("pp"), self._mesh.device
-            pipe = PipelineStage(self.segment, *where, group=self._mesh.groups["pp"])
-            # Every rank says that there is a loss: one without believes that nothing flows back.
-            self._schedules[count] = Schedule1F1B(pipe, count, loss_fn=self._loss, scale_grads=False)
+            rank, size, device = self._mesh.rank("pp"), self._mesh.size("pp"), self._mesh.device
+            stage = PipelineStage(self.segment, rank, size, device, group=self._mesh.groups["pp"])
+            # All ranks pass a loss function, because a schedule without one runs no backward pass.
+            self._schedules[count] = Schedule1F1B(stage, count, loss_fn=self._loss, scale_grads=False)
         return self._schedules[count]
 
     def _loss(self, hidden_RLD: Tensor, labels_RL: Tensor) -> Tensor:
@@ -156,7 +175,7 @@ class PipelineStep:
         return total / self._tokens * scale
 
     def _join_gradients(self) -> None:
-        """One word matrix on two ranks has one gradient; and data-parallel ranks have the mean of theirs."""
+        """Sum the gradients of both copies of tied embeddings, and average all gradients over data-parallel ranks."""
         if self._tied:
             weight = self._model.llm.get_input_embeddings().weight if self._first or self._last else None
             shape = torch.tensor(weight.shape if weight is not None else (0, 0), device=self._mesh.device)
@@ -174,10 +193,10 @@ class PipelineStep:
                     parameter.grad /= self._mesh.size("dp")
 
 
-def _filled(rows_RL: Tensor, short: int, value: int | None) -> Tensor:
-    """Rows, and `short` more: of a value, or counting up."""
-    if not short:
+def _with_rows(rows_RL: Tensor, count: int, value: int | None) -> Tensor:
+    """The rows and `count` more, filled with a value, or with 0, 1, 2, … if it is None."""
+    if not count:
         return rows_RL
     length = rows_RL.shape[1]
-    more = torch.arange(length, device=rows_RL.device) if value is None else torch.full((length,), value)
-    return torch.cat([rows_RL, more.to(rows_RL).expand(short, length)])
+    row = torch.arange(length, device=rows_RL.device) if value is None else torch.full((length,), value)
+    return torch.cat([rows_RL, row.to(rows_RL).expand(count, length)])

@@ -7,10 +7,10 @@ from pathlib import Path
 from mmdata.errors import DataError
 from training.checkpoint.checkpoints import find_checkpoint, load_weights, read_progress
 from training.config import TrainConfig
-from training.stages.stages import Built, build_model, take_weights
+from training.stages.stage_model import StageModel, build_model, initialise_weights
 
 
-def load_model(checkpoint: Path) -> tuple[Built, TrainConfig]:
+def load_model(checkpoint: Path) -> tuple[StageModel, TrainConfig]:
     """Build the model of a checkpoint with its trained weights, on the CPU and in evaluation mode.
 
     Args:
@@ -24,7 +24,7 @@ def load_model(checkpoint: Path) -> tuple[Built, TrainConfig]:
     progress = read_progress(folder)
     config = TrainConfig.model_validate(progress.config)
     built = build_model(progress.stage, config)
-    take_weights(built, config, None)
+    initialise_weights(built, config, None)
     if missing := load_weights(folder, built.model, lambda _: True):
         raise DataError(
             f"{folder}: {len(missing)} tensors of the model are missing, such as {missing[0]}. "

@@ -12,10 +12,11 @@ from mmdata.score.preprocess import Preprocess
 from mmdata.shards.members import augment_seeds
 from tests.support import modalities, workspaces
 from tests.support.made_release import flac, jpeg, tone
-from training.data.augment import GAIN_DB, SPEED, Seeded, jittered, other_captions, variation_of
+from training.data.augment import MAX_GAIN_DB, SPEED_RANGE, SeededVariation, caption_variants, jittered, variation_of
 from training.data.examples import Example, Pairs
-from training.data.release_index import SampleReader, TrainingRelease, open_training_release
-from training.data.tensors import SAMPLE_RATE, MediaSpec, audio, picture
+from training.data.media_tensors import SAMPLE_RATE, MediaSpec, decode_picture, decode_sound
+from training.data.sample_index import TrainingRelease, open_training_release
+from training.data.sample_reader import SampleReader
 
 SPEC = MediaSpec(Preprocess(size=(24, 32)), frames=4, audio_samples=SAMPLE_RATE, augment=True)
 OFTEN = {"threshold": 1.0, "max_repeats": 3}
@@ -27,7 +28,7 @@ def loudest(wave: np.ndarray) -> float:
 
 
 def frames(count: int = 4) -> torch.Tensor:
-    return torch.stack([picture(jpeg(number), SPEC) for number in range(count)])
+    return torch.stack([decode_picture(jpeg(number), SPEC) for number in range(count)])
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +58,12 @@ def read_all(release: TrainingRelease, spec: MediaSpec) -> dict[tuple[str, int],
 
 def test_a_seed_varies_all_frames_alike_and_the_same_every_time() -> None:
     same = frames(1).expand(3, -1, -1, -1).contiguous()
-    found = Seeded(12345).pictures(same)
+    found = SeededVariation(12345).pictures(same)
     assert torch.equal(found[0], found[1]) and torch.equal(found[1], found[2])
     assert found.shape == same.shape and found.dtype == torch.uint8
     assert not torch.equal(found, same)
-    assert torch.equal(found, Seeded(12345).pictures(same))
-    assert not torch.equal(found, Seeded(12346).pictures(same))
+    assert torch.equal(found, SeededVariation(12345).pictures(same))
+    assert not torch.equal(found, SeededVariation(12346).pictures(same))
     assert (found.float() - same.float()).abs().mean() < 60, "still the same picture"
 
 
@@ -79,8 +80,8 @@ def test_sound_is_faster_or_slower_and_louder_or_softer_within_bounds() -> None:
     data = flac(tone(1000, 0.8), SAMPLE_RATE)
     speeds, gains = [], []
     for seed in range(1, 25):
-        own = Seeded(seed)
-        found = audio(data, SAMPLE_RATE, own).numpy()
+        own = SeededVariation(seed)
+        found = decode_sound(data, SAMPLE_RATE, own).numpy()
         assert found.dtype == np.float32 and found.shape == (SAMPLE_RATE,)
         assert np.abs(found).max() <= 1
         heard = found[: round(0.7 * SAMPLE_RATE)]
@@ -89,15 +90,15 @@ def test_sound_is_faster_or_slower_and_louder_or_softer_within_bounds() -> None:
         assert ends == pytest.approx(0.8 * SAMPLE_RATE / own.speed, abs=20)
         speeds.append(own.speed)
         gains.append(20 * np.log10(np.abs(heard).max() / 0.5))
-        assert np.array_equal(found, audio(data, SAMPLE_RATE, own).numpy())
-    assert SPEED[0] <= min(speeds) < 0.95 and 1.05 < max(speeds) <= SPEED[1]
-    assert -GAIN_DB - 0.3 <= min(gains) < -2 and 2 < max(gains) <= GAIN_DB + 0.3
+        assert np.array_equal(found, decode_sound(data, SAMPLE_RATE, own).numpy())
+    assert SPEED_RANGE[0] <= min(speeds) < 0.95 and 1.05 < max(speeds) <= SPEED_RANGE[1]
+    assert -MAX_GAIN_DB - 0.3 <= min(gains) < -2 and 2 < max(gains) <= MAX_GAIN_DB + 0.3
 
 
 def test_faster_sound_that_is_cut_takes_more_of_its_file() -> None:
     data = flac(tone(500, 3.0), SAMPLE_RATE)
     for seed in range(1, 10):
-        found = audio(data, SAMPLE_RATE, Seeded(seed)).numpy()
+        found = decode_sound(data, SAMPLE_RATE, SeededVariation(seed)).numpy()
         assert np.abs(found[-200:]).max() > 0.1, "no silence where the file goes on"
 
 
@@ -152,5 +153,5 @@ def test_the_trainer_takes_the_seed_that_the_index_tells(repeated: TrainingRelea
 )
 def test_facts_of_any_kind_are_read(data: bytes) -> None:
     assert variation_of({"json": data}) is None
-    assert other_captions({"json": data}) == []
-    assert other_captions({}) == []
+    assert caption_variants({"json": data}) == []
+    assert caption_variants({}) == []

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.order import Order, draw, mixed, permuted
+from training.data.order import Order, derived_seed, next_draw, permuted
 
 
 @settings(max_examples=150, deadline=None)
@@ -50,7 +50,7 @@ def test_epochs_and_seeds_differ_and_nothing_else_does() -> None:
 def test_the_order_does_not_change_between_versions() -> None:
     """A checkpoint's one integer means these samples for ever."""
     assert Order(1000, 42, 16, 4).at(2, np.arange(8)).tolist() == [927, 637, 196, 631, 636, 699, 690, 918]
-    assert mixed(0, 4) == 4798472638027382065
+    assert derived_seed(0, 4) == 4798472638027382065
 
 
 @settings(max_examples=50, deadline=None)
@@ -89,7 +89,7 @@ def test_any_batch_sizes_read_each_sample_once_an_epoch(n: int, sizes: list[int]
     """The batch may change on every resume: an epoch is still an epoch."""
     consumed, epochs = 0, {}
     for size in sizes:
-        found = draw(consumed, size, n)
+        found = next_draw(consumed, size, n)
         assert 0 < len(found.positions) <= size
         epochs.setdefault(found.epoch, []).extend(found.positions.tolist())
         consumed = found.consumed
@@ -101,7 +101,7 @@ def test_any_batch_sizes_read_each_sample_once_an_epoch(n: int, sizes: list[int]
 
 
 def test_mixed_seeds_fit_a_generator_and_differ() -> None:
-    seeds = {mixed(a, b) for a in range(30) for b in range(30)}
+    seeds = {derived_seed(a, b) for a in range(30) for b in range(30)}
     assert len(seeds) == 900
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert mixed(1, 23) != mixed(12, 3)
+    assert derived_seed(1, 23) != derived_seed(12, 3)

@@ -21,10 +21,11 @@ from tests.support.made_release import RELEASE, Sample, jpeg, seal, shard_of, wr
 from tests.training.conftest import upload
 from training.data.conversations import parse_record
 from training.data.examples import Example, Instructions
+from training.data.media_tensors import MediaSpec
 from training.data.records import MAX_IMAGES, Records, open_records
-from training.data.release_index import SampleReader, TrainingRelease, open_training_release, row_uid
-from training.data.tensors import MediaSpec
-from training.data.tokens import MEDIUM
+from training.data.sample_index import TrainingRelease, open_training_release, row_uid
+from training.data.sample_reader import SampleReader
+from training.data.text_codec import MEDIA_PLACEHOLDER
 
 SPEC = MediaSpec(Preprocess(size=(16, 16)))
 TASKS = ["caption", "reference_image", "text_to_image"]
@@ -172,12 +173,12 @@ def test_hostile_words_are_words_in_every_form(own: Workspace, tmp_path: Path) -
         assert len(found) == 3
         for name, example in found.items():
             pictures = example.media.pictures
-            marks = "".join(turn.text for turn in example.turns).count(MEDIUM)
+            marks = "".join(turn.text for turn in example.turns).count(MEDIA_PLACEHOLDER)
             assert marks == (0 if pictures is None else len(pictures))
             assert [turn.role for turn in example.turns] == ["user", "assistant"]
             assert example.turns[1].text.replace("[image]", "<image>") == known[name].turns[1].text
     hostile = next(one for name, one in known.items() if name.endswith("-caption"))
-    assert hostile.turns[0].text == f"{MEDIUM}\nDescribe. {EVIL}"
+    assert hostile.turns[0].text == f"{MEDIA_PLACEHOLDER}\nDescribe. {EVIL}"
     both = next(one for name, one in known.items() if name.endswith("embedded")).media.pictures
     assert both is not None
     assert not torch.equal(both[0], both[1])
@@ -186,13 +187,23 @@ def test_hostile_words_are_words_in_every_form(own: Workspace, tmp_path: Path) -
 
 
 def test_private_marks_in_data_are_taken_out() -> None:
-    chat = {"messages": [{"role": "user", "content": f"a{MEDIUM}b"}, {"role": "assistant", "content": f"{MEDIUM}c"}]}
+    chat = {
+        "messages": [
+            {"role": "user", "content": f"a{MEDIA_PLACEHOLDER}b"},
+            {"role": "assistant", "content": f"{MEDIA_PLACEHOLDER}c"},
+        ]
+    }
     found = parse_record(chat)
     assert found is not None
     assert [turn.text for turn in found.turns] == ["ab", "c"]
     for record in (
-        {"instruction": f"a{MEDIUM}b", "output": f"{MEDIUM}c"},
-        {"conversations": [{"from": "human", "value": f"a{MEDIUM}b"}, {"from": "gpt", "value": f"{MEDIUM}c"}]},
+        {"instruction": f"a{MEDIA_PLACEHOLDER}b", "output": f"{MEDIA_PLACEHOLDER}c"},
+        {
+            "conversations": [
+                {"from": "human", "value": f"a{MEDIA_PLACEHOLDER}b"},
+                {"from": "gpt", "value": f"{MEDIA_PLACEHOLDER}c"},
+            ]
+        },
     ):
         assert parse_record(record) == found
 
@@ -202,7 +213,7 @@ def test_llava_conversations_of_many_turns() -> None:
     turns = [{"from": ("human", "gpt")[at % 2], "value": text} for at, text in enumerate(said)]
     found = parse_record({"image": ["one", "two"], "conversations": turns})
     assert found is not None
-    assert [turn.text for turn in found.turns] == [text.replace("<image>", MEDIUM) for text in said]
+    assert [turn.text for turn in found.turns] == [text.replace("<image>", MEDIA_PLACEHOLDER) for text in said]
     assert [turn.role for turn in found.turns] == ["user", "assistant", "user", "assistant"]
     assert found.images == ["one", "two"]
     with pytest.raises(ValueError, match="2 <image> markers for 1 of them"):

@@ -16,12 +16,12 @@ from mmdata.errors import UserError
 from tests.support import workspaces
 from tests.support.tiny_run import settings
 from tests.support.trained import checkpoint_of
-from training.data.loader import Share, batches
-from training.data.release_index import open_training_release
+from training.data.batch_readers import Share, batches
+from training.data.sample_index import open_training_release
 from training.evaluate.evaluation import evaluate
-from training.stages.generative import with_stand_in
+from training.stages.generative import with_stand_ins
 from training.stages.saved_model import load_model
-from training.stages.stages import make_reader
+from training.stages.stage_reader import make_reader
 
 
 def release_of(root: Path, samples: int) -> str:
@@ -74,7 +74,7 @@ def test_perplexity_is_that_of_the_held_out_words(tmp_path: Path, release: str, 
     loss, tokens = 0.0, 0
     with torch.no_grad():
         for batch in held_out(built, config, release, tmp_path / "data"):
-            loss += float(model(with_stand_in(batch, model))["loss"])
+            loss += float(model(with_stand_ins(batch, model))["loss"])
             tokens += int((batch["labels"][:, 1:] != -100).sum())
     assert found["metrics"]["perplexity"] == pytest.approx(math.exp(loss / tokens), rel=1e-4)
     assert len(found["answers"]) == 3

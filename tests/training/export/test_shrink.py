@@ -14,13 +14,15 @@ from mmdata.errors import UserError
 from tests.support.tiny_run import LLM, alone, built_stage, release_at
 from tests.support.trained import FUSIONS, checkpoint_of, config_of, hidden, pixels
 from training.checkpoint.checkpoints import Progress, save
-from training.data.release_index import open_training_release
-from training.data.tokens import Turn
+from training.data.batch_readers import Share
+from training.data.sample_index import open_training_release
+from training.data.text_codec import Turn
 from training.export import comparison, shrink
 from training.export.export import export, load_exported
 from training.model.fusion import decoder_list
 from training.stages.saved_model import load_model
-from training.stages.stages import Share, make_reader, validate
+from training.stages.stage_reader import make_reader
+from training.stages.stage_step import validate
 
 
 @pytest.fixture(autouse=True)

@@ -15,16 +15,19 @@ from mmdata.workspace.layout import Workspace
 from tests.support.made_release import flac, tone
 from tests.support.tiny_run import TEXT, VISION, alone, settings
 from training.config import Audio, Encoder
-from training.data.examples import Batch, Pairs
-from training.data.loader import PairReader, Share
+from training.data.batch_readers import PairReader, Share
+from training.data.batch_types import Batch
+from training.data.examples import Pairs
+from training.data.media_tensors import SAMPLE_RATE, decode_sound
 from training.data.order import Order
-from training.data.release_index import SampleReader, open_training_release
-from training.data.tensors import SAMPLE_RATE, audio
-from training.data.tokens import load_tokenizer
+from training.data.sample_index import open_training_release
+from training.data.sample_reader import SampleReader
+from training.data.text_codec import load_tokenizer
 from training.model.encoders import DualEncoder, build_encoder, freeze_all_but
-from training.model.masked import MaskedPrediction
+from training.model.masked_prediction import MaskedPrediction
 from training.model.towers import AudioTower
-from training.stages.stages import build_model, make_step
+from training.stages.stage_model import build_model
+from training.stages.stage_step import make_step
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
 BERT = {"model_type": "bert", **SMALL, "vocab_size": 300, "max_position_embeddings": 40}
@@ -228,7 +231,7 @@ def test_sound_becomes_finite_embeddings(name: str) -> None:
     tower = AudioTower(sound(**WAVES[name]), 16).eval()
     assert tower.samples == SAMPLE_RATE
     waves = torch.stack(
-        [audio(flac(tone(hertz, 1.0, 44_100, 2), 44_100), tower.samples) for hertz in (300, 2000)]
+        [decode_sound(flac(tone(hertz, 1.0, 44_100, 2), 44_100), tower.samples) for hertz in (300, 2000)]
         + [torch.zeros(tower.samples), torch.full((tower.samples,), 1.0), torch.randn(tower.samples)]
     )
     tokens, embedded = tower.tokens(waves), tower(waves)

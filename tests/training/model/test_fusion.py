@@ -14,27 +14,29 @@ from mmdata.workspace.layout import Workspace
 from tests.support.tiny_run import alone, settings
 from tests.training.model.test_encoders import SMALL, SWIN
 from training.config import Parallel
-from training.data.examples import Batch, Pairs
-from training.data.loader import RowReader, Share
+from training.data.batch_readers import RowReader, Share
+from training.data.batch_types import Batch
+from training.data.examples import Pairs
+from training.data.media_tensors import MediaSpec
 from training.data.order import Order
-from training.data.release_index import SampleReader, open_training_release
-from training.data.rows import Layout
-from training.data.tensors import MediaSpec
-from training.distributed.mesh import parallelise
+from training.data.row_layout import Layout
+from training.data.sample_index import open_training_release
+from training.data.sample_reader import SampleReader
+from training.distributed.parallelism import parallelise
 from training.model.fusion import (
     Attention,
-    Context,
     Entry,
     FusedLayer,
     GatedCrossAttention,
+    MediaContext,
     Projector,
     Resampler,
     decoder_list,
     fusion_plan,
 )
-from training.model.lm import MultimodalLm
-from training.stages.generative import with_stand_in
-from training.stages.stages import Built, build_model, prepare_trained, train_mode
+from training.model.multimodal_lm import MultimodalLm
+from training.stages.generative import with_stand_ins
+from training.stages.stage_model import StageModel, build_model, freeze_and_adapt, train_mode
 
 ARCHITECTURES = ("single_tower", "cross_attention")
 FUSIONS = ("early", "late", "hierarchical", "attention")
@@ -42,12 +44,12 @@ PAIRS = [(architecture, fusion) for architecture in ARCHITECTURES for fusion in 
 WINDOWED = [("single_tower", "late", 24), ("cross_attention", "early", 24)]
 
 
-def build(architecture: str, fusion: str, **model: Any) -> Built:
+def build(architecture: str, fusion: str, **model: Any) -> StageModel:
     audio = {"kind": "logmel_vit", "config": SMALL, "mel_bins": 16, "seconds": 0.5}
     base = {**settings().model.model_dump(), "audio": audio, "queries": 3}
     config = settings(model={**base, "architecture": architecture, "fusion": fusion, **model})
     built = build_model("joint", config)
-    prepare_trained(built, config)
+    freeze_and_adapt(built, config)
     train_mode(built.model)
     return built
 
@@ -59,12 +61,12 @@ def open_gates(model: torch.nn.Module) -> None:
             parameter.data.fill_(0.5)
 
 
-def model_of(built: Built) -> MultimodalLm:
+def model_of(built: StageModel) -> MultimodalLm:
     assert isinstance(built.model, MultimodalLm)
     return built.model
 
 
-def rows(built: Built, mixed: Workspace, cache: Path) -> Batch:
+def rows(built: StageModel, mixed: Workspace, cache: Path) -> Batch:
     """A batch of packed rows with pictures, clips, sounds: nine samples of all kinds."""
     model = model_of(built)
     assert built.codec is not None
@@ -80,7 +82,7 @@ def rows(built: Built, mixed: Workspace, cache: Path) -> Batch:
     return batch
 
 
-def hidden(built: Built, batch: Batch) -> torch.Tensor:
+def hidden(built: StageModel, batch: Batch) -> torch.Tensor:
     model = model_of(built)
     with torch.no_grad():
         found = model.hidden(model.llm, model.embed(batch), batch)
@@ -183,7 +185,7 @@ def test_rows_without_media_run_the_connector_for_nothing(
     bare |= {f"{kind}_{what}": none for kind in ("picture", "sound") for what in ("row", "segment", "start")}
     words = model.llm.get_input_embeddings()(batch["input_ids"])
     expected = model.hidden(model.llm, words, batch)
-    found = model(with_stand_in(bare, model))
+    found = model(with_stand_ins(bare, model))
     torch.testing.assert_close(found["loss"], model._loss(expected, batch["labels"], True))
     found["loss"].backward()
     for name, parameter in model.named_parameters():
@@ -269,7 +271,7 @@ def test_a_query_that_may_look_nowhere_gets_nothing() -> None:
 def test_a_fused_layer_is_its_layer_to_who_asks() -> None:
     inner = torch.nn.Linear(4, 4)
     inner.attention_type = "full_attention"  # type: ignore[assignment]
-    context = Context()
+    context = MediaContext()
     fused = FusedLayer(inner, 2, context, None)
     assert fused.attention_type == "full_attention"
     with pytest.raises(AttributeError):

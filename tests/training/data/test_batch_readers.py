@@ -20,14 +20,16 @@ from mmdata.score.preprocess import Preprocess
 from mmdata.workspace.layout import Workspace
 from tests.support.made_release import Sample, jpeg, mixed_samples, shard_of, write_release
 from tests.training.conftest import upload
-from training.data.examples import Batch, Example, Instructions, Pairs
-from training.data.loader import NothingToRead, PairReader, Reader, RowReader, Share, batches
+from training.data.batch_readers import EmptySplit, PairReader, Reader, RowReader, Share, batches
+from training.data.batch_types import Batch
+from training.data.examples import Example, Instructions, Pairs
+from training.data.media_tensors import Media, MediaSpec, decode_media
 from training.data.order import Order
 from training.data.records import open_records
-from training.data.release_index import SampleReader, TrainingRelease, open_training_release, row_uid
-from training.data.rows import Layout, Row, lay_out
-from training.data.tensors import Media, MediaSpec, read_media
-from training.data.tokens import IGNORED, MEDIUM, Encoded, TextCodec, Turn, load_tokenizer
+from training.data.row_layout import EncodedRow, Layout, lay_out
+from training.data.sample_index import TrainingRelease, open_training_release, row_uid
+from training.data.sample_reader import SampleReader
+from training.data.text_codec import IGNORED, MEDIA_PLACEHOLDER, Encoded, TextCodec, Turn, load_tokenizer
 
 SPEC = MediaSpec(Preprocess(size=(16, 16)), frames=4, audio_samples=8000)
 PAIRS = Layout(picture_tokens=4, sound_tokens=6, pack_length=160, max_text_tokens=120, packed=True, template=False)
@@ -223,7 +225,7 @@ def test_pairs_are_their_samples(release: TrainingRelease) -> None:
     for batch in take(pair_reader(release), 6):
         own = [by_uid[uid] for uid in batch["uids"]]
         assert torch.equal(batch["text"][: len(own)], tokenize([one.caption for one in own]))
-        media = [read_media(one.media, SPEC) for one in own]
+        media = [decode_media(one.media, SPEC) for one in own]
         assert batch["is_clip"].tolist() == [one.is_clip for one in media]
         pictures = [
             (at, picture) for at, one in enumerate(media) if one.pictures is not None for picture in one.pictures
@@ -313,7 +315,7 @@ def test_rows_hold_captions_behind_their_media(release: TrainingRelease, packed:
         assert batch["cut_tokens"] == 0
         seen["packed"] += int(batch["segment"].max() > 1)
         for uid, ids, labels, media in pieces(batch, layout):
-            held = read_media(by_uid[uid].media, SPEC)
+            held = decode_media(by_uid[uid].media, SPEC)
             assert labels == [IGNORED, *ids[1:]]
             assert ids[0] == CODEC.start
             assert ids[-1] == CODEC.eos
@@ -343,7 +345,7 @@ def test_rows_hold_answers_that_alone_are_learned(instructed: TrainingRelease) -
             asked, answered = known[uid].turns
             assert CODEC.decode([label for label in labels if label != IGNORED]) == answered.text.strip()
             unlearned = [token for token, label in zip(ids, labels, strict=True) if label == IGNORED]
-            assert CODEC.tokenizer.decode(unlearned) == f"User: {asked.text.replace(MEDIUM, '')}\nAssistant:"
+            assert CODEC.tokenizer.decode(unlearned) == f"User: {asked.text.replace(MEDIA_PLACEHOLDER, '')}\nAssistant:"
             pictures = known[uid].media.pictures
             assert len(media) == (0 if pictures is None else len(pictures))
             begin = len("User: ")
@@ -437,14 +439,14 @@ def test_a_samples_first_token_is_never_learned_from_the_sample_before() -> None
     """Even where a conversation begins with an answer."""
     nothing = Media(None, None)
     examples = [Example(name, [Turn("assistant", name)], nothing) for name in ("one", "two")]
-    row = Row(examples, [CODEC.conversation(example.turns) for example in examples], 0, 0)
+    row = EncodedRow(examples, [CODEC.conversation(example.turns) for example in examples], 0, 0)
     assert row.encoded[1].labels[0] != IGNORED
     batch = lay_out([row], 2, 32, TURNS, CODEC.pad)
     starts = batch["segment"].diff(dim=1, prepend=torch.zeros(2, 1, dtype=torch.long)) > 0
     assert int(starts.sum()) == 2
     assert (batch["labels"][starts] == IGNORED).all()
     assert batch["labels"][0, 1:4].tolist() == row.encoded[0].ids[1:4]
-    empty = lay_out([Row([examples[0]], [Encoded([], [])], 0, 0)], 1, 8, TURNS, CODEC.pad)
+    empty = lay_out([EncodedRow([examples[0]], [Encoded([], [])], 0, 0)], 1, 8, TURNS, CODEC.pad)
     assert not empty["segment"].any()
 
 
@@ -466,7 +468,7 @@ def test_a_split_without_media_has_nothing_to_read(tmp_path: Path) -> None:
     )
     opened = open_training_release(str(workspace.root), tmp_path / "cache")
     for kind in (pair_reader, row_reader):
-        with pytest.raises(NothingToRead):
+        with pytest.raises(EmptySplit):
             kind(opened)
     assert len(pairs_of(opened, "validation")) == 1
 
@@ -507,7 +509,7 @@ def test_a_broken_shard_is_named_from_any_process(tmp_path: Path, workers: int) 
 def test_batches_over_s3_equal_local_ones(
     instructed: TrainingRelease, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.data.loader.CALIBRATION", 8)
+    monkeypatch.setattr("training.data.batch_readers.CALIBRATION_SAMPLES", 8)
     there = open_training_release(upload(instructed.release.workspace.root, bucket), tmp_path / "cache")
     for kind in READERS.values():
         reader, expected = kind(there), take(kind(instructed), 2)

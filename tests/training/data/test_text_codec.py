@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from mmdata.errors import DataError, UserError
-from training.data.tokens import IGNORED, MEDIUM, Encoded, TextCodec, Turn, clean, cut, load_tokenizer
+from training.data.text_codec import (
+    IGNORED,
+    MEDIA_PLACEHOLDER,
+    Encoded,
+    TextCodec,
+    Turn,
+    load_tokenizer,
+    truncated,
+    without_placeholders,
+)
 
 CHATML = (
     "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}</s>\n{% endfor %}"
@@ -20,11 +29,11 @@ LAST_ONLY = (
 )
 TEMPLATES = {"none": None, "chatml": CHATML, "system": SYSTEM}
 
-ONE = [Turn("user", f"{MEDIUM}\nWhat is it?"), Turn("assistant", "a cat 猫")]
+ONE = [Turn("user", f"{MEDIA_PLACEHOLDER}\nWhat is it?"), Turn("assistant", "a cat 猫")]
 MANY = [
-    Turn("user", f"{MEDIUM}\n{MEDIUM}\nCompare."),
+    Turn("user", f"{MEDIA_PLACEHOLDER}\n{MEDIA_PLACEHOLDER}\nCompare."),
     Turn("assistant", "a cat; a dog"),
-    Turn("user", f"And {MEDIUM} this?"),
+    Turn("user", f"And {MEDIA_PLACEHOLDER} this?"),
     Turn("assistant", "a boat"),
     Turn("user", "Sure?"),
     Turn("assistant", ""),
@@ -59,8 +68,8 @@ def test_answers_are_learned_to_their_end_and_nothing_else(any_codec: TextCodec,
     assert encoded.labels.count(any_codec.eos) == len(answers)
     whole = any_codec.tokenizer.decode(encoded.ids)
     for turn in turns:
-        assert turn.text.replace(MEDIUM, "") in whole
-    assert MEDIUM not in whole
+        assert turn.text.replace(MEDIA_PLACEHOLDER, "") in whole
+    assert MEDIA_PLACEHOLDER not in whole
 
 
 def test_without_a_template_turns_are_plain_words() -> None:
@@ -72,7 +81,7 @@ def test_without_a_template_turns_are_plain_words() -> None:
 def test_a_template_writes_the_conversation_as_a_whole() -> None:
     for template in (CHATML, SYSTEM):
         ours = codec(template)
-        messages = [{"role": turn.role, "content": turn.text.replace(MEDIUM, "")} for turn in MANY[:4]]
+        messages = [{"role": turn.role, "content": turn.text.replace(MEDIA_PLACEHOLDER, "")} for turn in MANY[:4]]
         expected = ours.tokenizer.apply_chat_template(messages, tokenize=False)
         assert ours.conversation(MANY[:4]).ids == ours.tokenizer(expected, add_special_tokens=False)["input_ids"]
 
@@ -111,10 +120,10 @@ def test_captions_are_learned_after_their_media() -> None:
     assert codec().caption("", 0) == Encoded([1, 1], [IGNORED, 1], [])
 
 
-@pytest.mark.parametrize("said", ["</s> more", "a</s>", "<pad></s><unk>", f"<|assistant|>\nno</s>{MEDIUM}"])
+@pytest.mark.parametrize("said", ["</s> more", "a</s>", "<pad></s><unk>", f"<|assistant|>\nno</s>{MEDIA_PLACEHOLDER}"])
 def test_data_cannot_spell_special_tokens(any_codec: TextCodec, said: str) -> None:
     """Web text may hold anything; only the codec ends an answer."""
-    turns = [Turn("user", clean(said)), Turn("assistant", clean(said))]
+    turns = [Turn("user", without_placeholders(said)), Turn("assistant", without_placeholders(said))]
     encoded = any_codec.conversation(turns)
     assert encoded.labels.count(any_codec.eos) == 1
     harmless = any_codec.conversation([Turn("user", "x"), Turn("assistant", "x")])
@@ -122,7 +131,7 @@ def test_data_cannot_spell_special_tokens(any_codec: TextCodec, said: str) -> No
     assert encoded.media_at == []
     caption = any_codec.caption(said, 1)
     assert caption.ids[1:].count(any_codec.eos) == 1
-    assert any_codec.decode(caption.ids[1:]).replace(" ", "") == clean(said).replace(" ", "")
+    assert any_codec.decode(caption.ids[1:]).replace(" ", "") == without_placeholders(said).replace(" ", "")
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
@@ -147,9 +156,9 @@ def test_generated_text_ends_at_its_end() -> None:
 
 def test_cut_keeps_media() -> None:
     encoded = Encoded([5, 6, 7, 8], [IGNORED, 6, 7, 8], [0, 3])
-    assert cut(encoded, 4) is encoded
-    assert cut(encoded, 2) == Encoded([5, 6], [IGNORED, 6], [0, 2])
-    assert cut(encoded, 0) == Encoded([], [], [0, 0])
+    assert truncated(encoded, 4) is encoded
+    assert truncated(encoded, 2) == Encoded([5, 6], [IGNORED, 6], [0, 2])
+    assert truncated(encoded, 0) == Encoded([], [], [0, 0])
 
 
 def test_a_tokenizer_that_is_not_there_is_the_users_mistake(tmp_path: Any) -> None:

@@ -1,4 +1,4 @@
-"""Text to tokens: conversations with places for media, and which of their tokens are learned."""
+"""Conversations as tokens: which of the tokens are learned, and where the media belong among them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from mmdata.errors import DataError, UserError
 
-MEDIUM = "\ue000"  # stands for one medium in a text; a private-use character, taken out of data before
-IGNORED = -100  # the label that no loss is computed on
+MEDIA_PLACEHOLDER = "\ue000"  # stands for one medium in a text; a private-use character that is removed from data
+IGNORED = -100  # the label of tokens that are not learned
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one side says; each MEDIUM in the text is the next of the example's media."""
+    """A message of one side; each MEDIA_PLACEHOLDER in the text stands for the next of the example's media."""
 
     role: Literal["user", "assistant"]
     text: str
@@ -23,12 +23,12 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One example in tokens.
+    """An example in tokens.
 
     Args:
-        ids: token ids; at media's places there is nothing yet.
+        ids: token ids, without columns for media.
         labels: as long as `ids`; IGNORED where nothing is learned.
-        media_at: for each medium the index in `ids` before which it stands.
+        media_at: for each medium the index in `ids` that it comes before.
     """
 
     ids: list[int]
@@ -37,16 +37,21 @@ class Encoded:
 
 
 class TextCodec:
-    """A Hugging Face tokenizer, and how a conversation is written with it.
+    """Writes conversations with a Hugging Face tokenizer.
 
     Args:
-        tokenizer: with a chat template, turns are written by it; without, as `User: …` and `Assistant: …`.
+        tokenizer: its chat template writes the turns; without one they become `User: …` and `Assistant: …`.
+
+    Raises:
+        UserError: the tokenizer has no end-of-text token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         if tokenizer.eos_token_id is None:
-            raise UserError("the LLM's tokenizer has no end-of-text token, so no answer could end")
+            raise UserError(
+                "the LLM's tokenizer has no end-of-text token, so no answer could end. Remedy: another tokenizer."
+            )
         self.eos = int(tokenizer.eos_token_id)
         self.start = int(tokenizer.bos_token_id if tokenizer.bos_token_id is not None else self.eos)
         self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos)
@@ -54,20 +59,20 @@ class TextCodec:
         self._special = re.compile("|".join(map(re.escape, special)) or "(?!)")
 
     def caption(self, text: str, media: int) -> Encoded:
-        """Media, a token to begin with, then a caption, which is learned to its end-of-text token."""
-        ids = [*self._ids(self._harmless(clean(text))), self.eos]
+        """Media, the start token, and then a caption, which is learned up to and with its end-of-text token."""
+        ids = [*self._ids(self._without_special_tokens(without_placeholders(text))), self.eos]
         return Encoded([self.start, *ids], [IGNORED, *ids], [0] * media)
 
     def conversation(self, turns: Sequence[Turn]) -> Encoded:
-        """Turns; the assistant's words are learned, to their end-of-turn.
+        """A conversation. What the assistant says is learned, up to and with the end of its turns.
 
         Raises:
             DataError: the chat template rewrites earlier turns, so that answers cannot be told from prompts.
         """
         encoded = Encoded([], [])
-        for text, learned in self._spans([Turn(turn.role, self._harmless(turn.text)) for turn in turns]):
-            for at, piece in enumerate(text.split(MEDIUM)):
-                if at:
+        for text, learned in self._spans([Turn(turn.role, self._without_special_tokens(turn.text)) for turn in turns]):
+            for number, piece in enumerate(text.split(MEDIA_PLACEHOLDER)):
+                if number:
                     encoded.media_at.append(len(encoded.ids))
                 ids = self._ids(piece)
                 encoded.ids.extend(ids)
@@ -75,7 +80,7 @@ class TextCodec:
         return encoded
 
     def prompt(self, turns: Sequence[Turn]) -> Encoded:
-        """Turns up to where the assistant begins to answer."""
+        """A conversation up to the point where the assistant begins to answer."""
         encoded = self.conversation([*turns, Turn("assistant", "")])
         end = len(encoded.labels)
         while end and encoded.labels[end - 1] != IGNORED:
@@ -90,11 +95,12 @@ class TextCodec:
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
-    def _harmless(self, text: str) -> str:
-        """Data's text with a space in what spells a special token: no caption ends an answer or forges a turn."""
-        return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    def _without_special_tokens(self, text: str) -> str:
+        """Break special tokens in data with a space, so that no caption can end an answer or forge a turn."""
+        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
     def _spans(self, turns: Sequence[Turn]) -> list[tuple[str, bool]]:
+        """The conversation in pieces, each with whether it is learned."""
         if not getattr(self.tokenizer, "chat_template", None):
             end = self.tokenizer.eos_token
             return [
@@ -103,7 +109,7 @@ class TextCodec:
             ]
         spans, written = [], ""
         for at, turn in enumerate(turns):
-            messages = [{"role": one.role, "content": one.text} for one in turns[: at + 1]]
+            messages = [{"role": earlier.role, "content": earlier.text} for earlier in turns[: at + 1]]
             text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=turn.role == "user"
             )
@@ -117,23 +123,26 @@ class TextCodec:
         return spans
 
 
-def clean(text: str) -> str:
-    """Data's text without the character that stands for media."""
-    return text.replace(MEDIUM, "")
+def without_placeholders(text: str) -> str:
+    """Text of data without the character that stands for media."""
+    return text.replace(MEDIA_PLACEHOLDER, "")
 
 
-def cut(encoded: Encoded, tokens: int) -> Encoded:
-    """The first so many tokens; media that stood behind them stand at the end."""
+def truncated(encoded: Encoded, tokens: int) -> Encoded:
+    """The first `tokens` tokens; media that came after them move to the end."""
     if len(encoded.ids) <= tokens:
         return encoded
     return Encoded(encoded.ids[:tokens], encoded.labels[:tokens], [min(at, tokens) for at in encoded.media_at])
 
 
 def load_tokenizer(name: str, **options: Any) -> Any:
-    """A tokenizer by hub id or folder; `bytes` is ByT5's, one token a UTF-8 byte (Xue et al. 2021), without any file.
+    """A tokenizer by hub id or folder; `bytes` is ByT5's, with a token for each UTF-8 byte (Xue et al. 2021).
+
+    Args:
+        options: of AutoTokenizer.from_pretrained, such as `gguf_file`.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: the tokenizer cannot be loaded.
     """
     if name == "bytes":
         from transformers import ByT5Tokenizer
@@ -144,4 +153,6 @@ def load_tokenizer(name: str, **options: Any) -> Any:
     try:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
-        raise UserError(f"tokenizer {name}: cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"tokenizer {name}: cannot be loaded: {str(error).splitlines()[0]}. Remedy: a hub id, a folder, or `bytes`."
+        ) from error

@@ -12,8 +12,17 @@ from PIL import Image
 
 from mmdata.score.preprocess import Preprocess
 from tests.support.made_release import flac, jpeg, tone
-from training.data.release_index import BadSample
-from training.data.tensors import SAMPLE_RATE, MediaSpec, audio, cropped, embedded_picture, evenly, picture, read_media
+from training.data.media_tensors import (
+    SAMPLE_RATE,
+    MediaSpec,
+    decode_data_uri,
+    decode_media,
+    decode_picture,
+    decode_sound,
+    evenly_spaced,
+    random_crop,
+)
+from training.data.sample_reader import BadSample
 
 SPEC = MediaSpec(Preprocess(size=(24, 24)), frames=4, audio_samples=SAMPLE_RATE)
 
@@ -26,7 +35,7 @@ def loudest(wave: np.ndarray) -> float:
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_sound_of_any_rate_becomes_mono_at_16_khz(rate: int, channels: int) -> None:
-    found = audio(flac(tone(440, 1.0, rate, channels), rate), 2 * SAMPLE_RATE).numpy()
+    found = decode_sound(flac(tone(440, 1.0, rate, channels), rate), 2 * SAMPLE_RATE).numpy()
     assert found.dtype == np.float32
     assert found.shape == (2 * SAMPLE_RATE,)
     assert not found[SAMPLE_RATE + 32 :].any(), "silence behind its end"
@@ -37,7 +46,7 @@ def test_sound_of_any_rate_becomes_mono_at_16_khz(rate: int, channels: int) -> N
 
 def test_sound_is_cut_where_the_tower_ends() -> None:
     data = flac(np.concatenate([tone(440, 1.0), tone(1000, 1.0)], 1), SAMPLE_RATE)
-    whole, first = audio(data, 2 * SAMPLE_RATE).numpy(), audio(data, SAMPLE_RATE).numpy()
+    whole, first = decode_sound(data, 2 * SAMPLE_RATE).numpy(), decode_sound(data, SAMPLE_RATE).numpy()
     assert first.shape == (SAMPLE_RATE,)
     assert np.array_equal(first, whole[:SAMPLE_RATE])
     assert loudest(first) == pytest.approx(440, abs=2)
@@ -46,7 +55,7 @@ def test_sound_is_cut_where_the_tower_ends() -> None:
 
 def test_both_channels_are_heard() -> None:
     stereo = np.concatenate([tone(440, 1.0), tone(1000, 1.0)])
-    found = np.abs(np.fft.rfft(audio(flac(stereo, SAMPLE_RATE), SAMPLE_RATE).numpy()))
+    found = np.abs(np.fft.rfft(decode_sound(flac(stereo, SAMPLE_RATE), SAMPLE_RATE).numpy()))
     assert found[440] > 1000
     assert found[1000] == pytest.approx(found[440], rel=0.05)
 
@@ -54,67 +63,67 @@ def test_both_channels_are_heard() -> None:
 @pytest.mark.parametrize("data", [b"", b"no sound", flac(tone(440, 0.5), SAMPLE_RATE)[:50], jpeg(1)])
 def test_what_is_no_sound_is_a_bad_sample(data: bytes) -> None:
     with pytest.raises(BadSample, match="sound: "):
-        audio(data, SAMPLE_RATE)
+        decode_sound(data, SAMPLE_RATE)
 
 
 def test_a_picture_has_the_towers_size() -> None:
-    found = picture(jpeg(3, (50, 40)), SPEC)
+    found = decode_picture(jpeg(3, (50, 40)), SPEC)
     assert found.dtype == torch.uint8
     assert found.shape == (3, 24, 24)
     assert found.is_contiguous()
     red = io.BytesIO()
     Image.new("RGB", (40, 40), (250, 10, 20)).save(red, "PNG")
-    assert [int(one) for one in picture(red.getvalue(), SPEC)[:, 12, 12]] == [250, 10, 20]
+    assert [int(one) for one in decode_picture(red.getvalue(), SPEC)[:, 12, 12]] == [250, 10, 20]
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8 no picture", jpeg(3)[:200], flac(tone(440, 0.1), SAMPLE_RATE)])
 def test_what_is_no_picture_is_a_bad_sample(data: bytes) -> None:
     with pytest.raises(BadSample, match="undecodable"):
-        picture(data, SPEC)
+        decode_picture(data, SPEC)
     with pytest.raises(BadSample, match="undecodable"):
-        embedded_picture(f"data:image/jpeg;base64,{base64.b64encode(data).decode()}", SPEC)
+        decode_data_uri(f"data:image/jpeg;base64,{base64.b64encode(data).decode()}", SPEC)
 
 
 def test_an_embedded_picture_is_the_same_one() -> None:
     uri = f"data:image/jpeg;base64,{base64.b64encode(jpeg(3)).decode()}"
-    assert torch.equal(embedded_picture(uri, SPEC), picture(jpeg(3), SPEC))
+    assert torch.equal(decode_data_uri(uri, SPEC), decode_picture(jpeg(3), SPEC))
     for broken in ("data:image/jpeg;base64,***", "https://example.org/a.jpg", "data:text/html;base64,AAAA"):
         with pytest.raises(BadSample):
-            embedded_picture(broken, SPEC)
+            decode_data_uri(broken, SPEC)
 
 
 def test_a_samples_media_are_what_it_holds() -> None:
     sound = flac(tone(440, 0.5), SAMPLE_RATE)
     frames = {f"{at:03d}.jpg": jpeg(at) for at in range(10)}
-    one = read_media({"jpg": jpeg(1), "txt": b"a", "json": b"{}"}, SPEC)
+    one = decode_media({"jpg": jpeg(1), "txt": b"a", "json": b"{}"}, SPEC)
     assert one.pictures is not None
     assert one.pictures.shape == (1, 3, 24, 24)
     assert (one.sound, one.is_clip) == (None, False)
-    clip = read_media({**frames, "flac": sound, "txt": b"a"}, SPEC)
+    clip = decode_media({**frames, "flac": sound, "txt": b"a"}, SPEC)
     assert clip.pictures is not None
     assert clip.sound is not None
     assert clip.is_clip
-    expected = [picture(jpeg(at), SPEC) for at in (0, 3, 6, 9)]
+    expected = [decode_picture(jpeg(at), SPEC) for at in (0, 3, 6, 9)]
     assert torch.equal(clip.pictures, torch.stack(expected))
-    assert torch.equal(clip.sound, audio(sound, SAMPLE_RATE))
+    assert torch.equal(clip.sound, decode_sound(sound, SAMPLE_RATE))
     deaf = MediaSpec(SPEC.preprocess, 4, 0)
-    assert read_media({"flac": sound}, deaf).sound is None
-    assert read_media({"txt": b"a"}, SPEC).pictures is None
+    assert decode_media({"flac": sound}, deaf).sound is None
+    assert decode_media({"txt": b"a"}, SPEC).pictures is None
     with pytest.raises(BadSample):
-        read_media({**frames, "003.jpg": b"broken"}, SPEC)
+        decode_media({**frames, "003.jpg": b"broken"}, SPEC)
 
 
 def test_frames_are_evenly_spaced_from_first_to_last_and_one_is_the_middle() -> None:
     names = [f"{at:03d}" for at in range(30)]
     for count in range(2, 31):
-        found = [int(name) for name in evenly(names, count)]
+        found = [int(name) for name in evenly_spaced(names, count)]
         assert len(set(found)) == count
         assert found == sorted(found)
         assert (found[0], found[-1]) == (0, 29)
         assert max(np.diff(found)) - min(np.diff(found)) <= 1
-    assert evenly(names, 99) == names
-    assert evenly(names, 1) == ["015"]
-    assert evenly([], 4) == []
+    assert evenly_spaced(names, 99) == names
+    assert evenly_spaced(names, 1) == ["015"]
+    assert evenly_spaced([], 4) == []
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.9, 1.0])
@@ -125,19 +134,19 @@ def test_a_crop_keeps_at_least_its_share_of_the_area(scale: float) -> None:
     pixels = torch.stack([ramp[0, 0], ramp[0, 1].T, ramp[0, 2] * 0])[None].to(torch.uint8)
     kept = []
     for seed in range(60):
-        found = cropped(pixels, scale, seed)
+        found = random_crop(pixels, scale, seed)
         assert found.shape == pixels.shape
         assert found.dtype == torch.uint8
         spans = [float(found[0, at].max()) - float(found[0, at].min()) + 1 for at in (0, 1)]
         kept.append(spans[0] * spans[1] / size**2)
-        assert torch.equal(found, cropped(pixels, scale, seed))
+        assert torch.equal(found, random_crop(pixels, scale, seed))
     assert min(kept) > scale - 0.02
     assert max(kept) <= 1.0
     assert len(set(kept)) > 20 or scale == 1.0
 
 
 def test_all_frames_of_a_clip_are_cropped_alike() -> None:
-    frame = picture(jpeg(1), SPEC)
-    found = cropped(torch.stack([frame, frame.flip(0)]), 0.5, 3)
+    frame = decode_picture(jpeg(1), SPEC)
+    found = random_crop(torch.stack([frame, frame.flip(0)]), 0.5, 3)
     assert torch.equal(found[0], found[1].flip(0))
     assert not torch.equal(found[0], frame)

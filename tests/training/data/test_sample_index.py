@@ -19,16 +19,9 @@ from mmdata.workspace.layout import Workspace
 from tests.support import workspaces
 from tests.support.made_release import RELEASE, Sample, jpeg, mixed_samples, seal, shard_of, write_release
 from tests.training.conftest import upload
-from training.data.release_index import (
-    MEDIA,
-    SampleReader,
-    TrainingRelease,
-    find_rows,
-    open_training_release,
-    publish_folder,
-    row_key,
-    row_uid,
-)
+from training.data.index_cache import publish_folder
+from training.data.sample_index import MEDIA, TrainingRelease, find_rows, open_training_release, row_key, row_uid
+from training.data.sample_reader import SampleReader
 
 
 def shard_members(workspace: Workspace) -> dict[str, dict[str, bytes]]:

@@ -15,7 +15,7 @@ import torch
 from mmdata.errors import UserError
 from tests.support.tiny_run import LLM, release_at, settings
 from training.checkpoint.checkpoints import read_progress
-from training.distributed.mesh import start
+from training.distributed.process_mesh import join_processes
 from training.run import read_result, train
 from training.stages.saved_model import load_model
 from training.step_log import read_log
@@ -127,4 +127,4 @@ def test_a_run_of_two_processes_resumes_on_one(release: str, two: Path, tmp_path
 def test_processes_that_do_not_divide_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UserError, match="does not divide 3"):
-        start(settings(parallel={"tp": 2}).parallel, "cpu")
+        join_processes(settings(parallel={"tp": 2}).parallel, "cpu")

@@ -1,0 +1,161 @@
+"""The batches that training steps take: media-text pairs, or rows of tokens with media in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PairBatch:
+    """B media-text pairs for contrastive training. The first S are real samples, the rest is padding.
+
+    Args:
+        text: int64 B,T; tokens of the captions.
+        weight: float32 B; 1 for a real sample, 0 for padding.
+        group: int64 B; a hash of the caption, so equal captions have equal groups.
+        is_clip: bool S; whether the sample's pictures are frames of a clip.
+        picture: uint8 M,3,H,W; pictures and frames of all samples, or None if there are none.
+        picture_of: int64 M; index of the sample that each picture belongs to.
+        sound: float32 N,L; 16 kHz, or None if there is none.
+        sound_of: int64 N; index of the sample that each sound belongs to.
+        uids: of the S samples.
+        read: S.
+        bad: unreadable samples that were replaced.
+        consumed: the loader's state after this batch, in samples.
+    """
+
+    text: Tensor
+    weight: Tensor
+    group: Tensor
+    is_clip: Tensor
+    picture: Tensor | None
+    picture_of: Tensor
+    sound: Tensor | None
+    sound_of: Tensor
+    uids: list[str]
+    read: int
+    bad: int
+    consumed: int
+
+    def split(self, size: int) -> Iterator[PairBatch]:
+        """Runs of at most `size` samples, each with its own media; counts and uids stay those of the whole batch."""
+        for start in range(0, len(self.weight), size):
+            run = slice(start, start + size)
+            pictures = (self.picture_of >= start) & (self.picture_of < start + size)
+            sounds = (self.sound_of >= start) & (self.sound_of < start + size)
+            yield replace(
+                self,
+                text=self.text[run],
+                weight=self.weight[run],
+                group=self.group[run],
+                is_clip=self.is_clip[run],
+                picture=_selected(self.picture, pictures),
+                picture_of=self.picture_of[pictures] - start,
+                sound=_selected(self.sound, sounds),
+                sound_of=self.sound_of[sounds] - start,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedMedia:
+    """M media of one kind, and where they belong in the rows of a batch.
+
+    Args:
+        data: uint8 M,3,H,W for pictures, float32 M,S for sound at 16 kHz; None if M is 0.
+        row: int64 M; index of the row.
+        segment: int64 M; number of the sample within its row, from 1.
+        start: int64 M; column of the medium's first token.
+    """
+
+    data: Tensor | None
+    row: Tensor
+    segment: Tensor
+    start: Tensor
+
+    def of_rows(self, first: int, stop: int) -> PlacedMedia:
+        """The media of rows `first` to `stop`, with rows counted from `first`."""
+        chosen = (self.row >= first) & (self.row < stop)
+        return PlacedMedia(
+            _selected(self.data, chosen), self.row[chosen] - first, self.segment[chosen], self.start[chosen]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RowBatch:
+    """R rows of L tokens for the language model; a row holds one or more samples.
+
+    Args:
+        input_ids: int64 R,L; padding and the columns of media hold the padding token.
+        labels: int64 R,L; IGNORED where nothing is learned.
+        position_ids: int64 R,L; they begin at 0 for each sample.
+        segment: int64 R,L; number of the sample within its row, from 1; 0 is padding.
+        picture, sound: media of all rows.
+        uids: of the samples, in the order of rows.
+        read: samples in the rows.
+        bad: unreadable samples that were replaced.
+        cut_tokens: text tokens that were cut off because they did not fit.
+        consumed: the loader's state after this batch, in samples; 0 for a batch that no loader made.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    position_ids: Tensor
+    segment: Tensor
+    picture: PlacedMedia
+    sound: PlacedMedia
+    uids: list[str]
+    read: int
+    bad: int
+    cut_tokens: int
+    consumed: int = 0
+
+    @property
+    def media(self) -> dict[str, PlacedMedia]:
+        """By kind."""
+        return {"picture": self.picture, "sound": self.sound}
+
+    def split(self, size: int) -> Iterator[RowBatch]:
+        """Runs of at most `size` rows, each with its own media; counts and uids stay those of the whole batch."""
+        for start in range(0, len(self.input_ids), size):
+            run = slice(start, start + size)
+            yield replace(
+                self,
+                input_ids=self.input_ids[run],
+                labels=self.labels[run],
+                position_ids=self.position_ids[run],
+                segment=self.segment[run],
+                picture=self.picture.of_rows(start, start + size),
+                sound=self.sound.of_rows(start, start + size),
+            )
+
+
+Batch = PairBatch | RowBatch
+BatchType = TypeVar("BatchType", bound=PairBatch | RowBatch)
+BatchType_co = TypeVar("BatchType_co", bound=PairBatch | RowBatch, covariant=True)
+
+# FSDP2 casts a model's inputs to its mixed precision, and looks for tensors in registered classes only.
+for _batch_class in (PairBatch, PlacedMedia, RowBatch):
+    torch.export.register_dataclass(_batch_class)
+
+
+def to_device(batch: BatchType, device: torch.device) -> BatchType:
+    """A batch with its tensors on the device; the copy runs beside the computation."""
+    return batch if device.type == "cpu" else _moved(batch, device)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.pin_memory().to(device, non_blocking=True)
+    if isinstance(value, PairBatch | PlacedMedia | RowBatch):
+        return replace(value, **{field.name: _moved(getattr(value, field.name), device) for field in fields(value)})
+    return value
+
+
+def _selected(data: Tensor | None, chosen: Tensor) -> Tensor | None:
+    """The media that a mask chooses; None if it chooses none."""
+    return data[chosen] if data is not None and bool(chosen.any()) else None

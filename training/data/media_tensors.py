@@ -1,0 +1,183 @@
+"""Decodes pictures, frames and sound to tensors of the sizes that the encoders take."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from mmdata.score.decode import decode_pixels
+from mmdata.score.preprocess import Preprocess
+from training.data.sample_reader import BadSample
+
+SAMPLE_RATE = 16_000  # Hz, mono
+PICTURE_EXTENSIONS = ("jpg", "png", "webp")
+_FRAME_EXTENSION = re.compile(r"\d{3}\.(jpg|png|webp)")
+_DATA_URI = re.compile(r"data:(?:image|audio)/[a-z]+;base64,(.*)", re.DOTALL)
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSpec:
+    """What the encoders take.
+
+    Args:
+        preprocess: size, resize mode and normalisation of pictures.
+        frames: at most so many frames of a clip are read, evenly spaced.
+        audio_samples: length of a sound in samples at 16 kHz; 0: no sound is read.
+        augment: whether copies of a sample are varied by their seed.
+    """
+
+    preprocess: Preprocess
+    frames: int = 8
+    audio_samples: int = 0
+    augment: bool = False
+
+
+class Variation(Protocol):
+    """A change to a sample's media before a model gets them."""
+
+    @property
+    def speed(self) -> float:
+        """How much faster the sound is played."""
+        ...
+
+    def pictures(self, pixels_NCHW: torch.Tensor) -> torch.Tensor: ...
+
+    def sound(self, wave_S: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A sample's media.
+
+    Args:
+        pictures: uint8 N,3,H,W; N is 1 for a picture, and the number of frames for a clip.
+        sound: float32 of `audio_samples`, or None.
+        is_clip: whether the pictures are frames.
+    """
+
+    pictures: torch.Tensor | None
+    sound: torch.Tensor | None
+    is_clip: bool = False
+
+    @property
+    def each_picture(self) -> list[torch.Tensor]:
+        """The pictures, each uint8 3,H,W."""
+        return [] if self.pictures is None else list(self.pictures)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The number of pictures (or frames) and of sounds."""
+        return 0 if self.pictures is None else len(self.pictures), int(self.sound is not None)
+
+
+def decode_media(members: Mapping[str, bytes], spec: MediaSpec, variation: Variation | None = None) -> Media:
+    """Decode a sample's media.
+
+    Args:
+        members: bytes by extension.
+        variation: None: nothing is changed.
+
+    Raises:
+        BadSample: something cannot be decoded; the message says what.
+    """
+    frames = sorted(extension for extension in members if _FRAME_EXTENSION.fullmatch(extension))
+    single = [extension for extension in PICTURE_EXTENSIONS if extension in members][:1]
+    chosen = single or evenly_spaced(frames, spec.frames)
+    pictures = torch.stack([decode_picture(members[extension], spec) for extension in chosen]) if chosen else None
+    if variation is not None and pictures is not None:
+        pictures = variation.pictures(pictures)
+    has_sound = spec.audio_samples and "flac" in members
+    sound = decode_sound(members["flac"], spec.audio_samples, variation) if has_sound else None
+    return Media(pictures, sound, bool(frames))
+
+
+def decode_picture(data: bytes, spec: MediaSpec) -> torch.Tensor:
+    """A picture as uint8 3,H,W. Raises BadSample."""
+    try:
+        return torch.from_numpy(decode_pixels(data, spec.preprocess)).permute(2, 0, 1).contiguous()
+    except ValueError as error:
+        raise BadSample(str(error)) from None
+
+
+def random_crop(pixels_NCHW: torch.Tensor, scale: float, seed: int) -> torch.Tensor:
+    """The same random crop of all frames, resized to their old size (RandomResizedCrop).
+
+    Args:
+        pixels_NCHW: uint8.
+        scale: the crop has at least this share of the area.
+        seed: decides the crop.
+    """
+    height, width = pixels_NCHW.shape[-2:]
+    draws = np.random.default_rng(seed)
+    area = draws.uniform(scale, 1.0)
+    # A more extreme aspect ratio would not fit into the picture; cutting it off would leave less than `area`.
+    max_log_ratio = max(0.0, min(np.log(4 / 3), -np.log(area)))
+    ratio = np.exp(draws.uniform(-max_log_ratio, max_log_ratio))
+    rows = max(1, round(height * float(np.sqrt(area / ratio))))
+    columns = max(1, round(width * float(np.sqrt(area * ratio))))
+    top, left = draws.integers(height - rows + 1), draws.integers(width - columns + 1)
+    crop = pixels_NCHW[..., top : top + rows, left : left + columns].float()
+    size = (height, width)
+    resized = torch.nn.functional.interpolate(crop, size, mode="bilinear", antialias=True, align_corners=False)
+    return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+def decode_data_uri(uri: str) -> bytes:
+    """The bytes in a data URI of a picture or of sound. Raises BadSample."""
+    match = _DATA_URI.fullmatch(uri)
+    try:
+        return base64.b64decode(match[1] if match else "", validate=True)
+    except binascii.Error as error:
+        raise BadSample(f"not base64 ({error})") from None
+
+
+def decode_sound(data: bytes, samples: int, variation: Variation | None = None) -> torch.Tensor:
+    """Sound as float32 in [-1, 1] at 16 kHz, cut or padded with silence to `samples` samples. Raises BadSample."""
+    speed = 1.0 if variation is None else variation.speed
+    wave = _decode_wave(data, round(samples * speed))
+    if variation is not None:
+        length = max(1, min(samples, round(len(wave) / speed)))
+        wave = np.interp(np.arange(length) * speed, np.arange(len(wave)), wave).astype(np.float32)
+        wave = variation.sound(wave)
+    return torch.from_numpy(np.pad(wave, (0, samples - len(wave))).astype(np.float32))
+
+
+def _decode_wave(data: bytes, samples: int) -> np.ndarray:
+    """The first `samples` samples of a sound, or fewer if it is shorter. Raises BadSample."""
+    import av
+
+    try:
+        with av.open(io.BytesIO(data)) as container:
+            # Channels are averaged here: the resampler's own mono is louder by the square root of 2, and clips.
+            resampler = av.AudioResampler("fltp", None, SAMPLE_RATE)
+            chunks: list[np.ndarray] = []
+            for frame in container.decode(audio=0):
+                chunks += [out.to_ndarray().mean(0) for out in resampler.resample(frame)]
+                if sum(map(len, chunks)) >= samples:
+                    break
+            else:
+                chunks += [out.to_ndarray().mean(0) for out in resampler.resample(None)]
+    except (av.FFmpegError, IndexError, ValueError) as error:
+        raise BadSample(f"sound: {error}") from None
+    wave = np.concatenate(chunks)[:samples] if chunks else np.empty(0, np.float32)
+    if not len(wave):
+        raise BadSample("sound: empty")
+    return wave
+
+
+def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, evenly spaced, with the first and the last; the middle one if `count` is 1."""
+    if len(items) <= count:
+        return list(items)
+    if count == 1:
+        return [items[len(items) // 2]]
+    return [items[round(at)] for at in np.linspace(0, len(items) - 1, count)]

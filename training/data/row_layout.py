@@ -1,0 +1,113 @@
+"""Encoded samples, several to a row, laid out as tensors for the language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from training.data.batch_types import PlacedMedia, RowBatch
+from training.data.examples import Example
+from training.data.text_codec import IGNORED, Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How examples become rows of the language model.
+
+    Args:
+        picture_tokens, sound_tokens: columns that one medium takes in a row; 0: media stay outside the rows.
+        pack_length: tokens of a row.
+        max_text_tokens: a sample's text is cut there.
+        packed: whether several samples share a row.
+        template: whether turns are written as a conversation, or the last one as a bare caption.
+    """
+
+    picture_tokens: int
+    sound_tokens: int
+    pack_length: int
+    max_text_tokens: int
+    packed: bool
+    template: bool
+
+    def media_tokens(self, counts: np.ndarray) -> np.ndarray:
+        """Columns that media take. Args: counts: int64 (...,2); pictures and sounds."""
+        return counts @ np.array([self.picture_tokens, self.sound_tokens])
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRow:
+    """Samples that share a row, in tokens.
+
+    Args:
+        bad: unreadable samples that were replaced.
+        cut_tokens: text tokens that were cut off.
+    """
+
+    examples: list[Example]
+    encoded: list[Encoded]
+    bad: int
+    cut_tokens: int
+
+
+@dataclass(slots=True)
+class _MediaColumns:
+    """Media of one kind, collected while rows are laid out."""
+
+    tokens: int
+    data: list[torch.Tensor] = field(default_factory=list)
+    places: list[tuple[int, int, int]] = field(default_factory=list)  # row, segment, start
+
+    def placed(self) -> PlacedMedia:
+        table = torch.tensor(self.places, dtype=torch.long).reshape(-1, 3)
+        return PlacedMedia(torch.stack(self.data) if self.data else None, table[:, 0], table[:, 1], table[:, 2])
+
+
+def lay_out(rows: Sequence[EncodedRow], count: int, length: int, layout: Layout, pad: int) -> RowBatch:
+    """Rows as tensors. There is no attention mask: position ids that begin again keep samples apart.
+
+    Args:
+        count: rows of the result; those beyond `rows` are padding.
+        length: columns of the result.
+        pad: the token in padding and in the columns of media.
+    """
+    ids = np.full((count, length), pad, np.int64)
+    labels = np.full((count, length), IGNORED, np.int64)
+    segments = np.zeros((count, length), np.int64)
+    positions = np.tile(np.arange(length), (count, 1))
+    pictures, sounds = _MediaColumns(layout.picture_tokens), _MediaColumns(layout.sound_tokens)
+    for row_at, row in enumerate(rows):
+        column = 0
+        for segment, (example, encoded) in enumerate(zip(row.examples, row.encoded, strict=True), 1):
+            media = [(pictures, picture) for picture in example.media.each_picture]
+            media += [(sounds, example.media.sound)] if example.media.sound is not None else []
+            start, written = column, 0
+            # Each medium follows a piece of text, which may be empty; the last piece is followed by nothing.
+            for text_end, medium in zip([*encoded.media_at, len(encoded.ids)], [*media, None], strict=True):
+                stop = column + text_end - written
+                ids[row_at, column:stop] = encoded.ids[written:text_end]
+                labels[row_at, column:stop] = encoded.labels[written:text_end]
+                column, written = stop, text_end
+                if medium is not None:
+                    columns, data = medium
+                    columns.places.append((row_at, segment, column))
+                    columns.data.append(data)
+                    column += columns.tokens
+            labels[row_at, start:column][:1] = IGNORED  # it would be predicted from the sample before it
+            segments[row_at, start:column] = segment
+            positions[row_at, start:column] = np.arange(column - start)
+        positions[row_at, column:] = np.arange(length - column)
+    return RowBatch(
+        input_ids=torch.from_numpy(ids),
+        labels=torch.from_numpy(labels),
+        position_ids=torch.from_numpy(positions),
+        segment=torch.from_numpy(segments),
+        picture=pictures.placed(),
+        sound=sounds.placed(),
+        uids=[example.uid for row in rows for example in row.examples],
+        read=sum(len(row.examples) for row in rows),
+        bad=sum(row.bad for row in rows),
+        cut_tokens=sum(row.cut_tokens for row in rows),
+    )

@@ -1,0 +1,54 @@
+"""Gradients of a model that is spread over processes: when they are summed, and how they are clipped."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from training.distributed.process_mesh import Mesh
+
+
+def sync_gradients(model: Any, now: bool) -> AbstractContextManager[Any]:
+    """A context for a backward pass: gradients are summed over ranks in it, or stay local until a later one."""
+    if hasattr(model, "set_requires_gradient_sync"):  # FSDP2
+        model.set_requires_gradient_sync(now)
+    elif hasattr(model, "no_sync") and not now:  # DDP
+        return model.no_sync()
+    return nullcontext()
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None, mesh: Mesh) -> Tensor:
+    """Scale all gradients down together, so that their 2-norm is at most `max_norm`, and return the norm before.
+
+    Args:
+        parameters: may be sharded over different meshes, or not at all.
+        max_norm: None: nothing is scaled.
+
+    Returns:
+        A float32 scalar on the device, the same on all ranks.
+    """
+    by_mesh: defaultdict[Any, list[nn.Parameter]] = defaultdict(list)  # torch's functions take one mesh at a time
+    for parameter in parameters:
+        if parameter.grad is not None:
+            by_mesh[parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None].append(parameter)
+    squared = torch.zeros((), device=mesh.device)
+    for group in by_mesh.values():
+        counted = [p.grad for p in group if p.grad is not None and not getattr(p, "counted_elsewhere", False)]
+        norm = get_total_norm(counted)
+        squared += (norm.full_tensor() if isinstance(norm, DTensor) else norm).square()
+    if mesh.size("pp") > 1:
+        dist.all_reduce(squared, group=mesh.groups["pp"])
+    total = squared.sqrt()
+    if max_norm is not None:
+        for group in by_mesh.values():
+            clip_grads_with_norm_(group, max_norm, total)
+    return total

@@ -1,0 +1,248 @@
+"""The multimodal language model: frozen encoders, a connector, and a causal LLM."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.config import Model
+from training.data.batch_types import RowBatch
+from training.data.text_codec import IGNORED
+from training.model.encoders import DualEncoder
+from training.model.fusion import (
+    FusedLayer,
+    GatedCrossAttention,
+    MediaContext,
+    Projector,
+    Resampler,
+    decoder_list,
+    fusion_plan,
+)
+from training.model.losses import chunked_cross_entropy, chunked_kl
+from training.model.packed_rows import attention_mask, media_by_row, text_only, with_media
+
+
+class Connector(nn.Module):
+    """Projects an encoder's features to the LLM's width, for each entry of the fusion plan."""
+
+    def __init__(self, widths: Sequence[int], hidden: int, dim: int, heads: int, queries: int | None) -> None:
+        super().__init__()
+        self.projectors = nn.ModuleList(Projector(width, hidden, dim) for width in widths)
+        self.resampler = Resampler(dim, queries, heads) if queries is not None else None
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Features M,N,C of each entry -> tokens M,K,D of each entry."""
+        tokens = [projector(entry_MNC) for projector, entry_MNC in zip(self.projectors, features, strict=True)]
+        return [self.resampler(entry_MND) for entry_MND in tokens] if self.resampler is not None else tokens
+
+
+class MultimodalLm(nn.Module):
+    """Frozen encoders, a connector, and a causal LLM.
+
+    In `single_tower` the media tokens are in the rows, at columns that the batch leaves free. In `cross_attention`
+    they are outside the rows, and layers of the LLM attend to them. `forward` returns sums, not means, because the
+    caller divides by one count over all ranks.
+
+    Args:
+        encoder: its text tower is not used.
+        llm: any Hugging Face causal language model.
+    """
+
+    llm: Any
+    reference: Any
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, encoder: DualEncoder, llm: Any, config: Model) -> None:
+        super().__init__()
+        self.vision, self.audio = encoder.vision, encoder.audio
+        self.register_buffer("pixel_mean", encoder.pixel_mean, persistent=False)
+        self.register_buffer("pixel_std", encoder.pixel_std, persistent=False)
+        self.llm = llm
+        self.in_sequence = config.architecture == "single_tower"
+        settings = llm.config.get_text_config()
+        self.dim, heads = int(settings.hidden_size), int(settings.num_attention_heads)
+        self.window = config.llm.sliding_window
+        self.attention = config.llm.attention
+        layers = decoder_list(llm)
+        self.plan = fusion_plan(config.architecture, config.fusion, len(layers))
+        self._context = MediaContext()
+        self._wrap(layers, heads)
+        queries = config.queries if config.fusion == "attention" else None
+        hidden = config.connector_width or self.dim
+        shapes = self._shapes()
+        self.connector = Connector([shape[-1] for shape in shapes], hidden, self.dim, heads, queries)
+        self.picture_tokens = (queries or shapes[0][0]) if self.in_sequence else 0
+        self.hearing: Connector | None = None
+        self.sound_tokens = 0
+        if self.audio is not None:
+            with torch.no_grad():
+                tokens = self.audio.tokens(torch.zeros(1, self.audio.samples)).shape[1]
+            self.hearing = Connector([self.audio.width] * len(self.plan), hidden, self.dim, heads, queries)
+            self.sound_tokens = (queries or tokens) if self.in_sequence else 0
+        # If media enter deeper than the first layer, their columns need an input of their own below that layer.
+        is_deep = self.in_sequence and self.plan[0].layer > 0
+        self.placeholder = nn.Parameter(torch.randn(self.dim) * 0.02) if is_deep else None
+        object.__setattr__(self, "reference", None)  # not a submodule, so it is neither saved nor sharded
+
+    def _wrap(self, layers: nn.ModuleList, heads: int) -> None:
+        """Put a FusedLayer around each layer where media enter, except the first, whose input is the embeddings."""
+        for entry in self.plan:
+            if not (self.in_sequence and entry.layer == 0):
+                cross = None if self.in_sequence else GatedCrossAttention(self.dim, heads)
+                layers[entry.layer] = FusedLayer(layers[entry.layer], entry.layer, self._context, cross)
+
+    def _shapes(self) -> list[tuple[int, int]]:
+        """(tokens, width) of the features of each entry of the plan."""
+        with torch.no_grad():
+            size = self.vision.preprocess.size
+            features = self._features(torch.zeros(1, 3, *size))
+        return [(entry_MNC.shape[1], entry_MNC.shape[2]) for entry_MNC in features]
+
+    def _features(self, pixels_MCHW: Tensor) -> list[Tensor]:
+        """Features M,N,C of each entry's depth, all pooled to the grid of the deepest feature map."""
+        maps = self.vision.maps(pixels_MCHW)
+        grid = (maps[-1].shape[-2], maps[-1].shape[-1])
+        chosen = [maps[max(0, round(entry.depth * len(maps)) - 1)] for entry in self.plan]
+        return [F.adaptive_avg_pool2d(map_MChw, grid).flatten(2).transpose(1, 2) for map_MChw in chosen]
+
+    def media_tokens(self, batch: RowBatch) -> dict[str, list[Tensor]]:
+        """Tokens M,K,D of each kind of media that the batch has, for each entry of the plan."""
+        tokens = {}
+        if batch.picture.data is not None:
+            with torch.no_grad():
+                pixels = (batch.picture.data.float() / 255 - self.pixel_mean) / self.pixel_std
+                features = [entry_MNC.detach() for entry_MNC in self._features(pixels)]
+            tokens["picture"] = self.connector(features)
+        if batch.sound.data is not None and self.hearing is not None and self.audio is not None:
+            with torch.no_grad():
+                sound_MNC = self.audio.tokens(batch.sound.data).detach()
+            tokens["sound"] = self.hearing([sound_MNC] * len(self.plan))
+        return tokens
+
+    def embed(self, batch: RowBatch) -> Tensor:
+        """Input embeddings R,L,D with media in their columns. What enters at deeper layers is put into the context."""
+        embeds_RLD = self.llm.get_input_embeddings()(batch.input_ids)
+        self._context.clear()
+        tokens = self.media_tokens(batch)
+        if not self.in_sequence:
+            self._set_cross_attention(batch, tokens)
+            return embeds_RLD
+        for at, entry in enumerate(self.plan):
+            placed_RLD = embeds_RLD if entry.layer == 0 else torch.zeros_like(embeds_RLD)
+            for kind, entries in tokens.items():
+                placed_RLD = with_media(placed_RLD, entries[at], batch.media[kind])
+            if entry.layer == 0:
+                embeds_RLD = placed_RLD
+                continue
+            self._context.added[entry.layer] = placed_RLD
+            if at == 0 and self.placeholder is not None:
+                for kind, entries in tokens.items():
+                    embeds_RLD = with_media(embeds_RLD, self.placeholder.expand_as(entries[0]), batch.media[kind])
+        return embeds_RLD
+
+    def _set_cross_attention(self, batch: RowBatch, tokens: Mapping[str, list[Tensor]]) -> None:
+        """Put the media tokens of each row into the context, with the mask of which position sees which token."""
+        rows = len(batch.segment)
+        for at, entry in enumerate(self.plan):
+            by_kind = [media_by_row(entries[at], batch.media[kind], rows) for kind, entries in tokens.items()]
+            if by_kind:
+                self._context.seen[entry.layer] = torch.cat([tokens_RTD for tokens_RTD, _ in by_kind], 1)
+                segments_RT = torch.cat([segments for _, segments in by_kind], 1)
+                self._context.mask = batch.segment[:, :, None] == segments_RT[:, None, :]
+
+    def forward(self, batch: RowBatch, kl: bool = False, chunked: bool = True) -> dict[str, Tensor]:
+        """Sums over the learned tokens of the batch: `loss`, and `kl`.
+
+        Args:
+            kl: also compute the divergence from the reference model, on the text without media.
+            chunked: compute the logits in chunks.
+        """
+        hidden_RLD = self.hidden(self.llm, self.embed(batch), batch)
+        self._context.clear()
+        sums = {"loss": self._loss(hidden_RLD, batch.labels, chunked)}
+        if kl:
+            sums["kl"] = self._divergence(text_only(batch, self.picture_tokens, self.sound_tokens))
+        return sums
+
+    def hidden(self, llm: Any, embeds_RLD: Tensor, batch: RowBatch) -> Tensor:
+        """A language model's last hidden states R,L,D."""
+        mask = attention_mask(batch, self.attention, self.window)
+        positions = batch.position_ids
+        outputs = llm.base_model(inputs_embeds=embeds_RLD, position_ids=positions, attention_mask=mask, use_cache=False)
+        return outputs.last_hidden_state
+
+    def _loss(self, hidden_RLD: Tensor, labels_RL: Tensor, chunked: bool) -> Tensor:
+        learned = labels_RL[:, 1:] != IGNORED
+        hidden_ND, labels_N = hidden_RLD[:, :-1][learned], labels_RL[:, 1:][learned]
+        return chunked_cross_entropy(hidden_ND, labels_N, self.llm.get_output_embeddings(), chunked)
+
+    def _divergence(self, batch: RowBatch) -> Tensor:
+        """KL(reference || model), summed over the learned positions of rows without media."""
+        learned = batch.labels[:, 1:] != IGNORED
+        with torch.no_grad(), self._as_reference() as reference:
+            embeds = reference.get_input_embeddings()(batch.input_ids)
+            reference_ND = self.hidden(reference, embeds, batch)[:, :-1][learned]
+            reference_head = reference.get_output_embeddings()
+        hidden_RLD = self.hidden(self.llm, self.llm.get_input_embeddings()(batch.input_ids), batch)
+        return chunked_kl(reference_ND, hidden_RLD[:, :-1][learned], reference_head, self.llm.get_output_embeddings())
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[Any]:
+        """The language model before training: the copy that was kept, or the same model with its adapters off."""
+        if self.reference is not None:
+            yield self.reference
+            return
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        adapted = [module for module in self.llm.modules() if isinstance(module, BaseTunerLayer)]
+        for module in adapted:
+            module.enable_adapters(False)
+        try:
+            yield self.llm
+        finally:
+            for module in adapted:
+                module.enable_adapters(True)
+
+    def keep_reference(self) -> None:
+        """Keep a frozen copy of the LLM as it is now, for the KL term. Checkpoints do not hold it."""
+        copied = copy.deepcopy(self.llm).eval().requires_grad_(False)
+        object.__setattr__(self, "reference", copied)
+
+    @torch.no_grad()
+    def generate(self, batch: RowBatch, tokens: int, eos: int) -> list[int]:
+        """Continue the row of a batch with the most likely tokens.
+
+        Args:
+            batch: one row without padding.
+            tokens: at most so many are generated.
+
+        Returns:
+            Token ids, without the end-of-text token.
+        """
+        from transformers import DynamicCache
+
+        cache, head = DynamicCache(config=self.llm.config), self.llm.get_output_embeddings()
+        embeds_RLD, position = self.embed(batch), batch.position_ids
+        seen, mask = dict(self._context.seen), self._context.mask
+        generated: list[int] = []
+        for _ in range(tokens):
+            outputs = self.llm.base_model(
+                inputs_embeds=embeds_RLD, position_ids=position, past_key_values=cache, use_cache=True
+            )
+            self._context.clear()
+            token = int(head(outputs.last_hidden_state[:, -1:]).argmax())
+            if token == eos:
+                break
+            generated.append(token)
+            embeds_RLD = self.llm.get_input_embeddings()(torch.tensor([[token]], device=embeds_RLD.device))
+            position = position[:, -1:] + 1
+            self._context.seen, self._context.mask = seen, None if mask is None else mask[:, -1:]
+        self._context.clear()
+        return generated

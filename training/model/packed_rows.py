@@ -1,0 +1,106 @@
+"""Packed rows inside the language model: the mask that keeps samples apart, and media put in or taken out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.data.batch_types import PlacedMedia, RowBatch
+from training.data.text_codec import IGNORED
+
+
+def attention_mask(batch: RowBatch, implementation: str, window: int | None) -> Any:
+    """The attention mask that keeps packed samples apart.
+
+    Args:
+        implementation: transformers' attn_implementation.
+        window: attention reaches back this many tokens; None: to the sample's start.
+
+    Returns:
+        None if transformers can tell the samples apart by position ids, which begin again at each sample. Otherwise
+        bool R,1,L,L; for flex attention a block mask, so that it can skip hidden blocks.
+    """
+    if window is None and implementation != "flex_attention":
+        return None
+    segment_RL, length = batch.segment, batch.segment.shape[1]
+    reach = length if window is None else window
+    if implementation == "flex_attention":
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        def seen(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            near = (query >= key) & (query - key < reach)
+            return near & (segment_RL[row, query] == segment_RL[row, key])
+
+        return create_block_mask(seen, len(segment_RL), None, length, length, device=str(segment_RL.device))
+    at_L = torch.arange(length, device=segment_RL.device)
+    back_LL = at_L[:, None] - at_L[None]
+    near_LL = (back_LL >= 0) & (back_LL < reach)
+    return (near_LL[None] & (segment_RL[:, :, None] == segment_RL[:, None, :]))[:, None]
+
+
+def text_only(batch: RowBatch, picture_tokens: int, sound_tokens: int) -> RowBatch:
+    """The batch's rows without their media.
+
+    The text moves together, position ids count it anew, and no sample's first token is learned.
+    """
+    segment_RL = batch.segment
+    kept_RL = segment_RL > 0
+    for media, width in ((batch.picture, picture_tokens), (batch.sound, sound_tokens)):
+        if width and len(media.start):
+            columns = media.start[:, None] + torch.arange(width, device=segment_RL.device)
+            kept_RL = kept_RL.index_put((media.row[:, None], columns), torch.tensor(False))
+    order_RL = torch.argsort((~kept_RL).int(), dim=1, stable=True)  # columns that are kept come first
+    segment_RL = segment_RL.masked_fill(~kept_RL, 0).gather(1, order_RL)
+    labels_RL = batch.labels.masked_fill(~kept_RL, IGNORED).gather(1, order_RL)
+    starts_RL = segment_RL != F.pad(segment_RL, (1, 0), value=-1)[:, :-1]
+    at_L = torch.arange(segment_RL.shape[1], device=segment_RL.device)
+    first_RL = torch.where(starts_RL, at_L, 0).cummax(1).values
+    nothing = PlacedMedia(None, *(batch.picture.row[:0] for _ in range(3)))
+    return replace(
+        batch,
+        input_ids=batch.input_ids.gather(1, order_RL),
+        labels=labels_RL.masked_fill(starts_RL, IGNORED),
+        segment=segment_RL,
+        position_ids=at_L - first_RL,
+        picture=nothing,
+        sound=nothing,
+    )
+
+
+def with_media(rows_RLD: Tensor, tokens_MKD: Tensor, media: PlacedMedia) -> Tensor:
+    """Rows with media tokens written into their columns. A stand-in belongs to no column, and only adds a zero."""
+    count, width = len(media.start), tokens_MKD.shape[1]
+    if len(tokens_MKD) > count:
+        rows_RLD = rows_RLD + 0 * tokens_MKD[count:].sum()
+    if not count:
+        return rows_RLD
+    columns_MK = media.start[:, None] + torch.arange(width, device=media.start.device)
+    return rows_RLD.index_put((media.row[:, None].expand(-1, width), columns_MK), tokens_MKD[:count].to(rows_RLD.dtype))
+
+
+def media_by_row(tokens_MKD: Tensor, media: PlacedMedia, rows: int) -> tuple[Tensor, Tensor]:
+    """Media tokens gathered by row.
+
+    Returns:
+        R,T,D; every row has as many slots as the fullest, of K tokens each, and free slots are zero. And int64 R,T:
+        the sample that each token belongs to, -1 in free slots.
+    """
+    count, width, device = len(media.row), tokens_MKD.shape[1], media.row.device
+    per_row = torch.bincount(media.row, minlength=rows)
+    slots = int(per_row.max()) if count else 1
+    tokens_RSKD = tokens_MKD.new_zeros(rows, slots, *tokens_MKD.shape[1:])
+    segments_RS = torch.full((rows, slots), -1, device=device)
+    if count:
+        order = torch.argsort(media.row, stable=True)
+        row = media.row[order]
+        first_of_row = torch.cumsum(per_row, 0) - per_row
+        slot = torch.arange(count, device=device) - first_of_row[row]
+        tokens_RSKD = tokens_RSKD.index_put((row, slot), tokens_MKD[:count][order])
+        segments_RS[row, slot] = media.segment[order]
+    if len(tokens_MKD) > count:  # a stand-in, which only adds a zero
+        tokens_RSKD = tokens_RSKD + 0 * tokens_MKD[count:].sum()
+    return tokens_RSKD.flatten(1, 2), segments_RS.repeat_interleave(width, 1)

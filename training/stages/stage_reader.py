@@ -1,0 +1,78 @@
+"""The batches that each stage reads from a release."""
+
+from __future__ import annotations
+
+from mmdata.errors import UserError
+from training.config import TrainConfig
+from training.data.batch_readers import PairReader, RowReader, Share
+from training.data.examples import Instructions, Pairs
+from training.data.media_tensors import MediaSpec
+from training.data.order import Order, derived_seed
+from training.data.records import MAX_IMAGES, MediaLimits, open_records
+from training.data.row_layout import Layout
+from training.data.sample_index import TrainingRelease
+from training.data.sample_reader import SampleReader
+from training.model.encoders import DualEncoder
+from training.stages.stage_model import StageModel, generative_settings
+
+
+def make_reader(
+    built: StageModel, release: TrainingRelease, config: TrainConfig, split: str, batch_size: int, share: Share
+) -> PairReader | RowReader:
+    """The reader of a stage's batches from one split of a release.
+
+    Raises:
+        UserError: the release has no instructions of the configured form, or the ranks do not divide the batch.
+        DataError: the split has no samples for this stage.
+    """
+    if batch_size % share.world:
+        raise UserError(
+            f"{built.stage}.batch_size {batch_size} is not a multiple of {share.world} data-parallel ranks. "
+            "Remedy: one that is."
+        )
+    samples, reader = release.samples(split), SampleReader(release)
+    data, model = config.data, built.model
+    preprocess, audio_samples = model.vision.preprocess, model.audio.samples if model.audio is not None else 0
+
+    def order(n: int) -> Order:
+        return Order(n, derived_seed(config.seed, 4), data.block, data.window_blocks)
+
+    if isinstance(model, DualEncoder):
+        pairs = Pairs(samples, reader, MediaSpec(preprocess, data.frames, audio_samples, data.augment))
+        crop = config.align.crop_scale if split == "train" else 1.0
+        return PairReader(pairs, order(len(pairs)), batch_size, share, model.tokenize, crop)
+    assert built.codec is not None
+    stage = generative_settings(built.stage, config)
+    layout = Layout(
+        picture_tokens=model.picture_tokens,
+        sound_tokens=model.sound_tokens,
+        pack_length=stage.pack_length,
+        max_text_tokens=stage.max_text_tokens,
+        packed=stage.pack,
+        template=built.stage == "instruct",
+    )
+    spec = MediaSpec(preprocess, frames_that_fit(data.frames, layout), audio_samples, data.augment)
+    source: Pairs | Instructions
+    if built.stage == "joint":
+        source = Pairs(samples, reader, spec)
+    else:
+        limits = MediaLimits(spec.frames, audio_samples > 0, pictures_that_fit(layout))
+        records = open_records(release, config.instruct.form, split, config.instruct.tasks, limits)
+        source = Instructions(records, samples, reader, spec)
+    return RowReader(source, order(len(source)), batch_size, share, built.codec, layout)
+
+
+def pictures_that_fit(layout: Layout) -> int:
+    """Pictures of a record that leave a quarter of a row to text, beside one sound; at least one."""
+    if not layout.picture_tokens:
+        return MAX_IMAGES
+    room = layout.pack_length * 3 // 4 - layout.sound_tokens
+    return max(1, min(MAX_IMAGES, room // layout.picture_tokens))
+
+
+def frames_that_fit(frames: int, layout: Layout) -> int:
+    """Frames of a clip that leave half of a row to text, beside the clip's sound; at least one."""
+    if not layout.picture_tokens:
+        return frames
+    room = layout.pack_length // 2 - layout.sound_tokens
+    return max(1, min(frames, room // layout.picture_tokens))

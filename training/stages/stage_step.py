@@ -1,0 +1,110 @@
+"""What each stage does with a batch: a training step, or a measurement on held-out batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.config import TrainConfig
+from training.data.batch_types import Batch, PairBatch, RowBatch
+from training.distributed.process_mesh import Mesh
+from training.metrics.retrieval import retrieval_by_kind
+from training.model.multimodal_lm import MultimodalLm
+from training.stages.align import FEATURES, AlignStep, pair_losses
+from training.stages.generative import GenerativeStep, global_tokens, with_stand_ins
+from training.stages.pipeline import PipelineStep
+from training.stages.stage_model import StageModel, generative_settings
+
+Autocast = Callable[[], AbstractContextManager[Any]]
+Step = AlignStep | GenerativeStep | PipelineStep
+
+
+def make_step(
+    built: StageModel,
+    wrapped: nn.Module,
+    config: TrainConfig,
+    mesh: Mesh,
+    autocast: Autocast = nullcontext,
+    scaled: Callable[[Tensor], Tensor] | None = None,
+) -> Step:
+    """The forward and backward pass of a stage's batches.
+
+    Args:
+        wrapped: the model, wrapped for its parallelism.
+        scaled: scales a loss before its backward pass; None: nothing does.
+    """
+    scaled = scaled or (lambda loss: loss)
+    if built.stage == "align":
+        return AlignStep(wrapped, config.align, mesh, autocast, scaled)
+    stage = generative_settings(built.stage, config)
+    if mesh.size("pp") > 1:
+        assert isinstance(built.model, MultimodalLm)
+        return PipelineStep(built.model, stage, mesh, autocast, built.tied)
+    return GenerativeStep(wrapped, stage, mesh, autocast, scaled)
+
+
+@torch.no_grad()
+def validate(
+    built: StageModel,
+    wrapped: nn.Module,
+    batches: Sequence[Batch],
+    config: TrainConfig,
+    mesh: Mesh,
+    autocast: Autocast = nullcontext,
+    step: Step | None = None,
+) -> dict[str, float]:
+    """Held-out metrics, the same on all ranks: `val/loss`, and recall or perplexity.
+
+    Args:
+        batches: this rank's shares of the batches that all ranks measure.
+        step: the training step, if its forward pass is a pipeline's.
+    """
+    wrapped.eval()
+    if built.stage == "align":
+        return _validate_pairs(wrapped, batches, config, mesh, autocast)
+    stage = generative_settings(built.stage, config)
+    sums = torch.zeros(2, dtype=torch.float64, device=mesh.device)  # loss, tokens
+    for batch in batches:
+        assert isinstance(batch, RowBatch)
+        if isinstance(step, PipelineStep):
+            loss, tokens = step.validate(batch)
+        else:
+            tokens = global_tokens(batch, mesh)
+            with autocast():
+                loss = wrapped(with_stand_ins(batch, wrapped), False, stage.chunked_loss)["loss"]
+            loss = mesh.sum(loss.detach().double())
+        sums += torch.stack([loss.double(), tokens.double()])
+    mean = float(sums[0] / sums[1])
+    return {"val/loss": mean, "val/perplexity": float(torch.tensor(mean).exp()), "val/tokens": float(sums[1])}
+
+
+def _validate_pairs(
+    wrapped: nn.Module, batches: Sequence[Batch], config: TrainConfig, mesh: Mesh, autocast: Autocast
+) -> dict[str, float]:
+    total, weight = torch.zeros((), dtype=torch.float64), 0
+    gathered: dict[str, list[Tensor]] = {name: [] for name in (*FEATURES, "group")}
+    for batch in batches:
+        assert isinstance(batch, PairBatch)
+        with autocast():
+            outputs = wrapped(batch)
+        shares = pair_losses(outputs, batch, config.align, mesh)
+        loss = torch.stack([config.align.weights[name] * share for name, share in shares.items()]).sum()
+        total += mesh.sum(loss.detach().double()).cpu() * len(batch.weight)
+        weight += len(batch.weight)
+        real = mesh.gather(batch.weight) > 0
+        for name in FEATURES:
+            if name in outputs:
+                gathered[name].append(mesh.gather(outputs[name])[real].cpu())
+        gathered["group"].append(mesh.gather(batch.group)[real].cpu())
+    text, visual, group = (torch.cat(gathered[name]) for name in ("text", "visual", "group"))
+    scores = retrieval_by_kind(text, visual, torch.cat(gathered["audio"]) if gathered["audio"] else None, group)
+    recalls = [value for name, value in scores.items() if name.endswith("/recall@1")]
+    return {
+        "val/loss": float(total / weight),
+        **{f"val/{name}": value for name, value in scores.items()},
+        "val/recall@1": sum(recalls) / max(1, len(recalls)),
+    }
