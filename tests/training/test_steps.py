@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_contrastive_accumulation_replays_dropout(release: str, tmp_path: Path) 
     AlignStep(model, config.align, alone(), nothing, lambda loss: loss)(batch)
     cached = gradients(model)
     torch.manual_seed(7)
-    parts = [model(chunk) for chunk in split_pairs(batch, 4)]
+    parts = [model(chunk) for chunk in batch.split(4)]
     found = {name: torch.cat([part[name] for part in parts]) for name in ("text", "visual")}
     found |= {name: parts[0][name] for name in ("scale", "bias")}
     pair_losses(found, batch, config.align, alone())["image"].backward()
@@ -99,7 +100,7 @@ def test_generative_accumulation_equals_the_whole_batch(release: str, tmp_path: 
     built = built_stage(stage, config)
     train_mode(built.model)
     batch = first_batch(built, config, release, tmp_path)
-    assert len(batch["input_ids"]) > 2
+    assert len(batch.input_ids) > 2
     whole = make_step(built, built.model, config, alone())(batch)
     expected = gradients(built.model)
     section = getattr(config, stage).model_copy(update={"micro_batch": micro})
@@ -121,8 +122,8 @@ def test_packed_equals_unpacked(release: str, tmp_path: Path, architecture: str,
     open_gates(built.model)
     train_mode(built.model)
     packed, apart = first_batch(built, config, release, tmp_path), first_batch(built, loose, release, tmp_path)
-    assert len(packed["input_ids"]) < len(apart["input_ids"]) == 8
-    assert sorted(packed["uids"]) == sorted(apart["uids"])
+    assert len(packed.input_ids) < len(apart.input_ids) == 8
+    assert sorted(packed.uids) == sorted(apart.uids)
     found = make_step(built, built.model, config, alone())(packed)
     ours = gradients(built.model)
     expected = make_step(built, built.model, loose, alone())(apart)
@@ -145,26 +146,26 @@ def test_an_all_ones_mask_would_leak_across_documents(release: str, tmp_path: Pa
     llm: Any = built.model.llm
     embeds = built.model.embed(batch)
     changed = embeds.clone()
-    first = batch["segment"][0] == 1
+    first = batch.segment[0] == 1
     changed[0, first] += 1.0
-    later = batch["segment"][0] == 2
+    later = batch.segment[0] == 2
     assert later.any()
 
     def difference(mask: torch.Tensor | None) -> float:
         with torch.no_grad():
-            options = {"position_ids": batch["position_ids"], "attention_mask": mask, "use_cache": False}
+            options = {"position_ids": batch.position_ids, "attention_mask": mask, "use_cache": False}
             one, two = (llm.base_model(inputs_embeds=e, **options).last_hidden_state for e in (embeds, changed))
         return float((one - two)[0, later].abs().max())
 
     assert difference(None) == 0.0
-    assert difference(torch.ones_like(batch["input_ids"])) > 1e-3
+    assert difference(torch.ones_like(batch.input_ids)) > 1e-3
 
 
 def test_all_labels_masked_raises(release: str, tmp_path: Path) -> None:
     config = settings()
     built = built_stage("joint", config)
     batch = first_batch(built, config, release, tmp_path)
-    batch["labels"] = torch.full_like(batch["labels"], IGNORED)
+    batch = replace(batch, labels=torch.full_like(batch.labels, IGNORED))
     step = GenerativeStep(built.model, config.joint, alone(), nothing, lambda loss: loss)
     with pytest.raises(DataError, match="every label is masked"):
         step(batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_a_clip_with_sound_trains_both_of_its_pairings(place: Path, tmp_path: Pa
     assert isinstance(built.model, DualEncoder) and built.model.audio is not None
     assert built.model.audio.proj.weight.grad is not None
     assert float(built.model.audio.proj.weight.grad.abs().max()) > 1e-6
-    only_both = {**batch, "weight": both.float()}
+    only_both = replace(batch, weight=both.float())
     shares = gradients("align", config, only_both)[1]
     assert float(shares["image"]) == 0 and float(shares["video"]) > 0 and float(shares["audio"]) > 0
 
@@ -111,8 +112,8 @@ def test_sound_matters_to_the_language_model(place: Path, tmp_path: Path, stage:
     config = hearing()
     built = built_stage(stage, config)
     batch = first_batch(built, config, str(place), tmp_path, size=24)
-    assert batch["sound"] is not None and len(batch["sound"]) > 3
-    assert batch["picture"] is not None and len(batch["picture"]) > 20
+    assert batch.sound.data is not None and len(batch.sound.data) > 3
+    assert batch.picture.data is not None and len(batch.picture.data) > 20
     built, shares = gradients(stage, config, batch)
     model = built.model
     assert isinstance(model, MultimodalLm) and model.hearing is not None
@@ -120,7 +121,7 @@ def test_sound_matters_to_the_language_model(place: Path, tmp_path: Path, stage:
         assert parameter.grad is not None and float(parameter.grad.abs().max()) > 1e-8, name
     for name, parameter in model.connector.named_parameters():
         assert parameter.grad is not None and float(parameter.grad.abs().max()) > 1e-8, name
-    other = {**batch, "sound": batch["sound"].flip(0).roll(3, 0) * 0.3}
+    other = replace(batch, sound=replace(batch.sound, data=batch.sound.data.flip(0).roll(3, 0) * 0.3))
     assert float(gradients(stage, config, other)[1]["text"]) != float(shares["text"])
 
 
@@ -129,13 +130,13 @@ def test_every_sample_stands_in_its_row_with_all_its_media(place: Path, tmp_path
     built = built_stage("instruct", config)
     model: Any = built.model
     batch = first_batch(built, config, str(place), tmp_path, size=24)
-    for kind, width in (("picture", model.picture_tokens), ("sound", model.sound_tokens)):
-        for row, segment, start in zip(*(batch[f"{kind}_{name}"] for name in ("row", "segment", "start")), strict=True):
-            assert (batch["segment"][row, start : start + width] == segment).all()
-            assert (batch["labels"][row, start : start + width] == -100).all()
-    pictures = Counter(zip(batch["picture_row"].tolist(), batch["picture_segment"].tolist(), strict=True))
+    for media, width in ((batch.picture, model.picture_tokens), (batch.sound, model.sound_tokens)):
+        for row, segment, start in zip(media.row, media.segment, media.start, strict=True):
+            assert (batch.segment[row, start : start + width] == segment).all()
+            assert (batch.labels[row, start : start + width] == -100).all()
+    pictures = Counter(zip(batch.picture.row.tolist(), batch.picture.segment.tolist(), strict=True))
     assert max(pictures.values()) == 8, "two frames of each of four clips"
-    assert batch["cut_tokens"] == 0
+    assert batch.cut_tokens == 0
 
 
 def test_who_cannot_hear_is_given_nothing_to_hear(place: Path, release: TrainingRelease, tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_who_cannot_hear_is_given_nothing_to_hear(place: Path, release: Training
     assert (len(without.index), without.left_out) == (len(whole.index) - heard, whole.left_out + heard)
     config = settings(instruct={"pack_length": 640, "max_text_tokens": 500})
     batch = first_batch(built_stage("instruct", config), config, str(place), tmp_path, size=24)
-    assert batch["sound"] is None
+    assert batch.sound.data is None
 
 
 def examples(release: TrainingRelease, form: str, look: MediaLimits | None = None) -> dict[str, Example]:
@@ -218,7 +219,7 @@ def test_records_that_have_no_room_in_a_row_are_left_out(place: Path, release: T
     narrow = {"pack_length": 26, "max_text_tokens": 20, "batch_size": 8, "steps": 2}
     config = settings(instruct=narrow)  # four columns a picture: five of them have no room
     batch = first_batch(built_stage("instruct", config), config, str(place), tmp_path, size=64)
-    pictures = Counter(zip(batch["picture_row"].tolist(), batch["picture_segment"].tolist(), strict=True))
+    pictures = Counter(zip(batch.picture.row.tolist(), batch.picture.segment.tolist(), strict=True))
     assert max(pictures.values()) == 4
 
 

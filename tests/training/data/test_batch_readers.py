@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mmdata.workspace.layout import Workspace
 from tests.support.made_release import Sample, jpeg, mixed_samples, shard_of, write_release
 from tests.training.conftest import upload
 from training.data.batch_readers import EmptySplit, PairReader, Reader, RowReader, Share, batches
-from training.data.batch_types import Batch
+from training.data.batch_types import Batch, PairBatch, PlacedMedia
 from training.data.examples import Example, Instructions, Pairs
 from training.data.media_tensors import Media, MediaSpec, decode_media
 from training.data.order import Order
@@ -103,14 +103,17 @@ def turns_reader(release: TrainingRelease, size: int = 8, share: Share = ALONE, 
     return RowReader(source, order_of(source), size, share, CODEC, layout)
 
 
-def equal(one: Batch, other: Batch) -> bool:
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        if isinstance(value, torch.Tensor):
-            assert value.dtype == other[name].dtype, name
-            assert torch.equal(value, other[name]), name
+def equal(one: Batch | PlacedMedia, other: Batch | PlacedMedia) -> bool:
+    assert type(one) is type(other)
+    for field in fields(one):
+        ours, theirs = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(ours, PlacedMedia):
+            assert equal(ours, theirs)
+        elif isinstance(ours, torch.Tensor):
+            assert ours.dtype == theirs.dtype, field.name
+            assert torch.equal(ours, theirs), field.name
         else:
-            assert value == other[name], name
+            assert ours == theirs, field.name
     return True
 
 
@@ -136,20 +139,20 @@ def test_the_same_samples_at_every_world_size(make: Any, world: int) -> None:
     ranks = [take(make(8, Share(rank, world)), STEPS) for rank in range(world)]
     for step, whole in enumerate(alone):
         parts = [rank[step] for rank in ranks]
-        assert Counter(uid for part in parts for uid in part["uids"]) == Counter(whole["uids"])
-        assert sum(part["bad"] for part in parts) == whole["bad"]
-        assert sum(part["read"] for part in parts) == whole["read"] == len(whole["uids"])
-        assert {part["consumed"] for part in parts} == {whole["consumed"]}
-        main = "text" if "text" in whole else "input_ids"
-        assert len({part[main].shape for part in parts}) == 1, "no rank has another shape"
+        assert Counter(uid for part in parts for uid in part.uids) == Counter(whole.uids)
+        assert sum(part.bad for part in parts) == whole.bad
+        assert sum(part.read for part in parts) == whole.read == len(whole.uids)
+        assert {part.consumed for part in parts} == {whole.consumed}
+        main = "text" if isinstance(whole, PairBatch) else "input_ids"
+        assert len({getattr(part, main).shape for part in parts}) == 1, "no rank has another shape"
         if main == "text":
-            assert [uid for part in parts for uid in part["uids"]] == whole["uids"]
+            assert [uid for part in parts for uid in part.uids] == whole.uids
             for name in ("text", "weight", "group"):
-                assert torch.equal(torch.cat([part[name] for part in parts]), whole[name])
+                assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
         else:
-            dealt = torch.stack([part[main] for part in parts], 1).flatten(0, 1)
-            assert torch.equal(dealt[: len(whole[main])], whole[main])
-            assert not (dealt[len(whole[main]) :] != CODEC.pad).any()
+            dealt = torch.stack([part.input_ids for part in parts], 1).flatten(0, 1)
+            assert torch.equal(dealt[: len(whole.input_ids)], whole.input_ids)
+            assert not (dealt[len(whole.input_ids) :] != CODEC.pad).any()
 
 
 def test_the_same_batches_from_any_number_of_workers(make: Any) -> None:
@@ -161,24 +164,24 @@ def test_the_same_batches_from_any_number_of_workers(make: Any) -> None:
 def test_resuming_from_any_state_gives_the_same_further_batches(make: Any) -> None:
     whole = take(make(), STEPS)
     for step in range(STEPS - 2):
-        again = take(make(), 2, whole[step]["consumed"])
+        again = take(make(), 2, whole[step].consumed)
         assert all(map(equal, again, whole[step + 1 : step + 3]))
-    assert all(map(equal, take(make(), 3, whole[2]["consumed"], workers=2), whole[3:6]))
+    assert all(map(equal, take(make(), 3, whole[2].consumed, workers=2), whole[3:6]))
 
 
 @pytest.mark.parametrize("sizes", [(8, 5), (3, 16), (8, 400)])
 def test_another_batch_size_after_a_resume_reads_each_sample_once_an_epoch(make: Any, sizes: tuple[int, int]) -> None:
     n = len(make().source)
     first = take(make(sizes[0]), 3)
-    uids, consumed = [uid for batch in first for uid in batch["uids"]], first[-1]["consumed"]
+    uids, consumed = [uid for batch in first for uid in batch.uids], first[-1].consumed
     assert consumed < n
     for batch in batches(make(sizes[1]), consumed):
-        uids += batch["uids"]
-        if batch["consumed"] == n:
+        uids += batch.uids
+        if batch.consumed == n:
             break
     everything = take(make(n), 1)[0]
-    assert everything["consumed"] == n
-    assert Counter(uids) == Counter(everything["uids"])
+    assert everything.consumed == n
+    assert Counter(uids) == Counter(everything.uids)
     assert len(uids) == n
 
 
@@ -187,26 +190,26 @@ def test_the_last_batch_of_an_epoch_is_padded_with_weight_zero(release: Training
     assert n % 8, "or there would be nothing to see"
     steps = -(-n // 8)
     found = take(pair_reader(release), 2 * steps)
-    assert len({batch["text"].shape for batch in found}) == 1
+    assert len({batch.text.shape for batch in found}) == 1
     for epoch in (found[:steps], found[steps:]):
-        assert sum(float(batch["weight"].sum()) for batch in epoch) == n
+        assert sum(float(batch.weight.sum()) for batch in epoch) == n
         last = epoch[-1]
         real = n % 8
-        assert last["weight"].tolist() == [1.0] * real + [0.0] * (8 - real)
-        assert last["read"] == len(last["uids"]) == len(last["is_clip"]) == real
-        assert int(last["picture_of"].max()) < real
-        assert torch.equal(last["text"][real:], tokenize([""]).expand(8 - real, -1))
-    assert [batch["consumed"] for batch in found[steps - 2 : steps + 1]] == [n // 8 * 8, n, n + 8]
-    assert [batch["uids"] for batch in found[:steps]] != [batch["uids"] for batch in found[steps:]]
+        assert last.weight.tolist() == [1.0] * real + [0.0] * (8 - real)
+        assert last.read == len(last.uids) == len(last.is_clip) == real
+        assert int(last.picture_of.max()) < real
+        assert torch.equal(last.text[real:], tokenize([""]).expand(8 - real, -1))
+    assert [batch.consumed for batch in found[steps - 2 : steps + 1]] == [n // 8 * 8, n, n + 8]
+    assert [batch.uids for batch in found[:steps]] != [batch.uids for batch in found[steps:]]
     spare = take(pair_reader(release, 8, Share(3, 4)), steps)[-1]
-    assert (spare["read"], spare["weight"].sum(), spare["picture"]) == (0, 0, None)
+    assert (spare.read, spare.weight.sum(), spare.picture) == (0, 0, None)
 
 
 def test_an_epoch_reads_every_sample_with_media_once(release: TrainingRelease) -> None:
     batch = take(pair_reader(release, len(MEDIA_SAMPLES)), 1)[0]
-    found, expected = Counter(batch["uids"]), Counter(one.uid for one in MEDIA_SAMPLES)
+    found, expected = Counter(batch.uids), Counter(one.uid for one in MEDIA_SAMPLES)
     assert expected - found == Counter(BAD)
-    assert (found - expected).total() == len(BAD) == batch["bad"]
+    assert (found - expected).total() == len(BAD) == batch.bad
 
 
 def test_a_picture_that_cannot_be_decoded_is_replaced_by_its_neighbour(release: TrainingRelease) -> None:
@@ -223,19 +226,19 @@ def test_a_picture_that_cannot_be_decoded_is_replaced_by_its_neighbour(release: 
 def test_pairs_are_their_samples(release: TrainingRelease) -> None:
     by_uid = {one.uid: one for one in mixed_samples()}
     for batch in take(pair_reader(release), 6):
-        own = [by_uid[uid] for uid in batch["uids"]]
-        assert torch.equal(batch["text"][: len(own)], tokenize([one.caption for one in own]))
+        own = [by_uid[uid] for uid in batch.uids]
+        assert torch.equal(batch.text[: len(own)], tokenize([one.caption for one in own]))
         media = [decode_media(one.media, SPEC) for one in own]
-        assert batch["is_clip"].tolist() == [one.is_clip for one in media]
+        assert batch.is_clip.tolist() == [one.is_clip for one in media]
         pictures = [
             (at, picture) for at, one in enumerate(media) if one.pictures is not None for picture in one.pictures
         ]
-        assert batch["picture_of"].tolist() == [at for at, _ in pictures]
-        assert torch.equal(batch["picture"], torch.stack([picture for _, picture in pictures]))
+        assert batch.picture_of.tolist() == [at for at, _ in pictures]
+        assert torch.equal(batch.picture, torch.stack([picture for _, picture in pictures]))
         sounds = [(at, one.sound) for at, one in enumerate(media) if one.sound is not None]
-        assert batch["sound_of"].tolist() == [at for at, _ in sounds]
-        assert (batch["sound"] is None) == (not sounds)
-        for found, (_, sound) in zip(batch["sound"] if sounds else (), sounds, strict=True):
+        assert batch.sound_of.tolist() == [at for at, _ in sounds]
+        assert (batch.sound is None) == (not sounds)
+        for found, (_, sound) in zip(batch.sound if sounds else (), sounds, strict=True):
             assert torch.equal(found, sound)
 
 
@@ -244,8 +247,8 @@ def test_the_same_caption_is_the_same_group(tmp_path: Path) -> None:
     workspace = write_release(tmp_path / "own", samples)
     opened = open_training_release(str(workspace.root), tmp_path / "cache")
     batch = take(pair_reader(opened, 4), 1)[0]
-    groups = dict(zip(batch["uids"], batch["group"].tolist(), strict=False))
-    assert Counter(batch["group"].tolist()) == {groups[samples[0].uid]: 2, groups[samples[1].uid]: 1, 0: 1}
+    groups = dict(zip(batch.uids, batch.group.tolist(), strict=False))
+    assert Counter(batch.group.tolist()) == {groups[samples[0].uid]: 2, groups[samples[1].uid]: 1, 0: 1}
 
 
 def test_crops_change_with_the_epoch_and_nothing_else(release: TrainingRelease) -> None:
@@ -254,9 +257,9 @@ def test_crops_change_with_the_epoch_and_nothing_else(release: TrainingRelease) 
 
     def pictures(found: list[Batch]) -> dict[str, torch.Tensor]:
         return {
-            batch["uids"][owner]: picture
+            batch.uids[owner]: picture
             for batch in found
-            for owner, picture in zip(batch["picture_of"].tolist(), batch["picture"], strict=True)
+            for owner, picture in zip(batch.picture_of.tolist(), batch.picture, strict=True)
         }
 
     plain, once, again = pictures([whole]), pictures([first]), pictures([second])
@@ -265,9 +268,9 @@ def test_crops_change_with_the_epoch_and_nothing_else(release: TrainingRelease) 
         assert sum(torch.equal(once[uid], other[uid]) for uid in plain) < len(plain) / 4, "few crops are the whole"
     ranks = [take(pair_reader(release, 8, Share(rank, 2), 0.5), -(-n // 8), workers=rank) for rank in (0, 1)]
     copied = {one.uid for one in MEDIA_SAMPLES if one.copies > 1} | {
-        uid for uid, count in Counter(first["uids"]).items() if count > 1
+        uid for uid, count in Counter(first.uids).items() if count > 1
     }
-    split = pictures([batch for rank in ranks for batch in rank if batch["picture"] is not None])
+    split = pictures([batch for rank in ranks for batch in rank if batch.picture is not None])
     assert all(torch.equal(split[uid], once[uid]) for uid in once if uid not in copied)
 
 
@@ -275,34 +278,34 @@ def pieces(
     batch: Batch, layout: Layout
 ) -> Iterator[tuple[str, list[int], list[int], list[tuple[str, torch.Tensor, int]]]]:
     """Each sample of a batch, in the order of `uids`: its uid, text tokens, labels, media with tokens before them."""
-    uids = iter(batch["uids"])
-    for row in range(len(batch["input_ids"])):
-        segment = batch["segment"][row]
+    uids = iter(batch.uids)
+    for row in range(len(batch.input_ids)):
+        segment = batch.segment[row]
         for number in range(1, int(segment.max()) + 1):
             columns = torch.nonzero(segment == number)[:, 0]
             start = int(columns[0])
             assert columns.tolist() == list(range(start, start + len(columns))), "a sample is one run"
-            assert batch["position_ids"][row, columns].tolist() == list(range(len(columns)))
-            assert batch["labels"][row, start] == IGNORED
+            assert batch.position_ids[row, columns].tolist() == list(range(len(columns)))
+            assert batch.labels[row, start] == IGNORED
             taken, media = set(), []
             for kind, width in (("picture", layout.picture_tokens), ("sound", layout.sound_tokens)):
-                chosen = (batch[f"{kind}_row"] == row) & (batch[f"{kind}_segment"] == number)
+                chosen = (batch.media[kind].row == row) & (batch.media[kind].segment == number)
                 for at in torch.nonzero(chosen)[:, 0].tolist():
-                    first = int(batch[f"{kind}_start"][at])
+                    first = int(batch.media[kind].start[at])
                     own = list(range(first, first + width))
                     assert set(own) <= set(columns.tolist())
                     assert not taken & set(own)
-                    assert (batch["input_ids"][row, own] == CODEC.pad).all()
-                    assert (batch["labels"][row, own] == IGNORED).all()
-                    media.append((kind, batch[kind][at], first))
+                    assert (batch.input_ids[row, own] == CODEC.pad).all()
+                    assert (batch.labels[row, own] == IGNORED).all()
+                    media.append((kind, batch.media[kind].data[at], first))
                     taken |= set(own)
             text = [column for column in columns.tolist() if column not in taken]
             before = [(kind, one, sum(column < first for column in text)) for kind, one, first in media]
-            yield next(uids), batch["input_ids"][row, text].tolist(), batch["labels"][row, text].tolist(), before
+            yield next(uids), batch.input_ids[row, text].tolist(), batch.labels[row, text].tolist(), before
         free = segment == 0
-        assert (batch["input_ids"][row, free] == CODEC.pad).all()
-        assert (batch["labels"][row, free] == IGNORED).all()
-        assert batch["position_ids"][row, free].tolist() == list(range(int(free.sum())))
+        assert (batch.input_ids[row, free] == CODEC.pad).all()
+        assert (batch.labels[row, free] == IGNORED).all()
+        assert batch.position_ids[row, free].tolist() == list(range(int(free.sum())))
     assert next(uids, None) is None
 
 
@@ -312,8 +315,8 @@ def test_rows_hold_captions_behind_their_media(release: TrainingRelease, packed:
     by_uid = {one.uid: one for one in mixed_samples()}
     seen = Counter()
     for batch in take(row_reader(release, layout=layout), 6):
-        assert batch["cut_tokens"] == 0
-        seen["packed"] += int(batch["segment"].max() > 1)
+        assert batch.cut_tokens == 0
+        seen["packed"] += int(batch.segment.max() > 1)
         for uid, ids, labels, media in pieces(batch, layout):
             held = decode_media(by_uid[uid].media, SPEC)
             assert labels == [IGNORED, *ids[1:]]
@@ -338,7 +341,7 @@ def test_rows_hold_answers_that_alone_are_learned(instructed: TrainingRelease) -
         known[example.uid] = example
         assert tries == 0 or example.uid != reader.source._records.record(at)["id"]  # type: ignore[union-attr]
     counted = Counter()
-    whole = [batch for batch in take(reader, 14) if batch["cut_tokens"] == 0]
+    whole = [batch for batch in take(reader, 14) if batch.cut_tokens == 0]
     assert len(whole) > 7
     for batch in whole:
         for uid, ids, labels, media in pieces(batch, layout):
@@ -370,7 +373,7 @@ def test_rows_that_are_too_long_are_cut_and_counted(
         generous = type(reader)(reader.source, reader.order, 8, Share(), CODEC, replace(layout, max_text_tokens=10**6))
         total = 0
         for batch in take(reader, 6):
-            assert batch["input_ids"].shape[1] == pack_length
+            assert batch.input_ids.shape[1] == pack_length
             lost = 0
             for uid, ids, labels, _ in pieces(batch, layout):
                 whole = generous.encode(by_uid[uid])
@@ -378,22 +381,22 @@ def test_rows_that_are_too_long_are_cut_and_counted(
                 assert ids == whole.ids[: len(ids)]
                 assert labels == whole.labels[: len(ids)]
                 lost += len(whole.ids) - len(ids)
-            assert lost == batch["cut_tokens"]
+            assert lost == batch.cut_tokens
             total += lost
         assert total > 100
 
 
 def test_shapes_stay_while_rows_are_packed(release: TrainingRelease) -> None:
-    assert {batch["input_ids"].shape[1] for batch in take(row_reader(release), 8)} == {PAIRS.pack_length}
+    assert {batch.input_ids.shape[1] for batch in take(row_reader(release), 8)} == {PAIRS.pack_length}
 
 
 def test_packing_saves_rows_and_rarely_cuts(release: TrainingRelease) -> None:
     n = len(MEDIA_SAMPLES)
     layout = replace(PAIRS, pack_length=512, max_text_tokens=500)
     batch = take(row_reader(release, n, layout=layout), 1)[0]
-    assert batch["cut_tokens"] == 0
-    assert (batch["segment"] > 0).float().mean() > 0.5
-    assert len(batch["input_ids"]) < n / 4
+    assert batch.cut_tokens == 0
+    assert (batch.segment > 0).float().mean() > 0.5
+    assert len(batch.input_ids) < n / 4
 
 
 def test_a_text_longer_than_its_estimate_does_not_break_an_unpacked_batch(tmp_path: Path) -> None:
@@ -405,8 +408,8 @@ def test_a_text_longer_than_its_estimate_does_not_break_an_unpacked_batch(tmp_pa
     opened = open_training_release(str(workspace.root), tmp_path / "cache")
     layout = replace(PAIRS, packed=False, pack_length=512, max_text_tokens=400)
     batch = take(row_reader(opened, 40, layout=layout), 1)[0]
-    assert batch["input_ids"].shape == (40, 192)
-    assert batch["cut_tokens"] == 0
+    assert batch.input_ids.shape == (40, 192)
+    assert batch.cut_tokens == 0
     assert {CODEC.decode(ids[1:]) for _, ids, _, _ in pieces(batch, layout)} == set(captions)
 
 
@@ -428,11 +431,11 @@ def test_a_stand_in_with_more_media_than_its_place_stays_out(tmp_path: Path) -> 
     opened = open_training_release(str(workspace.root), tmp_path / "cache")
     layout = replace(PAIRS, picture_tokens=20, pack_length=100, max_text_tokens=30)
     batch = take(row_reader(opened, 8, layout=layout), 1)[0]
-    assert (batch["bad"], batch["read"]) == (1, 7)
-    assert Counter(batch["uids"]) == Counter(one.uid for one in samples[1:])
+    assert (batch.bad, batch.read) == (1, 7)
+    assert Counter(batch.uids) == Counter(one.uid for one in samples[1:])
     assert len(list(pieces(batch, layout))) == 7
     lonely = take(row_reader(opened, 8, layout=replace(layout, packed=False)), 1)[0]
-    assert (lonely["bad"], lonely["read"], len(lonely["input_ids"])) == (1, 7, 8)
+    assert (lonely.bad, lonely.read, len(lonely.input_ids)) == (1, 7, 8)
 
 
 def test_a_samples_first_token_is_never_learned_from_the_sample_before() -> None:
@@ -442,12 +445,12 @@ def test_a_samples_first_token_is_never_learned_from_the_sample_before() -> None
     row = EncodedRow(examples, [CODEC.conversation(example.turns) for example in examples], 0, 0)
     assert row.encoded[1].labels[0] != IGNORED
     batch = lay_out([row], 2, 32, TURNS, CODEC.pad)
-    starts = batch["segment"].diff(dim=1, prepend=torch.zeros(2, 1, dtype=torch.long)) > 0
+    starts = batch.segment.diff(dim=1, prepend=torch.zeros(2, 1, dtype=torch.long)) > 0
     assert int(starts.sum()) == 2
-    assert (batch["labels"][starts] == IGNORED).all()
-    assert batch["labels"][0, 1:4].tolist() == row.encoded[0].ids[1:4]
+    assert (batch.labels[starts] == IGNORED).all()
+    assert batch.labels[0, 1:4].tolist() == row.encoded[0].ids[1:4]
     empty = lay_out([EncodedRow([examples[0]], [Encoded([], [])], 0, 0)], 1, 8, TURNS, CODEC.pad)
-    assert not empty["segment"].any()
+    assert not empty.segment.any()
 
 
 def test_reading_leaves_the_process_its_threads(release: TrainingRelease) -> None:
@@ -490,8 +493,8 @@ def test_a_caption_that_is_no_text_is_a_bad_sample(tmp_path: Path) -> None:
     opened = open_training_release(str(workspace.root), tmp_path / "cache")
     for kind in (pair_reader, row_reader):
         batch = take(kind(opened, 2), 1)[0]
-        assert batch["bad"] == 1
-        assert batch["uids"] == [samples[1].uid] * 2
+        assert batch.bad == 1
+        assert batch.uids == [samples[1].uid] * 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -502,7 +505,7 @@ def test_a_broken_shard_is_named_from_any_process(tmp_path: Path, workers: int) 
     reader = pair_reader(opened, 4)
     shard = workspace.shards_dir / opened.shards[1]
     shard.write_bytes(shard.read_bytes()[:2000])
-    with pytest.raises(DataError, match=rf"{shard.name}: at byte \d+ stands no member"):
+    with pytest.raises(DataError, match=rf"{shard.name}: byte \d+ does not begin a member"):
         take(reader, 3, workers=workers)
 
 

@@ -286,7 +286,7 @@ def test_an_edited_file_is_refused_before_and_after_it_is_indexed(own: Workspace
     path.write_bytes(b"{ " + whole)
     with pytest.raises(DataError, match="is missing or not the one of the manifest"):
         opened(own, tmp_path)
-    with pytest.raises(DataError, match=r"instruct-record-train\.jsonl: at byte \d+ stands no record"):
+    with pytest.raises(DataError, match=r"instruct-record-train\.jsonl: at byte \d+ there is no record"):
         records.record(1)
     path.unlink()
     with pytest.raises(DataError, match="is missing or not the one of the manifest"):

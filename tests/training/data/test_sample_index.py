@@ -148,7 +148,7 @@ def test_a_shard_cut_short_while_training_is_named(own: Workspace, tmp_path: Pat
     shard = own.shards_dir / release.shards[row["shard"]]
     shard.write_bytes(shard.read_bytes()[: start + keep])
     reader = SampleReader(release)
-    with pytest.raises(DataError, match=rf"{shard.name}: at byte \d+ stands no member of sample {row_uid(row)}"):
+    with pytest.raises(DataError, match=rf"{shard.name}: byte \d+ does not begin a member of sample {row_uid(row)}"):
         reader.members(row)
     if keep > 0:
         assert reader.members(release.samples("train")[2])["txt"]
@@ -169,7 +169,7 @@ def test_a_shard_of_another_release_under_this_ones_name_is_named(own: Workspace
     assert ours.stat().st_size == theirs.stat().st_size
     ours.write_bytes(theirs.read_bytes())
     release = open_training_release(str(own.root), tmp_path / "cache")
-    with pytest.raises(DataError, match=rf"{ours.name}: at byte 0 stands no member"):
+    with pytest.raises(DataError, match=rf"{ours.name}: byte 0 does not begin a member"):
         SampleReader(release).members(release.samples("train")[0])
 
 
@@ -199,7 +199,7 @@ def test_an_index_that_names_a_foreign_shard_is_refused(own: Workspace, tmp_path
         str(index)
     )
     seal(own)
-    with pytest.raises(DataError, match=r"index\.parquet: names train-c0000-00009-0123\.tar"):
+    with pytest.raises(DataError, match=r"index\.parquet: names the shard train-c0000-00009-0123\.tar"):
         open_training_release(str(own.root), tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*")), "nothing half-made is left"
 
@@ -248,7 +248,7 @@ def test_broken_shards_on_s3_are_named(own: Workspace, bucket: str, tmp_path: Pa
     other.pipe_file(shard, other.cat_file(shard)[:3000])
     reader = SampleReader(release)
     for row in (rows[1], rows[5]):
-        with pytest.raises(DataError, match=rf"{Path(shard).name}: at byte \d+ stands no member of sample"):
+        with pytest.raises(DataError, match=rf"{Path(shard).name}: byte \d+ does not begin a member of sample"):
             reader.members(row)
     with pytest.raises(DataError, match=rf"{Path(shard).name}: has 3000 bytes"):
         open_training_release(root, tmp_path / "cache")

@@ -50,7 +50,7 @@ def test_recall_is_counted_over_the_whole_held_out_split(tmp_path: Path, release
     texts, pictures = [], []
     with torch.no_grad():
         for batch in held_out(built, config, release, tmp_path / "data"):
-            real = batch["weight"] > 0
+            real = batch.weight > 0
             out = model(batch)
             texts.append(out["text"][real])
             pictures.append(out["visual"][real])
@@ -75,7 +75,7 @@ def test_perplexity_is_that_of_the_held_out_words(tmp_path: Path, release: str, 
     with torch.no_grad():
         for batch in held_out(built, config, release, tmp_path / "data"):
             loss += float(model(with_stand_ins(batch, model))["loss"])
-            tokens += int((batch["labels"][:, 1:] != -100).sum())
+            tokens += int((batch.labels[:, 1:] != -100).sum())
     assert found["metrics"]["perplexity"] == pytest.approx(math.exp(loss / tokens), rel=1e-4)
     assert len(found["answers"]) == 3
     assert all(answer["expected"] for answer in found["answers"])
@@ -98,7 +98,7 @@ def test_pictures_like_the_held_out_ones_are_nearer_to_them_than_noise(tmp_path:
         (tmp_path / name).mkdir()
     at = 0
     for batch in held_out(built, config, release, tmp_path / "data"):
-        for pixels in batch["picture"]:
+        for pixels in batch.picture:
             Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "same" / f"{at}.png")
             Image.fromarray(noise.integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / "noise" / f"{at}.png")
             at += 1

@@ -141,7 +141,7 @@ def test_distillation_is_the_halves_of_both_losses(tmp_path: Path, release: str)
         said = [
             one.llm.get_output_embeddings()(one.hidden(one.llm, one.embed(batch), batch)) for one in (model, student)
         ]
-    learned = batch["labels"][:, 1:] != -100
+    learned = batch.labels[:, 1:] != -100
     known, told = ((logits[:, :-1][learned] / 2).log_softmax(-1) for logits in said)
     divergence = (known.exp() * (known - told)).sum()
     with torch.no_grad():

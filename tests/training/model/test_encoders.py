@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from tests.support.made_release import flac, tone
 from tests.support.tiny_run import TEXT, VISION, alone, settings
 from training.config import Audio, Encoder
 from training.data.batch_readers import PairReader, Share
-from training.data.batch_types import Batch
+from training.data.batch_types import PairBatch
 from training.data.examples import Pairs
-from training.data.media_tensors import SAMPLE_RATE, decode_sound
+from training.data.media_tensors import SAMPLE_RATE, MediaSpec, decode_sound
 from training.data.order import Order
 from training.data.sample_index import open_training_release
 from training.data.sample_reader import SampleReader
@@ -72,10 +73,11 @@ TOWERS = {**{f"hf {name}": hf(name) for name in HF}, **{f"open_clip {name}": ope
 SOUND = [(name, waves) for name in ("hf vit", "open_clip vit") for waves in WAVES]
 
 
-def first_batch(encoder: DualEncoder, mixed: Workspace, cache: Path, size: int = 12) -> Batch:
+def first_batch(encoder: DualEncoder, mixed: Workspace, cache: Path, size: int = 12) -> PairBatch:
     """Pictures, clips, sounds and samples without either."""
     release = open_training_release(str(mixed.root), cache)
-    source = Pairs(release.samples("train"), SampleReader(release), encoder.spec(3))
+    spec = MediaSpec(encoder.vision.preprocess, 3, encoder.audio.samples if encoder.audio is not None else 0)
+    source = Pairs(release.samples("train"), SampleReader(release), spec)
     return PairReader(source, Order(len(source), 0, 4, 3), size, Share(), encoder.tokenize)[0]
 
 
@@ -152,15 +154,15 @@ def test_each_sample_is_one_unit_vector_whatever_it_holds(mixed: Workspace, tmp_
     encoder = build_encoder(hf("vit"), sound(**WAVES["logmel_vit"])).eval()
     batch = first_batch(encoder, mixed, tmp_path, 42)
     found = encoder(batch)
-    count = len(batch["weight"])
-    seen, heard = (torch.isin(torch.arange(count), batch[name]) for name in ("picture_of", "sound_of"))
+    count = len(batch.weight)
+    seen, heard = (torch.isin(torch.arange(count), getattr(batch, name)) for name in ("picture_of", "sound_of"))
     assert 0 < int((~seen).sum()) < count
     assert 1 < int(heard.sum()) < count
     torch.testing.assert_close(found["text"].norm(dim=1), torch.ones(count))
     torch.testing.assert_close(found["visual"].norm(dim=1), seen.float())
     torch.testing.assert_close(found["audio"].norm(dim=1), heard.float())
-    clip = int(torch.nonzero(batch["is_clip"])[0])
-    own = encoder.normalised(batch["picture"][batch["picture_of"] == clip])
+    clip = int(torch.nonzero(batch.is_clip)[0])
+    own = encoder.normalised(batch.picture[batch.picture_of == clip])
     assert len(own) == 3
     mean = torch.nn.functional.normalize(encoder.vision(own), dim=1).mean(0)
     torch.testing.assert_close(found["visual"][clip], mean / mean.norm(), rtol=1e-4, atol=1e-5)
@@ -172,7 +174,7 @@ def test_a_batch_without_media_runs_the_towers_and_teaches_them_nothing(mixed: W
     encoder.masked = MaskedPrediction(32, (4, 4), 16, 0.5)
     batch = first_batch(encoder, mixed, tmp_path)
     none = torch.empty(0, dtype=torch.long)
-    bare = {**batch, "picture": None, "sound": None, "picture_of": none, "sound_of": none}
+    bare = replace(batch, picture=None, sound=None, picture_of=none, sound_of=none)
     found = encoder(bare, True)
     for name in ("visual", "audio", "masked", "masked_count"):
         assert not found[name].any(), name
@@ -284,7 +286,7 @@ def test_the_demos_towers_are_towers(mixed: Workspace, tmp_path: Path) -> None:
     batch = first_batch(encoder, mixed, tmp_path, 4)
     found = encoder(batch)
     assert found["text"].shape == found["visual"].shape
-    maps = encoder.vision.maps(encoder.normalised(batch["picture"][:1]))
+    maps = encoder.vision.maps(encoder.normalised(batch.picture[:1]))
     assert len(maps) > 3
     assert maps[-1].shape[2:] == (7, 7)
     assert maps[0].shape[3] > maps[-1].shape[3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.support.tiny_run import alone, settings
 from tests.training.model.test_encoders import SMALL, SWIN
 from training.config import Parallel
 from training.data.batch_readers import RowReader, Share
-from training.data.batch_types import Batch
+from training.data.batch_types import PlacedMedia, RowBatch
 from training.data.examples import Pairs
 from training.data.media_tensors import MediaSpec
 from training.data.order import Order
@@ -66,7 +67,7 @@ def model_of(built: StageModel) -> MultimodalLm:
     return built.model
 
 
-def rows(built: StageModel, mixed: Workspace, cache: Path) -> Batch:
+def rows(built: StageModel, mixed: Workspace, cache: Path) -> RowBatch:
     """A batch of packed rows with pictures, clips, sounds: nine samples of all kinds."""
     model = model_of(built)
     assert built.codec is not None
@@ -76,13 +77,13 @@ def rows(built: StageModel, mixed: Workspace, cache: Path) -> Batch:
     source = Pairs(release.samples("train"), SampleReader(release), spec)
     layout = Layout(model.picture_tokens, model.sound_tokens, 192, 100, True, False)
     batch = RowReader(source, Order(len(source), 3, 4, 3), 14, Share(), built.codec, layout)[0]
-    assert batch["picture"] is not None
-    assert batch["sound"] is not None
-    assert int(batch["segment"].max()) > 1
+    assert batch.picture.data is not None
+    assert batch.sound.data is not None
+    assert int(batch.segment.max()) > 1
     return batch
 
 
-def hidden(built: StageModel, batch: Batch) -> torch.Tensor:
+def hidden(built: StageModel, batch: RowBatch) -> torch.Tensor:
     model = model_of(built)
     with torch.no_grad():
         found = model.hidden(model.llm, model.embed(batch), batch)
@@ -144,15 +145,15 @@ def test_a_sample_sees_its_own_media_only(
     batch = rows(built, mixed, tmp_path)
     before = hidden(built, batch)
     for kind in ("picture", "sound"):
-        shared = [at for at, row in enumerate(batch[f"{kind}_row"].tolist()) if int(batch["segment"][row].max()) > 1]
+        shared = [at for at, row in enumerate(batch.media[kind].row.tolist()) if int(batch.segment[row].max()) > 1]
         assert shared
         for at in shared[:4]:
-            media = batch[kind].clone()
+            media = batch.media[kind].data.clone()
             media[at] = (255 - media[at]) if kind == "picture" else media[at].flip(0) * 0.3 + 0.1
-            after = hidden(built, {**batch, kind: media})
-            row, segment = int(batch[f"{kind}_row"][at]), int(batch[f"{kind}_segment"][at])
-            own = torch.zeros_like(batch["segment"], dtype=torch.bool)
-            own[row] = batch["segment"][row] == segment
+            after = hidden(built, replace(batch, **{kind: replace(batch.media[kind], data=media)}))
+            row, segment = int(batch.media[kind].row[at]), int(batch.media[kind].segment[at])
+            own = torch.zeros_like(batch.segment, dtype=torch.bool)
+            own[row] = batch.segment[row] == segment
             assert (before[own] - after[own]).abs().max() > 1e-5, kind
             assert torch.equal(before[~own], after[~own]), kind
 
@@ -164,7 +165,7 @@ def test_closed_gates_leave_the_language_model_as_it_was(fusion: str, mixed: Wor
     batch = rows(built, mixed, tmp_path)
     model.eval()
     before = hidden(built, batch)
-    words = model.llm.get_input_embeddings()(batch["input_ids"])
+    words = model.llm.get_input_embeddings()(batch.input_ids)
     torch.testing.assert_close(before, model.hidden(model.llm, words, batch))
     model(batch)["loss"].backward()
     gates = {name: p.grad for name, p in model.named_parameters() if name.endswith(".gate")}
@@ -181,12 +182,11 @@ def test_rows_without_media_run_the_connector_for_nothing(
     open_gates(model)
     batch = rows(built, mixed, tmp_path)
     none = torch.empty(0, dtype=torch.long)
-    bare = {**batch, "picture": None, "sound": None}
-    bare |= {f"{kind}_{what}": none for kind in ("picture", "sound") for what in ("row", "segment", "start")}
-    words = model.llm.get_input_embeddings()(batch["input_ids"])
+    bare = replace(batch, picture=PlacedMedia(None, none, none, none), sound=PlacedMedia(None, none, none, none))
+    words = model.llm.get_input_embeddings()(batch.input_ids)
     expected = model.hidden(model.llm, words, batch)
     found = model(with_stand_ins(bare, model))
-    torch.testing.assert_close(found["loss"], model._loss(expected, batch["labels"], True))
+    torch.testing.assert_close(found["loss"], model._loss(expected, batch.labels, True))
     found["loss"].backward()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
