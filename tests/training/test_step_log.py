@@ -16,6 +16,7 @@ from mmdata.errors import UserError
 from mmdata.workspace.layout import Workspace
 from tests.support.tiny_run import alone, built_stage, first_batch, settings
 from training.config import Log
+from training.data.batch_types import PairBatch, PlacedMedia, RowBatch
 from training.stages.stage_step import make_step
 from training.step_log import Meter, StepLog, _Flops, read_log
 
@@ -88,10 +89,15 @@ def test_a_package_that_is_absent_is_named(
         StepLog(tmp_path, config, True)
 
 
-def batch_of(rows: int, tokens: int, length: int = 8) -> dict[str, Any]:
-    segment = torch.zeros(rows, length, dtype=torch.long)
+NONE = torch.empty(0, dtype=torch.long)
+
+
+def batch_of(rows: int, tokens: int, length: int = 8) -> RowBatch:
+    """Rows of zeros, some of whose columns belong to a sample."""
+    zeros, segment = (torch.zeros(rows, length, dtype=torch.long) for _ in range(2))
     segment.view(-1)[:tokens] = 1
-    return {"segment": segment, "read": 5, "cut_tokens": 2}
+    no_media = PlacedMedia(None, NONE, NONE, NONE)
+    return RowBatch(zeros, zeros, zeros, segment, no_media, no_media, [], read=5, bad=0, cut_tokens=2)
 
 
 class Nothing:
@@ -143,7 +149,8 @@ def test_a_line_holds_means_of_losses_and_rates_of_the_rest(monkeypatch: pytest.
 def test_the_losses_of_stage_one_are_weighted_as_in_its_gradient() -> None:
     meter = Meter(Nothing(), settings(align={"weights": {"image": 2.0, "audio": 0.5}, "masked_weight": 0.1}), alone())
     shares = {"image": 1.0, "audio": 4.0, "masked": 10.0, "grad_norm": 1.0}
-    meter.count({"read": 3}, {name: torch.tensor(value) for name, value in shares.items()})
+    pairs = PairBatch(NONE, NONE, NONE, NONE, None, NONE, None, NONE, [], read=3, bad=0, consumed=3)
+    meter.count(pairs, {name: torch.tensor(value) for name, value in shares.items()})
     line = meter.line(1, 1, 0.0)
     assert line["loss"] == pytest.approx(2.0 + 2.0 + 1.0)
     assert "tokens_per_s" not in line
