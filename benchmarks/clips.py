@@ -67,7 +67,6 @@ def once(cutter: Cutter, paths: list[str], spans: Spans) -> Run:
 def ours(paths: list[str], spans: Spans, folder: Path) -> float:
     """`mmdata.media.decoder_pool.DecoderPool`, as the media stage uses it; the clips are written to a file."""
     from mmdata.media.clip import ClipOptions
-    from mmdata.media.container import FileLimits
     from mmdata.media.cutting import Span
     from mmdata.media.decoder_pool import DecoderPool
 
@@ -75,7 +74,7 @@ def ours(paths: list[str], spans: Spans, folder: Path) -> float:
     asked = [Span(*span) for span in spans]
 
     def cut(path: str) -> int:
-        with pool.decode(Path(path), "video", asked, look, FileLimits(3600, 100_000_000)) as decoded:
+        with pool.decode(Path(path), "video", asked, look) as decoded:
             shutil.copy(decoded.data, folder / f"{Path(path).stem}.clips")
             assert all(len(clip.members) == FRAMES + 1 for clip in decoded.clips), decoded.clips
             assert [clip.audio_s for clip in decoded.clips] == [end - start for start, end in spans]

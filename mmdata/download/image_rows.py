@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from mmdata.config import Download, Privacy
 from mmdata.download.images import FetchedImage, fetch_image, load_img2dataset, with_privacy
-from mmdata.download.spool import ByteRange, Medium, SliceWork, is_settled
+from mmdata.download.spool import ByteRange, Medium, SliceWork, is_settled, record_of_fetch
 from mmdata.errors import UserError
-from mmdata.web.failures import FetchError, url_was_contacted
+from mmdata.web.failures import FetchError
 from mmdata.web.guard import Guard, install
 from mmdata.web.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all
-from mmdata.web.retries import next_retry_at, to_milliseconds
 from mmdata.workspace.media_record import MediaRecord, is_expected
 
 
@@ -41,8 +39,9 @@ def fetch_image_rows(rows: list[dict[str, Any]], work: SliceWork) -> tuple[int, 
         install(Guard(download))
     fetch = partial(_fetch_safely, download=download, privacy=settings.privacy, health=HostHealth(HOST_DOWN_AFTER))
     for url, image in fetch_all(urls, fetch, download.threads, download.per_host):
-        attempts = (records[url].attempts if url in records else 0) + url_was_contacted(image.failure)
-        records[url] = _record(rows_by_url[url][0]["uid"], url, image, attempts, download)
+        attempts = records[url].attempts if url in records else 0
+        record = record_of_fetch(rows_by_url[url][0]["uid"], url, image, attempts, download)
+        records[url] = _with_picture(record, image)
         if image.data is not None:
             pictures[url] = work.spool.add(image.data)
         work.advance(len(rows_by_url[url]))
@@ -70,38 +69,26 @@ def _media_of_sharers(sharers: list[dict[str, Any]], record: MediaRecord, pictur
 def _fetch_safely(url: str, download: Download, privacy: Privacy, health: HostHealth) -> FetchedImage:
     """Fetch one image. Raises only what concerns the whole slice: MemoryError, UserError."""
     if (host_down := health.down_error(url)) is not None:
-        return FetchedImage(host_down.status, failure=host_down)
+        return FetchedImage(host_down)
     try:
         image = with_privacy(fetch_image(url, download), download, privacy)
     except (MemoryError, UserError):
         raise
     except Exception as error:  # noqa: BLE001 - an unforeseen error of one URL must not end the slice
-        failure = FetchError("unexpected", f"{type(error).__name__}: {error}", may_pass=True)
-        image = FetchedImage(failure.status, failure=failure)
+        image = FetchedImage(FetchError("unexpected", f"{type(error).__name__}: {error}", may_pass=True))
     health.record(url, image.failure)
     return image
 
 
-def _record(uid: str, url: str, image: FetchedImage, attempts: int, download: Download) -> MediaRecord:
-    """The record of a fetch; its members are not yet known."""
-    failure, now = image.failure, datetime.now(UTC)
-    width, height = image.size or (None, None)
-    original_width, original_height = image.original_size or (None, None)
-    return MediaRecord(
-        uid=uid,
-        status=image.status,
-        error=failure.error if failure else None,
-        detail=failure.detail if failure else None,
-        attempts=attempts,
-        next_retry_at=next_retry_at(url, failure, attempts, download, now) if failure else None,
-        sha256=image.sha256,
-        bytes=image.size_bytes,
-        mime=image.mime,
+def _with_picture(record: MediaRecord, image: FetchedImage) -> MediaRecord:
+    if image.data is None:
+        return record
+    (original_width, original_height), (width, height) = image.original_size, image.size
+    return replace(
+        record,
         original_width=original_width,
         original_height=original_height,
         width=width,
         height=height,
         faces=image.faces,
-        fetched_at=to_milliseconds(now),
-        etag=image.etag,
     )

@@ -28,6 +28,7 @@ from mmdata.media.image_to_bmp import reduced_jpeg, rgba_on_white, viewed_as_bmp
 from mmdata.observe import logs
 from mmdata.urls import host_and_port
 from mmdata.web.failures import FetchError, as_fetch_error
+from mmdata.web.large_files import FetchedFile
 from mmdata.web.limits import Fetch, fetching
 from mmdata.web.retries import wait_before_retry_s
 
@@ -39,26 +40,18 @@ _big_image_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class FetchedImage:
-    """A fetched image, or why there is none.
+class FetchedImage(FetchedFile):
+    """A fetched image, or why there is none. The fields of `FetchedFile` are those of the body as fetched.
 
     Args:
-        status: of the media table.
         data: the JPEG to store; None if there is a failure.
-        sha256, size_bytes, mime: of the body as fetched, even if it could not be decoded.
         original_size, size: (width, height) in pixels, upright, before and after resizing.
         faces: how many it shows; None if they were not searched for.
     """
 
-    status: str
     data: bytes | None = None
-    failure: FetchError | None = None
-    sha256: str | None = None
-    size_bytes: int | None = None
-    mime: str | None = None
-    original_size: tuple[int, int] | None = None
-    size: tuple[int, int] | None = None
-    etag: str | None = None
+    original_size: tuple[int, int] = (0, 0)
+    size: tuple[int, int] = (0, 0)
     faces: int | None = None
 
 
@@ -81,7 +74,7 @@ def fetch_image(url: str, download: Download) -> FetchedImage:
             return process_image(body, download, fetch.etag)
         wait_s = wait_before_retry_s(url, fetch.failure, attempt, download.retries, deadline)
         if wait_s is None:
-            return FetchedImage(fetch.failure.status, failure=fetch.failure, etag=fetch.etag)
+            return FetchedImage(fetch.failure, etag=fetch.etag)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug(
                 "fetch is tried again",
@@ -96,19 +89,18 @@ def fetch_image(url: str, download: Download) -> FetchedImage:
 
 def process_image(body: bytes, download: Download, etag: str | None = None) -> FetchedImage:
     """Check a fetched body and turn it into the JPEG to store: shorter side `image_size`, never enlarged."""
-    sha256, length = hashlib.sha256(body).hexdigest(), len(body)
-    header: ImageHeader | None = None
+    image = FetchedImage(None, hashlib.sha256(body).hexdigest(), len(body), None, etag)
     try:
         header = read_header(body)
+        image = replace(image, mime=header.mime)
         if header.pixels > download.max_pixels:
             raise FetchError(
                 "bomb", f"{header.width} x {header.height} pixels is over download.max_pixels ({download.max_pixels})"
             )
         data, size = _resize(body, header, download)
     except FetchError as failure:
-        status = "refused" if failure.error == "bomb" else "failed_to_resize"
-        return FetchedImage(status, None, failure, sha256, length, header.mime if header else None, etag=etag)
-    return FetchedImage("success", data, None, sha256, length, header.mime, header.upright_size, size, etag)
+        return replace(image, failure=failure)
+    return replace(image, data=data, original_size=header.upright_size, size=size)
 
 
 def with_privacy(image: FetchedImage, download: Download, privacy: Privacy) -> FetchedImage:

@@ -38,7 +38,7 @@ class MediaSettings:
 
     @property
     def clip_options(self) -> ClipOptions:
-        """What is stored of a clip."""
+        """How files are cut into clips."""
         return ClipOptions(
             frames=self.clips.frames,
             choose=self.clips.choose,
@@ -50,6 +50,8 @@ class MediaSettings:
             min_face_score=self.privacy.min_face_score,
             drop_voices=self.privacy.drop_voices,
             max_speech=self.privacy.max_speech,
+            max_duration_s=self.clips.max_duration_s,
+            max_pixels=self.download.max_pixels,
         )
 
     def file_url(self, row: Mapping[str, Any]) -> str | None:

@@ -7,23 +7,21 @@ import io
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from mmdata.config import Download
 from mmdata.download.media_settings import MediaSettings
-from mmdata.download.spool import ByteRange, Medium, SliceWork, Spool, is_settled
-from mmdata.media.container import FileFacts, FileLimits
+from mmdata.download.spool import ByteRange, Medium, SliceWork, Spool, is_settled, record_of_fetch
+from mmdata.media.container import FileFacts
 from mmdata.media.cutting import Span
 from mmdata.media.decoder_pool import CutClip, DecoderPool
 from mmdata.optout.state import REASON as OPT_OUT
-from mmdata.web.failures import REFUSALS, FetchError, url_was_contacted
+from mmdata.web.failures import REFUSALS, FetchError
 from mmdata.web.guard import Guard, install
 from mmdata.web.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all
 from mmdata.web.large_files import FetchedFile, fetch_file
-from mmdata.web.retries import next_retry_at, to_milliseconds
 from mmdata.web.video_sites import fetch_from_site, is_site
 from mmdata.workspace.media_record import MediaRecord, is_expected
 
@@ -86,8 +84,7 @@ def _fetch_due(rows: list[dict[str, Any]], work: SliceWork) -> list[Medium]:
         for url, (file, stored_clips) in fetch_all(list(rows_by_url), fetch, clips.threads, download.per_host):
             for sharer, clip in zip(rows_by_url[url], stored_clips, strict=True):
                 earlier = work.earlier.records.get(sharer["uid"])
-                attempts = (earlier.attempts if earlier else 0) + url_was_contacted(file.failure)
-                record = _record(sharer, url, file, clip, attempts, download)
+                record = _record(sharer, url, file, clip, earlier.attempts if earlier else 0, download)
                 media.append(Medium(record, clip.members if record.status == "success" else ()))
             work.advance(len(rows_by_url[url]))
     return media
@@ -118,10 +115,9 @@ def _fetch_and_cut(
         if file.failure is not None:
             return file, [_StoredClip(CutClip())] * len(rows)
         spans = [Span(row["start_s"], row["end_s"]) for row in rows]
-        limits = FileLimits(settings.clips.max_duration_s, settings.download.max_pixels)
         stored_clips = []
         with (
-            pool.decode(target, rows[0]["kind"], spans, settings.clip_options, limits) as decoded,
+            pool.decode(target, rows[0]["kind"], spans, settings.clip_options) as decoded,
             decoded.data.open("rb") if decoded.data.exists() else io.BytesIO() as data,
         ):
             for clip in decoded.clips:
@@ -150,29 +146,14 @@ def _record(
     row: Row, url: str, file: FetchedFile, stored_clip: _StoredClip, attempts: int, download: Download
 ) -> MediaRecord:
     """The record of a row whose file was fetched; its members are not yet known."""
-    now, failure, clip = datetime.now(UTC), file.failure, stored_clip.clip
-    record = MediaRecord(
-        uid=row["uid"],
-        status="success",
-        attempts=attempts,
-        sha256=clip_sha256(file.sha256, row["start_s"], row["end_s"]),
-        bytes=file.size_bytes,
-        mime=file.mime,
-        fetched_at=to_milliseconds(now),
-        etag=file.etag,
-    )
-    if failure is not None:
-        return replace(
-            record,
-            status=failure.status,
-            error=failure.error,
-            detail=failure.detail,
-            next_retry_at=next_retry_at(url, failure, attempts, download, now),
-            # opt-outs are looked up by the file's own hash
-            sha256=file.sha256 if failure.error == OPT_OUT else record.sha256,
-        )
-    if not is_expected(row["expected_sha256"], file.sha256):
+    record, clip = record_of_fetch(row["uid"], url, file, attempts, download), stored_clip.clip
+    if file.failure is not None and file.failure.error == OPT_OUT:
+        return record  # with the file's own hash, by which opt-outs are looked up
+    if file.failure is None and not is_expected(row["expected_sha256"], file.sha256):
         return record.as_hash_mismatch(row["expected_sha256"], file.sha256)
+    record = replace(record, sha256=clip_sha256(file.sha256, row["start_s"], row["end_s"]))
+    if file.failure is not None:
+        return record
     if (facts := stored_clip.facts) is not None:
         record = replace(record, original_width=facts.width, original_height=facts.height, fps=facts.fps)
     if clip.problem is not None:

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO, NamedTuple
 
+from mmdata.config import Download
 from mmdata.download.media_settings import MediaSettings
+from mmdata.web.failures import url_was_contacted
+from mmdata.web.large_files import FetchedFile
+from mmdata.web.retries import next_retry_at, to_milliseconds
 from mmdata.workspace.media_record import MediaRecord
 from mmdata.workspace.media_tar import Earlier
 
@@ -78,6 +82,25 @@ class SliceWork:
         assert offset is not None
         assert length is not None
         return ByteRange(self.old_tar, offset, length)
+
+
+def record_of_fetch(uid: str, url: str, file: FetchedFile, earlier_attempts: int, download: Download) -> MediaRecord:
+    """The record of a fetch, with nothing stored."""
+    now, failure = datetime.now(UTC), file.failure
+    attempts = earlier_attempts + url_was_contacted(failure)
+    return MediaRecord(
+        uid=uid,
+        status=file.status,
+        error=failure.error if failure else None,
+        detail=failure.detail if failure else None,
+        attempts=attempts,
+        next_retry_at=next_retry_at(url, failure, attempts, download, now) if failure else None,
+        sha256=file.sha256,
+        bytes=file.size_bytes,
+        mime=file.mime,
+        fetched_at=to_milliseconds(now),
+        etag=file.etag,
+    )
 
 
 def is_settled(record: MediaRecord | None) -> bool:

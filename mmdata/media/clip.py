@@ -13,25 +13,16 @@ import numpy as np
 from mmdata.media.flac import SAMPLE_RATE, flac, flac_seconds
 from mmdata.media.video_frames import Picture, encode_picture, scene_signature, upright_pixels
 
-MIN_CLIP_S = 1.0
-"""A clip that the end of its file shortens is kept if this much, or half of the clip, is left."""
-
-SCENE_CHANGE = 27.0
-"""Mean change of hue, saturation and value that begins a new scene: PySceneDetect's content detector uses the same."""
-
-MIN_WHOLE_SHARE = 0.9
-"""Share of a file that must be decoded when all of it is one clip, because its caption speaks of all of it."""
-
-EDGE_S = 0.1
-"""A frame may be missing so shortly before a clip's end, because the file may end there."""
-
-MIN_SOUND_SHARE = 0.5
-"""Share of a clip that must have sound; otherwise no sound is stored."""
+MIN_CLIP_S = 1.0  # a clip that the end of its file shortens is kept if this much, or half of it, is left
+SCENE_CHANGE = 27.0  # mean change of hue, saturation and value that begins a new scene, as in PySceneDetect
+MIN_WHOLE_SHARE = 0.9  # of a file that is one clip must be decoded, because its caption speaks of all of it
+EDGE_S = 0.1  # a frame may be missing so shortly before a clip's end, because the file may end there
+MIN_SOUND_SHARE = 0.5  # of a clip must have sound; otherwise no sound is stored
 
 
 @dataclass(frozen=True, slots=True)
 class ClipOptions:
-    """What is stored of a clip. See `mmdata.config.Clips`, `Download` and `Privacy`."""
+    """What a file may be and what is stored of its clips. See `mmdata.config.Clips`, `Download` and `Privacy`."""
 
     frames: int
     choose: str
@@ -43,6 +34,8 @@ class ClipOptions:
     min_face_score: float = 0.5
     drop_voices: bool = False
     max_speech: float = 0.05
+    max_duration_s: float = 3600.0
+    max_pixels: int = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmdata.media.clip import ClipOptions
 
 DEMUXERS = "mov,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,flac,wav,mp3,aac,amr,aiff,w64,caf"
 """Demuxers that may open a file; none of them opens other files or hosts that it names (as HLS, DASH, concat do)."""
@@ -15,14 +18,6 @@ FORMATS_WITHOUT_DURATION = frozenset({"mp3", "aac", "amr"})
 """Formats whose length FFmpeg can only guess from the bit rate."""
 
 MAX_STREAMS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class FileLimits:
-    """How long and how large a file may be. See `mmdata.config.Clips` and `Download.max_pixels`."""
-
-    max_duration_s: float
-    max_pixels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,35 +68,34 @@ class OpenFile:
 
 
 @contextmanager
-def opened(path: Path, kind: str, sound: bool, limits: FileLimits) -> Iterator[OpenFile]:
+def opened(path: Path, kind: str, options: ClipOptions) -> Iterator[OpenFile]:
     """Open a fetched file, but no other file that it may name.
 
     Args:
         kind: `video` or `audio`.
-        sound: whether a video's sound is wanted.
 
     Raises:
         FileProblem: it is not of that kind, or it is over a limit.
     """
     import av
 
-    options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
+    whitelists = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
     try:
-        container = av.open(str(path), options=options)
+        container = av.open(str(path), options=whitelists)
     except (av.FFmpegError, ValueError) as error:
         raise FileProblem("undecodable", f"cannot be opened ({_ffmpeg_message(error)})") from None
     with container:
-        yield _opened(container, kind, sound, limits)
+        yield _opened(container, kind, options)
 
 
-def _opened(container: Any, kind: str, sound: bool, limits: FileLimits) -> OpenFile:
+def _opened(container: Any, kind: str, options: ClipOptions) -> OpenFile:
     from av.stream import Disposition
 
     if len(container.streams) > MAX_STREAMS:
         raise FileProblem("bomb", f"the file has {len(container.streams)} streams, more than {MAX_STREAMS}")
     moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     video = moving[0] if moving and kind == "video" else None
-    audio = container.streams.audio[0] if container.streams.audio and (kind == "audio" or sound) else None
+    audio = container.streams.audio[0] if container.streams.audio and (kind == "audio" or options.sound) else None
     if kind == "video" and video is None:
         raise FileProblem("no_video", "the file has no moving picture")
     if kind == "audio" and audio is None:
@@ -110,14 +104,14 @@ def _opened(container: Any, kind: str, sound: bool, limits: FileLimits) -> OpenF
     origin = start if start > 0 else 0.0
     has_duration = container.duration and container.format.name not in FORMATS_WITHOUT_DURATION
     duration = container.duration / 1e6 if has_duration else _measured_s(container, origin, video or audio)
-    if duration > limits.max_duration_s:
-        raise FileProblem("too_long", f"{duration:.0f} s is over clips.max_duration_s ({limits.max_duration_s:g})")
+    if duration > options.max_duration_s:
+        raise FileProblem("too_long", f"{duration:.0f} s is over clips.max_duration_s ({options.max_duration_s:g})")
     facts = FileFacts(duration_s=duration, has_sound=bool(container.streams.audio))
     if video is not None:
         context = video.codec_context
-        if context.width * context.height > limits.max_pixels:
+        if context.width * context.height > options.max_pixels:
             size = f"{context.width} x {context.height}"
-            raise FileProblem("bomb", f"{size} pixels is over download.max_pixels ({limits.max_pixels})")
+            raise FileProblem("bomb", f"{size} pixels is over download.max_pixels ({options.max_pixels})")
         context.thread_count = 1  # each core has a decoder process of its own
         rate = float(video.average_rate or video.guessed_rate or 0) or None
         facts = FileFacts(context.width, context.height, rate, duration, facts.has_sound)

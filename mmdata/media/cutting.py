@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.media.clip import ClipBuilder, ClipOptions, Cut, CutProblem
-from mmdata.media.container import FileFacts, FileLimits, OpenFile, opened
+from mmdata.media.container import FileFacts, OpenFile, opened
 from mmdata.media.resample import SoundResampler
 from mmdata.media.video_frames import shown_size
 
@@ -35,9 +35,7 @@ OnCut = Callable[[int, Cut | CutProblem], None]
 """Is called with the number of each span and its clip, as soon as it is cut."""
 
 
-def cut_file(
-    path: Path, kind: str, spans: Sequence[Span], options: ClipOptions, limits: FileLimits, on_cut: OnCut
-) -> FileFacts:
+def cut_file(path: Path, kind: str, spans: Sequence[Span], options: ClipOptions, on_cut: OnCut) -> FileFacts:
     """Cut spans out of a file.
 
     Args:
@@ -46,7 +44,7 @@ def cut_file(
     Raises:
         FileProblem: nothing can be cut; `on_cut` was not called.
     """
-    with opened(path, kind, options.sound, limits) as file:
+    with opened(path, kind, options) as file:
         clips: list[ClipBuilder] = []
         for clip in sorted(_builders(spans, kind, options, file), key=lambda clip: (clip.start_s, clip.number)):
             if clip.requested_end_s <= clip.start_s:

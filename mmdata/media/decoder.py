@@ -39,7 +39,7 @@ def _answers(request: dict[str, Any], out: IO[bytes]) -> Iterator[dict[str, Any]
         import cv2
 
         from mmdata.media.clip import ClipOptions, CutProblem
-        from mmdata.media.container import FileLimits, FileProblem
+        from mmdata.media.container import FileProblem
         from mmdata.media.cutting import Span, cut_file
     except ImportError:
         yield {
@@ -62,9 +62,9 @@ def _answers(request: dict[str, Any], out: IO[bytes]) -> Iterator[dict[str, Any]
             _write(out, {"clip": number, "members": members, **facts})
 
         spans = [Span(*span) for span in request["spans"]]
-        options, limits = ClipOptions(**request["options"]), FileLimits(**request["limits"])
         try:
-            facts = cut_file(Path(request["path"]), request["kind"], spans, options, limits, write_clip)
+            options = ClipOptions(**request["options"])
+            facts = cut_file(Path(request["path"]), request["kind"], spans, options, write_clip)
             yield {"facts": asdict(facts)}
         except FileProblem as problem:
             yield {"file_problem": problem.problem, "detail": problem.detail}

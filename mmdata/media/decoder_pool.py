@@ -6,15 +6,14 @@ import json
 import queue
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mmdata.errors import UserError
 from mmdata.media.child_process import ChildProcess
-from mmdata.media.container import FileFacts, FileLimits
+from mmdata.media.container import FileFacts
 from mmdata.media.cores import cores
 from mmdata.media.decoder import SETUP_ERROR
 
@@ -63,7 +62,7 @@ class Decoded:
     facts: FileFacts | None = None
 
 
-class DecoderPool:
+class DecoderPool(AbstractContextManager["DecoderPool"]):
     """Child processes that decode. Each starts when it is needed, and again after it has died. A context manager.
 
     Args:
@@ -78,19 +77,12 @@ class DecoderPool:
         for process in self.processes:
             self._free.put(process)
 
-    def __enter__(self) -> DecoderPool:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for process in self.processes:
             process.close()
 
     @contextmanager
-    def decode(
-        self, path: Path, kind: str, spans: Sequence[Span], options: ClipOptions, limits: FileLimits
-    ) -> Iterator[Decoded]:
+    def decode(self, path: Path, kind: str, spans: Sequence[Span], options: ClipOptions) -> Iterator[Decoded]:
         """Cut spans out of a file. The clips' bytes exist within the block only. Waits until a process is free.
 
         If a process dies or takes too long, the clips that it has finished are kept, and the others have the problem
@@ -112,7 +104,6 @@ class DecoderPool:
                     "kind": kind,
                     "spans": [[span.start_s, span.end_s] for span in spans],
                     "options": asdict(options),
-                    "limits": asdict(limits),
                 }
                 answers, failure = _ask(process, request, self._timeout_s)
                 yield _decoded(answers, failure, len(spans), data)

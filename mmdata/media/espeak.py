@@ -11,7 +11,7 @@ import os
 import struct
 import sys
 import threading
-from types import TracebackType
+from contextlib import AbstractContextManager
 from typing import IO, Any
 
 import numpy as np
@@ -28,7 +28,7 @@ VARIANTS = ("m1", "m3", "m7", "f1", "f2", "f4")
 _SYNCHRONOUS, _UTF8, _RATE, _PITCH = 2, 1, 1, 3  # constants of speak_lib.h
 
 
-class Speaker:
+class Speaker(AbstractContextManager["Speaker"]):
     """Speaks texts. Any thread may use it; one text is spoken at a time. A context manager.
 
     Raises:
@@ -40,13 +40,9 @@ class Speaker:
         self._lock = threading.Lock()
         self.process = ChildProcess("mmdata.media.espeak")
 
-    def __enter__(self) -> Speaker:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.process.close()
 
     def say(self, text: str, lang: str | None = "en", voice: int = 0) -> np.ndarray:
         """Speak a text: float32 N in [-1, 1], 16 kHz mono. The same arguments give the same samples.
@@ -71,11 +67,6 @@ class Speaker:
         if not len(wave):
             raise DataError(f"the synthesiser made no sound for {text[:80]!r}")
         return resampled(wave, rate)
-
-    def close(self) -> None:
-        """End the child process."""
-        with self._lock:
-            self.process.close()
 
 
 def resampled(wave: np.ndarray, rate: int) -> np.ndarray:

@@ -20,6 +20,9 @@ REFUSALS = frozenset(
 )
 """Error classes whose status is `refused`: our own rules forbid the medium, whatever the server would answer."""
 
+DECODING_ERRORS = frozenset({"not_an_image", "undecodable"})
+"""Error classes whose status is `failed_to_resize`: the file was fetched, but no picture can be made of it."""
+
 REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
 _RETRYABLE_HTTP_CODES = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
@@ -45,7 +48,9 @@ class FetchError(Exception):
     @property
     def status(self) -> str:
         """The status that the media table gives a sample that failed so."""
-        return "refused" if self.error in REFUSALS else "failed_to_download"
+        if self.error in REFUSALS:
+            return "refused"
+        return "failed_to_resize" if self.error in DECODING_ERRORS else "failed_to_download"
 
 
 def url_was_contacted(failure: FetchError | None) -> bool:

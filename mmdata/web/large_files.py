@@ -20,10 +20,10 @@ READ_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class FetchedFile:
-    """A file on disk, or why there is none.
+    """A fetched file, or the failure that ended its fetch.
 
     Args:
-        sha256, size_bytes, mime, etag: of the whole body; None if there is none.
+        sha256, size_bytes, mime, etag: of the whole body; None if they are not known.
     """
 
     failure: FetchError | None = None
@@ -31,6 +31,11 @@ class FetchedFile:
     size_bytes: int | None = None
     mime: str | None = None
     etag: str | None = None
+
+    @property
+    def status(self) -> str:
+        """The status of the media table."""
+        return "success" if self.failure is None else self.failure.status
 
 
 def large_file_limits(download: Download, clips: Clips) -> Download:

@@ -107,7 +107,6 @@ def films() -> tuple[dict[str, bytes], Reader]:
     import tempfile
 
     from mmdata.media.clip import ClipOptions
-    from mmdata.media.container import FileLimits
     from mmdata.media.cutting import Span
     from mmdata.media.decoder_pool import DecoderPool
     from tests.support.made_videos import make
@@ -131,14 +130,16 @@ def films() -> tuple[dict[str, bytes], Reader]:
             except Exception:  # noqa: BLE001 - an encoder that this build of FFmpeg lacks
                 continue
     assert len(bodies) >= 5
-    options = ClipOptions(frames=2, choose="uniform", sound=True, keep_video=False, image_size=32, quality=80)
+    options = ClipOptions(
+        frames=2, choose="uniform", sound=True, keep_video=False, image_size=32, quality=80, max_pixels=1_000_000
+    )
     pool = DecoderPool(1, 10.0)
 
     def read(body: bytes, ending: str, folder: Path) -> str:
         path = folder / f"film{ending}"
         path.write_bytes(body)
         kind = "audio" if ending in (".flac", ".ogg", ".wav", ".mp3") else "video"
-        with pool.decode(path, kind, [Span(0.0, 0.7), Span()], options, FileLimits(3600, 1_000_000)) as decoded:
+        with pool.decode(path, kind, [Span(0.0, 0.7), Span()], options) as decoded:
             assert len(decoded.clips) == 2
             for clip in decoded.clips:
                 assert (clip.problem is None) == bool(clip.members), "a reason or a clip"

@@ -1,5 +1,7 @@
-"""Fixtures that fetch from a server on loopback."""
+"""Fixtures: films that tests share, and what fetching needs."""
 
 from __future__ import annotations
 
-from tests.support.fetching import _imports_are_done, certificates, handmade, settings, web  # noqa: F401 - fixtures
+from tests.support.cutting import made  # noqa: F401 - a fixture
+from tests.support.decoding import film  # noqa: F401 - a fixture
+from tests.support.fetching import _imports_are_done  # noqa: F401 - a fixture

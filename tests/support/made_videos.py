@@ -105,7 +105,7 @@ def number_in_jpeg(data: bytes) -> int:
 
 
 @cache
-def melody(seconds: float = 60.0) -> np.ndarray:
+def melody(seconds: float = 20.0) -> np.ndarray:
     """float32 at 48 kHz: noise below 3 kHz, no stretch of which is like another."""
     rng = np.random.default_rng(5)
     spectrum = np.fft.rfft(rng.normal(size=round(seconds * RATE)))
@@ -115,22 +115,27 @@ def melody(seconds: float = 60.0) -> np.ndarray:
 
 
 def place_of(wave: np.ndarray) -> int:
-    """Where in the melody a stretch of sound was, in samples of 16 kHz."""
-    reference = _melody_16k()
-    spectrum = np.fft.rfft(reference, 2 * len(reference)) * np.conj(np.fft.rfft(wave, 2 * len(reference)))
-    return int(np.fft.irfft(spectrum)[: len(reference)].argmax())
+    """Where in the melody a stretch of sound was, in samples of 16 kHz, by cross-correlation."""
+    count = len(_melody_16k())
+    spectrum = _melody_spectrum() * np.conj(np.fft.rfft(wave, 2 * count))
+    return int(np.fft.irfft(spectrum)[:count].argmax())
 
 
 def likeness(wave: np.ndarray, at: int) -> float:
     """Correlation of a stretch of sound with the melody at a place."""
-    own = _melody_16k()[at : at + len(wave)]
-    return float(np.corrcoef(wave[: len(own)], own)[0, 1])
+    original = _melody_16k()[at : at + len(wave)]
+    return float(np.corrcoef(wave[: len(original)], original)[0, 1])
 
 
 @cache
 def _melody_16k() -> np.ndarray:
-    # nothing lies above 3 kHz, so every third sample says it all
+    # there is nothing above 3 kHz, so every third sample is enough
     return melody()[:: RATE // STORED_RATE].copy()
+
+
+@cache
+def _melody_spectrum() -> np.ndarray:
+    return np.fft.rfft(_melody_16k(), 2 * len(_melody_16k()))
 
 
 def wave_in(data: bytes) -> tuple[np.ndarray, int, int]:

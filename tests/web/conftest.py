@@ -2,4 +2,5 @@
 
 from __future__ import annotations
 
+from tests.support.fetch_roads import fetch  # noqa: F401 - a fixture
 from tests.support.fetching import _imports_are_done, certificates, handmade, settings, web  # noqa: F401 - fixtures

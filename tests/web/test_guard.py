@@ -12,7 +12,6 @@ import pytest
 from mmdata.config import Download
 from mmdata.download.images import fetch_image
 from mmdata.web.guard import Guard, install
-from mmdata.web.limits import fetching
 from tests.support.hostile_server import HostileServer, jpeg
 
 
@@ -204,11 +203,3 @@ def test_a_fetch_is_over_at_its_deadline_even_between_two_tries(web, settings):
     assert outcome(web.url("/status/503"), download) == "http_503"
     assert time.monotonic() - started < 2.5
     assert web.hits["/status/503"] >= 2
-
-
-def test_the_deadline_of_one_fetch_is_not_that_of_the_next(settings):
-    download = settings(deadline_s=0.1)
-    with fetching(download):
-        time.sleep(0.15)
-    with fetching(download) as second:
-        assert second.wait_limit_s() > 0.05

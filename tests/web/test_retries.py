@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from mmdata.config import Download
-from mmdata.web.failures import FetchError, retry_after_s
+from mmdata.web.failures import FetchError
 from mmdata.web.retries import MAX_WAIT_S, backoff_s, next_retry_at
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,28 +45,3 @@ def test_the_servers_wish_is_a_lower_bound():
     soon = next_retry_at("u", FetchError("http_503", "", True, 1.0), 1, Download(retry_after_s=1000), NOW)
     assert soon is not None
     assert soon >= NOW + timedelta(seconds=500)
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        (None, None),
-        ("", None),
-        ("120", 120.0),
-        ("-5", 0.0),
-        ("soon", None),
-        ("nan", None),
-        ("inf", None),
-        ("Thu, 01 Jan 2026 00:02:00 GMT", 120.0),
-        ("Thu, 01 Jan 2026 00:02:00 -0000", 120.0),
-        ("Wed, 31 Dec 2025 00:00:00 GMT", 0.0),
-        ("Thu, 99 Jan 2026 00:02:00 GMT", None),
-    ],
-)
-def test_retry_after_is_read_as_seconds_and_as_a_date(header, seconds):
-    assert retry_after_s(header, NOW) == seconds
-
-
-def test_details_carry_no_credentials():
-    error = FetchError("x", "http://user:secret@host/a -> https://token@other/b")
-    assert error.detail == "http://host/a -> https://other/b"
