@@ -7,7 +7,7 @@ import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 from upath import UPath
 
@@ -58,15 +58,6 @@ class DemoCorpus:
         return self.folder / "truth.parquet"
 
 
-class _Mark(TypedDict):
-    """The content of demo.json, which says what the folder holds."""
-
-    version: int
-    rows: int
-    port: int
-    complete: bool
-
-
 def make_demo(folder: Path | str, rows: int = 2000, port: int | None = None, progress: Progress = silent) -> DemoCorpus:
     """Write the demo: inbox/ (metadata), site/ (the files it points at), truth.parquet, concepts.txt, corpus.yaml.
 
@@ -88,8 +79,8 @@ def make_demo(folder: Path | str, rows: int = 2000, port: int | None = None, pro
     earlier_mark = _read_mark(folder)
     port = port or (earlier_mark["port"] if earlier_mark else free_port())
     planned = plan_rows(rows, demo_emoji(), demo_photos())
-    mark: _Mark = {"version": VERSION, "rows": rows, "port": port, "complete": False}
-    publish_json(UPath(mark_path), dict(mark))
+    mark = {"version": VERSION, "rows": rows, "port": port, "complete": False}
+    publish_json(UPath(mark_path), mark)
     for name in ("site", "inbox"):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(parents=True)
@@ -113,10 +104,11 @@ def open_demo(folder: Path | str) -> DemoCorpus | None:
     return DemoCorpus(folder, mark["rows"], mark["port"], reused=True)
 
 
-def _read_mark(folder: Path) -> _Mark | None:
+def _read_mark(folder: Path) -> dict[str, Any] | None:
+    """The content of demo.json, which says what the folder holds."""
     try:
         mark = json.loads((folder / "demo.json").read_bytes())
-        return _Mark(version=mark["version"], rows=mark["rows"], port=mark["port"], complete=mark["complete"])
+        return {name: mark[name] for name in ("version", "rows", "port", "complete")}
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import polars as pl
 from upath import UPath
@@ -22,37 +22,16 @@ TRUE_PAIRS = frozenset({"clean", "rare", "near_duplicate", "exact_duplicate", "r
 """What is planted where a picture has its own English caption and no other fault: what a filter should keep."""
 
 
-class Judgement(TypedDict):
-    """What the selection did with the planted rows; the fields are those of DemoSummary."""
-
-    rows_accounted_for: int
-    distinct: int
-    fetched: int
-    kept: int
-    refused: dict[str, int]
-    failed: dict[str, int]
-    filtered: dict[str, int]
-    deduplicated: dict[str, int]
-    balanced: dict[str, int]
-    clean_share_before: float
-    clean_share_after: float
-    mismatches: dict[str, int]
-    good_pairs: dict[str, int]
-    copies_caught: dict[str, str]
-    kinds_before: dict[str, int]
-    kinds_after: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class DemoSummary:
-    """A release of the demo in figures, compared with the truth.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What the selection did with the planted rows.
 
     Args:
         rows_in: source rows that were read; of an index of videos, its clips.
         rows_accounted_for: source rows that the selection's uids stand for; fewer than `rows_in`: rows were lost.
         distinct: uids.
         fetched: uids whose media were fetched.
-        kept: uids in the release; `samples` counts their copies too, `repeated` only the copies beyond the first.
+        kept: uids in the release.
         clean_share_before, clean_share_after: share of true pairs among true and mismatched pairs, as fetched and as
             released.
         refused, failed, filtered, deduplicated, balanced: reason -> uids.
@@ -67,12 +46,6 @@ class DemoSummary:
     distinct: int
     fetched: int
     kept: int
-    samples: int
-    repeated: int
-    validation: int
-    shards: int
-    shard_mb: float
-    instructions: int
     clean_share_before: float
     clean_share_after: float
     refused: Mapping[str, int]
@@ -85,6 +58,18 @@ class DemoSummary:
     copies_caught: Mapping[str, str]
     kinds_before: Mapping[str, int]
     kinds_after: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSummary(Judgement):
+    """A release of the demo in figures; `samples` counts copies too, `repeated` only the copies beyond the first."""
+
+    samples: int
+    repeated: int
+    validation: int
+    shards: int
+    shard_mb: float
+    instructions: int
     scorer: str
     release: str
     manifest: str
@@ -108,8 +93,11 @@ def summarise(folder: Path | str) -> DemoSummary:
         raise UserError(f"{workspace.root}: nothing is released yet. Remedy: `mmdata build -c {demo.config_path}`.")
     folder_of_release = workspace.release_dir(release)
     index = scan_tables([folder_of_release / "index.parquet"], ["uid", "split"]).collect()
-    return DemoSummary(
+    judgement = judge(
+        _joined_samples(workspace, folder_of_release / "selection.parquet", demo),
         rows_in=sum(_samples_in(workspace, part) for part in configured_parts(corpus, workspace)),
+    )
+    return DemoSummary(
         shards=len(manifest["shards"]),
         shard_mb=round(sum(shard["bytes"] for shard in manifest["shards"]) / 1e6, 1),
         samples=len(index),
@@ -120,11 +108,11 @@ def summarise(folder: Path | str) -> DemoSummary:
         release=release,
         manifest=str(folder_of_release / "manifest.json"),
         report=str(folder_of_release / "report.html"),
-        **judge(_joined_samples(workspace, folder_of_release / "selection.parquet", demo)),
+        **asdict(judgement),
     )
 
 
-def judge(samples: pl.DataFrame) -> Judgement:
+def judge(samples: pl.DataFrame, rows_in: int) -> Judgement:
     """Count what the selection did with the planted rows.
 
     Args:
@@ -138,25 +126,26 @@ def judge(samples: pl.DataFrame) -> Judgement:
     good, wrong = fetched.filter(true_pair), fetched.filter(pl.col("planted") == "mismatch")
     judged = fetched.filter(true_pair | (pl.col("planted") == "mismatch"))
     wrong_kept = wrong.filter("keep")
-    return {
-        "rows_accounted_for": int(samples["copies"].sum()),
-        "distinct": len(samples),
-        "fetched": len(fetched),
-        "kept": int(samples["keep"].sum()),
-        "refused": _counted(samples.filter(pl.col("status") == "refused"), "problem_or_error"),
-        "failed": _counted(samples.filter(pl.col("status").str.starts_with("failed")), "error"),
-        "filtered": _reasons(samples, "filter:"),
-        "deduplicated": _reasons(samples, "duplicate:"),
-        "balanced": _reasons(samples, "balance:"),
-        "clean_share_before": _share(len(good), len(wrong)),
-        "clean_share_after": _share(good.filter("keep").height, wrong_kept.height),
-        "mismatches": {
+    return Judgement(
+        rows_in=rows_in,
+        rows_accounted_for=int(samples["copies"].sum()),
+        distinct=len(samples),
+        fetched=len(fetched),
+        kept=int(samples["keep"].sum()),
+        refused=_counted(samples.filter(pl.col("status") == "refused"), "problem_or_error"),
+        failed=_counted(samples.filter(pl.col("status").str.starts_with("failed")), "error"),
+        filtered=_reasons(samples, "filter:"),
+        deduplicated=_reasons(samples, "duplicate:"),
+        balanced=_reasons(samples, "balance:"),
+        clean_share_before=_share(len(good), len(wrong)),
+        clean_share_after=_share(good.filter("keep").height, wrong_kept.height),
+        mismatches={
             "planted and fetched": len(wrong),
             "caught by the score filter": wrong.filter(by_score).height,
             "dropped for another reason": wrong.filter(~by_score & ~pl.col("keep")).height,
             "left in the release": wrong_kept.height,
         },
-        "good_pairs": {
+        good_pairs={
             "fetched": len(good),
             "lost to the score filter": good.filter(by_score).height,
             "lost to other filters": good.filter(reason.str.starts_with("filter:") & ~by_score).height,
@@ -164,12 +153,12 @@ def judge(samples: pl.DataFrame) -> Judgement:
             "thinned by balance": good.filter(reason.str.starts_with("balance:")).height,
             "kept": good.filter("keep").height,
         },
-        "copies_caught": {
+        copies_caught={
             name: _copies_caught(fetched, name) for name in ("near_duplicate", "exact_duplicate", "repeated_url")
         },
-        "kinds_before": _counted(judged, "kind"),
-        "kinds_after": _counted(judged.filter("keep"), "kind"),
-    }
+        kinds_before=_counted(judged, "kind"),
+        kinds_after=_counted(judged.filter("keep"), "kind"),
+    )
 
 
 def summary_tables(summary: DemoSummary) -> list[tuple[str, dict[str, str]]]:

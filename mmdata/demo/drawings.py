@@ -166,13 +166,20 @@ def all_emoji() -> tuple[Emoji, ...]:
     drawings: list[Emoji] = []
     for path in sorted(folder.glob("*.svg.gz")):
         code = path.name.removesuffix(".svg.gz").upper()
-        text = "".join(chr(int(point, 16)) for point in code.split("-"))
-        entry = emoji.EMOJI_DATA.get(text) or emoji.EMOJI_DATA.get(f"{text}\ufe0f")
+        entry = unicode_entry(code)
         if entry is None:
             continue
-        names = {key: _words(entry[key]) for key in sorted(entry) if _is_language(key, entry)}
+        names = {key: emoji_words(entry[key]) for key in sorted(entry) if _is_language(key, entry)}
         drawings.append(Emoji(code, emoji_base(code), names["en"], names, _kind(code), path))
     return tuple(drawings)
+
+
+def unicode_entry(code: str) -> dict[str, Any] | None:
+    """The entry of an emoji in the package `emoji` (Unicode CLDR): names by language, aliases and more."""
+    import emoji
+
+    text = "".join(chr(int(point, 16)) for point in code.split("-"))
+    return emoji.EMOJI_DATA.get(text) or emoji.EMOJI_DATA.get(f"{text}\ufe0f")
 
 
 def _is_language(key: str, entry: dict[str, Any]) -> bool:
@@ -180,7 +187,7 @@ def _is_language(key: str, entry: dict[str, Any]) -> bool:
     return len(key) == 2 and isinstance(entry[key], str)
 
 
-def _words(name: str) -> str:
+def emoji_words(name: str) -> str:
     """`:red_apple:` -> `red apple`."""
     return name.strip(":").replace("_", " ")
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,44 +26,19 @@ PICTURES_PER_PROGRESS = 50
 
 _FILE_SHARES = (0.5, 0.25, 0.25)  # of the rows; one more file is empty
 
-_LAION = pa.schema(
-    [
-        ("URL", pa.string()),
-        ("TEXT", pa.string()),
-        ("WIDTH", pa.int64()),
-        ("HEIGHT", pa.int64()),
-        ("similarity", pa.float64()),
-        ("hash", pa.int64()),
-        ("punsafe", pa.float32()),
-        ("pwatermark", pa.float32()),
-        ("LANGUAGE", pa.string()),
-    ]
+_LAION_COLUMNS = pa.schema(
+    {
+        **{"URL": pa.string(), "TEXT": pa.string(), "WIDTH": pa.int64(), "HEIGHT": pa.int64()},
+        **{"similarity": pa.float64(), "hash": pa.int64(), "punsafe": pa.float32(), "pwatermark": pa.float32()},
+        **{"LANGUAGE": pa.string()},
+    }
 )
-
-_TRUTH = pa.schema(
-    [
-        ("uid", pa.string()),
-        ("file", pa.string()),
-        ("row", pa.int64()),
-        ("planted", pa.string()),
-        ("kind", pa.string()),
-        ("of_uid", pa.string()),  # of the row that it copies
-    ]
+_TRUTH_COLUMNS = pa.schema(
+    {
+        **{"uid": pa.string(), "file": pa.string(), "row": pa.int64(), "planted": pa.string(), "kind": pa.string()},
+        **{"of_uid": pa.string()},  # of the row that it copies
+    }
 )
-
-
-class _LaionRecord(TypedDict):
-    """A row of LAION's metadata."""
-
-    URL: str
-    TEXT: str
-    WIDTH: int
-    HEIGHT: int
-    similarity: float
-    hash: int
-    punsafe: float
-    pwatermark: float
-    LANGUAGE: str
 
 
 def write_pictures(site: Path, planned: Sequence[Row], progress: Progress) -> None:
@@ -127,14 +101,16 @@ def write_metadata(folder: Path, planned: Sequence[Row], base_url: str) -> None:
     ends = [round(len(planned) * sum(_FILE_SHARES[: n + 1])) for n in range(len(_FILE_SHARES))]
     for file_number, (begin, end) in enumerate(pairwise([0, *ends])):
         file = f"pictures-{file_number:03d}.parquet"
-        pq.write_table(pa.Table.from_pylist(records[begin:end], _LAION), folder / "inbox" / file, row_group_size=200)
+        pq.write_table(
+            pa.Table.from_pylist(records[begin:end], _LAION_COLUMNS), folder / "inbox" / file, row_group_size=200
+        )
         for row_in_file, (record, row) in enumerate(zip(records[begin:end], planned[begin:end], strict=True)):
             uid = _uid(record, file, row_in_file)
             truth.append({"uid": uid, "file": file, "row": row_in_file, "planted": row.planted, "kind": row.kind})
-    pq.write_table(_LAION.empty_table(), folder / "inbox" / f"pictures-{len(ends):03d}.parquet")
+    pq.write_table(_LAION_COLUMNS.empty_table(), folder / "inbox" / f"pictures-{len(ends):03d}.parquet")
     for entry, row in zip(truth, planned, strict=True):
         entry["of_uid"] = None if row.copy_of is None else truth[row.copy_of]["uid"]
-    pq.write_table(pa.Table.from_pylist(truth, _TRUTH), folder / "truth.parquet")
+    pq.write_table(pa.Table.from_pylist(truth, _TRUTH_COLUMNS), folder / "truth.parquet")
 
 
 def _file_bytes(row: Row) -> bytes | None:
@@ -150,7 +126,7 @@ def _file_bytes(row: Row) -> bytes | None:
     return None
 
 
-def _record(row: Row, base_url: str, random: Random) -> _LaionRecord:
+def _record(row: Row, base_url: str, random: Random) -> dict[str, object]:
     url = row.address if "://" in row.address or not row.address else f"{base_url}/{row.address}"
     size_px = row.picture.size_px if row.picture is not None else 256
     return {
@@ -166,9 +142,9 @@ def _record(row: Row, base_url: str, random: Random) -> _LaionRecord:
     }
 
 
-def _uid(record: _LaionRecord, file: str, row_in_file: int) -> str:
+def _uid(record: dict[str, object], file: str, row_in_file: int) -> str:
     """The uid that the rows stage will give a record."""
-    url, caption = record["URL"], clean_caption(record["TEXT"])
+    url, caption = str(record["URL"]), clean_caption(str(record["TEXT"]))
     if problem_of(url.strip(), caption) is not None:
         return place_uid(PICTURE_SOURCE, file, row_in_file)
     return sample_uid(canonical_url(url), caption)

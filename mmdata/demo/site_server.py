@@ -1,4 +1,4 @@
-"""Serve a folder over HTTP/1.1 on loopback, with types, ETags, ranges and HEAD; the demo's web server builds on it."""
+"""Serve a folder over HTTP/1.1 on loopback, with types, ETags and byte ranges; the demo's web server builds on it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIME_TYPES = {
 }
 MAX_REQUESTS_KEPT = 100_000
 
-_BYTE_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_BYTE_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class SiteServer(ThreadingHTTPServer):
@@ -79,7 +79,7 @@ class SiteServer(ThreadingHTTPServer):
 
 
 class SiteHandler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD with the files of the site."""
+    """Answers GET with the files of the site."""
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "mmdata-demo", ""
@@ -92,9 +92,6 @@ class SiteHandler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.server.requests.append((self.command, path))
         self.answer(path)
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Print nothing: the demo's console shows its progress."""
@@ -110,13 +107,9 @@ class SiteHandler(BaseHTTPRequestHandler):
             return
         etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         headers = {"Content-Type": mime_type(path), "ETag": etag, "Accept-Ranges": "bytes"} | (headers or {})
-        if etag in self.headers.get("If-None-Match", ""):
-            self.send_headers(HTTPStatus.NOT_MODIFIED, headers)
-            return
-        span = byte_range(self.headers.get("Range"), len(body))
-        status = HTTPStatus.OK
-        if span is not None:
-            start, stop = span
+        status, wanted = HTTPStatus.OK, _BYTE_RANGE.fullmatch(self.headers.get("Range", ""))
+        if wanted is not None:
+            start, stop = int(wanted[1]), min(int(wanted[2] or len(body)) + 1, len(body))
             if start >= stop:
                 content_range = {"Content-Range": f"bytes */{len(body)}"}
                 self.send_text(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "no such range", content_range)
@@ -125,8 +118,7 @@ class SiteHandler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
             body = body[start:stop]
         self.send_headers(status, headers | {"Content-Length": str(len(body))})
-        if self.command == "GET":
-            self.wfile.write(body)
+        self.wfile.write(body)
 
     def read_file(self, path: str) -> bytes | None:
         """Read a file of the site; sends 404 where there is none. Never reads anything outside of the site."""
@@ -141,8 +133,7 @@ class SiteHandler(BaseHTTPRequestHandler):
         body = f"{text}\n".encode()
         usual = {"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body))}
         self.send_headers(status, usual | (headers or {}))
-        if self.command == "GET":
-            self.wfile.write(body)
+        self.wfile.write(body)
 
     def send_headers(self, status: HTTPStatus, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -153,17 +144,3 @@ class SiteHandler(BaseHTTPRequestHandler):
 
 def mime_type(path: str) -> str:
     return MIME_TYPES.get(Path(path).suffix.lower(), "application/octet-stream")
-
-
-def byte_range(header: str | None, length: int) -> tuple[int, int] | None:
-    """Start and stop of the bytes that a Range header names, of a body of some length.
-
-    None: the whole body. A range with start >= stop cannot be satisfied.
-    """
-    match = _BYTE_RANGE.fullmatch(header or "")
-    if match is None or match.groups() == ("", ""):
-        return None
-    first, last = match.groups()
-    if first == "":  # the last so many bytes
-        return (max(length - int(last), 0), length) if int(last) else (0, 0)
-    return int(first), min(int(last) + 1, length) if last else length

@@ -21,7 +21,7 @@ _CHUNK_BYTES = 1 << 16
 class DemoServer:
     """Serves a folder over HTTP/1.1 on 127.0.0.1, in its own threads; a context manager.
 
-    Plain files have their right type, an ETag, ranges and HEAD. Under `/odd/`, where `PATH` is a file of the folder:
+    Plain files have their right type, an ETag and byte ranges. Under `/odd/`, where `PATH` is a file of the folder:
 
     - `redirect/N/PATH`: N redirects, then the file
     - `to-private`, `to-metadata`: redirects to a private address, to a cloud's metadata service
@@ -140,7 +140,7 @@ class _DemoHandler(SiteHandler):
                 return
 
     def busy(self, path: str) -> None:
-        if self.command == "GET" and self.server.is_first_request(path):
+        if self.server.is_first_request(path):
             self.send_text(HTTPStatus.TOO_MANY_REQUESTS, "later, please", {"Retry-After": "1"})
         else:
             self.send_file(path)
@@ -169,25 +169,23 @@ class _DemoHandler(SiteHandler):
     def huge(self, path: str) -> None:
         self.send_headers(HTTPStatus.OK, {"Content-Type": "image/png", "Content-Length": str(ENDLESS_BYTES)})
         self.close_connection = True
-        if self.command == "GET":
-            for chunk in self._zeros():
-                self.wfile.write(chunk)
+        for chunk in self._zeros():
+            self.wfile.write(chunk)
 
     def endless(self, path: str) -> None:
         self.send_headers(HTTPStatus.OK, {"Content-Type": "image/png", "Transfer-Encoding": "chunked"})
         self.close_connection = True
-        if self.command == "GET":
-            for chunk in self._zeros():
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
-            self.wfile.write(b"0\r\n\r\n")
+        for chunk in self._zeros():
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        self.wfile.write(b"0\r\n\r\n")
 
     def _send_headers_of(self, path: str) -> bytes:
-        """Send the headers of a file, and return the body to send; empty where there is no body to send."""
+        """Send the headers of a file, and return its body; empty where there is no such file."""
         body = self.read_file(path)
         if body is None:
             return b""
         self.send_headers(HTTPStatus.OK, {"Content-Type": mime_type(path), "Content-Length": str(len(body))})
-        return body if self.command == "GET" else b""
+        return body
 
     def _zeros(self) -> Iterator[bytes]:
         """A PNG signature, then zeros up to ENDLESS_BYTES or until the server stops."""

@@ -95,16 +95,9 @@ class Transcriber:
         return texts
 
 
-@cache
-def clap_scorer(name: str, device: str) -> ClapScorer:
-    """The CLAP model of a name, loaded once in a process."""
-    return ClapScorer(name, device)
-
-
-@cache
-def transcriber(name: str, device: str) -> Transcriber:
-    """The transcriber of a name, loaded once in a process."""
-    return Transcriber(name, device)
+clap_scorer = cache(ClapScorer)
+transcriber = cache(Transcriber)
+"""The models of a name on a device, loaded once in a process."""
 
 
 def audio_device(score: Score) -> str:

@@ -13,8 +13,11 @@ from mmdata.samples import FEATURES
 from mmdata.score.decode import PictureMeasures
 from mmdata.score.picture_measures import aspect, black_ratio, frozen_ratio
 from mmdata.score.picture_scoring import PictureFeatures
+from mmdata.score.sound_measures import SoundMeasures
 from mmdata.score.sound_scoring import SoundFeatures
 from mmdata.score.text_measures import text_features
+
+NO_SOUND = SoundFeatures(SoundMeasures())
 
 
 def features_table(samples: pl.DataFrame, pictures: PictureFeatures, sounds: Mapping[int, SoundFeatures]) -> pa.Table:
@@ -28,19 +31,22 @@ def features_table(samples: pl.DataFrame, pictures: PictureFeatures, sounds: Map
         samples: as for `score_pictures`, and also uid, sha256, the sizes and faces.
         sounds: row number -> features of its sound.
     """
+    row_sounds = [sounds.get(row, NO_SOUND) for row in range(len(samples))]
     row_scores = _row_scores(pictures)
     measures = pictures.measures_by_row()
     has_caption = (samples["caption"].fill_null("").str.strip_chars() != "").to_numpy()
     should_score = (pictures.pictures_per_row > 0) & has_caption
     is_scored = np.isfinite(row_scores.mean)
     problems = [
-        _problem(row_measures, bool(embedded), bool(lacks_score), sounds.get(row))
-        for row, (row_measures, embedded, lacks_score) in enumerate(
-            zip(measures, row_scores.has_embedding, should_score & ~is_scored, strict=True)
+        _problem(row_measures, bool(embedded), bool(lacks_score), sound)
+        for row_measures, embedded, lacks_score, sound in zip(
+            measures, row_scores.has_embedding, should_score & ~is_scored, row_sounds, strict=True
         )
     ]
     is_clip = (samples["kind"] == "video").to_numpy() & (pictures.pictures_per_row > 0)
-    text = _text_columns(samples, sounds)
+    captions = samples.select(pl.when(pl.col("problem").is_null()).then("caption").alias("caption"))["caption"]
+    transcripts = pl.Series([sound.transcript for sound in row_sounds], dtype=pl.String)
+    text = text_features(pl.select(pl.coalesce(captions, transcripts)).to_series())
     columns = {
         "uid": samples["uid"].to_arrow(),
         "clip_score": pa.array(row_scores.mean, pa.float32(), mask=~is_scored),
@@ -54,7 +60,7 @@ def features_table(samples: pl.DataFrame, pictures: PictureFeatures, sounds: Map
         "black_ratio": pa.array(_clip_measures(is_clip, measures, black_ratio), pa.float32()),
         "frozen_ratio": pa.array(_clip_measures(is_clip, measures, frozen_ratio), pa.float32()),
         "faces": pa.array(_faces(samples, measures), pa.int32()),
-        **_sound_columns(sounds, len(samples)),
+        **_sound_columns(row_sounds),
         "problem": pa.array(problems, pa.string()),
         "media_sha256": _measured_sha256(samples, row_scores.has_embedding, sounds),
     }
@@ -98,13 +104,6 @@ def _row_scores(pictures: PictureFeatures) -> _RowScores:
     return _RowScores(embeddings, counts > 0, mean.astype(np.float32), best)
 
 
-def _text_columns(samples: pl.DataFrame, sounds: Mapping[int, SoundFeatures]) -> pl.DataFrame:
-    """Measures of each row's caption, or of its transcript where it has none."""
-    captions = samples.select(pl.when(pl.col("problem").is_null()).then("caption").alias("caption"))["caption"]
-    transcripts = pl.Series(_transcripts(sounds, len(samples)), dtype=pl.String)
-    return text_features(pl.select(pl.coalesce(captions, transcripts)).to_series())
-
-
 def _measured_sha256(samples: pl.DataFrame, has_embedding: np.ndarray, sounds: Mapping[int, SoundFeatures]) -> pa.Array:
     """Hashes of the media that were measured: a later run reuses the features while the bytes stay the same."""
     has_sound = np.zeros(len(samples), bool)
@@ -113,14 +112,14 @@ def _measured_sha256(samples: pl.DataFrame, has_embedding: np.ndarray, sounds: M
 
 
 def _problem(
-    measures: Sequence[PictureMeasures], embedded: bool, lacks_score: bool, sound: SoundFeatures | None
+    measures: Sequence[PictureMeasures], embedded: bool, lacks_score: bool, sound: SoundFeatures
 ) -> str | None:
     """The first reason why a fetched sample lacks what it should have, or None."""
     if measures and not embedded:
         return next((measured.problem for measured in measures if measured.problem), None) or "nan_score"
     if lacks_score:
         return "nan_score"
-    return sound.measures.problem if sound is not None else None
+    return sound.measures.problem
 
 
 def _middle(measures: Sequence[PictureMeasures]) -> PictureMeasures:
@@ -165,22 +164,15 @@ def _aspects(samples: pl.DataFrame, measures: Sequence[Sequence[PictureMeasures]
     ]
 
 
-def _sound_columns(sounds: Mapping[int, SoundFeatures], row_count: int) -> dict[str, pa.Array]:
-    def column(read: Callable[[SoundFeatures], float | None]) -> pa.Array:
-        return pa.array([read(sounds[row]) if row in sounds else None for row in range(row_count)], pa.float32())
-
+def _sound_columns(sounds: Sequence[SoundFeatures]) -> dict[str, pa.Array]:
     return {
-        "audio_rms_db": column(lambda sound: sound.measures.audio_rms_db),
-        "silence_ratio": column(lambda sound: sound.measures.silence_ratio),
-        "speech_ratio": column(lambda sound: sound.measures.speech_ratio),
-        "speech_overlap": column(lambda sound: sound.measures.speech_overlap),
-        "audio_score": column(lambda sound: sound.audio_score),
-        "transcript": pa.array(_transcripts(sounds, row_count), pa.string()),
+        "audio_rms_db": pa.array([sound.measures.audio_rms_db for sound in sounds], pa.float32()),
+        "silence_ratio": pa.array([sound.measures.silence_ratio for sound in sounds], pa.float32()),
+        "speech_ratio": pa.array([sound.measures.speech_ratio for sound in sounds], pa.float32()),
+        "speech_overlap": pa.array([sound.measures.speech_overlap for sound in sounds], pa.float32()),
+        "audio_score": pa.array([sound.audio_score for sound in sounds], pa.float32()),
+        "transcript": pa.array([sound.transcript for sound in sounds], pa.string()),
     }
-
-
-def _transcripts(sounds: Mapping[int, SoundFeatures], row_count: int) -> list[str | None]:
-    return [sounds[row].transcript if row in sounds else None for row in range(row_count)]
 
 
 def _frame_scores(pictures: PictureFeatures, is_scored_clip: np.ndarray) -> pa.Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -66,10 +66,11 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
             load_scorer(corpus.score)
         else:
             check_names(corpus.score)
-    advance: SliceProgress = _no_progress
-    if in_this_process:
-        rows_before = _rows_before(workspace, part_name, rows)
-        advance = functools.partial(_report_progress, progress, rows_before, rows.rows)
+    rows_before = _rows_before(workspace, part_name, rows)
+
+    def report_progress(slice_name: str, done: int) -> None:
+        progress("features", rows_before[slice_name] + done, rows.rows)
+
     privacy = corpus.privacy
     counts_faces = privacy.count_faces and not privacy.blur_faces  # blurred faces were counted before the blurring
     result = run_part_stage(
@@ -87,7 +88,7 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
             min_face_score=privacy.min_face_score if counts_faces else None,
             measures=freshness.measure_settings(corpus),
             workers=corpus.engine.workers,
-            advance=advance,
+            advance=report_progress if in_this_process else _no_progress,  # closures cannot be sent to workers
         ),
         engine=corpus.engine,
         named=freshness.named_settings(corpus, part, "features"),
@@ -98,7 +99,7 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
 
 
 def _no_progress(slice_name: str, done: int) -> None:
-    """Do nothing; a function of the module, since a lambda does not cross to worker processes."""
+    """Report nothing."""
 
 
 def score_slice(
@@ -147,7 +148,8 @@ def score_slice(
     sounds = score_sounds(new, tar, score, threads)
     table = pa.concat_tables([features_table(new, pictures, sounds), reused]).sort_by("uid")
     table = table.replace_schema_metadata(metadata)
-    logs.samples(_log, "samples have a problem", _uids_by_problem(table))
+    problems_by_uid = zip(table["uid"].to_pylist(), table["problem"].to_pylist(), strict=True)
+    logs.samples(_log, "samples have a problem", ((p, {"uid": uid}) for uid, p in problems_by_uid if p is not None))
     counts, problems = feature_counts(table, samples)
     return SliceResult(
         table,
@@ -155,12 +157,6 @@ def score_slice(
         reasons=problems,
         numbers={"seconds": time.perf_counter() - started},
     )
-
-
-def _uids_by_problem(table: pa.Table) -> Iterator[tuple[str, dict[str, str]]]:
-    for uid, problem in zip(table["uid"].to_pylist(), table["problem"].to_pylist(), strict=True):
-        if problem is not None:
-            yield problem, {"uid": uid}
 
 
 def refusal(workspace: Workspace, part_name: str, slices: Mapping[str, SliceStamp]) -> str | None:
@@ -230,12 +226,6 @@ def _rows_before(workspace: Workspace, part_name: str, rows: PartStamp) -> dict[
         stamp = workspace.slice_stamp(part_name, "rows", name)
         total += stamp.rows if stamp else 0
     return rows_before
-
-
-def _report_progress(
-    progress: Progress, rows_before: Mapping[str, int], total: int, slice_name: str, done: int
-) -> None:
-    progress("features", rows_before[slice_name] + done, total)
 
 
 def _limit_torch_threads(workers: int) -> None:

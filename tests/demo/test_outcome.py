@@ -33,7 +33,7 @@ def fetched(uid: str, planted: str, reason: str | None = None, of: str | None = 
 
 
 def test_mismatches_and_good_pairs_are_counted_by_what_took_them():
-    told = judge(
+    judgement = judge(
         frame(
             fetched("a", "clean", copies=2),
             fetched("b", "clean", "filter:top_fraction"),
@@ -42,15 +42,16 @@ def test_mismatches_and_good_pairs_are_counted_by_what_took_them():
             fetched("e", "mismatch"),
             fetched("f", "mismatch", "duplicate:semantic"),
             fetched("g", "other_language", "filter:language"),
-        )
+        ),
+        rows_in=8,
     )
-    assert told["mismatches"] == {
+    assert judgement.mismatches == {
         "planted and fetched": 3,
         "caught by the score filter": 1,
         "dropped for another reason": 1,
         "left in the release": 1,
     }
-    assert told["good_pairs"] == {
+    assert judgement.good_pairs == {
         "fetched": 3,
         "lost to the score filter": 1,
         "lost to other filters": 0,
@@ -58,13 +59,13 @@ def test_mismatches_and_good_pairs_are_counted_by_what_took_them():
         "thinned by balance": 1,
         "kept": 1,
     }
-    assert (told["rows_accounted_for"], told["distinct"], told["kept"]) == (8, 7, 2)
-    assert (told["clean_share_before"], told["clean_share_after"]) == (0.5, 0.5)
-    assert told["filtered"] == {"top_fraction": 2, "language": 1}
+    assert (judgement.rows_accounted_for, judgement.distinct, judgement.kept) == (8, 7, 2)
+    assert (judgement.clean_share_before, judgement.clean_share_after) == (0.5, 0.5)
+    assert judgement.filtered == {"top_fraction": 2, "language": 1}
 
 
 def test_a_copy_is_caught_when_only_one_of_the_two_stays():
-    told = judge(
+    judgement = judge(
         frame(
             fetched("a", "clean"),
             fetched("a2", "near_duplicate", "duplicate:phash", of="a"),
@@ -74,21 +75,23 @@ def test_a_copy_is_caught_when_only_one_of_the_two_stays():
             fetched("c2", "near_duplicate", of="c"),
             ("d", 1, False, "media:http_404", "failed_to_download", "http_404", "http_404", "clean", "object", None),
             fetched("d2", "near_duplicate", of="d"),  # its original was never fetched: no pair
-        )
+        ),
+        rows_in=8,
     )
-    assert told["copies_caught"]["near_duplicate"] == "2 of 3"
-    assert told["failed"] == {"http_404": 1}
+    assert judgement.copies_caught["near_duplicate"] == "2 of 3"
+    assert judgement.failed == {"http_404": 1}
 
 
 def test_refusals_are_told_with_the_row_s_own_problem():
-    told = judge(
+    judgement = judge(
         frame(
             ("a", 1, False, "bad_row:no_url", "refused", "bad_row", "no_url", "no_url", "object", None),
             ("b", 1, False, "media:robots", "refused", "robots", "robots", "opt_out", "object", None),
-        )
+        ),
+        rows_in=8,
     )
-    assert told["refused"] == {"no_url": 1, "robots": 1}
-    assert told["clean_share_before"] == 0.0
+    assert judgement.refused == {"no_url": 1, "robots": 1}
+    assert judgement.clean_share_before == 0.0
 
 
 def test_no_release_yet_is_a_user_error(demo):

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
-from mmdata.demo.drawings import SKIN_TONES
+from mmdata.demo.drawings import SKIN_TONES, emoji_words, unicode_entry
 from mmdata.errors import DataError, UserError
 
 ICON_SETS = {"noto": "Apache-2.0", "flat-color-icons": "MIT"}
@@ -100,14 +100,10 @@ def icon_set(package: Path, prefix: str) -> Iterator[CaptionedPicture]:
 
 def emoji_names(key: str) -> tuple[str, ...]:
     """English names of an emoji from the package `emoji` (CLDR), the official one first; empty for an unknown key."""
-    import emoji
-
-    text = "".join(chr(int(code, 16)) for code in key.split("-"))
-    entry = emoji.EMOJI_DATA.get(text) or emoji.EMOJI_DATA.get(text + "\ufe0f")
+    entry = unicode_entry(key)
     if entry is None:
         return ()
-    names = [entry["en"], *entry.get("alias", [])]
-    return tuple(dict.fromkeys(name.strip(":").replace("_", " ") for name in names))
+    return tuple(dict.fromkeys(emoji_words(name) for name in (entry["en"], *entry.get("alias", []))))
 
 
 def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
