@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
+import open_clip
 import pytest
 
 from mmdata.config import Score
 from mmdata.score.scorer import load_scorer
-from tests.support.scoring import PartMaker, save_model
+from tests.support.scoring import TINY, PartMaker, save_model
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +33,20 @@ def scorer(tiny: Score):  # type: ignore[no-untyped-def]
 @pytest.fixture
 def maker(tmp_path: Path, tiny: Score) -> PartMaker:
     return PartMaker(tmp_path / "workspace", tiny)
+
+
+@pytest.fixture(scope="session")
+def said() -> np.ndarray:
+    pytest.importorskip("espeakng_loader")
+    from mmdata.media.espeak import Speaker
+
+    with Speaker() as speaker:
+        return speaker.say("wash the green apple with cold water and cut it into small pieces")
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> str:
+    """A tiny model under a name, as open_clip's own are."""
+    (tmp_path / "tiny-named.json").write_text(json.dumps(TINY))
+    open_clip.add_model_config(tmp_path / "tiny-named.json")
+    return "tiny-named"

@@ -6,18 +6,23 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import pyarrow as pa
+import pytest
 import torch
 from PIL import Image
 
 from mmdata.config import Corpus, Score
 from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
 from mmdata.samples import MEDIA, ROWS, sample_uid, table_of
+from mmdata.score.scorer import ClipScorer
+from mmdata.score.stage import score_part
 from mmdata.workspace.layout import Catalog, Part, Workspace
 
 TINY = {
@@ -175,3 +180,57 @@ def rows_table(samples: list[Sample], part: str) -> pa.Table:
         ),
         ROWS,
     )
+
+
+PART = "web-000000"
+
+
+def photo_samples(count: int, first: int = 0) -> list[Sample]:
+    """Fetched pictures with captions and URLs of their own."""
+    return [
+        Sample(f"a photograph of thing {n}", encode(photo(n)), url=f"https://e.org/{n}.jpg")
+        for n in range(first, first + count)
+    ]
+
+
+def clip_sample(caption: str | None, frames: Sequence[bytes], **fields: Any) -> Sample:
+    """A clip of encoded frames; `members` beside them hold its sound."""
+    members = {f"{number:03d}.jpg": data for number, data in enumerate(frames)}
+    return Sample(caption, kind="video", members=members | fields.pop("members", {}), **fields)
+
+
+def score_samples(maker: PartMaker, samples: list[Sample]) -> list[dict[str, Any]]:
+    """Run the features stage on samples; a row of its table for each."""
+    maker.write([samples])
+    score_part(maker.corpus, maker.workspace, PART)
+    features = maker.features()
+    return [features[sample.uid(number)] for number, sample in enumerate(samples)]
+
+
+def count_embedded(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many pictures and texts the scorer embeds from now on."""
+    embedded = {"images": 0, "texts": 0}
+    embed_images, embed_texts = ClipScorer.embed_images, ClipScorer.embed_texts
+
+    def count_images(self: ClipScorer, pixels: np.ndarray) -> np.ndarray:
+        embedded["images"] += len(pixels)
+        return embed_images(self, pixels)
+
+    def count_texts(self: ClipScorer, captions: list[str]) -> np.ndarray:
+        embedded["texts"] += len(captions)
+        return embed_texts(self, captions)
+
+    monkeypatch.setattr(ClipScorer, "embed_images", count_images)
+    monkeypatch.setattr(ClipScorer, "embed_texts", count_texts)
+    return embedded
+
+
+def open_clip_embeddings(folder: Path, pictures: list[bytes], captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Unit embeddings as open_clip's README computes them."""
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    model.eval()
+    with torch.no_grad():
+        stack = torch.stack([preprocess(Image.open(io.BytesIO(p)).convert("RGB")) for p in pictures])
+        images, texts = model.encode_image(stack), model.encode_text(tokenizer(captions))
+    return tuple(torch.nn.functional.normalize(f.float(), dim=-1).numpy() for f in (images, texts))
