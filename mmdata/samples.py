@@ -3,140 +3,242 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-ROWS = pa.schema(
-    [
-        pa.field("uid", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("part", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),  # image | video | audio | text
-        pa.field("url", pa.string()),  # canonical
-        pa.field("caption", pa.string()),
-        pa.field("start_s", pa.float64()),
-        pa.field("end_s", pa.float64()),
-        pa.field("lang", pa.string()),  # as the source says; the detected one is a feature
-        pa.field("expected_sha256", pa.string()),
-        pa.field("problem", pa.string()),  # why the row cannot be used; null: it can
-        pa.field("copies", pa.int32(), nullable=False),  # identical source rows that this one stands for
-        pa.field("row", pa.int64(), nullable=False),  # 0-based number of the first of them in its file
-        pa.field("extra", pa.string()),  # the source's own columns, a JSON object
-    ]
+
+class Column(NamedTuple):
+    """A column of a table, with a description for people who read the table."""
+
+    name: str
+    type: pa.DataType
+    description: str
+    nullable: bool = True
+
+
+def _schema(columns: Iterable[Column]) -> pa.Schema:
+    return pa.schema([pa.field(column.name, column.type, column.nullable) for column in columns])
+
+
+_ROWS_COLUMNS = (
+    Column(
+        "uid",
+        pa.string(),
+        "Identity of the sample: 32 hex digits, a hash of canonical URL, clip times and caption.",
+        nullable=False,
+    ),
+    Column("source", pa.string(), "Name of the source in corpus.yaml.", nullable=False),
+    Column("part", pa.string(), "Name of the part of a source file that the row was read from.", nullable=False),
+    Column(
+        "kind",
+        pa.string(),
+        "What the URL leads to: image, video or audio; text if the sample is its text alone.",
+        nullable=False,
+    ),
+    Column("url", pa.string(), "Canonical URL of the medium; null for text samples."),
+    Column("caption", pa.string(), "Text that the source gives, in one line."),
+    Column("start_s", pa.float64(), "Start of the clip in its video or sound file, in seconds; null for a whole file."),
+    Column("end_s", pa.float64(), "End of the clip in its video or sound file, in seconds; null for a whole file."),
+    Column("lang", pa.string(), "Language as the source names it; the detected language is a column of the features."),
+    Column(
+        "expected_sha256",
+        pa.string(),
+        "SHA-256 that the source gives for the file, in hex; a file with another one is refused.",
+    ),
+    Column("problem", pa.string(), "Why the row cannot be used; null if it can be used."),
+    Column(
+        "copies",
+        pa.int32(),
+        "How many identical source rows of this slice the row replaces, itself included.",
+        nullable=False,
+    ),
+    Column("row", pa.int64(), "Number of the first of these source rows in its file, counted from 0.", nullable=False),
+    Column("extra", pa.string(), "All other columns of the source row, as a JSON object."),
 )
-"""What a source says, one row a uid. Made by mmdata.sources."""
+ROWS = _schema(_ROWS_COLUMNS)
+"""What the source says about each sample, one row per uid. Written by mmdata.sources."""
 
 MEMBER = pa.struct([("ext", pa.string()), ("offset", pa.int64()), ("length", pa.int64())])
-"""A stored member: as MEDIA's own ext, offset and length."""
+"""A further stored member of a sample; the first one is in the columns ext, offset and length of MEDIA."""
 
-MEDIA = pa.schema(
-    [
-        pa.field("uid", pa.string(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),  # see STATUSES
-        pa.field("error", pa.string()),  # a short class, such as `http_404`: counted as the reason
-        pa.field("detail", pa.string()),  # the full message
-        pa.field("attempts", pa.int32(), nullable=False),
-        pa.field("next_retry_at", pa.timestamp("ms", "UTC")),  # null: never again
-        pa.field("sha256", pa.string()),  # of the bytes as fetched
-        pa.field("bytes", pa.int64()),  # as fetched
-        pa.field("mime", pa.string()),
-        pa.field("original_width", pa.int32()),
-        pa.field("original_height", pa.int32()),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("duration_s", pa.float64()),
-        pa.field("fps", pa.float64()),
-        pa.field("ext", pa.string()),  # of the first stored member: jpg, 000.jpg (a clip's first frame), flac
-        pa.field("offset", pa.int64()),  # of the member's first data byte in the slice's tar
-        pa.field("length", pa.int64()),
-        pa.field("further", pa.list_(MEMBER)),  # the other members: 001.jpg …, flac, mp4; null: there are none
-        pa.field("frame_times_s", pa.list_(pa.float64())),  # of the frames, in the file that was cut
-        pa.field("audio_s", pa.float64()),  # seconds of the stored sound; null: none is stored
-        pa.field("faces", pa.int32()),  # counted before blurring, in the frame with most; null: not looked for
-        pa.field("synthetic", pa.string()),  # modality that a machine made, such as `audio`; null: none
-        pa.field("fetched_at", pa.timestamp("ms", "UTC")),
-        pa.field("etag", pa.string()),
-    ]
+_MEDIA_COLUMNS = (
+    Column("uid", pa.string(), "Identity of the sample, as in the rows table.", nullable=False),
+    Column(
+        "status",
+        pa.string(),
+        "How the fetch ended: success, failed_to_download, failed_to_resize, refused or pending.",
+        nullable=False,
+    ),
+    Column("error", pa.string(), "Short class of the failure, such as `http_404`; failures are counted by it."),
+    Column("detail", pa.string(), "Full message of the failure."),
+    Column("attempts", pa.int32(), "How many times the medium has been requested.", nullable=False),
+    Column("next_retry_at", pa.timestamp("ms", "UTC"), "When the medium is requested again; null: never."),
+    Column("sha256", pa.string(), "SHA-256 of the bytes as they were fetched, in hex."),
+    Column("bytes", pa.int64(), "Size of the file as it was fetched, in bytes."),
+    Column("mime", pa.string(), "Media type of the file as it was fetched, such as `image/jpeg`."),
+    Column("original_width", pa.int32(), "Width of the picture as it was fetched, in pixels."),
+    Column("original_height", pa.int32(), "Height of the picture as it was fetched, in pixels."),
+    Column("width", pa.int32(), "Width of the stored picture or frames, in pixels."),
+    Column("height", pa.int32(), "Height of the stored picture or frames, in pixels."),
+    Column("duration_s", pa.float64(), "Length of the clip or sound, in seconds."),
+    Column("fps", pa.float64(), "Frames a second of the video."),
+    Column(
+        "ext", pa.string(), "Extension of the first stored member: jpg, 000.jpg (the first frame of a clip) or flac."
+    ),
+    Column("offset", pa.int64(), "Position of the first member's data in the tar of the slice, in bytes."),
+    Column("length", pa.int64(), "Length of the first member's data, in bytes."),
+    Column(
+        "further",
+        pa.list_(MEMBER),
+        "The other stored members (001.jpg, …, flac, mp4), each with ext, offset and length; null: there are none.",
+    ),
+    Column(
+        "frame_times_s",
+        pa.list_(pa.float64()),
+        "Times of the stored frames in the file that the clip was cut from, in seconds.",
+    ),
+    Column("audio_s", pa.float64(), "Length of the stored sound, in seconds; null: no sound is stored."),
+    Column(
+        "faces",
+        pa.int32(),
+        "Faces found before they were blurred, in the frame with the most; null: nobody looked for faces.",
+    ),
+    Column("synthetic", pa.string(), "Modality that a machine made, such as `audio`; null: none."),
+    Column("fetched_at", pa.timestamp("ms", "UTC"), "When the medium was fetched."),
+    Column("etag", pa.string(), "ETag that the server sent with the file."),
 )
-"""What the web answered, one row a uid. Made by mmdata.download; the bytes lie in the slice's tar."""
+MEDIA = _schema(_MEDIA_COLUMNS)
+"""What was fetched, one row per uid. Written by mmdata.download; the bytes are in the tar of the slice."""
 
 STATUSES = ("success", "failed_to_download", "failed_to_resize", "refused", "pending")
+"""The values of the column `status` of MEDIA."""
 
-FEATURES = pa.schema(
-    [
-        pa.field("uid", pa.string(), nullable=False),
-        pa.field("clip_score", pa.float32()),  # cosine in [-1, 1], of a clip the mean over its frames; null: no picture
-        pa.field("clip_score_max", pa.float32()),  # of a clip's best frame
-        pa.field("frame_scores", pa.list_(pa.float32())),  # of each frame of a clip
-        pa.field("embedding", pa.list_(pa.float16())),  # unit length, of the image or the mean over the frames
-        pa.field("phash", pa.uint64()),
-        pa.field("lang", pa.string()),
-        pa.field("lang_prob", pa.float32()),
-        pa.field("n_words", pa.int32()),
-        pa.field("n_chars", pa.int32()),
-        pa.field("aspect", pa.float32()),  # longer side over shorter side
-        pa.field("sharpness", pa.float32()),  # variance of the Laplacian on the stored image's grey levels
-        pa.field("black_ratio", pa.float32()),  # share of a clip's frames that are black
-        pa.field("frozen_ratio", pa.float32()),  # share of a clip's frames that equal the one before
-        pa.field("faces", pa.int32()),  # in the picture, or in the frame with most
-        pa.field("audio_rms_db", pa.float32()),  # loudness, dB of full scale
-        pa.field("silence_ratio", pa.float32()),  # share of the sound that is silent
-        pa.field("speech_ratio", pa.float32()),  # share of the sound that is speech
-        pa.field("speech_overlap", pa.float32()),  # share of the captioned time in which somebody speaks
-        pa.field("audio_score", pa.float32()),  # cosine of sound and caption by score.audio_model
-        pa.field("transcript", pa.string()),  # by score.transcriber
-        pa.field("problem", pa.string()),  # why a fetched sample could not be scored
-        pa.field("media_sha256", pa.string()),  # of the fetched bytes that were scored; null: none were
-    ]
+_FEATURES_COLUMNS = (
+    Column("uid", pa.string(), "Identity of the sample, as in the rows table.", nullable=False),
+    Column(
+        "clip_score",
+        pa.float32(),
+        "Cosine of picture and caption in [-1, 1]; for a clip the mean over its frames; null: no picture.",
+    ),
+    Column("clip_score_max", pa.float32(), "Cosine of the caption and the frame of the clip that fits it best."),
+    Column("frame_scores", pa.list_(pa.float32()), "Cosine of the caption and each frame of the clip."),
+    Column(
+        "embedding",
+        pa.list_(pa.float16()),
+        "Embedding of the picture, or the mean over the frames of the clip; it has unit length.",
+    ),
+    Column("phash", pa.uint64(), "Perceptual hash of the picture, 64 bits; similar pictures differ in few bits."),
+    Column("lang", pa.string(), "Language detected in the text."),
+    Column("lang_prob", pa.float32(), "Probability of the detected language, in [0, 1]."),
+    Column("n_words", pa.int32(), "Number of words in the text."),
+    Column("n_chars", pa.int32(), "Number of characters in the text."),
+    Column("aspect", pa.float32(), "Longer side of the picture divided by its shorter side."),
+    Column(
+        "sharpness",
+        pa.float32(),
+        "Variance of the Laplacian over the grey levels of the stored picture; low values mean a blurred picture.",
+    ),
+    Column("black_ratio", pa.float32(), "Share of the frames of the clip that are black."),
+    Column("frozen_ratio", pa.float32(), "Share of the frames of the clip that are the same as the frame before."),
+    Column("faces", pa.int32(), "Number of faces in the picture, or in the frame with the most."),
+    Column("audio_rms_db", pa.float32(), "Loudness of the sound (RMS), in dB of full scale."),
+    Column("silence_ratio", pa.float32(), "Share of the sound that is silent."),
+    Column("speech_ratio", pa.float32(), "Share of the sound in which somebody speaks."),
+    Column("speech_overlap", pa.float32(), "Share of the captioned time in which somebody speaks."),
+    Column("audio_score", pa.float32(), "Cosine of sound and caption by the model in `score.audio_model`."),
+    Column("transcript", pa.string(), "Text heard in the sound by the model in `score.transcriber`."),
+    Column("problem", pa.string(), "Why a fetched sample could not be scored; null: it was scored."),
+    Column(
+        "media_sha256", pa.string(), "SHA-256 of the fetched file that was scored, in hex; null: there was no file."
+    ),
 )
-"""What was measured, one row a uid. Made by mmdata.score; the table's metadata names the scorer."""
+FEATURES = _schema(_FEATURES_COLUMNS)
+"""What was measured, one row per uid. Written by mmdata.score; the metadata of the table names the scorer."""
 
-SELECTION = pa.schema(
-    [
-        pa.field("uid", pa.string(), nullable=False),
-        pa.field("part", pa.string(), nullable=False),
-        pa.field("slice", pa.string(), nullable=False),
-        pa.field("copies", pa.int32(), nullable=False),  # source rows that this uid stands for, over all parts
-        pa.field("signature", pa.string(), nullable=False),
-        pa.field("clip_score", pa.float32()),
-        pa.field("keep", pa.bool_(), nullable=False),
-        pa.field("reason", pa.string()),  # the first rule that dropped it, such as `filter:clip_score`; null if kept
-        pa.field("duplicate_of", pa.string()),  # the uid that stays instead
-        pa.field("cluster", pa.int32()),  # k-means cluster of the embedding; null without one
-        pa.field("concept", pa.string()),  # what its rarity is counted by
-        pa.field("rate", pa.float64(), nullable=False),  # keep probability after balancing
-        pa.field("repeats", pa.int32(), nullable=False),  # times it stands in the release; 0 if dropped
-        pa.field("split", pa.string()),  # train | validation; null if dropped
-    ]
+_SELECTION_COLUMNS = (
+    Column("uid", pa.string(), "Identity of the sample, as in the rows table.", nullable=False),
+    Column("part", pa.string(), "Name of the part that holds the sample.", nullable=False),
+    Column("slice", pa.string(), "Name of the slice of the part that holds the sample.", nullable=False),
+    Column("copies", pa.int32(), "How many identical source rows the uid replaces, over all parts.", nullable=False),
+    Column(
+        "signature",
+        pa.string(),
+        "Modalities of the sample, sorted and joined by `+`, such as `image+text`.",
+        nullable=False,
+    ),
+    Column("clip_score", pa.float32(), "Cosine of picture and caption, as in the features table."),
+    Column("keep", pa.bool_(), "Whether the sample is in the release.", nullable=False),
+    Column(
+        "reason", pa.string(), "First rule that dropped the sample, such as `filter:clip_score`; null if it is kept."
+    ),
+    Column("duplicate_of", pa.string(), "uid of the sample that is kept in place of this duplicate."),
+    Column("cluster", pa.int32(), "k-means cluster of the embedding; null: no embedding."),
+    Column("concept", pa.string(), "Concept, domain or other label by which the rarity of the sample is counted."),
+    Column("rate", pa.float64(), "Probability that balancing keeps the sample, in [0, 1].", nullable=False),
+    Column("repeats", pa.int32(), "How many times the sample is in the release; 0 if it is dropped.", nullable=False),
+    Column("split", pa.string(), "train or validation; null if the sample is dropped."),
 )
-"""What was decided, one row a uid. Made by mmdata.select."""
+SELECTION = _schema(_SELECTION_COLUMNS)
+"""What was decided, one row per uid. Written by mmdata.select."""
 
-INDEX = pa.schema(
-    [
-        pa.field("uid", pa.string(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),  # in the shard: uid, or uid_r01 for a copy
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),  # of the sample's first tar header in the shard
-        pa.field("length", pa.int64(), nullable=False),  # of the sample's members, headers and padding included
-        pa.field("signature", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("copy", pa.int32(), nullable=False),  # 0 for the first
-        pa.field("repeats", pa.int32(), nullable=False),
-        pa.field("tokens", pa.int32(), nullable=False),  # estimate: 4/3 a word; CJK: one a character
-        pa.field("pixels", pa.int64(), nullable=False),  # of all frames together
-        pa.field("frames", pa.int32(), nullable=False),  # 0: no clip
-        pa.field("seconds", pa.float32()),  # of a clip or of sound; null: neither
-        pa.field("augment", pa.uint64(), nullable=False),  # seed that a copy is varied by; 0: as it is
-        pa.field("synthetic", pa.string()),  # modality that a machine made; null: none
-        pa.field("clip_score", pa.float32()),
-        pa.field("cluster", pa.int32()),
-        pa.field("concept", pa.string()),
-    ]
+_INDEX_COLUMNS = (
+    Column("uid", pa.string(), "Identity of the sample, as in the rows table.", nullable=False),
+    Column(
+        "key",
+        pa.string(),
+        "Key of the sample in the shard: its uid, or for a further copy the uid with `_r01`, `_r02`, … at its end.",
+        nullable=False,
+    ),
+    Column("shard", pa.string(), "File name of the shard that holds the sample.", nullable=False),
+    Column("offset", pa.int64(), "Position of the sample's first tar header in the shard, in bytes.", nullable=False),
+    Column(
+        "length",
+        pa.int64(),
+        "Length of all members of the sample in the shard with headers and padding, in bytes.",
+        nullable=False,
+    ),
+    Column(
+        "signature",
+        pa.string(),
+        "Modalities of the sample, sorted and joined by `+`, such as `image+text`.",
+        nullable=False,
+    ),
+    Column("split", pa.string(), "train or validation.", nullable=False),
+    Column("copy", pa.int32(), "Number of this copy; 0 for the first.", nullable=False),
+    Column("repeats", pa.int32(), "How many times the sample is in the release.", nullable=False),
+    Column(
+        "tokens",
+        pa.int32(),
+        "Estimated number of text tokens: 4/3 for each word, 1 for each Chinese, Japanese or Korean character.",
+        nullable=False,
+    ),
+    Column("pixels", pa.int64(), "Number of pixels in the picture, or in all frames together.", nullable=False),
+    Column("frames", pa.int32(), "Number of frames; 0: the sample is not a clip.", nullable=False),
+    Column("seconds", pa.float32(), "Length of the clip or sound, in seconds; null: neither."),
+    Column("augment", pa.uint64(), "Seed by which a copy is varied; 0: it is not varied.", nullable=False),
+    Column("synthetic", pa.string(), "Modality that a machine made, such as `audio`; null: none."),
+    Column("clip_score", pa.float32(), "Cosine of picture and caption, as in the features table."),
+    Column("cluster", pa.int32(), "k-means cluster of the embedding; null: no embedding."),
+    Column("concept", pa.string(), "Concept, domain or other label by which the rarity of the sample is counted."),
 )
-"""Where each sample of a release lies, in shard order: shard, then offset. Made by mmdata.shards."""
+INDEX = _schema(_INDEX_COLUMNS)
+"""Position of each sample of a release, ordered by shard, then offset. Written by mmdata.shards."""
+
+COLUMN_DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
+    stage: {column.name: column.description for column in columns}
+    for stage, columns in {
+        "rows": _ROWS_COLUMNS,
+        "media": _MEDIA_COLUMNS,
+        "features": _FEATURES_COLUMNS,
+        "selection": _SELECTION_COLUMNS,
+        "shards": _INDEX_COLUMNS,
+    }.items()
+}
+"""Stage that writes the table -> column -> what the column holds, as the Dagster UI shows it."""
 
 
 def sample_uid(url: str | None, caption: str | None, start_s: float | None = None, end_s: float | None = None) -> str:
@@ -152,32 +254,32 @@ def sample_uid(url: str | None, caption: str | None, start_s: float | None = Non
 
 
 def modality_signature(kind: str, has_caption: bool, has_audio: bool = False) -> str:
-    """The sorted set of what a sample holds, joined by `+`: `image+text`, `audio+text+video`, `text`.
+    """The modalities of a sample, sorted and joined by `+`: `image+text`, `audio+text+video`, `text`.
 
     Args:
         kind: image, video, audio or text.
-        has_audio: a video clip's own sound is stored with it.
+        has_audio: the sound of a video clip is stored with it.
     """
-    held = {kind}
+    modalities = {kind}
     if has_caption:
-        held.add("text")
+        modalities.add("text")
     if has_audio:
-        held.add("audio")
-    return "+".join(sorted(held))
+        modalities.add("audio")
+    return "+".join(sorted(modalities))
 
 
 def sample_key(uid: str, copy: int = 0) -> str:
-    """The key in a shard: the uid, and for the further copies `<uid>_r01`, `<uid>_r02`, …"""
+    """The key of a sample in a shard: its uid, and for further copies `<uid>_r01`, `<uid>_r02`, …"""
     return uid if copy == 0 else f"{uid}_r{copy:02d}"
 
 
 def key_uid(key: str) -> str:
-    """The uid of a key, copy or not."""
+    """The uid in the key of a sample or of one of its copies."""
     return key.partition("_r")[0]
 
 
 def caption_or_transcript() -> pl.Expr:
-    """A sample's text: its caption, or where the source gives none what was heard in it (columns of those names)."""
+    """The text of a sample: column `caption`, or column `transcript` if the caption is empty or null."""
     return pl.coalesce(pl.when(pl.col("caption").str.len_bytes() > 0).then(pl.col("caption")), pl.col("transcript"))
 
 
@@ -189,9 +291,9 @@ def estimate_tokens(captions: pl.Expr) -> pl.Expr:
 
 
 def draws(uids: pl.Series, seed: int, stage: str) -> pl.Series:
-    """A uniform number in [0, 1) for each uid: a pure function of (seed, stage, uid), whatever the order.
+    """A uniform random number in [0, 1) for each uid, which depends on seed, stage and uid only, not on the order.
 
-    SplitMix64's finaliser over the uid's own 128 bits and a key made of seed and stage.
+    It is the finaliser of SplitMix64 over the 128 bits of the uid and a key made of seed and stage.
 
     Args:
         uids: strings of 32 hex digits.
@@ -206,12 +308,12 @@ def draws(uids: pl.Series, seed: int, stage: str) -> pl.Series:
 
 
 def hash64(uids: pl.Series, seed: int, stage: str) -> np.ndarray:
-    """The 64 bits under `draws`, as uint64: for bucketing and for templates picked by hash."""
+    """The 64 bits that `draws` turns into numbers, as uint64 (n,); also used to pick buckets and templates."""
     return hash_words(*uid_words(uids), seed, stage)
 
 
 def hash_words(high: np.ndarray, low: np.ndarray, seed: int, stage: str) -> np.ndarray:
-    """`hash64` of uids that are already two words (see `uid_words`)."""
+    """`hash64` of uids that are given as two words each (see `uid_words`)."""
     key = int.from_bytes(hashlib.blake2b(f"{seed}\x1f{stage}".encode(), digest_size=8).digest(), "little")
     return _mix(_mix(low ^ np.uint64(key)) ^ high)
 
@@ -243,11 +345,6 @@ def uid_words(uids: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     return words[0].to_numpy(), words[1].to_numpy()
 
 
-def empty(schema: pa.Schema) -> pa.Table:
-    """A table of no rows."""
-    return schema.empty_table()
-
-
 def table_of(rows: Iterable[dict], schema: pa.Schema) -> pa.Table:
-    """A table from dicts, sorted by uid, absent keys null."""
+    """A table from dicts, sorted by uid; missing keys become null."""
     return pa.Table.from_pylist(list(rows), schema=schema).sort_by("uid")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-import inspect
-import re
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -124,7 +121,7 @@ def _columns(stage: str) -> dict[str, Any]:
         dg.TableColumn(
             field.name,
             str(field.type),
-            description=_notes().get((stage, field.name)),
+            description=samples.COLUMN_DESCRIPTIONS[stage][field.name],
             constraints=dg.TableColumnConstraints(nullable=field.nullable),
         )
         for field in schemas[stage]
@@ -138,19 +135,3 @@ def _columns(stage: str) -> dict[str, Any]:
             }
         )
     return found
-
-
-@cache
-def _notes() -> dict[tuple[str, str], str]:
-    """What the comments of mmdata.samples say of the columns: (stage, column) -> note."""
-    from mmdata import samples
-
-    names = {"ROWS": "rows", "MEDIA": "media", "FEATURES": "features", "SELECTION": "selection", "INDEX": "shards"}
-    notes: dict[tuple[str, str], str] = {}
-    stage = ""
-    for line in inspect.getsource(samples).splitlines():
-        if begins := re.match(r"([A-Z]+) = pa\.schema\($", line):
-            stage = names.get(begins[1], "")
-        elif field := re.match(r'\s+pa\.field\("(\w+)".*\),\s+# (.+)$', line):
-            notes[stage, field[1]] = field[2]
-    return notes

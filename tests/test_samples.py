@@ -5,43 +5,23 @@ from __future__ import annotations
 from random import Random
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmdata.samples import draws, estimate_tokens, key_uid, modality_signature, sample_key, sample_uid
-from mmdata.urls import canonical_url
+from mmdata import samples
+from mmdata.samples import (
+    COLUMN_DESCRIPTIONS,
+    draws,
+    estimate_tokens,
+    key_uid,
+    modality_signature,
+    sample_key,
+    sample_uid,
+)
 
 UIDS = st.lists(st.text("0123456789abcdef", min_size=32, max_size=32), max_size=50)
-
-
-@pytest.mark.parametrize(
-    ("spelled", "canonical"),
-    [
-        ("HTTP://Example.COM:80/a b#top", "http://example.com/a%20b"),
-        ("https://example.com:443", "https://example.com/"),
-        ("https://example.com:8443/x?b=1&a=%e4", "https://example.com:8443/x?b=1&a=%E4"),
-        (" https://example.com./ ", "https://example.com/"),
-        ("https://bücher.example/", "https://xn--bcher-kva.example/"),
-        ("http://[::1]:80/x", "http://[::1]/x"),
-        ("http://[::1]/x", "http://[::1]/x"),
-        ("not a url", "not a url"),
-        ("http://[broken/", "http://[broken/"),
-    ],
-)
-def test_one_url_has_one_spelling(spelled: str, canonical: str) -> None:
-    assert canonical_url(spelled) == canonical
-
-
-@given(st.text(max_size=80))
-def test_canonical_url_is_idempotent_and_never_raises(text: str) -> None:
-    once = canonical_url(text)
-    assert canonical_url(once) == once
-
-
-@given(st.text(max_size=60).map(lambda tail: "http://host.example/" + tail))
-def test_canonical_url_of_a_web_address_is_idempotent(url: str) -> None:
-    assert canonical_url(canonical_url(url)) == canonical_url(url)
 
 
 def test_uid_tells_apart_url_caption_and_clip() -> None:
@@ -102,3 +82,23 @@ def test_keys_and_signatures() -> None:
 def test_tokens_count_words_and_cjk_characters() -> None:
     frame = pl.DataFrame({"caption": ["a red bicycle", "一只猫", "cat 猫", "", None]})
     assert frame.select(estimate_tokens(pl.col("caption"))).to_series().to_list() == [4, 3, 3, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("stage", "schema"),
+    [
+        ("rows", samples.ROWS),
+        ("media", samples.MEDIA),
+        ("features", samples.FEATURES),
+        ("selection", samples.SELECTION),
+        ("shards", samples.INDEX),
+    ],
+)
+def test_every_column_is_described_in_a_sentence_and_parquet_does_not_carry_it(stage: str, schema: pa.Schema) -> None:
+    descriptions = COLUMN_DESCRIPTIONS[stage]
+    assert list(descriptions) == schema.names
+    for name, description in descriptions.items():
+        assert description.endswith("."), name
+        assert len(description.split()) >= 3, name
+    assert schema.metadata is None
+    assert all(field.metadata is None for field in schema)

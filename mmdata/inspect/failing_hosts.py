@@ -10,12 +10,11 @@ import polars as pl
 
 from mmdata.errors import DataError
 from mmdata.storage.tables import read_table
+from mmdata.urls import host_and_port_expr
 from mmdata.workspace.layout import Workspace
 
 SAMPLED_SLICES = 1_000
 MOST_PAIRS = 200_000  # of host and error held at once; beyond it the rarest go, which are no top hosts
-
-_HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?([^/?#]*)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def slice_failures(workspace: Workspace, part: str, name: str) -> dict[tuple[str
     found = (
         pl.DataFrame({"url": rows["url"], "error": media["error"]})
         .filter(pl.col("error").is_not_null() & (pl.col("error") != "bad_row"))
-        .group_by(pl.col("url").str.extract(_HOST, 1).str.to_lowercase().fill_null("").alias("host"), "error")
+        .group_by(host_and_port_expr(pl.col("url")).fill_null("").alias("host"), "error")
         .len()
     )
     return {(host, error): count for host, error, count in found.iter_rows()}

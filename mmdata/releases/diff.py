@@ -12,7 +12,7 @@ import polars as pl
 from mmdata.errors import DataError
 from mmdata.releases.manifest import Release
 from mmdata.storage.tables import read_table, scan_tables
-from mmdata.urls import host, registrable_domain
+from mmdata.urls import host_name_expr, registrable_domain
 from mmdata.workspace.layout import PartStage, Workspace
 
 FIELDS = ("signature", "source", "domain", "language", "concept")
@@ -202,7 +202,7 @@ def _origins(workspace: Workspace, kept: pl.LazyFrame) -> dict[str, dict[str, in
             own = mine.filter(pl.col("slice") == name)
             own = own.join(_column(workspace, str(part), "rows", name, "url"), on="uid", how="left")
             own = own.join(_column(workspace, str(part), "features", name, "lang"), on="uid", how="left")
-            named = own.select("repeats", domain=registrable_domain(host()), language="lang")
+            named = own.select("repeats", domain=registrable_domain(host_name_expr(pl.col("url"))), language="lang")
             for field, counts in totals.items():
                 for key, count in _summed(named.lazy(), field).items():
                     counts[key] = counts.get(key, 0) + count

@@ -13,7 +13,7 @@ import polars as pl
 from mmdata.config import Balance
 from mmdata.samples import hash_words
 from mmdata.select.verdicts import Verdicts
-from mmdata.urls import host, registrable_domain
+from mmdata.urls import host_name_expr, registrable_domain
 
 REASON = "balance:domain_cap"
 
@@ -22,7 +22,10 @@ def columns(balance: Balance) -> list[pl.Expr]:
     """What the caps need of a candidate, as hashes: `host` and `domain` (UInt64; null without a URL), or nothing."""
     if not balance.caps_domains:
         return []
-    named = {"host": host(), "domain": registrable_domain(host(), balance.domain_suffixes)}
+    named = {
+        "host": host_name_expr(pl.col("url")),
+        "domain": registrable_domain(host_name_expr(pl.col("url")), balance.domain_suffixes),
+    }
     return [pl.when(expr.is_not_null()).then(expr.hash()).alias(name) for name, expr in named.items()]
 
 

@@ -7,6 +7,7 @@ import base64
 import dagster as dg
 import pytest
 
+from mmdata.samples import COLUMN_DESCRIPTIONS
 from mmdata.stage import StageReport
 from pipelines.metadata import LINEAGE, MAX_IMAGE_BYTES, image, table, to_metadata
 from tests.support.standin_stages import PIXEL
@@ -57,19 +58,13 @@ def test_a_long_table_is_cut_and_odd_values_become_text() -> None:
 
 
 @pytest.mark.parametrize("stage", ["rows", "media", "features", "selection", "shards"])
-def test_columns_have_types_and_the_schemas_own_notes(stage: str) -> None:
+def test_columns_have_types_and_descriptions(stage: str) -> None:
     metadata = to_metadata(StageReport(stage))
     columns = {column.name: column for column in metadata["dagster/column_schema"].columns}
     assert columns["uid"].type == "string"
     assert not columns["uid"].constraints.nullable
     assert set(LINEAGE[stage]) <= set(columns)
-    assert any(column.description for column in columns.values())
-
-
-def test_a_note_is_the_comment_beside_the_column() -> None:
-    columns = {c.name: c.description for c in to_metadata(StageReport("rows"))["dagster/column_schema"].columns}
-    assert columns["url"] == "canonical"
-    assert columns["uid"] is None
+    assert {name: column.description for name, column in columns.items()} == COLUMN_DESCRIPTIONS[stage]
 
 
 def test_lineage_names_columns_of_the_assets_above() -> None:

@@ -13,36 +13,7 @@ from hypothesis import strategies as st
 
 from mmdata.select.domains import REASON, over_cap
 from mmdata.select.stage import select_samples, selection_inputs
-from mmdata.urls import host, registrable_domain
 from tests.support.selecting import build, corpus_for, publish, sample, selection
-
-
-@pytest.mark.parametrize(
-    ("url", "expected", "domain"),
-    [
-        ("https://a.b.example.com/x", "a.b.example.com", "example.com"),
-        ("https://example.com:8080/x", "example.com", "example.com"),
-        ("http://EXAMPLE.com./x", "example.com", "example.com"),
-        ("https://img.example.co.uk/x?u=http://other.org", "img.example.co.uk", "example.co.uk"),
-        ("https://example.com.au", "example.com.au", "example.com.au"),
-        ("https://co.uk/", "co.uk", "co.uk"),
-        ("https://me.example.github.io/", "me.example.github.io", "example.github.io"),
-        ("https://other.io/", "other.io", "other.io"),
-        ("https://user:pw@example.org/x@y", "example.org", "example.org"),
-        ("http://93.184.216.34/x", "93.184.216.34", "93.184.216.34"),
-        ("http://[2606:4700::1]:80/x", "[2606:4700::1]", "[2606:4700::1]"),
-        ("https://localhost/x", "localhost", "localhost"),
-        ("https://xn--bcher-kva.example/", "xn--bcher-kva.example", "xn--bcher-kva.example"),
-        ("no url", None, None),
-        ("https:///x", None, None),
-        (None, None, None),
-    ],
-)
-def test_hosts_and_domains(url: str | None, expected: str | None, domain: str | None) -> None:
-    frame = pl.DataFrame({"url": [url]}, schema={"url": pl.String})
-    found = frame.select(host=host(), domain=registrable_domain(host(), ["github.io", ".blogspot.com"]))
-    assert found.row(0) == (expected, domain)
-
 
 rows = st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.integers(0, 10**6)), unique_by=lambda x: x[1])
 
