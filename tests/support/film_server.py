@@ -1,4 +1,4 @@
-"""A web server on loopback for large files: it knows ranges, and breaks off where it is told to."""
+"""A web server on loopback for large files: it supports ranges, and closes connections early on request."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Film:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request, and what was answered."""
+class Request:
+    """A request, and the status of its answer."""
 
     path: str
     range: str | None
@@ -43,11 +43,11 @@ class Asked:
 
 
 class FilmServer:
-    """Serves `films` by path; `asked` tells what came."""
+    """Serves `films` by path, and keeps the `requests`."""
 
     def __init__(self) -> None:
         self.films: dict[str, Film] = {}
-        self.asked: list[Asked] = []
+        self.requests: list[Request] = []
         served = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -76,7 +76,7 @@ class FilmServer:
         return f"http://127.0.0.1:{self.port}{path}"
 
     def count(self, path: str) -> int:
-        return sum(one.path == path for one in self.asked)
+        return sum(request.path == path for request in self.requests)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         path = unquote(urlsplit(handler.path).path)
@@ -84,22 +84,22 @@ class FilmServer:
         number = self.count(path)
         if film is not None and film.before is not None:
             film.before(film, number)
-        asked, condition = handler.headers.get("Range"), handler.headers.get("If-Range")
+        byte_range, condition = handler.headers.get("Range"), handler.headers.get("If-Range")
         status, start = 404, 0
         if film is not None:
             fits = condition is None or condition in (film.etag, film.modified)
-            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and film.ranges and fits else 0
+            start = int(byte_range.removeprefix("bytes=").rstrip("-")) if byte_range and film.ranges and fits else 0
             status = 200 if not start else 206 if start < len(film.body) else 416
-        self.asked.append(Asked(path, asked, condition, status, handler.headers.get("User-Agent")))
+        self.requests.append(Request(path, byte_range, condition, status, handler.headers.get("User-Agent")))
         body = film.body[start:] if film is not None and status != 416 else b""
         handler.send_response(status)
         handler.send_header("Content-Length", str(len(body)))
         handler.send_header("Connection", "close")
         if film is not None:
-            told = {"Content-Type": film.mime, "ETag": film.etag, "Last-Modified": film.modified, **film.headers}
+            headers = {"Content-Type": film.mime, "ETag": film.etag, "Last-Modified": film.modified, **film.headers}
             if status == 206:
-                told["Content-Range"] = f"bytes {start}-{len(film.body) - 1}/{len(film.body)}"
-            for name, value in told.items():
+                headers["Content-Range"] = f"bytes {start}-{len(film.body) - 1}/{len(film.body)}"
+            for name, value in headers.items():
                 if value is not None:
                     handler.send_header(name, value)
         handler.end_headers()

@@ -48,13 +48,13 @@ def test_a_file_comes_whole_with_its_hash_type_and_etag(films, fetch):
     fetched, target = fetch(Film(BODY))
     assert_whole(fetched, target)
     assert (fetched.mime, fetched.etag) == ("video/mp4", '"v1"')
-    assert films.asked[0].agent == "mmdata"
+    assert films.requests[0].agent == "mmdata"
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(films, fetch):
     fetched, target = fetch(Film(BODY, breaks=[600_000, 400_000]))
     assert_whole(fetched, target)
-    assert [(one.range, one.if_range, one.status) for one in films.asked] == [
+    assert [(one.range, one.if_range, one.status) for one in films.requests] == [
         (None, None, 200),
         ("bytes=600000-", '"v1"', 206),
         ("bytes=1000000-", '"v1"', 206),
@@ -65,20 +65,20 @@ def test_without_an_etag_the_date_says_that_it_is_the_same_file(films, fetch):
     date = "Mon, 02 Mar 2026 10:00:00 GMT"
     fetched, target = fetch(Film(BODY, etag=None, modified=date, breaks=[600_000]))
     assert_whole(fetched, target)
-    assert (films.asked[1].if_range, films.asked[1].status) == (date, 206)
+    assert (films.requests[1].if_range, films.requests[1].status) == (date, 206)
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
 def test_without_a_strong_word_on_the_file_it_is_fetched_from_its_beginning(films, fetch, etag):
     fetched, target = fetch(Film(BODY, etag=etag, breaks=[600_000]))
     assert_whole(fetched, target)
-    assert [one.range for one in films.asked] == [None, None]
+    assert [one.range for one in films.requests] == [None, None]
 
 
 def test_a_server_that_ignores_ranges_costs_a_new_beginning_and_no_doubled_bytes(films, fetch):
     fetched, target = fetch(Film(BODY, ranges=False, breaks=[600_000]))
     assert_whole(fetched, target)
-    assert [one.status for one in films.asked] == [200, 200]
+    assert [one.status for one in films.requests] == [200, 200]
 
 
 def test_a_file_that_changed_in_between_is_fetched_whole(films, fetch):
@@ -97,7 +97,7 @@ def test_a_file_that_became_shorter_under_the_same_name_is_fetched_anew(films, f
             film.body = BODY[:500_000]
 
     fetched, target = fetch(Film(BODY, breaks=[600_000], before=shrink))
-    assert [one.status for one in films.asked] == [200, 416, 200]
+    assert [one.status for one in films.requests] == [200, 416, 200]
     assert_whole(fetched, target, BODY[:500_000])
 
 
@@ -107,7 +107,7 @@ def test_after_a_refused_range_the_reason_is_that_of_the_last_fault(films, fetch
             film.body = BODY[:500_000]
 
     fetched, _ = fetch(Film(BODY, breaks=[600_000, 0, 0, 0, 0], before=shrink), retries=1)
-    assert [one.status for one in films.asked][:3] == [200, 416, 200]
+    assert [one.status for one in films.requests][:3] == [200, 416, 200]
     assert fetched.failure.error == "truncated"
 
 
@@ -165,4 +165,4 @@ def test_the_guard_watches_over_large_files_too(web, settings, tmp_path, path, e
 def test_a_private_host_is_not_asked(films, settings, tmp_path):
     download = settings(allow_hosts=[])
     fetched = fetch_file(films.url("/f.mp4"), tmp_path / "t", download, Clips())
-    assert (fetched.failure.error, fetched.failure.status, films.asked) == ("private_address", "refused", [])
+    assert (fetched.failure.error, fetched.failure.status, films.requests) == ("private_address", "refused", [])

@@ -71,7 +71,7 @@ def test_the_video_of_a_page_is_fetched_by_our_name(films, fetch, film):
         len(film),
         "video/mp4",
     )
-    assert {one.agent for one in films.asked} == {"mmdata"}
+    assert {one.agent for one in films.requests} == {"mmdata"}
 
 
 def test_every_connection_is_the_guards(films, fetch, monkeypatch):

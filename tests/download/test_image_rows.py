@@ -1,0 +1,97 @@
+"""The images of a slice: one fetch a URL, polite to hosts, and only with the expected hash."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+
+import pyarrow as pa
+
+from mmdata.download import image_rows
+from mmdata.download.stage import fetch_part
+from mmdata.engine import part_run
+from mmdata.storage.tables import read_table
+from tests.support.hostile_server import jpeg
+from tests.support.media_parts import assert_whole, records
+
+
+def test_a_url_is_fetched_once_however_many_rows_share_it(web, handmade):
+    shared = [{"url": web.url("/jpg/7"), "caption": f"words {number}"} for number in range(12)]
+    part = handmade([*shared, {"url": web.url("/jpg/8")}])
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert assert_whole(part) == 13
+    assert web.hits == {"/jpg/7": 1, "/jpg/8": 1}
+    assert len({record["offset"] for record in records(part)}) == 2
+
+
+def test_a_body_that_is_not_what_the_source_saw_is_not_stored(web, handmade):
+    right = hashlib.sha256(jpeg(1)).hexdigest()
+    part = handmade(
+        [
+            {"url": web.url("/jpg/1"), "caption": "right", "expected_sha256": right.upper()},
+            {"url": web.url("/jpg/1"), "caption": "wrong", "expected_sha256": "0" * 64},
+            {"url": web.url("/jpg/2"), "caption": "wrong", "expected_sha256": right},
+            {"url": web.url("/jpg/1"), "caption": "trusting"},
+        ]
+    )
+    report = fetch_part(part.corpus, part.workspace, part.name)
+    assert assert_whole(part) == 2
+    assert dict(report.reasons) == {"hash_mismatch": 2}
+    wrong = [record for record in records(part) if record["error"] == "hash_mismatch"]
+    assert all((r["status"], r["length"], r["next_retry_at"]) == ("failed_to_download", None, None) for r in wrong)
+    assert {record["sha256"] for record in wrong} == {right, hashlib.sha256(jpeg(2)).hexdigest()}
+
+
+def test_a_host_gets_no_more_connections_than_per_host(web, handmade):
+    part = handmade([{"url": web.url(f"/pause/4?{n}")} for n in range(16)], threads=16, per_host=3)
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert web.hits["/pause/4"] == 16
+    assert 2 <= web.most_paused <= 3
+
+
+def test_a_dead_host_is_left_alone_until_the_next_run(web, handmade, monkeypatch):
+    with socket.create_server(("127.0.0.3", 0)) as closed:
+        port = closed.getsockname()[1]
+    asked = []
+    fetch_image = image_rows.fetch_image
+    monkeypatch.setattr(
+        image_rows, "fetch_image", lambda url, download: asked.append(url) or fetch_image(url, download)
+    )
+    dead = [{"url": f"http://127.0.0.3:{port}/{n}"} for n in range(200)]
+    part = handmade([*dead, *({"url": web.url(f"/jpg/{n}")} for n in range(5))], min_success_share=0)
+    report = fetch_part(part.corpus, part.workspace, part.name)
+    assert report.counts["success"] == 5
+    assert report.reasons["connection_refused"] + report.reasons["host_down"] == 200
+    assert image_rows.HOST_DOWN_AFTER <= report.reasons["connection_refused"] <= image_rows.HOST_DOWN_AFTER + 8
+    assert len(asked) == 5 + report.reasons["connection_refused"]
+    assert all(record["next_retry_at"] for record in records(part) if record["error"])
+
+
+def test_a_corrected_hash_fetches_the_picture(web, handmade):
+    body = jpeg(1)
+    part = handmade([{"url": web.url("/jpg/1"), "expected_sha256": "0" * 64}])
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert records(part)[0]["error"] == "hash_mismatch"
+    table = read_table(part.workspace.table(part.name, "rows", "0000"))
+    correct = pa.array([hashlib.sha256(body).hexdigest()], table.schema.field("expected_sha256").type)
+    column = table.schema.get_field_index("expected_sha256")
+    stamp = part_run.publish_slice(
+        part.workspace,
+        part.name,
+        "rows",
+        "0000",
+        "corrected",
+        part_run.SliceResult(table.set_column(column, table.schema.field(column), correct)),
+    )
+    part_run.stamp_part(part.workspace, part.name, "rows", "corrected", {"0000": stamp}, None)
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert assert_whole(part) == 1
+
+
+def test_a_host_that_was_left_alone_costs_its_urls_no_attempt(web, handmade, monkeypatch):
+    monkeypatch.setattr(image_rows, "HOST_DOWN_AFTER", 2)
+    part = handmade([{"url": f"http://127.0.0.1:9/{n}"} for n in range(20)], retries=0, threads=1)
+    fetch_part(part.corpus, part.workspace, part.name)
+    tries = {record["error"]: record["attempts"] for record in records(part)}
+    assert tries["host_down"] == 0
+    assert max(tries.values()) == 1
