@@ -1,4 +1,4 @@
-"""The loop that runs every stage: read, forward and backward, clip, step, log, validate, save."""
+"""The training loop of every stage: read a batch, forward, backward, clip, update, log, validate, save."""
 
 from __future__ import annotations
 
@@ -26,15 +26,21 @@ from training.stages.stage_model import StageModel, train_mode
 from training.stages.stage_step import make_step, validate
 from training.step_log import Meter, StepLog
 
-MIN_READ = 200  # samples before a share of bad ones means anything
-MAX_SKIPPED = 10  # fp16 steps skipped in a row before the run is lost
+MIN_SAMPLES_READ = 200  # with fewer, the share of bad samples says nothing
+MAX_SKIPPED_STEPS = 10  # fp16 steps without an update in a row before the run ends; a healthy run skips a few
 
 Stopped = Literal["finished", "early", "signal"]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a stage ended."""
+    """How a stage ended.
+
+    Args:
+        progress: of the last checkpoint.
+        first_loss, last_loss: of the first and the last log line; NaN if there was nothing to do.
+        seconds: of this run, without those before it was resumed.
+    """
 
     progress: Progress
     checkpoint: Path
@@ -48,9 +54,9 @@ class Trainer:
     """Trains one stage.
 
     Args:
-        built: the model, on the mesh's device, its weights taken.
-        wrapped: the same, wrapped for its parallelism.
-        readers: of the train split and the held-out one (None: nothing is held out).
+        built: the model, on the mesh's device, with its first weights.
+        wrapped: the same model, wrapped for its parallelism.
+        readers: of the train split and of the held-out split, which is None if nothing is held out.
     """
 
     def __init__(
@@ -66,30 +72,38 @@ class Trainer:
     ) -> None:
         self._built, self._wrapped, self._config, self._settings = built, wrapped, config, settings
         self._mesh, self._folder, self._log = mesh, folder, log
-        self._reader, self._held_out = readers
+        self._reader, self._held_out_reader = readers
         self._parameters = [p for p in wrapped.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(wrapped, settings, mesh.device)
-        self._autocast, fp16 = precision(config.parallel.precision, mesh.device)
-        self._scaler = torch.amp.GradScaler(mesh.device.type, enabled=fp16)
-        scaled = self._scaler.scale if fp16 else None
-        self._step = make_step(built, wrapped, config, mesh, self._autocast, scaled)
+        self._optimizer = make_optimizer(wrapped, settings, mesh.device)
+        self._autocast, is_fp16 = precision(config.parallel.precision, mesh.device)
+        self._scaler = torch.amp.GradScaler(mesh.device.type, enabled=is_fp16)
+        self._skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=mesh.device)
+        scale_loss = self._scaler.scale if is_fp16 else None
+        self._step = make_step(built, wrapped, config, mesh, self._autocast, scale_loss)
 
     def run(self, progress: Progress, resumed: Path | None) -> Outcome:
-        """Train from a state on; SIGTERM and SIGINT save and end it.
+        """Train until the last step. SIGTERM or SIGINT saves a checkpoint and stops.
+
+        Args:
+            progress: where to begin.
+            resumed: the checkpoint of that progress; None for a new run.
 
         Raises:
-            DataError: a loss that is not a number, or too many unreadable samples.
+            DataError: a loss or gradient is not a number, fp16 gradients overflow at every step, or too many samples
+                are unreadable.
         """
         if resumed is not None:
-            restore(resumed, self._wrapped, self.optimizer)
-        begun, first, last = time.monotonic(), math.nan, math.nan
+            restore(resumed, self._wrapped, self._optimizer)
+        begun, first_loss, last_loss = time.monotonic(), math.nan, math.nan
+        settings = self._settings
         meter = Meter(self._built, self._config, self._mesh)
         stream = batches(self._reader, progress.consumed, self._config.data.workers, self._config.data.prefetch)
-        checkpoint, stopped = resumed, "finished"
-        with _signals() as told:
-            while progress.step < self._settings.steps:
-                batch = meter.waited(lambda: to_device(next(stream), self._mesh.device))
-                shares = self.train_step(batch, progress.step)
+        checkpoint = resumed
+        stopped: Stopped = "finished"
+        with _collected_signals() as signals:
+            while progress.step < settings.steps and stopped == "finished":
+                batch = meter.time_wait(lambda: to_device(next(stream), self._mesh.device))
+                losses_and_norm = self.train_step(batch, progress.step)
                 progress = replace(
                     progress,
                     step=progress.step + 1,
@@ -97,112 +111,115 @@ class Trainer:
                     bad=progress.bad + batch.bad,
                     read=progress.read + batch.read,
                 )
-                meter.count(batch, shares)
-                stop = self._stop_told(told)
-                ends = stop or progress.step == self._settings.steps
-                if math.isnan(first) or progress.step % self._settings.log_every == 0 or ends:
-                    line = meter.line(progress.step, self._settings.steps, self._rates(progress.step - 1))
-                    last = line["loss"]
-                    first = last if math.isnan(first) else first
+                meter.count(batch, losses_and_norm)
+                if self._any_rank_got(signals):
+                    stopped = "signal"
+                is_last = stopped == "signal" or progress.step == settings.steps
+                if math.isnan(first_loss) or progress.step % settings.log_every == 0 or is_last:
+                    line = meter.line(progress.step, settings.steps, learning_rate(settings, progress.step - 1))
+                    last_loss = line["loss"]
+                    first_loss = last_loss if math.isnan(first_loss) else first_loss
                     self._check(progress, line)
                     self._log.write({"kind": "train", **line})
-                if progress.step % self._settings.validate_every == 0 or (ends and not stop):
+                if progress.step % settings.validate_every == 0 or (is_last and stopped != "signal"):
                     progress = self._validated(progress)
-                    if self._is_patience_over(progress):
-                        stop, stopped, ends = True, "early", True
-                due = progress.step % self._settings.checkpoint_every == 0
-                if due or ends or progress.best_step == progress.step:
+                    if settings.early_stop is not None and progress.waited >= settings.early_stop.patience:
+                        stopped, is_last = "early", True
+                is_due = progress.step % settings.checkpoint_every == 0
+                if is_due or is_last or progress.best_step == progress.step:
                     keep = self._config.keep_checkpoints
-                    checkpoint = save(self._folder / "checkpoints", self._wrapped, self.optimizer, progress, keep)
-                if stop:
-                    stopped = "signal" if stopped == "finished" else stopped
-                    break
+                    checkpoint = save(self._folder / "checkpoints", self._wrapped, self._optimizer, progress, keep)
         assert checkpoint is not None
-        return Outcome(progress, checkpoint, stopped, first, last, time.monotonic() - begun)  # type: ignore[arg-type]
+        return Outcome(progress, checkpoint, stopped, first_loss, last_loss, time.monotonic() - begun)
 
     def train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """One optimiser step. Dropout depends on (seed, step, rank) alone.
+        """Do one optimiser step. Dropout depends on the seed, the step and the rank only.
+
+        Returns:
+            This rank's share of each loss, and the norm of the whole gradient as `grad_norm`.
 
         Raises:
-            DataError: the gradient is not a number; the weights are as they were before.
+            DataError: the gradient is not a number; the weights are unchanged.
         """
         train_mode(self._wrapped)
         torch.manual_seed(derived_seed(self._config.seed, 5, step, self._mesh.rank("dp")))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rates(step)
-        shares = self._step(batch)
-        self._scaler.unscale_(self.optimizer)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self._settings, step)
+        losses = self._step(batch)
+        self._scaler.unscale_(self._optimizer)
         norm = clip_gradients(self._parameters, self._settings.grad_clip, self._mesh)
         if self._scaler.is_enabled():
-            self._scaler.step(self.optimizer)  # skips the update by itself where fp16 overflowed
+            self._scaler.step(self._optimizer)  # makes no update if the gradient overflowed
             self._scaler.update()
+            # counted on the device, which is not waited for
+            self._skipped_in_a_row = (self._skipped_in_a_row + 1) * ~norm.isfinite()
         elif self._mesh.device.type == "cpu":
             if not bool(norm.isfinite()):
                 raise DataError(_not_a_number(step + 1))
-            self.optimizer.step()
-        else:  # without waiting for the device: fused AdamW leaves the weights alone where found_inf is set
-            self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return {**shares, "grad_norm": norm}
+            self._optimizer.step()
+        else:  # without waiting for the device: fused AdamW makes no update if found_inf is set
+            self._optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return {**losses, "grad_norm": norm}
 
     def _check(self, progress: Progress, line: dict[str, Any]) -> None:
-        if not math.isfinite(line["loss"]) or (not self._scaler.is_enabled() and not math.isfinite(line["grad_norm"])):
+        """End the run if it went wrong, and add the count of bad samples to its log line."""
+        is_fp16 = self._scaler.is_enabled()
+        if not math.isfinite(line["loss"]) or (not is_fp16 and not math.isfinite(line["grad_norm"])):
             raise DataError(_not_a_number(progress.step))
+        skipped = int(self._skipped_in_a_row)
+        if skipped >= min(MAX_SKIPPED_STEPS, self._settings.steps):
+            raise DataError(
+                f"step {progress.step}: the fp16 gradient overflowed at each of the last {skipped} steps, so that "
+                f"none of them changed the weights; the loss scale is down to {self._scaler.get_scale():g}. "
+                'Remedy: parallel.precision = "bf16" or "fp32", or a smaller lr.'
+            )
         counts = torch.tensor([progress.bad, progress.read], dtype=torch.float64, device=self._mesh.device)
         bad, read = self._mesh.sum(counts).tolist()
-        if read >= MIN_READ and bad > read * self._config.data.max_bad_share:
+        if read >= MIN_SAMPLES_READ and bad > read * self._config.data.max_bad_share:
             raise DataError(
-                f"{int(bad)} of {int(read)} samples could not be read, over data.max_bad_share "
-                f"{self._config.data.max_bad_share:g}. Remedy: `mmdata verify --decode` names them."
+                f"step {progress.step}: {int(bad)} of {int(read)} samples could not be read, more than "
+                f"data.max_bad_share = {self._config.data.max_bad_share:g}. "
+                "Remedy: run `mmdata verify --decode`, which names them."
             )
         line["bad_samples"] = int(bad)
 
     def _validated(self, progress: Progress) -> Progress:
-        if self._held_out is None:
+        """The progress with the metrics of a validation, and what they mean for early stopping."""
+        reader = self._held_out_reader
+        if reader is None:
             return progress
-        metrics = validate(
-            self._built, self._wrapped, self.held_out(), self._config, self._mesh, self._autocast, self._step
-        )
+        samples = min(self._settings.validate_samples, len(reader.source))
+        held_out = first_batches(reader, samples, self._mesh.device)
+        metrics = validate(self._built, self._wrapped, held_out, self._config, self._mesh, self._autocast, self._step)
         self._log.write({"kind": "validation", "step": progress.step, **metrics})
         progress = replace(progress, metrics=metrics)
         early = self._settings.early_stop
         if early is None:
             return progress
         if early.metric not in metrics:
-            raise DataError(f"early_stop.metric {early.metric!r} is not measured; there is: {', '.join(metrics)}")
+            raise DataError(
+                f"early_stop.metric {early.metric!r} is not measured. Remedy: use one of {', '.join(metrics)}."
+            )
         value, sign = metrics[early.metric], 1 if early.mode == "max" else -1
         if progress.best is None or sign * (value - progress.best) > early.min_delta:
             return replace(progress, best=value, best_step=progress.step, waited=0)
         return replace(progress, waited=progress.waited + 1)
 
-    def held_out(self) -> list[Batch]:
-        """The held-out batches that each validation looks at: the first of a fixed order."""
-        assert self._held_out is not None
-        reader = self._held_out
-        return first_batches(reader, min(self._settings.validate_samples, len(reader.source)), self._mesh.device)
+    def _any_rank_got(self, signals: list[int]) -> bool:
+        """Whether any rank received a signal. All ranks stop at the same step."""
+        if not self._mesh.groups:
+            return bool(signals)
+        import torch.distributed as dist
 
-    def _is_patience_over(self, progress: Progress) -> bool:
-        early = self._settings.early_stop
-        return early is not None and progress.waited >= early.patience
-
-    def _stop_told(self, told: list[int]) -> bool:
-        """Whether any rank was told to stop: all of them stop at the same step."""
-        flag = torch.tensor(float(bool(told)), device=self._mesh.device)
-        if self._mesh.groups:
-            import torch.distributed as dist
-
-            dist.all_reduce(flag)
-        elif self._mesh.device.type != "cpu":
-            return bool(told)
+        flag = torch.tensor(float(bool(signals)), device=self._mesh.device)
+        dist.all_reduce(flag)
         return bool(flag > 0)
-
-    def _rates(self, step: int) -> float:
-        return learning_rate(self._settings, step)
 
 
 def learning_rate(settings: Stage, step: int) -> float:
-    """Linear warm-up, then a cosine to `min_lr_ratio` of the peak, or constant. `step` counts from 0."""
+    """Linear warm-up, then constant or a cosine down to `min_lr_ratio` of the peak. Steps count from 0."""
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
@@ -213,7 +230,7 @@ def learning_rate(settings: Stage, step: int) -> float:
 
 
 def make_optimizer(model: nn.Module, settings: Stage, device: torch.device) -> torch.optim.AdamW:
-    """AdamW on what is trained; weight decay on matrices only."""
+    """AdamW for the parameters that are trained, with weight decay on matrices only."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
@@ -224,7 +241,7 @@ def make_optimizer(model: nn.Module, settings: Stage, device: torch.device) -> t
 
 
 def precision(name: str, device: torch.device) -> tuple[Callable[[], Any], bool]:
-    """A maker of autocast contexts, and whether gradients need scaling."""
+    """A function that makes autocast contexts, and whether gradients need scaling (fp16)."""
     if name == "auto":
         name = "bf16" if device.type == "cuda" else "fp32"
     if name == "fp32":
@@ -236,26 +253,26 @@ def precision(name: str, device: torch.device) -> tuple[Callable[[], Any], bool]
 def _not_a_number(step: int) -> str:
     return (
         f"step {step}: the loss or its gradient is not a number; the weights were not updated with it. "
-        "Remedy: a smaller lr, a longer warm-up, precision bf16 instead of fp16."
+        'Remedy: a smaller lr, a longer warm-up, or parallel.precision = "bf16" instead of "fp16".'
     )
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying of them; a second SIGINT interrupts."""
-    told: list[int] = []
+def _collected_signals() -> Iterator[list[int]]:
+    """Collects SIGTERM and SIGINT, which then do not end the process; a second signal that is SIGINT does."""
+    signals: list[int] = []
 
-    def note(number: int, _frame: Any) -> None:
-        if told and number == signal.SIGINT:
+    def collect(number: int, _frame: Any) -> None:
+        if signals and number == signal.SIGINT:
             raise KeyboardInterrupt
-        told.append(number)
+        signals.append(number)
 
     try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not the main thread: whoever runs us there stops us otherwise
-        before = {}
+        previous = {number: signal.signal(number, collect) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # only the main thread can handle signals
+        previous = {}
     try:
-        yield told
+        yield signals
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

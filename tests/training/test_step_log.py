@@ -17,8 +17,9 @@ from mmdata.workspace.layout import Workspace
 from tests.support.tiny_run import alone, built_stage, first_batch, settings
 from training.config import Log
 from training.data.batch_types import PairBatch, PlacedMedia, RowBatch
+from training.stages.stage_model import StageModel
 from training.stages.stage_step import make_step
-from training.step_log import Meter, StepLog, _Flops, read_log
+from training.step_log import Meter, StepFlops, StepLog, read_log
 
 LINE = {"kind": "train", "step": 3, "loss": 0.5, "lr": 1e-3, "mfu": None}
 
@@ -100,23 +101,21 @@ def batch_of(rows: int, tokens: int, length: int = 8) -> RowBatch:
     return RowBatch(zeros, zeros, zeros, segment, no_media, no_media, [], read=5, bad=0, cut_tokens=2)
 
 
-class Nothing:
-    """Stands where a meter without a peak never looks."""
-
-    stage = "joint"
+NO_MODEL: Any = None
+JOINT = StageModel("joint", NO_MODEL, None, None, [])  # a meter that counts no FLOPs looks at the stage only
 
 
 def test_a_line_holds_means_of_losses_and_rates_of_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    meter = Meter(Nothing(), settings(joint={"kl_weight": 0.5}), alone())
+    meter = Meter(JOINT, settings(joint={"kl_weight": 0.5}), alone())
 
     def read() -> str:
         clock[0] += 1.0
         return "batch"
 
     for step in (1, 2):
-        assert meter.waited(read) == "batch"
+        assert meter.time_wait(read) == "batch"
         clock[0] += 3.0
         shares = {"text": torch.tensor(2.0 * step), "kl": torch.tensor(0.1), "grad_norm": torch.tensor(1.0 * step)}
         meter.count(batch_of(2, 10), shares)
@@ -147,7 +146,7 @@ def test_a_line_holds_means_of_losses_and_rates_of_the_rest(monkeypatch: pytest.
 
 
 def test_the_losses_of_stage_one_are_weighted_as_in_its_gradient() -> None:
-    meter = Meter(Nothing(), settings(align={"weights": {"image": 2.0, "audio": 0.5}, "masked_weight": 0.1}), alone())
+    meter = Meter(JOINT, settings(align={"weights": {"image": 2.0, "audio": 0.5}, "masked_weight": 0.1}), alone())
     shares = {"image": 1.0, "audio": 4.0, "masked": 10.0, "grad_norm": 1.0}
     pairs = PairBatch(NONE, NONE, NONE, NONE, None, NONE, None, NONE, [], read=3, bad=0, consumed=3)
     meter.count(pairs, {name: torch.tensor(value) for name, value in shares.items()})
@@ -173,7 +172,7 @@ def test_the_work_of_a_step_is_what_a_step_does(name: str, pictures: str, tmp_pa
     config = settings(**sections)
     built = built_stage(stage, config)
     batch = first_batch(built, config, pictures, tmp_path)
-    estimate = _Flops(built, torch.device("cpu")).of(batch)
+    estimate = StepFlops(built, torch.device("cpu")).of(batch)
     assert all(p.grad is None for p in built.model.parameters())
     counted = FlopCounterMode(display=False)
     with counted:
@@ -211,7 +210,7 @@ def test_mfu_is_work_over_what_the_device_could_do(
     for _ in range(2):
         clock[0] += 0.5
         meter.count(batch, {"text": torch.tensor(1.0), "grad_norm": torch.tensor(1.0)})
-    work = 2 * _Flops(built, torch.device("cpu")).of(batch)
+    work = 2 * StepFlops(built, torch.device("cpu")).of(batch)
     assert meter.line(2, 2, 0.0)["mfu"] == pytest.approx(work / 1.0 / 1e9)
 
 
