@@ -1,6 +1,6 @@
-"""Jobs, and when they run by themselves.
+"""The jobs, and the schedules and the sensor that start them.
 
-Everything here is on as soon as a Dagster daemon runs on the code location; the UI's Automation page turns it off.
+All of these are on as soon as a Dagster daemon runs; the Automation page of the UI turns them off.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ from pipelines.resources import CorpusResource, refresh_settings
 SETTINGS = refresh_settings()
 LAST_STAGE = dg.AssetKey("features")
 RUN_KEY_TAG = "dagster/run_key"
-KEYS_A_QUERY = 200
+KEYS_PER_QUERY = 200
 
 refresh_catalog = dg.define_asset_job(
     "refresh_catalog",
@@ -33,19 +33,19 @@ refresh_catalog = dg.define_asset_job(
 build_part = dg.define_asset_job(
     "build_part",
     selection=["source_rows", "media", "features"],
-    description="Bring one part up to date: what is fresh already is left alone.",
+    description="Bring one part up to date; what is up to date already does not run again.",
 )
 publish_release = dg.define_asset_job(
     "publish_release",
     selection=dg.AssetSelection.assets("selection", "shards", "instructions", "release", "report")
     | dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("source_catalog"), "no_failed_parts")),
-    description="Make a release from the parts that are accepted; the others are named and left out.",
+    description="Make a release of the accepted parts; the other parts are named and left out.",
 )
 train_release = dg.define_asset_job(
     "train_release",
     selection=["aligned_model", "joint_model", "instructed_model", "evaluation"],
-    description="Train the three stages on the latest release as corpus.yaml's `train` says, and measure them. "
-    "Nothing starts it but a person.",
+    description="Train the three stages on the latest release, with the settings of `train` in corpus.yaml, and "
+    "measure them. Only a person starts it.",
 )
 
 refresh = dg.ScheduleDefinition(
@@ -54,7 +54,7 @@ refresh = dg.ScheduleDefinition(
     cron_schedule=SETTINGS.refresh_cron,
     execution_timezone=SETTINGS.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Nightly: look at the sources again (refresh.refresh_cron).",
+    description="Every night: look at the source files again (refresh.refresh_cron).",
 )
 release = dg.ScheduleDefinition(
     name="release",
@@ -62,7 +62,7 @@ release = dg.ScheduleDefinition(
     cron_schedule=SETTINGS.release_cron,
     execution_timezone=SETTINGS.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Nightly: release whatever is accepted by then (refresh.release_cron).",
+    description="Every night: make a release of the parts accepted by then (refresh.release_cron).",
 )
 
 
@@ -70,7 +70,7 @@ release = dg.ScheduleDefinition(
     job=build_part,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Compares the catalogue with the stamps in the workspace and asks for one run a stale part.",
+    description="Compares the catalogue with the stamps in the workspace, and starts one run for each stale part.",
 )
 def new_parts(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
     try:
@@ -78,8 +78,8 @@ def new_parts(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg
     except UserError as error:
         return dg.SkipReason(str(error))
     plans = read_plans(settings, workspace)
-    known = set(context.instance.get_dynamic_partitions("parts"))
-    fresh_names = [plan.part.name for plan in plans if plan.part.name not in known]
+    partitions = set(context.instance.get_dynamic_partitions("parts"))
+    new_names = [plan.part.name for plan in plans if plan.part.name not in partitions]
     room = settings.refresh.max_parts_per_tick - queued_runs(context.instance)
     requests = [
         dg.RunRequest(run_key=key, partition_key=plan.part.name, tags={WHY_TAG: why_tag(plan.why)})
@@ -87,13 +87,13 @@ def new_parts(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg
     ]
     return dg.SensorResult(
         run_requests=requests,
-        dynamic_partitions_requests=[PARTS.build_add_request(fresh_names)] if fresh_names else [],
+        dynamic_partitions_requests=[PARTS.build_add_request(new_names)] if new_names else [],
         skip_reason=None if requests else _idle(settings, plans),
     )
 
 
 def read_plans(corpus: Corpus, workspace: Workspace) -> list[PartPlan]:
-    """The plan of every part; on an object store 32 at a time, since a tick has a minute."""
+    """The plan of every part; on an object store 32 are read at a time, because a tick has only a minute."""
     if is_local(workspace.root):
         return list(plan_parts(corpus, workspace))
     plan = partial(plan_part, corpus, workspace, opt_out=opt_out_digest(workspace))
@@ -102,36 +102,40 @@ def read_plans(corpus: Corpus, workspace: Workspace) -> list[PartPlan]:
 
 
 def queued_runs(instance: dg.DagsterInstance) -> int:
-    """How many runs of parts wait for a slot. The daemon looks at each of them every few seconds."""
+    """The number of runs of parts that wait for a slot. The daemon looks at each of them every few seconds."""
     waiting = dg.RunsFilter(job_name=build_part.name, statuses=[dg.DagsterRunStatus.QUEUED])
     return instance.get_runs_count(waiting)
 
 
 def run_keys(plans: list[PartPlan], instance: dg.DagsterInstance) -> dict[str, PartPlan]:
-    """Each plan by its run key: part, fingerprint, and what last met a need of the part.
+    """Each plan by its run key: part, fingerprint, and the last materialisation of the part.
 
-    The same need is thus asked for once after each build that met one: a file that changes back is built back.
-    One query for all parts: a query a part is minutes at 10,000.
+    So the same plan gets a new run after each build of the part: a file that changes back is built back. One query
+    reads all parts; a query for each would take minutes for 10,000.
     """
-    met = instance.get_latest_storage_id_by_partition(LAST_STAGE, dg.DagsterEventType.ASSET_MATERIALIZATION)
-    return {f"{plan.part.name}:{plan.fingerprint}:{met.get(plan.part.name, 'first')}": plan for plan in plans}
+    last_built = instance.get_latest_storage_id_by_partition(LAST_STAGE, dg.DagsterEventType.ASSET_MATERIALIZATION)
+    return {f"{plan.part.name}:{plan.fingerprint}:{last_built.get(plan.part.name, 'first')}": plan for plan in plans}
 
 
 def wanted_plans(
     plans: list[PartPlan], workspace: Workspace, instance: dg.DagsterInstance, most: int
 ) -> dict[str, PartPlan]:
-    """The first plans to ask for, by run key: stale, not worked on, not asked for before, not failed in this state."""
+    """The first plans that need a run, by run key: stale, not running, not requested before, not failed in this state.
+
+    Args:
+        most: return at most this many.
+    """
     if most <= 0:
         return {}
     busy = running_parts(instance)
-    keyed = run_keys([plan for plan in plans if plan.stale and plan.part.name not in busy], instance)
+    plans_by_key = run_keys([plan for plan in plans if plan.stale and plan.part.name not in busy], instance)
     wanted: dict[str, PartPlan] = {}
-    for keys in batched(keyed, KEYS_A_QUERY):
+    for keys in batched(plans_by_key, KEYS_PER_QUERY):
         runs = instance.get_runs(filters=dg.RunsFilter(tags={RUN_KEY_TAG: keys}))
-        asked = {run.tags[RUN_KEY_TAG] for run in runs}
+        requested = {run.tags[RUN_KEY_TAG] for run in runs}
         for key in keys:
-            if key not in asked and not waits_for_a_person(keyed[key], workspace):
-                wanted[key] = keyed[key]
+            if key not in requested and not waits_for_a_person(plans_by_key[key], workspace):
+                wanted[key] = plans_by_key[key]
                 if len(wanted) == most:
                     return wanted
     return wanted
@@ -144,7 +148,7 @@ def batched(keys: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def waits_for_a_person(plan: PartPlan, workspace: Workspace) -> bool:
-    """Whether another run would end as the last did: it failed, or was refused, and nothing has changed since."""
+    """Whether the last run failed or was refused, and nothing has changed since: another would end the same way."""
     first = plan.stale[0]
     attempt = last_attempts(workspace, plan.part.name).get(first)
     if attempt is not None and attempt.error is not None and attempt.fingerprint == plan.fingerprint:
@@ -159,6 +163,5 @@ def _idle(corpus: Corpus, plans: list[PartPlan]) -> str:
     stale = sum(bool(plan.stale) for plan in plans)
     if not stale:
         return f"{len(plans)} parts, all up to date"
-    return (
-        f"{len(plans)} parts, {stale} stale: running, asked for before, or waiting for a person (see no_failed_parts)"
-    )
+    waiting = "running, requested before, or waiting for a person (see the check no_failed_parts)"
+    return f"{len(plans)} parts, {stale} stale: {waiting}"

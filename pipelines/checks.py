@@ -1,6 +1,6 @@
-"""Asset checks: audits of mmdata as Dagster's gates.
+"""Asset checks: the audits of mmdata, as checks that Dagster runs.
 
-A blocking check stops the rest of its own run; releases made by other runs are protected by the stamps themselves.
+A blocking check stops the rest of its own run. The stamps keep a refused part out of the releases of other runs.
 """
 
 from pathlib import Path
@@ -22,19 +22,19 @@ DOWNLOAD_SHARE = dg.AssetCheckSpec(
     "download_share",
     asset="media",
     blocking=True,
-    description="At least download.min_success_share of the part's rows were fetched.",
+    description="At least download.min_success_share of the rows of the part were downloaded.",
 )
 SCORES_SOUND = dg.AssetCheckSpec(
     "scores_sound",
     asset="features",
     blocking=True,
-    description="One features row for each uid of the part, and a finite cosine wherever a picture was fetched.",
+    description="Each uid of the part has one row of features, and a finite cosine if its picture was downloaded.",
 )
 NO_UID_LOST = dg.AssetCheckSpec(
     "no_uid_lost",
     asset="selection",
     blocking=True,
-    description="Each source row of the selected parts is accounted for, with a reason if it was dropped.",
+    description="Each source row of the selected parts is in the selection, with a reason if it was dropped.",
 )
 NO_SPLIT_LEAKAGE = dg.AssetCheckSpec(
     "no_split_leakage",
@@ -46,14 +46,12 @@ SHARDS_VERIFY = dg.AssetCheckSpec(
     "shards_verify",
     asset="shards",
     blocking=True,
-    description="Every byte of the new shards, read again, is what the index says; the reused ones are all there.",
+    description="Every byte of the new shards was read again and agrees with the index; no reused shard is missing.",
 )
-
-
 NO_SUDDEN_CHANGE = dg.AssetCheckSpec(
     "no_sudden_change",
     asset="release",
-    description="Shares of sources, domains, languages and modalities, scores and size are near those of the parent.",
+    description="Size, scores and the shares of sources, domains, languages and modalities are close to the parent's.",
 )
 
 
@@ -64,7 +62,7 @@ def model_specs(asset: str) -> list[dg.AssetCheckSpec]:
             "loss_fell",
             asset=asset,
             blocking=True,
-            description="The loss is finite at each logged step, and lower over the last fifth than over the first.",
+            description="The loss is finite at each logged step, and lower in the last fifth than in the first.",
         ),
         dg.AssetCheckSpec(
             "trained_on_release",
@@ -117,7 +115,7 @@ def shards_verify(corpus: CorpusResource) -> dg.AssetCheckResult:
         report = verify_shards(workspace, workspace.draft()["release_id"])
     except DataError as error:
         return _result(SHARDS_VERIFY, Finding(False, str(error)))
-    return _result(SHARDS_VERIFY, Finding(True, "every new byte is as the index says", report.counts))
+    return _result(SHARDS_VERIFY, Finding(True, "every new byte agrees with the index", report.counts))
 
 
 @interrupts_end_the_run()
@@ -142,7 +140,9 @@ def model_sound(asset: str, report: "StageReport") -> list[dg.AssetCheckResult]:
     return [_result(spec, finding) for spec, finding in zip(model_specs(asset), findings, strict=True)]
 
 
-@dg.asset_check(asset="source_catalog", description="No part failed for good, none is refused, every file is readable.")
+@dg.asset_check(
+    asset="source_catalog", description="No part has failed for good or was refused, and every source file is readable."
+)
 def no_failed_parts(context: dg.AssetCheckExecutionContext, corpus: CorpusResource) -> dg.AssetCheckResult:
     from mmdata.inspect import audit
 

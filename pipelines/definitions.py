@@ -1,4 +1,4 @@
-"""The code location: everything that Dagster loads, named one by one."""
+"""The code location: the list of everything that Dagster loads."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ defs = dg.Definitions(
     schedules=[automation.refresh, automation.release],
     sensors=[automation.new_parts, alerts],
     resources={"corpus": CorpusResource()},
-    executor=dg.in_process_executor,  # a run is a process already; one a step costs seconds each
+    executor=dg.in_process_executor,  # a run has its own process already; another for each step would cost seconds
 )

@@ -1,7 +1,8 @@
-"""Training in a process of its own, followed through Dagster Pipes.
+"""Starts training in a process of its own, and follows it through Dagster Pipes.
 
-Not dg.PipesSubprocessClient: that one stops its child by SIGINT, gives it 20 seconds and then leaves it running, and
-says of a failed child its exit code alone. A training is stopped by SIGTERM, and writes a checkpoint first.
+dg.PipesSubprocessClient does not fit: it stops its child with SIGINT, leaves it running if it takes more than 20
+seconds, and reports only the exit code of a failed child. A training is stopped with SIGTERM and writes a checkpoint
+first.
 """
 
 import os
@@ -29,7 +30,7 @@ from mmdata.workspace.layout import Workspace
 from pipelines.train_process import Request
 from pipelines.watcher import current_watcher
 
-STOP_S = 150  # for a checkpoint; run_monitoring.cancel_timeout_seconds of dagster.yaml is longer
+STOP_TIMEOUT_S = 150  # enough to write a checkpoint; cancel_timeout_seconds in dagster.yaml is longer
 
 
 def train_stage(
@@ -40,10 +41,10 @@ def train_stage(
     stage: ModelStage,
     progress: Progress,
 ) -> StageReport:
-    """Train a stage as corpus.yaml says; one that is finished already is left as it is.
+    """Train a stage with the settings of corpus.yaml; a finished stage is left as it is.
 
     Raises:
-        DataError: the training ended with an error of the data or of the user's, or was stopped.
+        DataError: the training ended with an error of the data or of the user, or was stopped.
     """
     settings = corpus.train
     output = model_folder(workspace, release.id, settings.preset, settings.output)
@@ -63,7 +64,12 @@ def train_stage(
 def evaluate_stages(
     context: dg.AssetExecutionContext, release: Release, output: Path, *, samples: int, answers: int
 ) -> StageReport:
-    """Measure the models of a folder on so many samples of the release's held-out split."""
+    """Measure the models in a folder on the held-out split of a release.
+
+    Args:
+        samples: use at most this many.
+        answers: generate an answer for this many of them.
+    """
     request = Request(
         "evaluate", MODEL_STAGES, release=str(release.folder), output=str(output), samples=samples, answers=answers
     )
@@ -77,21 +83,25 @@ def run_child(
     processes: int,
     each_second: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run pipelines.train_process until it ends; its log lines go into the run's log as they come.
+    """Run pipelines.train_process until it ends; its log lines appear in the log of the run.
 
     Args:
-        each_second: called while it runs.
+        each_second: called every second while it runs.
 
     Raises:
-        DataError: it said what is wrong.
-        RuntimeError: it died of something else (a device, the out-of-memory killer): worth another try, which resumes.
+        DataError: the child reported an error of the data or of the user.
+        RuntimeError: the child died of something else, such as a device or lack of memory; a retry resumes it.
     """
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
     command = [sys.executable, "-m", *launcher, "pipelines.train_process", request.to_json()]
     with dg.open_pipes_session(context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()) as session:
-        environment = {**os.environ, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_S), **session.get_bootstrap_env_vars()}
-        # The pipe at its standard input closes with this process: see train_process. A session of its own, so that
-        # Ctrl-C in a terminal reaches it through us alone.
+        environment = {
+            **os.environ,
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_TIMEOUT_S),
+            **session.get_bootstrap_env_vars(),
+        }
+        # The pipe at its standard input closes when this process dies: see train_process. The child has a session of
+        # its own, so that Ctrl-C in a terminal reaches it only through this process.
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
         try:
             while (code := _ended(process, within_s=1)) is None:
@@ -100,17 +110,17 @@ def run_child(
             context.log.info("stopping the training: it writes a checkpoint first")
             process.terminate()
             try:
-                process.wait(STOP_S)
+                process.wait(STOP_TIMEOUT_S)
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
             raise
     if code:
-        said = [message for message in session.get_custom_messages() if "error" in message]
-        if expected := [message["error"] for message in said if message["expected"]]:
+        errors = [message for message in session.get_custom_messages() if "error" in message]
+        if expected := [message["error"] for message in errors if message["expected"]]:
             raise DataError(expected[0])
         ended = signal.Signals(-code).name if code < 0 else f"code {code}"
-        why = said[0]["error"] if said else "the run's stderr may say more"
+        why = errors[0]["error"] if errors else "the stderr of the run may say more"
         raise RuntimeError(f"the process of {' and '.join(request.stages)} ended by {ended}: {why}")
 
 
@@ -122,7 +132,7 @@ def _ended(process: subprocess.Popen[bytes], within_s: float) -> int | None:
 
 
 def _follow(request: Request, progress: Progress) -> Callable[[], None]:
-    """Tell a watcher in this process, if there is one, how far a stage is, as its log says."""
+    """Make a function that tells the watcher of this process how far a stage is, as its log says."""
     if current_watcher() is None:
         return lambda: None
     from training.config import load_train_config

@@ -1,4 +1,4 @@
-"""Stage reports as what the Dagster UI shows: figures, tables, pictures, column schemas."""
+"""Turns stage reports into what the Dagster UI shows: figures, tables, pictures, column schemas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import dagster as dg
 from mmdata.display import shown
 from mmdata.stage import StageReport
 
-MAX_IMAGE_BYTES = 20_000  # the UI opens metadata in a dialog; a larger one makes every page load slow
+MAX_IMAGE_BYTES = 20_000  # larger pictures make every page of the UI slow
 MAX_TABLE_ROWS = 100
 
 LINEAGE: Mapping[str, Mapping[str, tuple[tuple[str, str], ...]]] = {
@@ -37,7 +37,7 @@ LINEAGE: Mapping[str, Mapping[str, tuple[tuple[str, str], ...]]] = {
         "split": (("selection", "split"),),
     },
 }
-"""Where the columns of a stage's table come from: column -> (asset, column)."""
+"""Stage -> column of its table -> the (asset, column) pairs that it is made from."""
 
 
 def to_result(report: StageReport, *checks: dg.AssetCheckResult) -> dg.MaterializeResult:
@@ -46,9 +46,9 @@ def to_result(report: StageReport, *checks: dg.AssetCheckResult) -> dg.Materiali
 
 
 def to_metadata(report: StageReport) -> dict[str, Any]:
-    """A report as metadata: headline figures first, then pictures, text, tables and places.
+    """A report as metadata: main figures first, then pictures, text, tables and paths.
 
-    Text that came from outside goes into plain-text cells only; Markdown is the stage's own, escaped by it.
+    Text from outside goes only into plain-text cells; the stages escape it in the Markdown that they write.
     """
     metadata: dict[str, Any] = {}
     if "rows" in report.counts:
@@ -64,12 +64,12 @@ def to_metadata(report: StageReport) -> dict[str, Any]:
         ordered = sorted(report.reasons.items(), key=lambda item: (-item[1], item[0]))
         metadata["reasons"] = table([{"reason": reason, "rows": count} for reason, count in ordered])
     metadata |= {name: table(rows) for name, rows in report.tables.items() if rows}
-    metadata |= {name: _place(path) for name, path in report.paths.items()}
-    return metadata | _columns(report.stage)
+    metadata |= {name: _path_or_url(path) for name, path in report.paths.items()}
+    return metadata | _column_metadata(report.stage)
 
 
 def table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
-    """Flat dicts with the same keys as a table; at most the first hundred."""
+    """Flat dicts with the same keys as a table; at most the first MAX_TABLE_ROWS are shown."""
     records = [dg.TableRecord({key: _cell(value) for key, value in row.items()}) for row in rows[:MAX_TABLE_ROWS]]
     kinds = {key: _kind([record.data[key] for record in records]) for key in rows[0]}
     schema = dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in kinds.items()])
@@ -86,7 +86,7 @@ def image(name: str, data: bytes) -> dg.MetadataValue:
     return dg.MetadataValue.md(f"![{alt}](data:image/{kind};base64,{base64.b64encode(data).decode()})")
 
 
-def _place(path: str) -> dg.MetadataValue:
+def _path_or_url(path: str) -> dg.MetadataValue:
     path = shown(path)
     if path.startswith(("http://", "https://")):
         return dg.MetadataValue.url(path)
@@ -105,7 +105,7 @@ def _kind(cells: list[Any]) -> str:
     return names.get(kinds.pop(), "string") if len(kinds) == 1 else "string"
 
 
-def _columns(stage: str) -> dict[str, Any]:
+def _column_metadata(stage: str) -> dict[str, Any]:
     from mmdata import samples
 
     schemas = {
@@ -126,12 +126,12 @@ def _columns(stage: str) -> dict[str, Any]:
         )
         for field in schemas[stage]
     ]
-    found: dict[str, Any] = {"dagster/column_schema": dg.TableSchema(columns=columns)}
+    metadata: dict[str, Any] = {"dagster/column_schema": dg.TableSchema(columns=columns)}
     if lineage := LINEAGE[stage]:
-        found["dagster/column_lineage"] = dg.TableColumnLineage(
+        metadata["dagster/column_lineage"] = dg.TableColumnLineage(
             {
                 column: [dg.TableColumnDep(asset_key=asset, column_name=name) for asset, name in sources]
                 for column, sources in lineage.items()
             }
         )
-    return found
+    return metadata

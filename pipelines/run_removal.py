@@ -1,4 +1,4 @@
-"""What Dagster's own storage shows of samples: runs of parts and of reports, deleted when samples are forgotten."""
+"""Deletes the runs in Dagster's storage that may show samples, when samples are forgotten."""
 
 import sqlite3
 from collections.abc import Collection
@@ -10,29 +10,27 @@ import dagster as dg
 from mmdata.workspace.layout import Workspace
 from pipelines.home import dagster_home
 from pipelines.instance import open_instance
-from pipelines.partitions import IN_PROGRESS
+from pipelines.partitions import IN_PROGRESS, PARTITION_TAG
 
 SHOWS_SAMPLES = ("features", "report")
-"""Assets whose metadata holds captions and pictures."""
+"""Assets whose metadata contains captions and pictures."""
 
 RELEASE_JOBS = ("publish_release", "__ASSET_JOB")
-"""Jobs that make releases and their reports; the second is what the UI calls a run of assets picked by hand."""
-
-PARTITION_TAG = "dagster/partition"
+"""Jobs that make releases and their reports. The second is the UI's name for a run of assets picked by hand."""
 
 
 def delete_runs(workspace: Workspace, parts: Collection[str]) -> int:
-    """Delete the finished runs of these parts, and those that made a release; returns how many.
+    """Delete the finished runs of these parts and the runs that made a release; returns their number.
 
-    The UI then shows no history of what they made; what is done is told by the stamps, so nothing runs again for it.
-    Freed pages of Dagster's SQLite files are written over, unless a server holds a file.
+    The UI then has no history of these runs. Nothing runs again because of that: the stamps say what is done. The
+    freed pages of Dagster's SQLite files are overwritten, unless a server holds a file open.
     """
     deleted = set()
     with open_instance(workspace) as instance:
         for run in instance.get_runs():
             part = run.tags.get(PARTITION_TAG)
-            shows = part in parts if part is not None else run.job_name in RELEASE_JOBS
-            if shows and run.status not in IN_PROGRESS:
+            may_show_samples = part in parts if part is not None else run.job_name in RELEASE_JOBS
+            if may_show_samples and run.status not in IN_PROGRESS:
                 instance.delete_run(run.run_id)
                 deleted.add(run.run_id)
         for name in SHOWS_SAMPLES:

@@ -1,6 +1,6 @@
-"""The child of a training asset: trains a stage, or evaluates the trained ones, and tells Dagster through Pipes.
+"""The child process of a training asset: it trains or evaluates, and reports to Dagster through Pipes.
 
-Started by pipelines.launch as `python -m pipelines.train_process REQUEST`, or so under torchrun, where rank 0 speaks.
+`pipelines.launch` starts it as `python -m pipelines.train_process REQUEST`, or under torchrun, where rank 0 reports.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from mmdata.inspect.training_runs import ModelStage, step_text
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the child shall do.
+    """The work of a child process.
 
     Args:
-        stages: of `train` one after the other; of `evaluate` those whose models are measured.
-        release: the release's folder.
-        output: the models' folder, holding a folder a stage.
+        stages: trained one after the other; with `evaluate`, the stages whose models are measured.
+        release: the folder of the release.
+        output: the folder of the models, with a folder for each stage.
         preset, config, overrides: as `mmdata train` takes them.
         samples, answers: as `mmdata evaluate` takes them.
     """
@@ -55,7 +55,7 @@ class Request:
 
 
 def main(request: Request) -> int:
-    """Do what is asked; exit codes as of the command line: 0 done, 1 data, 2 user error."""
+    """Do the work. Returns the exit code, with the meaning of the command line's: 0 success, 1 data, 2 user error."""
     if PipesEnvVarParamsLoader().is_dagster_pipes_process():
         threading.Thread(target=_end_with_the_parent, daemon=True).start()
     rank = int(os.environ.get("RANK", "0"))
@@ -63,11 +63,11 @@ def main(request: Request) -> int:
         try:
             _work(request, pipes)
         except Exception as error:
-            ours = isinstance(error, MMDataError)
-            said = str(error) if ours else f"{type(error).__name__}: {error}"
-            voice = pipes or open_dagster_pipes()  # a rank is silent but for what ends the run
-            voice.report_custom_message({"error": f"rank {rank}: {said}" if rank else said, "expected": ours})
-            if not ours:
+            is_expected = isinstance(error, MMDataError)
+            text = str(error) if is_expected else f"{type(error).__name__}: {error}"
+            reporter = pipes or open_dagster_pipes()  # other ranks than 0 report only what ends the run
+            reporter.report_custom_message({"error": f"rank {rank}: {text}" if rank else text, "expected": is_expected})
+            if not is_expected:
                 raise
             sys.stderr.write(f"error: {error}\n")
             return 2 if isinstance(error, UserError) else 1
@@ -88,41 +88,42 @@ def _work(request: Request, pipes: PipesContext | None) -> None:
 
     config = load_train_config(request.preset, request.config, list(request.overrides))
     for stage in request.stages:
-        speak = _speaker(pipes, stage, getattr(config, stage).steps) if pipes else None
-        for result in train(request.release, [stage], config, Path(request.output), on_line=speak):
+        report_line = _line_reporter(pipes, stage, getattr(config, stage).steps) if pipes else None
+        for result in train(request.release, [stage], config, Path(request.output), on_line=report_line):
             if result.stopped == "signal":
                 raise DataError(
                     f"{stage}: stopped by a signal at step {result.steps:,}; its checkpoint is {result.checkpoint}. "
-                    "Materialise it again, and it goes on from there."
+                    "Remedy: materialise it again; it resumes from there."
                 )
 
 
-def _speaker(pipes: PipesContext, stage: str, steps: int) -> Callable[[Mapping[str, Any]], None]:
-    """Log lines as they come: each validation, and a step a second at first, later one each hundredth of the time gone.
+def _line_reporter(pipes: PipesContext, stage: str, steps: int) -> Callable[[Mapping[str, Any]], None]:
+    """A function that writes lines of the training log to the log of the run.
 
-    A run's log is a database: a day of training makes about eight hundred rows of it.
+    It writes every validation. Of the steps it writes one a second at first, and later one whenever a hundredth of the
+    elapsed time has passed. The log of a run is a database: a day of training adds about eight hundred rows to it.
     """
-    begun = time.monotonic()
-    due = begun
+    began_at = time.monotonic()
+    due_at = began_at
 
-    def speak(line: Mapping[str, Any]) -> None:
-        nonlocal due
+    def report_line(line: Mapping[str, Any]) -> None:
+        nonlocal due_at
         now = time.monotonic()
         if line["kind"] == "train":
-            if now < due and line["step"] < steps:
+            if now < due_at and line["step"] < steps:
                 return
-            due = now + max(1.0, (now - begun) / 100)
+            due_at = now + max(1.0, (now - began_at) / 100)
         pipes.log.info(step_text(stage, line, steps))
 
-    return speak
+    return report_line
 
 
 def _end_with_the_parent() -> None:
-    """Stop in good order, with a checkpoint, when the Dagster run has died: a run tried again would find us at work.
+    """Write a checkpoint and stop when the process of the Dagster run has died; else its retry would train beside us.
 
-    Its end of our standard input closes with it, however it dies.
+    The parent holds the other end of our standard input. It is closed however the parent dies.
     """
-    while os.read(0, 1024):  # not sys.stdin: its lock would be held when the interpreter ends
+    while os.read(0, 1024):  # not sys.stdin, whose lock would be held when the interpreter ends
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""Text as the one font that every installation has (DejaVu Sans, shipped with matplotlib) can draw it."""
+"""The font of contact sheets (DejaVu Sans, which matplotlib ships), and the text that it can draw."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ MISSING = "[…]"
 
 
 def drawable(text: str) -> str:
-    """The text on one line; each run of characters that the font lacks (CJK, most emoji) becomes `[…]`.
+    """The text on one line, where each run of characters that the font lacks (CJK, most emoji) becomes `[…]`.
 
-    Pictures for the UI must look the same on every machine, so system fonts are not asked; the HTML report shows the
-    full text with the reader's own fonts.
+    No system font is used, so that the pictures look the same on every machine. The HTML report shows the full text in
+    the fonts of the reader.
     """
-    known = _charmap()
+    drawable_codes = _charmap()
     flat = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufe00-\ufe0f\ufeff]+", " ", text)
     out: list[str] = []
     for char in flat.strip():
-        if ord(char) in known:
+        if ord(char) in drawable_codes:
             out.append(char)
         elif not out or out[-1] != MISSING:
             out.append(MISSING)

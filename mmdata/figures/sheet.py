@@ -14,10 +14,10 @@ SCORE_COLOUR, FAINT, INK = "#0072B2", "#8A93A0", "#1F2733"
 
 
 def sample_grid(images: Sequence[bytes], captions: Sequence[str], scores: Sequence[float | None]) -> bytes:
-    """Draw the first samples with caption and score. A picture that cannot be read is shown as such.
+    """Draw the first samples with caption and score. Where a picture cannot be read, the sheet says so.
 
     Args:
-        images: encoded pictures; the three sequences are of equal length.
+        images: encoded pictures; the three sequences have the same length.
 
     Returns:
         A JPEG of less than 20 KB: twelve samples, or eight or six where twelve would not fit readably.

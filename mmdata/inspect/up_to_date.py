@@ -6,6 +6,7 @@ from mmdata.config import Corpus
 from mmdata.engine.freshness import plan_parts, releasable_parts
 from mmdata.errors import MMDataError
 from mmdata.optout.lists import lists_changed
+from mmdata.publish.release import shard_problems
 from mmdata.select.stage import next_release
 from mmdata.sources.catalog import look_at_sources
 from mmdata.workspace.layout import Workspace, read_json
@@ -50,5 +51,4 @@ def _is_whole(workspace: Workspace, release_id: str) -> bool:
     manifest = read_json(folder / "manifest.json")
     if manifest is None or not all((folder / name).exists() for name in RELEASE_FILES):
         return False
-    shards = [(workspace.shards_dir / shard["name"], shard["bytes"]) for shard in manifest["shards"]]
-    return all(path.exists() and path.stat().st_size == size for path, size in shards)
+    return next(shard_problems(workspace, manifest["shards"]), None) is None

@@ -1,7 +1,7 @@
-"""Croissant 1.0 metadata of a release: what files there are and which records they hold, as JSON-LD.
+"""Croissant 1.0 metadata of a release: its files and the records in them, as JSON-LD.
 
-Follows http://mlcommons.org/croissant/1.0. Paths are relative to the release's folder. What mmdata cannot know is left
-out: the licence, the creators and the home page of a web corpus are its publisher's to add.
+Follows http://mlcommons.org/croissant/1.0. Paths are relative to the folder of the release. mmdata cannot know the
+licence, the creators and the home page of a corpus; its publisher adds them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CONTEXT: dict[str, Any] = {
     "wd": "https://www.wikidata.org/wiki/",
 }
 
-SPLIT_TYPE = "wd:Q3985153"  # the type that Croissant gives to a field naming the split
+SPLIT_TYPE = "wd:Q3985153"  # Croissant's type of a field that names the split
 SPLITS = {"train": "training_split", "validation": "validation_split"}
 
 _INDEX_COLUMNS = (
@@ -69,7 +69,7 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Describe a release in Croissant 1.0 JSON-LD.
 
     Args:
-        manifest: as in manifest.json; `files` may still lack the files that are written after this one.
+        manifest: as in manifest.json; `files` may lack files that are written later.
 
     Returns:
         A JSON object to be stored as croissant.json in the release's folder.
@@ -91,12 +91,12 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
     if created_at := manifest.get("created_at"):
         dataset["datePublished"] = created_at
     if shards:
-        held = {kind for signature in manifest.get("signatures") or {} for kind in signature.split("+")}
-        dataset["distribution"] += _members(shards, held)
+        kinds = {kind for signature in manifest.get("signatures") or {} for kind in signature.split("+")}
+        dataset["distribution"] += _file_sets(shards, kinds)
         dataset["recordSet"] += [_member_records(), _caption_records()]
-        if "video" in held:
+        if "video" in kinds:
             dataset["recordSet"].append(_frame_records())
-        if "audio" in held:
+        if "audio" in kinds:
             dataset["recordSet"].append(_sound_records())
     if "index.parquet" in files:
         dataset["recordSet"].append(_index_records())
@@ -107,7 +107,7 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def json_ld(value: Mapping[str, Any]) -> bytes:
-    """JSON-LD that may stand in a page's `<script>` as it is: no text in it can end the script."""
+    """JSON-LD that can be put into a `<script>` of a page: no text in it can end the script."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -133,7 +133,7 @@ def _shard_object(shard: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _file_objects(files: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    kinds = {
+    media_types = {
         "parquet": "application/x-parquet",
         "jsonl": "application/jsonlines",
         "json": "application/json",
@@ -143,7 +143,7 @@ def _file_objects(files: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]
         _file_object(
             name,
             name,
-            kinds.get(name.rpartition(".")[2], "application/octet-stream"),
+            media_types.get(name.rpartition(".")[2], "application/octet-stream"),
             facts["sha256"],
             facts["bytes"],
         )
@@ -164,25 +164,25 @@ def _file_object(identity: str, url: str, kind: str, sha256: str, size: int) -> 
     }
 
 
-def _members(shards: list[Mapping[str, Any]], held: Collection[str]) -> list[dict[str, Any]]:
+def _file_sets(shards: list[Mapping[str, Any]], kinds: Collection[str]) -> list[dict[str, Any]]:
     holders = [{"@id": f"shards/{shard['name'].removesuffix('.tar')}.tar"} for shard in shards]
-    kinds: list[tuple[str, str, str | list[str], str | list[str]]] = [
+    members: list[tuple[str, str, str | list[str], str | list[str]]] = [
         ("images", "Pictures.", ["image/jpeg", "image/png", "image/webp"], ["*.jpg", "*.png", "*.webp"]),
         ("captions", "Captions, UTF-8.", "text/plain", "*.txt"),
         ("metadata", "What is known of each sample.", "application/json", "*.json"),
     ]
-    if "audio" in held:
-        kinds.append(("sounds", "Sound, 16 kHz mono FLAC.", "audio/flac", "*.flac"))
-    sets = [_file_set(name, f"{text} One a sample, found by its key.", holders, *both) for name, text, *both in kinds]
-    if "video" in held:
-        frames = [f"*.{_DIGITS}.{ext}" for ext in ("jpg", "png", "webp")]
+    if "audio" in kinds:
+        members.append(("sounds", "Sound, 16 kHz mono FLAC.", "audio/flac", "*.flac"))
+    sets = [_file_set(name, f"{text} One a sample, found by its key.", holders, *both) for name, text, *both in members]
+    if "video" in kinds:
+        frames = [f"*.{_THREE_DIGITS}.{ext}" for ext in ("jpg", "png", "webp")]
         sets[0]["excludes"] = frames
         text = "Frames of clips. Several a sample, found by its key and their number."
         sets.append(_file_set("frames", text, holders, sets[0]["encodingFormat"], frames))
     return sets
 
 
-_DIGITS = "[0-9][0-9][0-9]"
+_THREE_DIGITS = "[0-9][0-9][0-9]"
 
 
 def _file_set(name: str, text: str, holders: list[dict[str, Any]], kind: Any, pattern: Any) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""Publishing a release: what other tools need to open it, then the manifest, then `latest`."""
+"""The release stage: writes the files that other tools need, then the manifest, then the name of the latest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -30,16 +31,16 @@ from mmdata.workspace.layout import Workspace, read_json
 
 _log = logs.logger(__name__)
 
-NOT_LISTED = ("manifest.json", "croissant.json", "report.html")  # they are about the release, not of it
+NOT_LISTED = ("manifest.json", "croissant.json", "report.html")  # files about the release, which may be written again
 
 
 def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
-    """Publish the release in the making; one that is published already is left as it is.
+    """Publish the draft release; a release that is published already is left as it is.
 
-    It becomes the latest, unless a release of the very same inputs was rolled back.
+    It becomes the latest, unless a release of the same inputs was rolled back, or it changed suddenly and is held.
 
     Raises:
-        DataError: a stage before is missing, a shard is not as the index says, or a part is no longer accepted.
+        DataError: an earlier stage is missing, a shard is missing or cut, or a part is no longer accepted.
     """
     draft = check_draft(corpus, workspace)
     release = str(draft["release_id"])
@@ -49,46 +50,47 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
     if manifest is None:
         shards = read_json(folder / "shards.json")
         instructions = read_json(folder / "instructions.json")
-        for name, found in (("shards", shards), ("instructions", instructions)):
-            if found is None:
-                raise DataError(f"release {release}: `{name}` is not made yet. Remedy: materialise `{name}` first.")
+        for stage, output in (("shards", shards), ("instructions", instructions)):
+            if output is None:
+                raise DataError(f"release {release}: `{stage}` is not made yet. Remedy: materialise `{stage}` first.")
         assert shards is not None
         _check_parts(corpus, workspace, draft)
-        _check_shards(workspace, shards["shards"])
+        if problem := next(shard_problems(workspace, shards["shards"]), None):
+            raise DataError(f"{problem}. Remedy: delete it and materialise `shards` again.")
         _write_wids(folder, release, shards["shards"])
         write_energon(folder, shards["shards"])
         note_changes(workspace, draft, shards, corpus.releases)
         manifest = _manifest(corpus, workspace, draft, shards)
-        publish_bytes(folder / "croissant.json", json_ld(croissant({**manifest, "files": _files(folder)})))
         manifest["files"] = _files(folder)
+        publish_bytes(folder / "croissant.json", json_ld(croissant(manifest)))
         manifest["digest"] = manifest_digest(manifest)
         publish_json(folder / "manifest.json", manifest)
-        made = {"shards": len(manifest["shards"]), "samples": sum(one["samples"] for one in manifest["shards"])}
-        _log.info("release is published", release=release, parent=manifest["parent"], **made)
-    held = _held_back(corpus, workspace, manifest)
-    if held is None and workspace.latest() != release:
+        sizes = {"shards": len(manifest["shards"]), "samples": sum(s["samples"] for s in manifest["shards"])}
+        _log.info("release is published", release=release, parent=manifest["parent"], **sizes)
+    hold_reason = _hold_reason(corpus, workspace, manifest)
+    if hold_reason is None and workspace.latest() != release:
         workspace.set_latest(release)
         _log.info("release is the latest", release=release)
-    latest = f"`{workspace.latest()}`" if held is None else f"stays `{workspace.latest()}`: {held}"
+    latest = f"`{workspace.latest()}`" if hold_reason is None else f"stays `{workspace.latest()}`: {hold_reason}"
     report = _report(folder, manifest, latest, changes_of(workspace, release))
     return replace(report, slices_reused=1) if is_published else replace(report, slices_done=1)
 
 
-def _held_back(corpus: Corpus, workspace: Workspace, manifest: dict[str, Any]) -> str | None:
-    """Why a published release does not become the latest by itself, and what makes it; None: it does."""
+def _hold_reason(corpus: Corpus, workspace: Workspace, manifest: dict[str, Any]) -> str | None:
+    """Why a published release does not become the latest by itself, and the command that makes it; None: it does."""
     release = manifest["release_id"]
     if workspace.latest() == release:
         return None
     if mark := rolled_back(workspace).get(manifest["inputs"]):
-        back = mark["release"]
+        earlier = mark["release"]
         return (
-            f"the same inputs made release `{back}`, which was rolled back at {mark['at']}. "
-            f"`mmdata rollback {back}` takes it back."
+            f"the same inputs made release `{earlier}`, which was rolled back at {mark['at']}. "
+            f"`mmdata rollback {earlier}` makes it the latest again."
         )
     changes = changes_of(workspace, release)
     if corpus.releases.on_sudden_change == "hold" and changes and changes["sudden"]:
         sudden = "; ".join(changes["sudden"])
-        return f"release `{release}` changes suddenly: {sudden}. `mmdata rollback {release}` takes it all the same."
+        return f"release `{release}` changes suddenly: {sudden}. `mmdata rollback {release}` makes it the latest."
     return None
 
 
@@ -101,26 +103,29 @@ def _check_parts(corpus: Corpus, workspace: Workspace, draft: dict[str, Any]) ->
         )
 
 
-def _check_shards(workspace: Workspace, shards: list[dict[str, Any]]) -> None:
+def shard_problems(workspace: Workspace, shards: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Which shards are missing or have another size than `bytes` says; their content is not read."""
     for shard in shards:
         path = workspace.shards_dir / shard["name"]
         size = path.stat().st_size if path.exists() else None
         if size != shard["bytes"]:
-            found = "is not there" if size is None else f"has {size} bytes, not {shard['bytes']}"
-            raise DataError(f"{path} {found}. Remedy: delete it and materialise `shards` again.")
+            yield f"{path} " + ("is not there" if size is None else f"has {size} bytes, not {shard['bytes']}")
 
 
 def _write_wids(folder: UPath, release: str, shards: list[dict[str, Any]]) -> None:
-    """wids' own index, a file a split: `wids.json` for train, `wids-validation.json`."""
+    """Write the index of the wids library, one file per split: `wids.json` for train, and `wids-validation.json`."""
     for split in SPLITS:
-        mine = [s for s in shards if s["split"] == split]
-        listed = [{"url": f"../../shards/{s['name']}", "nsamples": s["samples"], "filesize": s["bytes"]} for s in mine]
+        shard_list = [
+            {"url": f"../../shards/{shard['name']}", "nsamples": shard["samples"], "filesize": shard["bytes"]}
+            for shard in shards
+            if shard["split"] == split
+        ]
         name = "wids.json" if split == "train" else f"wids-{split}.json"
         index = {
             "__kind__": "wids-shard-index-v1",
             "wids_version": 1,
             "name": f"{release}-{split}",
-            "shardlist": listed,
+            "shardlist": shard_list,
         }
         publish_json(folder / name, index)
 
@@ -146,7 +151,7 @@ def _manifest(corpus: Corpus, workspace: Workspace, draft: dict[str, Any], shard
 
 
 def _scorer(workspace: Workspace, parts: list[str]) -> dict[str, Any] | None:
-    """Which model scored the parts, as their features say."""
+    """The model that scored the parts, read from the metadata of their features."""
     for part in parts:
         stamp = workspace.part_stamp(part, "features")
         for name in stamp.slices if stamp else ():
@@ -173,7 +178,7 @@ def _signatures(folder: UPath) -> dict[str, dict[str, int]]:
 
 
 def _files(folder: UPath) -> dict[str, dict[str, Any]]:
-    """Every file of the release, with what proves it."""
+    """The hash and size of every file of the release."""
     files: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob("*"), key=str):
         name = str(path.relative_to(folder))
@@ -184,7 +189,7 @@ def _files(folder: UPath) -> dict[str, dict[str, Any]]:
 
 
 def sha256_of(path: UPath) -> tuple[str, int]:
-    """A file's SHA-256 and size, read in chunks of 1 MiB."""
+    """The SHA-256 and the size of a file, read in chunks of 1 MiB."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

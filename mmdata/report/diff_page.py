@@ -16,7 +16,7 @@ def comparison_page(diff: Diff, sudden: Sequence[str] = ()) -> str:
     """The difference of two releases as HTML: no script, nothing loaded from elsewhere, all text escaped.
 
     Args:
-        sudden: changes that exceed their limits, a line each.
+        sudden: changes that exceed their limits, one line for each.
     """
     counts, scores = diff.counts, diff.scores
     plot = None

@@ -1,4 +1,4 @@
-"""The way from source rows to released samples, read from a selection table."""
+"""The funnel of the report: how many samples each step left, from source rows to the release."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from mmdata.optout.state import REASON as OPT_OUT
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One narrowing of the funnel.
+    """One step of the funnel.
 
     Args:
-        name: what is left, in words.
-        left: how many samples are.
-        reasons: what was lost on the way here, by reason, most frequent first.
+        name: a short text for what is left.
+        left: the number of samples after this step.
+        reasons: (reason, samples lost in this step), most frequent first.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Step:
 
     @property
     def lost(self) -> int:
-        """How many were lost on the way here."""
+        """The number of samples lost in this step."""
         return sum(count for _, count in self.reasons)
 
 
@@ -37,26 +37,26 @@ STEPS = (
     ("duplicate", "unlike the others"),
     ("balance", "kept after balancing"),
 )
-"""Prefix of a reason (before the colon), in the order that selection judges, and what is left after it."""
+"""(prefix of the reasons, name of what is left after them), in the order in which the selection decides."""
 
 
 def funnel(rows: int, uids: int, repeats: int, reasons: Mapping[str, int]) -> list[Step]:
     """The steps from source rows to the samples of a release, its repeats included.
 
     Args:
-        rows, uids: source rows, and different samples among them.
-        repeats: samples of the release, copies included.
-        reasons: reason -> samples dropped for it, such as `filter:clip_score`.
+        rows, uids: the number of source rows, and of different samples among them.
+        repeats: the number of samples in the release, copies included.
+        reasons: reason -> number of samples dropped for it, such as `filter:clip_score`.
     """
     steps = [Step("source rows", rows), Step("different rows", uids, _merged(rows - uids))]
     left = uids
-    known = {prefix for prefix, _ in STEPS}
+    prefixes = {prefix for prefix, _ in STEPS}
     for prefix, name in STEPS:
         lost = {reason: count for reason, count in reasons.items() if reason.partition(":")[0] == prefix}
         if prefix == STEPS[-1][0]:
-            lost |= {reason: count for reason, count in reasons.items() if reason.partition(":")[0] not in known}
+            lost |= {reason: count for reason, count in reasons.items() if reason.partition(":")[0] not in prefixes}
         if prefix == OPT_OUT and not lost:
-            continue  # a corpus that nobody asked to be left out of has no such step
+            continue  # there is no such step where nobody asked to be left out
         left -= sum(lost.values())
         steps.append(Step(name, left, tuple(sorted(lost.items(), key=lambda item: (-item[1], item[0])))))
     return [*steps, Step("released, with repeats", repeats)]

@@ -1,4 +1,4 @@
-"""Which samples the report shows, and their captions and pictures."""
+"""Chooses the samples that the report shows, and reads their captions, pictures and sound."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from mmdata.workspace.layout import Workspace
 COLUMNS = [
     "uid", "part", "slice", "signature", "clip_score", "keep", "reason", "duplicate_of", "concept", "repeats", "split",
 ]  # fmt: skip
-SHOWN = 8
-RULES_SHOWN = 8
-PAIRS_SHOWN = 4
-CONCEPTS_SHOWN = 4
-CLIPS_SHOWN = 4
+MAX_SAMPLES = 8  # of each list
+MAX_FILTER_REASONS = 8
+MAX_PAIRS = 4
+MAX_CONCEPTS = 4
+MAX_CLIPS = 4
+SAMPLES_PER_CONCEPT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Card:
     """A sample as the report shows it.
 
     Args:
-        stored: its words, and what can be seen and heard of it.
+        stored: its caption, pictures and sound.
         score: image-text cosine; None where there is none.
     """
 
@@ -44,11 +45,11 @@ class Gallery:
     """The samples of each section of the report, as uids; `cards` holds each once.
 
     Args:
-        drawn: kept ones, drawn by chance (the lowest uids: a uid is a hash).
-        dropped: filter reason -> uids, drawn by chance.
-        pairs: duplicate reason -> (dropped, stays instead).
-        common, rare: concept -> uids of it that are kept.
-        clips: signature with video or sound -> uids of it that are kept; their frames are shown, their sound is played.
+        drawn: kept samples chosen at random (the lowest uids, because a uid is a hash).
+        dropped: filter reason -> uids chosen at random.
+        pairs: duplicate reason -> (dropped uid, uid of the sample that stays instead).
+        common, rare: concept -> uids of its kept samples.
+        clips: signature with video or sound -> uids of its kept samples, shown with all frames and sound.
     """
 
     drawn: list[str]
@@ -63,25 +64,26 @@ class Gallery:
     cards: dict[str, Card] = field(default_factory=dict)
 
     def uids(self) -> set[str]:
-        """All samples shown."""
+        """The uids of all samples in the gallery."""
         lists: list[Iterable[str]] = [self.drawn, self.best, self.worst, self.repeated]
         lists += [*self.dropped.values(), *self.common.values(), *self.rare.values(), *self.clips.values()]
-        return {uid for one in lists for uid in one} | {
-            u for pairs in self.pairs.values() for pair in pairs for u in pair
-        }
+        in_pairs = {uid for pairs in self.pairs.values() for pair in pairs for uid in pair}
+        return in_pairs.union(*lists)
 
 
 def choose(table: pl.LazyFrame, concepts: Sequence[str]) -> Gallery:
     """Choose samples to show from a selection table.
 
     Args:
-        concepts: names, the most common first; the ends are shown.
+        concepts: names, the most common first; the gallery shows the first and the last of them.
     """
     table = table.select(COLUMNS)
     kept = table.filter("keep")
     scored = kept.filter(pl.col("clip_score").is_finite())
-    wanted = concepts[:CONCEPTS_SHOWN], concepts[CONCEPTS_SHOWN:][-CONCEPTS_SHOWN:]
-    common, rare = ({name: _uids(kept.filter(pl.col("concept") == name), 4) for name in names} for names in wanted)
+    ends = concepts[:MAX_CONCEPTS], concepts[MAX_CONCEPTS:][-MAX_CONCEPTS:]
+    common, rare = (
+        {name: _uids(kept.filter(pl.col("concept") == name), SAMPLES_PER_CONCEPT) for name in names} for names in ends
+    )
     reasons = (
         table.filter(~pl.col("keep"))
         .group_by("reason")
@@ -89,15 +91,15 @@ def choose(table: pl.LazyFrame, concepts: Sequence[str]) -> Gallery:
         .sort(["len", "reason"], descending=[True, False])
         .collect()
     )["reason"].to_list()
-    filters = [reason for reason in reasons if reason and reason.startswith("filter:")][:RULES_SHOWN]
+    filters = [reason for reason in reasons if reason and reason.startswith("filter:")][:MAX_FILTER_REASONS]
     duplicates = [reason for reason in reasons if reason and reason.startswith("duplicate:")]
     return Gallery(
-        drawn=_uids(kept, 2 * SHOWN),
-        best=_uids(scored, SHOWN, "clip_score", descending=True),
-        worst=_uids(scored, SHOWN, "clip_score"),
-        dropped={reason: _uids(table.filter(pl.col("reason") == reason), SHOWN) for reason in filters},
+        drawn=_uids(kept, 2 * MAX_SAMPLES),
+        best=_uids(scored, MAX_SAMPLES, "clip_score", descending=True),
+        worst=_uids(scored, MAX_SAMPLES, "clip_score"),
+        dropped={reason: _uids(table.filter(pl.col("reason") == reason), MAX_SAMPLES) for reason in filters},
         pairs={reason: _pairs(table.filter(pl.col("reason") == reason)) for reason in duplicates},
-        repeated=_uids(kept.filter(pl.col("repeats") > 1), SHOWN, "repeats", descending=True),
+        repeated=_uids(kept.filter(pl.col("repeats") > 1), MAX_SAMPLES, "repeats", descending=True),
         common=common,
         rare={name: uids for name, uids in rare.items() if uids},
         clips=_clips(kept),
@@ -105,26 +107,28 @@ def choose(table: pl.LazyFrame, concepts: Sequence[str]) -> Gallery:
 
 
 def fill(gallery: Gallery, table: pl.LazyFrame, workspace: Workspace) -> Gallery:
-    """The same gallery with its cards: captions, links and pictures, read from the slices that hold them."""
+    """The same gallery with its cards: captions, links and pictures are read from the slices of the parts."""
     shown = table.select(COLUMNS).filter(pl.col("uid").is_in(sorted(gallery.uids()))).collect()
     cards: dict[str, Card] = {}
-    whole = {uid for uids in gallery.clips.values() for uid in uids}
+    with_sound = {uid for uids in gallery.clips.values() for uid in uids}
     for (part, name), group in shown.sort("uid").group_by(["part", "slice"], maintain_order=True):
-        stored = read_stored(workspace, str(part), str(name), group["uid"].to_list(), whole)
+        stored = read_stored(workspace, str(part), str(name), group["uid"].to_list(), with_sound)
         for row in group.iter_rows(named=True):
-            own = {key: row[key] for key in ("uid", "signature", "concept", "repeats", "split", "part")}
-            cards[row["uid"]] = Card(**own, stored=stored.get(row["uid"], Stored()), score=row["clip_score"])
+            columns = {key: row[key] for key in ("uid", "signature", "concept", "repeats", "split", "part")}
+            cards[row["uid"]] = Card(**columns, stored=stored.get(row["uid"], Stored()), score=row["clip_score"])
     return Gallery(**{name: getattr(gallery, name) for name in Gallery.__slots__ if name != "cards"}, cards=cards)
 
 
 def _clips(kept: pl.LazyFrame) -> dict[str, list[str]]:
     signatures = kept.select(pl.col("signature").cast(pl.String).unique().sort()).collect()["signature"].to_list()
-    moving = [name for name in signatures if {"video", "audio"} & set(name.split("+"))]
-    return {name: _uids(kept.filter(pl.col("signature").cast(pl.String) == name), CLIPS_SHOWN) for name in moving}
+    clip_signatures = [name for name in signatures if {"video", "audio"} & set(name.split("+"))]
+    return {
+        name: _uids(kept.filter(pl.col("signature").cast(pl.String) == name), MAX_CLIPS) for name in clip_signatures
+    }
 
 
 def _uids(table: pl.LazyFrame, count: int, by: str | None = None, descending: bool = False) -> list[str]:
-    """The first uids, or the first by a column, ties by uid."""
+    """The first uids in order, or the first by a column and then by uid."""
     if by is None:
         return sorted(table.select("uid").bottom_k(count, by="uid").collect()["uid"])
     order: list[pl.Expr] = [-pl.col(by) if descending else pl.col(by), pl.col("uid")]
@@ -132,7 +136,7 @@ def _uids(table: pl.LazyFrame, count: int, by: str | None = None, descending: bo
 
 
 def _pairs(table: pl.LazyFrame) -> list[tuple[str, str]]:
-    found = (
-        table.filter(pl.col("duplicate_of").is_not_null()).select("uid", "duplicate_of").bottom_k(PAIRS_SHOWN, by="uid")
+    pairs = (
+        table.filter(pl.col("duplicate_of").is_not_null()).select("uid", "duplicate_of").bottom_k(MAX_PAIRS, by="uid")
     )
-    return sorted(found.collect().iter_rows())
+    return sorted(pairs.collect().iter_rows())

@@ -1,4 +1,4 @@
-"""How pages are made: escaped by default, and self-contained."""
+"""The templates of the HTML pages, with their filters; `report.stage` and `diff_page` render them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmdata.display import shown
 
 @cache
 def environment() -> jinja2.Environment:
-    """The templates; everything that is put into one is escaped, and an unknown name is an error."""
+    """The environment of the templates. It escapes every value, and an unknown name is an error."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mmdata.report", "templates"),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""The report of a release: one self-contained HTML page that shows what is in it, and what is not and why."""
+"""The report stage: one self-contained HTML page about a release, what it contains, and what was dropped and why."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from mmdata.storage.atomic import publish_bytes
 from mmdata.storage.tables import scan_tables
 from mmdata.workspace.layout import Workspace, read_json
 
-SHARDS_SHOWN = 40
-CONCEPTS_SHOWN = 12
+MAX_SHARDS = 40
+MAX_CONCEPTS = 12
 DEMO_NOTE = (
     "This is mmdata's small offline scorer, not CLIP: it orders pairs usefully, but less well, and its cosines do not "
     "compare with published CLIP thresholds."
@@ -40,8 +40,8 @@ def report_release(folder: UPath | str) -> StageReport:
     The same release gives the same page.
 
     Raises:
-        UserError: there is no release in the folder.
-        DataError: its tables are damaged.
+        UserError: the folder contains no release.
+        DataError: the tables of the release are damaged.
     """
     folder = UPath(folder)
     manifest = read_json(folder / "manifest.json")
@@ -55,6 +55,8 @@ def report_release(folder: UPath | str) -> StageReport:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
+    """What the report shows: `page` holds the values of the template."""
+
     summary: Summary
     headline: dict[str, int]
     gallery: Gallery
@@ -89,8 +91,8 @@ def _gather(folder: UPath, manifest: Mapping[str, Any]) -> _Content:
         "instructions": instructions,
         "instruction_tasks": _by_task(instructions),
         "examples": _examples(instructions, workspace),
-        "shards": manifest["shards"][:SHARDS_SHOWN],
-        "shards_left": len(manifest["shards"]) - SHARDS_SHOWN,
+        "shards": manifest["shards"][:MAX_SHARDS],
+        "shards_left": len(manifest["shards"]) - MAX_SHARDS,
         "config_yaml": yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),
         "root": shown(str(workspace.root)),
     }
@@ -116,8 +118,8 @@ def _headline(
 def _ends(concepts: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
     """The most common concepts and the rarest ones."""
     names = list(concepts)
-    half = CONCEPTS_SHOWN // 2
-    chosen = names if len(names) <= CONCEPTS_SHOWN else names[:half] + names[-half:]
+    half = MAX_CONCEPTS // 2
+    chosen = names if len(names) <= MAX_CONCEPTS else names[:half] + names[-half:]
     return {name: concepts[name] for name in chosen}
 
 
@@ -130,7 +132,7 @@ def _bars(pairs: Mapping[str, tuple[int, int]]) -> list[dict[str, Any]]:
 
 
 def _by_task(instructions: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Records a task: one row each, a column a language and split."""
+    """One row for each task, with its number of records in all, by language and by split."""
     rows: dict[str, dict[str, Any]] = {}
     for entry in instructions.get("table", []):
         row = rows.setdefault(entry["task"], {"task": entry["task"], "records": 0, "rule": ""})
@@ -142,8 +144,8 @@ def _by_task(instructions: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _examples(instructions: Mapping[str, Any], workspace: Workspace) -> list[dict[str, Any]]:
-    """Instruction examples with their pictures, and the three forms as text."""
-    found = []
+    """Examples of instruction records, with their media and their three forms as text."""
+    examples = []
     for example in instructions.get("examples", []):
         record = record_of(example)
         images = {
@@ -152,18 +154,18 @@ def _examples(instructions: Mapping[str, Any], workspace: Workspace) -> list[dic
             if (path := getattr(record, name)) is not None
         }
         frames = [small_picture(_bytes_or_none(path, workspace), FRAME_PX) for path in record.input_video]
-        heard = _bytes_or_none(record.input_audio, workspace) if record.input_audio is not None else None
-        sound = sound_uri(heard) if heard is not None else None
+        flac = _bytes_or_none(record.input_audio, workspace) if record.input_audio is not None else None
+        sound = sound_uri(flac) if flac is not None else None
         forms = {name: json.dumps(form(record), ensure_ascii=False, indent=1) for name, form in FORMS.items()}
-        found.append({"record": record, "images": images, "frames": frames, "sound": sound, "forms": forms})
-    return found
+        examples.append({"record": record, "images": images, "frames": frames, "sound": sound, "forms": forms})
+    return examples
 
 
 def _bytes_or_none(path: str, workspace: Workspace) -> bytes | None:
     try:
         return read_member(path, workspace.root)
     except DataError:
-        return None  # the page says so in the picture's place; `mmdata verify` is what fails on it
+        return None  # the page shows a note instead; `mmdata verify` reports the damage
 
 
 def _stage_report(folder: UPath, content: _Content, size: int) -> StageReport:

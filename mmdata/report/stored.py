@@ -1,4 +1,4 @@
-"""What a page shows of stored samples: small pictures, frames and sound, read from the slices that hold them."""
+"""Reads stored samples for a page: captions, small pictures, frames and sound, as data URIs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from mmdata.storage.tables import read_table
 from mmdata.workspace.layout import Workspace
 
 THUMBNAIL_PX, FRAME_PX = 168, 112
-SOUND_BYTES = 400_000  # a longer recording would make the page heavy; it can be heard in its shard
+MAX_SOUND_BYTES = 400_000  # longer recordings would make the page too large
 SOUND_TYPE = "audio/flac"
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What is shown of a sample.
+    """The caption and media of a sample, ready to be shown.
 
     Args:
-        image: a data URI of a small JPEG; None where nothing of the kind is stored or can be read.
-        frames: the same of each frame of a clip.
-        sound: a data URI of its FLAC.
-        span: where in its file the clip lies, and how long sound or clip are, as text.
+        image: a data URI of a small JPEG; None where there is no picture or it cannot be read.
+        frames: a data URI of each frame of a clip.
+        sound: a data URI of a FLAC file.
+        span: start and end of a clip in its file, or the length of a sound, as text.
     """
 
     caption: str = ""
@@ -41,27 +41,27 @@ class Stored:
 
 
 def read_stored(
-    workspace: Workspace, part: str, name: str, uids: list[str], whole: Collection[str] = ()
+    workspace: Workspace, part: str, name: str, uids: list[str], with_sound: Collection[str] = ()
 ) -> dict[str, Stored]:
-    """Some samples of a slice. An old release may outlive the slices that it came from: what is gone is left out.
+    """Read some samples of a slice; samples that are gone are left out, as a release may outlive its slices.
 
     Args:
-        whole: those of them whose frames and sound are wanted, too.
+        with_sound: the uids of samples whose frames and sound are read too.
     """
     try:
         texts = _rows(workspace, part, name, uids)
     except (DataError, FileNotFoundError):
         return {}
-    found = {uid: Stored(row["caption"] or "", row["url"] or "") for uid, row in texts.items()}
+    samples = {uid: Stored(row["caption"] or "", row["url"] or "") for uid, row in texts.items()}
     try:
-        found |= dict(_with_media(workspace, part, name, uids, whole, texts))
+        samples |= dict(_with_media(workspace, part, name, uids, with_sound, texts))
     except (DataError, FileNotFoundError):
-        return found
-    return found
+        return samples
+    return samples
 
 
 def small_picture(data: bytes | None, size_px: int = THUMBNAIL_PX) -> str | None:
-    """A picture, decoded and encoded anew, as the data URI of a small JPEG."""
+    """The data URI of a small JPEG of a picture; None where it cannot be decoded."""
     picture = None if data is None else thumbnail(data, size_px)
     if picture is None:
         return None
@@ -71,8 +71,8 @@ def small_picture(data: bytes | None, size_px: int = THUMBNAIL_PX) -> str | None
 
 
 def sound_uri(data: bytes) -> str | None:
-    """A FLAC file as a data URI; None where it is too long for a page, or no FLAC."""
-    if len(data) > SOUND_BYTES or not data.startswith(b"fLaC"):
+    """The data URI of a FLAC file; None where it is too large for a page, or is not FLAC."""
+    if len(data) > MAX_SOUND_BYTES or not data.startswith(b"fLaC"):
         return None
     return f"data:{SOUND_TYPE};base64,{base64.b64encode(data).decode('ascii')}"
 
@@ -87,7 +87,7 @@ def _with_media(
     part: str,
     name: str,
     uids: list[str],
-    whole: Collection[str],
+    with_sound: Collection[str],
     texts: dict[str, dict[str, Any]],
 ) -> Iterator[tuple[str, Stored]]:
     columns = ["uid", "ext", "offset", "length", "further", "duration_s", "audio_s", "synthetic"]
@@ -98,14 +98,14 @@ def _with_media(
     with workspace.media_tar(part, name, media.schema.metadata).open("rb") as file:
         for row in media.to_pylist():
             uid, text = row["uid"], texts.get(row["uid"], {})
-            members = {row["ext"]: row, **{one["ext"]: one for one in row["further"] or []}}
+            members = {row["ext"]: row, **{member["ext"]: member for member in row["further"] or []}}
             pictures = [ext for ext in members if ext.rpartition(".")[2] in ("jpg", "png", "webp")]
             image = small_picture(_read(file, members[pictures[0]])) if pictures else None
             frames: tuple[str, ...] = ()
             sound = None
-            if uid in whole:
-                shown = [small_picture(_read(file, members[ext]), FRAME_PX) for ext in pictures]
-                frames = tuple(one for one in shown if one is not None)
+            if uid in with_sound:
+                pictures_of_frames = [small_picture(_read(file, members[ext]), FRAME_PX) for ext in pictures]
+                frames = tuple(uri for uri in pictures_of_frames if uri is not None)
                 sound = sound_uri(_read(file, members["flac"])) if "flac" in members else None
             caption, url = text.get("caption") or "", text.get("url") or ""
             yield uid, Stored(caption, url, image, frames, sound, _span(text, row))

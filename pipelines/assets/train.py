@@ -1,4 +1,4 @@
-"""Train: what makes the data worth having. Runs when someone asks for it, each stage in a process of its own."""
+"""Train: models on a release. It runs when a person starts it, each stage in a process of its own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,16 +22,18 @@ CODE_VERSION = "1"
 
 
 class TrainOn(dg.Config):
-    """Which release the models are trained on."""
+    """The release that the models are trained on."""
 
-    release: str = Field(default="latest", description="A release's id in the workspace, or `latest`.")
+    release: str = Field(default="latest", description="The id of a release in the workspace, or `latest`.")
 
 
 class MeasureOn(dg.Config):
-    """How much is measured."""
+    """How many samples are measured."""
 
-    samples: int = Field(default=5000, ge=1, description="Held-out samples at most; retrieval is among these.")
-    answers: int = Field(default=64, ge=0, description="Samples that an answer is generated for.")
+    samples: int = Field(
+        default=5000, ge=1, description="Use at most this many held-out samples; retrieval searches among these."
+    )
+    answers: int = Field(default=64, ge=0, description="Generate an answer for this many samples.")
 
 
 @corpus_asset(
@@ -44,9 +46,9 @@ class MeasureOn(dg.Config):
     check_specs=checks.model_specs("aligned_model"),
 )
 def aligned_model(context: dg.AssetExecutionContext, config: TrainOn, corpus: CorpusResource) -> dg.MaterializeResult:
-    """Stage 1: picture and text encoders that agree, by contrastive learning on the release's pairs.
+    """Stage 1: encoders of pictures and texts, trained by contrastive learning on the pairs of the release.
 
-    The result can be the scorer of the next refresh: see `scorer` among its metadata.
+    They can be the scorer of the next refresh: see `scorer` in the metadata.
     """
     return _train(context, corpus, "align", lambda workspace: _named_release(workspace, config.release))
 
@@ -61,7 +63,7 @@ def aligned_model(context: dg.AssetExecutionContext, config: TrainOn, corpus: Co
     check_specs=checks.model_specs("joint_model"),
 )
 def joint_model(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
-    """Stage 2: a language model that reads what the frozen encoders see, learned on the release's captions."""
+    """Stage 2: a language model that reads what the frozen encoders give, trained on the captions of the release."""
     return _train(context, corpus, "joint", lambda _: open_release(_latest_report(context, "aligned_model")["release"]))
 
 
@@ -75,7 +77,7 @@ def joint_model(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg
     check_specs=checks.model_specs("instructed_model"),
 )
 def instructed_model(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
-    """Stage 3: the model answers questions about pictures, learned on the release's instruction records."""
+    """Stage 3: the model that answers questions about pictures, trained on the instruction records of the release."""
     return _train(
         context, corpus, "instruct", lambda _: open_release(_latest_report(context, "joint_model")["release"])
     )
@@ -83,14 +85,14 @@ def instructed_model(context: dg.AssetExecutionContext, corpus: CorpusResource) 
 
 @corpus_asset(GROUP, "pytorch", "markdown", pool="gpu", deps=[instructed_model], code_version=CODE_VERSION)
 def evaluation(context: dg.AssetExecutionContext, config: MeasureOn, corpus: CorpusResource) -> dg.MaterializeResult:
-    """The three models measured on the held-out split: retrieval, captions, answers, perplexity."""
+    """The three models, measured on the held-out split: retrieval, captions, answers, perplexity."""
 
     def work(*_: object) -> StageReport:
-        above = _latest_report(context, "instructed_model")
+        trained = _latest_report(context, "instructed_model")
         return launch.evaluate_stages(
             context,
-            open_release(above["release"]),
-            Path(above["model"]).parent,
+            open_release(trained["release"]),
+            Path(trained["model"]).parent,
             samples=config.samples,
             answers=config.answers,
         )
@@ -122,9 +124,9 @@ def _named_release(workspace: Workspace, name: str) -> Release:
 
 
 def _latest_report(context: dg.AssetExecutionContext, asset: str) -> dict[str, str]:
-    """The places that the asset above reported: a stage goes on from that model, on the release it was trained on.
+    """The paths of `release` and `model` that an asset last reported.
 
-    A release made meanwhile does not come between the stages.
+    A stage continues from that model on the same release, even if a newer release was made meanwhile.
     """
     event = context.instance.get_latest_materialization_event(dg.AssetKey(asset))
     if event is None or event.asset_materialization is None:

@@ -27,8 +27,8 @@ from training.data.sample_reader import SampleReader
 MEMORY_BYTES = 30_000_000
 SAID = {
     **dict.fromkeys(("size of 8 GiB", "size below zero", "cut short", "checksum", "no tar"), "not a whole tar"),
-    "member twice": "stands more than once",
-    **{f"pickle as .{ext}": "is of no known kind" for ext in ("pkl", "pyd", "pickle", "pth", "npy", "cls")},
+    "member twice": "occurs more than once",
+    **{f"pickle as .{ext}": "has an unknown extension" for ext in ("pkl", "pyd", "pickle", "pth", "npy", "cls")},
 }
 KINDS = sorted(archives(Path()))
 
@@ -79,7 +79,7 @@ def test_verify_names_the_shard_writes_nothing_and_unfolds_nothing(place: Path, 
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < MEMORY_BYTES
-    assert SAID.get(kind, "is no plain file of a sample") in str(raised.value)
+    assert SAID.get(kind, "is not a plain file of a sample") in str(raised.value)
     assert {path: path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from mmdata.observe import alerts as delivery
-from pipelines.alert_sensor import Told, alerts
+from pipelines.alert_sensor import TargetState, alerts
 from pipelines.definitions import defs
 from pipelines.instance import open_instance
 from pipelines.resources import CorpusResource
@@ -108,7 +108,7 @@ def test_what_could_not_be_delivered_is_told_later(small: Small, told: Listener,
     assert not run(kept, "build_part", "web-000000")
     listen(small, "run_failure", command="exit 7")
     assert told.tick(kept) == []
-    assert "ended with code 7; tries again" in told.skip_reason
+    assert "ended with code 7; the next tick tries again" in told.skip_reason
     listen(small, "run_failure")
     assert told.tick(kept) == ["build_part failed in media"]
 
@@ -125,10 +125,10 @@ def test_a_failure_that_lasts_is_told_again_after_a_day(small: Small) -> None:
     failure = delivery.Happening(
         "run_failure", "run:publish_release:", "publish_release failed", "publish_release", "0"
     )
-    known, settings = Told(), small.corpus.alerts
-    assert known.news([failure], settings, now=0.0) == [failure]
-    assert known.news([failure], settings, now=3600.0) == []
-    assert known.news([failure], settings, now=86_400.0) == [failure]
+    known, settings = TargetState(), small.corpus.alerts
+    assert known.take_new([failure], settings, now=0.0) == [failure]
+    assert known.take_new([failure], settings, now=3600.0) == []
+    assert known.take_new([failure], settings, now=86_400.0) == [failure]
 
 
 def test_nothing_is_read_where_nobody_is_to_be_told(small: Small, kept: dg.DagsterInstance) -> None:

@@ -27,7 +27,7 @@ import yaml
 from pipelines.definitions import defs
 from pipelines.home import settings_template
 from pipelines.instance import open_instance
-from pipelines.launch import STOP_S
+from pipelines.launch import STOP_TIMEOUT_S
 from pipelines.watcher import watched_by
 from tests.support.workspaces import Built, build, release
 
@@ -258,7 +258,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 200) -> None:
 
 def test_dagster_waits_longer_for_a_cancelled_run_than_the_run_for_its_training() -> None:
     settings = yaml.safe_load(settings_template().read_text())
-    assert settings["run_monitoring"]["cancel_timeout_seconds"] > STOP_S
+    assert settings["run_monitoring"]["cancel_timeout_seconds"] > STOP_TIMEOUT_S
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -67,8 +67,8 @@ def test_a_resealed_release_that_is_as_it_was_verifies(built: Built) -> None:
 def test_an_offset_that_is_off_is_named_with_its_sample(built: Built) -> None:
     index = forge_index(built, first_row("offset", pl.col("offset") + 512))
     found = problems(built)
-    assert f"sample {index['key'][0]} lies at" in found
-    assert f"{index['shard'][0]}.idx: its offsets are not those of the index" in found
+    assert f"sample {index['key'][0]} is at" in found
+    assert f"{index['shard'][0]}.idx: its offsets differ from those of the index" in found
 
 
 def test_a_row_too_few_is_named(built: Built) -> None:
@@ -85,7 +85,7 @@ def test_a_shard_without_rows_is_named(built: Built) -> None:
 
 def test_rows_of_a_shard_in_two_places_are_named(built: Built) -> None:
     index = forge_index(built, lambda index: pl.concat([index[1:], index[:1]]))
-    assert f"index.parquet: {index['shard'][-1]} lies in two places" in problems(built)
+    assert f"index.parquet: {index['shard'][-1]} has rows in two places" in problems(built)
 
 
 def test_a_key_of_another_sample_is_named(built: Built) -> None:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from mmdata.report.stage import report_release
-from mmdata.report.stored import SOUND_BYTES, read_stored, sound_uri
+from mmdata.report.stored import MAX_SOUND_BYTES, read_stored, sound_uri
 from mmdata.storage.tables import read_table
 from tests.support import modalities, workspaces
 
@@ -33,7 +33,7 @@ def test_frames_and_sound_are_given_where_they_are_asked_for(built: workspaces.B
     name, uids = uids_of(built, "how-000001")
     media = pl.DataFrame(read_table(built.workspace.table("how-000001", "media", name)))
     heard = media.filter(pl.col("audio_s").is_not_null())["uid"].to_list()
-    found = read_stored(built.workspace, "how-000001", name, uids, whole=uids[:3])
+    found = read_stored(built.workspace, "how-000001", name, uids, with_sound=uids[:3])
     for uid in uids[:3]:
         assert len(found[uid].frames) == modalities.FRAMES
         assert (found[uid].sound is not None) == (uid in heard)
@@ -43,7 +43,7 @@ def test_frames_and_sound_are_given_where_they_are_asked_for(built: workspaces.B
 
 def test_a_recording_has_no_picture_and_its_sound_is_what_is_stored(built: workspaces.Built) -> None:
     name, uids = uids_of(built, "wav-000000")
-    found = read_stored(built.workspace, "wav-000000", name, uids, whole=uids)
+    found = read_stored(built.workspace, "wav-000000", name, uids, with_sound=uids)
     assert all(one.image is None and one.frames == () for one in found.values())
     sound = found[uids[0]].sound
     assert sound is not None
@@ -52,7 +52,7 @@ def test_a_recording_has_no_picture_and_its_sound_is_what_is_stored(built: works
 
 def test_long_sound_and_what_is_no_flac_is_not_put_into_a_page() -> None:
     assert sound_uri(b"fLaC" + bytes(10)) is not None
-    assert sound_uri(b"fLaC" + bytes(SOUND_BYTES)) is None
+    assert sound_uri(b"fLaC" + bytes(MAX_SOUND_BYTES)) is None
     assert sound_uri(b"<script>") is None
 
 

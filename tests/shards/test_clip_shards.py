@@ -231,9 +231,9 @@ def uid_of(video: int, number: int) -> str:
 @pytest.mark.parametrize(
     ("member", "data", "told"),
     [
-        ("000.jpg", b"GIF89a", r"000\.jpg: its bytes are no jpg"),
-        ("003.jpg", b"\x89PNG", r"003\.jpg: its bytes are no jpg"),
-        ("flac", b"RIFF....WAVE", "flac: its bytes are no flac"),
+        ("000.jpg", b"GIF89a", r"000\.jpg: its bytes are not a jpg"),
+        ("003.jpg", b"\x89PNG", r"003\.jpg: its bytes are not a jpg"),
+        ("flac", b"RIFF....WAVE", "flac: its bytes are not a flac"),
     ],
 )
 def test_bytes_of_another_kind_are_named(built: Built, tmp_path: Path, member: str, data: bytes, told: str) -> None:
@@ -267,5 +267,5 @@ def test_a_sample_that_lacks_what_its_signature_names_is_named(tmp_path: Path, m
     monkeypatch.setattr(modalities, "clip", lambda v, n: clip if (v, n) == (0, 1) else real(v, n))
     built = modalities.build(tmp_path)
     release(built)
-    with pytest.raises(DataError, match=rf"sample {clip['uid']} is audio\+text\+video, and holds no audio"):
+    with pytest.raises(DataError, match=rf"sample {clip['uid']} is audio\+text\+video, but contains no audio"):
         verify_release(built.workspace.root)

@@ -344,7 +344,7 @@ def test_verify_sees_a_consistent_forgery_of_the_shard(built: Built) -> None:
     manifest["files"]["index.parquet"] = {"sha256": digest, "bytes": size}
     manifest["digest"] = manifest_digest(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match="stands more than once"):
+    with pytest.raises(DataError, match="occurs more than once"):
         verify_release(built.workspace.root)
 
 
