@@ -1,89 +1,17 @@
-"""The demo's web server, over real HTTP."""
+"""The demo's misbehaving web, over real HTTP."""
 
 from __future__ import annotations
 
 import http.client
 import socket
-import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from mmdata.demo.web_server import CLOUD_METADATA_URL, PRIVATE_URL, DemoServer
 from mmdata.errors import UserError
-
-BODY = bytes(range(256)) * 4
-
-
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[DemoServer]:
-    site = tmp_path / "site"
-    (site / "pictures").mkdir(parents=True)
-    (site / "pictures/a.png").write_bytes(BODY)
-    (site / "pictures/b c.jpg").write_bytes(b"jpeg")
-    (tmp_path / "secret.txt").write_text("secret")
-    with DemoServer(site, byte_s=0.01) as server:
-        yield server
-
-
-def ask(
-    web: DemoServer, path: str, method: str = "GET", headers: dict[str, str] | None = None
-) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=5)
-    try:
-        connection.request(method, path, headers=headers or {})
-        response = connection.getresponse()
-        return response.status, dict(response.headers), response.read()
-    finally:
-        connection.close()
-
-
-def test_files_come_with_their_type_length_and_etag(web):
-    status, headers, body = ask(web, "/pictures/a.png")
-    assert (status, body) == (200, BODY)
-    assert headers["Content-Type"] == "image/png"
-    assert headers["Content-Length"] == str(len(BODY))
-    assert ask(web, "/pictures/b%20c.jpg?size=2")[1]["Content-Type"] == "image/jpeg"
-    assert ask(web, "/pictures/a.png", headers={"If-None-Match": headers["ETag"]})[0] == 304
-
-
-def test_head_gives_the_headers_alone(web):
-    status, headers, body = ask(web, "/pictures/a.png", "HEAD")
-    assert (status, headers["Content-Length"], body) == (200, str(len(BODY)), b"")
-
-
-@pytest.mark.parametrize(
-    ("asked", "span"), [("bytes=0-9", (0, 10)), ("bytes=1000-", (1000, 1024)), ("bytes=-5", (1019, 1024))]
-)
-def test_ranges(web, asked, span):
-    status, headers, body = ask(web, "/pictures/a.png", headers={"Range": asked})
-    assert (status, body) == (206, BODY[slice(*span)])
-    assert headers["Content-Range"] == f"bytes {span[0]}-{span[1] - 1}/1024"
-
-
-def test_a_range_past_the_end_cannot_be_satisfied(web):
-    assert ask(web, "/pictures/a.png", headers={"Range": "bytes=2000-"})[0] == 416
-
-
-def test_a_connection_is_kept_for_the_next_request(web):
-    connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=5)
-    connection.request("GET", "/pictures/a.png")
-    connection.getresponse().read()
-    kept = connection.sock
-    connection.request("GET", "/nothing")
-    assert connection.getresponse().status == 404
-    assert kept is not None
-    assert connection.sock is kept
-    connection.close()
-
-
-@pytest.mark.parametrize("path", ["/../secret.txt", "/pictures/../../secret.txt", "/%2e%2e/secret.txt", "/a%00b", "/"])
-def test_nothing_outside_of_the_site_is_served(web, path):
-    assert ask(web, path)[0] == 404
+from tests.support.demo_site import BODY, ask
 
 
 def test_a_chain_of_redirects_ends_at_the_file(web):
@@ -146,25 +74,6 @@ def test_slow_sends_one_byte_at_a_time(web):
             body += pieces[-1]
         assert BODY.startswith(body)
         assert len(pieces) > 1
-
-
-def test_closing_does_not_wait_for_slow_or_idle_connections(tmp_path):
-    (tmp_path / "a.png").write_bytes(BODY)
-    server = DemoServer(tmp_path, byte_s=60).start()
-    slow, idle = (socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(2))
-    slow.sendall(b"GET /odd/slow/a.png HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert slow.recv(10).startswith(b"HTTP/1.1")
-    idle.sendall(b"GET /a.png HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert idle.recv(10).startswith(b"HTTP/1.1")
-    started, before = time.monotonic(), {t for t in threading.enumerate() if "process_request_thread" in t.name}
-    assert before
-    server.close()
-    assert time.monotonic() - started < 30  # a minute a byte, else
-    assert not any(thread.is_alive() for thread in before)
-    slow.close()
-    idle.close()
-    with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(f"{server.url}/a.png", timeout=1)
 
 
 def test_a_port_that_is_taken_is_a_user_error(web, tmp_path):
