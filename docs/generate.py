@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -133,7 +133,7 @@ def _row(name: str, field: FieldInfo, child: type[BaseModel] | None, path: str) 
     if child is not None:
         return f"| `{name}` | section | | see `{path}{name}` below |"
     default = "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
-    limits = ", ".join(_limit(item) for item in field.metadata)
+    limits = ", ".join(filter(None, map(_limit, field.metadata)))
     meaning = (field.description or "").replace("|", "\\|") + (f" ({limits})" if limits else "")
     return f"| `{name}` | {_type(field.annotation)} | {default} | {meaning} |"
 
@@ -148,6 +148,8 @@ def _limit(item: Any) -> str:
 
 def _type(annotation: Any) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(args[0])
     if origin is Literal:
         return " \\| ".join(f"`{value}`" for value in args)
     if origin in (Union, UnionType):

@@ -1,13 +1,10 @@
 """Opens the Dagster instance of a workspace: sizes its pools, and clears what killed builds left in it."""
 
-import fcntl
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import dagster as dg
+from filelock import FileLock
 
 from mmdata.workspace.layout import Workspace
 from pipelines.home import dagster_home
@@ -23,7 +20,8 @@ HOST_TAG, PID_TAG = "mmdata/host", "mmdata/pid"
 def open_instance(workspace: Workspace) -> dg.DagsterInstance:
     """The instance of a workspace, with its pools sized, and with the runs of killed builds closed."""
     home = dagster_home(workspace)
-    with _opening_lock(home):
+    # Only one process may open an instance at a time: two that create its tables at once would fail.
+    with FileLock(home / "opening.lock"):
         instance = dg.DagsterInstance.local_temp(str(home), overrides={"compute_logs": NO_COMPUTE_LOGS})
         storage = instance.event_log_storage
         sized_pools = {pool.name for pool in storage.get_pool_limits()}
@@ -32,14 +30,6 @@ def open_instance(workspace: Workspace) -> dg.DagsterInstance:
                 storage.set_concurrency_slots(pool, slots)
         close_runs_of_killed_builds(instance)
     return instance
-
-
-@contextmanager
-def _opening_lock(home: Path) -> Iterator[None]:
-    """Only one process may open an instance at a time: two that create its tables at once would fail."""
-    with (home / "opening.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def build_tags() -> dict[str, str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from upath import UPath
 
 from mmdata.errors import UserError
@@ -103,24 +102,20 @@ def alone_in(output: Path, wait_s: float = 15.0) -> Iterator[None]:
         UserError: another run is there; names it.
     """
     output.mkdir(parents=True, exist_ok=True)
-    give_up = time.monotonic() + wait_s
-    with (output / ".lock").open("a+") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > give_up:
-                    lock.seek(0)
-                    raise UserError(
-                        f"{output}: another run trains here: {lock.read().strip() or 'just started'}. Remedy: wait "
-                        "until it has ended, or give another --output."
-                    ) from None
-                time.sleep(0.2)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
+    holder = output / ".lock"
+    lock = FileLock(holder, timeout=wait_s, poll_interval=0.2)
+    try:
+        lock.acquire()
+    except TimeoutError:
+        raise UserError(
+            f"{output}: another run trains here: {holder.read_text().strip() or 'just started'}. Remedy: wait until it "
+            "has ended, or give another --output."
+        ) from None
+    try:
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
+    finally:
+        lock.release()
 
 
 def parallel_of(stage: StageName, config: TrainConfig) -> Parallel:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from mmdata.config.section import Section
+from mmdata.config.section import RelativePath, Section
 
 Occasion = Literal["run_failure", "check_failure", "recovery"]
 
@@ -18,7 +18,9 @@ class Alerts(Section):
         None,
         description="The environment variable that holds the webhook's URL (Slack and alike); the URL is a secret.",
     )
-    webhook_file: str | None = Field(None, description="A file that holds the webhook's URL, instead of the variable.")
+    webhook_file: RelativePath | None = Field(
+        None, description="A file that holds the webhook's URL, instead of the variable."
+    )
     command: str | None = Field(
         None, description="A shell command that gets the alert as JSON on standard input; it must end within timeout_s."
     )

@@ -10,7 +10,7 @@ from mmdata.config.media import Clips, Download, Privacy, Synthesis
 from mmdata.config.observe import Observe
 from mmdata.config.publishing import Instruct, Releases, Shards
 from mmdata.config.score import Score
-from mmdata.config.section import Section
+from mmdata.config.section import RelativePath, Section
 from mmdata.config.select import Select
 from mmdata.config.source import Source
 from mmdata.config.takedown import OptOutList
@@ -19,7 +19,9 @@ from mmdata.config.takedown import OptOutList
 class Corpus(Section):
     """A corpus: everything that `corpus.yaml` says."""
 
-    workspace: str = Field(description="Where all data lies: a folder, relative to corpus.yaml, or s3://bucket/prefix.")
+    workspace: RelativePath = Field(
+        description="Where all data lies: a folder, relative to corpus.yaml, or s3://bucket/prefix."
+    )
     seed: int = Field(0, description="Every draw is hash(seed, stage, uid).")
     sources: list[Source] = Field(min_length=1, description="Inputs of metadata.")
     optout: list[OptOutList] = Field(

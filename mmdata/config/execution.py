@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mmdata.config.section import Section
+from mmdata.config.section import RelativePath, Section
 
 
 class Engine(Section):
@@ -40,11 +40,11 @@ class Train(Section):
     preset: str | None = Field(
         "tiny", description="A preset of `mmdata train`: `tiny` trains in seconds on a CPU; null: as `config` says."
     )
-    config: str | None = Field(None, description="A train.toml over the preset, relative to corpus.yaml.")
+    config: RelativePath | None = Field(None, description="A train.toml over the preset, relative to corpus.yaml.")
     set: list[str] = Field(
         default_factory=list, description="`key=value` over both, as `mmdata train --set` takes them."
     )
-    output: str | None = Field(
+    output: RelativePath | None = Field(
         None, description="The models' folder, in it one a release and preset; null: `training` in a local workspace."
     )
     processes: int = Field(1, ge=1, description="Processes on this machine, one a GPU; more than 1 start by torchrun.")

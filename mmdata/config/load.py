@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mmdata.config import Corpus, Score, Source
+from mmdata.config import Corpus
 from mmdata.display import without_credentials
 from mmdata.errors import UserError
 
@@ -48,10 +48,9 @@ def parse_corpus(data: object, base: Path | None = None, name: str = "corpus") -
     if not isinstance(data, dict):
         raise UserError(f"{name}: expected a mapping with `workspace` and `sources`, found {type(data).__name__}")
     try:
-        corpus = Corpus.model_validate(data)
+        return Corpus.model_validate(data, context={"folder": base})
     except ValidationError as error:
         raise UserError("\n".join(f"{name}: {line}" for line in explain_validation(error, Corpus))) from None
-    return corpus if base is None else _anchor(corpus, base)
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -62,43 +61,6 @@ class _PlainLoader(yaml.SafeLoader):
             mark = self.peek_event().start_mark
             raise yaml.YAMLError(f"line {mark.line + 1}: aliases (*name) are not allowed here; write the value out")
         return super().compose_node(parent, index)
-
-
-def _anchor(corpus: Corpus, base: Path) -> Corpus:
-    def absolute(text: str) -> str:
-        return text if "://" in text or Path(text).is_absolute() else str(base / text)
-
-    def placed(source: Source) -> Source:
-        captions = {"captions": absolute(source.captions)} if source.captions else {}
-        return source.model_copy(update={"files": absolute(source.files), **captions})
-
-    sources = [placed(source) for source in corpus.sources]
-    changes: dict[str, Any] = {"workspace": absolute(corpus.workspace), "sources": sources}
-    changes["optout"] = [one.model_copy(update={"path": absolute(one.path)}) for one in corpus.optout]
-    if corpus.select.balance.concepts:
-        balance = corpus.select.balance.model_copy(update={"concepts": absolute(corpus.select.balance.concepts)})
-        changes["select"] = corpus.select.model_copy(update={"balance": balance})
-    changes["score"] = corpus.score.model_copy(update=_places_of_models(corpus.score, base))
-    places = {key: absolute(value) for key in ("config", "output") if (value := getattr(corpus.train, key))}
-    changes["train"] = corpus.train.model_copy(update=places)
-    if corpus.alerts.webhook_file:
-        changes["alerts"] = corpus.alerts.model_copy(update={"webhook_file": absolute(corpus.alerts.webhook_file)})
-    if corpus.observe.metrics_textfile:
-        place = absolute(corpus.observe.metrics_textfile)
-        changes["observe"] = corpus.observe.model_copy(update={"metrics_textfile": place})
-    return corpus.model_copy(update=changes)
-
-
-def _places_of_models(score: Score, base: Path) -> dict[str, str]:
-    """Models that lie beside corpus.yaml, by their absolute paths; anything else is a tag or a hub's id."""
-    places = {}
-    if score.pretrained and (base / score.pretrained).exists():
-        places["pretrained"] = str(base / score.pretrained)
-    for name in ("model", "audio_model", "transcriber"):
-        place = getattr(score, name)
-        if place and "/" in place and (base / place).is_dir():  # such as a scorer that `mmdata train` made
-            places[name] = str(base / place)
-    return places
 
 
 def explain_validation(error: ValidationError, model: type[BaseModel]) -> list[str]:

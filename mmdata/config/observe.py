@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mmdata.config.section import Section
+from mmdata.config.section import RelativePath, Section
 
 
 class Observe(Section):
@@ -26,7 +26,7 @@ class Observe(Section):
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="Port of 127.0.0.1 for Prometheus; needs the extra `metrics`."
     )
-    metrics_textfile: str | None = Field(
+    metrics_textfile: RelativePath | None = Field(
         None,
         description="File `*.prom` for node_exporter's textfile collector, relative to corpus.yaml; needs the extra "
         "`metrics`.",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mmdata.config.section import Section
+from mmdata.config.section import RelativePath, Section
 
 
 class Filter(Section):
@@ -76,7 +76,9 @@ class Balance(Section):
     mix: dict[str, float] | None = Field(None, description="Instead: signature -> share, e.g. {image+text: 0.7, …}.")
     by: Literal["samples", "tokens", "seconds"] = Field("samples", description="What the ratio counts.")
     tail_share: float = Field(0.01, ge=0, lt=1, description="A signature below this share does not set the cap.")
-    concepts: str | None = Field(None, description="A concept list, one a line (MetaCLIP); null: no concept balance.")
+    concepts: RelativePath | None = Field(
+        None, description="A concept list, one a line (MetaCLIP); null: no concept balance."
+    )
     concept_kinds: list[Literal["image", "video", "audio", "text"]] = Field(
         default=["image"], min_length=1, description="Kinds of samples that are thinned by concepts."
     )

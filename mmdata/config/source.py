@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mmdata.config.section import Section
+from mmdata.config.section import RelativePath, Section
 
 SOURCE_KINDS = Literal["laion", "pairs", "video", "audio", "text", "howto100m"]
 
@@ -30,7 +30,9 @@ class Source(Section):
         description="`laion` reads LAION-5B, LAION-400M and DataComp columns as they are, `howto100m` the index of "
         "HowTo100M; `pairs` (pictures), `video`, `audio` and `text` take a mapping."
     )
-    files: str = Field(description="Glob of the metadata files, relative to corpus.yaml, or a URL such as s3://…")
+    files: RelativePath = Field(
+        description="Glob of the metadata files, relative to corpus.yaml, or a URL such as s3://…"
+    )
     part_rows: int = Field(
         200_000,
         ge=1,
@@ -48,7 +50,7 @@ class Source(Section):
         description="`pairs`, `video`, `audio`, `text`: our name -> the file's column. Names: url, caption, lang, "
         "expected_sha256, and start_s, end_s (seconds) where a row is a clip of a longer file.",
     )
-    captions: str | None = Field(
+    captions: RelativePath | None = Field(
         None,
         description="`howto100m`: the timed captions, `raw_caption.json`, or one file a video such as "
         "captions/{video_id}.csv (also .vtt, .srt); relative to corpus.yaml, or a URL.",

@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mmdata.config.section import Section
+from mmdata.config.section import RelativePath, Section
 
 
 class OptOutList(Section):
     """A list of URLs, domains, SHA-256 or uids that are never fetched and never released."""
 
-    path: str = Field(
+    path: RelativePath = Field(
         description="A file, relative to corpus.yaml, or a URL (https://…, s3://…): plain text, one entry a line, or "
         "`.csv`, `.tsv`, `.parquet`. A path alone may stand in place of the section."
     )

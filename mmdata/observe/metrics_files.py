@@ -6,7 +6,6 @@ on from there: so there are no more files than there were processes at once.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
+from filelock import FileLock
 from upath import UPath
 
 from mmdata.config import Observe
@@ -22,7 +22,7 @@ from mmdata.storage.atomic import publish_bytes
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own name for it
 _log = logs.logger(__name__)
-_held: list[int] = []
+_locked_slots: list[FileLock] = []
 
 
 @contextmanager
@@ -92,12 +92,11 @@ def _slot(folder: Path) -> str:
     """A name that no living process has; it is this one's until it ends."""
     number = 0
     while True:
-        handle = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        lock = FileLock(folder / f"{number}.lock", blocking=False)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
+            lock.acquire()
+        except TimeoutError:
             number += 1
             continue
-        _held.append(handle)
+        _locked_slots.append(lock)
         return f"slot{number}"

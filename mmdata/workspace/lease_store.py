@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from filelock import FileLock
 from upath import UPath
 
 from mmdata.errors import DataError
@@ -88,7 +89,9 @@ class _OnDisk:
     def __init__(self, path: UPath, name: str) -> None:
         self.name = name
         self._path = path
-        self._lock = Path(path.path).with_suffix(".lock")
+        self._lock_path = Path(path.path).with_suffix(".lock")
+        self._shared = self._locked(thread_local=False)
+        self._guard = threading.Lock()
 
     def take(self, own: Holder) -> Holder:
         try:
@@ -116,27 +119,18 @@ class _OnDisk:
 
     @contextmanager
     def held(self, own: Holder) -> Iterator[Holder | None]:
-        with self._locked(fcntl.LOCK_SH):  # the holder's threads make their changes side by side
-            yield read_holder(self._path)
-
-    @contextmanager
-    def _locked(self, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
-        """Raises TimeoutError where the lock is not to be had for `LOCK_PATIENCE_S`."""
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o666)
-        give_up = time.monotonic() + LOCK_PATIENCE_S
+        with self._guard:  # the holder's threads make their changes side by side, under one lock that counts them
+            self._shared.acquire()
         try:
-            while True:
-                try:
-                    fcntl.flock(handle, kind | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > give_up:
-                        raise TimeoutError(f"{self._lock}: a stopped process holds this lock") from None
-                    time.sleep(0.005)
-            yield
+            yield read_holder(self._path)
         finally:
-            os.close(handle)
+            with self._guard:
+                self._shared.release()
+
+    def _locked(self, *, thread_local: bool = True) -> FileLock:
+        """A lock to enter; that raises TimeoutError if it is not free within `LOCK_PATIENCE_S`."""
+        self._lock_path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self._lock_path, timeout=LOCK_PATIENCE_S, poll_interval=0.005, thread_local=thread_local)
 
 
 class _OnS3:
