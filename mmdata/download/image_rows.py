@@ -55,7 +55,7 @@ def fetch_image_rows(rows: list[dict[str, Any]], work: SliceWork) -> tuple[int, 
 
 def _media_of_sharers(sharers: list[dict[str, Any]], record: MediaRecord, picture: ByteRange | None) -> list[Medium]:
     """The media of the rows that share a URL. The picture is stored once, for those rows whose hash it has."""
-    accepting = [row["uid"] for row in sharers if is_expected(row["expected_sha256"], record.sha256)]
+    accepting = {row["uid"] for row in sharers if is_expected(row["expected_sha256"], record.sha256)}
     media = []
     for row in sharers:
         row_record = replace(record, uid=row["uid"], further=None, audio_s=None, synthetic=None)

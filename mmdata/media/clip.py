@@ -216,20 +216,15 @@ class ClipBuilder:
     def _keep(self, time_s: float, frame: Any) -> None:
         # two target times fall on the same frame if the clip has fewer frames than are asked for: it is kept once
         if not self._pictures or self._pictures[-1].time_s != time_s:
-            self._pictures.append(self._encoded(time_s, frame))
+            self._pictures.append(encode_picture(time_s, frame, self.pixel_ratio, self.options))
 
     def _note_scene(self, time_s: float, frame: Any) -> None:
         signature = scene_signature(frame)
         if self._last_signature is not None and len(self._scene_pictures) < self.options.frames:
             change = float(np.abs(signature - self._last_signature).mean())
             if change > SCENE_CHANGE:
-                self._scene_pictures.append(self._encoded(time_s, frame))
+                self._scene_pictures.append(encode_picture(time_s, frame, self.pixel_ratio, self.options))
         self._last_signature = signature
-
-    def _encoded(self, time_s: float, frame: Any) -> Picture:
-        options = self.options
-        min_face_score = options.min_face_score if options.blur_faces else None
-        return encode_picture(time_s, frame, self.pixel_ratio, options.image_size, options.quality, min_face_score)
 
     def _chosen_pictures(self) -> list[Picture]:
         """The frames to store, in order: those after changes of scene, and evenly spaced ones in the places left."""

@@ -28,7 +28,6 @@ class FileFacts:
     height: int | None = None
     fps: float | None = None
     duration_s: float = 0.0
-    has_sound: bool = False
 
 
 class FileProblem(Exception):
@@ -106,7 +105,7 @@ def _opened(container: Any, kind: str, options: ClipOptions) -> OpenFile:
     duration = container.duration / 1e6 if has_duration else _measured_s(container, origin, video or audio)
     if duration > options.max_duration_s:
         raise FileProblem("too_long", f"{duration:.0f} s is over clips.max_duration_s ({options.max_duration_s:g})")
-    facts = FileFacts(duration_s=duration, has_sound=bool(container.streams.audio))
+    facts = FileFacts(duration_s=duration)
     if video is not None:
         context = video.codec_context
         if context.width * context.height > options.max_pixels:
@@ -114,7 +113,7 @@ def _opened(container: Any, kind: str, options: ClipOptions) -> OpenFile:
             raise FileProblem("bomb", f"{size} pixels is over download.max_pixels ({options.max_pixels})")
         context.thread_count = 1  # each core has a decoder process of its own
         rate = float(video.average_rate or video.guessed_rate or 0) or None
-        facts = FileFacts(context.width, context.height, rate, duration, facts.has_sound)
+        facts = FileFacts(context.width, context.height, rate, duration)
     if audio is not None:
         audio.codec_context.thread_count = 1
     pixel_ratio = float((video.sample_aspect_ratio or 1) if video is not None else 1)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from mmdata.media.clip import ClipOptions
 
 SIGNATURE_SIZE = (64, 36)
 
@@ -27,30 +30,22 @@ class Picture:
     faces: int | None
 
 
-def encode_picture(
-    time_s: float, frame: Any, pixel_ratio: float, image_size: int, quality: int, min_face_score: float | None
-) -> Picture:
-    """A decoded frame as an upright JPEG: shorter side `image_size`, never enlarged, faces blurred if asked for.
-
-    Args:
-        pixel_ratio: width of a pixel over its height.
-        quality: of the JPEG, 1 to 100.
-        min_face_score: confidence from which a face is blurred; None: faces are neither searched for nor blurred.
-    """
+def encode_picture(time_s: float, frame: Any, pixel_ratio: float, options: ClipOptions) -> Picture:
+    """A decoded frame as an upright JPEG: shorter side `image_size`, never enlarged, faces blurred if asked for."""
     import cv2
 
     pixels = upright_pixels(frame, pixel_ratio, "bgr24")
     height, width = pixels.shape[:2]
-    scale = image_size / min(height, width)
+    scale = options.image_size / min(height, width)
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     faces = None
-    if min_face_score is not None:
+    if options.blur_faces:
         from mmdata.media.faces import blur_faces
 
-        pixels, faces = blur_faces(pixels, min_face_score)
-    _, data = cv2.imencode(".jpg", np.ascontiguousarray(pixels), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        pixels, faces = blur_faces(pixels, options.min_face_score)
+    _, data = cv2.imencode(".jpg", np.ascontiguousarray(pixels), [cv2.IMWRITE_JPEG_QUALITY, options.quality])
     return Picture(time_s, data.tobytes(), (pixels.shape[1], pixels.shape[0]), faces)
 
 

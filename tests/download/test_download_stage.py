@@ -128,7 +128,7 @@ def test_other_settings_fetch_anew_and_a_return_to_the_old_ones_too(web, handmad
     assert web.hits["/jpg/1"] == 3
 
 
-def test_a_part_that_gave_too_little_is_not_accepted(web, handmade):
+def test_a_part_with_too_few_successes_is_not_accepted(web, handmade):
     part = handmade(
         [{"url": web.url(f"/status/404?{n}")} for n in range(9)] + [{"url": web.url("/jpg/1")}], min_success_share=0.2
     )
@@ -156,7 +156,7 @@ def test_slices_run_in_processes_too(web, handmade):
     assert assert_whole(part, "0000") + assert_whole(part, "0001") == 6
 
 
-def test_rows_must_be_there_first(handmade):
+def test_rows_must_be_read_first(handmade):
     part = handmade([])
     part.workspace.clear_part_stamp(part.name, "rows")
     with pytest.raises(DataError, match="materialise source_rows"):

@@ -52,10 +52,10 @@ def test_a_host_gets_no_more_connections_than_per_host(web, handmade):
 def test_a_dead_host_is_left_alone_until_the_next_run(web, handmade, monkeypatch):
     with socket.create_server(("127.0.0.3", 0)) as closed:
         port = closed.getsockname()[1]
-    asked = []
+    fetched_urls = []
     fetch_image = image_rows.fetch_image
     monkeypatch.setattr(
-        image_rows, "fetch_image", lambda url, download: asked.append(url) or fetch_image(url, download)
+        image_rows, "fetch_image", lambda url, download: fetched_urls.append(url) or fetch_image(url, download)
     )
     dead = [{"url": f"http://127.0.0.3:{port}/{n}"} for n in range(200)]
     part = handmade([*dead, *({"url": web.url(f"/jpg/{n}")} for n in range(5))], min_success_share=0)
@@ -63,7 +63,7 @@ def test_a_dead_host_is_left_alone_until_the_next_run(web, handmade, monkeypatch
     assert report.counts["success"] == 5
     assert report.reasons["connection_refused"] + report.reasons["host_down"] == 200
     assert image_rows.HOST_DOWN_AFTER <= report.reasons["connection_refused"] <= image_rows.HOST_DOWN_AFTER + 8
-    assert len(asked) == 5 + report.reasons["connection_refused"]
+    assert len(fetched_urls) == 5 + report.reasons["connection_refused"]
     assert all(record["next_retry_at"] for record in records(part) if record["error"])
 
 
@@ -88,7 +88,7 @@ def test_a_corrected_hash_fetches_the_picture(web, handmade):
     assert assert_whole(part) == 1
 
 
-def test_a_host_that_was_left_alone_costs_its_urls_no_attempt(web, handmade, monkeypatch):
+def test_skipped_urls_of_a_host_that_is_down_count_no_attempt(web, handmade, monkeypatch):
     monkeypatch.setattr(image_rows, "HOST_DOWN_AFTER", 2)
     part = handmade([{"url": f"http://127.0.0.1:9/{n}"} for n in range(20)], retries=0, threads=1)
     fetch_part(part.corpus, part.workspace, part.name)

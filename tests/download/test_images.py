@@ -61,7 +61,7 @@ def test_truncated_images_fail_rather_than_end_in_grey(form, share):
     assert image.failure.error in ("undecodable", "not_an_image")
 
 
-def test_max_pixels_is_the_limit_and_not_pillows_own():
+def test_max_pixels_is_the_limit_rather_than_that_of_pillow():
     assert process_image(encoded(gradient(), ".png"), Download(max_pixels=640 * 480)).failure is None
     image = process_image(encoded(gradient(), ".png"), Download(max_pixels=640 * 480 - 1))
     assert image.failure is not None
@@ -98,7 +98,7 @@ def test_stdout_stays_where_it_is_while_threads_resize():
     assert [os.fstat(handle).st_ino for handle in (1, 2)] == before
 
 
-def test_img2dataset_is_untouched_for_others():
+def test_other_importers_get_img2dataset_unchanged():
     images.load_img2dataset(SETTINGS)
     import img2dataset
     import img2dataset.resizer

@@ -42,11 +42,11 @@ def test_clip_options_come_from_three_sections() -> None:
     ("video_id", "url"),
     [("a b/c", "http://m/a%20b%2Fc.mkv"), (7, "http://m/7.mkv"), ("..", None), ("", None), (None, None), ([1], None)],
 )
-def test_a_mirror_is_asked_by_video_id(video_id: object, url: str | None) -> None:
+def test_the_url_at_a_mirror_holds_the_video_id(video_id: object, url: str | None) -> None:
     settings = settings_of({"fetch_from": "http://m/{video_id}.mkv"})
     assert settings.file_url({"url": "http://a/x", "extra": json.dumps({"video_id": video_id})}) == url
     assert settings.file_url({"url": "http://a/x", "extra": None}) is None
 
 
-def test_without_a_mirror_the_url_of_the_row_is_asked() -> None:
+def test_without_a_mirror_the_url_is_that_of_the_row() -> None:
     assert settings_of({}).file_url({"url": "http://a/x", "extra": None}) == "http://a/x"

@@ -120,7 +120,7 @@ def test_one_slice_holds_every_kind(films, web, part, bodies):
     assert films.count("/mute.mkv") == 0
 
 
-def test_a_files_fault_is_the_reason_of_all_its_clips(films, part):
+def test_the_failure_of_a_file_is_that_of_all_its_clips(films, part):
     films.films["/words.mkv"] = Film(b"these are words")
     urls = [films.url(path) for path in ("/gone.mkv", "/words.mkv", "/speech.mkv")]
     films_part = part([clip(url, start, start + 2) for url in urls for start in (0, 2)])
@@ -150,7 +150,7 @@ def test_too_long_or_too_large_a_file_is_refused(films, part):
         films_part.workspace.forget_stage(films_part.name, "media")
 
 
-def test_a_second_run_fetches_what_is_due_and_keeps_the_rest_as_it_lies(films, part, monkeypatch):
+def test_a_second_run_fetches_what_is_due_and_keeps_the_other_bytes(films, part, monkeypatch):
     late = films.films.pop("/mute.mkv")
     films.films["/mute.mkv"] = Film(late.body, breaks=[0] * 3)
     rows = [clip(films.url("/film.mkv"), 0, 2), clip(films.url("/film.mkv"), 2, 4), clip(films.url("/mute.mkv"), 0, 2)]
@@ -165,9 +165,9 @@ def test_a_second_run_fetches_what_is_due_and_keeps_the_rest_as_it_lies(films, p
     assert report.slices_done == 1
     assert [record["attempts"] for record in records(films_part)] == [1, 1, 2]
     assert [members(films_part, record) for record in records(films_part)][:2] == before[:2]
-    asked = len(films.requests)
+    requests_before = len(films.requests)
     assert fetch_part(films_part.corpus, films_part.workspace, films_part.name).slices_done == 0
-    assert len(films.requests) == asked
+    assert len(films.requests) == requests_before
 
 
 def test_the_same_files_give_the_same_tar(films, handmade, part, tmp_path):
@@ -183,7 +183,7 @@ def test_the_same_files_give_the_same_tar(films, handmade, part, tmp_path):
     assert tars[0] == tars[1]
 
 
-def test_a_files_hash_is_held_against_the_sources_and_a_corrected_one_fetches_it(films, part, bodies):
+def test_a_file_must_have_the_expected_hash_and_is_fetched_again_when_that_is_corrected(films, part, bodies):
     url, right = films.url("/film.mkv"), hashlib.sha256(bodies["film"]).hexdigest()
     films_part = part([clip(url, 0, 2, expected_sha256="0" * 64), clip(url, 2, 4, expected_sha256=right.upper())])
     fetch_part(films_part.corpus, films_part.workspace, films_part.name)
@@ -227,12 +227,12 @@ def test_a_host_that_is_down_is_left_alone(part, monkeypatch):
     assert sorted(record["attempts"] for record in records(films_part)) == [0] * 4 + [1] * 2
 
 
-def test_clips_settings_concern_parts_with_clips_only(part):
+def test_clip_settings_affect_only_parts_with_clips(part):
     films_part, pictures = part([clip("http://x/y.mp4", 0, 2)]), part([{"url": "http://x/y.jpg"}], kind="laion")
 
-    def settings(one, **sections):
-        changed = one.corpus.model_copy(update=sections)
-        return freshness.stage_settings(changed, one.workspace.part(one.name), "media")
+    def settings(of_part, **sections):
+        changed = of_part.corpus.model_copy(update=sections)
+        return freshness.stage_settings(changed, of_part.workspace.part(of_part.name), "media")
 
     for changed in ({"frames": 3}, {"sound": False}, {"keep_video": True}, {"choose": "scene"}):
         assert settings(films_part, clips=Clips(**changed)) != settings(films_part, clips=Clips())

@@ -24,7 +24,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("moment", ["table", "stamp"])
-def test_a_killed_retry_leaves_the_part_as_sound_as_it_was(web, handmade, monkeypatch, moment):
+def test_a_killed_retry_leaves_the_part_intact(web, handmade, monkeypatch, moment):
     part = handmade(
         [{"url": web.url(f"/jpg/{n}")} for n in range(6)] + [{"url": web.url("/busy/40")}], retry_after_s=0.001
     )
@@ -85,7 +85,7 @@ def test_two_workspaces_hold_the_same_bytes(tmp_path_factory, handmade, web):
     assert stamps[0].digest == stamps[1].digest
 
 
-def test_an_empty_slice_is_a_whole_one(handmade):
+def test_an_empty_slice_is_complete(handmade):
     part = handmade([])
     report = fetch_part(part.corpus, part.workspace, part.name)
     assert assert_whole(part) == 0
@@ -106,7 +106,7 @@ fetch_part(corpus, Workspace({workspace!r}), "w-000000")
 """
 
 
-def test_an_interrupt_is_not_kept_waiting_by_a_silent_server(web: HostileServer, handmade):
+def test_a_silent_server_does_not_delay_an_interrupt(web: HostileServer, handmade):
     part = handmade([{"url": web.url(f"/silent?{n}")} for n in range(20)])
     script = INTERRUPTED.format(workspace=part.corpus.workspace)
     with subprocess.Popen(
@@ -126,7 +126,7 @@ def test_an_interrupt_is_not_kept_waiting_by_a_silent_server(web: HostileServer,
     assert not part.workspace.table(part.name, "media", "0000").exists()
 
 
-def test_a_retry_makes_a_new_tar_and_the_old_one_stays_for_those_who_read_it(web, handmade):
+def test_a_retry_writes_a_new_tar_and_keeps_the_old_one_for_its_readers(web, handmade):
     part = handmade([{"url": web.url("/jpg/1")}, {"url": web.url("/busy/40")}], retry_after_s=0.001)
     fetch_part(part.corpus, part.workspace, part.name)
     old = tar_of(part)

@@ -50,26 +50,24 @@ def serve(web: HostileServer, **bodies: bytes) -> None:
     web.files["/redirected.jpg"] = answer(b"", "302 Found", Location="/bought.jpg")
 
 
-def test_another_picture_than_the_list_was_made_from_is_refused_and_its_bytes_are_nowhere(
-    web: HostileServer, tmp_path: Path
-) -> None:
+def test_a_picture_other_than_the_listed_one_is_refused_and_not_stored(web: HostileServer, tmp_path: Path) -> None:
     digest = hashlib.sha256(SEEN).hexdigest()
     serve(web, honest=SEEN, bought=POISON, unknown=POISON)
-    found, stored = fetched(tmp_path / "given", web, [digest, digest.upper(), None, digest])
-    assert {caption: (row["status"], row["error"]) for caption, row in found.items()} == {
+    by_caption, stored = fetched(tmp_path / "given", web, [digest, digest.upper(), None, digest])
+    assert {caption: (row["status"], row["error"]) for caption, row in by_caption.items()} == {
         "a": ("success", None),
         "b": ("failed_to_download", "hash_mismatch"),
         "c": ("success", None),  # nobody said what to expect: what docs/security.md calls unprotected
         "d": ("failed_to_download", "hash_mismatch"),
     }
-    assert found["a"]["sha256"] == digest
-    assert all(found[caption]["offset"] is None and found[caption]["length"] is None for caption in "bd")
+    assert by_caption["a"]["sha256"] == digest
+    assert all(by_caption[caption]["offset"] is None and by_caption[caption]["length"] is None for caption in "bd")
     only, _ = fetched(tmp_path / "alone", web, [digest, digest, digest, digest])
     assert [caption for caption, row in only.items() if row["status"] == "success"] == ["a"]
     assert stored.count(b"\xff\xd8\xff") == 2, "the honest picture, and the one that nobody vouches for"
 
 
-def test_a_hash_that_could_not_be_checked_is_a_bad_row_and_no_pass(web: HostileServer, tmp_path: Path) -> None:
+def test_a_row_with_an_invalid_hash_is_a_bad_row(web: HostileServer, tmp_path: Path) -> None:
     serve(web, honest=SEEN, bought=SEEN, unknown=SEEN)
-    found, _ = fetched(tmp_path, web, ["0" * 63, "md5:abc", "", None])
-    assert [found[caption]["error"] for caption in "abc"] == ["bad_row", "bad_row", None]
+    by_caption, _ = fetched(tmp_path, web, ["0" * 63, "md5:abc", "", None])
+    assert [by_caption[caption]["error"] for caption in "abc"] == ["bad_row", "bad_row", None]

@@ -17,7 +17,7 @@ from tests.support.made_videos import (
 )
 
 
-def test_the_stored_film_of_a_clip_has_its_frames_and_its_sound_and_no_more(made):
+def test_a_clips_video_has_exactly_its_frames_and_its_sound(made):
     results, _ = cut(made("h264_b_frames.mp4"), [(2.0, 5.0)], frames=2, keep_video=True)
     clip = results[0]
     assert isinstance(clip, Cut)

@@ -28,7 +28,7 @@ def test_a_cover_picture_is_no_video(made):
 
 
 @pytest.mark.parametrize("body", [b"", b"not a film", b"\0" * 5000, b"GIF89a" + b"\0" * 50])
-def test_what_is_no_film_is_undecodable(tmp_path, body):
+def test_other_files_are_undecodable(tmp_path, body):
     path = tmp_path / "film.mp4"
     path.write_bytes(body)
     with pytest.raises(FileProblem) as problem:
@@ -62,7 +62,7 @@ def test_limits_refuse_a_file(made):
         assert problem.value.problem == reason
 
 
-def test_a_file_that_does_not_say_its_length_is_measured(made, tmp_path):
+def test_the_length_of_a_file_is_measured_if_it_states_none(made, tmp_path):
     """As a recorder leaves it: Matroska without a length; and bare AAC, whose length would be a guess by bit rate."""
     path = tmp_path / "live.mkv"
     with av.open(str(made("h264_b_frames.mp4"))) as source, av.open(str(path), "w", options={"live": "1"}) as target:

@@ -18,11 +18,11 @@ from mmdata.media.flac import SAMPLE_RATE
 @pytest.fixture(scope="module")
 def voice() -> Iterator[Speaker]:
     pytest.importorskip("espeakng_loader")
-    with Speaker() as own:
-        yield own
+    with Speaker() as speaker:
+        yield speaker
 
 
-def test_what_was_said_before_leaves_no_trace(voice: Speaker) -> None:
+def test_earlier_texts_do_not_change_the_samples(voice: Speaker) -> None:
     first = voice.say("wash the green apple with cold water")
     voice.say("etwas ganz anderes", lang="de", voice=3)
     again = voice.say("wash the green apple with cold water")

@@ -26,7 +26,7 @@ from tests.support.encoded_images import SETTINGS, gradient, pillow, png_of_size
         bytes(range(256)) * 10,
     ],
 )
-def test_what_is_no_image_is_said_to_be_none(body):
+def test_other_bodies_are_not_an_image(body):
     image = process_image(body, SETTINGS)
     assert image.failure is not None
     assert (image.status, image.failure.error) == ("failed_to_resize", "not_an_image")

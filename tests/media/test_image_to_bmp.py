@@ -49,7 +49,7 @@ def test_exif_orientation_is_respected(form, orientation, scale):
     assert process_image(body, SETTINGS).original_size == (upright.shape[1], upright.shape[0])
 
 
-def test_sixteen_bits_keep_their_light():
+def test_sixteen_bits_keep_their_brightness():
     sixteen = gradient().astype(np.uint16) * 257
     eight = stored(encoded(gradient(), ".png"))
     assert psnr_db(stored(encoded(sixteen, ".png")), eight) > 38

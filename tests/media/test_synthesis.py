@@ -15,8 +15,8 @@ from mmdata.samples import sample_uid
 from tests.support.made_videos import wave_in
 
 
-def rows_of(texts: list[str], kind: str = "text", **own: Any) -> list[dict[str, Any]]:
-    common = {"kind": kind, "problem": None, "lang": "en", **own}
+def rows_of(texts: list[str], kind: str = "text", **columns: Any) -> list[dict[str, Any]]:
+    common = {"kind": kind, "problem": None, "lang": "en", **columns}
     return [{"uid": sample_uid(None, text), "caption": text, **common} for text in texts]
 
 
@@ -26,7 +26,7 @@ def tone(text: str, lang: str | None, voice: int) -> np.ndarray:
     return np.sin(np.arange(SAMPLE_RATE // 2) / SAMPLE_RATE * 2 * np.pi * 440).astype(np.float32) * 0.5
 
 
-def test_the_share_is_drawn_by_uid_whatever_stands_beside_it() -> None:
+def test_rows_are_drawn_by_uid_whatever_the_other_rows_are() -> None:
     rows = rows_of([f"text number {n}" for n in range(2000)])
     synthesis = Synthesis(speech=0.3)
     some = {row["uid"] for row in drawn_rows(rows, synthesis, 0)}
@@ -48,7 +48,7 @@ def test_bad_rows_and_other_kinds_are_not_spoken() -> None:
     assert len(drawn_rows(rows, Synthesis(speech=1, kinds=["text", "image"]), 0)) == 2
 
 
-def test_a_function_of_ones_own_speaks_and_its_failures_are_told() -> None:
+def test_a_function_can_speak_and_its_failures_are_reported() -> None:
     synthesis = Synthesis(speech=1, synthesiser=f"{__name__}:tone")
     rows = rows_of(["hello", "mute"])
     spoken, failed = speak_captions(rows, synthesis, 0)
@@ -60,6 +60,6 @@ def test_a_function_of_ones_own_speaks_and_its_failures_are_told() -> None:
 
 
 @pytest.mark.parametrize("name", ["no_such_module:speak", "json:no_such_function", "espeakng"])
-def test_a_synthesiser_that_is_not_there_is_named(name: str) -> None:
+def test_a_missing_synthesiser_is_named(name: str) -> None:
     with pytest.raises(UserError, match=r"synthesis\.synthesiser"), speaker(name):
         pass

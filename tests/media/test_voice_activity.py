@@ -25,7 +25,7 @@ def said() -> np.ndarray:
     return np.concatenate([quiet, parts[0], quiet, parts[1], quiet])
 
 
-def test_sentences_are_told_apart(said: np.ndarray) -> None:
+def test_sentences_are_separated(said: np.ndarray) -> None:
     first, second = speech_spans(said)
     assert abs(first[0] - 1.0) < 0.2
     assert 0.7 < second[0] - first[1] < 1.5

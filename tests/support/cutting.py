@@ -50,14 +50,14 @@ def problems(results: dict[int, Cut | CutProblem]) -> list[str]:
 
 @cache
 def shown_times(path: Path) -> list[float]:
-    """PyAV's own timestamps of the frames in the order of their numbers, the file's beginning being zero."""
+    """PyAV's timestamps of the frames in the order of their numbers; the file begins at zero."""
     with av.open(str(path)) as container:
         origin = max(0.0, (container.start_time or 0) / av.time_base)
         return [float(frame.pts * frame.time_base) - origin for frame in container.decode(video=0)]
 
 
 def assert_exact(path: Path, span: tuple[float, float], clip: Cut | CutProblem, first_number: int = 0) -> None:
-    """Every stored frame is the one on the screen at the middle of its share of the clip, by its own picture."""
+    """Check by its picture that each stored frame is the one shown at the middle of its share of the clip."""
     assert isinstance(clip, Cut), clip
     times = [-np.inf] * first_number + shown_times(path)
     middles = [span[0] + (place + 0.5) * (span[1] - span[0]) / OPTIONS.frames for place in range(OPTIONS.frames)]
@@ -69,7 +69,7 @@ def assert_exact(path: Path, span: tuple[float, float], clip: Cut | CutProblem, 
 
 
 def assert_sounds(span: tuple[float, float], clip: Cut | CutProblem, delay_s: float = 0.0, slack: int = 1) -> None:
-    """The stored sound is exactly the clip's stretch of the melody."""
+    """Check that the stored sound is exactly the part of the melody that the clip spans."""
     assert isinstance(clip, Cut), clip
     wave, rate, channels = wave_in(clip.members["flac"])
     assert (rate, channels, len(wave)) == (STORED_RATE, 1, round((span[1] - span[0]) * STORED_RATE))

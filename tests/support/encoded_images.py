@@ -41,8 +41,9 @@ def stored(body: bytes, settings: Download = SETTINGS) -> np.ndarray:
     return pixels
 
 
-def psnr_db(one: np.ndarray, other: np.ndarray) -> float:
-    return 10 * np.log10(255**2 / max(np.mean((one.astype(float) - other.astype(float)) ** 2), 1e-9))
+def psnr_db(first: np.ndarray, second: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of two pictures, in decibels."""
+    return 10 * np.log10(255**2 / max(np.mean((first.astype(float) - second.astype(float)) ** 2), 1e-9))
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -16,8 +16,8 @@ class Film:
     """A file on the server.
 
     Args:
-        breaks: bytes after which the first, second, … answer breaks off; the answers that follow are whole.
-        ranges: whether a Range is honoured.
+        breaks: after how many bytes the first, second, … answer ends early; later answers are whole.
+        ranges: whether the header Range is respected.
         before: called with the film and the number of the request, from 0, before each answer.
     """
 

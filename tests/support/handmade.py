@@ -1,4 +1,4 @@
-"""A part whose rows are given by hand, ready to be fetched."""
+"""A part whose rows a test gives directly, ready to be fetched."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class HandmadePart:
     Args:
         slices: for each slice its rows: dicts of url, caption and whatever else ROWS holds.
         source: keys of the source.
-        sections: further sections of the configuration.
+        sections: other sections of the configuration.
     """
 
     name = "w-000000"
@@ -67,7 +67,7 @@ class HandmadePart:
         self.corpus = self.corpus.model_copy(update={"download": download})
 
     def with_sections(self, **sections: Any) -> None:
-        """Put other sections, such as clips or privacy, in the configuration's place."""
+        """Replace sections of the configuration, such as clips or privacy."""
         self.corpus = self.corpus.model_copy(update=sections)
 
     def _row(self, row: dict[str, Any], position: int) -> dict[str, Any]:
@@ -78,5 +78,5 @@ class HandmadePart:
 
 
 def _source(folder: Path, kind: str = "laion", **more: Any) -> dict[str, Any]:
-    columns = {"columns": found} if (found := COLUMNS[kind]) else {}
+    columns = {} if COLUMNS[kind] is None else {"columns": COLUMNS[kind]}
     return {"name": "w", "kind": kind, "files": str(folder / "*.parquet"), **columns, **more}

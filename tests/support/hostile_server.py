@@ -1,4 +1,4 @@
-"""A web server on loopback that answers well, badly, slowly, endlessly or not at all; it speaks in raw bytes."""
+"""A web server on loopback that answers well, badly, slowly, endlessly or not at all; it writes raw bytes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def answer(body: bytes, status: str = "200 OK", **headers: str) -> bytes:
 
 
 class HostileServer:
-    """Serves `/jpg/<number>`, whatever `files` holds, and the misbehaviours below, each by its path.
+    """Serves `/jpg/<number>`, the answers in `files`, and the misbehaviours below, each by its path.
 
     Args:
         address: of loopback; all of 127.0.0.0/8 works on Linux.

@@ -1,6 +1,6 @@
-"""Videos that know what they show: each frame carries its number in squares, each second of sound can be told apart.
+"""Makes videos for tests. Each frame shows its number as black and white squares, and no stretch of sound repeats.
 
-A stored JPEG can thus be asked which frame it is, and a stored FLAC where in the file it was.
+A test can thus read which frame a stored JPEG is, and where in the file a stored FLAC was.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import av
 import cv2
 import numpy as np
 
-CELLS = (4, 4)  # rows and columns of squares, each a bit, the highest first
+GRID = (4, 4)  # rows and columns of squares; each is a bit of the frame's number, the highest first
 RATE = 48_000
 STORED_RATE = 16_000
 CLOCK = 90_000
@@ -33,7 +33,7 @@ class Recipe:
         sound: codec of the sound; None: no track.
         rotation: degrees, counterclockwise, by which a player turns the picture.
         aspect: width of a pixel over its height.
-        cover: an attached picture besides.
+        cover: the file also has an attached cover picture.
     """
 
     seconds: float = 12.0
@@ -54,7 +54,7 @@ class Recipe:
 
 
 def make(path: Path, **changes: Any) -> Path:
-    """Write a file; its name's ending says which container."""
+    """Write a file in the container format of its extension."""
     recipe = Recipe(**changes)
     with av.open(str(path), "w", options={"avoid_negative_ts": "disabled"} if recipe.first_s else {}) as container:
         video = _add_video(container, recipe) if recipe.video else None
@@ -81,15 +81,15 @@ def make(path: Path, **changes: Any) -> Path:
 
 def picture(number: int, size: tuple[int, int]) -> np.ndarray:
     """uint8 H,W,3: the number's bits as black and white squares."""
-    rows, columns = CELLS
+    rows, columns = GRID
     bits = [(number >> (rows * columns - 1 - place)) & 1 for place in range(rows * columns)]
-    squares = np.array(bits, np.uint8).reshape(CELLS) * 255
+    squares = np.array(bits, np.uint8).reshape(GRID) * 255
     return np.repeat(cv2.resize(squares, size, interpolation=cv2.INTER_NEAREST)[..., None], 3, 2)
 
 
 def number_in(pixels: np.ndarray) -> int:
     """The number that a picture of any size shows."""
-    rows, columns = CELLS
+    rows, columns = GRID
     height, width = pixels.shape[:2]
     number = 0
     for row in range(rows):

@@ -49,25 +49,25 @@ def test_a_good_server_gives_the_picture_its_type_and_etag(web, settings):
         ("/status/503", "http_503"),
     ],
 )
-def test_every_misbehaviour_ends_in_its_own_reason(web, settings, path, error):
+def test_each_misbehaviour_has_its_own_error_class(web, settings, path, error):
     started = time.monotonic()
     image = fetch_image(web.url(path), settings(max_bytes=1_000_000))
     assert (image.failure.error if image.failure else image.status) == error
     assert time.monotonic() - started < 5
 
 
-def test_an_error_page_is_its_status_however_long_it_claims_to_be(web, settings):
+def test_an_error_page_gives_its_status_whatever_length_it_claims(web, settings):
     web.files["/long404"] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 999999999\r\nX-Robots-Tag: noai\r\n\r\n"
     assert outcome(web.url("/long404"), settings()) == "http_404"
 
 
 def test_the_connection_goes_to_the_address_that_was_checked(settings):
     """DNS rebinding: the name's first answer may be contacted, every later one is somebody's private server."""
-    asked = []
+    looked_up = []
 
     def rebinding(host: str, port: int) -> list[str]:
-        asked.append(host)
-        return ["127.0.0.2"] if len(asked) == 1 else ["127.0.0.1"]
+        looked_up.append(host)
+        return ["127.0.0.2"] if len(looked_up) == 1 else ["127.0.0.1"]
 
     with HostileServer("127.0.0.2") as allowed:
         download = settings(allow_hosts=["127.0.0.2/32"])
@@ -76,19 +76,19 @@ def test_the_connection_goes_to_the_address_that_was_checked(settings):
         url = allowed.url("/jpg/1", host="rebind.example")
         assert outcome(url, download) == "success"
         assert allowed.requests["/jpg/1"].count("Host: rebind.example") == 1
-        assert asked == ["rebind.example"]
+        assert looked_up == ["rebind.example"]
         guard._dns_cache.clear()  # as after a minute
         assert outcome(url, download) == "private_address"
         assert allowed.hits["/jpg/1"] == 1
 
 
-def test_a_name_that_no_resolver_takes_is_a_counted_reason(settings):
+def test_a_name_that_cannot_be_resolved_is_a_final_failure(settings):
     image = fetch_image("http://" + "a" * 300 + ".example/", settings())
     assert image.failure is not None
     assert (image.failure.error, image.failure.may_pass) == ("dns", False)
 
 
-def test_names_may_be_allowed_and_networks_too(settings, web):
+def test_names_and_networks_can_be_allowed(settings, web):
     for allow in (["inside.example"], ["127.0.0.1"], ["127.0.0.0/8"]):
         download = settings(allow_hosts=allow)
         install(Guard(download, resolve=lambda host, port: ["127.0.0.1"]))
@@ -113,7 +113,7 @@ def test_a_resolver_that_hangs_does_not_hang_the_fetch(settings):
     assert time.monotonic() - started < 3
 
 
-def test_busy_servers_are_asked_again_after_what_they_say(web, settings):
+def test_busy_servers_are_retried_after_the_time_that_they_ask_for(web, settings):
     patient = settings(retries=2, deadline_s=8)
     assert outcome(web.url("/busy/a?after=0"), patient) == "success"
     assert web.hits["/busy/a"] == 2
@@ -124,7 +124,7 @@ def test_busy_servers_are_asked_again_after_what_they_say(web, settings):
     assert (image.failure.error, image.failure.retry_after_s) == ("http_429", 3600)
 
 
-def test_only_faults_that_may_pass_are_tried_again(web, settings):
+def test_only_failures_that_may_pass_are_retried(web, settings):
     patient = settings(retries=1, deadline_s=5)
     for path, tries in {
         "/status/503": 2,
@@ -155,7 +155,7 @@ def test_x_robots_tag_is_honoured_in_all_its_forms(web, settings, query, error):
     assert outcome(web.url(f"/tagged/?{query}"), settings()) == error
 
 
-def test_x_robots_tag_is_left_aside_on_request(web, settings):
+def test_x_robots_tag_can_be_ignored(web, settings):
     assert outcome(web.url("/tagged/?tag=noai"), settings(respect_robots=False)) == "success"
 
 
@@ -197,7 +197,7 @@ def test_an_unknown_certificate_is_refused(settings, certificates):
         assert not server.hits
 
 
-def test_a_fetch_is_over_at_its_deadline_even_between_two_tries(web, settings):
+def test_the_deadline_ends_a_fetch_even_between_two_tries(web, settings):
     download = settings(retries=10, deadline_s=1.5, timeout_s=5)
     started = time.monotonic()
     assert outcome(web.url("/status/503"), download) == "http_503"

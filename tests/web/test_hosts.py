@@ -50,13 +50,13 @@ def test_a_slow_host_does_not_hold_the_others_back():
             release.wait(10)
         return url
 
-    seen = []
+    fetched = []
     for url, _ in fetch_all(urls(4, 20), fetch, threads=8, per_host=4):
-        seen.append(url)
-        if len(seen) == 60:
-            assert not any(host_and_port(one) == "h0" for one in seen)
+        fetched.append(url)
+        if len(fetched) == 60:
+            assert not any(host_and_port(url) == "h0" for url in fetched)
             release.set()
-    assert len(seen) == 80
+    assert len(fetched) == 80
 
 
 def test_an_error_reaches_the_consumer():
@@ -79,7 +79,7 @@ def test_an_interrupted_consumer_leaves_no_thread_behind():
     assert threading.active_count() <= before
 
 
-def test_a_consumer_that_is_slow_holds_the_fetchers_up():
+def test_a_slow_consumer_slows_the_fetching_threads_down():
     done = []
     fetching = fetch_all(urls(1, 100), done.append, threads=2, per_host=2)
     next(fetching)
@@ -88,7 +88,7 @@ def test_a_consumer_that_is_slow_holds_the_fetchers_up():
     assert len(list(fetching)) == 99
 
 
-def test_a_host_is_down_after_so_many_faults_in_a_row_and_any_answer_clears_it():
+def test_a_host_is_down_after_failures_in_a_row_and_up_after_any_answer():
     health = HostHealth(limit=3)
     for fault in (REFUSED, REFUSED, None, REFUSED, NOT_FOUND, REFUSED, REFUSED):
         health.record("http://a/1", fault)

@@ -51,17 +51,17 @@ def test_a_file_comes_whole_with_its_hash_type_and_etag(films, fetch):
     assert films.requests[0].agent == "mmdata"
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(films, fetch):
+def test_a_broken_download_continues_where_it_broke(films, fetch):
     fetched, target = fetch(Film(BODY, breaks=[600_000, 400_000]))
     assert_whole(fetched, target)
-    assert [(one.range, one.if_range, one.status) for one in films.requests] == [
+    assert [(request.range, request.if_range, request.status) for request in films.requests] == [
         (None, None, 200),
         ("bytes=600000-", '"v1"', 206),
         ("bytes=1000000-", '"v1"', 206),
     ]
 
 
-def test_without_an_etag_the_date_says_that_it_is_the_same_file(films, fetch):
+def test_without_an_etag_the_date_identifies_the_file(films, fetch):
     date = "Mon, 02 Mar 2026 10:00:00 GMT"
     fetched, target = fetch(Film(BODY, etag=None, modified=date, breaks=[600_000]))
     assert_whole(fetched, target)
@@ -69,19 +69,19 @@ def test_without_an_etag_the_date_says_that_it_is_the_same_file(films, fetch):
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-def test_without_a_strong_word_on_the_file_it_is_fetched_from_its_beginning(films, fetch, etag):
+def test_without_a_strong_validator_the_file_is_fetched_from_its_beginning(films, fetch, etag):
     fetched, target = fetch(Film(BODY, etag=etag, breaks=[600_000]))
     assert_whole(fetched, target)
-    assert [one.range for one in films.requests] == [None, None]
+    assert [request.range for request in films.requests] == [None, None]
 
 
-def test_a_server_that_ignores_ranges_costs_a_new_beginning_and_no_doubled_bytes(films, fetch):
+def test_a_server_that_ignores_ranges_doubles_no_bytes(films, fetch):
     fetched, target = fetch(Film(BODY, ranges=False, breaks=[600_000]))
     assert_whole(fetched, target)
-    assert [one.status for one in films.requests] == [200, 200]
+    assert [request.status for request in films.requests] == [200, 200]
 
 
-def test_a_file_that_changed_in_between_is_fetched_whole(films, fetch):
+def test_a_file_that_has_changed_is_fetched_from_its_beginning(films, fetch):
     def change(film, number):
         if number == 1:
             film.body, film.etag = OTHER, '"v2"'
@@ -97,27 +97,27 @@ def test_a_file_that_became_shorter_under_the_same_name_is_fetched_anew(films, f
             film.body = BODY[:500_000]
 
     fetched, target = fetch(Film(BODY, breaks=[600_000], before=shrink))
-    assert [one.status for one in films.requests] == [200, 416, 200]
+    assert [request.status for request in films.requests] == [200, 416, 200]
     assert_whole(fetched, target, BODY[:500_000])
 
 
-def test_after_a_refused_range_the_reason_is_that_of_the_last_fault(films, fetch):
+def test_after_a_refused_range_the_last_failure_is_reported(films, fetch):
     def shrink(film, number):
         if number == 1:
             film.body = BODY[:500_000]
 
     fetched, _ = fetch(Film(BODY, breaks=[600_000, 0, 0, 0, 0], before=shrink), retries=1)
-    assert [one.status for one in films.requests][:3] == [200, 416, 200]
+    assert [request.status for request in films.requests][:3] == [200, 416, 200]
     assert fetched.failure.error == "truncated"
 
 
-def test_a_connection_that_never_gets_on_is_given_up_and_may_be_tried_again(films, fetch):
+def test_a_download_without_progress_is_given_up_and_may_be_retried(films, fetch):
     fetched, _ = fetch(Film(BODY, breaks=[0] * 9), retries=2)
     assert (fetched.failure.error, fetched.failure.may_pass) == ("truncated", True)
     assert films.count("/f.mp4") == 3
 
 
-def test_a_connection_that_gets_on_may_break_more_often_than_retries_say(films, fetch):
+def test_a_download_with_progress_may_break_more_often_than_retries(films, fetch):
     fetched, target = fetch(Film(BODY, breaks=[200_000] * 6), retries=1)
     assert_whole(fetched, target)
     assert films.count("/f.mp4") == 7
@@ -132,13 +132,13 @@ def test_a_connection_that_gets_on_may_break_more_often_than_retries_say(films, 
         (Film(BODY, headers={"Content-Encoding": "gzip"}), {}, "bad_response"),
     ],
 )
-def test_what_is_not_wanted_is_a_reason(fetch, film, clips, error):
+def test_unwanted_files_have_an_error_class(fetch, film, clips, error):
     fetched, _ = fetch(film, **clips)
     assert fetched.failure.error == error
     assert fetched.sha256 is None
 
 
-def test_a_large_video_is_not_held_to_the_limits_of_a_picture(films, settings, tmp_path):
+def test_the_limits_of_pictures_do_not_apply_to_large_files(films, settings, tmp_path):
     films.films["/f.mp4"] = Film(BODY)
     picture = settings(max_bytes=1000)
     assert fetch_file(films.url("/f.mp4"), tmp_path / "t", picture, Clips()).failure is None
@@ -156,13 +156,13 @@ def test_a_large_video_is_not_held_to_the_limits_of_a_picture(films, settings, t
         ("/garbage", "bad_response"),
     ],
 )
-def test_the_guard_watches_over_large_files_too(web, settings, tmp_path, path, error):
+def test_large_files_are_fetched_under_the_guard(web, settings, tmp_path, path, error):
     clips = Clips(deadline_s=1, max_bytes=1_000_000)
     fetched = fetch_file(web.url(path), tmp_path / "t", settings(), clips)
     assert fetched.failure.error == error
 
 
-def test_a_private_host_is_not_asked(films, settings, tmp_path):
+def test_a_private_host_is_not_contacted(films, settings, tmp_path):
     download = settings(allow_hosts=[])
     fetched = fetch_file(films.url("/f.mp4"), tmp_path / "t", download, Clips())
     assert (fetched.failure.error, fetched.failure.status, films.requests) == ("private_address", "refused", [])

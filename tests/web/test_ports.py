@@ -8,7 +8,7 @@ from mmdata.web.ports import SERVICE_PORTS, port_refusal
 
 
 @pytest.mark.parametrize(
-    ("port", "ports", "allowed", "asked"),
+    ("port", "ports", "allowed", "accepted"),
     [
         (80, None, False, True),
         (443, None, False, True),
@@ -24,10 +24,10 @@ from mmdata.web.ports import SERVICE_PORTS, port_refusal
         (0, None, True, False),
     ],
 )
-def test_which_ports_are_asked(port, ports, allowed, asked):
-    assert (port_refusal(port, ports, allowed) is None) == asked
+def test_which_ports_are_accepted(port, ports, allowed, accepted):
+    assert (port_refusal(port, ports, allowed) is None) == accepted
 
 
-def test_no_port_of_a_service_is_one_that_a_system_gives_away_by_itself():
+def test_no_service_port_is_an_ephemeral_port():
     """The demo's server listens on such a port."""
     assert not any(32768 <= port < 50000 for port in SERVICE_PORTS)

@@ -17,8 +17,8 @@ from tests.support.fetch_roads import by_image
 
 @contextmanager
 def connect_proxy(refuse: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """A proxy on loopback that knows CONNECT: its port, and what it was asked."""
-    asked: list[str] = []
+    """A proxy on loopback that knows CONNECT: its port, and the requests that it got."""
+    requests: list[str] = []
     listener = socket.create_server(("127.0.0.1", 0))
 
     def pump(source: socket.socket, target: socket.socket) -> None:
@@ -28,8 +28,8 @@ def connect_proxy(refuse: bool = False) -> Iterator[tuple[int, list[str]]]:
         except OSError:
             pass
         finally:
-            for one in (source, target):
-                one.close()
+            for connection in (source, target):
+                connection.close()
 
     def serve() -> None:
         while True:
@@ -40,7 +40,7 @@ def connect_proxy(refuse: bool = False) -> Iterator[tuple[int, list[str]]]:
             request = b""
             while not request.endswith(b"\r\n\r\n"):
                 request += client.recv(65536)
-            asked.append(request.decode("latin-1"))
+            requests.append(request.decode("latin-1"))
             if refuse:
                 client.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
                 client.close()
@@ -53,23 +53,23 @@ def connect_proxy(refuse: bool = False) -> Iterator[tuple[int, list[str]]]:
 
     threading.Thread(target=serve, daemon=True).start()
     try:
-        yield listener.getsockname()[1], asked
+        yield listener.getsockname()[1], requests
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
 
 
-def test_proxies_of_the_environment_are_not_asked_on_any_road(web, settings, fetch, monkeypatch):
-    with connect_proxy() as (port, asked):
+def test_proxies_of_the_environment_are_never_used(web, settings, fetch, monkeypatch):
+    with connect_proxy() as (port, requests):
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
         fetch(web.url("/jpg/1"), settings(timeout_s=2, deadline_s=3))
     assert web.hits["/jpg/1"]
-    assert asked == []
+    assert requests == []
 
 
 def test_a_proxy_of_the_configuration_is_given_the_address_that_was_checked(web, settings, fetch):
-    with connect_proxy() as (port, asked):
+    with connect_proxy() as (port, requests):
         download = settings(timeout_s=2, deadline_s=3, proxy=f"http://me:hidden@127.0.0.1:{port}")
         install(
             Guard(
@@ -77,17 +77,17 @@ def test_a_proxy_of_the_configuration_is_given_the_address_that_was_checked(web,
             )
         )
         fetch(web.url("/jpg/1"), download)
-        assert asked[0].startswith(f"CONNECT 127.0.0.1:{web.port} HTTP/1.1\r\n")
-        assert "Proxy-Authorization: Basic bWU6aGlkZGVu\r\n" in asked[0]
+        assert requests[0].startswith(f"CONNECT 127.0.0.1:{web.port} HTTP/1.1\r\n")
+        assert "Proxy-Authorization: Basic bWU6aGlkZGVu\r\n" in requests[0]
         assert "Authorization" not in web.requests["/jpg/1"]
-        asked.clear()
+        requests.clear()
         failure = fetch("http://10.0.0.1/x.jpg", download)
         assert failure is not None
         assert failure.error == "private_address"
-        assert asked == []
+        assert requests == []
 
 
-def test_a_proxy_that_refuses_is_a_reason_that_may_pass_and_names_no_password(web, settings):
+def test_a_proxy_that_refuses_is_a_passing_failure_without_its_password(web, settings):
     with connect_proxy(refuse=True) as (port, _):
         failure = by_image(web.url("/jpg/1"), settings(proxy=f"http://me:hidden@127.0.0.1:{port}"))
     assert failure is not None
@@ -97,6 +97,6 @@ def test_a_proxy_that_refuses_is_a_reason_that_may_pass_and_names_no_password(we
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://127.0.0.1", "127.0.0.1:3128", "https://p:1"])
-def test_what_is_no_proxy_is_refused_in_the_configuration(proxy):
+def test_the_configuration_refuses_bad_proxies(proxy):
     with pytest.raises(ValueError, match="a proxy is http://host:port"):
         Download(proxy=proxy)

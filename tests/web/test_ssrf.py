@@ -35,7 +35,7 @@ def assert_refused(hosts, web, settings, fetch) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1.", "localhost."])
-def test_a_host_with_a_dot_behind_it_reaches_nothing(web, settings, fetch, host):
+def test_a_private_host_with_a_final_dot_is_not_contacted(web, settings, fetch, host):
     """A name to some resolvers, nothing to others."""
     failure = fetch(f"http://{host}:{web.port}/jpg/1", settings(allow_hosts=[]))
     assert failure is not None
@@ -43,9 +43,9 @@ def test_a_host_with_a_dot_behind_it_reaches_nothing(web, settings, fetch, host)
     assert not web.hits
 
 
-def test_urls_that_lie_are_refused_without_a_look_up(settings, fetch, monkeypatch):
-    asked: list[str] = []
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: asked.append(host) or [])
+def test_deceptive_urls_are_refused_without_a_look_up(settings, fetch, monkeypatch):
+    looked_up: list[str] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: looked_up.append(host) or [])
     download = settings(allow_hosts=[])
     wrong = {}
     for url, error in REFUSED_URLS.items():
@@ -53,10 +53,10 @@ def test_urls_that_lie_are_refused_without_a_look_up(settings, fetch, monkeypatc
         if failure is None or (failure.error, failure.status) != (error, "refused") or "secret" in failure.detail:
             wrong[url] = failure
     assert wrong == {}
-    assert asked == []
+    assert looked_up == []
 
 
-def test_a_redirect_leads_nowhere_that_its_target_would_not(web, settings, fetch):
+def test_the_target_of_a_redirect_is_checked_like_any_url(web, settings, fetch):
     download = settings(timeout_s=2, deadline_s=3)
     wrong = {}
     for number, (target, error) in enumerate(REDIRECTS.items()):
@@ -68,7 +68,7 @@ def test_a_redirect_leads_nowhere_that_its_target_would_not(web, settings, fetch
 
 
 @pytest.mark.parametrize("code", ["301 Moved", "303 See Other", "307 Temporary", "308 Permanent"])
-def test_every_kind_of_redirect_is_looked_at(web, settings, fetch, code):
+def test_redirects_of_every_status_are_checked(web, settings, fetch, code):
     web.files["/away"] = answer(b"", code, Location="http://10.0.0.1/x.jpg")
     failure = fetch(web.url("/away"), settings(timeout_s=2, deadline_s=3))
     assert failure is not None
@@ -83,7 +83,7 @@ def test_a_redirect_to_itself_ends(web, settings):
     assert web.hits["/loop"] < 8
 
 
-def test_interim_answers_without_end_end_with_the_budget(web, settings):
+def test_endless_interim_answers_end_with_the_byte_limit(web, settings):
     web.files["/early"] = b"HTTP/1.1 100 Continue\r\n\r\n" * 100_000
     failure = by_image(web.url("/early"), settings(max_bytes=100_000, timeout_s=2, deadline_s=3))
     assert failure is not None
@@ -115,7 +115,7 @@ def test_one_private_answer_among_public_ones_refuses_the_name(web, settings, an
     assert failure.error == "private_address"
 
 
-def test_what_a_resolver_says_with_a_zone_is_refused(settings):
+def test_a_link_local_address_with_a_zone_is_refused(settings):
     download = settings(allow_hosts=[])
     install(Guard(download, resolve=lambda host, port: ["fe80::1%eth0"]))
     failure = by_image("http://zone.example/x.jpg", download)
@@ -131,7 +131,7 @@ def test_the_port_is_checked_where_the_connection_is_made(settings):
             guard.connect("public.example", port)
 
 
-def test_ports_are_by_the_configuration(web, settings):
+def test_the_configuration_decides_the_ports(web, settings):
     assert by_image(web.url("/jpg/1"), settings(ports=[80, 443])) is None, "the host is allowed by name"
     other = settings(ports=[80, 443], allow_hosts=[])
     install(Guard(other, resolve=lambda host, port: ["8.8.8.8"]))
@@ -155,7 +155,7 @@ def test_a_redirect_out_of_tls_is_followed_or_refused_as_the_configuration_says(
         assert web.hits["/jpg/1"] == 1
 
 
-def test_names_that_were_looked_up_do_not_fill_the_memory(settings):
+def test_the_dns_cache_has_a_maximal_size(settings):
     guard = Guard(settings(allow_hosts=["127.0.0.0/8"]), resolve=lambda host, port: ["127.0.0.1"])
     with fetching(guard.download) as fetch:
         guard._dns_cache = {(str(number), 80): (1e18, []) for number in range(DNS_CACHE_NAMES)}

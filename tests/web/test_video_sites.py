@@ -58,11 +58,11 @@ def fetch(films, settings, tmp_path):
         ("http://[bad/x", False),
     ],
 )
-def test_sites_are_told_by_their_domain(url, expected):
+def test_sites_are_recognised_by_their_domain(url, expected):
     assert is_site(url) == expected
 
 
-def test_the_video_of_a_page_is_fetched_by_our_name(films, fetch, film):
+def test_the_video_of_a_page_is_fetched_with_our_user_agent(films, fetch, film):
     fetched, target = fetch("/page")
     assert fetched.failure is None, fetched.failure
     assert target.read_bytes() == film
@@ -71,10 +71,10 @@ def test_the_video_of_a_page_is_fetched_by_our_name(films, fetch, film):
         len(film),
         "video/mp4",
     )
-    assert {one.agent for one in films.requests} == {"mmdata"}
+    assert {request.agent for request in films.requests} == {"mmdata"}
 
 
-def test_every_connection_is_the_guards(films, fetch, monkeypatch):
+def test_every_connection_is_made_by_the_guard(films, fetch, monkeypatch):
     """No socket is opened but by the guard, whatever yt-dlp would do by itself."""
 
     def refuse(*_, **__):
@@ -127,7 +127,7 @@ def test_the_limits_of_size_and_time_hold(films, fetch):
         assert (fetched.failure.error, fetched.failure.may_pass) == ("deadline", True)
 
 
-def test_a_page_without_a_video_is_a_reason_that_does_not_pass(films, fetch):
+def test_a_page_without_a_video_is_a_final_failure(films, fetch):
     films.films["/words"] = Film(b"<html><body>words</body></html>", mime="text/html")
     fetched, _ = fetch("/words")
     assert (fetched.failure.error, fetched.failure.may_pass) == ("site_failed", False)
