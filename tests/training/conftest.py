@@ -12,6 +12,7 @@ import torch
 
 from mmdata.workspace.layout import Workspace
 from tests.support.made_release import mixed_samples, write_release
+from tests.support.tiny_run import release_at
 
 torch.set_num_threads(1)  # tests run in several processes; small tensors' threads would only wait for each other
 
@@ -20,6 +21,12 @@ torch.set_num_threads(1)  # tests run in several processes; small tensors' threa
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A release of pictures, clips, sound and text that nobody changes."""
     return write_release(tmp_path_factory.mktemp("mixed"), mixed_samples())
+
+
+@pytest.fixture(scope="session")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The workspace of a release of numbered pictures, made by the publish stages, that nobody changes."""
+    return release_at(tmp_path_factory.mktemp("numbered"))
 
 
 @pytest.fixture

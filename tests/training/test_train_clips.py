@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,23 +14,20 @@ import torch
 from mmdata.score.preprocess import Preprocess
 from tests.support import modalities, workspaces
 from tests.support.tiny_run import alone, built_stage, first_batch, settings
-from tests.training.model.test_encoders import SMALL
+from tests.support.tiny_towers import SMALL
 from training.config import TrainConfig
 from training.data.batch_types import Batch
-from training.data.conversations import Conversation, parse_record, with_fewer_frames
 from training.data.examples import Example, Instructions, Pairs
 from training.data.media_tensors import MediaSpec
 from training.data.records import RECORD, MediaLimits, open_records
-from training.data.row_layout import Layout
 from training.data.sample_index import TrainingRelease, open_training_release, row_uid
 from training.data.sample_reader import SampleReader
-from training.data.text_codec import MEDIA_PLACEHOLDER, Turn
+from training.data.text_codec import MEDIA_PLACEHOLDER
 from training.model.encoders import DualEncoder
 from training.model.multimodal_lm import MultimodalLm
 from training.run import train
 from training.stages.align import kind_weights
 from training.stages.stage_model import StageModel
-from training.stages.stage_reader import frames_that_fit
 from training.stages.stage_step import make_step
 from training.step_log import read_log
 
@@ -233,57 +229,3 @@ def test_the_index_is_compact_and_names_each_sample_once(release: TrainingReleas
         paths += [*(record["input_video"] or []), *([record["input_audio"]] if record["input_audio"] else [])]
         uids = list(dict.fromkeys(path.removeprefix("tar://")[:32] for path in paths))
         assert [row_uid(samples[row]) for row in records.rows_of(at)] == uids
-
-
-def frame(uid: int, at: int) -> str:
-    return f"tar://{uid:032x}.{at:03d}.jpg::shards/a.tar"
-
-
-@pytest.mark.parametrize(
-    ("clips", "frames", "kept"),
-    [
-        ([8], 8, [list(range(8))]),
-        ([8], 3, [[0, 4, 7]]),
-        ([8], 1, [[4]]),
-        ([2, 2, 2, 2], 8, [[0, 1]] * 4),
-        ([2, 2, 2, 2], 4, [[1]] * 4),
-        ([1, 1, 1], 1, [[0]] * 3),
-        ([], 4, []),
-    ],
-)
-def test_thinning_takes_markers_with_their_frames(clips: list[int], frames: int, kept: list[list[int]]) -> None:
-    images = [frame(uid, at) for uid, count in enumerate(clips) for at in range(count)]
-    turns = [Turn("user", f"{MEDIA_PLACEHOLDER}\n" * (len(images) + 1) + "What?"), Turn("assistant", "a")]
-    found = with_fewer_frames(Conversation(turns, images, ["sound"]), frames)
-    assert found.images == [frame(uid, at) for uid, places in enumerate(kept) for at in places]
-    assert found.sounds == ["sound"]
-    assert found.turns[0].text == f"{MEDIA_PLACEHOLDER}\n" * (len(found.images) + 1) + "What?"
-
-
-def test_a_sound_before_a_picture_is_refused() -> None:
-    llava = {
-        "image": "a",
-        "audio": "b",
-        "conversations": [{"from": "human", "value": "<audio>\n<image>\nWhat?"}, {"from": "gpt", "value": "c"}],
-    }
-    parts = [{"type": "audio", "audio": "b"}, {"type": "image", "image": "a"}, {"type": "text", "text": "What?"}]
-    chat = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "c"}]}
-    for record in (llava, chat):
-        with pytest.raises(ValueError, match="pictures come first"):
-            parse_record(record)
-    with pytest.raises(ValueError, match="1 <audio> markers for 0 of them"):
-        parse_record({"conversations": [{"from": "human", "value": "<audio>"}]})
-    turned = json.loads(json.dumps(llava).replace("<audio>\\n<image>", "<image>\\n<audio>"))
-    found = parse_record(turned)
-    assert found is not None and (found.images, found.sounds) == (["a"], ["b"])
-
-
-@pytest.mark.parametrize(
-    ("frames", "picture_tokens", "sound_tokens", "length", "fit"),
-    [(8, 0, 0, 64, 8), (8, 49, 0, 1024, 8), (8, 64, 0, 512, 4), (8, 64, 100, 512, 2), (8, 256, 0, 256, 1)],
-)
-def test_frames_leave_half_of_a_row_to_words(
-    frames: int, picture_tokens: int, sound_tokens: int, length: int, fit: int
-) -> None:
-    layout = Layout(picture_tokens, sound_tokens, length, length, packed=True, template=False)
-    assert frames_that_fit(frames, layout) == fit

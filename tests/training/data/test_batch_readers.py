@@ -23,13 +23,13 @@ from tests.training.conftest import upload
 from training.data.batch_readers import EmptySplit, PairReader, Reader, RowReader, Share, batches
 from training.data.batch_types import Batch, PairBatch, PlacedMedia
 from training.data.examples import Example, Instructions, Pairs
-from training.data.media_tensors import Media, MediaSpec, decode_media
+from training.data.media_tensors import MediaSpec, decode_media
 from training.data.order import Order
 from training.data.records import open_records
-from training.data.row_layout import EncodedRow, Layout, lay_out
+from training.data.row_layout import Layout
 from training.data.sample_index import TrainingRelease, open_training_release, row_uid
 from training.data.sample_reader import SampleReader
-from training.data.text_codec import IGNORED, MEDIA_PLACEHOLDER, Encoded, TextCodec, Turn, load_tokenizer
+from training.data.text_codec import IGNORED, MEDIA_PLACEHOLDER, TextCodec, load_tokenizer
 
 SPEC = MediaSpec(Preprocess(size=(16, 16)), frames=4, audio_samples=8000)
 PAIRS = Layout(picture_tokens=4, sound_tokens=6, pack_length=160, max_text_tokens=120, packed=True, template=False)
@@ -436,21 +436,6 @@ def test_a_stand_in_with_more_media_than_its_place_stays_out(tmp_path: Path) -> 
     assert len(list(pieces(batch, layout))) == 7
     lonely = take(row_reader(opened, 8, layout=replace(layout, packed=False)), 1)[0]
     assert (lonely.bad, lonely.read, len(lonely.input_ids)) == (1, 7, 8)
-
-
-def test_a_samples_first_token_is_never_learned_from_the_sample_before() -> None:
-    """Even where a conversation begins with an answer."""
-    nothing = Media(None, None)
-    examples = [Example(name, [Turn("assistant", name)], nothing) for name in ("one", "two")]
-    row = EncodedRow(examples, [CODEC.conversation(example.turns) for example in examples], 0, 0)
-    assert row.encoded[1].labels[0] != IGNORED
-    batch = lay_out([row], 2, 32, TURNS, CODEC.pad)
-    starts = batch.segment.diff(dim=1, prepend=torch.zeros(2, 1, dtype=torch.long)) > 0
-    assert int(starts.sum()) == 2
-    assert (batch.labels[starts] == IGNORED).all()
-    assert batch.labels[0, 1:4].tolist() == row.encoded[0].ids[1:4]
-    empty = lay_out([EncodedRow([examples[0]], [Encoded([], [])], 0, 0)], 1, 8, TURNS, CODEC.pad)
-    assert not empty.segment.any()
 
 
 def test_reading_leaves_the_process_its_threads(release: TrainingRelease) -> None:

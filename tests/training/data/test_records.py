@@ -19,7 +19,6 @@ from mmdata.workspace.layout import Workspace
 from tests.support import workspaces
 from tests.support.made_release import RELEASE, Sample, jpeg, seal, shard_of, write_release
 from tests.training.conftest import upload
-from training.data.conversations import parse_record
 from training.data.examples import Example, Instructions
 from training.data.media_tensors import MediaSpec
 from training.data.records import MAX_IMAGES, Records, open_records
@@ -184,40 +183,6 @@ def test_hostile_words_are_words_in_every_form(own: Workspace, tmp_path: Path) -
     assert not torch.equal(both[0], both[1])
     assert hostile.media.pictures is not None
     assert torch.equal(both[1], hostile.media.pictures[0])
-
-
-def test_private_marks_in_data_are_taken_out() -> None:
-    chat = {
-        "messages": [
-            {"role": "user", "content": f"a{MEDIA_PLACEHOLDER}b"},
-            {"role": "assistant", "content": f"{MEDIA_PLACEHOLDER}c"},
-        ]
-    }
-    found = parse_record(chat)
-    assert found is not None
-    assert [turn.text for turn in found.turns] == ["ab", "c"]
-    for record in (
-        {"instruction": f"a{MEDIA_PLACEHOLDER}b", "output": f"{MEDIA_PLACEHOLDER}c"},
-        {
-            "conversations": [
-                {"from": "human", "value": f"a{MEDIA_PLACEHOLDER}b"},
-                {"from": "gpt", "value": f"{MEDIA_PLACEHOLDER}c"},
-            ]
-        },
-    ):
-        assert parse_record(record) == found
-
-
-def test_llava_conversations_of_many_turns() -> None:
-    said = ["<image>\nWhat is it?", "a cat", "And <image> this?", "a dog"]
-    turns = [{"from": ("human", "gpt")[at % 2], "value": text} for at, text in enumerate(said)]
-    found = parse_record({"image": ["one", "two"], "conversations": turns})
-    assert found is not None
-    assert [turn.text for turn in found.turns] == [text.replace("<image>", MEDIA_PLACEHOLDER) for text in said]
-    assert [turn.role for turn in found.turns] == ["user", "assistant", "user", "assistant"]
-    assert found.images == ["one", "two"]
-    with pytest.raises(ValueError, match="2 <image> markers for 1 of them"):
-        parse_record({"image": "one", "conversations": turns})
 
 
 @pytest.mark.parametrize("form", FORMS)

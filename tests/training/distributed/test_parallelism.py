@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from mmdata.errors import UserError
-from tests.support.tiny_run import LLM, release_at, settings
+from tests.support.tiny_run import LLM, settings
 from training.checkpoint.checkpoints import read_progress
-from training.distributed.process_mesh import join_processes
 from training.run import read_result, train
 from training.stages.saved_model import load_model
 from training.step_log import read_log
@@ -58,16 +56,11 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return release_at(tmp_path_factory.mktemp("release"))
-
-
-@pytest.fixture(scope="module")
-def two(release: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two(numbered: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every case trained on two processes."""
     output = tmp_path_factory.mktemp("two")
     (output / "cases.json").write_text(json.dumps(CASES))
-    launch(release, output / "cases.json", output)
+    launch(numbered, output / "cases.json", output)
     return output
 
 
@@ -84,12 +77,12 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_train_what_one_trains(release: str, two: Path, tmp_path: Path, name: str) -> None:
+def test_two_processes_train_what_one_trains(numbered: str, two: Path, tmp_path: Path, name: str) -> None:
     from training.config import TrainConfig
 
     config = TrainConfig.model_validate(CASES[name]["config"])
     config = config.model_copy(update={"parallel": settings().parallel})
-    results = train(release, CASES[name]["stages"], config, tmp_path)
+    results = train(numbered, CASES[name]["stages"], config, tmp_path)
     for result in results:
         ours, theirs = result.folder, two / name / result.stage
         assert losses(theirs) == pytest.approx(losses(ours), rel=2e-4), result.stage
@@ -109,7 +102,7 @@ def test_two_processes_train_what_one_trains(release: str, two: Path, tmp_path: 
             assert done.metrics[key] == pytest.approx(value, rel=5e-3, abs=1e-6), key
 
 
-def test_a_run_of_two_processes_resumes_on_one(release: str, two: Path, tmp_path: Path) -> None:
+def test_a_run_of_two_processes_resumes_on_one(numbered: str, two: Path, tmp_path: Path) -> None:
     import shutil
 
     from training.config import TrainConfig
@@ -119,12 +112,6 @@ def test_a_run_of_two_processes_resumes_on_one(release: str, two: Path, tmp_path
         case_ = CASES[name]["config"]
         config = TrainConfig.model_validate({**case_, "parallel": {}, stage: {**case_[stage], "steps": STEPS + 2}})
         lines: list[dict[str, Any]] = []
-        result = train(release, [stage], config, tmp_path / name, on_line=lines.append)[0]
+        result = train(numbered, [stage], config, tmp_path / name, on_line=lines.append)[0]
         assert [line["step"] for line in lines if line["kind"] == "train"] == [STEPS + 1, STEPS + 2]
         assert result.last_loss < losses(tmp_path / name / stage)[0]
-
-
-def test_processes_that_do_not_divide_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(UserError, match="does not divide 3"):
-        join_processes(settings(parallel={"tp": 2}).parallel, "cpu")

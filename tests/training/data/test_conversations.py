@@ -1,0 +1,87 @@
+"""Instruction records of all forms become the same conversations."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from training.data.conversations import Conversation, parse_record, with_fewer_frames
+from training.data.text_codec import MEDIA_PLACEHOLDER, Turn
+
+
+def test_private_marks_in_data_are_taken_out() -> None:
+    chat = {
+        "messages": [
+            {"role": "user", "content": f"a{MEDIA_PLACEHOLDER}b"},
+            {"role": "assistant", "content": f"{MEDIA_PLACEHOLDER}c"},
+        ]
+    }
+    found = parse_record(chat)
+    assert found is not None
+    assert [turn.text for turn in found.turns] == ["ab", "c"]
+    for record in (
+        {"instruction": f"a{MEDIA_PLACEHOLDER}b", "output": f"{MEDIA_PLACEHOLDER}c"},
+        {
+            "conversations": [
+                {"from": "human", "value": f"a{MEDIA_PLACEHOLDER}b"},
+                {"from": "gpt", "value": f"{MEDIA_PLACEHOLDER}c"},
+            ]
+        },
+    ):
+        assert parse_record(record) == found
+
+
+def test_llava_conversations_of_many_turns() -> None:
+    said = ["<image>\nWhat is it?", "a cat", "And <image> this?", "a dog"]
+    turns = [{"from": ("human", "gpt")[at % 2], "value": text} for at, text in enumerate(said)]
+    found = parse_record({"image": ["one", "two"], "conversations": turns})
+    assert found is not None
+    assert [turn.text for turn in found.turns] == [text.replace("<image>", MEDIA_PLACEHOLDER) for text in said]
+    assert [turn.role for turn in found.turns] == ["user", "assistant", "user", "assistant"]
+    assert found.images == ["one", "two"]
+    with pytest.raises(ValueError, match="2 <image> markers for 1 of them"):
+        parse_record({"image": "one", "conversations": turns})
+
+
+def frame(uid: int, at: int) -> str:
+    return f"tar://{uid:032x}.{at:03d}.jpg::shards/a.tar"
+
+
+@pytest.mark.parametrize(
+    ("clips", "frames", "kept"),
+    [
+        ([8], 8, [list(range(8))]),
+        ([8], 3, [[0, 4, 7]]),
+        ([8], 1, [[4]]),
+        ([2, 2, 2, 2], 8, [[0, 1]] * 4),
+        ([2, 2, 2, 2], 4, [[1]] * 4),
+        ([1, 1, 1], 1, [[0]] * 3),
+        ([], 4, []),
+    ],
+)
+def test_thinning_takes_markers_with_their_frames(clips: list[int], frames: int, kept: list[list[int]]) -> None:
+    images = [frame(uid, at) for uid, count in enumerate(clips) for at in range(count)]
+    turns = [Turn("user", f"{MEDIA_PLACEHOLDER}\n" * (len(images) + 1) + "What?"), Turn("assistant", "a")]
+    found = with_fewer_frames(Conversation(turns, images, ["sound"]), frames)
+    assert found.images == [frame(uid, at) for uid, places in enumerate(kept) for at in places]
+    assert found.sounds == ["sound"]
+    assert found.turns[0].text == f"{MEDIA_PLACEHOLDER}\n" * (len(found.images) + 1) + "What?"
+
+
+def test_a_sound_before_a_picture_is_refused() -> None:
+    llava = {
+        "image": "a",
+        "audio": "b",
+        "conversations": [{"from": "human", "value": "<audio>\n<image>\nWhat?"}, {"from": "gpt", "value": "c"}],
+    }
+    parts = [{"type": "audio", "audio": "b"}, {"type": "image", "image": "a"}, {"type": "text", "text": "What?"}]
+    chat = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "c"}]}
+    for record in (llava, chat):
+        with pytest.raises(ValueError, match="pictures come first"):
+            parse_record(record)
+    with pytest.raises(ValueError, match="1 <audio> markers for 0 of them"):
+        parse_record({"conversations": [{"from": "human", "value": "<audio>"}]})
+    turned = json.loads(json.dumps(llava).replace("<audio>\\n<image>", "<image>\\n<audio>"))
+    found = parse_record(turned)
+    assert found is not None and (found.images, found.sounds) == (["a"], ["b"])

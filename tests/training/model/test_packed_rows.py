@@ -1,0 +1,58 @@
+"""Packed samples do not see each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.gradients import gradients, open_gates, same
+from tests.support.tiny_run import LLM, alone, built_stage, first_batch, settings
+from training.stages.stage_model import train_mode
+from training.stages.stage_step import make_step
+
+
+@pytest.mark.parametrize("architecture", ["single_tower", "cross_attention"])
+@pytest.mark.parametrize("window", [None, 16])
+def test_packed_equals_unpacked(numbered: str, tmp_path: Path, architecture: str, window: int | None) -> None:
+    llm = {"kind": "config", "config": LLM, "tokenizer": "bytes", "sliding_window": window}
+    base = settings().model.model_dump()
+    config = settings(model={**base, "architecture": architecture, "llm": llm})
+    loose = config.model_copy(update={"joint": config.joint.model_copy(update={"pack": False})})
+    built = built_stage("joint", config)
+    open_gates(built.model)
+    train_mode(built.model)
+    packed, apart = first_batch(built, config, numbered, tmp_path), first_batch(built, loose, numbered, tmp_path)
+    assert len(packed.input_ids) < len(apart.input_ids) == 8
+    assert sorted(packed.uids) == sorted(apart.uids)
+    found = make_step(built, built.model, config, alone())(packed)
+    ours = gradients(built.model)
+    expected = make_step(built, built.model, loose, alone())(apart)
+    same(ours, gradients(built.model))
+    torch.testing.assert_close(found["text"], expected["text"], rtol=1e-4, atol=1e-5)
+
+
+def test_an_all_ones_mask_would_leak_across_documents(numbered: str, tmp_path: Path) -> None:
+    """Why packed rows pass no attention mask: with one of ones, samples see each other."""
+    config = settings()
+    built = built_stage("joint", config)
+    built.model.eval()
+    batch = first_batch(built, config, numbered, tmp_path)
+    llm: Any = built.model.llm
+    embeds = built.model.embed(batch)
+    changed = embeds.clone()
+    first = batch.segment[0] == 1
+    changed[0, first] += 1.0
+    later = batch.segment[0] == 2
+    assert later.any()
+
+    def difference(mask: torch.Tensor | None) -> float:
+        with torch.no_grad():
+            options = {"position_ids": batch.position_ids, "attention_mask": mask, "use_cache": False}
+            one, two = (llm.base_model(inputs_embeds=e, **options).last_hidden_state for e in (embeds, changed))
+        return float((one - two)[0, later].abs().max())
+
+    assert difference(None) == 0.0
+    assert difference(torch.ones_like(batch.input_ids)) > 1e-3
