@@ -29,9 +29,8 @@ def pairs() -> PairBatch:
 
 def rows() -> RowBatch:
     cells = torch.arange(12).view(3, 4)
-    picture = PlacedMedia(
-        torch.arange(2).view(2, 1, 1, 1), *(torch.tensor([0, 2]), torch.tensor([1, 1]), torch.tensor([0, 3]))
-    )
+    row, segment, start = torch.tensor([0, 2]), torch.tensor([1, 1]), torch.tensor([0, 3])
+    picture = PlacedMedia(torch.arange(2).view(2, 1, 1, 1), row, segment, start)
     none = torch.empty(0, dtype=torch.long)
     return RowBatch(cells, cells, cells, cells, picture, PlacedMedia(None, none, none, none), ["a", "b", "c"], 3, 0, 0)
 

@@ -14,7 +14,7 @@ from training.model.llm import add_lora, gguf_file, linear_names, load_llm, merg
 def test_adapters_begin_as_nothing_and_fold_into_the_weights() -> None:
     llm, codec = load_llm(Llm(kind="config", config=LLM, tokenizer="bytes"))
     assert llm.config.vocab_size == len(codec.tokenizer)
-    ids = torch.tensor([codec.conversation([]).ids + [5, 6, 7]])
+    ids = torch.tensor([[5, 6, 7]])
     before, names = llm(input_ids=ids).logits, set(llm.state_dict())
     assert "lm_head" not in linear_names(llm) and "q_proj" in linear_names(llm)
     add_lora(llm, Lora(r=2))

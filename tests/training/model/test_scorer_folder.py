@@ -34,5 +34,5 @@ def test_open_clip_opens_the_folder_and_embeds_the_same(tmp_path: Path) -> None:
 
 def test_hugging_face_towers_are_refused(tmp_path: Path) -> None:
     config = hf("vit")
-    with pytest.raises(UserError, match="towers of kind `hf` cannot be a scorer.* Remedy: "):
+    with pytest.raises(UserError, match=r"towers of kind `hf` cannot be a scorer.* Remedy: "):
         save_scorer(build_encoder(config, Audio()), config, tmp_path)
