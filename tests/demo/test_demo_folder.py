@@ -64,7 +64,7 @@ def test_the_sources_read_it_and_every_truth_has_its_row(demo, tmp_path):
     assert sum(part.stop - part.start for part in parts if part.source == "web") == demo.rows
     assert report.counts["rows"] == demo.rows + sum(recording_counts(demo.rows))
     assert 6 <= report.counts["parts"] <= 7
-    found: Counter[str] = Counter()
+    copies_read: Counter[str] = Counter()
     for part in parts:
         read_part(corpus, workspace, part.name)
         if part.source != "web":
@@ -73,7 +73,7 @@ def test_the_sources_read_it_and_every_truth_has_its_row(demo, tmp_path):
         assert stamp is not None
         for name in stamp.slices:
             table = read_table(workspace.table(part.name, "rows", name))
-            found.update(dict(zip(table["uid"].to_pylist(), table["copies"].to_pylist(), strict=True)))
+            copies_read.update(dict(zip(table["uid"].to_pylist(), table["copies"].to_pylist(), strict=True)))
     truth = pl.read_parquet(demo.truth_path)
-    assert found == Counter(truth["uid"].to_list())
-    assert found.total() == demo.rows
+    assert copies_read == Counter(truth["uid"].to_list())
+    assert copies_read.total() == demo.rows

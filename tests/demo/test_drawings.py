@@ -21,14 +21,14 @@ from mmdata.demo.drawings import (
 
 
 def test_demo_and_training_share_no_base_and_leave_none_out():
-    shown, trained = {one.base for one in demo_emoji()}, {one.base for one in training_emoji()}
+    shown, trained = {picture.base for picture in demo_emoji()}, {picture.base for picture in training_emoji()}
     assert not shown & trained
-    assert shown | trained == {one.base for one in all_emoji()}
+    assert shown | trained == {picture.base for picture in all_emoji()}
     assert 0.4 < len(shown) / (len(shown) + len(trained)) < 0.6
 
 
 def test_photos_are_split_too():
-    shown, trained = {one.name for one in demo_photos()}, {one.name for one in training_photos()}
+    shown, trained = {picture.name for picture in demo_photos()}, {picture.name for picture in training_photos()}
     assert shown
     assert trained
     assert not shown & trained
@@ -56,9 +56,9 @@ EXPECTED = [True, False, False, False, True, True, False, True]
 
 
 def test_drawings_are_deterministic_and_of_the_asked_size_and_background():
-    one = next(emoji for emoji in demo_emoji() if emoji.kind == "food")
-    png = draw(one, 96, "#ffe680", zoom=0.5, shift=(0.1, 0.0))
-    assert png == draw(one, 96, "#ffe680", zoom=0.5, shift=(0.1, 0.0))
+    drawing = next(emoji for emoji in demo_emoji() if emoji.kind == "food")
+    png = draw(drawing, 96, "#ffe680", zoom=0.5, shift=(0.1, 0.0))
+    assert png == draw(drawing, 96, "#ffe680", zoom=0.5, shift=(0.1, 0.0))
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
     assert pixels.shape == (96, 96, 3)
     assert tuple(pixels[0, 0]) == (0xFF, 0xE6, 0x80)
@@ -70,9 +70,9 @@ def test_drawings_are_deterministic_and_of_the_asked_size_and_background():
 def test_every_emoji_has_a_name_in_the_captions_languages():
     from mmdata.demo.caption_templates import LANGUAGES
 
-    for one in demo_emoji():
-        assert one.name
-        assert set(LANGUAGES) <= set(one.names)
+    for drawing in demo_emoji():
+        assert drawing.name
+        assert set(LANGUAGES) <= set(drawing.names)
 
 
 def test_photos_load_as_rgb():

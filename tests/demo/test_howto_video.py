@@ -29,13 +29,13 @@ def beep(sentence: str) -> np.ndarray:
 
 
 def test_a_video_lasts_as_long_as_its_speech_and_its_captions_lie_in_it() -> None:
-    video = next(one for one in plan_videos(15, demo_emoji()) if one.planted == "clean")
+    video = next(plan for plan in plan_videos(15, demo_emoji()) if plan.planted == "clean")
     data, lengths_s = render_video(video, beep)
     assert data == render_video(video, beep)[0]
-    told = timed_captions(video, lengths_s)
+    captions = timed_captions(video, lengths_s)
     seconds = sum(lengths_s) + PAUSE_S * len(lengths_s)
-    assert told["start"] == sorted(told["start"])
-    assert max(told["end"]) <= seconds
+    assert captions["start"] == sorted(captions["start"])
+    assert max(captions["end"]) <= seconds
     with av.open(io.BytesIO(data)) as container:
         frames = list(container.decode(video=0))
     with av.open(io.BytesIO(data)) as container:

@@ -34,11 +34,11 @@ def test_kinds_have_a_long_tail(planned):
 
 
 def test_a_mismatch_has_another_picture_s_caption(planned):
-    honest = {row.caption: row.kind for row in planned if row.planted in ("clean", "rare")}
+    kind_of_caption = {row.caption: row.kind for row in planned if row.planted in ("clean", "rare")}
     mismatched = [row for row in planned if row.planted == "mismatch"]
-    known = [row for row in mismatched if row.caption in honest]
-    assert len(known) > len(mismatched) // 2
-    assert all(honest[row.caption] != row.kind for row in known)
+    traceable = [row for row in mismatched if row.caption in kind_of_caption]
+    assert len(traceable) > len(mismatched) // 2
+    assert all(kind_of_caption[row.caption] != row.kind for row in traceable)
     assert not any(row.picture and row.picture.subject.name in row.caption.split(", ") for row in mismatched)
 
 
@@ -54,7 +54,7 @@ def test_copies_name_the_row_that_they_copy(planned):
 def test_no_picture_of_the_demo_is_one_that_the_scorer_may_be_trained_on(planned):
     from mmdata.demo.drawings import training_emoji, training_photos
 
-    trained = {one.code for one in training_emoji()} | {one.name for one in training_photos()}
+    trained = {emoji.code for emoji in training_emoji()} | {photo.name for photo in training_photos()}
     shown = {getattr(row.picture.subject, "code", row.picture.subject.name) for row in planned if row.picture}
     assert not shown & trained
 

@@ -50,12 +50,12 @@ def test_every_oddity_ends_as_it_should_in_the_real_download(demo):
         for number, url in enumerate(pq.read_table(path, columns=["URL"])["URL"].to_pylist())
     }
     odd = [row for row in truth.select("file", "row", "planted").iter_rows() if row[2] in EXPECTED]
-    told: dict[str, set[str]] = {}
+    outcomes: dict[str, set[str]] = {}
     with DemoServer(demo.site, port=demo.port), ThreadPoolExecutor(16) as pool:
         answers = pool.map(lambda row: images.fetch_image(urls[row[0], row[1]], download), odd)
         for (_, _, planted), fetched in zip(odd, answers, strict=True):
-            told.setdefault(planted, set()).add(fetched.failure.error if fetched.failure else fetched.status)
-    assert told == EXPECTED
+            outcomes.setdefault(planted, set()).add(fetched.failure.error if fetched.failure else fetched.status)
+    assert outcomes == EXPECTED
 
 
 EXPECTED = {

@@ -39,8 +39,8 @@ def test_everything_odd_is_planted_and_the_rest_is_clean() -> None:
     donor = next(video for video in videos if video.video_id == wrong.captions_of)
     assert donor.task_id != wrong.task_id
     sounds = plan_narrations(20, demo_emoji())
-    assert [one.planted for one in sounds[: len(NARRATION_FAULTS)]] == list(NARRATION_FAULTS)
-    assert {one.planted for one in sounds[len(NARRATION_FAULTS) :]} == {"clean"}
+    assert [narration.planted for narration in sounds[: len(NARRATION_FAULTS)]] == list(NARRATION_FAULTS)
+    assert {narration.planted for narration in sounds[len(NARRATION_FAULTS) :]} == {"clean"}
 
 
 def test_some_captions_repeat_the_words_before_as_speech_recognition_does() -> None:

@@ -33,7 +33,7 @@ def test_the_files_are_those_that_the_metadata_names(tmp_path: Path) -> None:
     assert len(index) == wanted.videos
     videos = {path.stem for path in (tmp_path / "site" / "videos").glob("*.mp4")}
     assert {row["video_id"] for row in index} >= videos
-    assert all(len({len(one[key]) for key in ("start", "end", "text")}) == 1 for one in captions.values())
+    assert all(len({len(lists[key]) for key in ("start", "end", "text")}) == 1 for lists in captions.values())
     narrations = pq.read_table(tmp_path / "inbox" / "sounds" / "narrations.parquet").to_pylist()
     assert len(narrations) == wanted.narrations
     missing = [row for row in narrations if not (tmp_path / "site" / row["url"].split("/", 3)[3]).exists()]

@@ -1,4 +1,4 @@
-"""Models that hear, of random weights: scores and transcripts come from the folder that corpus.yaml names."""
+"""Audio models of random weights: scores and transcripts come from the folder that corpus.yaml names."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_score_is_the_models_own_cosine_whatever_stands_beside_it(clap: str) -
     heard = processor.feature_extractor([wave], sampling_rate=48_000, return_tensors="pt")
     with torch.no_grad():
         text, sound = model.get_text_features(**words), model.get_audio_features(**heard)
-    text, sound = (one if torch.is_tensor(one) else one.pooler_output for one in (text, sound))
+    text, sound = (output if torch.is_tensor(output) else output.pooler_output for output in (text, sound))
     assert scores[0] == pytest.approx(float(torch.nn.functional.cosine_similarity(text, sound)), abs=1e-4)
 
 
@@ -136,18 +136,18 @@ def test_a_model_that_is_not_there_is_named(kind: Any, tmp_path: Path, monkeypat
 
 def test_the_stage_scores_what_has_words_and_writes_down_what_has_none(clap: str, whisper: str, tmp_path: Path) -> None:
     model = f"local-dir:{save_model(tmp_path / 'model', 0)}"
-    own = {"audio_s": 1.0}
+    media = {"audio_s": 1.0}
     samples = [
-        Sample("a dog barks", kind="audio", members={"flac": flac(tone(300))}, media=own),
-        Sample(None, kind="audio", members={"flac": flac(tone(500))}, media=own),
+        Sample("a dog barks", kind="audio", members={"flac": flac(tone(300))}, media=media),
+        Sample(None, kind="audio", members={"flac": flac(tone(500))}, media=media),
         Sample("words alone", kind="text", media={"status": "success"}),
     ]
     score = Score(model=model, pretrained=None, device="cpu", audio_model=clap, transcriber=whisper)
     maker = PartMaker(tmp_path, score)
     maker.write([samples])
     score_part(maker.corpus, maker.workspace, PART)
-    found = maker.features()
-    worded, wordless, text = (found[sample.uid(number)] for number, sample in enumerate(samples))
+    features = maker.features()
+    worded, wordless, text = (features[sample.uid(number)] for number, sample in enumerate(samples))
     assert -1 <= worded["audio_score"] <= 1
     assert worded["transcript"] is None
     assert wordless["audio_score"] is None
@@ -162,11 +162,14 @@ def test_another_model_makes_the_features_stale_and_nothing_else(clap: str) -> N
     from mmdata.workspace.layout import Part
 
     part = Part("a-000000", "a", "x", 0, 1, "d")
-    plain, hears = parse_corpus(base), parse_corpus({**base, "score": {"audio_model": clap}})
+    plain, with_audio = parse_corpus(base), parse_corpus({**base, "score": {"audio_model": clap}})
     faces = parse_corpus({**base, "privacy": {"count_faces": True}})
     blurred = parse_corpus({**base, "privacy": {"blur_faces": True}})
-    stages = {name: [freshness.stage_settings(one, part, name) for one in (plain, hears, faces, blurred)] for name in
-              ("rows", "media", "features")}  # fmt: skip
+    corpora = (plain, with_audio, faces, blurred)
+    stages = {
+        stage: [freshness.stage_settings(corpus, part, stage) for corpus in corpora]
+        for stage in ("rows", "media", "features")
+    }
     assert len(set(stages["rows"])) == 1
     assert len(set(stages["media"][:3])) == 1
     assert stages["media"][3] != stages["media"][0]

@@ -35,16 +35,16 @@ def batches(path: UPath | Path, members: list[Member], batch_size: int = 4, thre
         return list(decoder)
 
 
-def look_at(data: bytes, size: int = 64) -> tuple[PictureMeasures, np.ndarray]:
+def decode_at(data: bytes, size: int = 64) -> tuple[PictureMeasures, np.ndarray]:
     out = np.full((size, size, 3), 99, np.uint8)
     return decode_picture(data, Preprocess(size=(size, size)), out), out
 
 
 def test_batches_come_in_the_order_of_the_members(tmp_path: Path) -> None:
     members = write_tar(tmp_path / "a.tar", [encode(photo(i, 100 + i, 90)) for i in range(21)])
-    found = batches(tmp_path / "a.tar", members[::-1], batch_size=5)
-    assert [b.start for b in found] == [0, 5, 10, 15, 20]
-    assert [look.width for b in found for look in b.measures] == [120 - i for i in range(21)]
+    decoded = batches(tmp_path / "a.tar", members[::-1], batch_size=5)
+    assert [b.start for b in decoded] == [0, 5, 10, 15, 20]
+    assert [measured.width for b in decoded for measured in b.measures] == [120 - i for i in range(21)]
 
 
 @pytest.mark.parametrize(("batch_size", "threads"), [(1, 1), (3, 8), (64, 3)])
@@ -57,26 +57,26 @@ def test_neither_batches_nor_threads_change_what_is_decoded(tmp_path: Path, batc
 
 def test_a_slow_thread_does_not_shuffle_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     members = write_tar(tmp_path / "a.tar", [encode(photo(i, 80 + i, 70)) for i in range(32)])
-    honest = decode.decode_picture
+    decode_one = decode.decode_picture
 
     def uneven(data: bytes, preprocess: Preprocess, out: np.ndarray, faces: None = None) -> PictureMeasures:
         time.sleep(0.01 if len(data) % 2 else 0)
-        return honest(data, preprocess, out)
+        return decode_one(data, preprocess, out)
 
     monkeypatch.setattr(decode, "decode_picture", uneven)
-    found = batches(tmp_path / "a.tar", members, batch_size=16, threads=8)
-    assert [look.width for b in found for look in b.measures] == list(range(80, 112))
+    decoded = batches(tmp_path / "a.tar", members, batch_size=16, threads=8)
+    assert [measured.width for b in decoded for measured in b.measures] == list(range(80, 112))
 
 
 def test_decoding_runs_ahead_but_only_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     members = write_tar(tmp_path / "a.tar", [encode(photo(0, 64, 64))] * 40)
     done, lock = [], threading.Lock()
-    honest = decode.decode_picture
+    decode_one = decode.decode_picture
 
     def counted(data: bytes, preprocess: Preprocess, out: np.ndarray, faces: None = None) -> PictureMeasures:
         with lock:
             done.append(1)
-        return honest(data, preprocess, out)
+        return decode_one(data, preprocess, out)
 
     monkeypatch.setattr(decode, "decode_picture", counted)
     with Decoder(UPath(tmp_path / "a.tar"), members, PREPROCESS, 4, threads=4) as decoder:
@@ -109,7 +109,7 @@ def test_members_beyond_the_tar_are_a_problem_of_their_own(tmp_path: Path) -> No
     [good] = write_tar(tmp_path / "a.tar", [encode(photo(1))])
     odd = [Member(10**9, 100), Member(good.offset, 10**9), Member(-1, 0), Member(0, 0), Member(-5, 20), good]
     [batch] = batches(tmp_path / "a.tar", odd, batch_size=9)
-    assert [look.problem for look in batch.measures] == ["missing_bytes"] * 5 + [None]
+    assert [measured.problem for measured in batch.measures] == ["missing_bytes"] * 5 + [None]
     assert not batch.pixels[:5].any()
 
 
@@ -137,8 +137,8 @@ BROKEN = {
 
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN.keys())
 def test_broken_bytes_are_undecodable_and_black(data: bytes) -> None:
-    look, out = look_at(data)
-    assert look == PictureMeasures(problem="undecodable")
+    measured, out = decode_at(data)
+    assert measured == PictureMeasures(problem="undecodable")
     assert not out.any()
 
 
@@ -148,18 +148,18 @@ def test_random_damage_never_raises(seed: int) -> None:
     data = bytearray(encode(photo(seed % 3, 96, 80), ("JPEG", "PNG", "WEBP")[seed % 3]))
     for at in rng.integers(0, len(data), 20):
         data[at] = rng.integers(0, 256)
-    look, _ = look_at(bytes(data))
-    assert look.problem in (None, "undecodable", "too_many_pixels")
-    assert (look.problem is None) == (look.phash is not None)
+    measured, _ = decode_at(bytes(data))
+    assert measured.problem in (None, "undecodable", "too_many_pixels")
+    assert (measured.problem is None) == (measured.phash is not None)
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
     for kind in ("PNG", "JPEG"):
-        assert look_at(encode(photo(1, 40, 30), kind))[0] == PictureMeasures(problem="too_many_pixels")
+        assert decode_at(encode(photo(1, 40, 30), kind))[0] == PictureMeasures(problem="too_many_pixels")
     bomb = bytearray(encode(photo(1, 40, 30), "PNG"))
     bomb[16:24] = (40_000).to_bytes(4, "big") * 2
-    assert look_at(bytes(bomb))[0].problem in ("too_many_pixels", "undecodable")
+    assert decode_at(bytes(bomb))[0].problem in ("too_many_pixels", "undecodable")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "P", "RGBA", "LA", "I;16", "1"])
@@ -167,15 +167,15 @@ def test_every_colour_mode_looks_as_pillow_shows_it(mode: str) -> None:
     picture = photo(2, 64, 64).convert("L").convert("I;16") if mode == "I;16" else photo(2, 64, 64).convert(mode)
     kind = "JPEG" if mode in ("L", "RGB", "CMYK") else "PNG"
     data = encode(picture, kind)
-    look, out = look_at(data)
+    measured, out = decode_at(data)
     wanted = np.array(Image.open(io.BytesIO(data)).convert("RGB"))
-    assert (look.problem, look.width, look.height) == (None, 64, 64)
+    assert (measured.problem, measured.width, measured.height) == (None, 64, 64)
     assert np.abs(out.astype(int) - wanted).max() <= 1
 
 
 def test_colours_are_rgb_at_every_reduction() -> None:
     for side in (256, 600, 1200, 2400):
-        _, out = look_at(encode(Image.new("RGB", (side, side), (200, 40, 10))))
+        _, out = decode_at(encode(Image.new("RGB", (side, side), (200, 40, 10))))
         assert np.abs(out.astype(int) - (200, 40, 10)).max() <= 3
 
 
@@ -189,8 +189,8 @@ def test_reduction_leaves_what_model_and_sharpness_need() -> None:
 
 def test_a_reduced_decode_keeps_the_picture_and_its_measures() -> None:
     picture = photo(5, 1400, 1100)
-    reduced, pixels = look_at(encode(picture, quality=95), 224)
-    whole, exact = look_at(encode(picture, "PNG"), 224)
+    reduced, pixels = decode_at(encode(picture, quality=95), 224)
+    whole, exact = decode_at(encode(picture, "PNG"), 224)
     assert np.abs(pixels.astype(int) - exact).mean() < 3
     assert reduced.phash is not None and whole.phash is not None and (reduced.phash ^ whole.phash).bit_count() <= 2
     assert reduced.sharpness is not None and whole.sharpness is not None
@@ -202,6 +202,6 @@ def test_orientation_tags_are_ignored_as_in_open_clip() -> None:
     picture = photo(6, 120, 60)
     tag = Image.Exif()
     tag[0x0112] = 6
-    look, out = look_at(encode(picture, exif=tag))
-    assert (look.width, look.height) == (120, 60)
-    assert np.array_equal(out, look_at(encode(picture))[1])
+    measured, out = decode_at(encode(picture, exif=tag))
+    assert (measured.width, measured.height) == (120, 60)
+    assert np.array_equal(out, decode_at(encode(picture))[1])

@@ -60,7 +60,7 @@ def test_a_refresh_scores_only_what_was_fetched_since(
     score_part(other.corpus, other.workspace, PART)
     a, b = (pl.DataFrame(m.table()) for m in (maker, other))
     assert a.drop("clip_score", "embedding").equals(b.drop("clip_score", "embedding"))
-    scores = [one["clip_score"].fill_null(9).to_numpy() for one in (a, b)]
+    scores = [table["clip_score"].fill_null(9).to_numpy() for table in (a, b)]
     np.testing.assert_allclose(*scores, atol=1e-5)
     assert maker.table().schema.metadata == other.table().schema.metadata
 
@@ -117,5 +117,5 @@ def test_what_was_measured_is_kept_as_long_as_the_bytes_are_the_same(maker: Part
     maker.workspace.clear_part_stamp(PART, "features")
     report = score_part(maker.corpus, maker.workspace, PART)
     assert report.counts["kept"] == 2
-    found = maker.features()
-    assert [found[row["uid"]] for row in first] == first
+    features = maker.features()
+    assert [features[row["uid"]] for row in first] == first

@@ -48,8 +48,8 @@ def test_the_scorer_of_a_table_is_read_from_its_footer(maker: PartMaker, scorer:
 )
 def test_scores_must_be_cosines(scores: list[float | None], reason: str | None) -> None:
     features = pl.DataFrame({"uid": ["a", "b"], "clip_score": scores}, schema_overrides={"clip_score": pl.Float32})
-    told = unsound_reason(features, features["uid"])
-    assert told is None if reason is None else reason in (told or "")
+    stated = unsound_reason(features, features["uid"])
+    assert stated is None if reason is None else reason in (stated or "")
 
 
 def test_rows_in_another_order_are_not_the_slices_own() -> None:

@@ -50,13 +50,13 @@ def test_a_broken_frame_costs_itself_and_a_clip_of_broken_frames_has_a_reason(ma
 
 def test_black_and_frozen_frames_are_shares(maker: PartMaker) -> None:
     black = encode(Image.new("RGB", (320, 240), (3, 3, 3)))
-    one, other = encode(photo(1)), encode(photo(2))
+    tree, house = encode(photo(1)), encode(photo(2))
     still, dark, live = score_samples(
         maker,
         [
-            clip_sample("a", [one, one, one]),
-            clip_sample("b", [black, one, black, other]),
-            clip_sample("c", [one, other]),
+            clip_sample("a", [tree, tree, tree]),
+            clip_sample("b", [black, tree, black, house]),
+            clip_sample("c", [tree, house]),
         ],
     )
     assert (still["frozen_ratio"], still["black_ratio"]) == (1, 0)

@@ -67,10 +67,10 @@ def test_weights_out_of_reach_are_an_error_with_a_remedy(monkeypatch: pytest.Mon
 
 
 def test_openai_weights_get_the_activation_they_were_trained_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
+    quick_gelu = {}
 
     def create(model: str, tag: str | None, **settings: object) -> None:
-        asked[model, tag] = settings["force_quick_gelu"]
+        quick_gelu[model, tag] = settings["force_quick_gelu"]
         raise OSError("enough")
 
     monkeypatch.setattr(open_clip, "create_model", create)
@@ -78,7 +78,7 @@ def test_openai_weights_get_the_activation_they_were_trained_with(monkeypatch: p
     for model, tag in pairs:
         with pytest.raises(UserError):
             load_model(Score(model=model, pretrained=tag))
-    assert list(asked.values()) == [True, False, True]
+    assert list(quick_gelu.values()) == [True, False, True]
     with pytest.raises(UserError, match=r"Remedy: model: ViT-B-32$"):
         monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda model, tag: {"quick_gelu": False})
         load_model(Score(model="ViT-B-32-quickgelu", pretrained="metaclip_400m"))

@@ -56,8 +56,8 @@ def test_scores_of_real_pictures_equal_a_plain_loop(pairs: pl.DataFrame) -> None
         pixels = np.empty((len(blobs), *scorer.preprocess.size, 3), np.uint8)
         looks = [decode_picture(blob, scorer.preprocess, pixels[at]) for at, blob in enumerate(blobs)]
         assert not [look for look in looks if look.problem]
-        found = pair_scores(scorer.embed_images(pixels), scorer.embed_texts(captions))
-        assert np.abs(found - wanted).mean() < bound
+        scores = pair_scores(scorer.embed_images(pixels), scorer.embed_texts(captions))
+        assert np.abs(scores - wanted).mean() < bound
 
 
 def test_a_part_of_real_pictures_scores_its_own_captions_higher(pairs: pl.DataFrame, tmp_path: Path) -> None:

@@ -31,14 +31,14 @@ def test_scores_are_the_cosines_of_picture_and_caption(maker: PartMaker, scorer:
     samples = photo_samples(11)
     maker.write([samples])
     report = score_part(maker.corpus, maker.workspace, PART)
-    found = maker.features()
+    features = maker.features()
     pixels = np.empty((11, 64, 64, 3), np.uint8)
     from mmdata.score.decode import decode_picture
 
     looks = [decode_picture(s.data, scorer.preprocess, pixels[n]) for n, s in enumerate(samples)]
     images, texts = scorer.embed_images(pixels), scorer.embed_texts([s.caption for s in samples])
     for n, (sample, wanted) in enumerate(zip(samples, pair_scores(images, texts), strict=True)):
-        row = found[sample.uid(n)]
+        row = features[sample.uid(n)]
         assert row["clip_score"] == pytest.approx(wanted, abs=1e-5)
         np.testing.assert_allclose(np.array(row["embedding"], np.float32), images[n], atol=1e-3)
         assert row["phash"] == looks[n].phash and row["sharpness"] == pytest.approx(looks[n].sharpness)
@@ -73,8 +73,8 @@ def test_rows_of_every_fate_keep_a_row(maker: PartMaker) -> None:
     ]
     maker.write([samples])
     report = score_part(maker.corpus, maker.workspace, PART)
-    found = maker.features()
-    rows = [found[s.uid(n)] for n, s in enumerate(samples)]
+    features = maker.features()
+    rows = [features[s.uid(n)] for n, s in enumerate(samples)]
     problems = [row["problem"] for row in rows]
     assert problems == [
         None,
@@ -137,10 +137,10 @@ def test_batch_size_and_threads_do_not_change_results(
 def test_two_runs_give_the_same_bytes(maker: PartMaker, tmp_path: Path, tiny: Score) -> None:
     other = PartMaker(tmp_path / "other", tiny)
     stamps = []
-    for one in (maker, other):
-        one.write([[*photo_samples(9), Sample("bad", b"bad")]])
-        score_part(one.corpus, one.workspace, PART)
-        stamps.append(one.workspace.slice_stamp(PART, "features", "0000"))
+    for part_maker in (maker, other):
+        part_maker.write([[*photo_samples(9), Sample("bad", b"bad")]])
+        score_part(part_maker.corpus, part_maker.workspace, PART)
+        stamps.append(part_maker.workspace.slice_stamp(PART, "features", "0000"))
     assert stamps[0].digest == stamps[1].digest
 
 
@@ -152,11 +152,11 @@ def test_work_that_crossed_to_another_process_gives_what_it_gives_here(
     score_part(maker.corpus, maker.workspace, PART)
     other = PartMaker(tmp_path / "other", tiny, engine={"workers": 2})
     other.write(slices)
-    honest, threads = stage.run_part_stage, torch.get_num_threads()
+    run_part_stage, threads = stage.run_part_stage, torch.get_num_threads()
 
     def crossed(*args: object, work: object, engine: Engine, **rest: object) -> object:
         assert engine.workers == 2
-        return honest(*args, work=pickle.loads(pickle.dumps(work)), engine=Engine(workers=1), **rest)
+        return run_part_stage(*args, work=pickle.loads(pickle.dumps(work)), engine=Engine(workers=1), **rest)
 
     monkeypatch.setattr(stage, "run_part_stage", crossed)
     seen: list[tuple[int, int]] = []
@@ -168,7 +168,7 @@ def test_work_that_crossed_to_another_process_gives_what_it_gives_here(
         a, b = (pl.DataFrame(m.table(slice_name=f"000{n}")) for m in (maker, other))
         same = [name for name in a.columns if name not in ("clip_score", "embedding")]
         assert a.select(same).equals(b.select(same))
-        scores = [one["clip_score"].fill_null(9).to_numpy() for one in (a, b)]
+        scores = [table["clip_score"].fill_null(9).to_numpy() for table in (a, b)]
         np.testing.assert_allclose(*scores, atol=1e-5)
     assert seen == [(7, 7)]
 
@@ -249,15 +249,15 @@ def test_scores_that_are_not_numbers_become_a_problem(maker: PartMaker, monkeypa
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, which: Callable[[int], bool]) -> None:
-    honest, count = ClipScorer.embed_images, [0]
+    embed_images, count = ClipScorer.embed_images, [0]
 
     def embed(self: ClipScorer, pixels: np.ndarray) -> np.ndarray:
-        found = honest(self, pixels)
-        for row in found:
+        embeddings = embed_images(self, pixels)
+        for row in embeddings:
             if which(count[0]):
                 row[0] = np.nan
             count[0] += 1
-        return found
+        return embeddings
 
     monkeypatch.setattr(ClipScorer, "embed_images", embed)
 

@@ -1,4 +1,4 @@
-"""The scorer's embeddings are open_clip's own, in any batch size, precision and order."""
+"""The scorer's embeddings are open_clip's scorer, in any batch size, precision and order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmdata.score.scorer import IMAGES_PER_THREAD, TEXTS_PER_THREAD, ClipScorer,
 from tests.support.scoring import encode, open_clip_embeddings, photo, save_model
 
 
-def ours(scorer: ClipScorer, pictures: list[bytes]) -> np.ndarray:
+def embed(scorer: ClipScorer, pictures: list[bytes]) -> np.ndarray:
     pixels = np.empty((len(pictures), *scorer.preprocess.size, 3), np.uint8)
     for at, picture in enumerate(pictures):
         assert decode_picture(picture, scorer.preprocess, pixels[at]).problem is None
@@ -30,35 +30,35 @@ def test_scores_equal_those_of_a_plain_open_clip_loop(scorer: ClipScorer, tiny_f
     captions = [f"picture {i} of {side} pixels with some words" for i in range(len(pictures))]
     images, texts = open_clip_embeddings(tiny_folder, pictures, captions)
     wanted = (images * texts).sum(1)
-    found = pair_scores(ours(scorer, pictures), scorer.embed_texts(captions))
+    scores = pair_scores(embed(scorer, pictures), scorer.embed_texts(captions))
     bound = 1e-3 if side < 512 else 0.01  # from 512 on JPEG is decoded at a fraction of its size
-    assert np.abs(found - wanted).mean() < bound
-    assert np.abs(found - wanted).max() < 3 * bound
+    assert np.abs(scores - wanted).mean() < bound
+    assert np.abs(scores - wanted).max() < 3 * bound
 
 
 def test_batch_size_changes_neither_values_nor_order(tiny_folder: Path) -> None:
     pictures = [encode(photo(i)) for i in range(11)]
     captions = [f"{'long ' * (i % 5)}caption {i}" for i in range(11)]
-    found = []
+    results = []
     for batch_size in (1, 4, 64):
         scorer = load_scorer(Score(model=f"local-dir:{tiny_folder}", device="cpu", batch_size=batch_size))
-        found.append((ours(scorer, pictures), scorer.embed_texts(captions)))
-    for images, texts in found[1:]:
-        np.testing.assert_allclose(images, found[0][0], atol=1e-5)
-        np.testing.assert_allclose(texts, found[0][1], atol=1e-5)
-    assert np.allclose(np.linalg.norm(found[0][0], axis=1), 1, atol=1e-5)
+        results.append((embed(scorer, pictures), scorer.embed_texts(captions)))
+    for images, texts in results[1:]:
+        np.testing.assert_allclose(images, results[0][0], atol=1e-5)
+        np.testing.assert_allclose(texts, results[0][1], atol=1e-5)
+    assert np.allclose(np.linalg.norm(results[0][0], axis=1), 1, atol=1e-5)
 
 
 def test_a_cpu_takes_no_more_at_once_than_fits_its_caches(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = ClipScorer(load_model(Score(model=str(tiny_folder))), batch_size=256)
+    scorer = ClipScorer(load_model(Score(model=str(tiny_folder))), batch_size=256)
     seen: dict[str, list[int]] = {"images": [], "texts": []}
     for kind, sizes in seen.items():
         name = f"_encode_{kind[:-1]}"
-        real = getattr(own, name)
-        monkeypatch.setattr(own, name, lambda batch, sizes=sizes, real=real: sizes.append(len(batch)) or real(batch))
+        real = getattr(scorer, name)
+        monkeypatch.setattr(scorer, name, lambda batch, sizes=sizes, real=real: sizes.append(len(batch)) or real(batch))
     count = 40 * torch.get_num_threads()
-    own.embed_images(np.zeros((count, *own.preprocess.size, 3), np.uint8))
-    own.embed_texts(["a cat"] * count)
+    scorer.embed_images(np.zeros((count, *scorer.preprocess.size, 3), np.uint8))
+    scorer.embed_texts(["a cat"] * count)
     assert (max(seen["images"]), sum(seen["images"])) == (IMAGES_PER_THREAD * torch.get_num_threads(), count)
     assert (max(seen["texts"]), sum(seen["texts"])) == (TEXTS_PER_THREAD * torch.get_num_threads(), count)
 
@@ -79,7 +79,7 @@ def test_pictures_of_the_wrong_shape_are_refused(scorer: ClipScorer) -> None:
 def test_low_precision_stays_near_and_the_cosine_is_fp32(tiny_folder: Path, scorer: ClipScorer, precision: str) -> None:
     low = load_scorer(Score(model=f"local-dir:{tiny_folder}", device="cpu", precision=precision))
     pictures = [encode(photo(i)) for i in range(4)]
-    exact, near = ours(scorer, pictures), ours(low, pictures)
+    exact, near = embed(scorer, pictures), embed(low, pictures)
     assert near.dtype == np.float32 and not np.array_equal(exact, near)
     assert (exact * near).sum(1).min() > 0.99
     assert low.fingerprint != scorer.fingerprint, "scores of different number formats never mix"

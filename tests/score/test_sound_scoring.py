@@ -51,8 +51,8 @@ def test_speech_is_held_against_the_times_of_the_captions(maker: PartMaker, said
     def timed(number: int, *spans: tuple[float, float]) -> Sample:
         captions = [[100 + low, 100 + high, "word"] for low, high in spans]
         row = {"start_s": 100.0, "end_s": 100 + 2 * seconds, "extra": json.dumps({"captions": captions})}
-        own = {"audio_s": 2 * seconds}
-        return Sample(f"words {number}", kind="audio", members=wave, media=own, row=row, url=f"http://e/{number}")
+        media = {"audio_s": 2 * seconds}
+        return Sample(f"words {number}", kind="audio", members=wave, media=media, row=row, url=f"http://e/{number}")
 
     over, beside, both = score_samples(
         maker, [timed(0, (0.2, seconds - 0.2)), timed(1, (seconds + 0.3, 2 * seconds)), timed(2, (0, 2 * seconds))]

@@ -27,8 +27,8 @@ SENTENCES = {
 
 @pytest.mark.parametrize(("language", "sentence"), [(code, s) for code, all_ in SENTENCES.items() for s in all_])
 def test_languages_of_real_sentences(language: str, sentence: str) -> None:
-    [(found, probability)] = detect_languages([sentence])
-    assert found == language
+    [(detected, probability)] = detect_languages([sentence])
+    assert detected == language
     assert probability is not None and 0 < probability <= 1
 
 
@@ -61,17 +61,17 @@ def test_words_and_token_estimate_agree_on_what_a_word_is() -> None:
 
 
 def test_features_stay_in_order_and_identical_captions_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    measured: list[str] = []
 
     def detect(captions: pl.Series) -> list:
-        asked.extend(captions)
+        measured.extend(captions)
         return [(f"l{len(caption)}", 1.0) for caption in captions]
 
     monkeypatch.setattr(text_measures, "detect_languages", detect)
     frame = text_features(pl.Series(["bb", "a", None, "bb", "ccc", "a"]))
     assert frame["lang"].to_list() == ["l2", "l1", None, "l2", "l3", "l1"]
     assert frame["n_chars"].to_list() == [2, 1, None, 2, 3, 1]
-    assert sorted(asked) == ["a", "bb", "ccc"]
+    assert sorted(measured) == ["a", "bb", "ccc"]
 
 
 def test_no_captions_give_no_rows() -> None:
@@ -83,5 +83,5 @@ def test_no_captions_give_no_rows() -> None:
 
 def test_real_english_is_mostly_found(real_corpus: Path) -> None:
     captions = pl.read_parquet(real_corpus / "captions.parquet").filter(pl.col("lang").str.starts_with("en"))["caption"]
-    found = text_features(captions)["lang"]
-    assert (found == "en").sum() / len(captions) > 0.7
+    languages = text_features(captions)["lang"]
+    assert (languages == "en").sum() / len(captions) > 0.7

@@ -102,9 +102,9 @@ class PartMaker:
         )
 
     def write(self, slices: list[list[Sample]], part: str = "web-000000") -> str:
-        known = dict(self.workspace.catalog().parts)
-        known[part] = Part(part, "web", "x.parquet", 0, sum(map(len, slices)), "d")
-        self.workspace.write_catalog(Catalog(parts=known))
+        parts = dict(self.workspace.catalog().parts)
+        parts[part] = Part(part, "web", "x.parquet", 0, sum(map(len, slices)), "d")
+        self.workspace.write_catalog(Catalog(parts=parts))
         stamps: dict[str, dict] = {"rows": {}, "media": {}}
         for number, samples in enumerate(slices):
             name = f"{number:04d}"
@@ -127,8 +127,8 @@ class PartMaker:
     def _media(self, samples: list[Sample], part: str, name: str) -> pa.Table:
         tar_path = Path(self.workspace.media_tar(part, name, None).path)
         tar_path.parent.mkdir(parents=True, exist_ok=True)
-        places: dict[int, tuple[int, int]] = {}
-        held: dict[int, list[dict]] = {}
+        first_place: dict[int, tuple[int, int]] = {}
+        stored_members: dict[int, list[dict]] = {}
         with tarfile.open(tar_path, "w") as tar:
             for number, sample in enumerate(samples):
                 stored = sample.members or ({} if sample.data is None else {"jpg": sample.data})
@@ -137,12 +137,12 @@ class PartMaker:
                     header.size = len(data)
                     tar.addfile(header, io.BytesIO(data))
                     place = (tar.offset - -(-len(data) // 512) * 512, len(data))
-                    places.setdefault(number, place)
-                    held.setdefault(number, []).append({"ext": ext, "offset": place[0], "length": place[1]})
+                    first_place.setdefault(number, place)
+                    stored_members.setdefault(number, []).append({"ext": ext, "offset": place[0], "length": place[1]})
         return table_of(
             (
-                self._media_row(s, number, places.get(number if s.same_as is None else s.same_as))
-                | ({**held[number][0], "further": held[number][1:] or None} if s.members else {})
+                self._media_row(s, number, first_place.get(number if s.same_as is None else s.same_as))
+                | ({**stored_members[number][0], "further": stored_members[number][1:] or None} if s.members else {})
                 for number, s in enumerate(samples)
             ),
             MEDIA,

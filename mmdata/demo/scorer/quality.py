@@ -52,17 +52,17 @@ def measure(
     rows = len(captions)
     text_ids = np.unique(np.array(captions, dtype=str), return_inverse=True)[1]
     cosines = images_ND @ texts_ND.T
-    own = np.arange(rows)
+    diagonal = np.arange(rows)
     aucs, before, after, recalls = [], [], [], []
     for _ in range(shuffles):
         other = rng.permutation(rows)
         is_wrong = text_ids[other] != text_ids
-        aucs.append(auc(cosines[own, own], cosines[own, other][is_wrong]))
-        caption_of = own.copy()
+        aucs.append(auc(cosines[diagonal, diagonal], cosines[diagonal, other][is_wrong]))
+        caption_of = diagonal.copy()
         to_shuffle = rng.choice(rows, round(shuffled * rows), replace=False)
         caption_of[to_shuffle] = rng.permutation(to_shuffle)
         clean = text_ids[caption_of] == text_ids
-        best = np.argsort(-cosines[own, caption_of], kind="stable")[: round(kept * rows)]
+        best = np.argsort(-cosines[diagonal, caption_of], kind="stable")[: round(kept * rows)]
         before.append(clean.mean())
         after.append(clean[best].mean())
         recalls.append(clean[best].sum() / max(1, clean.sum()))

@@ -49,12 +49,12 @@ def test_clip_art_without_words_of_its_own_is_left_out(tmp_path):
     write_clip_art(tmp_path, "animals/birds/owl.svg", "Owl_on a branch", "bird")
     write_clip_art(tmp_path, "animals/x.svg", "clipart by Nicu", "", colour="red")
     write_clip_art(tmp_path, "animals/twin.svg", "Owl_on a branch", "bird")  # the same bytes
-    found = list(openclipart(tmp_path))
-    assert [picture.key for picture in found] == ["animals/birds/owl.svg"]
-    assert found[0].captions[0] == "Owl on a branch"
-    assert "Owl on a branch, bird" in found[0].captions
-    assert not any("Ann Artist" in caption for caption in found[0].captions)
-    assert found[0].read().getpixel((100, 10)) == (0, 0, 255, 255)
+    pictures = list(openclipart(tmp_path))
+    assert [picture.key for picture in pictures] == ["animals/birds/owl.svg"]
+    assert pictures[0].captions[0] == "Owl on a branch"
+    assert "Owl on a branch, bird" in pictures[0].captions
+    assert not any("Ann Artist" in caption for caption in pictures[0].captions)
+    assert pictures[0].read().getpixel((100, 10)) == (0, 0, 255, 255)
 
 
 def test_package_without_icons_names_what_is_missing(tmp_path):

@@ -31,10 +31,10 @@ def test_unreadable_picture_is_left_out_and_the_rest_is_measured_once(tmp_path, 
 def test_captions_are_embedded_as_the_text_tower_embeds_them(parts):
     model, _, tokenizer = parts
     texts = ["a cat", "a dog on a long road through a forest", "a cat"]
-    found = embed_captions(model, tokenizer, texts)
+    embedded = embed_captions(model, tokenizer, texts)
     with torch.inference_mode():
         full = torch.nn.functional.normalize(_pooled(model, tokenizer(texts)), dim=-1).numpy()
-    assert np.allclose(found, full, atol=1e-5)
+    assert np.allclose(embedded, full, atol=1e-5)
     assert embed_captions(model, tokenizer, []).shape == (0, 384)
 
 
