@@ -13,6 +13,7 @@ from mmdata.workspace.layout import Workspace
 from pipelines.home import dagster_home
 from pipelines.instance import open_instance
 from tests.support.standin_stages import Small, make_small
+from tests.support.training_runs import TrainingCorpus, make_training_corpus
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +37,9 @@ def small(tmp_path: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as made:
         yield made
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingCorpus:
+    """A corpus with a release, on which the stand-ins train."""
+    return make_training_corpus(tmp_path, monkeypatch)
