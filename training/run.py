@@ -1,4 +1,7 @@
-"""A training run: its stages in order, each resumed where it was, each starting from the one before."""
+"""Runs training stages in order. Each resumes from its last checkpoint, or starts from the stage before it.
+
+`python -m training`, `mmdata train` and the pipelines call `train`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from filelock import FileLock
@@ -19,6 +22,7 @@ from upath import UPath
 from mmdata.errors import UserError
 from mmdata.storage.atomic import publish_json
 from training.checkpoint.checkpoints import (
+    META,
     Progress,
     check_release,
     latest_checkpoint,
@@ -26,16 +30,18 @@ from training.checkpoint.checkpoints import (
     step_name,
 )
 from training.config import STAGES, Parallel, StageName, TrainConfig
-from training.data.batch_readers import EmptySplit, Share
+from training.data.batch_readers import Share
 from training.data.sample_index import TrainingRelease, open_training_release
 from training.distributed.parallelism import parallelise
 from training.distributed.process_mesh import Mesh, join_processes
+from training.model.encoders import DualEncoder
 from training.model.fusion import decoder_list
+from training.model.multimodal_lm import MultimodalLm
 from training.model.scorer_folder import save_scorer
 from training.stages.pipeline import RemoteLayer, cut_pipeline
 from training.stages.saved_model import load_model
-from training.stages.stage_model import PREVIOUS_STAGE, StageModel, build_model, initialise_weights, stage_settings
-from training.stages.stage_reader import make_reader
+from training.stages.stage_model import PREVIOUS_STAGE, build_model, initialise_weights, stage_settings
+from training.stages.stage_reader import make_reader, make_validation_reader
 from training.step_log import OnLine, StepLog
 from training.trainer import Outcome, Stopped, Trainer
 
@@ -46,9 +52,11 @@ class StageResult:
 
     Args:
         folder: `<output>/<stage>`.
-        checkpoint: the one to go on from: the best under early stopping, else the last.
+        checkpoint: for the next stage: the best one under early stopping, else the last.
+        steps, samples: trained on so far, earlier runs included.
         metrics: of the last validation.
-        stopped: all steps done, no longer improving, or told to.
+        stopped: `finished` all steps, `early` because validation no longer improved, or by a `signal`.
+        seconds: of the last run of this stage.
     """
 
     stage: StageName
@@ -62,29 +70,38 @@ class StageResult:
     stopped: Stopped
     seconds: float
 
+    def is_complete(self, steps: int) -> bool:
+        """Whether there is nothing left to train up to a number of steps."""
+        return self.stopped == "early" or (self.stopped == "finished" and self.steps >= steps)
+
 
 def train(
     release: str, stages: Sequence[StageName], config: TrainConfig, output: Path, *, on_line: OnLine | None = None
 ) -> list[StageResult]:
-    """Train stages on a release. The same again resumes; a stage that is done is not done again.
+    """Train stages on a release. A stage that was interrupted is resumed; a stage that is complete is not run again.
 
     Args:
         release: a release's folder, `releases/latest`, or a workspace.
-        output: local folder; a stage's files lie in `<output>/<stage>/`.
+        output: local folder; the files of a stage are in `<output>/<stage>/`.
         on_line: called with each line of the log, on the main process.
 
     Raises:
-        UserError: the configuration, a checkpoint of another release or configuration, or another run in the folder.
+        UserError: a wrong configuration, a checkpoint of another release or configuration, or another run in the
+            output folder.
         DataError: the release is broken, or training went wrong.
     """
     if unknown := [stage for stage in stages if stage not in STAGES]:
-        raise UserError(f"no stage {unknown[0]!r}; the stages are {', '.join(STAGES)}")
-    meshes = {stage: join_processes(parallel_of(stage, config), config.device) for stage in stages}
+        raise UserError(f"there is no stage {unknown[0]!r}. Remedy: one of {', '.join(STAGES)}.")
+    meshes = {stage: join_processes(_parallel_of(stage, config), config.device) for stage in stages}
     results = []
     with alone_in(output) if meshes[stages[0]].is_main else nullcontext():
         opened = open_training_release(release, output / "data")
         for stage in stages:
-            result = _stage(opened, stage, config, output, meshes[stage], on_line)
+            result = read_result(output / stage)
+            if result is not None:
+                _check_origin(result.checkpoint, opened, config)
+            if result is None or not result.is_complete(stage_settings(stage, config).steps):
+                result = _train_stage(opened, stage, config, output, meshes[stage], on_line)
             results.append(result)
             if result.stopped == "signal":
                 break
@@ -118,108 +135,101 @@ def alone_in(output: Path, wait_s: float = 15.0) -> Iterator[None]:
         lock.release()
 
 
-def parallel_of(stage: StageName, config: TrainConfig) -> Parallel:
-    """How a stage is spread: stage `align` has no language model to split, so all its ranks are data-parallel."""
-    return config.parallel.model_copy(update={"tp": 1, "pp": 1}) if stage == "align" else config.parallel
-
-
-def _stage(
-    release: TrainingRelease, stage: StageName, config: TrainConfig, output: Path, mesh: Mesh, on_line: OnLine | None
-) -> StageResult:
-    folder = output / stage
-    if (done := read_result(folder)) is not None:
-        _check_model(read_progress(done.checkpoint), config, folder)
-        check_release(read_progress(done.checkpoint), release.id, release.digest, config.allow_release_change, folder)
-        if (done.stopped != "signal" and done.steps >= stage_settings(stage, config).steps) or done.stopped == "early":
-            return done
-    fresh = Progress(stage, 0, 0, release.id, release.digest, config.model_dump(mode="json"))
-    resumed = latest_checkpoint(folder / "checkpoints")
-    progress = read_progress(resumed) if resumed is not None else fresh
-    check_release(progress, release.id, release.digest, config.allow_release_change, resumed or folder)
-    _check_model(progress, config, folder)
-    random.seed(config.seed)
-    np.random.seed(config.seed % 2**32)
-    built = build_model(stage, config)
-    initialise_weights(built, config, None if resumed is not None else _before(stage, output, release, config))
-    built.model.to(mesh.device)
-    settings = stage_settings(stage, config)
-    share = Share(mesh.rank("dp"), mesh.size("dp"))
-    reader = make_reader(built, release, config, "train", settings.batch_size, share)
-    held_out = _held_out(built, release, config, min(settings.batch_size, settings.validate_samples), share)
-    if mesh.size("pp") > 1:
-        if config.parallel.strategy == "fsdp2":
-            raise UserError("parallel.pp > 1 goes with strategy `ddp`, not `fsdp2`")
-        cut_pipeline(built.model, mesh)  # type: ignore[arg-type]
-        built.blocks = [block for block in decoder_list(built.llm) if not isinstance(block, RemoteLayer)]
-    wrapped = parallelise(built.model, built.llm, built.blocks, config.parallel, mesh)
-    log = StepLog(folder, config.log, mesh.is_main, on_line)
-    trainer = Trainer(built, wrapped, config, settings, mesh, (reader, held_out), folder, log)
-    outcome = trainer.run(progress, resumed)
-    result = _result(stage, folder, outcome)
-    if mesh.is_main:
-        publish_json(
-            UPath(folder / "result.json"),
-            {**asdict(result), "folder": str(folder), "checkpoint": result.checkpoint.name},
-        )
-        if stage == "align" and config.model.encoder.kind != "hf" and outcome.stopped != "signal":
-            write_scorer(result.checkpoint, folder / "scorer")
-    mesh.barrier()
-    return result
-
-
-def write_scorer(checkpoint: Path, folder: Path) -> None:
-    """Write a stage 1 checkpoint as the scorer of the next refresh: `score: {model: <folder>}`."""
-    built, config = load_model(checkpoint)
-    save_scorer(built.model, config.model.encoder, folder)  # type: ignore[arg-type]
-
-
 def read_result(folder: Path) -> StageResult | None:
-    """A stage's result.json, if its checkpoint is there too."""
+    """Read a stage's `result.json`; None if it is missing, or its checkpoint is."""
     path = folder / "result.json"
     if not path.exists():
         return None
     values: dict[str, Any] = json.loads(path.read_text())
     checkpoint = folder / "checkpoints" / values["checkpoint"]
-    if not (checkpoint / "meta.json").exists():
+    if not (checkpoint / META).exists():
         return None
     return StageResult(**{**values, "folder": folder, "checkpoint": checkpoint})
 
 
-def _before(stage: StageName, output: Path, release: TrainingRelease, config: TrainConfig) -> Path | None:
-    """The checkpoint of the stage before; None: there is none, and the first weights are used."""
-    if stage not in PREVIOUS_STAGE:
-        return None
-    done = read_result(output / PREVIOUS_STAGE[stage])
-    if done is None:
-        return None
-    check_release(read_progress(done.checkpoint), release.id, release.digest, config.allow_release_change, done.folder)
-    return done.checkpoint
+def _parallel_of(stage: StageName, config: TrainConfig) -> Parallel:
+    """How a stage is parallel. Stage `align` has no language model to split, so all its ranks are data-parallel."""
+    return config.parallel.model_copy(update={"tp": 1, "pp": 1}) if stage == "align" else config.parallel
 
 
-def _held_out(built: StageModel, release: TrainingRelease, config: TrainConfig, size: int, share: Share) -> Any:
-    samples = release.samples("validation")
-    size = max(share.world, size - size % share.world)
-    if not len(samples):
-        return None
-    if built.stage == "instruct":
-        names = release.release.manifest["files"]
-        if f"instruct-{config.instruct.form}-validation.jsonl" not in names:
-            return None
-    try:
-        return make_reader(built, release, config, "validation", size, share)
-    except EmptySplit:
-        return None
+def _train_stage(
+    release: TrainingRelease, stage: StageName, config: TrainConfig, output: Path, mesh: Mesh, on_line: OnLine | None
+) -> StageResult:
+    """Train one stage until it is complete or gets a signal, and write its result."""
+    folder = output / stage
+    resumed = latest_checkpoint(folder / "checkpoints")
+    if resumed is not None:
+        progress = _check_origin(resumed, release, config)
+    else:
+        progress = Progress(stage, 0, 0, release.id, release.digest, config.model_dump(mode="json"))
+    trainer = _make_trainer(release, stage, config, output, mesh, on_line, resumed)
+    result = _result(stage, folder, trainer.run(progress, resumed))
+    if mesh.is_main:
+        values = {**asdict(result), "folder": str(folder), "checkpoint": result.checkpoint.name}
+        publish_json(UPath(folder / "result.json"), values)
+        if stage == "align" and config.model.encoder.kind != "hf" and result.stopped != "signal":
+            built, _ = load_model(result.checkpoint)  # as the scorer of the next refresh: `score: {model: <folder>}`
+            save_scorer(cast(DualEncoder, built.model), config.model.encoder, folder / "scorer")
+    mesh.barrier()
+    return result
 
 
-def _check_model(progress: Progress, config: TrainConfig, folder: Path) -> None:
-    """A checkpoint goes on with the model that it was made with."""
-    now = config.model.model_dump(mode="json")
-    if progress.config["model"] != now:
-        differing = [key for key in now if progress.config["model"].get(key) != now[key]]
+def _make_trainer(
+    release: TrainingRelease,
+    stage: StageName,
+    config: TrainConfig,
+    output: Path,
+    mesh: Mesh,
+    on_line: OnLine | None,
+    resumed: Path | None,
+) -> Trainer:
+    """Build a stage's model, readers and log on this process.
+
+    Args:
+        resumed: the checkpoint that training goes on from; None: the stage starts from the stage before it.
+    """
+    random.seed(config.seed)
+    np.random.seed(config.seed % 2**32)
+    settings = stage_settings(stage, config)
+    built = build_model(stage, config)
+    initialise_weights(built, config, None if resumed is not None else _previous(stage, output, release, config))
+    built.model.to(mesh.device)
+    share = Share(mesh.rank("dp"), mesh.size("dp"))
+    reader = make_reader(built, release, config, "train", settings.batch_size, share)
+    held_out_size = min(settings.batch_size, settings.validate_samples)
+    held_out_size = max(share.world, held_out_size - held_out_size % share.world)  # a multiple of the ranks
+    held_out = make_validation_reader(built, release, config, held_out_size, share)
+    if mesh.size("pp") > 1:
+        if config.parallel.strategy == "fsdp2":
+            raise UserError("parallel.pp > 1 does not work with strategy `fsdp2`. Remedy: parallel.strategy = ddp.")
+        cut_pipeline(cast(MultimodalLm, built.model), mesh)
+        built.blocks = [block for block in decoder_list(built.llm) if not isinstance(block, RemoteLayer)]
+    wrapped = parallelise(built.model, built.llm, built.blocks, config.parallel, mesh)
+    log = StepLog(output / stage, config.log, mesh.is_main, on_line)
+    return Trainer(built, wrapped, config, settings, mesh, (reader, held_out), output / stage, log)
+
+
+def _previous(stage: StageName, output: Path, release: TrainingRelease, config: TrainConfig) -> Path | None:
+    """The checkpoint of the stage before; None if there is none, and the stage starts from initial weights."""
+    if stage not in PREVIOUS_STAGE or (result := read_result(output / PREVIOUS_STAGE[stage])) is None:
+        return None
+    progress = read_progress(result.checkpoint)
+    check_release(progress, release.id, release.digest, config.allow_release_change, result.folder)
+    return result.checkpoint
+
+
+def _check_origin(checkpoint: Path, release: TrainingRelease, config: TrainConfig) -> Progress:
+    """Read a checkpoint's progress. Raises UserError if it comes from another release or another model."""
+    progress = read_progress(checkpoint)
+    check_release(progress, release.id, release.digest, config.allow_release_change, checkpoint)
+    settings = config.model.model_dump(mode="json")
+    if progress.config["model"] != settings:
+        differing = [key for key in settings if progress.config["model"].get(key) != settings[key]]
         raise UserError(
-            f"{folder}: its checkpoint is of another model ([model] differs in {', '.join(differing)}). "
-            "Remedy: another --output, or the configuration of before."
+            f"{checkpoint}: is a checkpoint of another model ([model] differs in {', '.join(differing)}). "
+            "Remedy: use another --output, or the [model] section that the run began with."
         )
+    return progress
 
 
 def _result(stage: StageName, folder: Path, outcome: Outcome) -> StageResult:

@@ -14,7 +14,7 @@ from tests.support.tiny_run import LLM, built_stage, settings
 from training.checkpoint.checkpoints import Progress, save
 from training.config import TrainConfig
 from training.data.sample_index import open_training_release
-from training.evaluate.answer import question_row
+from training.evaluate.answer import question_batch
 from training.stages.generative import with_stand_ins
 from training.stages.stage_model import StageModel
 
@@ -68,7 +68,7 @@ def pixels(seed: int, count: int = 1) -> torch.Tensor:
 def hidden(built: StageModel, shown: torch.Tensor) -> torch.Tensor:
     """The last state before the answer to a question about pictures."""
     model: Any = built.model
-    row = with_stand_ins(question_row(built, shown, "What is this?" if built.stage == "instruct" else ""), model)
+    row = with_stand_ins(question_batch(built, shown, "What is this?" if built.stage == "instruct" else ""), model)
     found = model.hidden(model.llm, model.embed(row), row)
     model._context.clear()
     return found[0, -1]

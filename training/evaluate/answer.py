@@ -1,4 +1,4 @@
-"""What a trained model says about pictures: captions and answers to questions."""
+"""Generates captions and answers about pictures with a trained model."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ ANSWER_TOKENS = 96
 
 
 def answer(built: StageModel, pictures: Sequence[bytes], question: str = "", tokens: int = ANSWER_TOKENS) -> str:
-    """What a model says about pictures: the answer to a question in stage `instruct`, a caption in stage `joint`.
+    """Generate the answer to a question about pictures (stage `instruct`), or a caption (stage `joint`).
 
     Args:
-        pictures: encoded (JPEG, PNG, WebP).
-        question: shown after the pictures; stage `joint` has learned none and takes none.
-        tokens: at most so many; the most likely one is taken each time.
+        pictures: encoded as JPEG, PNG or WebP.
+        question: comes after the pictures; empty in stage `joint`, which has not learned to read questions.
+        tokens: the most tokens of an answer. The likeliest token is taken each time.
 
     Raises:
-        UserError: a question to a model that only captions, or no question to one that answers.
+        UserError: a question for a model that only captions, or no question for one that answers.
         DataError: a picture that cannot be decoded.
     """
     model, codec = built.model, built.codec
@@ -41,25 +41,37 @@ def answer(built: StageModel, pictures: Sequence[bytes], question: str = "", tok
     except BadSample as error:
         raise DataError(f"a picture cannot be decoded: {error}") from None
     device = next(model.connector.parameters()).device
-    return codec.decode(model.generate(to_device(question_row(built, pixels, question), device), tokens, codec.eos))
+    return codec.decode(model.generate(to_device(question_batch(built, pixels, question), device), tokens, codec.eos))
 
 
-def question_row(built: StageModel, pixels_NCHW: Tensor | None, question: str) -> RowBatch:
-    """One row that ends where the answer begins. Raises UserError as `answer`.
+def question_batch(built: StageModel, pixels_NCHW: Tensor | None, question: str) -> RowBatch:
+    """A batch of one row that ends where the answer to a question begins.
 
     Args:
-        pixels_NCHW: uint8.
+        pixels_NCHW: uint8; None without pictures.
+
+    Raises:
+        UserError: as `answer`.
     """
     model, codec = built.model, built.codec
     assert isinstance(model, MultimodalLm)
     assert codec is not None
     count = 0 if pixels_NCHW is None else len(pixels_NCHW)
     if (built.stage == "instruct") != bool(question):
-        told = "takes a question" if built.stage == "instruct" else "captions pictures and takes no question"
-        raise UserError(f"a model of stage `{built.stage}` {told}. Remedy: the export of the other stage.")
+        ability = "takes a question" if built.stage == "instruct" else "captions pictures and takes no question"
+        raise UserError(f"a model of stage `{built.stage}` {ability}. Remedy: use the export of the other stage.")
     turns = [Turn("user", f"{MEDIA_PLACEHOLDER}\n" * count + without_placeholders(question))]
     prompt = codec.prompt(turns) if question else Encoded([codec.start], [IGNORED], [0] * count)
-    length = len(prompt.ids) + count * model.picture_tokens
-    layout = Layout(model.picture_tokens, model.sound_tokens, length, length, packed=False, template=bool(question))
-    row = EncodedRow([Example("", turns, Media(pixels_NCHW, None))], [prompt], 0, 0)
-    return lay_out([row], 1, length, layout, codec.pad)
+    return prompt_batch(built, Example("", turns, Media(pixels_NCHW, None)), prompt)
+
+
+def prompt_batch(built: StageModel, example: Example, prompt: Encoded) -> RowBatch:
+    """A batch of one row that holds a prompt and the media of an example, and ends where the answer begins."""
+    model, codec = built.model, built.codec
+    assert isinstance(model, MultimodalLm)
+    assert codec is not None
+    pictures = 0 if example.media.pictures is None else len(example.media.pictures)
+    sounds = int(example.media.sound is not None)
+    length = len(prompt.ids) + pictures * model.picture_tokens + sounds * model.sound_tokens
+    layout = Layout(model.picture_tokens, model.sound_tokens, length, length, packed=False, template=False)
+    return lay_out([EncodedRow([example], [prompt], 0, 0)], 1, length, layout, codec.pad)

@@ -1,27 +1,26 @@
-"""`mmdata evaluate CHECKPOINT RELEASE`: held-out metrics of a stage, as JSON and as a Markdown table beside it."""
+"""Measures a checkpoint on held-out data for `mmdata evaluate` and the pipelines. Writes JSON and a Markdown table."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from upath import UPath
 
-from mmdata.display import markdown as cell
+from mmdata.display import markdown as markdown_cell
 from mmdata.errors import UserError
 from mmdata.storage.atomic import publish_bytes, publish_json
 from training.checkpoint.checkpoints import check_release, find_checkpoint, read_progress
 from training.config import TrainConfig
 from training.data.batch_readers import EmptySplit, PairReader, RowReader, Share, first_batches
-from training.data.batch_types import PairBatch, RowBatch, to_device
-from training.data.examples import Example
+from training.data.batch_types import PairBatch, to_device
 from training.data.media_tensors import MediaSpec, decode_picture
-from training.data.row_layout import EncodedRow, lay_out
-from training.data.sample_index import open_training_release
+from training.data.sample_index import TrainingRelease, open_training_release
 from training.data.text_codec import IGNORED, MEDIA_PLACEHOLDER, Encoded
 from training.distributed.process_mesh import Mesh, join_processes
+from training.evaluate.answer import ANSWER_TOKENS, prompt_batch
 from training.metrics.image_metrics import fid_and_inception_score
 from training.metrics.retrieval import retrieval_by_kind
 from training.metrics.text_metrics import Perplexity, bleu, rouge, vqa_accuracy
@@ -32,10 +31,19 @@ from training.stages.saved_model import load_model
 from training.stages.stage_model import StageModel
 from training.stages.stage_reader import make_reader
 
-GENERATED = 64  # held-out samples that an answer is generated for, unless told otherwise
-ANSWER_TOKENS = 96
-PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
-SHORT_ANSWER_WORDS = 3  # an answer up to this long is scored as VQA scores them
+ANSWERS = 64  # generated from as many held-out samples, by default
+PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
+SHORT_ANSWER_WORDS = 3  # an expected answer of at most so many words is scored by VQA accuracy
+MAX_TABLE_ANSWERS = 20  # in metrics.md; metrics.json has all
+
+
+class Answer(TypedDict):
+    """A generated answer to a held-out sample; one entry of `answers` in metrics.json."""
+
+    uid: str
+    prompt: str
+    expected: str
+    generated: str
 
 
 def evaluate(
@@ -43,86 +51,81 @@ def evaluate(
     release: str,
     *,
     samples: int | None = None,
-    generate: int = GENERATED,
+    generate: int = ANSWERS,
     generated: Path | None = None,
     extractor: torch.nn.Module | None = None,
     classifier: torch.nn.Module | None = None,
     allow_release_change: bool = False,
 ) -> dict[str, Any]:
-    """Measure a checkpoint on the held-out split of a release.
+    """Measure a checkpoint on the held-out split of a release, and write metrics.json and metrics.md beside it.
 
-    Stage `align`: Recall@1/5/10 and mAP both ways. Stages `joint` and `instruct`: perplexity, and of generated answers
-    BLEU, ROUGE and, for short ones, VQA accuracy.
+    Stage `align`: Recall@1/5/10 and mAP in both directions. Stages `joint` and `instruct`: perplexity; and of generated
+    answers BLEU, ROUGE and, if the expected answers are short, VQA accuracy.
 
     Args:
         checkpoint: a checkpoint, or a stage's folder.
-        samples: at most so many held-out samples; None: all.
-        generate: answers generated.
-        generated: folder of pictures that some model made for these captions: FID (and IS) against the held-out ones.
-        extractor: uint8 N,3,H,W -> features N,D for FID; None: the checkpoint's own image tower.
-        classifier: uint8 N,3,H,W -> logits N,K for the Inception score; None: no such score.
+        samples: the most held-out samples that are used; None: all.
+        generate: the number of answers that are generated.
+        generated: a folder of pictures that some model generated for these captions. Their FID (and Inception score)
+            against the held-out pictures is measured too.
+        extractor: uint8 N,3,H,W -> features N,D for the FID; None: the checkpoint's own image tower.
+        classifier: uint8 N,3,H,W -> logits N,K for the Inception score; None: no Inception score.
 
     Returns:
-        What metrics.json holds: stage, step, release, samples, metrics, and answers with what was right.
+        The content of metrics.json: stage, step, release, samples, metrics, and the answers.
 
     Raises:
-        UserError: no checkpoint, or one of another release.
-        DataError: the release is broken or holds nothing out.
+        UserError: there is no checkpoint, it was trained on another release, or the release holds nothing out.
+        DataError: the checkpoint or the release is broken.
     """
-    place = find_checkpoint(checkpoint)
-    progress = read_progress(place)
-    built, config = load_model(place)
+    folder = find_checkpoint(checkpoint)
+    run_folder, stage_folder = folder.parent.parent.parent, folder.parent.parent
+    progress = read_progress(folder)
+    built, config = load_model(folder)
     mesh = join_processes(config.parallel.model_copy(update={"tp": 1, "pp": 1}), config.device)
-    opened = open_training_release(release, _output(place) / "data")
-    allowed = allow_release_change or config.allow_release_change
-    check_release(progress, opened.id, opened.digest, allowed, place)
+    opened = open_training_release(release, run_folder / "data")
+    is_change_allowed = allow_release_change or config.allow_release_change
+    check_release(progress, opened.id, opened.digest, is_change_allowed, folder)
     built.model.to(mesh.device).eval()
-    reader = _held_out(built, opened, config, samples)
+    reader = _held_out_reader(built, opened, config, samples)
     count = min(samples or len(reader.source), len(reader.source))
     if count < len(reader.source):
-        count -= count % reader.batch_size  # whole batches; only the split's own last one is padded
+        count -= count % reader.batch_size  # whole batches only: just the last batch of a split may be padded
     metrics: dict[str, float]
-    answers: list[dict[str, str]] = []
+    answers: list[Answer] = []
     if isinstance(built.model, DualEncoder):
         assert isinstance(reader, PairReader)
         metrics = _retrieval(built.model, reader, count, mesh)
     else:
         assert isinstance(reader, RowReader)
         metrics = _perplexity(built.model, reader, count, mesh)
-        answers = generate_answers(built, reader, min(generate, count), mesh)
-        metrics |= answer_metrics(answers)
+        answers = _generate_answers(built, reader, min(generate, count), mesh)
+        metrics |= _answer_metrics(answers)
     if generated is not None:
         metrics |= _generated_pictures(built, reader, count, generated, extractor, classifier)
-    found = {
+    evaluation = {
         "stage": progress.stage,
         "step": progress.step,
-        "checkpoint": place.name,
+        "checkpoint": folder.name,
         "release_id": opened.id,
         "samples": count,
         "metrics": metrics,
         "answers": answers,
     }
-    publish_json(UPath(_beside(place) / "metrics.json"), found)
-    publish_bytes(UPath(_beside(place) / "metrics.md"), markdown(found).encode())
-    return found
+    publish_json(UPath(stage_folder / "metrics.json"), evaluation)
+    publish_bytes(UPath(stage_folder / "metrics.md"), _markdown(evaluation).encode())
+    return evaluation
 
 
-def _output(checkpoint: Path) -> Path:
-    """The run's folder of a checkpoint `<output>/<stage>/checkpoints/<step>`."""
-    return checkpoint.parent.parent.parent
-
-
-def _beside(checkpoint: Path) -> Path:
-    return checkpoint.parent.parent
-
-
-def _held_out(built: StageModel, release: Any, config: TrainConfig, samples: int | None) -> PairReader | RowReader:
-    size = min(64, samples or 64)
+def _held_out_reader(
+    built: StageModel, release: TrainingRelease, config: TrainConfig, samples: int | None
+) -> PairReader | RowReader:
+    batch_size = min(64, samples or 64)
     try:
-        return make_reader(built, release, config, "validation", size, Share())
+        return make_reader(built, release, config, "validation", batch_size, Share())
     except EmptySplit:
         raise UserError(
-            f"release {release.id} holds nothing out that stage `{built.stage}` can be measured on. "
+            f"release {release.id} holds nothing out on which stage `{built.stage}` can be measured. "
             "Remedy: a larger shards.validation_fraction in corpus.yaml, and a new release."
         ) from None
 
@@ -131,13 +134,13 @@ def _held_out(built: StageModel, release: Any, config: TrainConfig, samples: int
 def _retrieval(model: DualEncoder, reader: PairReader, count: int, mesh: Mesh) -> dict[str, float]:
     text, visual, group, audio = [], [], [], []
     for batch in first_batches(reader, count, mesh.device):
-        real = batch.weight > 0
-        found = model(batch)
-        text.append(found["text"][real].cpu())
-        visual.append(found["visual"][real].cpu())
-        group.append(batch.group[real].cpu())
-        if "audio" in found:
-            audio.append(found["audio"][real].cpu())
+        is_real = batch.weight > 0
+        embedded = model(batch)
+        text.append(embedded["text"][is_real].cpu())
+        visual.append(embedded["visual"][is_real].cpu())
+        group.append(batch.group[is_real].cpu())
+        if "audio" in embedded:
+            audio.append(embedded["audio"][is_real].cpu())
     sounds = torch.cat(audio) if audio else None
     return retrieval_by_kind(torch.cat(text), torch.cat(visual), sounds, torch.cat(group))
 
@@ -153,51 +156,47 @@ def _perplexity(model: MultimodalLm, reader: RowReader, count: int, mesh: Mesh) 
 
 
 @torch.no_grad()
-def generate_answers(built: StageModel, reader: RowReader, count: int, mesh: Mesh) -> list[dict[str, str]]:
-    """Greedy answers to held-out samples, one after the other: uid, prompt, expected, generated."""
+def _generate_answers(built: StageModel, reader: RowReader, count: int, mesh: Mesh) -> list[Answer]:
+    """Generate the likeliest answers to held-out samples, one at a time."""
     model, codec = built.model, built.codec
     assert isinstance(model, MultimodalLm)
     assert codec is not None
-    answers = []
-    for at in reader.order.at(0, np.arange(count)):
-        example, _ = reader.example(int(at))
+    answers: list[Answer] = []
+    for index in reader.order.at(0, np.arange(count)):
+        example, _ = reader.example(int(index))
+        *prompt_turns, answer_turn = example.turns
         if built.stage == "instruct":
-            prompt, expected = codec.prompt(example.turns[:-1]), example.turns[-1].text
-            asked = " ".join(turn.text for turn in example.turns[:-1])
-        else:
+            prompt = codec.prompt(prompt_turns)
+            prompt_text = " ".join(turn.text for turn in prompt_turns)
+        else:  # stage `joint` captions: the prompt is the start token and the media
             encoded = reader.encode(example)
-            prompt, expected, asked = Encoded(encoded.ids[:1], [IGNORED], encoded.media_at), example.turns[-1].text, ""
-        batch = to_device(prompt_batch(reader, example, prompt), mesh.device)
-        ids = model.generate(batch, ANSWER_TOKENS, codec.eos)
-        asked = asked.replace(MEDIA_PLACEHOLDER, "<media> ").strip()
-        answers.append({"uid": example.uid, "prompt": asked, "expected": expected, "generated": codec.decode(ids)})
+            prompt, prompt_text = Encoded(encoded.ids[:1], [IGNORED], encoded.media_at), ""
+        ids = model.generate(to_device(prompt_batch(built, example, prompt), mesh.device), ANSWER_TOKENS, codec.eos)
+        answers.append(
+            Answer(
+                uid=example.uid,
+                prompt=prompt_text.replace(MEDIA_PLACEHOLDER, "<media> ").strip(),
+                expected=answer_turn.text,
+                generated=codec.decode(ids),
+            )
+        )
     return answers
 
 
-def prompt_batch(reader: RowReader, example: Example, prompt: Encoded) -> RowBatch:
-    """One row that ends where the answer begins."""
-    layout = reader.layout
-    media = example.media
-    pictures = 0 if media.pictures is None else len(media.pictures)
-    sounds = int(media.sound is not None)
-    length = len(prompt.ids) + pictures * layout.picture_tokens + sounds * layout.sound_tokens
-    return lay_out([EncodedRow([example], [prompt], 0, 0)], 1, length, layout, 0)
-
-
-def answer_metrics(answers: list[dict[str, str]]) -> dict[str, float]:
-    """BLEU and ROUGE of all answers; exact VQA accuracy of those whose right answer is short."""
+def _answer_metrics(answers: list[Answer]) -> dict[str, float]:
+    """BLEU and ROUGE of all answers, and VQA accuracy of those whose expected answer is short."""
     if not answers:
         return {}
-    generated, expected = [one["generated"] for one in answers], [one["expected"] for one in answers]
+    generated, expected = [answer["generated"] for answer in answers], [answer["expected"] for answer in answers]
     metrics = {**bleu(generated, expected), **rouge(generated, expected)}
-    short = [one for one in answers if len(one["expected"].split()) <= SHORT_ANSWER_WORDS]
+    short = [answer for answer in answers if len(answer["expected"].split()) <= SHORT_ANSWER_WORDS]
     if short:
-        right = vqa_accuracy([one["generated"] for one in short], [[one["expected"]] for one in short])
-        metrics |= {"vqa_accuracy": right, "vqa_answers": float(len(short))}
+        accuracy = vqa_accuracy([answer["generated"] for answer in short], [answer["expected"] for answer in short])
+        metrics |= {"vqa_accuracy": accuracy, "vqa_answers": float(len(short))}
     return metrics
 
 
-class _Tower(torch.nn.Module):
+class _TowerFeatures(torch.nn.Module):
     """A checkpoint's image tower as a feature extractor: uint8 N,3,H,W -> N,D."""
 
     def __init__(self, model: Any) -> None:
@@ -217,31 +216,33 @@ def _generated_pictures(
     extractor: torch.nn.Module | None,
     classifier: torch.nn.Module | None,
 ) -> dict[str, float]:
+    """FID and Inception score of a folder of generated pictures against the held-out pictures."""
     model = built.model.cpu()
     spec = MediaSpec(model.vision.preprocess)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
     if not paths:
-        raise UserError(f"{folder}: no pictures there ({', '.join(sorted(PICTURES))})")
-    made = torch.stack([decode_picture(path.read_bytes(), spec) for path in paths])
+        raise UserError(f"{folder}: no pictures there. Remedy: a folder with {', '.join(PICTURE_SUFFIXES)} files.")
+    generated = torch.stack([decode_picture(path.read_bytes(), spec) for path in paths])
     held_out = first_batches(reader, count, torch.device("cpu"))
     pictures = [batch.picture if isinstance(batch, PairBatch) else batch.picture.data for batch in held_out]
     real = torch.cat([pixels for pixels in pictures if pixels is not None])
-    return fid_and_inception_score(real, made, extractor or _Tower(model), classifier)
+    return fid_and_inception_score(real, generated, extractor or _TowerFeatures(model), classifier)
 
 
-def markdown(found: dict[str, Any]) -> str:
+def _markdown(evaluation: dict[str, Any]) -> str:
     """The metrics as a table."""
     lines = [
-        f"# {found['stage']}, step {found['step']}, on release {found['release_id']}",
+        f"# {evaluation['stage']}, step {evaluation['step']}, on release {evaluation['release_id']}",
         "",
-        f"{found['samples']} held-out samples.",
+        f"{evaluation['samples']} held-out samples.",
         "",
         "| metric | value |",
         "|---|---:|",
-        *(f"| {name} | {value:.4f} |" for name, value in found["metrics"].items()),
+        *(f"| {name} | {value:.4f} |" for name, value in evaluation["metrics"].items()),
     ]
-    if found["answers"]:
+    if evaluation["answers"]:
         lines += ["", "| asked | expected | generated |", "|---|---|---|"]
-        cells = ((one["prompt"], one["expected"], one["generated"]) for one in found["answers"][:20])
-        lines += ["| " + " | ".join(cell(text) for text in row) + " |" for row in cells]
+        for answer in evaluation["answers"][:MAX_TABLE_ANSWERS]:
+            cells = (markdown_cell(answer[name]) for name in ("prompt", "expected", "generated"))
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

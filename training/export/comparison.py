@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from training.config import TrainConfig
-from training.data.batch_readers import EmptySplit, Share, first_batches
+from training.data.batch_readers import Share, first_batches
 from training.data.batch_types import Batch, to_device
 from training.data.sample_index import TrainingRelease
 from training.distributed.process_mesh import Mesh
-from training.evaluate.answer import question_row
+from training.evaluate.answer import question_batch
 from training.export.exported import BESIDE
 from training.model.multimodal_lm import MultimodalLm
 from training.stages.stage_model import StageModel, stage_settings
-from training.stages.stage_reader import make_reader
+from training.stages.stage_reader import make_validation_reader
 from training.stages.stage_step import validate
 
 REPEATS = 5  # of what is timed; the median counts
@@ -80,7 +80,7 @@ class Comparison:
         model = cast(MultimodalLm, built.model)
         asked = "What is in the picture?" if built.stage == "instruct" else ""
         grey = torch.full((1, 3, *model.vision.preprocess.size), 127, dtype=torch.uint8)
-        prompt = to_device(question_row(built, grey, asked), self._mesh.device)
+        prompt = to_device(question_batch(built, grey, asked), self._mesh.device)
         return lambda: model.generate(prompt, DECODED, eos=-1)
 
     def _read(self, built: StageModel) -> Callable[[], Any]:
@@ -100,15 +100,10 @@ def text_logits(built: StageModel) -> Tensor:
 
 
 def held_out_batches(built: StageModel, config: TrainConfig, release: TrainingRelease, mesh: Mesh) -> list[Batch]:
-    """The batches that the stage's validation looks at; none where nothing is held out for it."""
+    """The batches of the stage's validation; none if the release holds nothing out for it."""
     settings = stage_settings(built.stage, config)
-    told = f"instruct-{config.instruct.form}-validation.jsonl"
-    if built.stage == "instruct" and told not in release.release.manifest["files"]:
-        return []
     size = min(settings.batch_size, settings.validate_samples)
-    try:
-        reader = make_reader(built, release, config, "validation", size, Share())
-    except EmptySplit:
+    if (reader := make_validation_reader(built, release, config, size, Share())) is None:
         return []
     return first_batches(reader, min(settings.validate_samples, len(reader.source)), mesh.device)
 

@@ -1,6 +1,6 @@
-"""Metrics of texts: BLEU, ROUGE, VQA accuracy, perplexity.
+"""Scores of generated texts, for evaluation: BLEU, ROUGE, VQA accuracy and perplexity.
 
-Empty input raises ValueError: a mean over nothing is no score. Values are fractions in [0, 1], perplexity aside.
+Empty input raises ValueError. Values are fractions in [0, 1], except perplexity.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
@@ -16,37 +15,40 @@ import torch
 from torch import Tensor
 
 
-def bleu(predictions: Sequence[str], references: Sequence[str | Sequence[str]], max_n: int = 4) -> dict[str, float]:
-    """Corpus BLEU (Papineni et al. 2002), without smoothing: `bleu1` ... `bleu<max_n>`.
+def bleu(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
+    """Corpus BLEU (Papineni et al. 2002) without smoothing, by torchmetrics: `bleu1` to `bleu4`.
 
-    Tokens: see `tokens`. Several references of one prediction are given as a sequence.
+    Texts are split by `tokens`, since torchmetrics' own tokenizers keep unspaced scripts in one piece.
+
+    Args:
+        references: of each prediction: one text, or a sequence of texts.
 
     Raises:
         ValueError: no predictions, not as many references, or a prediction without any.
     """
     from torchmetrics.functional.text import bleu_score
 
-    asked = _references(predictions, references)
-    ours = [" ".join(tokens(text)) for text in predictions]
-    theirs = [[" ".join(tokens(text)) for text in texts] for texts in asked]
-    return {f"bleu{n}": float(bleu_score(ours, theirs, n_gram=n)) for n in range(1, max_n + 1)}
+    reference_lists = _reference_lists(predictions, references)
+    split_predictions = [" ".join(tokens(text)) for text in predictions]
+    split_references = [[" ".join(tokens(text)) for text in texts] for texts in reference_lists]
+    return {f"bleu{n}": float(bleu_score(split_predictions, split_references, n_gram=n)) for n in range(1, 5)}
 
 
 def rouge(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
-    """ROUGE F1 (Lin 2004): `rouge1`, `rouge2`, `rougeL`, a mean over predictions, the best of several references.
+    """ROUGE F1 (Lin 2004), by torchmetrics: `rouge1`, `rouge2` and `rougeL`, each a mean over predictions.
 
-    Tokens: those of `tokens` that hold a letter or digit; no stemming.
+    Of several references the best one counts. Tokens are those of `tokens` with a letter or digit, without stemming.
 
     Raises:
         ValueError: no predictions, not as many references, or a prediction without any.
     """
     from torchmetrics.functional.text import rouge_score
 
-    asked = [list(texts) for texts in _references(predictions, references)]
+    reference_lists = [list(texts) for texts in _reference_lists(predictions, references)]
     keys = ("rouge1", "rouge2", "rougeL")
     scores = rouge_score(
         list(predictions),
-        asked,
+        reference_lists,
         accumulate="best",
         rouge_keys=keys,
         normalizer=str,
@@ -56,9 +58,10 @@ def rouge(predictions: Sequence[str], references: Sequence[str | Sequence[str]])
 
 
 def tokens(text: str) -> list[str]:
-    """Lower-case tokens: words, each mark of punctuation, and each character of a script that writes no spaces.
+    """Lower-case tokens: words, single punctuation marks, and single characters of scripts without spaces.
 
-    By character and not by a share of the text: a caption and its reference are then split alike, whatever each mixes.
+    The script is judged for each character, not for the text: a caption and its reference are then split in the same
+    way, even if only one of them mixes scripts.
     """
     return "".join(map(_spaced, unicodedata.normalize("NFC", text).lower())).split()
 
@@ -66,56 +69,59 @@ def tokens(text: str) -> list[str]:
 @cache
 def _spaced(char: str) -> str:
     kind = unicodedata.category(char)
-    if kind[0] in "PS" or unicodedata.name(char, "").startswith(_NO_SPACES):
+    if kind[0] in "PS" or unicodedata.name(char, "").startswith(_UNSPACED):
         return f" {char} "
     return " " if kind == "Cc" else char
 
 
-_NO_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "BOPOMOFO", "IDEOGRAPHIC", "THAI", "LAO", "KHMER")
+_UNSPACED = (
+    "CJK",
+    "HIRAGANA",
+    "KATAKANA",
+    "HALFWIDTH KATAKANA",
+    "BOPOMOFO",
+    "IDEOGRAPHIC",
+    "THAI",
+    "LAO",
+    "KHMER",
+)
 
 
-def _references(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[Sequence[str]]:
+def _reference_lists(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[Sequence[str]]:
     if isinstance(predictions, str) or not predictions or len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} predictions for {len(references)} references: want as many, and some")
-    asked = [[texts] if isinstance(texts, str) else texts for texts in references]
-    if (empty := next((i for i, texts in enumerate(asked) if not texts), None)) is not None:
-        raise ValueError(f"prediction {empty} has no reference")
-    return asked
+        raise ValueError(f"{len(predictions)} predictions for {len(references)} references: expected equally many")
+    reference_lists = [[texts] if isinstance(texts, str) else texts for texts in references]
+    for index, texts in enumerate(reference_lists):
+        if not texts:
+            raise ValueError(f"prediction {index} has no reference")
+    return reference_lists
 
 
-def vqa_accuracy(
-    predictions: Sequence[str], references: Sequence[str | Sequence[str]], *, leave_one_out: bool = False
-) -> float:
-    """VQA accuracy (Antol et al. 2015): an answer is right to the extent that three people gave it.
+def vqa_accuracy(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> float:
+    """VQA accuracy (Antol et al. 2015): an answer is fully right if at least three people gave it.
 
-    min(matches / 3, 1) with three or more reference answers, else a match with any of them; both sides are
-    normalised by `normalise_answer`. An empty prediction is wrong.
-
-    Args:
-        leave_one_out: average over all sets of references without one, as the VQA v2 leaderboard does with its ten.
+    torchmetrics has no VQA accuracy.
+    With three or more reference answers a prediction scores min(matches / 3, 1); with fewer, any match scores 1. Both
+    sides are normalised by `normalise_answer`. An empty prediction is wrong.
 
     Raises:
         ValueError: no predictions, not as many references, or a prediction without any.
     """
     total = 0.0
-    for prediction, answers in zip(predictions, _references(predictions, references), strict=True):
-        ours, n = normalise_answer(prediction), len(answers)
-        matches = Counter(map(normalise_answer, answers))[ours] if ours else 0
-        if n < 3:
-            total += float(matches > 0)
-        elif leave_one_out:
-            total += (matches * min((matches - 1) / 3, 1) + (n - matches) * min(matches / 3, 1)) / n
-        else:
-            total += min(matches / 3, 1)
+    for prediction, answers in zip(predictions, _reference_lists(predictions, references), strict=True):
+        normalised = normalise_answer(prediction)
+        matches = list(map(normalise_answer, answers)).count(normalised) if normalised else 0
+        total += min(matches / 3, 1) if len(answers) >= 3 else float(matches > 0)
     return total / len(predictions)
 
 
 def normalise_answer(answer: str) -> str:
-    """An answer as the VQA evaluation compares it (visualqa.org/evaluation).
+    """Normalise an answer as the VQA evaluation does (visualqa.org/evaluation).
 
-    Lower case; number words up to ten are digits, `none` is 0; articles go; a contraction without its apostrophe gets
-    it; a comma between digits and a period without a digit after it go, other punctuation is a space, except
-    apostrophe and colon. Beyond the rules: an answer of nothing but articles stays (`A` is a choice).
+    Letters become lower case, and number words up to ten digits; `none` becomes 0. Articles are removed. A contraction
+    without its apostrophe gets it. A comma between digits and a period before no digit are removed; other punctuation
+    becomes a space, except apostrophes and colons. One addition to the rules: an answer of articles only is kept, since
+    `A` may be a choice.
     """
     text = answer.lower().replace("\u2019", "'")
     text = re.sub(r"(?<=\d),(?=\d)|\.(?!\d)", "", text)
@@ -125,8 +131,8 @@ def normalise_answer(answer: str) -> str:
 
 
 def _punctuation_spaced(char: str) -> str:
-    foreign = not char.isascii() and unicodedata.category(char)[0] == "P"
-    return " " if foreign or char in ';/[]"{}()=+\\_-><@`,?!' else char
+    is_other_script = not char.isascii() and unicodedata.category(char)[0] == "P"
+    return " " if is_other_script or char in ';/[]"{}()=+\\_-><@`,?!' else char
 
 
 _CONTRACTIONS = """
@@ -144,26 +150,26 @@ _WORDS |= {word: str(number) for number, word in enumerate(_NUMBERS)} | {"none":
 
 
 class Perplexity:
-    """exp of the mean negative log-likelihood of a token, over any number of batches and ranks.
+    """exp of the mean negative log-likelihood of a token, over any number of batches.
 
-    `totals` (float64, 2) holds the sum of nats and the number of tokens: an all-reduce by sum joins ranks.
+    torchmetrics' Perplexity needs all logits at once; the chunked loss never holds them and gives sums, as here.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.totals = torch.zeros(2, dtype=torch.float64, device=device)
+        self._totals = torch.zeros(2, dtype=torch.float64, device=device)  # nats, tokens
 
     def update(self, nll_sum: Tensor | float, tokens: Tensor | int) -> None:
         """Add a batch: its summed negative log-likelihood in nats, and its tokens. Does not wait for the device."""
-        for at, value in enumerate((nll_sum, tokens)):
-            self.totals[at] += value.detach().to(self.totals) if isinstance(value, Tensor) else value
+        for index, value in enumerate((nll_sum, tokens)):
+            self._totals[index] += value.detach().to(self._totals) if isinstance(value, Tensor) else value
 
     def compute(self) -> float:
-        """The perplexity; inf where it exceeds a float.
+        """The perplexity; infinity if it exceeds a float.
 
         Raises:
             ValueError: no tokens.
         """
-        nll_sum, count = self.totals.tolist()
+        nll_sum, count = self._totals.tolist()
         if not count:
             raise ValueError("perplexity of no tokens")
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmdata.errors import UserError
 from training.config import TrainConfig
-from training.data.batch_readers import PairReader, RowReader, Share
+from training.data.batch_readers import EmptySplit, PairReader, RowReader, Share
 from training.data.examples import Instructions, Pairs
 from training.data.media_tensors import MediaSpec
 from training.data.order import Order, derived_seed
@@ -60,6 +60,19 @@ def make_reader(
         records = open_records(release, config.instruct.form, split, config.instruct.tasks, limits)
         source = Instructions(records, samples, reader, spec)
     return RowReader(source, order(len(source)), batch_size, share, built.codec, layout)
+
+
+def make_validation_reader(
+    built: StageModel, release: TrainingRelease, config: TrainConfig, batch_size: int, share: Share
+) -> PairReader | RowReader | None:
+    """The reader of a stage's held-out batches; None if the release holds nothing out for this stage."""
+    records = f"instruct-{config.instruct.form}-validation.jsonl"
+    if built.stage == "instruct" and records not in release.release.manifest["files"]:
+        return None
+    try:
+        return make_reader(built, release, config, "validation", batch_size, share)
+    except EmptySplit:
+        return None
 
 
 def pictures_that_fit(layout: Layout) -> int:

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mmdata.errors import DataError, UserError
 from tests.support.trained import FUSIONS, checkpoint_of, config_of, hidden, photo, pixels
-from training.evaluate.answer import answer, question_row
+from training.evaluate.answer import answer, question_batch
 from training.export import comparison
 from training.export.export import export, load_exported
 from training.stages.saved_model import load_model
@@ -60,7 +60,7 @@ def test_it_answers_about_pictures_as_the_checkpoint_did(
     one, other = pixels(0), pixels(1)
     torch.testing.assert_close(hidden(after, one), hidden(before, one), atol=1e-5, rtol=0)
     assert (hidden(after, one) - hidden(after, other)).abs().max() > 1e-4, "it does not look at the picture"
-    rows = [question_row(built, one, asked) for built in (before, after)]
+    rows = [question_batch(built, one, asked) for built in (before, after)]
     models: list[Any] = [before.model, after.model]
     ids = [model.generate(row, 24, eos=-1) for model, row in zip(models, rows, strict=True)]
     assert ids[0] == ids[1]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from training.metrics.retrieval import caption_groups, retrieval, retrieval_both_ways
+from training.metrics.retrieval import retrieval, retrieval_both_ways
 
 
 def brute(queries: np.ndarray, candidates: np.ndarray, wanted: list[int], groups: list[int], ks: tuple[int, ...]):
@@ -77,8 +77,7 @@ def test_equal_captions_are_the_same_answer() -> None:
     images = torch.eye(3)
     texts = images[[0, 1, 1]]
     assert retrieval(images, texts)["recall@1"] == pytest.approx(1 / 3), "captions 1 and 2 are taken for wrong"
-    groups = caption_groups(["A  cat", "a dog", "a dog\n"])
-    assert groups.tolist() == [0, 1, 1]
+    groups = torch.tensor([0, 1, 1])
     assert retrieval(images, texts, groups, groups)["recall@1"] == pytest.approx(2 / 3)
 
 
@@ -129,11 +128,11 @@ def test_what_retrieval_refuses() -> None:
     with pytest.raises(ValueError, match="NaN or infinite"):
         retrieval(vectors, vectors / 0)
     for queries in (vectors[:0], torch.zeros(4, 3)):
-        with pytest.raises(ValueError, match="against candidates"):
+        with pytest.raises(ValueError, match="do not fit candidates"):
             retrieval(queries, vectors)
-    with pytest.raises(ValueError, match="2 wanted groups for 4 queries"):
+    with pytest.raises(ValueError, match="2 groups for 4 queries"):
         retrieval(vectors, vectors, torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match="no pairs"):
+    with pytest.raises(ValueError, match="not pairs"):
         retrieval_both_ways(vectors, vectors[:2])
     with pytest.raises(ValueError, match="one side only"):
         retrieval_both_ways(vectors, vectors, torch.arange(4))

@@ -26,8 +26,8 @@ def test_bleu_by_hand() -> None:
     """`the the the the` has one of its four words clipped in; the brevity penalty is exp(1 - 6/4)."""
     found = bleu(["the cat sat on"], ["the cat sat on the mat"])
     assert found == pytest.approx(dict.fromkeys(("bleu1", "bleu2", "bleu3", "bleu4"), math.exp(1 - 6 / 4)))
-    clipped = bleu(["the the the the"], ["the cat is here"], max_n=2)
-    assert clipped == pytest.approx({"bleu1": 1 / 4, "bleu2": 0})
+    clipped = bleu(["the the the the"], ["the cat is here"])
+    assert clipped == pytest.approx({"bleu1": 1 / 4, "bleu2": 0, "bleu3": 0, "bleu4": 0})
 
 
 def test_bleu_of_chinese_is_by_character() -> None:
@@ -80,7 +80,7 @@ def test_empty_predictions_score_zero() -> None:
 @pytest.mark.parametrize("metric", [bleu, rouge, vqa_accuracy])
 def test_what_text_metrics_refuse(metric) -> None:
     for predictions, references in (([], []), (["a"], []), (["a", "b"], ["a"]), ("a", ["a"])):
-        with pytest.raises(ValueError, match="want as many"):
+        with pytest.raises(ValueError, match="expected equally many"):
             metric(predictions, references)
     with pytest.raises(ValueError, match="prediction 1 has no reference"):
         metric(["a", "b"], [["a"], []])
@@ -116,14 +116,11 @@ def test_answers_are_normalised_by_the_published_rules(given_answer: str, normal
     assert normalise_answer(normal) == normal
 
 
-@pytest.mark.parametrize(
-    ("matches", "simple", "left_out"), [(0, 0, 0), (1, 1 / 3, 0.3), (2, 2 / 3, 0.6), (3, 1, 0.9), (4, 1, 1), (10, 1, 1)]
-)
-def test_an_answer_of_three_people_is_right(matches: int, simple: float, left_out: float) -> None:
-    """The ten answers of a VQA v2 question; leaving each out in turn gives the leaderboard's 0, 30, 60, 90, 100."""
+@pytest.mark.parametrize(("matches", "accuracy"), [(0, 0), (1, 1 / 3), (2, 2 / 3), (3, 1), (10, 1)])
+def test_an_answer_of_three_people_is_right(matches: int, accuracy: float) -> None:
+    """Ten people answer each question of VQA v2."""
     references = [["The cat."] * matches + ["dog"] * (10 - matches)]
-    assert vqa_accuracy(["cat"], references) == pytest.approx(simple)
-    assert vqa_accuracy(["cat"], references, leave_one_out=True) == pytest.approx(left_out)
+    assert vqa_accuracy(["cat"], references) == pytest.approx(accuracy)
 
 
 def test_with_one_or_two_references_any_match_is_right() -> None:
@@ -134,11 +131,10 @@ def test_perplexity_does_not_depend_on_the_batches() -> None:
     generator = torch.Generator().manual_seed(3)
     logits, targets = torch.randn(60, 11, generator=generator), torch.randint(11, (60,), generator=generator)
     nll = nn.functional.cross_entropy(logits, targets, reduction="none")
-    ranks = [Perplexity(), Perplexity()]
-    for at, batch in enumerate(nll.split([1, 9, 20, 30])):
-        ranks[at % 2].update(batch.sum(), torch.tensor(len(batch)))
-    ranks[0].totals += ranks[1].totals
-    assert ranks[0].compute() == pytest.approx(nll.double().mean().exp().item(), rel=1e-6)
+    meter = Perplexity()
+    for batch in nll.split([1, 9, 20, 30]):
+        meter.update(batch.sum(), torch.tensor(len(batch)))
+    assert meter.compute() == pytest.approx(nll.double().mean().exp().item(), rel=1e-6)
 
 
 def test_a_uniform_guess_over_a_vocabulary_has_its_size() -> None:
@@ -146,8 +142,6 @@ def test_a_uniform_guess_over_a_vocabulary_has_its_size() -> None:
     for _ in range(1000):
         meter.update(1000 * math.log(50_000), 1000)
     assert meter.compute() == pytest.approx(50_000)
-    assert meter.totals.dtype == torch.float64
-    assert meter.totals.tolist()[1] == 1_000_000
 
 
 def test_perplexity_of_a_hopeless_model_is_inf_and_of_nothing_an_error() -> None:
@@ -158,4 +152,3 @@ def test_perplexity_of_a_hopeless_model_is_inf_and_of_nothing_an_error() -> None
     assert meter.compute() == math.inf
     meter.update(torch.tensor(math.inf, requires_grad=True), 1)
     assert meter.compute() == math.inf
-    assert not meter.totals.requires_grad
