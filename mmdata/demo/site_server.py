@@ -7,7 +7,6 @@ import re
 import socket
 import sys
 import threading
-from collections import deque
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +25,6 @@ MIME_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".txt": "text/plain; charset=utf-8",
 }
-MAX_REQUESTS_KEPT = 100_000
 
 _BYTE_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
@@ -47,7 +45,6 @@ class SiteServer(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], handler: type[SiteHandler], site: Path) -> None:
         self.site = site
         self.stopping = threading.Event()
-        self.requests: deque[tuple[str, str]] = deque(maxlen=MAX_REQUESTS_KEPT)  # method and path
         self.lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
         super().__init__(address, handler)
@@ -89,9 +86,7 @@ class SiteHandler(BaseHTTPRequestHandler):
     server: SiteServer
 
     def do_GET(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        self.server.requests.append((self.command, path))
-        self.answer(path)
+        self.answer(unquote(urlsplit(self.path).path))
 
     def log_message(self, format: str, *args: Any) -> None:
         """Print nothing: the demo's console shows its progress."""
@@ -143,4 +138,5 @@ class SiteHandler(BaseHTTPRequestHandler):
 
 
 def mime_type(path: str) -> str:
+    """The type of a file by its suffix."""
     return MIME_TYPES.get(Path(path).suffix.lower(), "application/octet-stream")

@@ -58,11 +58,6 @@ class DemoServer:
             target=self._server.serve_forever, args=(0.05,), name=f"demo web {self.port}", daemon=True
         )
 
-    @property
-    def requests(self) -> list[tuple[str, str]]:
-        """Method and path of all requests so far, in order of arrival."""
-        return list(self._server.requests)
-
     def start(self) -> DemoServer:
         self._thread.start()
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -45,10 +45,6 @@ class Preprocess:
             resize_mode=config.get("resize_mode") or "shortest",
             fill_color=int(config.get("fill_color") or 0),
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Field name -> value, for fingerprints and JSON."""
-        return asdict(self)
 
 
 def _triple(values: Any) -> tuple[float, float, float]:

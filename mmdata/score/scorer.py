@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from mmdata.config import Score
 from mmdata.config.scorers import is_local_checkpoint, resolved
 from mmdata.errors import UserError, first_line
 from mmdata.fingerprint import fingerprint
-from mmdata.score.preprocess import Preprocess
 from mmdata.score.pretrained import LoadedModel, check_names, load_model, weights_digest
 from mmdata.score.text_tower import LENGTH_MULTIPLE, trim_text_tower, whole_context
 
@@ -55,7 +55,7 @@ class ClipScorer:
         import torch
 
         self.name = loaded.name
-        self.preprocess: Preprocess = loaded.preprocess
+        self.preprocess = loaded.preprocess
         self.batch_size = batch_size
         self.device = torch.device(device)
         on_cpu = self.device.type == "cpu"
@@ -63,7 +63,7 @@ class ClipScorer:
         self._texts_per_pass = min(batch_size, TEXTS_PER_THREAD * torch.get_num_threads()) if on_cpu else batch_size
         self._dtype = _autocast_dtype(precision, self.device.type)
         weights = weights_digest(loaded.model)
-        self.fingerprint = fingerprint(loaded.name, loaded.preprocess.as_dict(), weights, str(self._dtype))
+        self.fingerprint = fingerprint(loaded.name, asdict(loaded.preprocess), weights, str(self._dtype))
         self._model = loaded.model.to(self.device)
         self._tokenize = loaded.tokenizer
         self._encode_image = self._model.encode_image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,5 +47,5 @@ def open_clip_description(encoder: DualEncoder, config: Encoder) -> dict[str, An
         model = json.loads(path.read_text())["model_cfg"]
     else:
         model = open_clip.get_model_config(config.model)
-    preprocess = encoder.vision.preprocess.as_dict()
+    preprocess = asdict(encoder.vision.preprocess)
     return {"model_cfg": {**model, "custom_text": True}, "preprocess_cfg": {**preprocess, "mode": "RGB"}}
