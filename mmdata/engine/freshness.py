@@ -1,4 +1,4 @@
-"""What is fresh, what is stale, and which parts may enter a release: read from the stamps alone."""
+"""Which stages of a part are stale, and which parts may enter a release. Reads the stamps only."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from mmdata.optout.state import opt_out_digest
 from mmdata.workspace.layout import PART_STAGES, Part, PartStage, PartStamp, Workspace
 
 CODE_VERSIONS: dict[str, int] = {"rows": 2, "media": 2, "features": 2, "selection": 2, "shards": 2, "instructions": 2}
-"""Raised when a stage's code changes what it writes: everything made by the older code is then stale."""
+"""Raise a number when a stage's code writes something else than before: all older results are then stale."""
 
 
 CLIP_KINDS = frozenset({"howto100m", "video", "audio"})
-"""Kinds of sources whose samples are cut out of files."""
+"""Kinds of sources whose samples are cut from files."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartPlan:
-    """What a part needs.
+    """The work that a part needs.
 
     Args:
-        stale: the stages to run, in order; empty: the part is up to date.
-        why: one line for people.
-        fingerprint: names this state of affairs; the same need has the same fingerprint (a sensor's run key).
+        stale: the stages to run, in order; empty if the part is up to date.
+        why: the reasons, in one line for people.
+        fingerprint: the same work for the same reasons has the same fingerprint; a sensor uses it as run key.
     """
 
     part: Part
@@ -42,7 +42,7 @@ class PartPlan:
 def stage_settings(corpus: Corpus, part: Part, stage: PartStage) -> str:
     """Fingerprint of the code version and of the settings that change what a stage writes for a part.
 
-    Speed settings (threads, batch size, device) and patience (timeouts, retries) are left out on purpose.
+    Settings of speed (threads, batch size, device) and of patience (timeouts, retries) are left out on purpose.
     """
     if stage == "rows":
         source, clips = _row_settings(corpus, part)
@@ -53,7 +53,7 @@ def stage_settings(corpus: Corpus, part: Part, stage: PartStage) -> str:
 
 
 def named_settings(corpus: Corpus, part: Part, stage: PartStage) -> dict[str, Any]:
-    """What `stage_settings` hashes, by the names of corpus.yaml: `download.image_size` -> 256. Kept in part stamps."""
+    """The settings in `stage_settings`, by name, for the part stamp: `download.image_size` -> 256."""
     if stage == "rows":
         source, clips = _row_settings(corpus, part)
         settings: dict[str, Any] = {f"source {part.source}": source, "clips": clips or {}}
@@ -69,18 +69,18 @@ def named_settings(corpus: Corpus, part: Part, stage: PartStage) -> dict[str, An
 
 
 def _row_settings(corpus: Corpus, part: Part) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """What decides the rows of a part: of its source, and of the cut of clips where that makes them."""
-    source = next(s for s in corpus.sources if s.name == part.source)
+    """The settings that decide the rows of a part: those of its source, and of HowTo100M those of the clips."""
+    source = next(source for source in corpus.sources if source.name == part.source)
     shape = corpus.clips.model_dump(include={"min_clip_s", "max_clip_s", "max_gap_s"})
-    own = {"kind": source.kind, "columns": source.columns, "slice_rows": source.slice_rows}
-    return own, shape if source.kind == "howto100m" else None
+    source_settings = {"kind": source.kind, "columns": source.columns, "slice_rows": source.slice_rows}
+    return source_settings, shape if source.kind == "howto100m" else None
 
 
 def _media_settings(corpus: Corpus, part: Part) -> dict[str, Any]:
-    """What of the settings decides the stored bytes of a part; what does not concern its kind is left out."""
+    """The settings that decide the stored bytes of a part, without those that do not apply to its kind."""
     kind = next((source.kind for source in corpus.sources if source.name == part.source), None)
-    kept = {"image_size", "encode_quality", "max_bytes", "max_pixels", "respect_robots"}
-    settings: dict[str, Any] = {"download": corpus.download.model_dump(include=kept)}
+    deciding = {"image_size", "encode_quality", "max_bytes", "max_pixels", "respect_robots"}
+    settings: dict[str, Any] = {"download": corpus.download.model_dump(include=deciding)}
     if kind in CLIP_KINDS:
         cut = {"frames", "choose", "sound", "keep_video", "max_duration_s", "max_bytes"}
         settings["clips"] = corpus.clips.model_dump(include=cut)
@@ -92,7 +92,7 @@ def _media_settings(corpus: Corpus, part: Part) -> dict[str, Any]:
 
 
 def scorer_settings(score: Score) -> list[str | int | None]:
-    """What of the score section decides the scores; a local checkpoint counts by name, size and time, not by place."""
+    """The settings that decide the scores. A local checkpoint counts by name, size and time, not by its folder."""
     schema, _, folder = resolved(score).model.partition(":")
     if schema == "local-dir":
         place, model = Path(folder) / "open_clip_model.safetensors", "local-dir"
@@ -105,9 +105,9 @@ def scorer_settings(score: Score) -> list[str | int | None]:
 
 
 def measure_settings(corpus: Corpus) -> list[Any]:
-    """What beside the scorer decides what is measured; nothing where nothing more than usual is."""
+    """The settings beside the scorer that decide what is measured; empty for the defaults."""
     settings: list[Any] = []
-    if corpus.privacy.count_faces and not corpus.privacy.blur_faces:  # else they are counted before they are blurred
+    if corpus.privacy.count_faces and not corpus.privacy.blur_faces:  # blurring counts faces itself, before it blurs
         settings.append(["faces", corpus.privacy.min_face_score])
     models = ("audio_model", "transcriber")
     return settings + [[name, model] for name in models if (model := getattr(corpus.score, name))]
@@ -126,10 +126,10 @@ def features_input(rows_digest: str, media_digest: str) -> str:
 def plan_part(
     corpus: Corpus, workspace: Workspace, part: Part, now: datetime | None = None, opt_out: str | None = None
 ) -> PartPlan:
-    """Say which stages of a part must run, and why.
+    """Which stages of a part must run, and why.
 
     Args:
-        opt_out: `opt_out_digest` of the workspace, where it is read already.
+        opt_out: `opt_out_digest` of the workspace, if the caller has read it already.
     """
     opt_out = opt_out_digest(workspace) if opt_out is None else opt_out
     stale: list[PartStage] = []
@@ -148,19 +148,19 @@ def plan_part(
             reasons.append(f"{stage}: {what_changed(corpus, part, stage, stamp)}")
         elif stage == "rows" and stamp.opt_out != opt_out:
             stale.append(stage)
-            reasons.append("rows: what is to be left out has changed")
+            reasons.append("rows: the opt-out has changed")
         elif stage == "media" and is_due(stamp.next_retry_at, now):
             stale.append(stage)
             due = stamp.next_retry_at or ""
             reasons.append(f"media: retries due since {stamp.next_retry_at}")
     settings = [stage_settings(corpus, part, stage) for stage in PART_STAGES]
-    asked = [rows_input(part), settings, stale, due, *([opt_out] if opt_out else [])]
-    return PartPlan(part, tuple(stale), "; ".join(reasons), fingerprint(*asked))
+    state = [rows_input(part), settings, stale, due, *([opt_out] if opt_out else [])]
+    return PartPlan(part, tuple(stale), "; ".join(reasons), fingerprint(*state))
 
 
 def what_changed(corpus: Corpus, part: Part, stage: PartStage, stamp: PartStamp) -> str:
-    """Why a stamp is stale: the settings that changed, by name; where there are none, its input."""
-    if not stamp.settings:  # of a workspace that kept no settings beside its stamps
+    """Why a stamp is stale: the settings that changed, by name; if none has changed, its input."""
+    if not stamp.settings:  # written by a version that kept no settings in stamps
         return "its input or settings changed"
     changes = changed_settings(stamp.settings, named_settings(corpus, part, stage))
     return ", ".join(map(str, changes)) or "its input changed"
@@ -179,16 +179,16 @@ def plan_parts(corpus: Corpus, workspace: Workspace, now: datetime | None = None
 
 
 def configured_parts(corpus: Corpus, workspace: Workspace) -> list[Part]:
-    """The live parts of the sources that the corpus names; a source taken out of corpus.yaml leaves with its parts."""
+    """The live parts of the sources in corpus.yaml; the parts of a source that was removed from it are left out."""
     names = {source.name for source in corpus.sources}
     return [part for part in workspace.catalog().live_parts() if part.source in names]
 
 
 def releasable_parts(corpus: Corpus, workspace: Workspace) -> tuple[list[Part], dict[str, str]]:
-    """The parts that a release may hold, and for the others the reason why not.
+    """The parts that may enter a release, and the reason for each part that may not.
 
-    A part counts when all its stages are stamped with the fingerprints that the corpus asks for and accepted.
-    Retries that are due do not hold a part back: what it has is sound.
+    All stages of a part must be accepted and have the fingerprints that follow from the corpus. A due retry does not
+    keep a part out: its tables are valid.
     """
     ready: list[Part] = []
     refused: dict[str, str] = {}
@@ -197,7 +197,9 @@ def releasable_parts(corpus: Corpus, workspace: Workspace) -> tuple[list[Part], 
         plan = plan_part(corpus, workspace, part, datetime.min.replace(tzinfo=UTC), opt_out)
         fresh = [stage for stage in PART_STAGES if stage not in plan.stale]
         stamps = {stage: workspace.part_stamp(part.name, stage) for stage in fresh}
-        rejected = next((why for stage, s in stamps.items() if s and (why := refusal(corpus, stage, s))), None)
+        rejected = next(
+            (why for stage, stamp in stamps.items() if stamp and (why := refusal(corpus, stage, stamp))), None
+        )
         if rejected is not None or plan.stale:
             refused[part.name] = rejected or plan.why
         else:
@@ -206,9 +208,9 @@ def releasable_parts(corpus: Corpus, workspace: Workspace) -> tuple[list[Part], 
 
 
 def refusal(corpus: Corpus, stage: PartStage, stamp: PartStamp) -> str | None:
-    """Why a finished stage of a part may not enter a release, or None.
+    """Why a finished stage of a part may not enter a release; None if it may.
 
-    Media is judged by its counts against download.min_success_share as it is now: a changed share fetches nothing.
+    Media are judged by the present download.min_success_share, so a changed share needs no new fetch.
     """
     if stage != "media" or "fetchable" not in stamp.counts:
         return stamp.reason if not stamp.accepted else None
@@ -216,7 +218,7 @@ def refusal(corpus: Corpus, stage: PartStage, stamp: PartStamp) -> str | None:
 
 
 def media_refusal(counts: Mapping[str, int], least: float) -> str | None:
-    """Why too few of a part's URLs gave media, or None."""
+    """Why too few of a part's URLs gave media; None if there are enough."""
     success, fetchable = counts.get("success", 0), counts.get("fetchable", 0)
     if fetchable == 0 or success >= least * fetchable:
         return None

@@ -1,4 +1,4 @@
-"""Map a stage's work over the slices of a part: resume, isolate failures, publish, stamp."""
+"""Run a stage over the slices of a part: skip fresh slices, isolate failures, publish tables, write stamps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _log = logs.logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SliceResult:
-    """What the work on one slice gives: its table, sorted by uid, what to count, and what metrics have seen."""
+    """The result of the work on one slice: its table, sorted by uid, the counts for its stamp, and fetch metrics."""
 
     table: pa.Table
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class SliceResult:
 
 @dataclass(frozen=True, slots=True)
 class PartResult:
-    """What a part's stage came to, over all its slices, the reused ones included."""
+    """The result of a part's stage over all its slices, including the reused ones."""
 
     stamp: PartStamp
     slices: Mapping[str, SliceStamp]
@@ -46,10 +46,10 @@ class PartResult:
 
 
 VOLATILE = frozenset({"attempts", "next_retry_at", "fetched_at", "etag", "detail"})
-"""Columns that tell of the fetching and not of the sample: two honest runs differ in them."""
+"""Columns about the fetching and not about the sample: two correct runs differ in them."""
 
 Work = Callable[[str], SliceResult]
-"""Given a slice's name, does its work. Picklable (a partial of a module's function) where workers > 1."""
+"""Does the work of the slice of a name. Picklable (a partial of a module's function) if there are several workers."""
 
 
 def run_part_stage(
@@ -66,36 +66,36 @@ def run_part_stage(
     is_due: Callable[[SliceStamp], bool] = lambda stamp: False,
     accept: Callable[[Mapping[str, SliceStamp]], str | None] = lambda slices: None,
 ) -> PartResult:
-    """Bring one stage of one part up to date: run what is missing, stale or due, and stamp the whole.
+    """Bring one stage of one part up to date: run the slices that are missing, stale or due, then stamp the part.
 
-    A slice's table is published before its stamp, and the part's stamp last; a slice that raises fails alone.
+    A slice's table is published before its stamp, and the part's stamp last. A slice that raises fails alone.
 
     Args:
         settings: fingerprint of the stage's code version and of the settings that change its output.
-        inputs: slice name -> digest of what it reads.
+        inputs: slice name -> digest of its input.
         upstream: digest of the part's input, for the part's own fingerprint.
         work: the slice function.
         named: the settings by name, kept in the part's stamp.
-        is_due: whether a fresh slice is to run again all the same (retries).
-        accept: looks at all slices' stamps; a text is the reason why the part may not enter a release.
+        is_due: whether a fresh slice must run again anyway (retries).
+        accept: given all slices' stamps, returns the reason why the part may not enter a release, or None.
 
     Raises:
-        PartFailed: at least one slice failed, after all the others were done. The part then has no stamp.
+        PartFailed: at least one slice failed; the others were done first. The part then has no stamp.
     """
     stamps: dict[str, SliceStamp] = {}
     pending: dict[str, str] = {}
     all_sound = True
     for name, digest in inputs.items():
         expected = fingerprint(settings, digest)
-        known = workspace.slice_stamp(part, stage, name)
-        fresh = known is not None and known.fingerprint == expected and workspace.table(part, stage, name).exists()
-        if known is not None and fresh and not is_due(known):
-            stamps[name] = known
+        stamp = workspace.slice_stamp(part, stage, name)
+        fresh = stamp is not None and stamp.fingerprint == expected and workspace.table(part, stage, name).exists()
+        if stamp is not None and fresh and not is_due(stamp):
+            stamps[name] = stamp
         else:
             pending[name] = expected
             all_sound = all_sound and fresh
     reused = len(stamps)
-    if not all_sound:  # a retry that is merely due leaves the part releasable as it is, should it fail or be killed
+    if not all_sound:  # a part with only due retries may still be released if this run fails or is killed
         workspace.clear_part_stamp(part, stage)
     failures: dict[str, str] = {}
     transient = False
@@ -105,7 +105,7 @@ def run_part_stage(
         for name, outcome in map_slices(work, pending, engine):
             if isinstance(outcome, SliceResult):
                 stamps[name] = publish_slice(workspace, part, stage, name, pending[name], outcome)
-                tell_slice(stage, name, stamps[name], len(stamps), len(inputs))
+                log_slice(stage, name, stamps[name], len(stamps), len(inputs))
                 metrics.fetched(outcome.seen)
             else:
                 failures[name] = describe(outcome)
@@ -115,10 +115,10 @@ def run_part_stage(
     if failures:
         raise PartFailed(part, stage, failures, transient)
     ordered = {name: stamps[name] for name in inputs}
-    stamp = stamp_part(
+    part_stamp = stamp_part(
         workspace, part, stage, fingerprint(settings, upstream), ordered, accept(ordered), settings=named
     )
-    return PartResult(stamp, ordered, done=len(pending), reused=reused)
+    return PartResult(part_stamp, ordered, done=len(pending), reused=reused)
 
 
 def publish_slice(
@@ -139,18 +139,18 @@ def publish_slice(
     return stamp
 
 
-def tell_slice(stage: PartStage, name: str, stamp: SliceStamp, done: int, total: int) -> None:
-    """Log and count that a slice is done, and how many of the part's are."""
+def log_slice(stage: PartStage, name: str, stamp: SliceStamp, done: int, total: int) -> None:
+    """Log a finished slice, with the number of finished slices of the part, and count it in the metrics."""
     metrics.slice_done(stage, stamp.rows, stamp.counts, stamp.reasons, stamp.numbers)
     counts = {what: count for what, count in stamp.counts.items() if count and what != "rows"}
     seconds = stamp.numbers.get("seconds")
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "rows": stamp.rows,
         "seconds": seconds,
         "counts": counts or None,
         "reasons": stamp.reasons or None,
     }
-    _log.info("slice done", slice=name, done=done, of=total, **told)
+    _log.info("slice done", slice=name, done=done, of=total, **fields)
 
 
 def stamp_part(
@@ -163,17 +163,22 @@ def stamp_part(
     opt_out: str = "",
     settings: Mapping[str, Any] | None = None,
 ) -> PartStamp:
-    """Write the part's stamp, from its slices' stamps; `settings` by name."""
+    """Write the part's stamp from its slices' stamps.
+
+    Args:
+        reason: why the part may not enter a release; None: it may.
+        settings: by name.
+    """
     retries = [stamp.next_retry_at for stamp in slices.values() if stamp.next_retry_at]
     stamp = PartStamp(
         fingerprint=expected,
-        digest=part_digest({name: one.digest for name, one in slices.items()}),
+        digest=part_digest({name: stamp.digest for name, stamp in slices.items()}),
         slices=tuple(slices),
-        rows=sum(one.rows for one in slices.values()),
+        rows=sum(stamp.rows for stamp in slices.values()),
         accepted=reason is None,
         reason=reason,
-        counts=add_counts(one.counts for one in slices.values()),
-        reasons=add_counts(one.reasons for one in slices.values()),
+        counts=add_counts(stamp.counts for stamp in slices.values()),
+        reasons=add_counts(stamp.reasons for stamp in slices.values()),
         next_retry_at=min(retries, default=None),
         opt_out=opt_out,
         settings=dict(settings or {}),
@@ -183,7 +188,7 @@ def stamp_part(
 
 
 def map_slices(work: Work, names: Iterable[str], engine: Engine) -> Iterator[tuple[str, SliceResult | BaseException]]:
-    """Run `work` over slices; yield each with its result, or with the error that ended it, as they finish."""
+    """Run `work` over slices; yield each name with its result or its error, in the order in which they finish."""
     names = list(names)
     if engine.backend == "ray":
         yield from _map_on_ray(work, names, engine.workers)
@@ -195,7 +200,7 @@ def map_slices(work: Work, names: Iterable[str], engine: Engine) -> Iterator[tup
 
 
 def attempt(work: Work, name: str) -> SliceResult | BaseException:
-    """Run the work on one slice; an error becomes its outcome, so that it stays within the slice."""
+    """Run the work on one slice, and return its error instead of raising it."""
     try:
         with logs.context(slice=name):
             return work(name)
@@ -204,12 +209,12 @@ def attempt(work: Work, name: str) -> SliceResult | BaseException:
 
 
 def _map_in_processes(work: Work, names: list[str], workers: int) -> Iterator[tuple[str, SliceResult | BaseException]]:
-    """A pool a round: a worker that dies breaks its pool, and the slices it left over get one pool each."""
+    """Run in a pool. A worker that dies breaks its pool; the unfinished slices then get a pool of their own each."""
     context = get_context("spawn")
     unfinished: list[str] = []
-    with relay.listening() as to_us:
-        told: dict[str, Any] = {"mp_context": context, "initializer": relay.speak_to, "initargs": to_us}
-        with ProcessPoolExecutor(max_workers=min(workers, len(names)), **told) as pool:
+    with relay.listening() as address:
+        options: dict[str, Any] = {"mp_context": context, "initializer": relay.speak_to, "initargs": address}
+        with ProcessPoolExecutor(max_workers=min(workers, len(names)), **options) as pool:
             futures = {pool.submit(attempt, work, name): name for name in names}
             for future in as_completed(futures):
                 if future.exception() is None:
@@ -218,7 +223,7 @@ def _map_in_processes(work: Work, names: list[str], workers: int) -> Iterator[tu
                     unfinished.append(futures[future])
                     _log.warning("a worker died; the slice is tried again alone", slice=futures[future])
         for name in unfinished:
-            with ProcessPoolExecutor(max_workers=1, **told) as pool:
+            with ProcessPoolExecutor(max_workers=1, **options) as pool:
                 future = pool.submit(attempt, work, name)
                 error = future.exception()
                 yield name, future.result() if error is None else error
@@ -261,7 +266,7 @@ def _attempt_elsewhere(
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line: ours as they are, others with their type and the line that raised."""
+    """An error in one line: our own errors as they are, others with their type and the line that raised."""
     if isinstance(error, MMDataError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
@@ -270,13 +275,14 @@ def describe(error: BaseException) -> str:
 
 
 def table_digest(table: pa.Table) -> str:
-    """SHA-256 over a table's schema and rows, 16 hex digits; chunking does not matter, nor when a thing was fetched.
+    """SHA-256 over a table's schema and rows, 16 hex digits, without the VOLATILE columns.
 
-    Nor does what lies in memory where a value is null, so that a table has the same digest when it is read back.
+    It does not depend on chunking, nor on the bytes in memory under a null, so a table that is read back has the same
+    digest.
     """
     sink = pa.BufferOutputStream()
     combined = table.select([name for name in table.column_names if name not in VOLATILE]).combine_chunks()
-    combined = combined.take(pa.array(range(len(combined)), pa.int64()))  # what lies under a null is then always zero
+    combined = combined.take(pa.array(range(len(combined)), pa.int64()))  # the bytes under a null are zero afterwards
     with pa.ipc.new_stream(sink, combined.schema) as writer:
         writer.write_table(combined)
     return hashlib.sha256(memoryview(sink.getvalue())).hexdigest()[:16]

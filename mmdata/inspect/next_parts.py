@@ -194,7 +194,7 @@ def _why(
     if stage == "rows" and before is not None and (before.start, before.stop) != (part.start, part.stop):
         return "its range of rows changed"
     if stage == "rows" and stamp is not None and not found.rows:
-        return "what is to be left out has changed"
+        return "the opt-out has changed"
     if stamp is None:
         finished = found.of - len(found.rows)
         part_way = f"not finished: {finished} of {found.of} slices are done" if finished else "not finished"

@@ -18,7 +18,7 @@ from upath import UPath
 
 from mmdata.config import Corpus, Source
 from mmdata.engine.freshness import named_settings, rows_input, stage_settings
-from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part, tell_slice
+from mmdata.engine.part_run import SliceResult, log_slice, publish_slice, stamp_part
 from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.observe import logs
@@ -150,7 +150,7 @@ class RowsPart:
         stamp = publish_slice(self.workspace, self.part.name, "rows", name, self.fingerprints[name], result)
         with logs.context(part=self.part.name, stage="rows"):
             logs.samples(_log, "rows are bad", _bad_rows(result.table))
-            tell_slice("rows", name, stamp, done, len(self.spans))
+            log_slice("rows", name, stamp, done, len(self.spans))
         return stamp
 
 

@@ -1,12 +1,12 @@
-"""Atomic publish: a reader sees the whole old file or the whole new one, whatever happens to the writer.
+"""Atomic writes and deletions: a reader sees the whole old file or the whole new one, whatever happens to the writer.
 
-On a local disk: write under a temporary name in the same folder, fsync, rename, fsync the folder. On an object
-store: write to local disk, then upload in one call, which the store publishes whole. kill -9 leaves a temporary
-file (`.tmp-…`) at worst, which nothing ever reads. Folders that are made on the way, and deletions, are fsynced too: a
-power cut takes nothing back that something later relies on.
+On a local disk: write under a temporary name in the same folder, fsync, rename, fsync the folder. On an object store:
+write to local disk, then upload in one call, which makes the object visible whole. kill -9 leaves at worst a temporary
+file (`.tmp-…`), which nothing ever reads. New folders and deletions are fsynced too, so that a power cut undoes nothing
+that a later step relies on.
 
-Nothing else in mmdata writes to a workspace or deletes from it. A change is made within the fence of the lease that
-covers it (see mmdata.storage.fence).
+Nothing else in mmdata writes to a workspace or deletes from it. Every change happens inside the fence of the lease
+that covers it (see mmdata.storage.fence).
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ from upath import UPath
 from mmdata.storage.fence import fenced
 
 TEMPORARY = ".tmp-"
+"""How the name of a file begins that is still being written, or that a killed process left."""
 
 
 def is_local(path: UPath) -> bool:
-    """Whether the path lies on a disk of this machine."""
+    """Whether the path is on a disk of this machine, and not on an object store."""
     return path.protocol in ("", "file", "local")
 
 
 @contextmanager
 def atomic_path(target: UPath, name: Callable[[Path], str] | None = None) -> Iterator[Path]:
-    """Give a local file to write; it becomes `target` when the block ends without an error, and not before.
+    """Yield a local file to write, which becomes `target` when the block ends without an error.
 
     Args:
-        name: gives the last part of the target's path once the file is written: a name by content.
+        name: computes the file name from the written file, for a file that is named by its content.
     """
     if is_local(target):
         folder = Path(target.path).parent
@@ -62,19 +63,19 @@ def atomic_path(target: UPath, name: Callable[[Path], str] | None = None) -> Ite
 
 
 def publish_bytes(target: UPath, data: bytes) -> None:
-    """Publish bytes under a name, atomically."""
+    """Write a file atomically."""
     with atomic_path(target) as draft:
         draft.write_bytes(data)
 
 
 def publish_json(target: UPath, value: Any) -> None:
-    """Publish a value as indented JSON, keys sorted, atomically."""
+    """Write a value as indented JSON with sorted keys, atomically."""
     publish_bytes(target, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
 
 def withdraw(*targets: UPath) -> None:
-    """Delete files, in order, for good once the call returns; one that is not there is left out."""
-    changed: dict[Path, None] = {}
+    """Delete files, in order; once the call returns, no power cut brings them back. Missing files are skipped."""
+    changed: dict[Path, None] = {}  # a set that keeps its order
     for target in targets:
         with fenced(target):
             try:
@@ -82,7 +83,7 @@ def withdraw(*targets: UPath) -> None:
                     Path(target.path).unlink()
                     changed[Path(target.path).parent] = None
                 else:
-                    target.fs.rm_file(target.path)  # does not look first: what a client remembers may be old
+                    target.fs.rm_file(target.path)  # without a look first: the client's cache of the listing may be old
             except FileNotFoundError:
                 continue
     for folder in changed:
@@ -90,14 +91,14 @@ def withdraw(*targets: UPath) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each fsynced into its parent: else a power cut takes it with all it holds."""
+    """Make a folder and its parents, each fsynced into its parent: else a power cut could remove it and its files."""
     missing = []
     while not folder.is_dir():
         missing.append(folder)
         folder = folder.parent
-    for one in reversed(missing):
-        one.mkdir(exist_ok=True)
-        sync(one.parent)
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        sync(new.parent)
 
 
 def sync(path: Path) -> None:

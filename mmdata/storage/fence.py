@@ -1,9 +1,8 @@
-"""Fences: what a lease lets its holder change, held against it at the very moment of the change.
+"""Fences: a process changes what a lease covers only while it really holds the lease.
 
-A holder that was stopped (a laptop that slept, SIGSTOP, a long pause of a virtual machine) wakes up in the middle of
-its work and does not know that its lease has run out. So each change asks: mmdata.storage.atomic enters the fence of
-what it is about to change. A fence belongs to the process, not to a thread: the threads of a stage write for the lease
-that their process holds.
+A holder that was stopped (a laptop that slept, SIGSTOP, a paused virtual machine) wakes up in the middle of its work
+and does not know that its lease has run out. So mmdata.storage.atomic enters the fence of a path at the moment of each
+change. A fence belongs to the process, not to a thread, because the threads of a stage write under one lease.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from upath import UPath
 
 Hold = Callable[[], AbstractContextManager[None]]
-"""Enters a block in which nobody can take the lease over; raises where somebody has."""
+"""Opens a block in which nobody can take the lease over; raises if somebody already has."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,23 +33,27 @@ _fences: list[_Fence] = []
 
 @contextmanager
 def fence(roots: tuple[UPath, ...], hold: Hold) -> Iterator[None]:
-    """Within the block, this process changes what lies under `roots` only within `hold()`."""
-    own = _Fence(tuple(str(root) for root in roots), hold)
+    """Inside the block, this process changes anything under `roots` only inside `hold()`."""
+    new = _Fence(tuple(str(root) for root in roots), hold)
     with _lock:
-        _fences.append(own)
+        _fences.append(new)
     try:
         yield
     finally:
         with _lock:
-            _fences.remove(own)
+            _fences.remove(new)
 
 
 @contextmanager
 def fenced(target: UPath) -> Iterator[None]:
-    """Change `target` within the block. Raises what the fence raises; where there is none, anyone may."""
+    """Open a block in which `target` may be changed.
+
+    Raises:
+        LeaseLost: the lease that covers the target is lost. Without a fence over the target, anybody may change it.
+    """
     with _lock:
-        found = [one for one in _fences if one.covers(str(target))]
+        covering = [fence for fence in _fences if fence.covers(str(target))]
     with ExitStack() as stack:
-        for one in found[-1:]:  # the newest: a lease that was lost and taken again by this process counts by its heir
-            stack.enter_context(one.hold())
+        if covering:  # the newest counts: this process may have lost a lease and taken it again
+            stack.enter_context(covering[-1].hold())
         yield

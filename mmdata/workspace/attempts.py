@@ -1,7 +1,7 @@
-"""Attempts: what became of the last try at a part's stage, kept until the stage succeeds.
+"""Attempts: the last unsuccessful try at a part's stage, kept until the stage succeeds.
 
-A stamp says what is done; this says what was tried and is not done. It is written before the work starts, so that a
-process that dies leaves a trace too.
+A stamp says what is done; an attempt says what was tried and is not done. It is written before the work starts, so that
+a process that dies leaves a trace, too.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Attempt:
     Args:
         started_at: UTC ISO time of the latest try.
         tries: how many tries in a row.
-        error: what ended it; None: it runs still, or its process died.
-        fingerprint: of the part's plan after the failure; the same plan again means that nothing has changed since.
+        error: the error that ended it; None: it is still running, or its process died.
+        fingerprint: of the part's plan after the failure; an equal plan later means that nothing has changed since.
     """
 
     started_at: str
@@ -31,19 +31,19 @@ class Attempt:
 
 
 def last_attempt(workspace: Workspace, part: str, stage: PartStage) -> Attempt | None:
-    """The unfinished attempt at a stage, or None where the latest succeeded or there was none."""
+    """The unfinished attempt at a stage; None if the latest one succeeded or there was none."""
     data = read_json(workspace.part_dir(part) / f"{stage}.attempt.json")
     return None if data is None else Attempt(**data)
 
 
 def last_attempts(workspace: Workspace, part: str) -> dict[PartStage, Attempt]:
     """The unfinished attempts at a part, by stage."""
-    found = {stage: last_attempt(workspace, part, stage) for stage in PART_STAGES}
-    return {stage: attempt for stage, attempt in found.items() if attempt is not None}
+    attempts = {stage: last_attempt(workspace, part, stage) for stage in PART_STAGES}
+    return {stage: attempt for stage, attempt in attempts.items() if attempt is not None}
 
 
 def begin_attempt(workspace: Workspace, part: str, stage: PartStage) -> Attempt:
-    """Note that a try begins."""
+    """Record that a try begins."""
     before = last_attempt(workspace, part, stage)
     attempt = Attempt(datetime.now(UTC).isoformat(timespec="seconds"), tries=before.tries + 1 if before else 1)
     _write(workspace, part, stage, attempt)
@@ -53,12 +53,12 @@ def begin_attempt(workspace: Workspace, part: str, stage: PartStage) -> Attempt:
 def fail_attempt(
     workspace: Workspace, part: str, stage: PartStage, attempt: Attempt, error: str, fingerprint: str | None
 ) -> None:
-    """Note what ended a try."""
+    """Record the error that ended a try."""
     _write(workspace, part, stage, Attempt(attempt.started_at, attempt.tries, error, fingerprint))
 
 
 def end_attempt(workspace: Workspace, part: str, stage: PartStage) -> None:
-    """The stage succeeded: nothing is left to tell."""
+    """Delete the record, because the stage has succeeded."""
     withdraw(workspace.part_dir(part) / f"{stage}.attempt.json")
 
 

@@ -1,4 +1,4 @@
-"""What takes the room of a workspace, by kind of file."""
+"""How much space a workspace takes, by kind of file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class DiskUse:
 
 
 def disk_use(workspace: Workspace) -> dict[str, DiskUse]:
-    """Kind -> its files and bytes, the largest first; looks at every file's size, and opens none."""
+    """Kind -> its files and bytes, the largest first. Reads the size of every file and opens none."""
     files: defaultdict[str, int] = defaultdict(int)
     sizes: defaultdict[str, int] = defaultdict(int)
     for name, size in _files(workspace):
         kind = kind_of(name)
         files[kind] += 1
         sizes[kind] += size
-    return {kind: DiskUse(files[kind], sizes[kind]) for kind in sorted(sizes, key=lambda one: (-sizes[one], one))}
+    return {kind: DiskUse(files[kind], sizes[kind]) for kind in sorted(sizes, key=lambda kind: (-sizes[kind], kind))}
 
 
 def kind_of(name: str) -> str:
@@ -58,7 +58,7 @@ def _local_files(root: Path) -> Iterator[tuple[str, int]]:
     while waiting:
         try:
             entries = list(os.scandir(waiting.pop()))
-        except OSError:  # taken away since it was listed
+        except OSError:  # deleted since it was listed
             continue
         for entry in entries:
             try:

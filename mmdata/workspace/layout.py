@@ -1,13 +1,13 @@
-"""The workspace: where everything lies, which parts there are, and the stamps that say what is done.
+"""The workspace: its paths, its catalogue of parts, and the stamps that say what is done.
 
 catalog.json                        source files and the parts cut from them
 parts/<part>/<stage>.json           part stamp: accepted or not, slices, digest
 parts/<part>/<stage>/<slice>.parquet, .json (slice stamp); media/<slice>-<sha256>.tar
 shards/<name>.tar
-selection.json                      the release in the making
-takedown/                           what is left out: standing lists, the log of what was forgotten; hashes only
+selection.json                      the draft: the release in the making
+takedown/                           opt-out lists and the log of forgotten samples, as hashes
 releases/<id>/                      a release, once it holds manifest.json
-releases/latest                     the id of the newest
+releases/latest                     the id of the newest release
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ PART_STAGES: tuple[PartStage, ...] = ("rows", "media", "features")
 
 
 TAR_KEY = b"mmdata.tar_sha256"
-"""Schema metadata of a media table: SHA-256 of the tar that its offsets count in."""
+"""Schema metadata of a media table: SHA-256 of the tar that its offsets point into."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A range of rows of one source file: what a person retries.
+    """A range of rows of one source file: the unit that a person retries.
 
     Args:
-        name: `<source>-<six digits>`; never given twice.
-        path: the source file; rows `start` (inclusive) to `stop` (exclusive) of it.
+        name: `<source>-<six digits>`; a name is never used twice.
+        path: the source file; the part has its rows `start` (inclusive) to `stop` (exclusive).
         digest: SHA-256 of the file's content when it was catalogued.
-        removed: the file is gone or no longer has these rows; kept for `explain`, never released.
+        removed: the file is gone or no longer has these rows; the part is kept for `explain` and never released.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class SliceStamp:
-    """Says that a slice of a stage is whole, and what it was made from.
+    """Says that the table of a slice is whole, and what it was made from.
 
     Args:
         fingerprint: of the settings, the code version and the slice's input.
         digest: SHA-256 (16 digits) of the published table's content; the next stage's input.
-        rows: rows of the table.
+        rows: number of rows of the table.
         counts, reasons, numbers: as in `StageReport`.
         next_retry_at: UTC ISO time from which a re-run has something to retry; None: never.
     """
@@ -74,15 +74,15 @@ class SliceStamp:
 
 @dataclass(frozen=True, slots=True)
 class PartStamp:
-    """Says that a stage of a part is whole: written last, after all its slices.
+    """Says that a stage of a part is whole. It is written last, after all slices.
 
     Args:
-        fingerprint: of the settings, the code version and the part's input; equal to the expected one: not stale.
+        fingerprint: of the settings, the code version and the part's input; the stage is stale if another is expected.
         digest: of all slice digests; the next stage's input.
         slices: slice names, in order.
-        accepted: may enter a release; if not, `reason` says why.
-        opt_out: of `rows`, names the opt-out that is in force in all tables of the part; see mmdata.takedown.
-        settings: what `fingerprint` says of the settings, by name; empty in stamps of before they were kept.
+        accepted: whether the part may enter a release; if not, `reason` says why.
+        opt_out: in the stamp of `rows`: the opt-out that all tables of the part follow; see mmdata.takedown.
+        settings: the settings in the fingerprint, by name; empty in stamps of versions that did not keep them.
     """
 
     fingerprint: str
@@ -100,18 +100,18 @@ class PartStamp:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Which source files there are, and the parts cut from them.
+    """The source files, and the parts cut from them.
 
     Args:
         files: path -> {source, digest, bytes, mtime or etag, rows, status: ok | empty | unreadable, error, parts}.
-        parts: name -> Part, in the order they were first seen.
+        parts: name -> Part, in the order in which they were first seen.
     """
 
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     parts: Mapping[str, Part] = field(default_factory=dict)
 
     def live_parts(self) -> list[Part]:
-        """The parts that a build works on."""
+        """The parts whose rows still exist, which a build works on."""
         return [part for part in self.parts.values() if not part.removed]
 
 
@@ -120,7 +120,7 @@ class Workspace:
 
     def __init__(self, root: str | UPath) -> None:
         path = UPath(root)
-        # an object store's client remembers what it has listed; another process may have written since
+        # an object store's client caches listings, and another process may have written since
         self.root = path if is_local(path) else UPath(path, use_listings_cache=False)
 
     @property
@@ -137,11 +137,11 @@ class Workspace:
     def media_tar(self, part: str, slice_name: str, metadata: Mapping[bytes, bytes] | None) -> UPath:
         """The tar that a slice's media table addresses.
 
-        It is named by its content: a re-fetch makes another one beside it, so that whoever has read the table finds
-        what it addresses.
+        It is named by its content. A new fetch writes another tar beside it, so that a reader of the old table still
+        finds the old tar.
 
         Args:
-            metadata: the schema metadata of that very table.
+            metadata: the schema metadata of that table.
         """
         digest = (metadata or {}).get(TAR_KEY, b"").decode()
         return self.part_dir(part) / "media" / media_tar_name(slice_name, digest)
@@ -159,13 +159,13 @@ class Workspace:
 
     @property
     def draft_path(self) -> UPath:
-        """`selection.json`: names the release in the making; the publish stages read it."""
+        """`selection.json`, which names the release in the making; the publish stages read it."""
         return self.root / "selection.json"
 
     # -- catalog and stamps -------------------------------------------------------------------------------------
 
     def catalog(self) -> Catalog:
-        """The catalogue; an empty one before the first look at the sources."""
+        """The catalogue; empty before the sources were first read."""
         data = read_json(self.catalog_path)
         if data is None:
             return Catalog()
@@ -178,7 +178,7 @@ class Workspace:
         )
 
     def part(self, name: str) -> Part:
-        """A part by name. Raises UserError where the catalogue has none of that name."""
+        """A part by name. Raises UserError if the catalogue has no such part."""
         try:
             return self.catalog().parts[name]
         except KeyError:
@@ -192,7 +192,7 @@ class Workspace:
         publish_json(self._slice_stamp_path(part, stage, slice_name), asdict(stamp))
 
     def clear_slice_stamp(self, part: str, stage: PartStage, slice_name: str) -> None:
-        """Take a slice's stamp away, before something that it vouches for is replaced."""
+        """Delete a slice's stamp, before its table is replaced."""
         withdraw(self._slice_stamp_path(part, stage, slice_name))
 
     def part_stamp(self, part: str, stage: PartStage) -> PartStamp | None:
@@ -203,13 +203,13 @@ class Workspace:
         publish_json(self.part_dir(part) / f"{stage}.json", asdict(stamp))
 
     def clear_part_stamp(self, part: str, stage: PartStage) -> None:
-        """Take a part's stamp away: what it said is no longer true."""
+        """Delete a part's stamp, because it is no longer true."""
         withdraw(self.part_dir(part) / f"{stage}.json")
 
     def forget_stage(self, part: str, stage: PartStage) -> None:
-        """Take away a stage's stamps and tables of a part, so that the next run makes them anew.
+        """Delete a stage's stamps and tables of a part, so that the next run makes them again.
 
-        Stamps go first: what is left after a kill is vouched for by nothing.
+        Stamps are deleted first: tables that are left after a kill then count for nothing.
         """
         self.clear_part_stamp(part, stage)
         folder = self.part_dir(part) / stage
@@ -222,7 +222,7 @@ class Workspace:
     # -- releases -----------------------------------------------------------------------------------------------
 
     def latest(self) -> str | None:
-        """The id of the newest release, or None before the first."""
+        """The id of the newest release; None before the first one."""
         try:
             return (self.releases_dir / "latest").read_text().strip() or None
         except FileNotFoundError:
@@ -246,7 +246,7 @@ class Workspace:
 
 
 def read_json(path: UPath) -> dict[str, Any] | None:
-    """A JSON object, or None where there is no such file. Raises DataError, naming the file, where it is no JSON."""
+    """Read a JSON object; None if there is no such file. Raises DataError, naming the file, if it is not valid JSON."""
     try:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -263,7 +263,7 @@ def read_json(path: UPath) -> dict[str, Any] | None:
 
 
 def part_digest(digests: Mapping[str, str]) -> str:
-    """The digest of a part's stage from its slices' digests."""
+    """The digest of a part's stage, from the digests of its slices."""
     return fingerprint(dict(digests))
 
 

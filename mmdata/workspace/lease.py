@@ -1,12 +1,11 @@
-"""Leases: who works on a part or on the release, so that two builds of one workspace do not get in each other's way.
+"""Leases: who works on a part or on the release, so that two builds of one workspace do not disturb each other.
 
-A lease is a small JSON object `leases/<name>.json`. It expires unless its holder renews it, so a holder that dies holds
-nobody up for long; one that died on this machine holds nobody up at all.
+A lease is a small JSON object `leases/<name>.json`. It expires unless its holder renews it, so a dead holder blocks
+others for two minutes at most, and not at all if it died on this machine.
 
-A holder that was stopped and wakes up after its lease has run out changes nothing any more: each change is made within
-`Lease.hold`, which the fence of mmdata.storage.atomic enters. On a disk that keeps the lease from changing hands while
-the change is made. On an object store it looks just before; what is left is a request that is on its way at that
-moment.
+A holder that was stopped and wakes up after its lease has run out changes nothing any more: each change happens inside
+`Lease.hold`, which mmdata.storage.atomic enters through the fence. On a disk, the lease cannot change hands during the
+change. On an object store, the lease is read just before; a request that is under way at that moment still arrives.
 """
 
 from __future__ import annotations
@@ -26,7 +25,15 @@ from mmdata.errors import DataError, UserError
 from mmdata.observe import logs, metrics
 from mmdata.storage.fence import fence
 from mmdata.workspace.layout import Workspace
-from mmdata.workspace.lease_store import Holder, Store, given_up, lease_path, read_holder, started, store_of
+from mmdata.workspace.lease_store import (
+    Holder,
+    Store,
+    lease_path,
+    read_holder,
+    start_of_process,
+    store_of,
+    unreleased_tokens,
+)
 
 _log = logs.logger(__name__)
 
@@ -35,11 +42,11 @@ POLL_S = 1.0
 
 
 class LeaseLost(DataError):
-    """Somebody else holds the lease by now."""
+    """The lease is lost: it expired, or another process has taken it over."""
 
 
 class Lease:
-    """A lease that is held, and renewed in the background. See `leased`."""
+    """A lease that this process holds and renews in the background. See `leased`."""
 
     def __init__(self, store: Store, holder: Holder, expiry_s: float) -> None:
         self.holder = holder
@@ -50,17 +57,17 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise LeaseLost where somebody else has taken it over."""
+        """Raise LeaseLost if the background renewal has found that the lease is lost."""
         if self._lost is not None:
             raise LeaseLost(f"the lease {self._store.name} is lost: {self._lost}. Remedy: run the same command again.")
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """A block in which something is changed for this lease.
+        """Open a block for a change that this lease covers.
 
         Raises:
-            LeaseLost: somebody else has taken it over, or it is gone.
-            OSError: the store cannot be asked.
+            LeaseLost: another process has taken the lease over, or it is gone.
+            OSError: the store does not answer.
         """
         with self._store.held(self.holder) as current:
             if current is None or current.token != self.holder.token:
@@ -69,22 +76,22 @@ class Lease:
             yield
 
     def end(self) -> None:
-        """Give it back; where the store is away, it runs out by itself."""
+        """Release the lease. If the store does not answer, the lease expires by itself."""
         self._ended.set()
         self._thread.join()
         if self._lost is None:
             try:
                 self._store.give_back(self.holder)
-            except Exception as error:  # noqa: BLE001 - in whichever words; the work is done, and must not fail for this
-                given_up.add(self.holder.token)
-                _log.warning("lease could not be given back", lease=self._store.name, error=error)
+            except Exception as error:  # noqa: BLE001 - each client has its own errors; the work is done and must not fail
+                unreleased_tokens.add(self.holder.token)
+                _log.warning("lease could not be released", lease=self._store.name, error=error)
 
     def _renew(self) -> None:
         good_until = time.monotonic() + self._expiry_s
         while not self._ended.wait(self._expiry_s / 3):
             try:
                 current = self._store.renew(self.holder, _later(self._expiry_s))
-            except Exception as error:  # noqa: BLE001 - the store is away, in whichever words: it may come back in time
+            except Exception as error:  # noqa: BLE001 - each client has its own errors; the store may come back in time
                 _log.warning("lease could not be renewed yet", lease=self._store.name, error=error)
                 if time.monotonic() > good_until:
                     self._lost = f"it could not be renewed ({error})"
@@ -107,38 +114,38 @@ def leased(
     on_wait: Callable[[Holder], None] = lambda holder: None,
     expiry_s: float = EXPIRY_S,
 ) -> Iterator[Lease]:
-    """Hold a lease of a workspace within the block.
+    """Hold a lease of a workspace inside the block.
 
     Args:
-        name: of what is leased, such as `part-web-000000` or `release`.
-        what: what is being done, for whoever has to wait.
+        name: `release`, or `part-` and the name of a part.
+        what: the work, in words for a person who has to wait.
         wait_s: seconds to wait for another holder.
-        on_wait: called once with the holder that is waited for.
+        on_wait: called once, with the other holder, when the wait begins.
 
     Raises:
-        UserError: another process holds it, and still does after `wait_s`; names it.
+        UserError: another process still holds the lease after `wait_s`; names it.
     """
     store = store_of(workspace, name)
-    own = _own(what, expiry_s)
+    holder = _this_process(what, expiry_s)
     began = time.monotonic()
-    give_up = began + wait_s
-    told = False
-    while (current := store.take(own)).token != own.token:
-        if time.monotonic() >= give_up:
+    deadline = began + wait_s
+    has_waited = False
+    while (current := store.take(holder)).token != holder.token:
+        if time.monotonic() >= deadline:
             raise UserError(
-                f"{workspace.root}: {name} is held by {current}. Remedy: wait until it has ended, or stop it; should "
-                f"it be dead already, the lease frees itself at {current.expires_at}."
+                f"{workspace.root}: {name} is held by {current}. Remedy: wait until it has ended, or stop it; if it is "
+                f"dead already, the lease expires at {current.expires_at}."
             )
-        if not told:
-            told = True
+        if not has_waited:
+            has_waited = True
             _log.warning("waits for a lease", lease=name, holder=current, wait_s=wait_s)
             on_wait(current)
         time.sleep(min(POLL_S, expiry_s / 10))
-        own = _own(what, expiry_s)
-    if told:
+        holder = _this_process(what, expiry_s)
+    if has_waited:
         metrics.waited(time.monotonic() - began)
         _log.info("has the lease", lease=name, seconds=time.monotonic() - began)
-    lease = Lease(store, own, expiry_s)
+    lease = Lease(store, holder, expiry_s)
     try:
         with fence(_covered(workspace, name), lease.hold):
             yield lease
@@ -147,23 +154,23 @@ def leased(
 
 
 def holder_of(workspace: Workspace, name: str) -> Holder | None:
-    """Who holds a lease at this moment; None: nobody."""
+    """Who holds a lease at this moment; None if nobody does."""
     holder = read_holder(lease_path(workspace, name))
     return None if holder is None or holder.is_gone(datetime.now(UTC)) else holder
 
 
 def _covered(workspace: Workspace, name: str) -> tuple[UPath, ...]:
-    """What only the holder of a lease changes."""
+    """The paths that only the holder of a lease may change."""
     if name == "release":
         return (workspace.catalog_path, workspace.draft_path, workspace.shards_dir, workspace.releases_dir)
     kind, _, part = name.partition("-")
     return (workspace.part_dir(part),) if kind == "part" else ()
 
 
-def _own(what: str, expiry_s: float) -> Holder:
+def _this_process(what: str, expiry_s: float) -> Holder:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     pid = os.getpid()
-    return Holder(secrets.token_hex(8), socket.gethostname(), pid, started(pid), what, now, _later(expiry_s))
+    return Holder(secrets.token_hex(8), socket.gethostname(), pid, start_of_process(pid), what, now, _later(expiry_s))
 
 
 def _later(seconds: float) -> str:

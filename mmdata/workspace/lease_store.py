@@ -1,4 +1,4 @@
-"""Where a lease lies, and how it changes hands: under a file lock on a disk, by conditional writes on S3."""
+"""How a lease is stored and changes hands: under a file lock on a disk, by conditional writes on S3."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ from mmdata.errors import DataError
 from mmdata.storage.atomic import is_local, publish_json, withdraw
 from mmdata.workspace.layout import Workspace
 
-LOCK_PATIENCE_S = 5.0  # changes take milliseconds: a file lock that is held longer is held by a process that is stopped
-SETTLE_S = 1.0  # after which a write to a store without conditions is read back
+LOCK_TIMEOUT_S = 5.0
+"""Changes take milliseconds, so a process that holds the file lock for longer has been stopped."""
 
-given_up: set[str] = set()
-"""Tokens of leases that this process is done with and could not give back: it need not wait for itself."""
+SETTLE_S = 1.0
+"""Seconds after which a write to a store without conditional writes is read back."""
+
+unreleased_tokens: set[str] = set()
+"""Tokens of leases that this process no longer needs but could not release, so that it does not wait for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,9 @@ class Holder:
     """Who holds a lease.
 
     Args:
-        token: tells this holding from any other.
-        started: when the holder's process started, in ticks since boot; None where that cannot be told.
-        what: what it does, for people.
+        token: a random name of this holding.
+        started: when the holder's process started, in ticks since boot; None if the system does not say.
+        what: the work, in words for people.
         since, expires_at: UTC ISO times.
     """
 
@@ -51,32 +54,32 @@ class Holder:
         return f"{self.what}, process {self.pid} on {self.host}, since {self.since}"
 
     def is_gone(self, now: datetime) -> bool:
-        """Whether it has expired, has been given up here, or is a process of this machine that has ended."""
-        if datetime.fromisoformat(self.expires_at) <= now or self.token in given_up:
+        """Whether the lease has expired, this process no longer needs it, or its process on this machine has ended."""
+        if datetime.fromisoformat(self.expires_at) <= now or self.token in unreleased_tokens:
             return True
-        return self.host == socket.gethostname() and not _lives(self.pid, self.started)
+        return self.host == socket.gethostname() and not _is_alive(self.pid, self.started)
 
 
 class Store(Protocol):
-    """Where a lease lies. Each call is atomic."""
+    """The storage of one lease. Each call is atomic."""
 
     name: str
 
     def take(self, own: Holder) -> Holder:
-        """Make `own` the holder unless another one lives; the holder afterwards."""
+        """Make `own` the holder unless another holder is alive. Returns the holder afterwards."""
 
     def renew(self, own: Holder, expires_at: str) -> Holder | None:
-        """Put the expiry off if `own` still holds it; the holder afterwards."""
+        """Extend the lease if `own` still holds it. Returns the holder before the call."""
 
     def held(self, own: Holder) -> AbstractContextManager[Holder | None]:
-        """A block with the holder at its beginning; within it, as far as the store can, nobody takes it from `own`."""
+        """Open a block and yield the holder at its beginning; a disk lets nobody take the lease inside the block."""
 
     def give_back(self, own: Holder) -> None:
-        """Free it if `own` still holds it."""
+        """Release the lease if `own` still holds it."""
 
 
 def store_of(workspace: Workspace, name: str) -> Store:
-    """The store of a lease of this name, as fits the workspace."""
+    """The storage of a lease: a disk, S3, or a store without conditional writes."""
     path = lease_path(workspace, name)
     if is_local(path):
         return _OnDisk(path, name)
@@ -84,7 +87,7 @@ def store_of(workspace: Workspace, name: str) -> Store:
 
 
 class _OnDisk:
-    """Changed under a lock of the operating system, which dies with its process."""
+    """A file that is changed under a lock of the operating system, which ends with its process."""
 
     def __init__(self, path: UPath, name: str) -> None:
         self.name = name
@@ -101,7 +104,7 @@ class _OnDisk:
                     return current
                 publish_json(self._path, asdict(own))
                 return own
-        except TimeoutError:  # its holder is stopped in the middle of a change, and must not be overtaken
+        except TimeoutError:  # the holder was stopped in the middle of a change, and must not be overtaken
             return read_holder(self._path) or replace(own, token="", what="a stopped process", pid=0)
 
     def renew(self, own: Holder, expires_at: str) -> Holder | None:
@@ -119,7 +122,7 @@ class _OnDisk:
 
     @contextmanager
     def held(self, own: Holder) -> Iterator[Holder | None]:
-        with self._guard:  # the holder's threads make their changes side by side, under one lock that counts them
+        with self._guard:  # the threads of the holder share one file lock, which counts them
             self._shared.acquire()
         try:
             yield read_holder(self._path)
@@ -128,13 +131,13 @@ class _OnDisk:
                 self._shared.release()
 
     def _locked(self, *, thread_local: bool = True) -> FileLock:
-        """A lock to enter; that raises TimeoutError if it is not free within `LOCK_PATIENCE_S`."""
+        """The file lock; entering it raises TimeoutError if it is not free within `LOCK_TIMEOUT_S`."""
         self._lock_path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(self._lock_path, timeout=LOCK_PATIENCE_S, poll_interval=0.005, thread_local=thread_local)
+        return FileLock(self._lock_path, timeout=LOCK_TIMEOUT_S, poll_interval=0.005, thread_local=thread_local)
 
 
 class _OnS3:
-    """Changed by conditional writes: the store refuses one whose object is another by now."""
+    """An object that is changed by conditional writes: S3 refuses them if the object has changed since it was read."""
 
     def __init__(self, path: UPath, name: str) -> None:
         self.name = name
@@ -158,7 +161,7 @@ class _OnS3:
         yield self._read()[0]
 
     def give_back(self, own: Holder) -> None:
-        """Written as expired, not deleted: a deletion cannot be made to depend on what is deleted."""
+        """Write the lease as expired; S3 has no conditional deletion."""
         current, etag = self._read()
         if current is not None and current.token == own.token:
             self._write(Holder(**{**asdict(own), "expires_at": own.since}), etag)
@@ -167,18 +170,18 @@ class _OnS3:
         from fsspec.asyn import sync as sync_call
 
         try:
-            found = self._path.fs.call_s3("get_object", Bucket=self._bucket, Key=self._key)
+            answer = self._path.fs.call_s3("get_object", Bucket=self._bucket, Key=self._key)
         except FileNotFoundError:
             return None, None
         except Exception as error:
             if _code(error) in ("NoSuchKey", "404"):
                 return None, None
             raise
-        body = sync_call(self._path.fs.loop, found["Body"].read)  # of the very answer that has the ETag
-        return _holder(body, self._path), found["ETag"]
+        body = sync_call(self._path.fs.loop, answer["Body"].read)  # of the same answer as the ETag
+        return _holder(body, self._path), answer["ETag"]
 
     def _write(self, holder: Holder, etag: str | None) -> bool:
-        """Whether it was written: it is not where the object has changed since it was read."""
+        """Write unless the object has changed since it was read. Returns whether it was written."""
         condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
         body = json.dumps(asdict(holder), sort_keys=True).encode()
         try:
@@ -193,7 +196,7 @@ class _OnS3:
 
 
 class _Settling:
-    """For stores without conditions: written, and read back after a while; the last writer has it."""
+    """For stores without conditional writes: write, wait, and read back; the last writer holds the lease."""
 
     def __init__(self, path: UPath, name: str) -> None:
         self.name = name
@@ -224,14 +227,14 @@ class _Settling:
 
 
 def lease_path(workspace: Workspace, name: str) -> UPath:
-    """Where the lease of a name lies."""
+    """The path of a lease."""
     return workspace.root / "leases" / f"{name}.json"
 
 
 def read_holder(path: UPath) -> Holder | None:
-    """Who is written down; None: nobody. Raises DataError where the file is no lease."""
+    """The holder in the file; None without a file. Raises DataError if the file is not a lease."""
     try:
-        # in one request: a file that is opened is looked up and then read, and may be another by then
+        # In one request: opening a file asks for its size first, and the object may change before it is read.
         return _holder(path.read_bytes() if is_local(path) else path.fs.cat_file(path.path), path)
     except FileNotFoundError:
         return None
@@ -241,23 +244,23 @@ def _holder(data: bytes, path: UPath) -> Holder:
     try:
         return Holder(**json.loads(data))
     except (ValueError, TypeError):
-        raise DataError(f"{path}: is no lease. Remedy: delete it.") from None
+        raise DataError(f"{path}: not a lease. Remedy: delete it.") from None
 
 
-def _lives(pid: int, ticks: int | None) -> bool:
+def _is_alive(pid: int, ticks: int | None) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    if _stat(pid)[:1] == ["Z"]:  # killed, and nobody has asked how it ended: common where PID 1 reaps no orphans
+    if _stat(pid)[:1] == ["Z"]:  # a zombie: in containers PID 1 often does not reap orphans
         return False
-    return ticks is None or started(pid) in (None, ticks)
+    return ticks is None or start_of_process(pid) in (None, ticks)
 
 
-def started(pid: int) -> int | None:
-    """When a process started, in ticks since boot: a number given twice to processes is told apart by it."""
+def start_of_process(pid: int) -> int | None:
+    """When a process started, in ticks since boot: it tells apart two processes that had the same number."""
     try:
         return int(_stat(pid)[19])
     except (IndexError, ValueError):
@@ -265,7 +268,7 @@ def started(pid: int) -> int | None:
 
 
 def _stat(pid: int) -> list[str]:
-    """What Linux tells of a process, from its state on; empty elsewhere."""
+    """The fields of /proc/<pid>/stat from the state on; empty on systems without /proc."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -273,9 +276,9 @@ def _stat(pid: int) -> list[str]:
 
 
 def _code(error: BaseException) -> str:
-    """The error code of a store's answer, wherever the client has put it."""
-    for one in (error, error.__cause__, error.__context__):
-        response = getattr(one, "response", None)
+    """The error code in a store's answer, which clients put into the error, its cause or its context."""
+    for link in (error, error.__cause__, error.__context__):
+        response = getattr(link, "response", None)
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code", ""))
     return ""

@@ -1,7 +1,7 @@
-"""A slice's media at rest: a tar, and a table that addresses it by offset.
+"""The stored media of a slice: a tar, and a table that addresses it by offset.
 
-The table names its tar by SHA-256, and so does the tar's file name: a new tar never takes an old one's place. It is
-published before its table, so a run that is killed in between leaves the old table and the old tar, sound as before.
+The table and the tar's file name hold the tar's SHA-256, so a new tar never replaces an old one. The tar is published
+before its table: a run that is killed in between leaves the old table and the old tar intact.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from mmdata.workspace.layout import TAR_KEY, Workspace, media_tar_name
 from mmdata.workspace.media_record import MediaRecord
 
 SETTINGS_KEY = b"mmdata.settings"
-"""Schema metadata of a media table: the settings its bytes were made with, so that a later run may keep them."""
+"""Schema metadata of a media table: the settings that its bytes were made with."""
 
 
 def signed(table: pa.Table, settings: str, tar_sha256: str) -> pa.Table:
-    """The table with the names of the settings and the tar that it belongs to."""
+    """The table with the settings and the SHA-256 of its tar in the schema metadata."""
     return table.replace_schema_metadata({SETTINGS_KEY: settings.encode(), TAR_KEY: tar_sha256.encode()})
 
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """What the slice's last whole run left behind that still holds.
+    """The results of a slice's last whole run that are still valid.
 
     Args:
-        records: media record by uid; a uid names its URL, so its record is its URL's.
-        tar: the bytes they address.
+        records: media record by uid; a uid contains its URL, so this is also the record of the URL.
+        tar: the bytes that the records address.
     """
 
     records: Mapping[str, MediaRecord]
     tar: UPath | None
 
     def of(self, sharers: list[dict[str, Any]]) -> MediaRecord | None:
-        """The record of a URL, by any of the rows that share it; None: it is to be fetched as if for the first time.
+        """The record of a URL, from any row that shares it; None: fetch it as if for the first time.
 
-        A hash mismatch is the verdict of one row on a file that was not stored. It stands as long as every row that
+        A hash mismatch is the verdict of one row about a file that was not stored. It stays valid while every row that
         shares the URL would refuse that file.
         """
         records = [self.records[row["uid"]] for row in sharers if row["uid"] in self.records]
@@ -62,26 +62,26 @@ class Earlier:
 
 
 def read_earlier(workspace: Workspace, part_name: str, name: str, settings: str) -> Earlier:
-    """What an earlier run of a slice left: nothing, if its settings were others or its table or tar is not there."""
+    """The results of an earlier run of a slice; empty if its settings differ, or table or tar is damaged or gone."""
     path = workspace.table(part_name, "media", name)
     if not path.exists():
         return Earlier({}, None)
     try:
         table = read_table(path)
     except DataError:
-        return Earlier({}, None)  # damaged on disk; it is about to be replaced
+        return Earlier({}, None)  # damaged; this run replaces it
     metadata = table.schema.metadata or {}
     tar = workspace.media_tar(part_name, name, metadata)
     if metadata.get(SETTINGS_KEY) != settings.encode() or not tar.exists():
         return Earlier({}, None)
     with tar.open("rb") as file:
         if metadata.get(TAR_KEY) != _sha256(file).encode():
-            return Earlier({}, None)  # damaged on disk: what it held is fetched again
+            return Earlier({}, None)  # damaged: its media are fetched again
     return Earlier({row["uid"]: MediaRecord.from_row(row) for row in table.to_pylist()}, tar)
 
 
 def unaddressed(workspace: Workspace, part_name: str, slices: Iterable[str]) -> list[UPath]:
-    """The tars of a part that no slice's media table addresses; none where a damaged table hides which it does."""
+    """The tars of a part that no media table addresses. Empty if a table is damaged, since its tar is then unknown."""
     folder = workspace.part_dir(part_name) / "media"
     if not folder.exists():
         return []
@@ -97,9 +97,9 @@ def unaddressed(workspace: Workspace, part_name: str, slices: Iterable[str]) -> 
 
 
 def remove_unaddressed(workspace: Workspace, part_name: str, slices: Iterable[str]) -> None:
-    """Remove the tars of a part that no media table addresses any more.
+    """Delete the tars of a part that no media table addresses any more.
 
-    Called before a part is fetched, not after: a release that read the tables before the last fetch finds its tars.
+    Call it before a part is fetched, not after: a release that read the tables before the last fetch finds its tars.
     """
     withdraw(*unaddressed(workspace, part_name, slices))
 
@@ -107,7 +107,7 @@ def remove_unaddressed(workspace: Workspace, part_name: str, slices: Iterable[st
 def write_tar(
     folder: UPath, slice_name: str, members: Mapping[str, tuple[IO[bytes], int, int]]
 ) -> tuple[dict[str, int], str]:
-    """Publish a slice's tar, its members in the order of their names, so that those of a clip lie together.
+    """Publish a slice's tar with its members sorted by name, so that the members of a clip are next to each other.
 
     Args:
         members: name -> file, and the offset and length of the member's bytes in it.

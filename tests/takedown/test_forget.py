@@ -208,7 +208,7 @@ def test_a_release_is_not_made_of_parts_that_still_hold_it(corpus_on: CorpusOn, 
     with _killed_at(3), pytest.raises(OSError, match="killed"):
         taken(built, selector("url", web.url(3)))
     assert read_log(built.workspace)
-    with pytest.raises(DataError, match="what is to be left out has changed"):
+    with pytest.raises(DataError, match="the opt-out has changed"):
         select_samples(built.corpus, built.workspace)
 
 
