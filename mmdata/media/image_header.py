@@ -72,14 +72,13 @@ class ImageHeader:
 
 
 def read_header(body: bytes) -> ImageHeader:
-    """Read an image's header. Raises FetchError `not_an_image`, or `bomb` where Pillow itself refuses the size."""
+    """Read an image's header. Raises FetchError `not_an_image`, or `bomb` if Pillow itself refuses the size."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(body), formats=readable_formats()) as image:
-            name = (
-                "JPEG" if image.format == "MPO" else str(image.format)
-            )  # MPO: a JPEG of a phone, followed by further images
+            # MPO is the format of phones: a JPEG that is followed by further images
+            name = "JPEG" if image.format == "MPO" else str(image.format)
             return ImageHeader(
                 name,
                 image.width,

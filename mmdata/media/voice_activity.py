@@ -12,7 +12,7 @@ from mmdata.media.flac import SAMPLE_RATE
 from mmdata.media.packaged_file import PackagedFile
 
 WINDOW_SAMPLES = 512
-CONTEXT_SAMPLES = 64  # of the window before, which the network takes with each window
+CONTEXT_SAMPLES = 64  # the network takes the end of the window before with each window
 WINDOWS_A_RUN = 512
 MODEL = PackagedFile(
     "silero-vad",
@@ -21,8 +21,7 @@ MODEL = PackagedFile(
     "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85",
     "video",
 )
-SPEECH_PROBABILITY = 0.5  # speech begins at it
-SILENCE_PROBABILITY = 0.35  # speech ends under it
+SPEECH_BEGINS_AT, SPEECH_ENDS_UNDER = 0.5, 0.35  # probabilities of speech in a window
 MIN_SPEECH_S, MIN_SILENCE_S, PADDING_S = 0.25, 0.1, 0.03
 
 
@@ -67,10 +66,10 @@ def speech_spans(samples: np.ndarray) -> list[tuple[float, float]]:
     quiet: int | None = None
     probabilities = speech_probabilities(samples)
     for window, probability in enumerate(probabilities.tolist()):
-        if probability >= SPEECH_PROBABILITY:
+        if probability >= SPEECH_BEGINS_AT:
             quiet = None
             begin = window if begin is None else begin
-        elif begin is not None and probability < SILENCE_PROBABILITY:
+        elif begin is not None and probability < SPEECH_ENDS_UNDER:
             quiet = window if quiet is None else quiet
             if (window - quiet) * WINDOW_SAMPLES >= MIN_SILENCE_S * SAMPLE_RATE:
                 spans.append((begin, quiet))

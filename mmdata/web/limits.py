@@ -14,7 +14,7 @@ from typing import Any
 from mmdata.config import Download
 from mmdata.web.failures import FetchError
 
-MAX_HEADER_BYTES = 256_000  # of status lines, headers and chunk framing, added to the limit of the body
+MAX_HEADER_BYTES = 256_000  # a response may have so many bytes besides its body: status, headers, chunk framing
 
 
 @dataclass(slots=True)

@@ -23,12 +23,12 @@ from mmdata.web.guard import Guard, GuardedOpener
 from mmdata.web.large_files import FetchedFile, large_file_limits
 from mmdata.web.limits import Fetch, fetching
 
-SITES = frozenset(
+VIDEO_SITES = frozenset(
     {"youtube.com", "youtu.be", "vimeo.com", "dailymotion.com", "bilibili.com", "twitch.tv", "tiktok.com"}
 )
 """Registrable domains whose pages show a video; any other URL is that of a file."""
 
-FORMAT = "b[height<=480]/b"  # a single file with picture and sound, because no other program may merge two
+YT_DLP_FORMAT = "b[height<=480]/b"  # a single file with picture and sound, because no other program may merge two
 TRANSIENT_ERROR_WORDS = (
     "timed out",
     "temporar",
@@ -53,7 +53,7 @@ class _DebugLogger:
 def is_site(url: str) -> bool:
     """Whether a URL is a page of a video site."""
     host = host_name(url)
-    return any(host == site or host.endswith(f".{site}") for site in SITES)
+    return any(host == site or host.endswith(f".{site}") for site in VIDEO_SITES)
 
 
 def fetch_from_site(url: str, target: Path, download: Download, clips: Clips) -> FetchedFile:
@@ -127,7 +127,7 @@ def _options(target: Path, limits: Download, clips: Clips) -> dict[str, Any]:
         return None
 
     return {
-        "format": FORMAT,
+        "format": YT_DLP_FORMAT,
         "outtmpl": {"default": str(target).replace("%", "%%")},
         "overwrites": True,
         "nopart": True,

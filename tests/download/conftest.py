@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.support.fetching import _imports_are_done, certificates, handmade, settings, web  # noqa: F401 - fixtures
+from tests.support.fetching import _img2dataset_is_loaded, certificates, handmade, settings, web  # noqa: F401 - fixtures

@@ -148,6 +148,7 @@ def test_bad_rows_do_not_count_against_acceptance(web, handmade):
     assert stamp.accepted
 
 
+@pytest.mark.slow
 def test_slices_run_in_processes_too(web, handmade):
     part = handmade(*([{"url": web.url(f"/jpg/{10 * s + n}")} for n in range(3)] for s in range(2)))
     part.corpus = part.corpus.model_copy(update={"engine": part.corpus.engine.model_copy(update={"workers": 2})})

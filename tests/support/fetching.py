@@ -1,4 +1,4 @@
-"""Fixtures: the hostile server, settings with short patience, and parts whose rows are written by hand."""
+"""Fixtures: the hostile server, download settings with short time limits, and parts with given rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.hostile_server import HostileServer
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _imports_are_done() -> None:
+def _img2dataset_is_loaded() -> None:
     images.load_img2dataset(Download())
 
 
@@ -29,7 +29,7 @@ def web() -> Iterator[HostileServer]:
 
 @pytest.fixture
 def settings() -> Callable[..., Download]:
-    """Download settings that allow loopback, with little patience; they are installed as the process's guard."""
+    """Makes download settings that allow loopback, with short time limits, and installs their guard."""
 
     def make(**changes: Any) -> Download:
         defaults = {"allow_hosts": ["127.0.0.0/8"], "timeout_s": 0.4, "deadline_s": 0.9, "retries": 0, "threads": 8}

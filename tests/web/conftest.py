@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 from tests.support.fetch_roads import fetch  # noqa: F401 - a fixture
-from tests.support.fetching import _imports_are_done, certificates, handmade, settings, web  # noqa: F401 - fixtures
+from tests.support.fetching import _img2dataset_is_loaded, certificates, handmade, settings, web  # noqa: F401 - fixtures
