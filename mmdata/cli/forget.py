@@ -90,13 +90,13 @@ def _selectors(given: dict[str, list[str] | None], lists: Sequence[Path]) -> lis
     from mmdata.config import OptOutList
     from mmdata.errors import UserError
     from mmdata.optout.lists import read_list
-    from mmdata.optout.selectors import selector
+    from mmdata.optout.selectors import selector_of
 
     selectors = []
     for kind, texts in given.items():
         for text in texts or []:
             try:
-                selectors.append(selector(kind, text))  # type: ignore[arg-type]
+                selectors.append(selector_of(kind, text))  # type: ignore[arg-type]
             except UserError as error:
                 raise UserError(f"--{kind}: {error}") from None
     for path in lists:

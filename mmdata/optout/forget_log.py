@@ -1,4 +1,4 @@
-"""The log of what was forgotten: append-only, signed off by name, each entry chained to the one before; hashes only.
+"""The log of forgotten samples: append-only, signed by name, each entry chained to the one before; hashes only.
 
 takedown/log.jsonl                     one entry a line
 takedown/forgotten/000001.parquet      the hashes of entry 1: kind, hash
@@ -20,8 +20,8 @@ from mmdata.fingerprint import canonical_json
 from mmdata.storage.atomic import publish_bytes
 from mmdata.workspace.layout import Workspace
 
-FIRST = "0" * 64
-"""What the first entry is chained to."""
+FIRST_BEFORE = "0" * 64
+"""The value of `before` in the first entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +29,18 @@ class Entry:
     """One line of the log.
 
     Args:
-        number: from 1 on, without gaps.
-        what: `forget`: these samples are to go; `done`: those of entry `of` are gone from the parts.
-        at: UTC ISO time.
-        by: who signs for it.
-        of: of `done`, the number of the entry that it finishes.
+        number: counted from 1, without gaps.
+        what: `forget`: the samples have to be removed; `done`: the samples of entry `of` have left all parts.
+        at: time in UTC, ISO format.
+        by: name of the person who signs.
+        of: for `done`, the number of the entry that it finishes.
         hashes: digest of the entry's table of hashes.
-        selectors: kind -> how many were asked for.
-        counts: samples found, in parts, near-duplicates among them.
-        parts: part -> samples of it.
-        releases: published releases that hold or show some of them.
+        selectors: kind -> how many selectors were given.
+        counts: `samples` found in the parts, and how many of them are `near` duplicates.
+        parts: part -> number of its samples.
+        releases: published releases that contain or show some of the samples.
         before: `digest` of the entry before.
-        digest: SHA-256 of all the others, 64 hex digits.
+        digest: SHA-256 of all other fields, 64 hex digits.
     """
 
     number: int
@@ -54,7 +54,7 @@ class Entry:
     counts: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[str, int] = field(default_factory=dict)
     releases: Sequence[str] = ()
-    before: str = FIRST
+    before: str = FIRST_BEFORE
     digest: str = ""
 
 
@@ -68,10 +68,10 @@ def forgotten_path(workspace: Workspace, number: int) -> UPath:
 
 
 def read_log(workspace: Workspace) -> list[Entry]:
-    """All entries, once the chain is checked.
+    """All entries, after the chain has been checked.
 
     Raises:
-        DataError: a line was changed, taken out, put in or moved; names the line.
+        DataError: a line was changed, removed, inserted or moved; names the line.
     """
     path = log_path(workspace)
     try:
@@ -79,13 +79,13 @@ def read_log(workspace: Workspace) -> list[Entry]:
     except FileNotFoundError:
         return []
     entries: list[Entry] = []
-    before = FIRST
+    before = FIRST_BEFORE
     for number, line in enumerate(text.rstrip("\n").split("\n"), 1):
         try:
             data = json.loads(line)
             entry = Entry(**{**data, "releases": tuple(data["releases"])})
         except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path}, line {number}: is no entry of the log ({error}). {_REMEDY}") from None
+            raise DataError(f"{path}, line {number}: is not an entry of the log ({error}). {_REMEDY}") from None
         if (entry.number, entry.before, entry.digest) != (number, before, digest_of(entry)):
             raise DataError(f"{path}, line {number}: does not follow from the line before. {_REMEDY}")
         entries.append(entry)
@@ -97,38 +97,38 @@ _REMEDY = "The log was changed by something other than mmdata. Remedy: restore i
 
 
 def append(workspace: Workspace, entry: Entry) -> Entry:
-    """Add an entry; its number, time and chain are filled in. Call it while holding the lease `release`.
+    """Add an entry, and fill in its number, time and chain. The caller must hold the lease `release`.
 
     Raises:
         DataError: the log has been tampered with; nothing is written.
     """
-    known = read_log(workspace)
+    entries = read_log(workspace)
     entry = replace(
         entry,
-        number=len(known) + 1,
+        number=len(entries) + 1,
         at=datetime.now(UTC).isoformat(timespec="seconds"),
-        before=known[-1].digest if known else FIRST,
+        before=entries[-1].digest if entries else FIRST_BEFORE,
     )
     entry = replace(entry, digest=digest_of(entry))
-    lines = [canonical_json(_plain(one)) for one in (*known, entry)]
+    lines = [canonical_json(_as_json(line)) for line in (*entries, entry)]
     publish_bytes(log_path(workspace), ("\n".join(lines) + "\n").encode())
     return entry
 
 
 def digest_of(entry: Entry) -> str:
-    """What an entry's `digest` must be."""
-    data = _plain(entry)
+    """The value that the field `digest` of an entry must have."""
+    data = _as_json(entry)
     del data["digest"]
     return hashlib.sha256(canonical_json(data).encode()).hexdigest()
 
 
 def unfinished(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries whose samples are not known to be gone from all parts."""
+    """The entries whose samples may still be in some part."""
     finished = {entry.of for entry in entries if entry.what == "done"}
     return [entry for entry in entries if entry.what == "forget" and entry.number not in finished]
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def _as_json(entry: Entry) -> dict[str, Any]:
     data = asdict(entry)
     data["releases"] = list(data["releases"])
     return data

@@ -1,7 +1,7 @@
-"""Tables without what is to be left out: each row stays with its uid, and nothing else of it does. Pure.
+"""Empties opted-out rows of a table: each row stays with its uid, but loses its content. Pure functions.
 
-They are the very tables that the stages would make of a source that never said more, so that it does not matter
-whether a sample was left out before it was fetched or after.
+The result equals what the stages write for a sample that was opted out before it was fetched, so it does not matter
+when a sample is opted out.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ import pyarrow.compute as pc
 from mmdata.optout.state import REASON
 
 ROWS_KEPT = ("uid", "source", "part", "kind", "copies", "row")
-"""What stays of a row: its identity, and the count of source rows that it stands for."""
+"""The columns that a row keeps: its identity, and the number of source rows that it replaces."""
 
 TEXT_FEATURES = ("uid", "lang", "lang_prob", "n_words", "n_chars")
-"""What is measured of a caption alone; it stays where only the media is left out."""
+"""Features of the caption alone; they stay if only the medium is left out."""
 
 
 def redacted_rows(table: pa.Table, chosen: np.ndarray) -> pa.Table:
-    """A rows table in which the chosen rows have the problem `opt_out`, and neither URL nor words."""
+    """A rows table whose chosen rows have the problem `opt_out`, and no URL or caption."""
     return _blanked(table, chosen, ROWS_KEPT, {"problem": REASON})
 
 
 def redacted_media(table: pa.Table, chosen: np.ndarray, by_content: np.ndarray) -> pa.Table:
-    """A media table in which the chosen records are refused, and address nothing.
+    """A media table whose chosen records are refused and have no stored members.
 
     Args:
-        by_content: records that are refused for the file that was fetched, whose rows stay; they keep its SHA-256, so
-            that it is known what was refused.
+        chosen: records to empty, bool (n,).
+        by_content: records that are refused for the content of their file, bool (n,). Their rows stay, and they keep
+            the SHA-256 that says which file was refused.
     """
     refused: dict[str, str | int] = {"status": "refused", "error": REASON, "detail": REASON, "attempts": 0}
     table = _blanked(table, by_content & ~chosen, ("uid", "sha256"), refused)
@@ -39,43 +40,42 @@ def redacted_media(table: pa.Table, chosen: np.ndarray, by_content: np.ndarray) 
 
 
 def redacted_features(table: pa.Table, chosen: np.ndarray, by_content: np.ndarray) -> pa.Table:
-    """A features table in which the chosen rows hold nothing; those `by_content` hold what their caption comes to."""
+    """A features table whose chosen rows are empty; rows of `by_content` keep the features of their caption."""
     return _blanked(_blanked(table, by_content & ~chosen, TEXT_FEATURES, {}), chosen, ("uid",), {})
 
 
 def rows_counts(before: Mapping[str, int], table: pa.Table) -> tuple[dict[str, int], dict[str, int]]:
-    """The counts of a rows table once some of it is left out, and its problems by name.
+    """The counts of a rows table with opted-out rows, and how many rows have each problem.
 
     Args:
-        before: the counts when it was read; what was read and repeated does not change.
+        before: the counts when the table was read; counts of read and repeated rows do not change.
     """
     problems = pc.value_counts(table["problem"].drop_null()).to_pylist()
-    reasons = {str(one["values"]): int(one["counts"]) for one in problems}
+    reasons = {str(problem["values"]): int(problem["counts"]) for problem in problems}
     refused = reasons.get(REASON, 0)
     bad = sum(reasons.values()) - refused
-    told = {"uids": table.num_rows, "usable": table.num_rows - bad - refused, "bad": bad}
-    counts = {**before, **({name: value for name, value in told.items() if name in before})}
+    new_counts = {"uids": table.num_rows, "usable": table.num_rows - bad - refused, "bad": bad}
+    counts = {**before, **({name: value for name, value in new_counts.items() if name in before})}
     counts.pop(REASON, None)
     return counts | ({REASON: refused} if refused else {}), dict(sorted(reasons.items()))
 
 
-def _blanked(table: pa.Table, chosen: np.ndarray, kept: tuple[str, ...], told: Mapping[str, str | int]) -> pa.Table:
-    """Null in the chosen rows but for the columns that are kept, and those that say why."""
+def _blanked(table: pa.Table, chosen: np.ndarray, kept: tuple[str, ...], reasons: Mapping[str, str | int]) -> pa.Table:
+    """The table with nulls in the chosen rows, except in the columns `kept`; `reasons` are written to theirs."""
     if not chosen.any():
         return table
     mask = pa.array(chosen)
     columns = []
     for field in table.schema:
         column = table[field.name].combine_chunks()
-        if field.name in told:
-            column = pc.if_else(mask, pa.scalar(told[field.name], field.type), column)
+        if field.name in reasons:
+            column = pc.if_else(mask, pa.scalar(reasons[field.name], field.type), column)
         elif field.name not in kept:
-            column = _without(column, chosen)
+            column = _with_nulls(column, chosen)
         columns.append(column)
     return pa.table(columns, schema=table.schema)
 
 
-def _without(column: pa.Array, chosen: np.ndarray) -> pa.Array:
-    """A column of any type with nulls in the chosen rows; the values themselves are gone, not masked."""
-    picked = np.arange(len(column))
-    return column.take(pa.array(picked, mask=chosen))
+def _with_nulls(column: pa.Array, chosen: np.ndarray) -> pa.Array:
+    """A column with nulls in the chosen rows; `take` really drops their values, a validity mask would keep them."""
+    return column.take(pa.array(np.arange(len(column)), mask=chosen))

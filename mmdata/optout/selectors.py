@@ -1,4 +1,4 @@
-"""What a sample is forgotten or refused by: a URL, a domain, a uid, or the SHA-256 of a file; kept as hashes alone."""
+"""Selectors of samples to leave out: by URL, domain, uid, or the SHA-256 of a file. Only their hashes are stored."""
 
 from __future__ import annotations
 
@@ -20,49 +20,49 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
 class Selector(NamedTuple):
-    """What samples are meant, in its one spelling (see `selector`)."""
+    """Which samples are meant, in the normal form that `selector_of` gives."""
 
     kind: Kind
     value: str
 
     def hash(self) -> bytes:
-        """16 bytes that stand for it where it must not be kept itself."""
+        """16 bytes that are stored in place of the value, which must not be kept."""
         return hash_of(self.kind, self.value)
 
 
 def hash_of(kind: Kind, value: str) -> bytes:
-    """The first 16 bytes of the SHA-256 of `<kind>`, a newline, and the value in its one spelling."""
+    """The first 16 bytes of the SHA-256 of `<kind>`, a newline, and the value in its normal form."""
     return hashlib.sha256(f"{kind}\n{value}".encode("utf-8", "surrogatepass")).digest()[:HASH_BYTES]
 
 
-def selector(kind: Kind, text: str) -> Selector:
-    """A selector in its one spelling.
+def selector_of(kind: Kind, text: str) -> Selector:
+    """A selector in its normal form.
 
     A URL is canonical and has no scheme, so that http and https are the same; a domain is in lower case and in its
     ASCII form, without a leading `*.`.
 
     Raises:
-        UserError: the text is no such thing.
+        UserError: the text is not of that kind.
     """
     text = text.strip()
     if kind == "url":
         key = url_key(text)
         if key is None:
-            raise UserError(f"{text!r} is no URL. Remedy: give it whole, as http://… or https://…")
+            raise UserError(f"{text!r} is not a URL. Remedy: give the whole URL, as http://… or https://…")
         return Selector(kind, key)
     if kind == "domain":
         name = _domain(text)
         if name is None:
-            raise UserError(f"{text!r} is no domain. Remedy: give a host name such as example.org.")
+            raise UserError(f"{text!r} is not a domain. Remedy: give a host name such as example.org.")
         return Selector(kind, name)
     if not _HEX[kind].fullmatch(text.lower()):
         digits = {"uid": 32, "sha256": 64}[kind]
-        raise UserError(f"{text!r} is no {kind}. Remedy: give {digits} hex digits.")
+        raise UserError(f"{text!r} is not a {kind}. Remedy: give {digits} hex digits.")
     return Selector(kind, text.lower())
 
 
-def guess(text: str) -> Selector:
-    """The selector that a text is by its look: 64 hex digits, 32 hex digits, a URL, else a domain.
+def guess_selector(text: str) -> Selector:
+    """The selector in a text, its kind guessed from its form: 64 or 32 hex digits, a URL, else a domain.
 
     Raises:
         UserError: it is none of these.
@@ -70,17 +70,19 @@ def guess(text: str) -> Selector:
     text = text.strip()
     for kind, pattern in _HEX.items():
         if pattern.fullmatch(text.lower()):
-            return selector(kind, text)  # type: ignore[arg-type]
+            return selector_of(kind, text)  # type: ignore[arg-type]
     if "://" in text:
-        return selector("url", text)
+        return selector_of("url", text)
     name = _domain(text)
     if name is None or "." not in name:
-        raise UserError(f"{text!r} is no URL (http://…), no domain, no SHA-256 (64 hex digits) and no uid (32)")
+        raise UserError(
+            f"{text!r} is not a URL (http://…), a domain, a SHA-256 (64 hex digits) or a uid (32 hex digits)"
+        )
     return Selector("domain", name)
 
 
 def hashes_of_url(url: str, kinds: frozenset[Kind]) -> Iterator[tuple[Kind, bytes]]:
-    """The hashes of a URL and of the domains of its host, of the kinds asked for."""
+    """The hashes of a URL and of all domains of its host, as far as `kinds` names them."""
     key = url_key(url)
     if key is None:
         return
@@ -95,7 +97,7 @@ def hashes_of_url(url: str, kinds: frozenset[Kind]) -> Iterator[tuple[Kind, byte
 def _domain_hashes(authority: str) -> tuple[bytes, ...]:
     try:
         return tuple(hash_of("domain", name) for name in domains_of(authority))
-    except ValueError:  # brackets that hold no address
+    except ValueError:  # the brackets hold no IPv6 address
         return ()
 
 

@@ -1,6 +1,6 @@
-"""What a workspace leaves out, by name: which state the lists and the log are in. Reads two small files.
+"""Identifies the state of a workspace's opt-out (its standing lists and its log). Reads two small files.
 
-takedown/standing.json               which lists there are, the digest of what they hold, how often one shrank
+takedown/standing.json               the lists, the digest of their entries, how often an entry was removed
 takedown/standing-<digest>.parquet   their entries: kind, hash
 takedown/log.jsonl, takedown/forgotten/   see mmdata.optout.forget_log
 """
@@ -14,13 +14,13 @@ from mmdata.optout.forget_log import read_log
 from mmdata.workspace.layout import Workspace, read_json
 
 REASON = "opt_out"
-"""The `problem` of a row, the `error` of media and the reason of a selection, where a sample is left out."""
+"""The `problem` of a row, the `error` of media and the reason of a selection, if a sample is left out."""
 
 
 def opt_out_digest(workspace: Workspace) -> str:
-    """Names what a workspace leaves out at this moment; empty: nothing, and nothing was ever left out.
+    """Identifies what a workspace leaves out at this moment; empty if it never left anything out.
 
-    What stands before the dash changes when an entry is taken out of a list: what was left out for it comes back.
+    The number before the dash changes when an entry is removed from a list: its samples then return.
 
     Raises:
         DataError: the log has been tampered with.

@@ -1,4 +1,4 @@
-"""What the readers hand on: some rows of a file as columns of text, whatever the format they were in."""
+"""A batch of source rows as columns of text: what the readers of all file formats return."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ BATCH_ROWS = 8_192
 
 
 class MissingColumns(DataError):
-    """The file is sound, but has no URL or caption column of a name that we know."""
+    """The file is not damaged, but has no URL or caption column with a name that we know."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive rows; all lists are of one length.
+    """Consecutive rows of a file; all lists have the same length.
 
     Args:
         first: number of the first row in its file.
-        extras: the columns that have no place elsewhere, as a JSON object; None where there are none.
-        problems: what the reader itself found wrong (see `mmdata.sources.problems`); None: nothing.
-        starts, ends: of clips, as they stand in the file.
+        extras: all other columns of each row, as a JSON object; None if there are none.
+        problems: problem that the reader found in each row (see `mmdata.sources.problems`); None if it found none.
+        starts, ends: start and end of each clip, as the file writes them.
     """
 
     first: int
@@ -39,19 +39,25 @@ class Batch:
 
     def columns(self) -> tuple[list[str | None], ...]:
         """All lists, in the order of the fields."""
-        own = (self.urls, self.captions, self.langs, self.hashes, self.extras, self.problems)
-        return (*own, self.starts, self.ends)
+        return (
+            self.urls,
+            self.captions,
+            self.langs,
+            self.hashes,
+            self.extras,
+            self.problems,
+            self.starts,
+            self.ends,
+        )
 
     def split(self, count: int) -> tuple[Batch, Batch]:
-        """The first `count` rows, and the others."""
-        head, tail = [c[:count] for c in self.columns()], [c[count:] for c in self.columns()]
+        """Two batches: the first `count` rows, and the rest."""
+        columns = self.columns()
+        head, tail = [column[:count] for column in columns], [column[count:] for column in columns]
         return Batch(self.first, *head), Batch(self.first + count, *tail)
 
 
-def nothing(first: int, count: int, problem: str) -> Batch:
-    """Rows of which only their number is known."""
-
-    def nulls() -> list[str | None]:
-        return [None] * count
-
-    return Batch(first, nulls(), nulls(), nulls(), nulls(), nulls(), [problem] * count, nulls(), nulls())
+def unreadable_rows(first: int, count: int, problem: str) -> Batch:
+    """Rows that could not be read; nothing but their row numbers is known."""
+    nulls: list[str | None] = [None] * count
+    return Batch(first, nulls, nulls, nulls, nulls, nulls, [problem] * count, nulls, nulls)

@@ -1,7 +1,7 @@
-"""Where each video's entry lies in HowTo100M's one large JSON of captions, which is larger than memory.
+"""Indexes the one large JSON of captions of HowTo100M, which does not fit into memory.
 
-One streaming pass finds the entries. What it finds is kept as a table in the workspace, sorted by video, so that a part
-reads the entries of its videos by range.
+One streaming pass finds the byte range of each video's entry. The ranges are kept as a table in the workspace, sorted
+by video, so that a part reads only the entries of its own videos.
 """
 
 from __future__ import annotations
@@ -22,33 +22,36 @@ from mmdata.storage.atomic import atomic_path
 from mmdata.storage.tables import scan_tables
 
 CHUNK_BYTES = 1 << 22
-MAX_ENTRY_BYTES = 1 << 26  # of one video's captions; a longer one is a broken file
-BATCH_ENTRIES = 100_000  # in memory as Python objects at once
+MAX_ENTRY_BYTES = 1 << 26  # for one video; a file with a longer entry is damaged
+BATCH_ENTRIES = 100_000  # entries that are Python objects in memory at once
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _OBJECT = rb"\{[^\"{}]*+(?:" + _STRING + rb"[^\"{}]*+)*+"  # up to its closing brace
+# One whole entry: key, colon, then an object or null. The patterns are possessive (*+), so they never backtrack.
 _ENTRY = re.compile(rb"[\s,]*+(" + _STRING + rb")\s*+:\s*+(" + _OBJECT + rb"\}|null)", re.DOTALL)
-_BEGUN = re.compile(rb"[\s,]*+(?:" + _STRING + rb"\s*+(?::\s*+(?:" + _OBJECT + rb")?)?)?", re.DOTALL)
-_UNFINISHED = re.compile(rb'(?:"(?:[^"\\]|\\.)*+\\?|n|nu|nul)?', re.DOTALL)
+# The beginning of an entry that the buffer cuts off.
+_ENTRY_START = re.compile(rb"[\s,]*+(?:" + _STRING + rb"\s*+(?::\s*+(?:" + _OBJECT + rb")?)?)?", re.DOTALL)
+# A string or null that the buffer cuts off.
+_CUT_OFF_VALUE = re.compile(rb'(?:"(?:[^"\\]|\\.)*+\\?|n|nu|nul)?', re.DOTALL)
 _INDEX = pa.schema([("video_id", pa.string()), ("offset", pa.int64()), ("length", pa.int64())])
 
 
 def open_index(path: UPath, cache: UPath) -> pl.LazyFrame:
-    """The index of a JSON file of captions: video_id, offset, length; one row a video, made where it is not there.
+    """The index of a JSON file of captions (video_id, offset, length), one row per video; written if it is missing.
 
     Args:
-        cache: the folder of indexes. They are named by the file's place, size and time of change (or ETag).
+        cache: the folder of indexes. An index is named by path, size and modification time (or ETag) of its file.
 
     Raises:
-        DataError: the file is no such JSON; names the byte.
+        DataError: the file is not such a JSON; names the byte.
     """
     index = cache / f"{fingerprint('captions', 2, str(path), *seen_state(path))}.parquet"
     if not index.exists():
-        found = pl.concat([pl.DataFrame(_INDEX.empty_table()), *_frames(path)])
-        # the last of two entries counts, as it does for every reader of JSON
-        found = found.sort("video_id", "offset").unique("video_id", keep="last", maintain_order=True)
+        ranges = pl.concat([pl.DataFrame(_INDEX.empty_table()), *_frames(path)])
+        # if a video has two entries the last one counts, as for every JSON parser
+        ranges = ranges.sort("video_id", "offset").unique("video_id", keep="last", maintain_order=True)
         with atomic_path(index) as draft:
-            pq.write_table(found.to_arrow().cast(_INDEX), draft, compression="zstd", row_group_size=BATCH_ENTRIES)
+            pq.write_table(ranges.to_arrow().cast(_INDEX), draft, compression="zstd", row_group_size=BATCH_ENTRIES)
     return scan_tables([index])
 
 
@@ -68,34 +71,36 @@ def _frame(rows: Sequence[tuple[str, int, int]]) -> pl.DataFrame:
 
 
 def entries(path: UPath) -> Iterator[tuple[str, int, int]]:
-    """Each video of a JSON file of captions, and where its entry lies: id, offset, length. Streams.
+    """Each video of a JSON file of captions and the range of its entry: id, offset, length. Reads in chunks.
 
     Raises:
         DataError: the file ends early or is of another shape; names the byte.
     """
     with path.open("rb") as file:
+        # `buffer` starts at byte `base` of the file, and `at` is the position in the buffer
         base, buffer = 0, file.read(CHUNK_BYTES)
         at = len(buffer) - len(buffer.removeprefix(b"\xef\xbb\xbf").lstrip())
         if buffer[at : at + 1] != b"{":
-            raise DataError(_unlike(path, at))
+            raise DataError(_not_captions(path, at))
         at, chunk = at + 1, CHUNK_BYTES
         while True:
-            if found := _ENTRY.match(buffer, at):
-                at = found.end()
-                if found[2] != b"null":
-                    yield _key(found[1], path, base), base + found.start(2), found.end(2) - found.start(2)
+            if match := _ENTRY.match(buffer, at):
+                at = match.end()
+                if match[2] != b"null":
+                    yield _video_id(match[1], path, base), base + match.start(2), match.end(2) - match.start(2)
                 continue
             if (end := _end_of_object(buffer, at)) is not None:
                 _check_nothing_follows(path, base + end, buffer[end:], iter(lambda: file.read(CHUNK_BYTES), b""))
                 return
-            begun = _BEGUN.match(buffer, at)
-            last = begun.end() if begun else at
-            if not _UNFINISHED.fullmatch(buffer, last) or len(buffer) - at > MAX_ENTRY_BYTES:
-                raise DataError(_unlike(path, base + last))
+            entry_start = _ENTRY_START.match(buffer, at)
+            last = entry_start.end() if entry_start else at
+            if not _CUT_OFF_VALUE.fullmatch(buffer, last) or len(buffer) - at > MAX_ENTRY_BYTES:
+                raise DataError(_not_captions(path, base + last))
             more = file.read(chunk)
             if not more:
-                raise DataError(_unlike(path, base + len(buffer)))
-            chunk = CHUNK_BYTES if at else 2 * chunk  # an entry longer than the buffer is not scanned again and again
+                raise DataError(_not_captions(path, base + len(buffer)))
+            # while one entry is longer than the buffer, read twice as much each time: the scans add up to linear time
+            chunk = CHUNK_BYTES if at else 2 * chunk
             base, buffer, at = base + at, buffer[at:] + more, 0
 
 
@@ -107,21 +112,21 @@ def _end_of_object(buffer: bytes, at: int) -> int | None:
 def _check_nothing_follows(path: UPath, at: int, rest: bytes, more: Iterator[bytes]) -> None:
     for piece in (rest, *more):
         if left := piece.lstrip():
-            raise DataError(_unlike(path, at + len(piece) - len(left)))
+            raise DataError(_not_captions(path, at + len(piece) - len(left)))
         at += len(piece)
 
 
-def _key(token: bytes, path: UPath, at: int) -> str:
+def _video_id(token: bytes, path: UPath, at: int) -> str:
     try:
         text = str(json.loads(token.decode("utf-8", "replace"), strict=False))
     except ValueError:
-        raise DataError(_unlike(path, at)) from None
+        raise DataError(_not_captions(path, at)) from None
     return text.encode("utf-8", "replace").decode()
 
 
-def _unlike(path: UPath, byte: int) -> str:
+def _not_captions(path: UPath, byte: int) -> str:
     return (
         f"{path}: byte {byte}: expected captions as HowTo100M's raw_caption.json has them, one object "
-        '{"<video id>": {"start": […], "end": […], "text": […]}, …}; the file is cut off here, or of another kind. '
+        '{"<video id>": {"start": […], "end": […], "text": […]}, …}; the file ends too early, or has another format. '
         "Remedy: download it again, or correct `captions` in corpus.yaml."
     )

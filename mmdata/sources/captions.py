@@ -1,4 +1,4 @@
-"""Timed captions of videos: HowTo100M's one large JSON, or CSV, WebVTT and SubRip, a file a video."""
+"""Reads timed captions of videos: from the one large JSON of HowTo100M, or from a CSV, WebVTT or SubRip per video."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from mmdata.config import Source
 from mmdata.errors import DataError
 from mmdata.sources.caption_index import open_index
 from mmdata.sources.source_files import etag_of, seen_state
-from mmdata.sources.subtitles import BAD, read_captions, seconds
+from mmdata.sources.subtitles import BAD_CAPTIONS, read_captions, seconds
 from mmdata.sources.timed import Caption
 from mmdata.storage.atomic import is_local
 from mmdata.workspace.layout import Workspace
 
-NONE = "no_captions"
+NO_CAPTIONS = "no_captions"
 """The problem of a video without captions."""
 
-_PLACE = "{video_id}"
+_PLACEHOLDER = "{video_id}"
 
 
 @dataclass(frozen=True)
 class CaptionSource:
-    """Captions by video.
+    """The timed captions of a source, found by video id.
 
     Args:
-        place: a JSON file, or a template with {video_id} in it.
+        place: path of a JSON file, or a template of paths that contains {video_id}.
         cache: folder for the index of a JSON file.
     """
 
@@ -42,16 +42,16 @@ class CaptionSource:
 
     @property
     def is_template(self) -> bool:
-        return _PLACE in self.place
+        return _PLACEHOLDER in self.place
 
     def state(self, may_index: bool = True) -> str:
-        """What changes with the captions: of a JSON file size and time of change, of a template those of all files.
+        """A text that changes with the captions: size and modification time of the JSON file, or of all template files.
 
-        Files of a web server, which lists none, count by their template alone. Makes the index of a JSON file, so
-        that what is wrong with it is known at once, unless `may_index` forbids it.
+        A web server cannot list its files, so there the state is the template itself. The index of a JSON file is
+        written too, unless `may_index` is False, so that damage to the file is noticed at once.
 
         Raises:
-            DataError: the JSON file is broken, or no file fits the template.
+            DataError: the JSON file is damaged, or no file matches the template.
             OSError: there is no such file.
         """
         path = UPath(self.place)
@@ -63,24 +63,26 @@ class CaptionSource:
         if path.protocol in ("http", "https"):
             return self.place
         count, total = 0, 0
-        for facts in self._listing():
-            digest = hashlib.blake2b("\x1f".join(facts).encode("utf-8", "surrogateescape"), digest_size=16).digest()
-            count, total = count + 1, (total + int.from_bytes(digest)) % 2**128  # in whatever order they are listed
+        for name_size_version in self._listing():
+            text = "\x1f".join(name_size_version).encode("utf-8", "surrogateescape")
+            digest = hashlib.blake2b(text, digest_size=16).digest()
+            # a sum does not depend on the order in which the files are listed
+            count, total = count + 1, (total + int.from_bytes(digest)) % 2**128
         if not count:
-            raise DataError(f"{self.place}: no file fits it. Remedy: correct `captions` in corpus.yaml.")
+            raise DataError(f"{self.place}: no file matches it. Remedy: correct `captions` in corpus.yaml.")
         return f"{count} {total:032x}"
 
     def has_changed(self, state: str | None) -> bool:
-        """Whether a JSON file is another than it was in a state. Files of a template are not looked at again here."""
+        """Whether the JSON file has changed since `state`. Always False for a template, whose files are many."""
         return not self.is_template and state != self._file_state()
 
     def _file_state(self) -> str:
         return " ".join(map(str, seen_state(UPath(self.place))))
 
     def _listing(self) -> Iterator[tuple[str, str, str]]:
-        """Name, size and time of change (or ETag) of each file of the template."""
+        """Name, size and modification time (or ETag) of each file that matches the template."""
         path = UPath(self.place)
-        pattern = "*".join(map(glob.escape, path.path.split(_PLACE)))
+        pattern = "*".join(map(glob.escape, path.path.split(_PLACEHOLDER)))
         if is_local(path):
             for name in glob.iglob(pattern):  # noqa: PTH207 - the pattern is absolute
                 facts = os.stat(name)  # noqa: PTH116 - as the other files of a source are looked at
@@ -90,48 +92,52 @@ class CaptionSource:
             yield name, str(info.get("size")), etag_of(info) or str(info)
 
     def read(self, ids: Sequence[str]) -> dict[str, list[Caption] | str]:
-        """The captions of some videos, or for each the problem with them: `no_captions`, `bad_captions`.
+        """The captions of each video, or the problem with them: `no_captions` or `bad_captions`.
 
         Raises:
-            DataError: the JSON file is broken; names it and the byte.
+            DataError: the JSON file is damaged; names it and the byte.
         """
         if self.is_template:
-            return self._files(ids)
+            return self._read_files(ids)
         path = UPath(self.place)
         index = open_index(path, self.cache).filter(pl.col("video_id").is_in(list(ids))).collect()
-        texts = _ranges(path, list(zip(index["offset"], index["length"], strict=True)))
-        found = dict(zip(index["video_id"], texts, strict=True))
-        return {video_id: _entry(found[video_id]) if video_id in found else NONE for video_id in ids}
+        texts = _read_ranges(path, list(zip(index["offset"], index["length"], strict=True)))
+        json_by_id = dict(zip(index["video_id"], texts, strict=True))
+        return {
+            video_id: _parse_json_entry(json_by_id[video_id]) if video_id in json_by_id else NO_CAPTIONS
+            for video_id in ids
+        }
 
-    def _files(self, ids: Sequence[str]) -> dict[str, list[Caption] | str]:
-        paths = {video_id: UPath(self.place.replace(_PLACE, video_id)) for video_id in ids}
-        told: dict[str, list[Caption] | str] = {}
+    def _read_files(self, ids: Sequence[str]) -> dict[str, list[Caption] | str]:
+        paths = {video_id: UPath(self.place.replace(_PLACEHOLDER, video_id)) for video_id in ids}
+        captions: dict[str, list[Caption] | str] = {}
         for video_id, data in _contents(paths):
-            told[video_id] = NONE if data is None else read_captions(data, paths[video_id].suffix) or NONE
-        return told
+            parsed = read_captions(data, paths[video_id].suffix) if data is not None else []
+            captions[video_id] = parsed or NO_CAPTIONS
+        return captions
 
 
 def captions_of(source: Source, workspace: Workspace) -> CaptionSource | None:
-    """The timed captions of a source; None: it has none."""
+    """The timed captions of a source; None if it has no timed captions."""
     return CaptionSource(source.captions, workspace.root / "captions") if source.captions else None
 
 
 def _contents(paths: dict[str, UPath]) -> Iterator[tuple[str, bytes | None]]:
-    """What each file holds; None where there is none."""
+    """The key and the bytes of each file; None if the file does not exist."""
     if not paths:
         return
-    one = next(iter(paths.values()))
-    if is_local(one):
+    first_path = next(iter(paths.values()))
+    if is_local(first_path):
         for key, path in paths.items():
             try:
                 yield key, path.read_bytes()
             except FileNotFoundError:
                 yield key, None
         return
-    names = {key: one.fs._strip_protocol(str(path)) for key, path in paths.items()}
-    found = one.fs.cat(list(names.values()), on_error="return")
+    names = {key: first_path.fs._strip_protocol(str(path)) for key, path in paths.items()}
+    data_by_name = first_path.fs.cat(list(names.values()), on_error="return")
     for key, name in names.items():
-        data = found[name]
+        data = data_by_name[name]
         if isinstance(data, FileNotFoundError):
             yield key, None
         elif isinstance(data, Exception):
@@ -140,30 +146,31 @@ def _contents(paths: dict[str, UPath]) -> Iterator[tuple[str, bytes | None]]:
             yield key, data
 
 
-def _entry(data: bytes) -> list[Caption] | str:
+def _parse_json_entry(data: bytes) -> list[Caption] | str:
     try:
         value: Any = json.loads(data.decode("utf-8", "replace"), strict=False)
         lists = [value[name] for name in ("start", "end", "text")]
-        if not all(isinstance(one, list) for one in lists) or len({len(one) for one in lists}) != 1:
-            return BAD
+        if not all(isinstance(values, list) for values in lists) or len({len(values) for values in lists}) != 1:
+            return BAD_CAPTIONS
     except (ValueError, KeyError, RecursionError):
-        return BAD
+        return BAD_CAPTIONS
     return [Caption(seconds(start), seconds(end), _text(text)) for start, end, text in zip(*lists, strict=True)]
 
 
 def _text(value: Any) -> str:
-    """Half a character of UTF-16, which JSON can write, becomes a question mark."""
+    """A value as text; lone surrogates, which JSON can contain, become question marks."""
     text = "" if value is None else str(value)
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def _ranges(path: UPath, places: Sequence[tuple[int, int]]) -> list[bytes]:
-    if not places:
+def _read_ranges(path: UPath, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """The bytes of each range (offset, length) of a file."""
+    if not ranges:
         return []
-    starts, ends = [offset for offset, _ in places], [offset + length for offset, length in places]
+    starts, ends = [offset for offset, _ in ranges], [offset + length for offset, length in ranges]
     if not is_local(path):
-        found: list[bytes] = path.fs.cat_ranges([path.path] * len(places), starts, ends, on_error="raise")
-        return found
+        data: list[bytes] = path.fs.cat_ranges([path.path] * len(ranges), starts, ends, on_error="raise")
+        return data
     with path.open("rb") as file:
         pieces = {}
         for start, end in sorted(zip(starts, ends, strict=True)):

@@ -1,4 +1,4 @@
-"""The catalogue: which source files there are, and the parts that are cut from them."""
+"""The catalogue: the list of source files, and the parts that they are cut into."""
 
 from __future__ import annotations
 
@@ -8,109 +8,112 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from upath import UPath
 
 from mmdata.config import Corpus, Source
 from mmdata.errors import DataError, UserError
-from mmdata.fingerprint import fingerprint
+from mmdata.fingerprint import file_sha256, fingerprint
 from mmdata.optout.lists import update_standing
 from mmdata.sources.captions import captions_of
-from mmdata.sources.source_files import find_files, look_into, seen_state, sha256_of
+from mmdata.sources.source_files import find_files, look_into, seen_state
 from mmdata.stage import StageReport
-from mmdata.workspace.layout import Catalog, Part, Workspace
+from mmdata.workspace.layout import Catalog, FileEntry, Part, Workspace
 
-READER_VERSION = 1  # raised when the same file would be counted or judged otherwise
-SHOWN = 100  # files listed in the report
+READER_VERSION = 1  # raise it if the same file would be counted or judged differently
+MAX_REPORTED_FILES = 100
 
 
 def update_catalog(corpus: Corpus, workspace: Workspace) -> StageReport:
     """Look at every source file and bring the catalogue up to date.
 
-    A file is known by its content, which is hashed anew only where size or time of change (on an object store: ETag)
-    differ. A changed file keeps the names of the parts whose ranges it still has; their digests then differ, so they
-    are stale. Ranges and files that are gone leave their parts `removed`; a file that was renamed takes its parts
-    along. A file that is empty, broken or without the needed columns is kept with that status and its error, and
-    holds nothing else up; what an unreadable file gave before stays, until a person decides.
+    A file is identified by its content, which is hashed again only if its size or modification time (on an object
+    store: its ETag) has changed. The parts of a changed file keep their names as far as their ranges still exist; their
+    digests differ then, so they are stale. Parts whose range or file no longer exists are marked `removed`; the parts
+    of a renamed file follow it. An empty or damaged file, or one without the needed columns, is listed with that
+    status and its error, and stops nothing else; parts that an unreadable file gave earlier stay as they are.
 
     Raises:
-        UserError: an opt-out list cannot be read, a source's pattern matches no file, none of its files has the needed
-            columns, or two sources claim one file. The catalogue is then as before.
+        UserError: an opt-out list cannot be read, the pattern of a source matches no file, none of its files has the
+            needed columns, or two sources match the same file. The catalogue is not changed then.
     """
-    left_out = update_standing(corpus.optout, workspace)
+    opt_out_counts = update_standing(corpus.optout, workspace)
     old = workspace.catalog()
     new = look_at_sources(corpus, workspace, old)
     if (new.files, new.parts) != (old.files, old.parts):
         workspace.write_catalog(new)
     names = {source.name for source in corpus.sources}
-    return _report(workspace, new, names, _changes(old.parts, new.parts), left_out)
+    return _report(workspace, new, names, _changes(old.parts, new.parts), opt_out_counts)
 
 
 def look_at_sources(corpus: Corpus, workspace: Workspace, old: Catalog, *, may_write: bool = True) -> Catalog:
-    """What the catalogue would be after a look at every source file. See `update_catalog`, which raises the same.
+    """The catalogue of the source files as they are now, not yet written. Raises as `update_catalog` does.
 
     Args:
-        may_write: whether an index of captions may be made in the workspace; without it, broken captions show up later.
+        may_write: whether an index of captions may be written to the workspace; without it, damage to captions is
+            noticed later.
     """
     names = {source.name for source in corpus.sources}
-    found = {source.name: find_files(source) for source in corpus.sources}
-    _check_claims(found)
-    files: dict[str, dict[str, Any]] = {}
+    paths_by_source = {source.name: find_files(source) for source in corpus.sources}
+    _check_claims(paths_by_source)
+    files: dict[str, FileEntry] = {}
     for source in corpus.sources:
-        paths = found[source.name]
-        look = partial(look_at, source, known=old.files, captions=_look_at_captions(source, workspace, may_write))
+        paths = paths_by_source[source.name]
+        look = partial(look_at, source, old_files=old.files, captions=_look_at_captions(source, workspace, may_write))
         with ThreadPoolExecutor(min(8, len(paths), 2 * (os.cpu_count() or 1))) as pool:
             files |= zip(map(str, paths), pool.map(look, paths), strict=True)
         _check_columns(source, [files[str(path)] for path in paths])
     parts = dict(old.parts)
     for source in corpus.sources:
-        mine = {path: about for path, about in files.items() if about["source"] == source.name}
-        parts = cut_parts(source, mine, parts)
-    for path, about in files.items():
-        about["parts"] = sorted(p.name for p in parts.values() if p.path == path and not p.removed)
-    others = {path: dict(about) for path, about in old.files.items() if about["source"] not in names}
+        entries = {path: entry for path, entry in files.items() if entry["source"] == source.name}
+        parts = cut_parts(source, entries, parts)
+    for path, entry in files.items():
+        entry["parts"] = sorted(part.name for part in parts.values() if part.path == path and not part.removed)
+    others = {path: entry for path, entry in old.files.items() if entry["source"] not in names}
     return Catalog(others | files, dict(sorted(parts.items())))
 
 
 def look_at(
-    source: Source, path: UPath, known: Mapping[str, Mapping[str, Any]], captions: str | DataError | None = None
-) -> dict[str, Any]:
-    """The catalogue's entry of one file, taken from what is `known` as far as nothing has changed.
+    source: Source, path: UPath, old_files: Mapping[str, FileEntry], captions: str | DataError | None = None
+) -> FileEntry:
+    """The catalogue's entry of one file; an unchanged file keeps its old entry.
 
     Args:
-        captions: state of the source's timed captions, which count as content of its index; or what is wrong with them.
+        old_files: the entries of the last catalogue, by path.
+        captions: state of the source's timed captions, which count as content of the file; or the error in them.
     """
-    before = known.get(str(path), {})
+    before = old_files.get(str(path))
     reading = fingerprint(READER_VERSION, source.kind, source.columns, source.part_rows)
     try:
         if isinstance(captions, DataError):
             raise captions
         size, seen = seen_state(path)
-        same = (before.get("bytes"), before.get("seen")) == (size, seen)
-        if same and (before.get("reading"), before.get("captions")) == (reading, captions):
+        is_same = before is not None and (before.get("bytes"), before.get("seen")) == (size, seen)
+        if before and is_same and (before.get("reading"), before.get("captions")) == (reading, captions):
             return {**before, "source": source.name}
-        digest = sha256_of(path) if captions or not same else before["digest"]
+        digest = before["digest"] if before and is_same and not captions else file_sha256(path)
         if captions:
             digest = fingerprint(digest, captions)
         contents = look_into(source, path, size)
         if seen_state(path) != (size, seen):
             raise OSError("it changed while it was read")
     except (OSError, DataError) as error:
-        unread = f"{path}: cannot be read ({error}). Remedy: look again when it is whole."
+        message = (
+            f"{path}: cannot be read ({error}). Remedy: materialise `source_catalog` again when the file is complete."
+        )
         return {
             "source": source.name,
             "bytes": None,
             "seen": None,
             "reading": reading,
-            "digest": before.get("digest"),
+            "digest": before.get("digest") if before else None,
             "rows": 0,
             "status": "unreadable",
-            "error": str(error) if isinstance(error, DataError) else unread,
+            "error": str(error) if isinstance(error, DataError) else message,
             "lacks_columns": False,
             "offsets": [],
         }
-    return {
+    entry: FileEntry = {
         "source": source.name,
         "bytes": size,
         "seen": seen,
@@ -121,7 +124,10 @@ def look_at(
         "error": contents.error,
         "lacks_columns": contents.lacks_columns,
         "offsets": contents.offsets,
-    } | ({"captions": captions} if captions else {})
+    }
+    if captions:
+        entry["captions"] = captions
+    return entry
 
 
 def _look_at_captions(source: Source, workspace: Workspace, may_index: bool) -> str | DataError | None:
@@ -137,43 +143,45 @@ def _look_at_captions(source: Source, workspace: Workspace, may_index: bool) -> 
         )
 
 
-def cut_parts(source: Source, files: Mapping[str, Mapping[str, Any]], parts: Mapping[str, Part]) -> dict[str, Part]:
-    """A source's parts brought up to date; pure. Parts of other sources come back as they are.
+def cut_parts(source: Source, files: Mapping[str, FileEntry], parts: Mapping[str, Part]) -> dict[str, Part]:
+    """All parts, with those of one source brought up to date. Pure.
 
     Args:
-        files: entries of the source's files, by path.
+        files: the entries of the source's files, by path.
+        parts: the parts of all sources so far, by name.
     """
-    mine = [part for part in parts.values() if part.source == source.name]
-    heirs = _renamed(files, mine)
-    known = {(heirs.get(part.path, part.path), part.start): part for part in mine}
-    last = max((int(part.name.rpartition("-")[2]) for part in mine), default=-1)
+    old_parts = [part for part in parts.values() if part.source == source.name]
+    new_paths = _renamed(files, old_parts)
+    unmatched = {(new_paths.get(part.path, part.path), part.start): part for part in old_parts}
+    last_number = max((int(part.name.rpartition("-")[2]) for part in old_parts), default=-1)
     result = dict(parts)
-    for path, about in sorted(files.items()):
-        for start in range(0, about["rows"], source.part_rows):
-            stop = min(start + source.part_rows, about["rows"])
-            before = known.pop((path, start), None)
+    for path, entry in sorted(files.items()):
+        for start in range(0, entry["rows"], source.part_rows):
+            stop = min(start + source.part_rows, entry["rows"])
+            before = unmatched.pop((path, start), None)
             if before is None:
-                last += 1
-            name = before.name if before is not None else f"{source.name}-{last:06d}"
-            result[name] = Part(name, source.name, path, start, stop, about["digest"])
-    for (path, _), part in known.items():
+                last_number += 1
+            name = before.name if before is not None else f"{source.name}-{last_number:06d}"
+            # only an unreadable file has no digest, and it has no rows
+            result[name] = Part(name, source.name, path, start, stop, entry["digest"] or "")
+    for (path, _), part in unmatched.items():
         if path not in files or files[path]["status"] != "unreadable":
             result[part.name] = replace(part, removed=True)
     return result
 
 
-def _renamed(files: Mapping[str, Mapping[str, Any]], parts: Sequence[Part]) -> dict[str, str]:
-    """Old path -> new path of the files that have gone and come back under another name, with the same content."""
+def _renamed(files: Mapping[str, FileEntry], parts: Sequence[Part]) -> dict[str, str]:
+    """Old path -> new path of each file that is missing while a new file has the same content."""
     old = {part.path: part.digest for part in parts if not part.removed}
     gone = {digest: path for path, digest in sorted(old.items(), reverse=True) if path not in files}
-    known = {part.path for part in parts}
-    new = {about["digest"]: path for path, about in sorted(files.items(), reverse=True) if path not in known}
+    old_paths = {part.path for part in parts}
+    new = {entry["digest"]: path for path, entry in sorted(files.items(), reverse=True) if path not in old_paths}
     return {gone[digest]: new[digest] for digest in gone.keys() & new.keys()}
 
 
-def _check_claims(found: Mapping[str, Sequence[UPath]]) -> None:
+def _check_claims(paths_by_source: Mapping[str, Sequence[UPath]]) -> None:
     owners: dict[str, str] = {}
-    for source, paths in found.items():
+    for source, paths in paths_by_source.items():
         for path in paths:
             owner = owners.setdefault(str(path), source)
             if owner != source:
@@ -183,9 +191,9 @@ def _check_claims(found: Mapping[str, Sequence[UPath]]) -> None:
                 )
 
 
-def _check_columns(source: Source, entries: Sequence[Mapping[str, Any]]) -> None:
-    readable = [about for about in entries if about["status"] == "ok" or about["lacks_columns"]]
-    if readable and all(about["lacks_columns"] for about in readable):
+def _check_columns(source: Source, entries: Sequence[FileEntry]) -> None:
+    readable = [entry for entry in entries if entry["status"] == "ok" or entry["lacks_columns"]]
+    if readable and all(entry["lacks_columns"] for entry in readable):
         raise UserError(f"source {source.name}: none of its files has the needed columns. {readable[0]['error']}")
 
 
@@ -203,21 +211,25 @@ def _changes(old: Mapping[str, Part], new: Mapping[str, Part]) -> dict[str, int]
 
 
 def _report(
-    workspace: Workspace, catalog: Catalog, sources: set[str], changes: dict[str, int], left_out: Mapping[str, int]
+    workspace: Workspace,
+    catalog: Catalog,
+    sources: set[str],
+    changes: dict[str, int],
+    opt_out_counts: Mapping[str, int],
 ) -> StageReport:
-    files = {path: about for path, about in catalog.files.items() if about["source"] in sources}
-    statuses = Counter(about["status"] for about in files.values())
+    files = {path: entry for path, entry in catalog.files.items() if entry["source"] in sources}
+    statuses = Counter(entry["status"] for entry in files.values())
     live = [part for part in catalog.live_parts() if part.source in sources]
     listed = [
         {
             "file": path.rpartition("/")[2],
-            "source": about["source"],
-            "status": about["status"],
-            "rows": about["rows"],
-            "parts": len(about["parts"]),
-            "error": about["error"] or "",
+            "source": entry["source"],
+            "status": entry["status"],
+            "rows": entry["rows"],
+            "parts": len(entry.get("parts", ())),
+            "error": entry["error"] or "",
         }
-        for path, about in sorted(files.items(), key=lambda item: (item[1]["status"] == "ok", item[0]))
+        for path, entry in sorted(files.items(), key=lambda item: (item[1]["status"] == "ok", item[0]))
     ]
     counts = {"rows": sum(part.stop - part.start for part in live), "parts": len(live), "files": len(files)}
     return StageReport(
@@ -225,8 +237,8 @@ def _report(
         counts=counts
         | {f"files_{status}": statuses[status] for status in ("ok", "empty", "unreadable")}
         | changes
-        | {f"opt_out_{kind}": count for kind, count in left_out.items()},
+        | {f"opt_out_{kind}": count for kind, count in opt_out_counts.items()},
         reasons={f"file_{status}": statuses[status] for status in ("empty", "unreadable") if statuses[status]},
-        tables={"files": listed[:SHOWN]},
+        tables={"files": listed[:MAX_REPORTED_FILES]},
         paths={"catalog": str(workspace.catalog_path)},
     )

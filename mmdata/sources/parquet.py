@@ -1,4 +1,4 @@
-"""Parquet in: the footer for the catalogue, then batch by batch from the row groups that hold the rows asked for."""
+"""Reads Parquet files: the footer for the catalogue, and the rows of a part from the row groups that hold them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
-from mmdata.sources.batches import BATCH_ROWS, Batch, MissingColumns, nothing
+from mmdata.sources.batches import BATCH_ROWS, Batch, MissingColumns, unreadable_rows
 from mmdata.sources.columns import Columns
 
 CORRUPT = (pa.ArrowException, OSError)
-"""What pyarrow raises on bytes that are no Parquet."""
+"""The errors that pyarrow raises if a file is not sound Parquet."""
+
+MAX_DICTIONARY_BATCH_BYTES = 100_000_000
+"""Memory that one dictionary-encoded column of a batch may take."""
 
 
-DICTIONARY_BYTES = 100_000_000
-"""What a column of a batch may take whose values come out of a dictionary."""
-
-
-class _Watched:
-    """A file that remembers whether reading it failed, so that a lost connection is not taken for corrupt data."""
+class _FileWithFailure:
+    """A file that records whether a read failed, to tell a lost connection from corrupt data."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -41,13 +40,13 @@ class _Watched:
 
 
 def parquet_columns(path: UPath) -> tuple[list[str], int]:
-    """Column names and number of rows, from the footer alone. Raises one of `CORRUPT`."""
+    """Column names and number of rows, read from the footer. Raises one of `CORRUPT`."""
     with path.open("rb") as file, pq.ParquetFile(file) as parquet:
         return parquet.schema_arrow.names, parquet.metadata.num_rows
 
 
 def check_text_columns(path: UPath, columns: Columns) -> None:
-    """Raises MissingColumns where URL or caption is a column of something that has no text form."""
+    """Raises MissingColumns if the URL, caption or time column holds lists or structs, which have no text form."""
     with path.open("rb") as file, pq.ParquetFile(file) as parquet:
         schema = parquet.schema_arrow
     for name in columns.text:
@@ -56,31 +55,37 @@ def check_text_columns(path: UPath, columns: Columns) -> None:
 
 
 def read_parquet(path: UPath, columns: Columns, start: int, stop: int) -> Iterator[Batch]:
-    """Rows `start` to `stop`; other row groups are not touched, and one batch is in memory at a time.
+    """Rows `start` to `stop`, in batches; other row groups are not read, and only one batch is in memory at a time.
 
-    What is left of a row group at a place that cannot be decoded comes as rows with the problem `unreadable`.
+    If a row group cannot be decoded, its remaining rows get the problem `unreadable`.
 
     Raises:
-        OSError: the storage failed, not the data.
+        OSError: the storage failed; the data may be sound.
     """
     with path.open("rb") as raw:
-        file = _Watched(raw)
+        file = _FileWithFailure(raw)
         with pq.ParquetFile(file) as parquet:
-            first = 0
+            group_start = 0
             for group in range(parquet.metadata.num_row_groups):
-                rows = parquet.metadata.row_group(group).num_rows
-                low, high = max(start, first), min(stop, first + rows)
-                if low < high:
-                    yield from _read_group(file, parquet, group, first, (low, high), columns)
-                first += rows
+                group_stop = group_start + parquet.metadata.row_group(group).num_rows
+                span = max(start, group_start), min(stop, group_stop)
+                if span[0] < span[1]:
+                    yield from _read_group(file, parquet, group, group_start, span, columns)
+                group_start = group_stop
 
 
 def _read_group(
-    file: _Watched, parquet: pq.ParquetFile, group: int, first: int, span: tuple[int, int], columns: Columns
+    file: _FileWithFailure,
+    parquet: pq.ParquetFile,
+    group: int,
+    group_start: int,
+    span: tuple[int, int],
+    columns: Columns,
 ) -> Iterator[Batch]:
-    at, (low, high) = first, span
-    batches = parquet.iter_batches(_rows_at_once(file, parquet, group), row_groups=[group], use_threads=False)
-    while at < high:
+    """The rows of `span` in one row group; `group_start` is the number of the group's first row in the file."""
+    row, (start, stop) = group_start, span
+    batches = parquet.iter_batches(_batch_rows(file, parquet, group), row_groups=[group], use_threads=False)
+    while row < stop:
         try:
             batch = next(batches, None)
         except CORRUPT:
@@ -88,34 +93,36 @@ def _read_group(
                 raise
             batch = None
         if batch is None:
-            yield nothing(max(at, low), high - max(at, low), "unreadable")
+            yield unreadable_rows(max(row, start), stop - max(row, start), "unreadable")
             return
-        begin, end = max(low - at, 0), min(high - at, batch.num_rows)
+        begin, end = max(start - row, 0), min(stop - row, batch.num_rows)
         if begin < end:
-            yield _batch_of(batch.slice(begin, end - begin), at + begin, columns)
-        at += batch.num_rows
+            yield _batch_of(batch.slice(begin, end - begin), row + begin, columns)
+        row += batch.num_rows
 
 
-def _rows_at_once(file: _Watched, parquet: pq.ParquetFile, group: int) -> int:
-    """Rows of a batch: fewer where a dictionary holds values so long that a batch of them would fill the memory.
+def _batch_rows(file: _FileWithFailure, parquet: pq.ParquetFile, group: int) -> int:
+    """Rows per batch; fewer if a dictionary holds very long values, so that a batch of them fits into memory.
 
-    A value in a dictionary takes its place in the file once, and in memory once a row.
+    The file holds a dictionary value once, but in memory the value is repeated in every row that uses it.
     """
-    about = parquet.metadata.row_group(group)
-    chunks = [about.column(number) for number in range(about.num_columns)]
-    names = [one.path_in_schema for one in chunks if one.has_dictionary_page and one.physical_type == "BYTE_ARRAY"]
+    metadata = parquet.metadata.row_group(group)
+    chunks = [metadata.column(number) for number in range(metadata.num_columns)]
+    names = [
+        chunk.path_in_schema for chunk in chunks if chunk.has_dictionary_page and chunk.physical_type == "BYTE_ARRAY"
+    ]
     if not names:
         return BATCH_ROWS
     longest = 1
     try:
-        with pq.ParquetFile(file, read_dictionary=names) as folded:
-            first = next(folded.iter_batches(1, row_groups=[group], columns=names, use_threads=False))
+        with pq.ParquetFile(file, read_dictionary=names) as encoded:
+            first = next(encoded.iter_batches(1, row_groups=[group], columns=names, use_threads=False))
         for column in first.columns:
-            for held in _dictionaries(column):
-                longest = max(longest, pc.max(pc.binary_length(held.cast(pa.large_binary()))).as_py() or 1)
+            for values in _dictionaries(column):
+                longest = max(longest, pc.max(pc.binary_length(values.cast(pa.large_binary()))).as_py() or 1)
     except (*CORRUPT, StopIteration):
-        return BATCH_ROWS  # reading it will say what is wrong
-    return max(1, min(BATCH_ROWS, DICTIONARY_BYTES // longest))
+        return BATCH_ROWS  # reading the rows will report the damage
+    return max(1, min(BATCH_ROWS, MAX_DICTIONARY_BATCH_BYTES // longest))
 
 
 def _dictionaries(column: pa.Array) -> Iterator[pa.Array]:
@@ -152,7 +159,7 @@ def _batch_of(batch: pa.RecordBatch, first: int, columns: Columns) -> Batch:
 
 
 def _texts(column: pa.Array) -> tuple[list[str | None], list[int]]:
-    """A column's values as text, and the places where they were no UTF-8."""
+    """The values of a column as text, and the indexes of the values that were not valid UTF-8."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         return _texts(column.dictionary_decode())
@@ -183,8 +190,8 @@ def _is_utf8(value: bytes) -> bool:
 
 
 def _extras(batch: pa.RecordBatch, columns: Columns) -> list[str | None]:
-    """The other columns as JSON, keys sorted; NaN and infinities become null."""
-    names = sorted(set(batch.schema.names) - columns.own)
+    """All other columns as a JSON object per row, keys sorted; NaN and infinities become null."""
+    names = sorted(set(batch.schema.names) - columns.mapped)
     if not names:
         return [None] * batch.num_rows
     frame = pl.DataFrame({name: _jsonable(batch.column(name)) for name in names})
@@ -196,7 +203,7 @@ def _jsonable(column: pa.Array) -> pl.Series:
         try:
             column.validate(full=True)
             return pl.Series(values=column)
-        except pa.ArrowInvalid:  # text that is no UTF-8
+        except pa.ArrowInvalid:  # text that is not UTF-8
             pass
     if pa.types.is_nested(column.type):
         return pl.Series([None if value is None else _shown(value) for value in column], dtype=pl.String)
@@ -211,7 +218,7 @@ def _shown(value: pa.Scalar) -> str:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Whether polars writes it as JSON as it is."""
+    """Whether polars can write the type as JSON."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _is_plain(kind.value_type)
     if pa.types.is_struct(kind):

@@ -1,4 +1,4 @@
-"""What is wrong with a row, told from its raw values, and what identifies it then."""
+"""Checks the raw values of a source row, and gives unusable rows a uid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmdata.samples import sample_uid
 
 MAX_URL_CHARS = 8_192
 MAX_CAPTION_CHARS = 10_000
-MAX_TEXT_CHARS = 1_000_000  # of a sample that is text alone
+MAX_TEXT_CHARS = 1_000_000  # for samples without a medium
 
 PROBLEMS = {
     "malformed_row": "the line is no CSV record or JSON object of the file's shape",
@@ -27,7 +27,7 @@ PROBLEMS = {
     "bad_sha256": "the expected SHA-256 is not 64 hex digits, so what is fetched could not be checked",
     "bad_times": "start and end are not seconds or H:M:S of a span that has a length",
 }
-"""Problem -> what it means. The first that applies, in this order, is a row's `problem`."""
+"""Problem -> what it means. A row gets the first problem that applies, in this order."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff]")
 _HTTP = re.compile(r"https?:", re.IGNORECASE)
@@ -38,11 +38,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def problem_of(
     url: str | None, caption: str | None, expected_sha256: str | None = None, kind: str = "image"
 ) -> str | None:
-    """Why a row cannot be used; None where it can.
+    """Why a row cannot be used; None if it can.
 
     Args:
-        url: stripped; a text has none.
-        caption: as `clean_caption` gives it; sound may lack one.
+        url: stripped; None for a text sample.
+        caption: as `clean_caption` gives it; a sound may have none.
         expected_sha256: stripped and in lower case.
     """
     if kind != "text" and (problem := _url_problem(url)):
@@ -67,7 +67,7 @@ def _url_problem(url: str | None) -> str | None:
 
 
 def parse_time(text: str) -> float | None:
-    """A time as seconds (12.5) or H:M:S (1:02:03.250; a comma may stand for the point); None: it is neither."""
+    """A time given in seconds (12.5) or as H:M:S (1:02:03.250 or 1:02:03,250), in seconds; None if it is neither."""
     parts = text.strip().replace(",", ".").split(":")
     try:
         values = [float(part) for part in parts]
@@ -82,17 +82,17 @@ def parse_time(text: str) -> float | None:
 
 
 def clean_caption(text: str) -> str:
-    """A caption in one line: control characters (NUL among them) gone, each run of white space one space."""
+    """The caption in one line, without control characters; each run of white space becomes one space."""
     if not text.isprintable():
         text = _CONTROL.sub("", text)
     return " ".join(text.split())
 
 
 def place_uid(source: str, file: str, row: int) -> str:
-    """The uid of a row that cannot be used: by where it stands, since nothing else tells it from others.
+    """The uid of a row that cannot be used: a hash of its position, since its content may be missing or broken.
 
     Args:
-        file: relative to the folder that the source's pattern begins with, so that the corpus may move.
+        file: path relative to the folder that the source's pattern begins with, so that the corpus can be moved.
         row: 0-based number in the file.
     """
     return sample_uid(None, "\x1e".join(("row", source, file, str(row))))

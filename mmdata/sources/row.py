@@ -1,4 +1,4 @@
-"""Source rows to rows of the table: cleaned, judged and identified, one after the other."""
+"""Turns source rows into rows of the rows table: cleans them, checks them and gives each a uid."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from mmdata.sources.problems import (
 from mmdata.urls import canonical_url
 
 KINDS = {"laion": "image", "pairs": "image", "video": "video", "audio": "audio", "text": "text", "howto100m": "video"}
-"""Kind of a source -> kind of its rows."""
+"""Kind of a source -> kind of its samples."""
 
 
 class Row(NamedTuple):
-    """A row as it stands in the table, but for source, part and copies.
+    """A row of the rows table, without the columns source, part and copies.
 
     Args:
-        row: number in the file.
-        further: it is one more of what a source row holds, which has been counted.
+        row: number in the file, from 0.
+        further: the row comes from the same source row as the one before, so it must not be counted again.
     """
 
     uid: str
@@ -46,13 +46,13 @@ class Row(NamedTuple):
 
 
 def read_rows(batches: Iterable[Batch], source: Source, file: str) -> Iterator[Row]:
-    """What the source's rows say, the bad ones with their problem.
+    """The rows of a source, good and bad; a bad row names its problem.
 
     Args:
         file: see `place_uid`.
     """
     kind = KINDS[source.kind]
-    longest = MAX_TEXT_CHARS if kind == "text" else MAX_CAPTION_CHARS
+    max_chars = MAX_TEXT_CHARS if kind == "text" else MAX_CAPTION_CHARS
     for batch in batches:
         for number, values in enumerate(zip(*batch.columns(), strict=True), batch.first):
             raw_url, raw_caption, raw_lang, raw_sha256, extra, problem, raw_start, raw_end = values
@@ -69,10 +69,10 @@ def read_rows(batches: Iterable[Batch], source: Source, file: str) -> Iterator[R
             else:
                 uid = place_uid(source.name, file, number)
                 url = url[:MAX_URL_CHARS] if url else None
-            caption = caption[:longest] if caption else None
+            caption = caption[:max_chars] if caption else None
             lang = raw_lang.strip() if raw_lang else None
-            own = (caption, start, end, lang or None, sha256 or None, problem, number, extra)
-            yield Row(uid, kind, url or None, *own)
+            lang, sha256 = lang or None, sha256 or None
+            yield Row(uid, kind, url or None, caption, start, end, lang, sha256, problem, number, extra)
 
 
 def _time(text: str | None) -> float | None:

@@ -1,9 +1,8 @@
-"""Source files on any file system: which there are, what they hold, and their rows whatever the format."""
+"""Source files on any file system: finds them, counts their rows, and reads their rows in any format."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,20 +22,18 @@ from mmdata.storage.atomic import is_local
 PARQUET = frozenset({".parquet", ".pq"})
 TEXT = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json"})
 
-MAX_ROWS_A_BYTE = 100
-"""Of Parquet. A footer may name any number of rows, and each would become a row of ours."""
-
-_CHUNK_BYTES = 1 << 20
+MAX_PARQUET_ROWS_PER_BYTE = 100
+"""A Parquet footer with more rows is forged or damaged; each claimed row would become a row of the table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a look at a file says.
+    """Status and number of rows of a file.
 
     Args:
         status: ok | empty | unreadable; `error` says why it is not ok.
-        lacks_columns: it is sound, but not one of ours.
-        offsets: of a text file, the byte at which each part begins.
+        lacks_columns: the file is not damaged, but has no URL or caption column.
+        offsets: the byte at which each part begins, for text files.
     """
 
     status: str
@@ -47,15 +44,15 @@ class Contents:
 
 
 def find_files(source: Source) -> list[UPath]:
-    """The files that a source's pattern matches, sorted; hidden ones are left out.
+    """The files that the pattern of a source matches, sorted, without hidden files.
 
     Raises:
-        UserError: there are none.
+        UserError: no file matches.
     """
     pattern = UPath(source.files)
     if is_local(pattern):
-        found = glob.glob(pattern.path, recursive=True)  # noqa: PTH207 - the pattern is absolute, with ** anywhere
-        names = [name for name in found if Path(name).is_file()]
+        matches = glob.glob(pattern.path, recursive=True)  # noqa: PTH207 - the pattern is absolute, with ** anywhere
+        names = [name for name in matches if Path(name).is_file()]
     else:
         details = pattern.fs.glob(pattern.path, detail=True)
         names = [pattern.fs.unstrip_protocol(name) for name, facts in details.items() if facts["type"] == "file"]
@@ -69,7 +66,7 @@ def find_files(source: Source) -> list[UPath]:
 
 
 def relative_name(source: Source, path: str) -> str:
-    """A file's name under the folder that the pattern begins with."""
+    """The path of a file relative to the folder that the pattern of the source begins with."""
     fixed = source.files[: min((source.files.find(sign) for sign in "*?[" if sign in source.files), default=None)]
     root = UPath(fixed.rpartition("/")[0] + "/").path.rstrip("/") + "/"
     whole = UPath(path).path
@@ -77,7 +74,7 @@ def relative_name(source: Source, path: str) -> str:
 
 
 def seen_state(path: UPath) -> tuple[int, str]:
-    """Size in bytes, and what changes with the content: the time of change on a disk, the ETag on an object store."""
+    """Size in bytes and version of a file: its modification time on a disk, its ETag on an object store."""
     if is_local(path):
         facts = os.stat(path.path)  # noqa: PTH116 - the path is a UPath
         return facts.st_size, str(facts.st_mtime_ns)
@@ -86,21 +83,12 @@ def seen_state(path: UPath) -> tuple[int, str]:
 
 
 def etag_of(info: Mapping[str, Any]) -> str:
-    """The ETag in what a file system of fsspec tells of a file; empty: none."""
+    """The ETag in the file information of an fsspec file system; empty if there is none."""
     return str(info.get("ETag") or info.get("etag") or "").strip('"')
 
 
-def sha256_of(path: UPath) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def look_into(source: Source, path: UPath, size: int) -> Contents:
-    """Count a file's rows and check its columns. What is wrong with the file is in the result, never raised."""
+    """Count the rows of a file and check its columns. Problems of the file are in the result, not raised."""
     try:
         if size == 0:
             return Contents("empty", error="0 bytes")
@@ -108,12 +96,12 @@ def look_into(source: Source, path: UPath, size: int) -> Contents:
         offsets: list[int] = []
         if kind in PARQUET:
             names, rows = parquet_columns(path)
-            if rows > MAX_ROWS_A_BYTE * size:
-                says = f"says that it has {rows:,} rows, in {size:,} bytes: its footer is forged or damaged"
-                return Contents("unreadable", error=f"{path}: {says}. Remedy: remove the file.")
+            if rows > MAX_PARQUET_ROWS_PER_BYTE * size:
+                claim = f"says that it has {rows:,} rows, in {size:,} bytes: its footer is forged or damaged"
+                return Contents("unreadable", error=f"{path}: {claim}. Remedy: remove the file.")
         else:
-            told = outline(path, source.part_rows)
-            names, rows, offsets = told.columns, told.rows, told.offsets
+            text_outline = outline(path, source.part_rows)
+            names, rows, offsets = text_outline.columns, text_outline.rows, text_outline.offsets
         if rows == 0 and not names:
             return Contents("empty", error="0 rows")
         columns = columns_of(source, names, str(path))
@@ -129,16 +117,16 @@ def look_into(source: Source, path: UPath, size: int) -> Contents:
 
 
 def read_batches(
-    source: Source, path: UPath, start: int, stop: int, known: tuple[int, int] = (0, 0)
+    source: Source, path: UPath, start: int, stop: int, nearest: tuple[int, int] = (0, 0)
 ) -> Iterator[Batch]:
     """Rows `start` to `stop` of a file, in order, in batches.
 
     Args:
-        known: of a text file, a row at or before `start` and the byte at which it begins.
+        nearest: a row at or before `start`, and the byte at which it begins; used for text files.
 
     Raises:
-        DataError: the file is broken, or lacks its columns; names it.
-        OSError: the storage failed; it may work again.
+        DataError: the file is damaged or lacks a needed column; names it.
+        OSError: the storage failed; a later try may succeed.
     """
     try:
         if _kind(path) in PARQUET:
@@ -146,10 +134,10 @@ def read_batches(
             yield from read_parquet(path, columns, start, stop)
         else:
             columns = columns_of(source, first_columns(path), str(path))
-            yield from read_text(path, columns, start, stop, known)
+            yield from read_text(path, columns, start, stop, nearest)
     except (*CORRUPT, *BROKEN) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the parsers' own complaints have no number
+            raise  # the storage failed; errors of the parsers have no number
         raise DataError(_broken(path, error)) from error
 
 
@@ -158,11 +146,11 @@ def _kind(path: UPath) -> str:
         if suffix.lower() in PARQUET | TEXT:
             return suffix.lower()
     raise DataError(
-        f"{path}: its name says no format that is read here ({', '.join(sorted(PARQUET | TEXT))}). "
+        f"{path}: its name has no suffix of a supported format ({', '.join(sorted(PARQUET | TEXT))}). "
         "Remedy: rename it, or narrow `files` in corpus.yaml."
     )
 
 
 def _broken(path: UPath, error: Exception) -> str:
     kind = "Parquet" if _kind(path) in PARQUET else "JSON Lines" if is_json_lines(path) else "CSV"
-    return f"{path}: cannot be read as {kind} ({type(error).__name__}: {error}). Remedy: mend or remove the file."
+    return f"{path}: cannot be read as {kind} ({type(error).__name__}: {error}). Remedy: repair or remove the file."

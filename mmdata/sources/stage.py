@@ -31,7 +31,7 @@ from mmdata.sources.row import read_rows
 from mmdata.sources.rows_table import rows_table, without_opted_out
 from mmdata.sources.source_files import read_batches, relative_name, seen_state
 from mmdata.stage import Progress, StageReport
-from mmdata.workspace.layout import Part, PartStamp, SliceStamp, Workspace
+from mmdata.workspace.layout import FileEntry, Part, PartStamp, SliceStamp, Workspace
 
 _log = logs.logger(__name__)
 
@@ -206,23 +206,23 @@ def _cut_into_slices(batches: Iterator[Batch], start: int, stop: int, slice_rows
         raise DataError(f"row {row}: the file ends here, though the catalogue says {stop} rows. {_REMEDY}")
 
 
-def _nearest_offset(file_entry: Mapping[str, Any], source: Source, part: Part) -> tuple[int, int]:
+def _nearest_offset(file_entry: FileEntry, source: Source, part: Part) -> tuple[int, int]:
     """A row at or before the part's first row, and the byte where that row begins."""
     number, offsets = part.start // source.part_rows, file_entry.get("offsets") or []
     return (number * source.part_rows, offsets[number]) if number < len(offsets) else (0, 0)
 
 
-def _check_unchanged(workspace: Workspace, part: Part, captions: CaptionSource | None) -> Mapping[str, Any]:
+def _check_unchanged(workspace: Workspace, part: Part, captions: CaptionSource | None) -> FileEntry:
     """The catalogue's entry of the part's file. Raises DataError if the file or its captions have changed since."""
-    file_entry = workspace.catalog().files.get(part.path, {})
+    file_entry = workspace.catalog().files.get(part.path)
     try:
         size_and_state = seen_state(UPath(part.path))
-        if captions and captions.has_changed(file_entry.get("captions")):
+        if captions and captions.has_changed(file_entry.get("captions") if file_entry else None):
             raise DataError(f"{captions.place}: has changed since it was catalogued. {_REMEDY}")
     except OSError as error:
         raise DataError(f"{error.filename or part.path}: cannot be read ({error}). {_REMEDY}") from None
-    catalogued = (file_entry.get("bytes"), file_entry.get("seen"), file_entry.get("digest"))
-    if catalogued != (*size_and_state, part.digest):
+    catalogued = file_entry and (file_entry["bytes"], file_entry["seen"], file_entry["digest"])
+    if file_entry is None or catalogued != (*size_and_state, part.digest):
         raise DataError(f"{part.path}: has changed since it was catalogued. {_REMEDY}")
     return file_entry
 

@@ -1,4 +1,4 @@
-"""CSV, TSV and JSON Lines in, as streams, plain or compressed; a part is sought out, not read up to."""
+"""Reads CSV, TSV and JSON Lines as streams, plain or compressed; a part is read from its own byte offset."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from mmdata.sources.batches import BATCH_ROWS, Batch
 from mmdata.sources.columns import Columns
 
 BROKEN = (OSError, EOFError, zlib.error, LZMAError, csv.Error)
-"""What reading raises on a file that is cut off or not compressed as its name says."""
+"""The errors that a file raises if it is cut off, or not compressed as its name says."""
 
-LINE_BYTES = 1 << 24  # a longer line comes in pieces, each of them malformed
-FIRST_OBJECTS = 1_000  # JSON Lines whose keys are looked at for the names of columns
+MAX_LINE_BYTES = 1 << 24  # a longer line is read in pieces, and each piece is a malformed row
+HEADER_OBJECTS = 1_000  # the first JSON objects of a file, whose keys are its columns
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What one pass over a text file tells.
+    """Columns and rows of a text file.
 
     Args:
         offsets: bytes (after decompression) at which each part begins.
@@ -40,7 +40,7 @@ class Outline:
 
 
 class _Lines:
-    """The file's lines as text; `offset` is the place after the last one. Bytes that are no UTF-8 become surrogates."""
+    """The lines of a file as text; `offset` is the byte after the last line. Invalid UTF-8 becomes surrogates."""
 
     def __init__(self, file: BinaryIO, offset: int = 0) -> None:
         self._file, self.offset = file, offset
@@ -51,7 +51,7 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._file.readline(LINE_BYTES)
+        line = self._file.readline(MAX_LINE_BYTES)
         if not line:
             raise StopIteration
         encoding = "utf-8" if self.offset else "utf-8-sig"
@@ -60,24 +60,24 @@ class _Lines:
 
 
 def is_json_lines(path: UPath) -> bool:
-    """By name: .jsonl, .ndjson or .json, with or without a compression's suffix."""
+    """Whether the name ends in .jsonl, .ndjson or .json, with or without the suffix of a compression."""
     return bool({suffix.lower() for suffix in path.suffixes[-2:]} & {".jsonl", ".ndjson", ".json"})
 
 
 def first_columns(path: UPath) -> list[str]:
-    """The columns: CSV's header, or the keys of the first objects of JSON Lines. Raises one of `BROKEN`."""
+    """The column names: the header of a CSV file, or the keys of the first JSON objects. Raises one of `BROKEN`."""
     with path.open("rb", compression="infer") as file:
         lines = _Lines(file)
         if not is_json_lines(path):
             return next(_reader(path, lines), [])
         names: dict[str, None] = {}
-        for line in islice((line for line in lines if not line.isspace()), FIRST_OBJECTS):
+        for line in islice((line for line in lines if not line.isspace()), HEADER_OBJECTS):
             names |= dict.fromkeys(_parsed(line) or ())
         return list(names)
 
 
 def outline(path: UPath, part_rows: int) -> Outline:
-    """Count a file's rows in one pass. Raises one of `BROKEN`."""
+    """Column names, number of rows and part offsets of a file, in one pass. Raises one of `BROKEN`."""
     columns = first_columns(path)
     with path.open("rb", compression="infer") as file:
         lines = _Lines(file)
@@ -95,31 +95,33 @@ def outline(path: UPath, part_rows: int) -> Outline:
     return Outline(columns, rows, offsets)
 
 
-def read_text(path: UPath, columns: Columns, start: int, stop: int, known: tuple[int, int] = (0, 0)) -> Iterator[Batch]:
-    """Rows `start` to `stop`, a batch at a time.
+def read_text(
+    path: UPath, columns: Columns, start: int, stop: int, nearest: tuple[int, int] = (0, 0)
+) -> Iterator[Batch]:
+    """Rows `start` to `stop`, in batches.
 
     Args:
-        known: a row at or before `start`, and the byte at which it begins; (0, 0) reads from the beginning.
+        nearest: a row at or before `start`, and the byte at which it begins; (0, 0) reads from the beginning.
 
     Raises:
         One of `BROKEN`.
     """
     with path.open("rb", compression="infer") as file:
-        records = _records(path, file, known[1])
-        for _ in range(start - known[0]):
+        records = _records(path, file, nearest[1])
+        for _ in range(start - nearest[0]):
             next(records, None)
-        at = start
+        first = start
         waiting: list[Record | None] = []
         for record in records:
             waiting.append(record)
-            if at + len(waiting) == stop or len(waiting) == BATCH_ROWS:
-                yield _batch_of(waiting, at, columns)
-                at += len(waiting)
+            if first + len(waiting) == stop or len(waiting) == BATCH_ROWS:
+                yield _batch_of(waiting, first, columns)
+                first += len(waiting)
                 waiting = []
-            if at == stop:
+            if first == stop:
                 return
         if waiting:
-            yield _batch_of(waiting, at, columns)
+            yield _batch_of(waiting, first, columns)
 
 
 def _records(path: UPath, file: BinaryIO, offset: int) -> Iterator[Record | None]:
@@ -143,7 +145,7 @@ def _reader(path: UPath, lines: Iterator[str]) -> Iterator[list[str]]:
 
 
 def _csv_values(reader: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Records without the blank lines; one that the parser refuses is one of no values."""
+    """Records without blank lines; a record that the parser rejects becomes an empty list."""
     while True:
         try:
             values = next(reader)
@@ -165,26 +167,26 @@ def _parsed(line: str) -> Record | None:
 
 
 def _no_number(_: str) -> None:
-    """NaN and the infinities, which JSON has not."""
+    """Read NaN and infinity, which are not valid JSON, as null."""
 
 
 def _batch_of(records: list[Record | None], first: int, columns: Columns) -> Batch:
-    batch, own = Batch(first, [], [], [], [], [], [], [], []), columns.own
-    for found in records:
+    batch = Batch(first, [], [], [], [], [], [], [], [])
+    for parsed in records:
         problem = None
-        record = found or {}
+        record = parsed or {}
         raw = [None if name is None else record.get(name) for name in (columns.url, columns.caption)]
         texts = [_text(value) for value in raw]
-        if found is None or any(isinstance(value, dict | list) for value in raw):
+        if parsed is None or any(isinstance(value, dict | list) for value in raw):
             problem = "malformed_row"
-        elif not all(text is None or text.isascii() or _is_sound(text) for text in texts):
+        elif not all(text is None or text.isascii() or _is_utf8(text) for text in texts):
             problem = "bad_encoding"
-        url, caption = (None if text is None else _sound(text) for text in texts)
+        url, caption = (None if text is None else _as_utf8(text) for text in texts)
         batch.urls.append(url)
         batch.captions.append(caption)
         batch.langs.append(_optional(record, columns.lang))
         batch.hashes.append(_optional(record, columns.expected_sha256))
-        extra = {name: value for name, value in record.items() if name not in own}
+        extra = {name: value for name, value in record.items() if name not in columns.mapped}
         batch.extras.append(_json(extra) if extra else None)
         batch.problems.append(problem)
         batch.starts.append(_optional(record, columns.start_s))
@@ -195,10 +197,10 @@ def _batch_of(records: list[Record | None], first: int, columns: Columns) -> Bat
 def _json(extra: Record) -> str:
     try:
         text = json.dumps(extra, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    except ValueError:  # 1e999 is infinite
+    except ValueError:  # 1e999 is read as infinity
         finite = json.loads(json.dumps(extra), parse_constant=_no_number)
         text = json.dumps(finite, sort_keys=True, ensure_ascii=False)
-    return _sound(text)
+    return _as_utf8(text)
 
 
 def _text(value: Any) -> str | None:
@@ -209,10 +211,10 @@ def _text(value: Any) -> str | None:
 
 def _optional(record: Record, name: str | None) -> str | None:
     text = _text(record.get(name)) if name is not None else None
-    return None if text is None else _sound(text)
+    return None if text is None else _as_utf8(text)
 
 
-def _is_sound(text: str) -> bool:
+def _is_utf8(text: str) -> bool:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -220,6 +222,6 @@ def _is_sound(text: str) -> bool:
     return True
 
 
-def _sound(text: str) -> str:
-    """The text with what is no UTF-8 replaced by question marks."""
+def _as_utf8(text: str) -> str:
+    """The text with surrogates, which UTF-8 cannot encode, replaced by question marks."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -1,6 +1,6 @@
-"""Timed captions to clips: what speech recognition says twice goes, neighbours are merged, the too long is split.
+"""Turns timed captions into clips: removes repeated words, merges short neighbours, splits long captions.
 
-Pure functions on lists of one video's captions.
+Pure functions on the captions of one video.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import NamedTuple
 from mmdata.config import Clips
 from mmdata.sources.problems import clean_caption
 
-ROLL_GAP_S = 1.0  # captions further apart do not roll on from each other
-LEAST_OVERLAP = 2  # words; speakers do say a single word twice
-SAID_WORDS = 100  # more than a caption that rolls may show
+MAX_ROLL_GAP_S = 1.0  # captions further apart than this do not repeat each other
+MIN_REPEATED_WORDS = 2  # a speaker may really say a single word twice
+MAX_REMEMBERED_WORDS = 100  # more than a rolling caption ever shows at once
 
 _TAG = re.compile(r"</?[a-zA-Z0-9.:_ -]{0,60}>|\{\\[^}]{0,60}\}")  # of VTT (<c>, <00:00:01.000>) and of SRT ({\an8})
 
 
 class Caption(NamedTuple):
-    """Words and when they are said, in seconds from the start of the video."""
+    """Spoken words and their time span, in seconds from the start of the video."""
 
     start_s: float
     end_s: float
@@ -33,7 +33,7 @@ class Caption(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A span of a video and the captions in it, which lie within the span and are in order."""
+    """A time span of a video and its captions, in order."""
 
     captions: tuple[Caption, ...]
     start_s: float
@@ -41,87 +41,91 @@ class Clip:
 
     @property
     def text(self) -> str:
-        return " ".join(one.text for one in self.captions)
+        return " ".join(caption.text for caption in self.captions)
 
 
 def clips_of(captions: Iterable[Caption], settings: Clips) -> tuple[list[Clip], Counter[str]]:
-    """The clips of a video, in order and never overlapping, and what was found wrong with its captions.
+    """The clips of a video, in order and without overlap, and counts of its bad captions.
 
     Args:
-        captions: as they were read, in any order.
+        captions: in any order.
 
     Returns:
-        The clips; each word that is left stands in exactly one. Counted: `bad_times`, `empty`, `repeated`,
+        The clips, each remaining word in exactly one of them; and the counts `bad_times`, `empty`, `repeated` and
         `zero_length`.
     """
-    found, told = cleaned(captions)
-    pieces = [piece for one in found for piece in split(one, settings.max_clip_s)]
-    return merged(pieces, settings), told
+    kept, counts = cleaned(captions)
+    pieces = [piece for caption in kept for piece in split(caption, settings.max_clip_s)]
+    return merged(pieces, settings), counts
 
 
 def cleaned(captions: Iterable[Caption]) -> tuple[list[Caption], Counter[str]]:
-    """Captions in order, without tags, repetition and overlap. Counts as `clips_of` does.
+    """Captions in order, without tags, repetition and overlap, and the counts that `clips_of` returns.
 
-    A caption of no length gives its words to its neighbour; one whose times are no times is left out.
+    The words of a caption without length go to its neighbour. A caption with invalid times is dropped.
     """
-    told: Counter[str] = Counter()
-    sound: list[Caption] = []
-    for one in captions:
-        untagged = _TAG.sub(" ", one.text) if "<" in one.text or "{" in one.text else one.text
+    counts: Counter[str] = Counter()
+    valid: list[Caption] = []
+    for caption in captions:
+        untagged = _TAG.sub(" ", caption.text) if "<" in caption.text or "{" in caption.text else caption.text
         text = clean_caption(html.unescape(untagged))
-        if not (math.isfinite(one.start_s) and math.isfinite(one.end_s)) or not 0 <= one.start_s <= one.end_s:
-            told["bad_times"] += 1
+        if (
+            not (math.isfinite(caption.start_s) and math.isfinite(caption.end_s))
+            or not 0 <= caption.start_s <= caption.end_s
+        ):
+            counts["bad_times"] += 1
         elif not text:
-            told["empty"] += 1
+            counts["empty"] += 1
         else:
-            sound.append(Caption(round(one.start_s, 3), round(one.end_s, 3), text))
-    sound.sort(key=lambda one: (one.start_s, one.end_s))
-    return _no_overlap(_with_length(_unrolled(sound, told), told)), told
+            valid.append(Caption(round(caption.start_s, 3), round(caption.end_s, 3), text))
+    valid.sort(key=lambda caption: (caption.start_s, caption.end_s))
+    return _no_overlap(_with_length(_unrolled(valid, counts), counts)), counts
 
 
-def _unrolled(captions: Sequence[Caption], told: Counter[str]) -> list[Caption]:
-    """Without the words that a caption takes over from those before it, as rolling captions do line by line."""
+def _unrolled(captions: Sequence[Caption], counts: Counter[str]) -> list[Caption]:
+    """Captions without the words that they repeat from the captions before, as rolling captions do line by line."""
     kept: list[Caption] = []
-    said: list[str] = []  # the last words, each once
+    recent_words: list[str] = []  # the last words, without repetition
     end_s = -math.inf
-    for one in captions:
-        words = one.text.lower().split()
-        if one.start_s > end_s + ROLL_GAP_S:
-            said = []
-        again = _overlap(said, words)
-        if not again:
-            kept.append(one)
+    for caption in captions:
+        words = caption.text.lower().split()
+        if caption.start_s > end_s + MAX_ROLL_GAP_S:
+            recent_words = []
+        repeated = _repeated_words(recent_words, words)
+        if not repeated:
+            kept.append(caption)
         else:
-            told["repeated"] += 1
-            if again < len(words):
-                kept.append(one._replace(text=" ".join(one.text.split()[again:])))
+            counts["repeated"] += 1
+            if repeated < len(words):
+                kept.append(caption._replace(text=" ".join(caption.text.split()[repeated:])))
             elif kept:
-                kept[-1] = kept[-1]._replace(end_s=max(kept[-1].end_s, one.end_s))
-        said, end_s = [*said, *words[again:]][-SAID_WORDS:], one.end_s
+                kept[-1] = kept[-1]._replace(end_s=max(kept[-1].end_s, caption.end_s))
+        recent_words = [*recent_words, *words[repeated:]][-MAX_REMEMBERED_WORDS:]
+        end_s = caption.end_s
     return kept
 
 
-def _overlap(before: Sequence[str], words: Sequence[str]) -> int:
-    """How many of the first words are the last ones of those before."""
+def _repeated_words(before: Sequence[str], words: Sequence[str]) -> int:
+    """How many of the first words of a caption repeat the last words before it."""
     if not before or words[0] not in before:
         return 0
     for count in range(min(len(before), len(words)), 0, -1):
         if before[-count:] == words[:count]:
             whole = count in (len(before), len(words))
-            return count if count >= LEAST_OVERLAP or whole else 0
+            return count if count >= MIN_REPEATED_WORDS or whole else 0
     return 0
 
 
-def _with_length(captions: Sequence[Caption], told: Counter[str]) -> list[Caption]:
-    """Without captions of no length; their words go to the next one, or the last one before."""
+def _with_length(captions: Sequence[Caption], counts: Counter[str]) -> list[Caption]:
+    """Captions without those of zero length; their words go to the next caption, or at the end to the last caption."""
     kept: list[Caption] = []
     waiting: list[str] = []
-    for one in captions:
-        if one.end_s <= one.start_s:
-            told["zero_length"] += 1
-            waiting.append(one.text)
+    for caption in captions:
+        if caption.end_s <= caption.start_s:
+            counts["zero_length"] += 1
+            waiting.append(caption.text)
             continue
-        kept.append(one._replace(text=" ".join([*waiting, one.text])) if waiting else one)
+        kept.append(caption._replace(text=" ".join([*waiting, caption.text])) if waiting else caption)
         waiting = []
     if waiting and kept:
         kept[-1] = kept[-1]._replace(text=" ".join([kept[-1].text, *waiting]))
@@ -129,48 +133,48 @@ def _with_length(captions: Sequence[Caption], told: Counter[str]) -> list[Captio
 
 
 def _no_overlap(captions: Sequence[Caption]) -> list[Caption]:
-    """Each caption ends where the next one begins, at the latest; those that begin at once become one."""
+    """Captions that end before the next one begins; captions that begin at the same time become one."""
     kept: list[Caption] = []
-    for one in captions:
-        if kept and one.start_s <= kept[-1].start_s:
+    for caption in captions:
+        if kept and caption.start_s <= kept[-1].start_s:
             last = kept[-1]
-            kept[-1] = Caption(last.start_s, max(last.end_s, one.end_s), f"{last.text} {one.text}")
+            kept[-1] = Caption(last.start_s, max(last.end_s, caption.end_s), f"{last.text} {caption.text}")
             continue
-        if kept and kept[-1].end_s > one.start_s:
-            kept[-1] = kept[-1]._replace(end_s=one.start_s)
-        kept.append(one)
+        if kept and kept[-1].end_s > caption.start_s:
+            kept[-1] = kept[-1]._replace(end_s=caption.start_s)
+        kept.append(caption)
     return kept
 
 
 def split(caption: Caption, max_s: float) -> list[Caption]:
-    """A caption in pieces of at most `max_s`, cut between words, time in proportion to their number.
+    """A caption in pieces of at most `max_s`, cut between words; each piece gets time in proportion to its words.
 
-    A word whose share alone is longer than that keeps the first `max_s` of it.
+    If the share of a single word is longer than `max_s`, its piece keeps the first `max_s`.
     """
     length = caption.end_s - caption.start_s
     if length <= max_s:
         return [caption]
     words = caption.text.split()
-    each_s = length / len(words)
-    most = max(1, math.floor(max_s / each_s + 1e-9))  # words of a piece
-    count = math.ceil(len(words) / most)
+    seconds_per_word = length / len(words)
+    words_per_piece = max(1, math.floor(max_s / seconds_per_word + 1e-9))
+    count = math.ceil(len(words) / words_per_piece)
     pieces: list[Caption] = []
     for number in range(count):
         low, high = number * len(words) // count, (number + 1) * len(words) // count
-        start, end = (round(caption.start_s + each_s * at, 3) for at in (low, high))
+        start, end = (round(caption.start_s + seconds_per_word * word, 3) for word in (low, high))
         pieces.append(Caption(start, min(end, round(start + max_s, 3)), " ".join(words[low:high])))
     return pieces
 
 
 def merged(captions: Sequence[Caption], settings: Clips) -> list[Clip]:
-    """Neighbours together until a clip is `min_clip_s` long, never over `max_clip_s`, never over a long gap."""
+    """Clips of neighbouring captions, each at least `min_clip_s` long if no long gap and no `max_clip_s` forbids it."""
     groups: list[list[Caption]] = []
-    for one in captions:
-        if groups and _may_join(groups[-1], one, settings) and _length(groups[-1]) < settings.min_clip_s:
-            groups[-1].append(one)
+    for caption in captions:
+        if groups and _may_join(groups[-1], caption, settings) and _length(groups[-1]) < settings.min_clip_s:
+            groups[-1].append(caption)
         else:
-            groups.append([one])
-    for at in range(len(groups) - 1, 0, -1):  # what is left short goes to the clip before it, where it fits
+            groups.append([caption])
+    for at in range(len(groups) - 1, 0, -1):  # a group that is still too short joins the one before it, if it fits
         short = _length(groups[at]) < settings.min_clip_s
         gap = groups[at][0].start_s - groups[at - 1][-1].end_s
         fits = groups[at][-1].end_s - groups[at - 1][0].start_s <= settings.max_clip_s
@@ -183,5 +187,8 @@ def _length(group: Sequence[Caption]) -> float:
     return group[-1].end_s - group[0].start_s
 
 
-def _may_join(group: Sequence[Caption], one: Caption, settings: Clips) -> bool:
-    return one.start_s - group[-1].end_s <= settings.max_gap_s and one.end_s - group[0].start_s <= settings.max_clip_s
+def _may_join(group: Sequence[Caption], caption: Caption, settings: Clips) -> bool:
+    return (
+        caption.start_s - group[-1].end_s <= settings.max_gap_s
+        and caption.end_s - group[0].start_s <= settings.max_clip_s
+    )

@@ -1,12 +1,10 @@
-"""Find what is to be forgotten: the samples that selectors mean, the releases that hold them."""
+"""Finds the samples that selectors mean, and the releases that contain them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-import pyarrow as pa
 
 from mmdata.download.recordings import clip_sha256
 from mmdata.optout.hashes import OptOut, opt_out_of
@@ -23,8 +21,8 @@ class Hit:
     """A sample in a part.
 
     Args:
-        url_key: what its URL is compared by; None: it has none.
-        sha256: of its media; None: it has none.
+        url_key: its URL in the form of `mmdata.urls.url_key`; None if it has no URL.
+        sha256: SHA-256 of its fetched file; None if it has none.
     """
 
     uid: str
@@ -36,13 +34,13 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What selectors come to.
+    """The samples that selectors mean.
 
     Args:
-        hits: one a part that holds the sample.
-        before: samples that they mean and that are forgotten already.
-        releases: published releases whose selection names a sample, and how many: they hold it, or their report may
-            show it.
+        hits: one per sample and part that contains it.
+        before: number of samples that are meant but already forgotten.
+        releases: published release -> how many of the samples its selection names; the release contains them, or its
+            report may show them.
     """
 
     selectors: Sequence[Selector]
@@ -55,61 +53,60 @@ class Found:
         return {hit.uid for hit in self.hits}
 
     def by_part(self) -> dict[str, int]:
-        """Part -> samples of it."""
+        """Part -> number of its samples."""
         return dict(sorted(Counter(hit.part for hit in self.hits).items()))
 
 
 def find(workspace: Workspace, selectors: Iterable[Selector]) -> Found:
-    """Look through the tables of every part, removed ones included; reads nothing but columns of names and hashes.
+    """Search the tables of every part, removed parts included; reads only the columns it compares.
 
-    A SHA-256 also means the clips that were cut from that file.
+    A SHA-256 also means the clips that were cut from the file.
 
     Raises:
         DataError: a table is damaged; names it.
     """
-    asked = list(dict.fromkeys(selectors))
-    files = [one.value for one in asked if one.kind == "sha256"]
-    opt_out = opt_out_of(asked)
+    distinct = list(dict.fromkeys(selectors))
+    files = [selector.value for selector in distinct if selector.kind == "sha256"]
+    opt_out = opt_out_of(distinct)
     hits: list[Hit] = []
     before: set[str] = set()
     for part in part_names(workspace):
         for name in slice_names(workspace, part, "rows"):
             columns = ["uid", "url", "expected_sha256", "problem", "start_s", "end_s"]
             rows = read_table(workspace.table(part, "rows", name), columns)
-            media = _media(workspace, part, name)
-            meant = opt_out.covers_rows(rows)
-            for row, is_meant in zip(rows.to_pylist(), meant, strict=True):
-                sha256 = media.get(row["uid"])
-                if not is_meant and not _is_of(files, opt_out, sha256, row):
+            sha256_by_uid = _fetched_sha256(workspace, part, name)
+            for row, is_meant in zip(rows.to_pylist(), opt_out.covers_rows(rows), strict=True):
+                sha256 = sha256_by_uid.get(row["uid"])
+                if not is_meant and not _is_from_file(files, opt_out, sha256, row):
                     continue
                 if row["problem"] == REASON and row["url"] is None:
                     before.add(row["uid"])
                 else:
                     key = url_key(row["url"]) if row["url"] else None
                     hits.append(Hit(row["uid"], part, name, key, sha256))
-    return Found(asked, hits, len(before), holders(workspace, {hit.uid for hit in hits} | before))
+    return Found(distinct, hits, len(before), holders(workspace, {hit.uid for hit in hits} | before))
 
 
 def holders(workspace: Workspace, uids: set[str]) -> dict[str, int]:
-    """The published releases whose selection names some of these samples, and how many."""
-    found = {}
+    """Published release -> how many of these samples its selection names."""
+    counts = {}
     for release in workspace.releases():
         path = workspace.release_dir(release) / "selection.parquet"
         if path.exists() and uids:
-            known = scan_tables([path], ["uid", "reason"]).collect()
-            named = known.filter(known["reason"].fill_null("") != REASON)["uid"]
+            selection = scan_tables([path], ["uid", "reason"]).collect()
+            named = selection.filter(selection["reason"].fill_null("") != REASON)["uid"]
             if count := len(uids.intersection(named)):
-                found[release] = count
-    return found
+                counts[release] = count
+    return counts
 
 
 def entries(found: Found, near: Sequence[Hit] = ()) -> set[tuple[Kind, bytes]]:
-    """The hashes that keep what was found out for good.
+    """The hashes that keep the samples out of all later builds.
 
-    What was asked for, as it was asked for; each sample's uid; and with near-duplicates the URL and the file of every
-    sample, since what is nearly a picture comes back under other captions, too.
+    They are the selectors themselves and the uid of each sample. With near-duplicates they are also the URL and the
+    file of each sample, since a near-duplicate may return with another caption and so with another uid.
     """
-    kept: set[tuple[Kind, bytes]] = {(one.kind, one.hash()) for one in found.selectors}
+    kept: set[tuple[Kind, bytes]] = {(selector.kind, selector.hash()) for selector in found.selectors}
     kept |= {("uid", hash_of("uid", hit.uid)) for hit in (*found.hits, *near)}
     for hit in (*found.hits, *near) if near else ():
         if hit.url_key is not None:
@@ -119,21 +116,18 @@ def entries(found: Found, near: Sequence[Hit] = ()) -> set[tuple[Kind, bytes]]:
     return kept
 
 
-def _media(workspace: Workspace, part: str, name: str) -> dict[str, str]:
-    """uid -> SHA-256 of what was fetched for it."""
+def _fetched_sha256(workspace: Workspace, part: str, name: str) -> dict[str, str]:
+    """uid -> SHA-256 of the fetched file."""
     path = workspace.table(part, "media", name)
     if not path.exists():
         return {}
-    table: pa.Table = read_table(path, ["uid", "sha256"])
-    return {uid: sha for uid, sha in _pairs(table) if sha is not None}
+    table = read_table(path, ["uid", "sha256"])
+    pairs = zip(table["uid"].to_pylist(), table["sha256"].to_pylist(), strict=True)
+    return {uid: sha256 for uid, sha256 in pairs if sha256 is not None}
 
 
-def _pairs(table: pa.Table) -> Iterator[tuple[str, str | None]]:
-    return zip(table["uid"].to_pylist(), table["sha256"].to_pylist(), strict=True)
-
-
-def _is_of(files: Sequence[str], opt_out: OptOut, sha256: str | None, row: Mapping[str, float | None]) -> bool:
-    """Whether a sample's media is one of the files, or was cut from one."""
+def _is_from_file(files: Sequence[str], opt_out: OptOut, sha256: str | None, row: Mapping[str, float | None]) -> bool:
+    """Whether the medium of a sample is one of the files, or a clip of one."""
     if sha256 is None or not files:
         return False
     if row["start_s"] is None:

@@ -1,4 +1,4 @@
-"""Forget samples: sign it off in the log, then take them out of every part; and the releases that still hold them."""
+"""Forgets samples: writes a signed entry to the log, then removes them from all parts; lists and deletes releases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmdata.takedown.parts import finish_rows, leave_out, part_names, remove_med
 from mmdata.workspace.layout import Workspace
 from mmdata.workspace.lease import leased
 
-KEEP_ALL = 1_000_000_000
+KEEP_ALL_RELEASES = 1_000_000_000
 
 
 def forget(
@@ -31,29 +31,29 @@ def forget(
     near: Sequence[Hit] = (),
     progress: Progress = silent,
 ) -> Entry:
-    """Forget what was found: from the log's entry on nothing of it is fetched or released, wherever this is killed.
+    """Forget the found samples; once the log has the entry, they are never fetched or released again.
 
-    The table of hashes is published first, then the log's entry that names it, then part by part what is left. What
-    is left undone is done by the next `finish`, or the next build of the part.
+    The table of hashes is published first, then the entry of the log that names it, then each part is rewritten. After
+    a kill the rest is done by the next `finish`, or by the next build of the part.
 
     Args:
-        by: who signs for it.
+        by: name of the person who signs.
         near: further samples to forget.
 
     Returns:
-        The log's entry.
+        The entry of the log.
 
     Raises:
-        UserError: nobody signs; or a build is at work for longer than engine.wait_s.
+        UserError: `by` is empty; or a build runs for longer than engine.wait_s.
         DataError: the log has been tampered with, or a table is damaged.
     """
     if not by.strip():
-        raise UserError("a takedown is signed for by somebody. Remedy: --by NAME")
-    kept = entries(found, near)
+        raise UserError("a takedown needs the name of the person who signs it. Remedy: --by NAME")
+    hashes = entries(found, near)
     hits = [*found.hits, *near]
     with leased(workspace, "release", "forget", wait_s=corpus.engine.wait_s):
         number = len(read_log(workspace)) + 1
-        write_hashes(forgotten_path(workspace, number), kept)
+        write_hashes(forgotten_path(workspace, number), hashes)
         entry = append(
             workspace,
             Entry(
@@ -62,31 +62,31 @@ def forget(
                 at="",
                 by=by.strip(),
                 reason=reason,
-                hashes=hashes_digest(kept),
-                selectors=dict(sorted(Counter(one.kind for one in found.selectors).items())),
+                hashes=hashes_digest(hashes),
+                selectors=dict(sorted(Counter(selector.kind for selector in found.selectors).items())),
                 counts={"samples": len({hit.uid for hit in hits}), "near": len({hit.uid for hit in near})},
                 parts=dict(sorted(Counter(hit.part for hit in hits).items())),
                 releases=tuple(sorted({*found.releases, *holders(workspace, {hit.uid for hit in hits})})),
             ),
         )
-        _take_out(corpus, workspace, by, progress)
+        _leave_out_of_all_parts(corpus, workspace, by, progress)
     return entry
 
 
 def finish(corpus: Corpus, workspace: Workspace, *, by: str, progress: Progress = silent) -> list[int]:
-    """Do what a killed `forget` left undone; the numbers of the log's entries that were finished.
+    """Finish every `forget` that was killed; returns the numbers of the entries that were finished.
 
     Raises:
-        UserError: a build is at work for longer than engine.wait_s.
+        UserError: a build runs for longer than engine.wait_s.
     """
     if not unfinished(read_log(workspace)):
         return []
     with leased(workspace, "release", "forget", wait_s=corpus.engine.wait_s):
-        return _take_out(corpus, workspace, by, progress)
+        return _leave_out_of_all_parts(corpus, workspace, by, progress)
 
 
-def _take_out(corpus: Corpus, workspace: Workspace, by: str, progress: Progress) -> list[int]:
-    """Bring every part to what is left out by now, and say so in the log. While holding the lease `release`."""
+def _leave_out_of_all_parts(corpus: Corpus, workspace: Workspace, by: str, progress: Progress) -> list[int]:
+    """Apply the opt-out to every part, and write to the log that it is done. The caller holds the lease `release`."""
     opt_out = load_opt_out(workspace)
     parts = part_names(workspace)
     for done, part in enumerate(parts):
@@ -103,24 +103,27 @@ def _take_out(corpus: Corpus, workspace: Workspace, by: str, progress: Progress)
 
 
 def is_forgotten(workspace: Workspace, selectors: Sequence[Selector]) -> bool:
-    """Whether the log forgets all of this already."""
-    known = forgotten_hashes(workspace)
-    return all((one.kind, one.hash()) in known for one in selectors)
+    """Whether the log already forgets all of the selectors."""
+    forgotten = forgotten_hashes(workspace)
+    return all((selector.kind, selector.hash()) in forgotten for selector in selectors)
 
 
 def still_held(workspace: Workspace) -> dict[str, str]:
-    """The releases that hold or show what was forgotten: id -> `latest`, `pinned` or nothing."""
+    """The releases that contain or show forgotten samples: id -> `latest`, `pinned`, or an empty text."""
     named = {release for entry in read_log(workspace) for release in entry.releases}
     latest, pinned = workspace.latest(), pins(workspace)
-    standing = [one for one in workspace.releases() if one in named]
-    return {one: "latest" if one == latest else "pinned" if one in pinned else "" for one in standing}
+    return {
+        release: "latest" if release == latest else "pinned" if release in pinned else ""
+        for release in workspace.releases()
+        if release in named
+    }
 
 
 def purge(corpus: Corpus, workspace: Workspace) -> Garbage:
-    """Delete the releases that hold what was forgotten, and their shards; the latest and the pinned ones stay.
+    """Delete the releases that contain forgotten samples, and their shards; the latest and pinned releases stay.
 
     Raises:
-        UserError: a build is at work on a release for longer than engine.wait_s.
+        UserError: a build works on a release for longer than engine.wait_s.
     """
-    going = frozenset(one for one, why in still_held(workspace).items() if not why)
-    return collect_garbage(workspace, KEEP_ALL, grace_s=0.0, wait_s=corpus.engine.wait_s, drop=going)
+    deletable = frozenset(release for release, protection in still_held(workspace).items() if not protection)
+    return collect_garbage(workspace, KEEP_ALL_RELEASES, grace_s=0.0, wait_s=corpus.engine.wait_s, drop=deletable)

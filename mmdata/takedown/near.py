@@ -1,4 +1,4 @@
-"""What is nearly a sample that is to be forgotten: the same file, a like perceptual hash, a near embedding."""
+"""Finds near-duplicates of samples to forget: same URL or file, similar perceptual hash, or near embedding."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from mmdata.takedown.parts import part_names, slice_names
 from mmdata.urls import url_key
 from mmdata.workspace.layout import Workspace
 
-MOST = 20_000  # samples whose neighbours are sought; each is compared with every other sample
+MAX_TARGETS = 20_000  # samples to find near-duplicates of; each is compared with all other samples
 BLOCK_ROWS = 2_048
 
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """A sample that is nearly a forgotten one.
+    """A near-duplicate of a sample to forget.
 
     Args:
-        of: uid of that one.
+        of: uid of the sample to forget.
         how: `same URL`, `same file`, `phash` or `embedding`; the first that applies.
-        distance: bits that differ of a phash, 1 - cosine of an embedding; else 0.
+        distance: number of differing bits for `phash`, 1 - cosine for `embedding`, else 0.
     """
 
     hit: Hit
@@ -37,32 +37,38 @@ class Near:
 
 
 def find_near(workspace: Workspace, found: Found, phash_bits: int | None, max_distance: float) -> list[Near]:
-    """Compare every sample with those that were found, nearest first; exact, a slice at a time.
+    """All near-duplicates of the found samples, nearest first. The search is exact, one slice at a time.
 
     Args:
-        phash_bits: bits of the perceptual hash that may differ; None: it is not looked at.
-        max_distance: 1 - cosine of embeddings that is near enough.
+        phash_bits: how many bits of the perceptual hash may differ; None: do not compare hashes.
+        max_distance: largest 1 - cosine of two embeddings that counts as near.
 
     Raises:
-        UserError: too many samples were found to look for what is near each.
+        UserError: there are too many found samples.
     """
-    if len(found.uids) > MOST:
+    if len(found.uids) > MAX_TARGETS:
         raise UserError(
-            f"{len(found.uids):,} samples are to be forgotten; near-duplicates are looked for of at most {MOST:,}. "
-            "Remedy: give fewer at a time, or --no-near."
+            f"{len(found.uids):,} samples are to be forgotten, but near-duplicates can be found for at most "
+            f"{MAX_TARGETS:,}. Remedy: give fewer at a time, or --no-near."
         )
     targets = _targets(workspace, found)
     near: list[Near] = []
     for part in part_names(workspace):
         for name in slice_names(workspace, part, "features"):
-            near += _of_slice(workspace, part, name, found, targets, phash_bits, max_distance)
+            near += _near_in_slice(workspace, part, name, found, targets, phash_bits, max_distance)
     order = ("same URL", "same file", "phash", "embedding")
-    return sorted(near, key=lambda one: (order.index(one.how), one.distance, one.hit.uid, one.hit.part))
+    return sorted(near, key=lambda match: (order.index(match.how), match.distance, match.hit.uid, match.hit.part))
 
 
 @dataclass(frozen=True, slots=True)
 class _Targets:
-    """What is compared with: by URL and file the uid; hashes and embeddings with the uids they belong to."""
+    """The samples to compare with.
+
+    Args:
+        urls, files: URL key or SHA-256 -> uid.
+        hashes: uint64 (n,), of the samples `hash_uids`.
+        embeddings: float32 (m, d), of the samples `embedding_uids`.
+    """
 
     urls: dict[str, str]
     files: dict[str, str]
@@ -92,7 +98,7 @@ def _targets(workspace: Workspace, found: Found) -> _Targets:
     )
 
 
-def _of_slice(
+def _near_in_slice(
     workspace: Workspace,
     part: str,
     name: str,
@@ -108,53 +114,53 @@ def _of_slice(
     by_hash = _nearest_hashes(frame["phash"], targets.hashes) if phash_bits is not None else None
     by_embedding = _nearest_embeddings(frame["embedding"], targets.embeddings)
     near = []
-    for at, row in enumerate(frame.iter_rows(named=True)):
+    for number, row in enumerate(frame.iter_rows(named=True)):
         key = url_key(row["url"]) if row["url"] else None
         hit = Hit(row["uid"], part, name, key, row["sha256"])
-        one = Near(hit, row["source"], "", "", 0.0)
+        match = Near(hit, row["source"], "", "", 0.0)
         if row["kind"] == "image" and key in targets.urls:
-            near.append(replace(one, how="same URL", of=targets.urls[str(key)]))
+            near.append(replace(match, how="same URL", of=targets.urls[str(key)]))
         elif row["sha256"] in targets.files:
-            near.append(replace(one, how="same file", of=targets.files[row["sha256"]]))
-        elif by_hash is not None and phash_bits is not None and by_hash[0][at] <= phash_bits:
-            uid = targets.hash_uids[by_hash[1][at]]
-            near.append(replace(one, how="phash", of=uid, distance=float(by_hash[0][at])))
-        elif by_embedding is not None and by_embedding[0][at] <= max_distance:
-            uid = targets.embedding_uids[by_embedding[1][at]]
-            near.append(replace(one, how="embedding", of=uid, distance=round(float(by_embedding[0][at]), 4)))
+            near.append(replace(match, how="same file", of=targets.files[row["sha256"]]))
+        elif by_hash is not None and phash_bits is not None and by_hash[0][number] <= phash_bits:
+            uid = targets.hash_uids[by_hash[1][number]]
+            near.append(replace(match, how="phash", of=uid, distance=float(by_hash[0][number])))
+        elif by_embedding is not None and by_embedding[0][number] <= max_distance:
+            uid = targets.embedding_uids[by_embedding[1][number]]
+            near.append(replace(match, how="embedding", of=uid, distance=round(float(by_embedding[0][number]), 4)))
     return near
 
 
 def _nearest_hashes(hashes: pl.Series, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Bits to the nearest target, and which that is; rows without a hash are far from all."""
+    """Distance in bits to the nearest target and its index, int64 (n,) each; 65 bits for rows without a hash."""
     if not len(targets) or not len(hashes):
         return None
-    known = hashes.is_not_null().to_numpy()
+    has_hash = hashes.is_not_null().to_numpy()
     values = hashes.fill_null(0).to_numpy()
-    distance, which = np.full(len(values), 65, np.int64), np.zeros(len(values), np.int64)
+    distance, nearest = np.full(len(values), 65, np.int64), np.zeros(len(values), np.int64)
     for start in range(0, len(values), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         bits = np.bitwise_count(values[block, None] ^ targets[None])
-        which[block] = bits.argmin(axis=1)
+        nearest[block] = bits.argmin(axis=1)
         distance[block] = bits.min(axis=1)
-    return np.where(known, distance, 65), which
+    return np.where(has_hash, distance, 65), nearest
 
 
 def _nearest_embeddings(embeddings: pl.Series, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """1 - cosine to the nearest target, and which that is; rows without an embedding are far from all."""
+    """1 - cosine to the nearest target and its index, (n,) each; infinite for rows without an embedding."""
     rows = np.flatnonzero(embeddings.is_not_null().to_numpy())
     if not len(targets) or not len(rows):
         return None
-    vectors = np.stack([np.asarray(one, np.float32) for one in embeddings.gather(rows)])
-    distance, which = np.full(len(embeddings), np.inf), np.zeros(len(embeddings), np.int64)
+    vectors = np.stack([np.asarray(vector, np.float32) for vector in embeddings.gather(rows)])
+    distance, nearest = np.full(len(embeddings), np.inf), np.zeros(len(embeddings), np.int64)
     if vectors.shape[1] != targets.shape[1]:
-        return None  # another model's
+        return None  # the embeddings come from another model
     for start in range(0, len(rows), BLOCK_ROWS):
         block = rows[start : start + BLOCK_ROWS]
         products = vectors[start : start + BLOCK_ROWS] @ targets.T
-        which[block] = products.argmax(axis=1)
+        nearest[block] = products.argmax(axis=1)
         distance[block] = 1 - products.max(axis=1)
-    return distance, which
+    return distance, nearest
 
 
 def _features(workspace: Workspace, part: str, name: str) -> pl.DataFrame:
@@ -162,5 +168,5 @@ def _features(workspace: Workspace, part: str, name: str) -> pl.DataFrame:
 
 
 def hits_of(near: Sequence[Near]) -> list[Hit]:
-    """The samples themselves."""
-    return [one.hit for one in near]
+    """The near-duplicates without the reasons."""
+    return [match.hit for match in near]

@@ -1,8 +1,8 @@
-"""Bring a part to what the opt-out asks for: its tables, stamps and media, at any point of an earlier try.
+"""Applies the opt-out to the tables, stamps and media of a part, also after an earlier run was killed.
 
-Features are rewritten first, then media, then rows, and the stamps in the same order. What is to go is told from the
-rows and the opt-out, so a run that is killed anywhere is finished by the next; until then the part's rows are stale,
-and no release is made of them.
+Features are rewritten first, then media, then rows, and the stamps in the same order. Which samples must go is decided
+from the rows and the opt-out, so after a kill at any moment the next run does the rest. Until then the rows of the
+part count as stale, and no release is made of them.
 """
 
 from __future__ import annotations
@@ -38,37 +38,37 @@ SCHEMAS: Mapping[PartStage, pa.Schema] = {"rows": ROWS, "media": MEDIA, "feature
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What is to be left out of a part.
+class LeftOut:
+    """The samples to leave out of a part.
 
     Args:
-        uids: whole samples.
-        by_content: samples whose file is refused, and whose rows stay.
+        uids: samples that are left out as a whole.
+        by_content: samples whose file is refused, while their rows stay.
     """
 
     uids: frozenset[str]
     by_content: frozenset[str]
 
-    def chosen(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows of a table these are: two of bool (n,)."""
+    def masks(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of a table that belong to `uids` and to `by_content`, bool (n,) each."""
         uids = table["uid"].to_pylist()
         return tuple(np.array([uid in group for uid in uids], bool) for group in (self.uids, self.by_content))  # type: ignore[return-value]
 
 
 def part_names(workspace: Workspace) -> list[str]:
-    """Every part that has left anything, removed ones included."""
+    """Every part that has files in the workspace, removed parts included."""
     folder = workspace.root / "parts"
-    return sorted(one.name for one in folder.iterdir() if one.is_dir()) if folder.exists() else []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.exists() else []
 
 
 def slice_names(workspace: Workspace, part: str, stage: PartStage) -> list[str]:
-    """The slices that a stage has left a table of, stamped or not."""
+    """The slices of a stage that have a table, stamped or not."""
     folder = workspace.part_dir(part) / stage
     return sorted(path.stem for path in folder.glob("*.parquet")) if folder.exists() else []
 
 
-def left_out(workspace: Workspace, part: str, opt_out: OptOut) -> Left:
-    """What the opt-out covers in a part, samples that were left out before included."""
+def left_out(workspace: Workspace, part: str, opt_out: OptOut) -> LeftOut:
+    """The samples of a part that the opt-out covers, with those that were left out before."""
     uids: set[str] = set()
     by_content: set[str] = set()
     for name in slice_names(workspace, part, "rows"):
@@ -78,13 +78,13 @@ def left_out(workspace: Workspace, part: str, opt_out: OptOut) -> Left:
         media = read_table(workspace.table(part, "media", name), ["uid", "sha256"])
         uids |= _uids(media, opt_out.covers_uids(media["uid"]))
         by_content |= _uids(media, opt_out.covers_content(media["sha256"]))
-    return Left(frozenset(uids), frozenset(by_content - uids))
+    return LeftOut(frozenset(uids), frozenset(by_content - uids))
 
 
 def leave_out(corpus: Corpus, workspace: Workspace, part: str, opt_out: OptOut) -> int:
-    """Rewrite what a part holds of samples that are to be left out; the rows stamp is left to the caller.
+    """Remove the content of opted-out samples from the tables of a part; the caller then writes the rows stamp.
 
-    Nothing is fetched or scored: stamps that were fresh are fresh afterwards. Call it while holding the part's lease.
+    Nothing is fetched or scored: stamps that were fresh stay fresh. The caller must hold the lease of the part.
 
     Returns:
         How many samples of the part are left out now.
@@ -100,18 +100,18 @@ def leave_out(corpus: Corpus, workspace: Workspace, part: str, opt_out: OptOut) 
 
 
 def remove_media(workspace: Workspace, part: str) -> None:
-    """Remove the bytes that no table addresses any more; not while a release is being made of the part."""
+    """Remove media bytes that no table refers to. Not to be called while a release is made of the part."""
     remove_unaddressed(workspace, part, slice_names(workspace, part, "media"))
 
 
 def remove_media_unless_busy(workspace: Workspace, part: str) -> None:
-    """`remove_media`, or nothing while a release is being made: `mmdata gc`, or the part's next fetch, does it then."""
+    """`remove_media`, but do nothing while a release is made; `mmdata gc` or the next fetch does it then."""
     with suppress(UserError), leased(workspace, "release", f"opt-out of {part}"):
         remove_media(workspace, part)
 
 
 def pardon(workspace: Workspace, part: str, opt_out: OptOut) -> None:
-    """Have media fetched again whose file was refused for an entry that is no longer there."""
+    """Clear the stamps of media that were refused for an entry that has been removed, so they are fetched again."""
     for name in slice_names(workspace, part, "media"):
         media = read_table(workspace.table(part, "media", name), ["sha256", "error"])
         refused = _equals(media["error"], REASON) & pl.Series(media["sha256"]).is_not_null().to_numpy()
@@ -121,29 +121,29 @@ def pardon(workspace: Workspace, part: str, opt_out: OptOut) -> None:
 
 
 def finish_rows(workspace: Workspace, part: str, opt_out: OptOut) -> None:
-    """Say in the stamp of a part's rows that this opt-out is in force, once it is."""
+    """Record in the rows stamp of a part that its tables follow this opt-out. To be called last."""
     stamp = workspace.part_stamp(part, "rows")
     if stamp is not None:
         stamps = _slice_stamps(workspace, part, "rows", stamp.slices)
-        wanted = replace(_summed(stamp, stamps) if stamps is not None else stamp, opt_out=opt_out.digest)
-        if wanted != stamp:
-            workspace.write_part_stamp(part, "rows", wanted)
+        new_stamp = replace(_summed(stamp, stamps) if stamps is not None else stamp, opt_out=opt_out.digest)
+        if new_stamp != stamp:
+            workspace.write_part_stamp(part, "rows", new_stamp)
 
 
 def _leave_out_of_slice(
-    workspace: Workspace, part: str, name: str, left: Left, settings: Mapping[PartStage, str]
+    workspace: Workspace, part: str, name: str, left: LeftOut, settings: Mapping[PartStage, str]
 ) -> None:
     tables = {stage: _table(workspace, part, stage, name) for stage in PART_STAGES}
-    chosen = {stage: left.chosen(table) for stage, table in tables.items() if table is not None}
-    if not any(one.any() for pair in chosen.values() for one in pair):
+    masks = {stage: left.masks(table) for stage, table in tables.items() if table is not None}
+    if not any(mask.any() for pair in masks.values() for mask in pair):
         return
-    known = {stage: workspace.slice_stamp(part, stage, name) for stage in PART_STAGES}
+    stamps = {stage: workspace.slice_stamp(part, stage, name) for stage in PART_STAGES}
     rows, media, features = (tables[stage] for stage in PART_STAGES)
-    new_rows = None if rows is None else redacted_rows(rows, chosen["rows"][0])
-    new_media = None if media is None else _repacked(workspace, part, name, media, *chosen["media"])
+    new_rows = None if rows is None else redacted_rows(rows, masks["rows"][0])
+    new_media = None if media is None else _repacked(workspace, part, name, media, *masks["media"])
     digests = {
-        "rows": (_digest(known["rows"]), "" if new_rows is None else table_digest(new_rows)),
-        "media": (_digest(known["media"]), "" if new_media is None else table_digest(new_media)),
+        "rows": (_digest(stamps["rows"]), "" if new_rows is None else table_digest(new_rows)),
+        "media": (_digest(stamps["media"]), "" if new_media is None else table_digest(new_media)),
     }
     inputs = {
         "features": tuple(features_input(digests["rows"][n], digests["media"][n]) for n in (0, 1)),
@@ -151,22 +151,22 @@ def _leave_out_of_slice(
         "rows": ("", ""),
     }
     if features is not None:
-        new = redacted_features(features, *chosen["features"])
-        stamp = known["features"]
+        new = redacted_features(features, *masks["features"])
+        stamp = stamps["features"]
         if stamp is not None and new_rows is not None and new_media is not None:
             samples = pl.DataFrame(new_rows.select(["uid", "kind"])).hstack(pl.DataFrame(new_media.select(["status"])))
             counts, reasons = feature_counts(new, samples)
             stamp = replace(stamp, counts={**stamp.counts, **counts}, reasons=reasons)
         _publish(workspace, part, "features", name, features, new, _carried(stamp, settings, "features", inputs))
     if media is not None and new_media is not None:
-        stamp = known["media"]
+        stamp = stamps["media"]
         if stamp is not None:
             counts, media_reasons, due = media_counts(new_media)
-            others = {key: stamp.counts[key] for key in stamp.counts.keys() & {"unspoken"}}
-            stamp = replace(stamp, counts=counts | others, reasons=dict(media_reasons), next_retry_at=due)
+            kept_counts = {key: stamp.counts[key] for key in stamp.counts.keys() & {"unspoken"}}
+            stamp = replace(stamp, counts=counts | kept_counts, reasons=dict(media_reasons), next_retry_at=due)
         _publish(workspace, part, "media", name, media, new_media, _carried(stamp, settings, "media", inputs))
     if rows is not None and new_rows is not None:
-        stamp = known["rows"]
+        stamp = stamps["rows"]
         if stamp is not None:
             counts, reasons = rows_counts(stamp.counts, new_rows)
             stamp = replace(stamp, counts=counts, reasons=reasons)
@@ -176,11 +176,11 @@ def _leave_out_of_slice(
 def _repacked(
     workspace: Workspace, part: str, name: str, media: pa.Table, chosen: np.ndarray, by_content: np.ndarray
 ) -> pa.Table:
-    """The media table without what is left out, over a tar of its own that holds only what it addresses."""
+    """The media table without the opted-out samples, with a new tar that holds only the remaining members."""
     new = redacted_media(media, chosen, by_content)
     addressed = pl.Series(media["offset"]).is_not_null().to_numpy() & (chosen | by_content)
     if not addressed.any():
-        return new  # what was to go is gone from the tar already
+        return new  # an earlier run has already removed the members from the tar
     metadata = media.schema.metadata or {}
     old = workspace.media_tar(part, name, metadata)
     if not old.exists():
@@ -189,7 +189,9 @@ def _repacked(
     owners: dict[tuple[str, int], str] = {}
     members: dict[str, tuple[IO[bytes], int, int]] = {}
     with old.open("rb") as file:
-        for record in records:  # sorted by uid: what several share is named by the first, as when it was fetched
+        for record in (
+            records
+        ):  # sorted by uid: a member that several samples share is named after the first, as when it was fetched
             for ext, offset, length in _members(record):
                 owner = owners.setdefault((ext, offset), record["uid"])
                 members[f"{owner}.{ext}"] = (file, offset, length)
@@ -208,8 +210,8 @@ def _repacked(
 def _members(record: Mapping[str, object]) -> Iterable[tuple[str, int, int]]:
     if record["ext"]:
         first = {name: record[name] for name in ("ext", "offset", "length")}
-        for one in (first, *(record["further"] or [])):  # type: ignore[misc]
-            yield one["ext"], one["offset"], one["length"]
+        for member in (first, *(record["further"] or [])):  # type: ignore[misc]
+            yield member["ext"], member["offset"], member["length"]
 
 
 def _publish(
@@ -221,7 +223,7 @@ def _publish(
     new: pa.Table,
     stamp: SliceStamp | None,
 ) -> None:
-    """Publish a table and its stamp, each where it is not as it should be."""
+    """Publish a table and its stamp, each only if it has changed."""
     if not new.equals(old, check_metadata=True):
         write_table(workspace.table(part, stage, name), new)
     if stamp is None:
@@ -237,15 +239,15 @@ def _carried(
     stage: PartStage,
     inputs: Mapping[str, tuple[str, ...]],
 ) -> SliceStamp | None:
-    """The stamp over new inputs: fresh if it was fresh over the old ones, and as stale as before if it was not."""
+    """The stamp for new inputs: it is fresh if it was fresh for the old inputs, and stays stale otherwise."""
     if stamp is None or stage not in settings:
         return stamp
-    old, new = (fingerprint(settings[stage], one) for one in inputs[stage])
+    old, new = (fingerprint(settings[stage], digest) for digest in inputs[stage])
     return replace(stamp, fingerprint=new) if stamp.fingerprint == old else stamp
 
 
 def _restamp_part(workspace: Workspace, part: str, settings: Mapping[PartStage, str]) -> None:
-    """The stamps of media and features over what their slices are now; fresh where they were fresh."""
+    """Write the part stamps of features and media for their slices as they are now; fresh stamps stay fresh."""
     stamps = {stage: workspace.part_stamp(part, stage) for stage in PART_STAGES}
     new: dict[PartStage, PartStamp] = {}
     for stage, stamp in stamps.items():
@@ -271,25 +273,32 @@ def _part_input(stage: PartStage, stamps: Mapping[PartStage, PartStamp | None]) 
 def _slice_stamps(
     workspace: Workspace, part: str, stage: PartStage, names: Iterable[str]
 ) -> dict[str, SliceStamp] | None:
-    found = {name: workspace.slice_stamp(part, stage, name) for name in names}
-    known = {name: stamp for name, stamp in found.items() if stamp is not None}
-    return known if len(known) == len(found) else None
+    """The stamps of the named slices; None if one of them has no stamp."""
+    stamps: dict[str, SliceStamp] = {}
+    for name in names:
+        stamp = workspace.slice_stamp(part, stage, name)
+        if stamp is None:
+            return None
+        stamps[name] = stamp
+    return stamps
 
 
 def _summed(stamp: PartStamp, slices: Mapping[str, SliceStamp]) -> PartStamp:
-    """A part's stamp over what its slices say now; its fingerprint and its verdict stay."""
+    """The part stamp with digest and counts of its slices as they are now; fingerprint and acceptance stay."""
     return replace(
         stamp,
-        digest=part_digest({name: one.digest for name, one in slices.items()}),
-        rows=sum(one.rows for one in slices.values()),
-        counts=add_counts(one.counts for one in slices.values()),
-        reasons=add_counts(one.reasons for one in slices.values()),
-        next_retry_at=min((one.next_retry_at for one in slices.values() if one.next_retry_at), default=None),
+        digest=part_digest({name: slice_stamp.digest for name, slice_stamp in slices.items()}),
+        rows=sum(slice_stamp.rows for slice_stamp in slices.values()),
+        counts=add_counts(slice_stamp.counts for slice_stamp in slices.values()),
+        reasons=add_counts(slice_stamp.reasons for slice_stamp in slices.values()),
+        next_retry_at=min(
+            (slice_stamp.next_retry_at for slice_stamp in slices.values() if slice_stamp.next_retry_at), default=None
+        ),
     )
 
 
 def _settings(corpus: Corpus, workspace: Workspace, part: str) -> dict[PartStage, str]:
-    """Fingerprints of the stages' settings; none where corpus.yaml no longer has the part's source."""
+    """Stage -> fingerprint of its settings; empty if corpus.yaml no longer has the source of the part."""
     entry = workspace.catalog().parts.get(part)
     if entry is None or entry.source not in {source.name for source in corpus.sources}:
         return {}
@@ -297,7 +306,7 @@ def _settings(corpus: Corpus, workspace: Workspace, part: str) -> dict[PartStage
 
 
 def _table(workspace: Workspace, part: str, stage: PartStage, name: str) -> pa.Table | None:
-    """A table with the types that it was made with: Parquet renames what lists hold, and digests would differ."""
+    """A table with its original types: Parquet renames the items of lists, which would change the digest."""
     path: UPath = workspace.table(part, stage, name)
     if not path.exists():
         return None

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 from upath import UPath
 
@@ -98,16 +98,46 @@ class PartStamp:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+class FileEntry(TypedDict):
+    """The catalogue's entry of one source file, as catalog.json holds it.
+
+    Args:
+        source: name of the source in corpus.yaml.
+        bytes: size; None if the file could not be read.
+        seen: modification time in ns, or the ETag on an object store; None if the file could not be read.
+        reading: fingerprint of the reader and of the settings by which rows were counted.
+        digest: names the content; None if the file was never read.
+        status: ok | empty | unreadable; `error` says why it is not ok.
+        lacks_columns: the file is not damaged, but has no URL or caption column.
+        offsets: the byte at which each part begins, for text files.
+        captions: state of the timed captions that belong to the file.
+        parts: names of the parts that the file is cut into.
+    """
+
+    source: str
+    bytes: int | None
+    seen: str | None
+    reading: str
+    digest: str | None
+    rows: int
+    status: str
+    error: str | None
+    lacks_columns: bool
+    offsets: list[int]
+    captions: NotRequired[str]
+    parts: NotRequired[list[str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """The source files, and the parts cut from them.
 
     Args:
-        files: path -> {source, digest, bytes, mtime or etag, rows, status: ok | empty | unreadable, error, parts}.
+        files: path -> entry.
         parts: name -> Part, in the order in which they were first seen.
     """
 
-    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
     parts: Mapping[str, Part] = field(default_factory=dict)
 
     def live_parts(self) -> list[Part]:

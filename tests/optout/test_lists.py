@@ -14,7 +14,7 @@ from mmdata.config import OptOutList
 from mmdata.errors import DataError, UserError
 from mmdata.optout.hashes import load_opt_out
 from mmdata.optout.lists import read_list
-from mmdata.optout.selectors import Selector, guess, selector
+from mmdata.optout.selectors import Selector, guess_selector, selector_of
 from tests.support.published import Published, Web, caption, pairs, picture, uid
 
 CorpusOn = Callable[..., Published]
@@ -144,7 +144,7 @@ def test_a_table_of_hashes_that_was_damaged_stops_the_build(corpus_on: CorpusOn,
     ("name", "text", "said"),
     [
         ("a.txt", "example.org\nnot a thing\n", "a.txt, line 2: 'not a thing'"),
-        ("a.txt", "http:///x\n", "a.txt, line 1: 'http:///x' is no URL"),
+        ("a.txt", "http:///x\n", "a.txt, line 1: 'http:///x' is not a URL"),
         ("a.csv", "name,url\nx,https://example.org/a\ny,ftp://example.org/a\n", "a.csv, line 3: 'ftp:"),
         ("a.csv", "name,link\nx,y\n", "a.csv: there is no column named url, domain, uid, sha256; its columns are"),
     ],
@@ -167,14 +167,14 @@ def test_lists_are_read_from_text_and_tables(tmp_path: Path) -> None:
     pq.write_table(pa.table({"it": [url, None]}), tmp_path / "a.parquet")
     assert list(read_list(OptOutList(path=str(tmp_path / "a.parquet"), column="it"))) == wanted[:1]
     asked = OptOutList(path=str(tmp_path / "a.parquet"), column="it", holds="domain")
-    with pytest.raises(UserError, match=r"row 1: .* is no domain"):
+    with pytest.raises(UserError, match=r"row 1: .* is not a domain"):
         list(read_list(asked))
 
 
 def test_a_selector_has_one_spelling() -> None:
-    assert guess("http://Example.org:80/a b?x=1#frag") == selector("url", "https://example.org/a%20b?x=1")
-    assert guess("*.EXAMPLE.org.") == Selector("domain", "example.org")
-    assert guess("A" * 32).kind == "uid"
+    assert guess_selector("http://Example.org:80/a b?x=1#frag") == selector_of("url", "https://example.org/a%20b?x=1")
+    assert guess_selector("*.EXAMPLE.org.") == Selector("domain", "example.org")
+    assert guess_selector("A" * 32).kind == "uid"
     for text in ("example", "a/b", "-x.org", "", "ftp://example.org/x"):
         with pytest.raises(UserError):
-            guess(text)
+            guess_selector(text)

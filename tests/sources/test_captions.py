@@ -58,7 +58,7 @@ def test_one_file_for_all_is_read_wherever_it_lies(folder: UPath) -> None:
 
 def test_each_change_of_a_file_changes_the_state(folder: UPath) -> None:
     source = template(folder)
-    with pytest.raises(DataError, match=r"video_id\}\.csv: no file fits it"):
+    with pytest.raises(DataError, match=r"video_id\}\.csv: no file matches it"):
         source.state()
     states = []
     for name, text in [("a", "one"), ("b", "one"), ("b", "new"), ("a", "longer")]:
@@ -66,7 +66,7 @@ def test_each_change_of_a_file_changes_the_state(folder: UPath) -> None:
         states.append(source.state())
         assert source.state() == states[-1]
     (folder / "c.vtt").write_text("WEBVTT")
-    assert source.state() == states[-1], "a file that does not fit the template"
+    assert source.state() == states[-1], "a file that does not match the template"
     (folder / "b.csv").unlink()
     assert len({*states, source.state()}) == 5
 

@@ -49,7 +49,7 @@ def test_looking_again_changes_nothing_and_hashes_nothing(inbox, monkeypatch):
     def never(path):
         raise AssertionError(f"{path} was hashed again")
 
-    monkeypatch.setattr(catalog_module, "sha256_of", never)
+    monkeypatch.setattr(catalog_module, "file_sha256", never)
     report = inbox.look()
     assert inbox.workspace.catalog_path.read_bytes() == before
     assert report.counts["parts_added"] == report.counts["parts_changed"] == report.counts["parts_removed"] == 0

@@ -21,7 +21,7 @@ from mmdata.errors import DataError, UserError
 from mmdata.inspect.story import explain
 from mmdata.optout.forget_log import append, log_path, read_log
 from mmdata.optout.hashes import load_opt_out
-from mmdata.optout.selectors import Selector, selector
+from mmdata.optout.selectors import Selector, selector_of
 from mmdata.publish.verify import verify_release
 from mmdata.score.stage import score_part
 from mmdata.takedown.find import find
@@ -45,10 +45,10 @@ def two_files(built: Published, web: Web) -> None:
 
 
 SELECTORS: dict[str, tuple[Callable[[Web], Selector], set[int]]] = {
-    "url": (lambda web: selector("url", web.url(3).replace("http://", "HTTPS://")), {3}),
-    "domain": (lambda web: selector("domain", "127.0.0.2"), {7, 8, 9, 10}),
-    "uid": (lambda web: selector("uid", uid(web.url(5), caption(5)).upper()), {5}),
-    "sha256": (lambda web: selector("sha256", hashlib.sha256(picture(2)).hexdigest()), {2}),
+    "url": (lambda web: selector_of("url", web.url(3).replace("http://", "HTTPS://")), {3}),
+    "domain": (lambda web: selector_of("domain", "127.0.0.2"), {7, 8, 9, 10}),
+    "uid": (lambda web: selector_of("uid", uid(web.url(5), caption(5)).upper()), {5}),
+    "sha256": (lambda web: selector_of("sha256", hashlib.sha256(picture(2)).hexdigest()), {2}),
 }
 
 
@@ -104,7 +104,7 @@ def test_what_was_forgotten_does_not_come_back_in_a_new_file_or_under_another_ca
     built = corpus_on(root)
     built.write("a", pairs(web, range(4)))
     built.build()
-    taken(built, selector("url", web.url(1)), selector("sha256", hashlib.sha256(picture(2)).hexdigest()))
+    taken(built, selector_of("url", web.url(1)), selector_of("sha256", hashlib.sha256(picture(2)).hexdigest()))
     hits = dict(web.hits)
     built.write(
         "b", [(web.url(1), "other words"), (web.url(2, query="?quality=90"), "a copy"), *pairs(web, range(9, 11))]
@@ -119,7 +119,7 @@ def test_what_was_forgotten_does_not_come_back_when_its_file_changes(corpus_on: 
     built = corpus_on()
     built.write("a", pairs(web, range(4)))
     built.build()
-    taken(built, selector("url", web.url(1)))
+    taken(built, selector_of("url", web.url(1)))
     built.build()
     hits = dict(web.hits)
     built.write("a", [*pairs(web, range(5)), (web.url(1), "other words")])
@@ -137,7 +137,7 @@ def test_near_duplicates_are_offered_and_forgotten_when_asked(corpus_on: CorpusO
     ]
     built.write("a", pairs(web, range(5)) + like)
     built.build()
-    found = find(built.workspace, [selector("uid", uid(web.url(1), caption(1)))])
+    found = find(built.workspace, [selector_of("uid", uid(web.url(1), caption(1)))])
     near = find_near(built.workspace, found, 4, 0.02)
     told = {one.hit.uid: one.how for one in near}
     assert told[uid(*like[0])] == "same URL"
@@ -155,7 +155,7 @@ def test_killed_at_any_step_it_is_finished_by_the_next_run(corpus_on: CorpusOn, 
     built = corpus_on()
     two_files(built, web)
     built.build()
-    asked = [selector("url", web.url(3)), selector("domain", "127.0.0.2")]
+    asked = [selector_of("url", web.url(3)), selector_of("domain", "127.0.0.2")]
     needles = [caption(3).encode(), stored(built, "web-000000", uid(web.url(3), caption(3)))]
     whole = _copy(built, tmp_path / "whole")
     taken(whole, *asked)
@@ -190,7 +190,7 @@ def test_a_build_finishes_what_a_killed_forget_began(corpus_on: CorpusOn, web: W
     for step in (3, 6, 11):
         broken = _copy(built, tmp_path / f"killed-{step}")
         with _killed_at(step), pytest.raises(OSError, match="killed"):
-            taken(broken, selector("url", web.url(3)))
+            taken(broken, selector_of("url", web.url(3)))
         hits = dict(web.hits)
         release = broken.build()
         assert uid(web.url(3), caption(3)) not in broken.kept(release)
@@ -206,7 +206,7 @@ def test_a_release_is_not_made_of_parts_that_still_hold_it(corpus_on: CorpusOn, 
     built.write("a", pairs(web, range(4)))
     built.build()
     with _killed_at(3), pytest.raises(OSError, match="killed"):
-        taken(built, selector("url", web.url(3)))
+        taken(built, selector_of("url", web.url(3)))
     assert read_log(built.workspace)
     with pytest.raises(DataError, match="the opt-out has changed"):
         select_samples(built.corpus, built.workspace)
@@ -216,7 +216,7 @@ def test_the_log_keeps_hashes_and_names_who_signed(corpus_on: CorpusOn, web: Web
     built = corpus_on()
     two_files(built, web)
     first = built.build()
-    taken(built, selector("url", web.url(3)))
+    taken(built, selector_of("url", web.url(3)))
     begun, done = read_log(built.workspace)
     assert (begun.what, begun.by, begun.reason, dict(begun.counts)) == (
         "forget",
@@ -229,7 +229,7 @@ def test_the_log_keeps_hashes_and_names_who_signed(corpus_on: CorpusOn, web: Web
     for needle in (b"3.jpg", caption(3).encode(), uid(web.url(3), caption(3)).encode()):
         assert places_of(built.workspace.root / "takedown", needle) == []
     with pytest.raises(UserError, match="signed for"):
-        forget(built.corpus, built.workspace, find(built.workspace, [selector("url", web.url(4))]), by=" ")
+        forget(built.corpus, built.workspace, find(built.workspace, [selector_of("url", web.url(4))]), by=" ")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_a_log_that_was_tampered_with_is_found_out_and_stops_everything(
     built = corpus_on()
     built.write("a", pairs(web, range(3)))
     for number in (8, 9):
-        taken(built, selector("url", web.url(number)))
+        taken(built, selector_of("url", web.url(number)))
     path = log_path(built.workspace)
     path.write_text("\n".join(tamper(path.read_text().splitlines()[:3])) + "\n")
     with pytest.raises(DataError, match=r"log\.jsonl, line \d"):
@@ -264,7 +264,7 @@ def test_hashes_that_were_swapped_are_found_out(corpus_on: CorpusOn, web: Web) -
     built = corpus_on()
     built.write("a", pairs(web, range(3)))
     for number in (8, 9):
-        taken(built, selector("url", web.url(number)))
+        taken(built, selector_of("url", web.url(number)))
     folder = built.workspace.root / "takedown" / "forgotten"
     (folder / "000001.parquet").write_bytes((folder / "000003.parquet").read_bytes())
     with pytest.raises(DataError, match=r"000001\.parquet: is not the table of hashes that was signed off"):
@@ -275,7 +275,7 @@ def test_explain_tells_that_and_when_and_no_url(corpus_on: CorpusOn, web: Web) -
     built = corpus_on()
     built.write("a", pairs(web, range(3)))
     built.build()
-    taken(built, selector("url", web.url(1)))
+    taken(built, selector_of("url", web.url(1)))
     story = explain(built.corpus, built.workspace, uid(web.url(1), caption(1)))
     assert story.verdict.startswith(f"forgotten at {read_log(built.workspace)[0].at}, entry 1")
     assert web.url(1).partition("://")[2] not in repr(story)
@@ -287,15 +287,15 @@ def test_a_part_that_is_being_built_is_not_touched(corpus_on: CorpusOn, web: Web
     built.write("a", pairs(web, range(3)))
     built.build()
     with leased(built.workspace, "part-web-000000", "media"), pytest.raises(UserError, match="is held by media"):
-        taken(built, selector("url", web.url(1)))
+        taken(built, selector_of("url", web.url(1)))
     assert finish(built.corpus, built.workspace, by="Ada") == [1]
-    assert is_forgotten(built.workspace, [selector("url", web.url(1))])
+    assert is_forgotten(built.workspace, [selector_of("url", web.url(1))])
 
 
 def test_what_is_not_there_is_kept_out_all_the_same(corpus_on: CorpusOn, web: Web) -> None:
     built = corpus_on()
     built.write("a", pairs(web, range(3)))
-    taken(built, selector("url", web.url(1)))
+    taken(built, selector_of("url", web.url(1)))
     assert set(built.kept(built.build())) == {uid(web.url(n), caption(n)) for n in (0, 2)}
     assert "/1.jpg" not in web.hits
 
