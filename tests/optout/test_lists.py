@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,13 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmdata.config import OptOutList
-from mmdata.errors import DataError, UserError
-from mmdata.optout.hashes import load_opt_out
+from mmdata.errors import UserError
 from mmdata.optout.lists import read_list
-from mmdata.optout.selectors import Selector, guess_selector, selector_of
+from mmdata.optout.selectors import Selector
 from tests.support.published import Published, Web, caption, pairs, picture, uid
-
-CorpusOn = Callable[..., Published]
+from tests.support.takedowns import CorpusOn
 
 
 def test_what_a_list_names_is_never_asked_for_and_its_row_stays_with_a_reason(
@@ -130,16 +127,6 @@ def test_a_list_that_cannot_be_read_stops_the_build(corpus_on: CorpusOn, web: We
     assert not web.hits
 
 
-def test_a_table_of_hashes_that_was_damaged_stops_the_build(corpus_on: CorpusOn, web: Web, tmp_path: Path) -> None:
-    (tmp_path / "out.txt").write_text(web.url(1))
-    built = corpus_on(optout=["out.txt"])
-    built.write("a", pairs(web, range(3)))
-    built.build()
-    next((built.workspace.root / "takedown").glob("standing-*.parquet")).unlink()
-    with pytest.raises(DataError, match="cannot be read"):
-        load_opt_out(built.workspace)
-
-
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
@@ -169,12 +156,3 @@ def test_lists_are_read_from_text_and_tables(tmp_path: Path) -> None:
     asked = OptOutList(path=str(tmp_path / "a.parquet"), column="it", holds="domain")
     with pytest.raises(UserError, match=r"row 1: .* is not a domain"):
         list(read_list(asked))
-
-
-def test_a_selector_has_one_spelling() -> None:
-    assert guess_selector("http://Example.org:80/a b?x=1#frag") == selector_of("url", "https://example.org/a%20b?x=1")
-    assert guess_selector("*.EXAMPLE.org.") == Selector("domain", "example.org")
-    assert guess_selector("A" * 32).kind == "uid"
-    for text in ("example", "a/b", "-x.org", "", "ftp://example.org/x"):
-        with pytest.raises(UserError):
-            guess_selector(text)

@@ -1,0 +1,48 @@
+"""Problems of rows, times, and captions."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmdata.sources.problems import PROBLEMS, clean_caption, parse_time, place_uid, problem_of
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("12.5", 12.5), ("1:02", 62), ("1:00:00,250", 3600.25), (" 3 ", 3), ("-4", -4), ("1:-2", None), ("", None),
+     ("a:b", None), ("1e308:00:00", None), ("inf", None), ("nan", None), ("1:2:3:4", None), ("1e3", 1000)],
+)  # fmt: skip
+def test_times_in_many_forms(text: str, seconds: float | None) -> None:
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("url", "caption", "sha256", "kind", "problem"),
+    [
+        ("http://example.com/a", "words", None, "image", None),
+        (None, "words", None, "image", "no_url"),
+        ("ftp://example.com/a", "words", None, "image", "not_http"),
+        ("http:///a", "words", None, "image", "bad_url"),
+        ("http://example.com/" + "x" * 8_192, "words", None, "image", "url_too_long"),
+        ("http://example.com/a", "", None, "image", "no_caption"),
+        ("http://example.com/a", None, None, "audio", None),
+        ("http://example.com/a", "x" * 10_001, None, "image", "caption_too_long"),
+        (None, "x" * 10_001, None, "text", None),
+        ("http://example.com/a", "words", "abc", "image", "bad_sha256"),
+    ],
+)
+def test_the_first_problem_of_a_row(
+    url: str | None, caption: str | None, sha256: str | None, kind: str, problem: str | None
+) -> None:
+    assert problem_of(url, caption, sha256, kind) == problem
+    assert problem is None or problem in PROBLEMS
+
+
+def test_a_caption_becomes_one_line_without_control_characters() -> None:
+    assert clean_caption("  two\n\tlines\x00 \u2003 and\x1b more ") == "two lines and more"
+
+
+def test_the_uid_of_a_bad_row_is_that_of_its_place() -> None:
+    uids = {place_uid("web", "a.csv", 1), place_uid("web", "a.csv", 2), place_uid("web", "b.csv", 1)}
+    assert len(uids) == 3
+    assert place_uid("web", "a.csv", 1) in uids
