@@ -4,4 +4,6 @@ import logging
 
 __version__ = "0.1.0"
 
-logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # where torchao is installed, each import would warn
+logging.getLogger("torch.utils._pytree").setLevel(
+    logging.ERROR
+)  # with torchao installed, every import of torch would log a warning

@@ -1,4 +1,4 @@
-"""Text from outside, made safe to show on a terminal, a page or in Markdown: no control characters or credentials."""
+"""Makes text from outside safe to show: removes control characters and credentials, and escapes Markdown."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import re
 import unicodedata
 
 REPLACEMENT = "\ufffd"
-_JOINERS = "\u200c\u200d"  # within words of Persian and Hindi, and within emoji
+_JOINERS = "\u200c\u200d"  # needed inside words of Persian and Hindi, and inside emoji
 _MARKDOWN = re.compile(r"([\\`*_\[\]()!|~#])")
 
-# A password may hold an @ or a slash of its own; what follows a host's colon is a port if it is a number.
+# A password may contain @ or a slash, so it extends to the last @; a number after a host and a colon is a port.
 _USERINFO = re.compile(r"(?<=://)[^\s/:@]+(?::(?!\d+(?:[/?#\s]|$))\S*)?@")
 _SIGNED = re.compile(
     r"(?i)([?&#](?:[^=&#\s]*(?:token|secret|signature|passw|credential|api_?key|access_?key|jwt)[^=&#\s]*|sig|key|auth)=)"
     r"[^&#\s\"']+"
 )
-# What keys of well-known services look like, wherever they stand: Hugging Face, AWS, GitHub, and a header's own.
+# API keys of well-known services, anywhere in the text: Hugging Face, AWS, GitHub, OpenAI.
 _KEYS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{20,}|(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,})\b"
 )
@@ -24,16 +24,16 @@ _BEARER = re.compile(r"(?i)\b(bearer|basic) [A-Za-z0-9+/_.=-]{12,}")
 
 
 def without_credentials(text: str) -> str:
-    """Text without the user names, passwords and signing parameters of the URLs in it, and without keys of services."""
+    """The text without API keys, and without the user names, passwords and signatures of its URLs."""
     text = _USERINFO.sub("", _SIGNED.sub(r"\1…", text))
     return _BEARER.sub(r"\1 …", _KEYS.sub("…", text))
 
 
 def printable(text: str) -> str:
-    """Text without what would move a cursor, name a window, or turn the reading direction around.
+    """The text without characters that could control a terminal or reverse the reading direction.
 
-    Control and format characters (escape sequences, bidi overrides and isolates, half characters of UTF-16) become
-    U+FFFD; ends of lines stay, and so do all letters, marks and spaces.
+    Control and format characters (escape sequences, bidi overrides and isolates, lone surrogates) become U+FFFD; line
+    ends, letters, marks and spaces stay.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -41,21 +41,20 @@ def printable(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Text from outside as it is shown: `printable`, and without credentials."""
+    """Text from outside in the form to show: `printable`, and without credentials."""
     return printable(without_credentials(text))
 
 
 def markdown(text: str, most: int = 160) -> str:
-    """Text on one line of Markdown, as itself: no markup, no HTML, no picture that would be fetched.
+    """The text escaped for one line of Markdown: its markup, HTML and pictures have no effect.
 
     Args:
-        most: characters that are shown.
+        most: longest result before escaping, in characters.
     """
     flat = " ".join(shown(text).split())[:most]
     escaped = _MARKDOWN.sub(r"\\\1", html.escape(flat, quote=False))
-    return escaped.replace("://", ":\u200b//").replace(
-        "www.", "www\u200b."
-    )  # or addresses would be links by themselves
+    # a zero-width space keeps viewers from turning addresses into links
+    return escaped.replace("://", ":\u200b//").replace("www.", "www\u200b.")
 
 
 def _is_shown(char: str) -> bool:

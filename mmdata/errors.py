@@ -1,33 +1,33 @@
-"""Errors for the person who meets them: what was wrong, where, and what to do about it."""
+"""The errors that mmdata raises on purpose: each text says what is wrong, where, and how to repair it."""
 
 from __future__ import annotations
 
 
 class MMDataError(Exception):
-    """Root of the errors that mmdata raises on purpose; its text is fit to show without a traceback."""
+    """Base class of the errors that mmdata raises on purpose; the text can be shown without a traceback."""
 
 
 class UserError(MMDataError):
-    """The request itself is wrong: a configuration, an argument, a missing package. CLI exit code 2."""
+    """The user made a mistake: a wrong setting or argument, or a missing package. CLI exit code 2."""
 
 
 class DataError(MMDataError):
-    """The data is wrong: a corrupt file, a failed check, a shard that does not verify. CLI exit code 1."""
+    """The data is bad: a corrupt file, a failed check, a shard that does not verify. CLI exit code 1."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, cut to 300 characters; the name of its class where it has no text."""
+    """The first line of an error's text, cut to 300 characters; the name of its class if it has no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 class PartFailed(DataError):
-    """Some slices of a part failed; the finished ones are kept and a re-run redoes only the failed ones.
+    """Some slices of a part failed. The other slices are kept; the next run does only the failed ones.
 
     Args:
         part: the part's name, such as `web-000012`.
         stage: the stage that failed, such as `media`.
         failures: slice name -> error text.
-        transient: a slice failed of a fault that may pass (disk, network, a lost worker): worth another try.
+        transient: the cause may be temporary (disk, network, a lost worker), so the part is tried again.
     """
 
     def __init__(self, part: str, stage: str, failures: dict[str, str], transient: bool = False) -> None:
@@ -35,5 +35,5 @@ class PartFailed(DataError):
         lines = "\n".join(f"  slice {name}: {error}" for name, error in sorted(failures.items()))
         super().__init__(
             f"part {part}: {len(failures)} slice(s) failed in stage {stage}; the rest is kept.\n{lines}\n"
-            f"Remedy: mend the cause, then materialise {stage} for {part} again; only these slices run."
+            f"Remedy: repair the cause, then materialise {stage} for {part} again; only these slices run."
         )

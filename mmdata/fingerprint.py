@@ -1,4 +1,4 @@
-"""Fingerprints (what a result was made from, in sixteen hex digits) and the SHA-256 of files."""
+"""Fingerprints, which identify the inputs and settings of a result in 16 hex digits, and the SHA-256 of files."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 def fingerprint(*parts: Any) -> str:
-    """Hash any JSON-able values and pydantic models, key order aside. 16 hex digits (64 bits of SHA-256)."""
+    """Hash of JSON values and pydantic models, independent of key order: 16 hex digits (64 bits of SHA-256)."""
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
 
 
 def file_sha256(path: Path | UPath) -> str:
-    """SHA-256 of a file's bytes, in hex; the file is never in memory as a whole."""
+    """SHA-256 of the bytes of a file, in hex; the file is read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a value: keys sorted, no spaces, non-ASCII kept."""
+    """The JSON text of a value with sorted keys, without spaces; non-ASCII characters are kept."""
     return _ENCODER.encode(value)
 
 

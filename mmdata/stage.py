@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Progress = Callable[[str, int, int], None]
-"""Called as progress(stage, done, total) with samples; cheap enough for every batch."""
+"""Called as progress(stage, done, total), counted in samples; cheap enough to call for every batch."""
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """A progress that shows nothing."""
+    """A progress callback that shows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +21,16 @@ class StageReport:
 
     Args:
         stage: `rows`, `media`, `features`, `selection`, …
-        part: the part it ran on; None for stages over the corpus.
-        counts: things counted, such as `rows`, `fetched`, `kept`; `rows` is shown as the row count.
-        reasons: why rows were refused, failed or dropped -> how many.
+        part: name of the part; None for stages over the whole corpus.
+        counts: counts such as `rows`, `fetched`, `kept`; `rows` is shown as the row count.
+        reasons: reason why rows were refused, failed or dropped -> number of rows.
         numbers: measured values, such as `success_share`.
         tables: name -> small table, a list of flat dicts with the same keys.
         images: name -> SVG or JPEG bytes, each under 20 KB.
-        text: name -> Markdown; anything that came from outside is escaped.
-        paths: name -> where the outputs lie.
-        slices_done, slices_reused: how many units of work ran, and how many were there already: slices of a part,
-            shards, or the one result of a stage over the corpus.
+        text: name -> Markdown; text from outside is escaped in it.
+        paths: name -> path of an output.
+        slices_done, slices_reused: how many units of work ran, and how many were up to date: slices of a part, shards,
+            or the single result of a stage over the corpus.
     """
 
     stage: str
@@ -49,6 +49,6 @@ class StageReport:
 def add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """Sum counts key by key; the result's keys are sorted."""
     total: Counter[str] = Counter()
-    for one in counts:
-        total.update(one)
+    for part_counts in counts:
+        total.update(part_counts)
     return dict(sorted(total.items()))
