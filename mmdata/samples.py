@@ -25,37 +25,18 @@ def _schema(columns: Iterable[Column]) -> pa.Schema:
 
 
 _ROWS_COLUMNS = (
-    Column(
-        "uid",
-        pa.string(),
-        "Identity of the sample: 32 hex digits, a hash of canonical URL, clip times and caption.",
-        nullable=False,
-    ),
+    Column("uid", pa.string(), "Hash of canonical URL, clip times and caption: 32 hex digits.", nullable=False),
     Column("source", pa.string(), "Name of the source in corpus.yaml.", nullable=False),
     Column("part", pa.string(), "Name of the part of a source file that the row was read from.", nullable=False),
-    Column(
-        "kind",
-        pa.string(),
-        "What the URL leads to: image, video or audio; text if the sample is its text alone.",
-        nullable=False,
-    ),
+    Column("kind", pa.string(), "image, video, audio, or text (a sample without a medium).", nullable=False),
     Column("url", pa.string(), "Canonical URL of the medium; null for text samples."),
     Column("caption", pa.string(), "Text that the source gives, in one line."),
     Column("start_s", pa.float64(), "Start of the clip in its video or sound file, in seconds; null for a whole file."),
     Column("end_s", pa.float64(), "End of the clip in its video or sound file, in seconds; null for a whole file."),
     Column("lang", pa.string(), "Language as the source names it; the detected language is a column of the features."),
-    Column(
-        "expected_sha256",
-        pa.string(),
-        "SHA-256 that the source gives for the file, in hex; a file with another one is refused.",
-    ),
+    Column("expected_sha256", pa.string(), "SHA-256 in hex that the fetched file must have."),
     Column("problem", pa.string(), "Why the row cannot be used; null if it can be used."),
-    Column(
-        "copies",
-        pa.int32(),
-        "How many identical source rows of this slice the row replaces, itself included.",
-        nullable=False,
-    ),
+    Column("copies", pa.int32(), "Number of identical source rows that became this row.", nullable=False),
     Column("row", pa.int64(), "Number of the first of these source rows in its file, counted from 0.", nullable=False),
     Column("extra", pa.string(), "All other columns of the source row, as a JSON object."),
 )
@@ -67,12 +48,7 @@ MEMBER = pa.struct([("ext", pa.string()), ("offset", pa.int64()), ("length", pa.
 
 _MEDIA_COLUMNS = (
     Column("uid", pa.string(), "Identity of the sample, as in the rows table.", nullable=False),
-    Column(
-        "status",
-        pa.string(),
-        "How the fetch ended: success, failed_to_download, failed_to_resize, refused or pending.",
-        nullable=False,
-    ),
+    Column("status", pa.string(), "success, failed_to_download, failed_to_resize, refused or pending.", nullable=False),
     Column("error", pa.string(), "Short class of the failure, such as `http_404`; failures are counted by it."),
     Column("detail", pa.string(), "Full message of the failure."),
     Column("attempts", pa.int32(), "How many times the medium has been requested.", nullable=False),
@@ -86,27 +62,13 @@ _MEDIA_COLUMNS = (
     Column("height", pa.int32(), "Height of the stored picture or frames, in pixels."),
     Column("duration_s", pa.float64(), "Length of the clip or sound, in seconds."),
     Column("fps", pa.float64(), "Frames a second of the video."),
-    Column(
-        "ext", pa.string(), "Extension of the first stored member: jpg, 000.jpg (the first frame of a clip) or flac."
-    ),
+    Column("ext", pa.string(), "First stored member: jpg, 000.jpg (first frame of a clip) or flac."),
     Column("offset", pa.int64(), "Position of the first member's data in the tar of the slice, in bytes."),
     Column("length", pa.int64(), "Length of the first member's data, in bytes."),
-    Column(
-        "further",
-        pa.list_(MEMBER),
-        "The other stored members (001.jpg, …, flac, mp4), each with ext, offset and length; null: there are none.",
-    ),
-    Column(
-        "frame_times_s",
-        pa.list_(pa.float64()),
-        "Times of the stored frames in the file that the clip was cut from, in seconds.",
-    ),
+    Column("further", pa.list_(MEMBER), "The other stored members: 001.jpg, …, flac, mp4."),
+    Column("frame_times_s", pa.list_(pa.float64()), "Seconds of the stored frames in the original file."),
     Column("audio_s", pa.float64(), "Length of the stored sound, in seconds; null: no sound is stored."),
-    Column(
-        "faces",
-        pa.int32(),
-        "Faces found before they were blurred, in the frame with the most; null: nobody looked for faces.",
-    ),
+    Column("faces", pa.int32(), "Faces before blurring, in the frame with most; null: not looked for."),
     Column("synthetic", pa.string(), "Modality that a machine made, such as `audio`; null: none."),
     Column("fetched_at", pa.timestamp("ms", "UTC"), "When the medium was fetched."),
     Column("etag", pa.string(), "ETag that the server sent with the file."),
@@ -119,29 +81,17 @@ STATUSES = ("success", "failed_to_download", "failed_to_resize", "refused", "pen
 
 _FEATURES_COLUMNS = (
     Column("uid", pa.string(), "Identity of the sample, as in the rows table.", nullable=False),
-    Column(
-        "clip_score",
-        pa.float32(),
-        "Cosine of picture and caption in [-1, 1]; for a clip the mean over its frames; null: no picture.",
-    ),
+    Column("clip_score", pa.float32(), "Cosine of picture and caption; of a clip the mean over its frames."),
     Column("clip_score_max", pa.float32(), "Cosine of the caption and the frame of the clip that fits it best."),
     Column("frame_scores", pa.list_(pa.float32()), "Cosine of the caption and each frame of the clip."),
-    Column(
-        "embedding",
-        pa.list_(pa.float16()),
-        "Embedding of the picture, or the mean over the frames of the clip; it has unit length.",
-    ),
+    Column("embedding", pa.list_(pa.float16()), "Unit vector of the picture, or mean over the frames."),
     Column("phash", pa.uint64(), "Perceptual hash of the picture, 64 bits; similar pictures differ in few bits."),
     Column("lang", pa.string(), "Language detected in the text."),
     Column("lang_prob", pa.float32(), "Probability of the detected language, in [0, 1]."),
     Column("n_words", pa.int32(), "Number of words in the text."),
     Column("n_chars", pa.int32(), "Number of characters in the text."),
     Column("aspect", pa.float32(), "Longer side of the picture divided by its shorter side."),
-    Column(
-        "sharpness",
-        pa.float32(),
-        "Variance of the Laplacian over the grey levels of the stored picture; low values mean a blurred picture.",
-    ),
+    Column("sharpness", pa.float32(), "Variance of the Laplacian of the picture; low if blurred."),
     Column("black_ratio", pa.float32(), "Share of the frames of the clip that are black."),
     Column("frozen_ratio", pa.float32(), "Share of the frames of the clip that are the same as the frame before."),
     Column("faces", pa.int32(), "Number of faces in the picture, or in the frame with the most."),
@@ -152,9 +102,7 @@ _FEATURES_COLUMNS = (
     Column("audio_score", pa.float32(), "Cosine of sound and caption by the model in `score.audio_model`."),
     Column("transcript", pa.string(), "Text heard in the sound by the model in `score.transcriber`."),
     Column("problem", pa.string(), "Why a fetched sample could not be scored; null: it was scored."),
-    Column(
-        "media_sha256", pa.string(), "SHA-256 of the fetched file that was scored, in hex; null: there was no file."
-    ),
+    Column("media_sha256", pa.string(), "SHA-256 of the file that was scored; null: there was none."),
 )
 FEATURES = _schema(_FEATURES_COLUMNS)
 """What was measured, one row per uid. Written by mmdata.score; the metadata of the table names the scorer."""
@@ -164,17 +112,10 @@ _SELECTION_COLUMNS = (
     Column("part", pa.string(), "Name of the part that holds the sample.", nullable=False),
     Column("slice", pa.string(), "Name of the slice of the part that holds the sample.", nullable=False),
     Column("copies", pa.int32(), "How many identical source rows the uid replaces, over all parts.", nullable=False),
-    Column(
-        "signature",
-        pa.string(),
-        "Modalities of the sample, sorted and joined by `+`, such as `image+text`.",
-        nullable=False,
-    ),
+    Column("signature", pa.string(), "Sorted modalities, such as `image+text`.", nullable=False),
     Column("clip_score", pa.float32(), "Cosine of picture and caption, as in the features table."),
     Column("keep", pa.bool_(), "Whether the sample is in the release.", nullable=False),
-    Column(
-        "reason", pa.string(), "First rule that dropped the sample, such as `filter:clip_score`; null if it is kept."
-    ),
+    Column("reason", pa.string(), "First rule that dropped the sample, such as `filter:clip_score`."),
     Column("duplicate_of", pa.string(), "uid of the sample that is kept in place of this duplicate."),
     Column("cluster", pa.int32(), "k-means cluster of the embedding; null: no embedding."),
     Column("concept", pa.string(), "Concept, domain or other label by which the rarity of the sample is counted."),
@@ -187,35 +128,15 @@ SELECTION = _schema(_SELECTION_COLUMNS)
 
 _INDEX_COLUMNS = (
     Column("uid", pa.string(), "Identity of the sample, as in the rows table.", nullable=False),
-    Column(
-        "key",
-        pa.string(),
-        "Key of the sample in the shard: its uid, or for a further copy the uid with `_r01`, `_r02`, … at its end.",
-        nullable=False,
-    ),
+    Column("key", pa.string(), "The uid; with `_r01`, `_r02`, … for a further copy.", nullable=False),
     Column("shard", pa.string(), "File name of the shard that holds the sample.", nullable=False),
     Column("offset", pa.int64(), "Position of the sample's first tar header in the shard, in bytes.", nullable=False),
-    Column(
-        "length",
-        pa.int64(),
-        "Length of all members of the sample in the shard with headers and padding, in bytes.",
-        nullable=False,
-    ),
-    Column(
-        "signature",
-        pa.string(),
-        "Modalities of the sample, sorted and joined by `+`, such as `image+text`.",
-        nullable=False,
-    ),
+    Column("length", pa.int64(), "Bytes of its members, with headers and padding.", nullable=False),
+    Column("signature", pa.string(), "Sorted modalities, such as `image+text`.", nullable=False),
     Column("split", pa.string(), "train or validation.", nullable=False),
     Column("copy", pa.int32(), "Number of this copy; 0 for the first.", nullable=False),
     Column("repeats", pa.int32(), "How many times the sample is in the release.", nullable=False),
-    Column(
-        "tokens",
-        pa.int32(),
-        "Estimated number of text tokens: 4/3 for each word, 1 for each Chinese, Japanese or Korean character.",
-        nullable=False,
-    ),
+    Column("tokens", pa.int32(), "Estimated number of tokens of the text.", nullable=False),
     Column("pixels", pa.int64(), "Number of pixels in the picture, or in all frames together.", nullable=False),
     Column("frames", pa.int32(), "Number of frames; 0: the sample is not a clip.", nullable=False),
     Column("seconds", pa.float32(), "Length of the clip or sound, in seconds; null: neither."),
