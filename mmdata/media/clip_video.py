@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmdata.media.flac import SAMPLE_RATE
+from mmdata.media.flac import SAMPLE_RATE, audio_frames
 
 TICKS_PER_S = 90_000
 # mbtree=0: x264's macroblock tree gives different bytes on different processors, and sometimes on the same one
@@ -57,17 +57,12 @@ class ClipVideo:
         Args:
             wave: float32 N, the clip's sound at 16 kHz mono; None: no sound.
         """
-        import av
-
         try:
             if self._container is None:
                 return None
             self._container.mux(self._stream.encode(None))
             if wave is not None:
-                for start in range(0, len(wave), 1024):
-                    piece = np.ascontiguousarray(wave[None, start : start + 1024], np.float32)
-                    frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout="mono")
-                    frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, start, Fraction(1, SAMPLE_RATE)
+                for frame in audio_frames(wave.astype(np.float32), "fltp", 1024):
                     self._container.mux(self._sound.encode(frame))
             self._container.mux(self._sound.encode(None))
             self._container.close()

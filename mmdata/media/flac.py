@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -24,12 +25,21 @@ def flac(wave: np.ndarray) -> bytes:
     with av.open(out, "w", format="flac", options={"fflags": "+bitexact"}) as container:
         stream: Any = container.add_stream("flac", rate=SAMPLE_RATE)
         stream.layout = "mono"
-        for start in range(0, len(values), 4096):
-            frame = av.AudioFrame.from_ndarray(values[None, start : start + 4096], format="s16", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, start, Fraction(1, SAMPLE_RATE)
+        for frame in audio_frames(values, "s16", 4096):
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return out.getvalue()
+
+
+def audio_frames(samples: np.ndarray, sample_format: str, frame_samples: int) -> Iterator[Any]:
+    """Mono samples at 16 kHz as PyAV's frames of `frame_samples` samples; the last one may be shorter."""
+    import av
+
+    for start in range(0, len(samples), frame_samples):
+        piece = np.ascontiguousarray(samples[None, start : start + frame_samples])
+        frame = av.AudioFrame.from_ndarray(piece, format=sample_format, layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, start, Fraction(1, SAMPLE_RATE)
+        yield frame
 
 
 def flac_seconds(data: bytes) -> float:

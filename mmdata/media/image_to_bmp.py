@@ -31,13 +31,7 @@ def reduced_jpeg(body: bytes, reduction: int) -> bytes:
         4: cv2.IMREAD_REDUCED_COLOR_4,
         8: cv2.IMREAD_REDUCED_COLOR_8,
     }
-    try:
-        pixels = cv2.imdecode(np.frombuffer(body, np.uint8), flags[reduction])
-    except cv2.error as error:
-        raise FetchError("undecodable", str(error)) from None
-    if pixels is None:
-        raise FetchError("undecodable", "the JPEG cannot be decoded")
-    return cv2.imencode(".bmp", pixels)[1].tobytes()
+    return cv2.imencode(".bmp", _decoded(body, flags[reduction]))[1].tobytes()
 
 
 def rgba_on_white(body: bytes) -> bytes:
@@ -48,12 +42,7 @@ def rgba_on_white(body: bytes) -> bytes:
     """
     import cv2
 
-    try:
-        pixels = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise FetchError("undecodable", str(error)) from None
-    if pixels is None:
-        raise FetchError("undecodable", "Image decoding error")
+    pixels = _decoded(body, cv2.IMREAD_UNCHANGED)
     colours = pixels[..., :3]
     if pixels.ndim == 3 and pixels.shape[2] == 4 and pixels[..., 3].min() < 255:
         alpha = pixels[..., 3:].astype(np.uint16)
@@ -88,6 +77,18 @@ def viewed_as_bmp(body: bytes, reduction: int) -> bytes:
             return out.getvalue()
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything on hostile bytes
         raise FetchError("undecodable", f"{type(error).__name__}: {error}") from None
+
+
+def _decoded(body: bytes, flags: int) -> np.ndarray:
+    import cv2
+
+    try:
+        pixels = cv2.imdecode(np.frombuffer(body, np.uint8), flags)
+    except cv2.error as error:
+        raise FetchError("undecodable", str(error)) from None
+    if pixels is None:
+        raise FetchError("undecodable", "the image cannot be decoded")
+    return pixels
 
 
 def _with_eight_bits(image: Any) -> Any:
