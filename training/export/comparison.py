@@ -1,4 +1,4 @@
-"""Size, speed and quality of an exported model and its variants, against the checkpoint that they come from."""
+"""The table of an export: size, speed and quality of a model and its variants, compared with their checkpoint."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from training.data.batch_types import Batch, to_device
 from training.data.sample_index import TrainingRelease
 from training.distributed.process_mesh import Mesh
 from training.evaluate.answer import question_batch
-from training.export.exported import BESIDE
+from training.export.exported import MEDIA_FOLDER
 from training.model.multimodal_lm import MultimodalLm
 from training.stages.stage_model import StageModel, stage_settings
 from training.stages.stage_reader import make_validation_reader
 from training.stages.stage_step import validate
 
-REPEATS = 5  # of what is timed; the median counts
-DECODED, READ = 32, 256  # tokens of a timed answer and of a timed text
+REPEATS = 5  # timed runs; their median is reported
+ANSWER_TOKENS_TIMED, TEXT_TOKENS_TIMED = 32, 256  # generated one by one, and read at once
 TEXTS = (
     "A red bird sits on a branch in the garden, early in the morning.",
     "Question: how many wheels does a bicycle have? Answer: two.",
@@ -33,11 +33,11 @@ TEXTS = (
     "海边的日落。",
     "def area(width, height):\n    return width * height\n",
 )
-"""What logits are compared on where there is no release to measure quality on."""
+"""Texts on which logits and embeddings are compared; they need no release."""
 
 
 class Comparison:
-    """Quality of language models against a checkpoint's, and speed against the merged one's.
+    """Compares language models: their quality with a checkpoint's, and their speed with the merged model's.
 
     Args:
         built: the checkpoint, on the CPU.
@@ -45,54 +45,56 @@ class Comparison:
 
     def __init__(self, built: StageModel, config: TrainConfig, mesh: Mesh, release: TrainingRelease | None) -> None:
         self._config, self._mesh = config, mesh
-        self._batches = held_out_batches(built, config, release, mesh) if release is not None else []
-        self._expected = text_logits(built)
+        self._held_out = held_out_batches(built, config, release, mesh) if release is not None else []
+        self._expected_logits = text_logits(built)
 
     @torch.no_grad()
-    def row(self, name: str, size: int, built: StageModel, merged: StageModel) -> dict[str, Any]:
-        """A row of the table.
+    def row(self, name: str, size_bytes: int, built: StageModel, merged: StageModel) -> dict[str, Any]:
+        """Measure a model for a row of the table.
 
         Args:
-            size: bytes.
-            built: on the CPU; on the device afterwards.
-            merged: what its speed is compared with: they take turns, since machines have moods.
+            size_bytes: of its files or tensors.
+            built: on the CPU; moved to the device.
+            merged: the model that its speed is compared with. They are timed in turns, since a machine's speed varies.
         """
         logits = text_logits(built)
-        for one in (built, merged):
-            one.model.to(self._mesh.device).eval()
-        decode_s, decode_merged_s = alternating_s(*(self._decode(one) for one in (built, merged)))
-        read_s, read_merged_s = alternating_s(*(self._read(one) for one in (built, merged)))
+        for timed in (built, merged):
+            timed.model.to(self._mesh.device).eval()
+        decode_s, decode_merged_s = alternating_s(*(self._decode(timed) for timed in (built, merged)))
+        read_s, read_merged_s = alternating_s(*(self._read(timed) for timed in (built, merged)))
         return {
             "name": name,
-            "bytes": size,
+            "bytes": size_bytes,
             "llm_parameters": sum(p.numel() for p in built.llm.parameters()),
-            "decode_tokens_per_s": DECODED / decode_s,
+            "decode_tokens_per_s": ANSWER_TOKENS_TIMED / decode_s,
             "decode_speed": decode_merged_s / decode_s,
-            "read_tokens_per_s": READ / read_s,
+            "read_tokens_per_s": TEXT_TOKENS_TIMED / read_s,
             "read_speed": read_merged_s / read_s,
-            "same_next_token": float((logits.argmax(-1) == self._expected.argmax(-1)).float().mean()),
-            "logit_difference": float((logits - self._expected).abs().max()),
-            **(validate(built, built.model, self._batches, self._config, self._mesh) if self._batches else {}),
+            "same_next_token": float((logits.argmax(-1) == self._expected_logits.argmax(-1)).float().mean()),
+            "logit_difference": float((logits - self._expected_logits).abs().max()),
+            **(validate(built, built.model, self._held_out, self._config, self._mesh) if self._held_out else {}),
         }
 
     def _decode(self, built: StageModel) -> Callable[[], Any]:
-        """Answers, greedily, a question about a grey picture with DECODED tokens."""
+        """A function that generates an answer about a grey picture, token by token."""
         model = cast(MultimodalLm, built.model)
-        asked = "What is in the picture?" if built.stage == "instruct" else ""
+        question = "What is in the picture?" if built.stage == "instruct" else ""
         grey = torch.full((1, 3, *model.vision.preprocess.size), 127, dtype=torch.uint8)
-        prompt = to_device(question_batch(built, grey, asked), self._mesh.device)
-        return lambda: model.generate(prompt, DECODED, eos=-1)
+        prompt = to_device(question_batch(built, grey, question), self._mesh.device)
+        return lambda: model.generate(prompt, ANSWER_TOKENS_TIMED, eos=-1)
 
     def _read(self, built: StageModel) -> Callable[[], Any]:
-        """Reads READ tokens of text."""
-        words = built.llm.get_input_embeddings().num_embeddings
-        text = (torch.arange(READ, device=self._mesh.device) % words)[None]
-        return lambda: float(built.llm(input_ids=text, use_cache=False).logits[0, -1, 0])  # waits for the device
+        """A function that reads a text at once."""
+        vocabulary = built.llm.get_input_embeddings().num_embeddings
+        text = (torch.arange(TEXT_TOKENS_TIMED, device=self._mesh.device) % vocabulary)[None]
+        return lambda: float(
+            built.llm(input_ids=text, use_cache=False).logits[0, -1, 0]
+        )  # a float, so that the device is waited for
 
 
 @torch.no_grad()
 def text_logits(built: StageModel) -> Tensor:
-    """Logits N,V of the language model on TEXTS, every position; no medium in view."""
+    """The language model's logits N,V at all N positions of TEXTS, without media."""
     assert built.codec is not None
     device = built.llm.get_input_embeddings().weight.device
     rows = [built.codec.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"] for text in TEXTS]
@@ -108,26 +110,28 @@ def held_out_batches(built: StageModel, config: TrainConfig, release: TrainingRe
     return first_batches(reader, min(settings.validate_samples, len(reader.source)), mesh.device)
 
 
-def alternating_s(*works: Callable[[], Any]) -> list[float]:
-    """Seconds that each takes: the median of REPEATS turns, after one that warms up."""
-    seconds: list[list[float]] = [[] for _ in works]
+def alternating_s(*functions: Callable[[], Any]) -> list[float]:
+    """The seconds that each function takes: the median of REPEATS runs in turn, after one to warm up."""
+    seconds: list[list[float]] = [[] for _ in functions]
     for turn in range(REPEATS + 1):
-        for work, own in zip(works, seconds, strict=True):
+        for function, taken_s in zip(functions, seconds, strict=True):
             begun = time.perf_counter()
-            work()
+            function()
             if turn:
-                own.append(time.perf_counter() - begun)
-    return [statistics.median(own) for own in seconds]
+                taken_s.append(time.perf_counter() - begun)
+    return [statistics.median(taken_s) for taken_s in seconds]
 
 
 def tensor_bytes(model: nn.Module) -> int:
-    """Bytes of a model's tensors; what two names share counts once."""
+    """Bytes of a model's tensors; a tensor with two names counts once."""
     return sum(tensor.nbytes for tensor in {t.data_ptr(): t for t in model.state_dict().values()}.values())
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes on disk of a model's folder: its own files and those of `multimodal/`."""
-    return sum(path.stat().st_size for place in (folder, folder / BESIDE) for path in place.glob("*") if path.is_file())
+    """Bytes on disk of a model's folder and its `multimodal/`, without variants and other folders."""
+    return sum(
+        path.stat().st_size for parent in (folder, folder / MEDIA_FOLDER) for path in parent.glob("*") if path.is_file()
+    )
 
 
 COLUMNS = {
@@ -146,34 +150,38 @@ COLUMNS = {
     "logit_difference": ("largest logit difference", lambda v: f"{v:.2g}"),
     "embedding_difference": ("largest embedding difference", lambda v: f"{v:.2g}"),
 }
-"""Of the table: key of a row, heading, how a value is written."""
+"""The columns of the table: the key in a row, its heading, and a function that formats its value."""
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """The table, and what its numbers are."""
-    shown = {key: column for key, column in COLUMNS.items() if any(key in row for row in found["rows"])}
+def markdown(table: dict[str, Any]) -> str:
+    """The table in Markdown, with notes that explain its numbers.
+
+    Args:
+        table: the content of table.json; see `export`.
+    """
+    columns = {key: column for key, column in COLUMNS.items() if any(key in row for row in table["rows"])}
     lines = [
-        f"# {found['stage']}, step {found['step']}, of release {found['release_id']}",
+        f"# {table['stage']}, step {table['step']}, of release {table['release_id']}",
         "",
-        f"| | {' | '.join(heading for heading, _ in shown.values())} |",
-        f"|---|{'---:|' * len(shown)}",
+        f"| | {' | '.join(heading for heading, _ in columns.values())} |",
+        f"|---|{'---:|' * len(columns)}",
     ]
-    for row in found["rows"]:
-        cells = [write(row[key]) if key in row else "" for key, (_, write) in shown.items()]
+    for row in table["rows"]:
+        cells = [write(row[key]) if key in row else "" for key, (_, write) in columns.items()]
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
     notes = [
-        f"Measured on {found['device']}; speeds are medians of {REPEATS} and, beside them, the ratio to the merged "
+        f"Measured on {table['device']}; speeds are medians of {REPEATS} and, beside them, the ratio to the merged "
         "model's, which took turns with it. MB are files on disk; of the checkpoint its tensors, without the "
         "optimiser's. Tokens and logits are compared with the checkpoint's.",
-        *(NOTES[row["name"]] for row in found["rows"] if row["name"] in NOTES),
-        *found["notes"],
+        *(NOTES[row["name"]] for row in table["rows"] if row["name"] in NOTES),
+        *table["notes"],
     ]
     return "\n".join(lines) + "\n\n" + "\n\n".join(notes) + "\n"
 
 
 NOTES = {
     "merged": "`merged` is this folder: `AutoModelForCausalLM.from_pretrained` reads the language model, "
-    "`training.export.export.load_exported` all of it.",
+    "`training.export.exported.load_exported` all of it.",
     "open_clip": 'This folder opens as `open_clip.create_model("local-dir:…")` and as `score.model` of a corpus.',
     "int8": "`int8`: the linear layers of the LLM's blocks in 8 bits, a scale a row; embeddings, head, encoders and "
     "connector in fp32. Products are taken in floats: fewer bytes are moved (answers), and more is computed (reading).",

@@ -1,10 +1,11 @@
-"""`mmdata export CHECKPOINT OUTPUT`: a trained model as a folder that others load, smaller variants, and a table."""
+"""`mmdata export`: writes a trained model as a folder that other libraries load, smaller variants, and a table."""
 
 from __future__ import annotations
 
 import copy
 import shutil
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,7 @@ from upath import UPath
 
 from mmdata.errors import UserError
 from mmdata.storage.atomic import TEMPORARY, publish_json, sync
-from training.checkpoint.checkpoints import Progress, find_checkpoint, read_progress
+from training.checkpoint.checkpoints import Progress, check_release, find_checkpoint, read_progress
 from training.config import TrainConfig
 from training.data.sample_index import TrainingRelease, open_training_release
 from training.distributed.process_mesh import Mesh, join_processes
@@ -29,7 +30,7 @@ from training.export.comparison import (
     markdown,
     tensor_bytes,
 )
-from training.export.exported import BESIDE, is_known_tokenizer, load_exported, quiet, write_model
+from training.export.exported import MEDIA_FOLDER, is_auto_tokenizer_right, load_exported, quiet, write_model
 from training.model.encoders import DualEncoder
 from training.model.llm import merge_lora
 from training.model.scorer_folder import save_scorer
@@ -38,7 +39,18 @@ from training.stages.saved_model import load_model
 from training.stages.stage_model import StageModel
 from training.stages.stage_step import validate
 
-PICTURES = 16  # that are timed at once
+TIMED_PICTURES = 16  # in one batch
+
+Row = dict[str, Any]  # of the table; `comparison.COLUMNS` names its keys
+
+
+@dataclass(frozen=True, slots=True)
+class _Variants:
+    """The smaller variants that are asked for; see `export`."""
+
+    int8: bool
+    prune: float | None
+    distill_steps: int | None
 
 
 def export(
@@ -50,46 +62,48 @@ def export(
     distill_steps: int | None = None,
     release: str | None = None,
 ) -> dict[str, Any]:
-    """Write a checkpoint as a folder of safetensors and JSON, whole or not at all.
+    """Write a checkpoint as a folder of safetensors and JSON, completely or not at all.
 
-    Stages `joint` and `instruct`: the plain language model for `AutoModelForCausalLM` and `AutoTokenizer`, adapters
-    merged, and `multimodal/` with the rest, for `load_exported`; variants of the same kind in `int8/`, `pruned/` and
-    `distilled/`. Stage `align`: both towers for `open_clip.create_model("local-dir:OUTPUT")`; a sound tower has no
-    place there. `table.md` and `table.json` say size, speed and quality before and after.
+    Stages `joint` and `instruct`: the folder is the plain language model, adapters merged, for `AutoModelForCausalLM`
+    and `AutoTokenizer`; `multimodal/` in it has the rest, for `load_exported`. Variants have the same form and are in
+    `int8/`, `pruned/` and `distilled/`. Stage `align`: the folder is both towers, for
+    `open_clip.create_model("local-dir:OUTPUT")`, without a sound tower. `table.md` and `table.json` compare size, speed
+    and quality.
 
     Args:
         checkpoint: a checkpoint, or a stage's folder.
-        output: a folder that is not there yet, or empty.
-        int8: also with int8 weights.
-        prune: also without this share of its MLPs' neurons, 0 to 1.
-        distill_steps: also a student of half the layers, taught on the release for so many steps.
-        release: what the checkpoint was trained on: quality is measured on its held-out split.
+        output: a folder that does not exist or is empty.
+        int8: also write a variant with int8 weights.
+        prune: also write a variant without this share of its MLP neurons, 0 to 1.
+        distill_steps: also write a student with half the layers, trained on the release for this many steps.
+        release: the one that the checkpoint was trained on. With it, quality is measured on the held-out split.
 
     Returns:
-        What table.json holds: stage, step, release, device, a row for the checkpoint and each folder, and notes.
+        The content of table.json: stage, step, release, device, a row for the checkpoint and each folder, and notes.
 
     Raises:
-        UserError: an impossible request, an output that is not empty, a checkpoint of another release.
+        UserError: an impossible request, an output that is not empty, or a checkpoint of another release.
         DataError: the checkpoint or the release is broken.
     """
-    place = find_checkpoint(checkpoint)
-    progress = read_progress(place)
-    _check_request(progress, output, int8, prune, distill_steps, release)
+    folder = find_checkpoint(checkpoint)
+    progress = read_progress(folder)
+    variants = _Variants(int8, prune, distill_steps)
+    _check_request(progress, output, variants, release)
     with quiet():
-        built, config = load_model(place)
+        built, config = load_model(folder)
     mesh = join_processes(config.parallel.model_copy(update={"tp": 1, "pp": 1}), config.device)
-    opened = None if release is None else _open(release, place, progress, config)
+    opened = None if release is None else _open_release(release, folder, progress, config)
     draft = output.parent / f"{TEMPORARY}{output.name}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
         notes: list[str] = []
         if isinstance(built.model, DualEncoder):
-            rows = _towers(built, config, draft, mesh, opened)
+            rows = _export_towers(built, config, draft, mesh, opened)
         else:
-            about = {"step": progress.step, "release_id": progress.release_id}
-            rows, notes = _language_model(built, config, about, draft, mesh, opened, (int8, prune, distill_steps))
-        found = {
+            origin = {"step": progress.step, "release_id": progress.release_id}
+            rows, notes = _export_language_model(built, config, origin, draft, mesh, opened, variants)
+        table = {
             "stage": progress.stage,
             "step": progress.step,
             "release_id": progress.release_id,
@@ -97,142 +111,147 @@ def export(
             "rows": rows,
             "notes": notes,
         }
-        publish_json(UPath(draft / "table.json"), found)
-        (draft / "table.md").write_text(markdown(found), encoding="utf-8")
+        publish_json(UPath(draft / "table.json"), table)
+        (draft / "table.md").write_text(markdown(table), encoding="utf-8")
         _publish(draft, output)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return found
+    return table
 
 
-def _check_request(
-    progress: Progress, output: Path, int8: bool, prune: float | None, distill_steps: int | None, release: str | None
-) -> None:
+def _check_request(progress: Progress, output: Path, variants: _Variants, release: str | None) -> None:
+    prune, distill_steps = variants.prune, variants.distill_steps
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output}: is there already. Remedy: another folder, or delete this one.")
-    if progress.stage == "align" and (int8 or prune is not None or distill_steps is not None):
+        raise UserError(f"{output}: exists already. Remedy: give another folder, or delete this one.")
+    if progress.stage == "align" and (variants.int8 or prune is not None or distill_steps is not None):
         raise UserError(
             "int8, pruning and distillation make language models smaller; stage `align` has none. "
             "Remedy: export it without them."
         )
     if prune is not None and not 0 < prune < 1:
-        raise UserError(f"prune {prune:g}: the share of neurons that go lies between 0 and 1")
+        raise UserError(f"prune {prune:g}: the share of neurons to remove must be between 0 and 1")
     if distill_steps is not None and distill_steps < 1:
         raise UserError(f"distillation for {distill_steps} steps would teach the student nothing")
     if distill_steps is not None and release is None:
-        raise UserError("distillation learns from a release, and none is given. Remedy: --release RELEASE.")
+        raise UserError("distillation needs a release to learn from. Remedy: --release RELEASE.")
 
 
-def _open(release: str, checkpoint: Path, progress: Progress, config: TrainConfig) -> TrainingRelease:
+def _open_release(release: str, checkpoint: Path, progress: Progress, config: TrainConfig) -> TrainingRelease:
+    """Open the release of the checkpoint. Another one could hold out samples that the model has learned."""
     opened = open_training_release(release, checkpoint.parent.parent.parent / "data")
-    if (progress.release_id, progress.release_digest) != (opened.id, opened.digest) and not config.allow_release_change:
-        raise UserError(
-            f"{checkpoint}: was trained on release {progress.release_id}, not on {opened.id}, whose held-out samples "
-            "it may have learned. Remedy: give the release that it was trained on."
-        )
+    remedy = "give the release that it was trained on, whose held-out samples it has not learned"
+    check_release(progress, opened.id, opened.digest, config.allow_release_change, checkpoint, remedy)
     return opened
 
 
 def _publish(draft: Path, output: Path) -> None:
-    """Everything on disk, then one rename."""
+    """Put everything on disk, then rename the folder."""
     for path in (*draft.rglob("*"), draft):
         sync(path)
     draft.rename(output)
     sync(output.parent)
 
 
-def _language_model(
+def _export_language_model(
     built: StageModel,
     config: TrainConfig,
-    about: dict[str, Any],
+    origin: Mapping[str, Any],
     draft: Path,
     mesh: Mesh,
     release: TrainingRelease | None,
-    variants: tuple[bool, float | None, int | None],
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Writes the folder and its variants; a row for each, measured on what was written, and what is to be known."""
-    int8, prune, distill_steps = variants
+    variants: _Variants,
+) -> tuple[list[Row], list[str]]:
+    """Write a generative model and its variants.
+
+    Returns:
+        A row for the checkpoint and each folder, measured on the files that were written; and notes for the reader.
+    """
     comparison = Comparison(built, config, mesh, release)
     before = copy.deepcopy(built)
     merge_lora(built.llm)
-    write_model(built, config, about, draft)
+    write_model(built, config, origin, draft)
     merged = load_exported(draft)
     rows = [comparison.row("checkpoint", tensor_bytes(before.model), before, merged)]
     del built, before
 
-    def add(name: str, folder: Path) -> None:
+    def add_row(name: str, folder: Path) -> None:
         rows.append(comparison.row(name, folder_bytes(folder), load_exported(folder), merged))
 
-    add("merged", draft)
-    if int8:
+    add_row("merged", draft)
+    if variants.int8:
         shrink.quantise(draft, draft / "int8")
-        _complete(draft / "int8", draft)
-        add("int8", draft / "int8")
-    if prune is not None:
-        shrink.prune(draft, draft / "pruned", prune)
-        _complete(draft / "pruned", draft)
-        add("pruned", draft / "pruned")
-    if distill_steps is not None and release is not None:
-        student = shrink.distil(load_exported(draft), release, distill_steps, mesh)
-        write_model(student, config, {**about, "distill_steps": distill_steps}, draft / "distilled")
-        add("distilled", draft / "distilled")
+        _copy_other_parts(draft, draft / "int8")
+        add_row("int8", draft / "int8")
+    if variants.prune is not None:
+        shrink.prune(draft, draft / "pruned", variants.prune)
+        _copy_other_parts(draft, draft / "pruned")
+        add_row("pruned", draft / "pruned")
+    if variants.distill_steps is not None and release is not None:
+        student = shrink.distil(load_exported(draft), release, variants.distill_steps, mesh)
+        write_model(student, config, {**origin, "distill_steps": variants.distill_steps}, draft / "distilled")
+        add_row("distilled", draft / "distilled")
     assert merged.codec is not None
     tokenizer = merged.codec.tokenizer
-    if is_known_tokenizer(tokenizer, draft, TEXTS):
+    if is_auto_tokenizer_right(tokenizer, draft, TEXTS):
         return rows, []
-    kind = type(tokenizer).__name__
-    return rows, [f"`AutoTokenizer` takes another tokenizer for this model; `transformers.{kind}` reads its own."]
+    name = type(tokenizer).__name__
+    return rows, [f"`AutoTokenizer` takes another tokenizer for this model; `transformers.{name}` reads its own."]
 
 
-def _complete(variant: Path, folder: Path) -> None:
-    """A variant's language model stands; the tokenizer and what sees and hears are those of the folder."""
-    shutil.copytree(folder / BESIDE, variant / BESIDE)
+def _copy_other_parts(folder: Path, variant: Path) -> None:
+    """Complete a variant that has only its language model: copy the tokenizer, encoders and connector."""
+    shutil.copytree(folder / MEDIA_FOLDER, variant / MEDIA_FOLDER)
     for path in folder.iterdir():
         if path.is_file() and ".safetensors" not in path.name and not (variant / path.name).exists():
             shutil.copy2(path, variant)
 
 
 @torch.no_grad()
-def _towers(
+def _export_towers(
     built: StageModel, config: TrainConfig, draft: Path, mesh: Mesh, release: TrainingRelease | None
-) -> list[dict[str, Any]]:
-    """Writes the towers; a row for the checkpoint's and for those that were opened again."""
-    from mmdata.config import Score
-    from mmdata.score.pretrained import load_model
-
+) -> list[Row]:
+    """Write the towers of stage `align`. Returns a row for the checkpoint and one for the towers as read back."""
     encoder = cast(DualEncoder, built.model)
     save_scorer(encoder, config.model.encoder, draft)
-    loaded = load_model(Score(model=f"local-dir:{draft}", pretrained=None))
-    vision, text = OpenClipVision(loaded.model.visual, loaded.preprocess), OpenClipText(loaded.model.text)
-    scale, bias = float(loaded.model.logit_scale), float(encoder.logit_bias)
-    again = DualEncoder(vision, text, loaded.tokenizer, encoder.audio, scale, bias).eval()
+    reopened = _open_towers(draft, encoder)
     held_out = held_out_batches(built, config, release, mesh) if release is not None else []
-    height, width = vision.preprocess.size
-    pixels = (torch.arange(PICTURES * 3 * height * width) * 97 % 251).reshape(PICTURES, 3, height, width).byte()
+    height, width = encoder.vision.preprocess.size
+    pixels = (torch.arange(TIMED_PICTURES * 3 * height * width) * 97 % 251).byte()
+    pixels = pixels.reshape(TIMED_PICTURES, 3, height, width)
 
-    def embedded(model: DualEncoder) -> Tensor:
+    def embed(model: DualEncoder) -> Tensor:
         return torch.cat([model.vision(model.normalised(pixels)), model.text(model.tokenize(list(TEXTS)))])
 
-    expected = embedded(encoder)
-    difference = float((embedded(again) - expected).abs().max())
-    shown = again.normalised(pixels).to(mesh.device)
-    seconds = alternating_s(*(partial(_look, model.to(mesh.device), shown) for model in (encoder, again)))
+    difference = float((embed(reopened) - embed(encoder)).abs().max())
+    normalised = reopened.normalised(pixels).to(mesh.device)
+    seconds = alternating_s(*(partial(_embed_and_wait, m.to(mesh.device), normalised) for m in (encoder, reopened)))
     measured = (
         ("checkpoint", tensor_bytes(encoder), encoder, seconds[0], 0.0),
-        ("open_clip", folder_bytes(draft), again, seconds[1], difference),
+        ("open_clip", folder_bytes(draft), reopened, seconds[1], difference),
     )
     return [
         {
             "name": name,
-            "bytes": size,
+            "bytes": size_bytes,
             "parameters": sum(p.numel() for p in model.parameters()),
-            "pictures_per_s": PICTURES / taken_s,
-            "embedding_difference": change,
+            "pictures_per_s": TIMED_PICTURES / taken_s,
+            "embedding_difference": embedding_difference,
             **(validate(replace(built, model=model), model, held_out, config, mesh) if held_out else {}),
         }
-        for name, size, model, taken_s, change in measured
+        for name, size_bytes, model, taken_s, embedding_difference in measured
     ]
 
 
-def _look(model: DualEncoder, pixels: Tensor) -> float:
-    return float(model.vision(pixels).sum())  # waits for the device
+def _open_towers(folder: Path, encoder: DualEncoder) -> DualEncoder:
+    """The towers of a folder as mmdata's scorer opens them, and the rest of the encoder that they come from."""
+    from mmdata.config import Score
+    from mmdata.score import pretrained
+
+    loaded = pretrained.load_model(Score(model=f"local-dir:{folder}", pretrained=None))
+    vision, text = OpenClipVision(loaded.model.visual, loaded.preprocess), OpenClipText(loaded.model.text)
+    scale, bias = float(loaded.model.logit_scale), float(encoder.logit_bias)
+    return DualEncoder(vision, text, loaded.tokenizer, encoder.audio, scale, bias).eval()
+
+
+def _embed_and_wait(model: DualEncoder, pixels: Tensor) -> float:
+    return float(model.vision(pixels).sum())  # a float, so that the device is waited for

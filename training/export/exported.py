@@ -1,4 +1,4 @@
-"""A trained model as a folder: a plain Hugging Face language model, and in `multimodal/` what sees and hears."""
+"""Writes and reads exported models: a plain Hugging Face language model, and the rest in `multimodal/`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from training.stages.pipeline import is_tied
 from training.stages.stage_model import StageModel
 
 FORMAT = 1
-BESIDE = "multimodal"  # folder of what is not the language model
-PARTS = {"encoder": ("vision.", "audio."), "connector": ("connector.", "hearing.", "placeholder")}
+MEDIA_FOLDER = "multimodal"  # encoders and connector: all but the language model
+PART_PREFIXES = {"encoder": ("vision.", "audio."), "connector": ("connector.", "hearing.", "placeholder")}
 GATES = "gates"
 
 
@@ -39,15 +39,16 @@ class Exported(StageModel):
     config: TrainConfig = field(kw_only=True)
 
 
-def write_model(built: StageModel, config: TrainConfig, about: Mapping[str, Any], folder: Path) -> None:
-    """Write a generative stage's model: safetensors, JSON and the tokenizer's files; nothing that needs unpickling.
+def write_model(built: StageModel, config: TrainConfig, origin: Mapping[str, Any], folder: Path) -> None:
+    """Write a generative model as safetensors, JSON and the tokenizer's files. No file needs unpickling.
 
-    The folder itself is the language model under the names of transformers. `multimodal/` holds `encoder`,
-    `connector` and, in `cross_attention`, `gates` (keys: number of the LLM's layer, then the name), and `config.json`.
+    The folder itself is the language model under the names of transformers. `multimodal/` holds `config.json` and, as
+    safetensors, `encoder`, `connector` and, if the architecture is `cross_attention`, `gates`, whose keys begin with
+    the number of the LLM's layer.
 
     Args:
-        built: its adapters merged.
-        about: step, release and the like, for whoever finds the folder.
+        built: with its adapters merged.
+        origin: the step, the release and so on, for the reader of `config.json`.
     """
     from safetensors.torch import save_file
 
@@ -56,57 +57,61 @@ def write_model(built: StageModel, config: TrainConfig, about: Mapping[str, Any]
     assert codec is not None
     state, gates = plain_state(model.llm)
     with quiet():
-        rebuilt(model.llm, model.llm.config, state).save_pretrained(folder)
+        build_plain(model.llm, model.llm.config, state).save_pretrained(folder)
     codec.tokenizer.save_pretrained(folder)
-    beside = folder / BESIDE
-    beside.mkdir(parents=True)
+    media_folder = folder / MEDIA_FOLDER
+    media_folder.mkdir(parents=True)
     tensors = model.state_dict()
-    for part, prefixes in PARTS.items():
-        own = {name: tensor for name, tensor in tensors.items() if name.startswith(prefixes)}
-        save_file({name: _whole(tensor) for name, tensor in own.items()}, beside / f"{part}.safetensors")
+    for part, prefixes in PART_PREFIXES.items():
+        part_tensors = {name: _copied(tensor) for name, tensor in tensors.items() if name.startswith(prefixes)}
+        save_file(part_tensors, media_folder / f"{part}.safetensors")
     if gates:
-        save_file({name: _whole(tensor) for name, tensor in gates.items()}, beside / f"{GATES}.safetensors")
-    described = {
+        save_file({name: _copied(tensor) for name, tensor in gates.items()}, media_folder / f"{GATES}.safetensors")
+    description = {
         "format": FORMAT,
         "stage": built.stage,
-        **about,
+        **origin,
         "vision": _vision_description(model, config.model.encoder),
         "audio": _audio_description(model.audio, config.model.audio),
         "tokenizer": type(codec.tokenizer).__name__,
         "config": config.model_dump(mode="json"),
     }
-    (beside / "config.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (media_folder / "config.json").write_text(
+        json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def load_exported(folder: Path) -> Exported:
-    """Read a folder that `export` wrote, or one of the variants in it; on the CPU, in evaluation mode.
+    """Read a folder that `export` wrote, or one of its variants, on the CPU and in evaluation mode.
 
-    It answers as the checkpoint did (`training.evaluate.answer`) and needs neither the checkpoint nor what it was
-    trained from; the demo's packaged towers alone are built from their package.
+    The model answers as its checkpoint did (`training.evaluate.answer`), and needs neither the checkpoint nor the
+    models that training began from. Only the demo's towers are built from their package.
 
     Raises:
-        UserError: the folder holds no exported language model, or a package is missing.
-        DataError: a file of it is broken or missing.
+        UserError: the folder has no exported language model, or a package is missing.
+        DataError: one of its files is broken or missing.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    place = folder / BESIDE / "config.json"
-    if not place.is_file():
+    path = folder / MEDIA_FOLDER / "config.json"
+    if not path.is_file():
         raise UserError(
-            f"{folder}: no exported language model there (no {BESIDE}/config.json). Remedy: `mmdata export CHECKPOINT "
-            f"{folder}`; what stage `align` exports is opened by open_clip instead."
+            f"{folder}: no exported language model there (no {MEDIA_FOLDER}/config.json). "
+            f"Remedy: `mmdata export CHECKPOINT {folder}`. (An export of stage `align` is opened by open_clip instead.)"
         )
     try:
-        described = json.loads(place.read_text(encoding="utf-8"))
-        if described["format"] != FORMAT:
-            raise DataError(f"{place}: format {described['format']}; this mmdata reads format {FORMAT}")
-        config = TrainConfig.model_validate(described["config"])
-        vision = _vision(described["vision"])
-        audio = described["audio"] and AudioTower(Audio(**described["audio"]["config"]), described["audio"]["dim"])
-        stage, tokenizer = described["stage"], described["tokenizer"]
+        description = json.loads(path.read_text(encoding="utf-8"))
+        if description["format"] != FORMAT:
+            raise DataError(f"{path}: format {description['format']}; this mmdata reads format {FORMAT}")
+        config = TrainConfig.model_validate(description["config"])
+        vision = _build_vision(description["vision"])
+        audio = _build_audio(description["audio"])
+        stage, tokenizer = description["stage"], description["tokenizer"]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{place}: cannot be read ({_line(error)}). Remedy: export the checkpoint again.") from error
+        raise DataError(
+            f"{path}: cannot be read ({_first_line(error)}). Remedy: export the checkpoint again."
+        ) from error
     options = {
         "attn_implementation": config.model.llm.attention,
         **{"local_files_only": True, "use_safetensors": True, "trust_remote_code": False},
@@ -116,122 +121,122 @@ def load_exported(folder: Path) -> Exported:
             llm = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", **options)
         codec = TextCodec(_tokenizer(folder, tokenizer))
     except ImportError as error:
-        raise UserError(f"{folder}: {_line(error)}. Remedy: install mmdata[train].") from error
+        raise UserError(f"{folder}: {_first_line(error)}. Remedy: install mmdata[train].") from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{folder}: cannot be loaded ({_line(error)}). Remedy: export again.") from error
+        raise DataError(f"{folder}: cannot be loaded ({_first_line(error)}). Remedy: export again.") from error
     model = MultimodalLm(DualEncoder(vision, cast(Any, nn.Identity()), _no_text, audio), llm, config.model)
-    for part, prefixes in PARTS.items():
+    for part, prefixes in PART_PREFIXES.items():
         wanted = {name for name in model.state_dict() if name.startswith(prefixes)}
-        model.load_state_dict(_tensors(folder / BESIDE / f"{part}.safetensors", wanted), strict=False)
-    wanted = set(plain_state(llm)[1])
-    if wanted:
+        model.load_state_dict(_read_tensors(folder / MEDIA_FOLDER / f"{part}.safetensors", wanted), strict=False)
+    if gate_names := set(plain_state(llm)[1]):
         layers = decoder_list(llm)
-        for name, tensor in _tensors(folder / BESIDE / f"{GATES}.safetensors", wanted).items():
-            layer, _, rest = name.partition(".")
-            cast(Any, layers[int(layer)]).cross.state_dict()[rest].copy_(tensor)
+        for name, tensor in _read_tensors(folder / MEDIA_FOLDER / f"{GATES}.safetensors", gate_names).items():
+            layer, _, gate_name = name.partition(".")
+            cast(Any, layers[int(layer)]).cross.state_dict()[gate_name].copy_(tensor)
     model.eval()
     return Exported(stage, model, llm, codec, list(decoder_list(llm)), is_tied(llm), config=config)
 
 
-def is_known_tokenizer(tokenizer: Any, folder: Path, texts: Sequence[str]) -> bool:
-    """Whether `AutoTokenizer` makes of a folder the tokenizer that was written there: the same tokens of texts."""
+def is_auto_tokenizer_right(tokenizer: Any, folder: Path, texts: Sequence[str]) -> bool:
+    """Whether `AutoTokenizer` reads a folder's tokenizer so that it splits texts as the written one does."""
     from transformers import AutoTokenizer
 
     try:
-        told = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        read = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError):
         return False
-    return all(told(text)["input_ids"] == tokenizer(text)["input_ids"] for text in texts)
+    return all(read(text)["input_ids"] == tokenizer(text)["input_ids"] for text in texts)
 
 
 def plain_state(llm: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A language model's tensors under the names of transformers, and its gates' under `<layer>.<name>`."""
+    """Split a language model's tensors: those under the names of transformers, and the gates' as `<layer>.<name>`."""
     layers = decoder_list(llm)
-    name = layers_name(llm)
-    fused = {f"{name}.{at}." for at, layer in enumerate(layers) if isinstance(layer, FusedLayer)}
+    prefix = f"{layers_name(llm)}."
+    fused_layers = {str(number) for number, layer in enumerate(layers) if isinstance(layer, FusedLayer)}
     plain, gates = {}, {}
     for key, tensor in llm.state_dict().items():
-        at, _, rest = key.removeprefix(f"{name}.").partition(".")
-        head, _, last = rest.partition(".")
-        if f"{name}.{at}." not in fused or not key.startswith(f"{name}."):
+        number, _, name_in_layer = key.removeprefix(prefix).partition(".")
+        # a fused layer holds its gates as `cross`, and wraps transformers' layer under another name
+        child, _, name_in_child = name_in_layer.partition(".")
+        if not key.startswith(prefix) or number not in fused_layers:
             plain[key] = tensor
-        elif head == "cross":
-            gates[f"{at}.{last}"] = tensor
+        elif child == "cross":
+            gates[f"{number}.{name_in_child}"] = tensor
         else:
-            plain[f"{name}.{at}.{last}"] = tensor
+            plain[f"{prefix}{number}.{name_in_child}"] = tensor
     return plain, gates
 
 
 def layers_name(llm: nn.Module) -> str:
-    """Where a language model keeps its blocks, such as `model.layers`."""
+    """The name of a language model's list of layers, such as `model.layers`."""
     layers = decoder_list(llm)
     return next(name for name, module in llm.named_modules() if module is layers)
 
 
-def rebuilt(like: Any, config: Any, state: Mapping[str, Tensor]) -> Any:
-    """A plain Hugging Face language model of a configuration and tensors, fp32, on the CPU.
+def build_plain(source: Any, config: Any, state: Mapping[str, Tensor]) -> Any:
+    """Build a plain Hugging Face language model from a configuration and tensors, in fp32 on the CPU.
 
     Args:
-        like: the model that it comes from, whose generation settings it keeps.
+        source: the model whose generation settings it keeps.
     """
     from transformers import AutoModelForCausalLM
 
     config = copy.deepcopy(config)
-    if hasattr(config, "quantization_config"):  # a GGUF file's: the tensors are whole numbers no more
+    if hasattr(config, "quantization_config"):  # from a GGUF file; the tensors are no longer quantised
         del config.quantization_config
     llm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     llm.load_state_dict(state)
-    llm.generation_config = like.generation_config
+    llm.generation_config = source.generation_config
     return llm.eval()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and what torchao's import makes torch warn of."""
-    from transformers.utils import logging as told
+    """Hides transformers' progress bars, and a warning of torch that importing torchao causes."""
+    from transformers.utils import logging as transformers_logging
 
-    shown, pytree = told.is_progress_bar_enabled(), logging.getLogger("torch.utils._pytree")
-    level = pytree.level
-    told.disable_progress_bar()
-    pytree.setLevel(logging.ERROR)
+    had_bars, torch_logger = transformers_logging.is_progress_bar_enabled(), logging.getLogger("torch.utils._pytree")
+    level = torch_logger.level
+    transformers_logging.disable_progress_bar()
+    torch_logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        pytree.setLevel(level)
-        if shown:
-            told.enable_progress_bar()
+        torch_logger.setLevel(level)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _vision_description(model: MultimodalLm, config: Encoder) -> dict[str, Any]:
-    """What builds the image tower again, weights aside."""
+    """The settings that `_build_vision` needs; they hold no weights."""
     vision = model.vision
     preprocess = asdict(vision.preprocess)
     if isinstance(vision, HfVision):
-        found: Any = vision.model.config
-        return {"config": found.to_dict(), "dim": vision.proj.out_features, "preprocess": preprocess}
+        hf_config: Any = vision.model.config
+        return {"config": hf_config.to_dict(), "dim": vision.proj.out_features, "preprocess": preprocess}
     if config.kind == "demo":
         return {"base": "demo", "preprocess": preprocess}
-    built = open_clip_description(cast(DualEncoder, model), config)["model_cfg"]
-    settings = {"embed_dim": built["embed_dim"], "quick_gelu": bool(built.get("quick_gelu"))}
-    tower = {**built["vision_cfg"], "timm_model_pretrained": False}
+    clip_config = open_clip_description(cast(DualEncoder, model), config)["model_cfg"]
+    settings = {"embed_dim": clip_config["embed_dim"], "quick_gelu": bool(clip_config.get("quick_gelu"))}
+    tower = {**clip_config["vision_cfg"], "timm_model_pretrained": False}
     return {**settings, "vision_cfg": tower, "preprocess": preprocess}
 
 
-def _vision(described: Mapping[str, Any]) -> OpenClipVision | HfVision:
-    preprocess = Preprocess.from_open_clip(described["preprocess"])
-    if "config" in described:
+def _build_vision(description: Mapping[str, Any]) -> OpenClipVision | HfVision:
+    preprocess = Preprocess.from_open_clip(description["preprocess"])
+    if "config" in description:
         from transformers import AutoConfig, AutoModel
 
         with quiet():
-            tower = AutoModel.from_config(AutoConfig.for_model(**described["config"]))
-        return HfVision(tower, described["dim"], preprocess)
-    if described.get("base") == "demo":
+            tower = AutoModel.from_config(AutoConfig.for_model(**description["config"]))
+        return HfVision(tower, description["dim"], preprocess)
+    if description.get("base") == "demo":
         from mmdata.score.offline import build
 
         return OpenClipVision(build()[0].visual, preprocess)
     from open_clip.model import _build_vision_tower
 
-    visual = _build_vision_tower(described["embed_dim"], described["vision_cfg"], described["quick_gelu"])
+    visual = _build_vision_tower(description["embed_dim"], description["vision_cfg"], description["quick_gelu"])
     return OpenClipVision(visual, preprocess)
 
 
@@ -239,41 +244,47 @@ def _audio_description(audio: AudioTower | None, config: Audio) -> dict[str, Any
     if audio is None:
         return None
     settings = config.config if config.kind == "logmel_vit" else audio.model.config.to_dict()
-    whole = config.model_copy(update={"model": None, "config": settings})
-    return {"config": whole.model_dump(mode="json"), "dim": audio.proj.out_features}
+    described = config.model_copy(update={"model": None, "config": settings})
+    return {"config": described.model_dump(mode="json"), "dim": audio.proj.out_features}
+
+
+def _build_audio(description: Mapping[str, Any] | None) -> AudioTower | None:
+    return None if description is None else AudioTower(Audio(**description["config"]), description["dim"])
 
 
 def _tokenizer(folder: Path, name: str) -> Any:
-    """The tokenizer of the class that was written: for some models transformers' own choice is another one."""
+    """Read a tokenizer by the name of its class. transformers chooses another class for some models."""
     import transformers
 
-    kind: Any = getattr(transformers, name, None)
-    if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedTokenizerBase):
-        return cast(Any, kind).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    named: Any = getattr(transformers, name, None)
+    if isinstance(named, type) and issubclass(named, transformers.PreTrainedTokenizerBase):
+        return cast(Any, named).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return load_tokenizer(str(folder))
 
 
-def _tensors(path: Path, wanted: set[str]) -> dict[str, Tensor]:
-    """A file's tensors. Raises DataError: it is broken, missing, or of another model."""
+def _read_tensors(path: Path, wanted: set[str]) -> dict[str, Tensor]:
+    """Read a file's tensors. Raises DataError if it is broken, missing, or of another model."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        found = load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: cannot be read ({_line(error)}). Remedy: export the checkpoint again.") from None
-    if different := sorted(wanted ^ set(found)):
-        raise DataError(f"{path}: is of another model ({different[0]}). Remedy: export the checkpoint again.")
-    return found
+        raise DataError(
+            f"{path}: cannot be read ({_first_line(error)}). Remedy: export the checkpoint again."
+        ) from None
+    if different := sorted(wanted ^ set(tensors)):
+        raise DataError(f"{path}: is of another model (it differs in {different[0]}). Remedy: export it again.")
+    return tensors
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous().clone()  # safetensors refuses memory that tensors share
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous().clone()  # safetensors rejects tensors that share memory
 
 
 def _no_text(_: list[str]) -> Tensor:
     raise TypeError("an exported language model has no text tower")
 
 
-def _line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -20,7 +20,7 @@ from training.stages.saved_model import load_model
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("REPEATS", 1), ("DECODED", 2), ("READ", 16)):
+    for name, value in (("REPEATS", 1), ("ANSWER_TOKENS_TIMED", 2), ("TEXT_TOKENS_TIMED", 16)):
         monkeypatch.setattr(comparison, name, value)
 
 
@@ -67,9 +67,9 @@ def test_the_table_says_what_was_measured(tmp_path: Path, release: str) -> None:
 def test_requests_that_cannot_be_met_say_why(tmp_path: Path, release: str) -> None:
     joint = checkpoint_of(tmp_path, "joint", config_of())
     align = checkpoint_of(tmp_path, "align", settings())
-    with pytest.raises(UserError, match=r"learns from a release, and none is given"):
+    with pytest.raises(UserError, match=r"needs a release to learn from"):
         export(joint, tmp_path / "out", distill_steps=3)
-    with pytest.raises(UserError, match=r"lies between 0 and 1"):
+    with pytest.raises(UserError, match=r"must be between 0 and 1"):
         export(joint, tmp_path / "out", prune=1.0)
     with pytest.raises(UserError, match=r"stage `align` has none"):
         export(align, tmp_path / "out", int8=True)
@@ -79,7 +79,7 @@ def test_requests_that_cannot_be_met_say_why(tmp_path: Path, release: str) -> No
         export(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("kept")
-    with pytest.raises(UserError, match=r"is there already"):
+    with pytest.raises(UserError, match=r"exists already"):
         export(joint, tmp_path / "full")
     assert not (tmp_path / "out").exists()
 
