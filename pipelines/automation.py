@@ -48,20 +48,19 @@ train_release = dg.define_asset_job(
     "measure them. Only a person starts it.",
 )
 
-refresh = dg.ScheduleDefinition(
+running_schedule = partial(
+    dg.ScheduleDefinition, execution_timezone=SETTINGS.timezone, default_status=dg.DefaultScheduleStatus.RUNNING
+)
+refresh = running_schedule(
     name="refresh",
     job=refresh_catalog,
     cron_schedule=SETTINGS.refresh_cron,
-    execution_timezone=SETTINGS.timezone,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every night: look at the source files again (refresh.refresh_cron).",
 )
-release = dg.ScheduleDefinition(
+release = running_schedule(
     name="release",
     job=publish_release,
     cron_schedule=SETTINGS.release_cron,
-    execution_timezone=SETTINGS.timezone,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every night: make a release of the parts accepted by then (refresh.release_cron).",
 )
 

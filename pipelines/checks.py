@@ -3,6 +3,7 @@
 A blocking check stops the rest of its own run. The stamps keep a refused part out of the releases of other runs.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,34 +19,31 @@ if TYPE_CHECKING:
     from mmdata.inspect.audit import Finding
     from mmdata.stage import StageReport
 
-DOWNLOAD_SHARE = dg.AssetCheckSpec(
+blocking_check = partial(dg.AssetCheckSpec, blocking=True)
+
+DOWNLOAD_SHARE = blocking_check(
     "download_share",
     asset="media",
-    blocking=True,
     description="At least download.min_success_share of the rows of the part were downloaded.",
 )
-SCORES_SOUND = dg.AssetCheckSpec(
+SCORES_SOUND = blocking_check(
     "scores_sound",
     asset="features",
-    blocking=True,
     description="Each uid of the part has one row of features, and a finite cosine if its picture was downloaded.",
 )
-NO_UID_LOST = dg.AssetCheckSpec(
+NO_UID_LOST = blocking_check(
     "no_uid_lost",
     asset="selection",
-    blocking=True,
     description="Each source row of the selected parts is in the selection, with a reason if it was dropped.",
 )
-NO_SPLIT_LEAKAGE = dg.AssetCheckSpec(
+NO_SPLIT_LEAKAGE = blocking_check(
     "no_split_leakage",
     asset="selection",
-    blocking=True,
     description="No cluster of near-duplicates has samples in both train and validation.",
 )
-SHARDS_VERIFY = dg.AssetCheckSpec(
+SHARDS_VERIFY = blocking_check(
     "shards_verify",
     asset="shards",
-    blocking=True,
     description="Every byte of the new shards was read again and agrees with the index; no reused shard is missing.",
 )
 NO_SUDDEN_CHANGE = dg.AssetCheckSpec(
@@ -58,16 +56,14 @@ NO_SUDDEN_CHANGE = dg.AssetCheckSpec(
 def model_specs(asset: str) -> list[dg.AssetCheckSpec]:
     """The checks of a trained model."""
     return [
-        dg.AssetCheckSpec(
+        blocking_check(
             "loss_fell",
             asset=asset,
-            blocking=True,
             description="The loss is finite at each logged step, and lower in the last fifth than in the first.",
         ),
-        dg.AssetCheckSpec(
+        blocking_check(
             "trained_on_release",
             asset=asset,
-            blocking=True,
             description="The checkpoint names the release, and its digest, that the graph trained it on.",
         ),
     ]
@@ -92,17 +88,11 @@ def scores_sound(corpus: CorpusResource, part: str) -> dg.AssetCheckResult:
 
 
 @interrupts_end_the_run()
-def no_uid_lost(corpus: CorpusResource) -> dg.AssetCheckResult:
+def release_check(spec: dg.AssetCheckSpec, corpus: CorpusResource) -> dg.AssetCheckResult:
+    """A check of the draft release: the audit of the same name."""
     from mmdata.inspect import audit
 
-    return _result(NO_UID_LOST, audit.no_uid_lost(corpus.open()[1]))
-
-
-@interrupts_end_the_run()
-def no_split_leakage(corpus: CorpusResource) -> dg.AssetCheckResult:
-    from mmdata.inspect import audit
-
-    return _result(NO_SPLIT_LEAKAGE, audit.no_split_leakage(corpus.open()[1]))
+    return _result(spec, getattr(audit, spec.name)(corpus.open()[1]))
 
 
 @interrupts_end_the_run()
@@ -116,15 +106,6 @@ def shards_verify(corpus: CorpusResource) -> dg.AssetCheckResult:
     except DataError as error:
         return _result(SHARDS_VERIFY, Finding(False, str(error)))
     return _result(SHARDS_VERIFY, Finding(True, "every new byte agrees with the index", report.counts))
-
-
-@interrupts_end_the_run()
-def no_sudden_change(corpus: CorpusResource) -> dg.AssetCheckResult:
-    from mmdata.inspect import audit
-
-    finding = audit.no_sudden_change(corpus.open()[1])
-    result = _result(NO_SUDDEN_CHANGE, finding)
-    return result._replace(severity=dg.AssetCheckSeverity.WARN)
 
 
 @interrupts_end_the_run()
@@ -157,6 +138,7 @@ def _result(spec: dg.AssetCheckSpec, finding: "Finding") -> dg.AssetCheckResult:
         check_name=spec.name,
         description=finding.summary,
         metadata=_metadata(finding),
+        severity=dg.AssetCheckSeverity.ERROR if spec.blocking else dg.AssetCheckSeverity.WARN,
     )
 
 

@@ -15,7 +15,7 @@ from pipelines.home import record_build
 from pipelines.instance import build_tags, open_instance
 from pipelines.partitions import WHY_TAG, running_parts, sync_parts, why_tag
 from pipelines.resources import CorpusResource
-from pipelines.watcher import Build, BuildWatcher, ReportCollector, Watcher, watched_by
+from pipelines.watcher import Build, ReportCollector, Watcher, watched_by
 
 
 def build(
@@ -24,7 +24,7 @@ def build(
     parts: Sequence[str] | None = None,
     sources_only: bool = False,
     verbose: bool = False,
-    watcher: BuildWatcher | None = None,
+    watcher: Watcher | None = None,
 ) -> Build:
     """Look at the sources, bring stale parts up to date, make a release.
 
@@ -39,8 +39,8 @@ def build(
     """
     resource = CorpusResource(config_path=str(config_path.absolute()))
     corpus, workspace = resource.open()
-    collector = ReportCollector(watcher)
-    with open_instance(workspace) as instance, watched_by(collector):
+    watcher, collector = watcher or Watcher(), ReportCollector()
+    with open_instance(workspace) as instance, watched_by(collector, watcher):
         runner = _JobRunner(instance, resource, collector, verbose)
         runner.run("refresh_catalog")
         names = [part.name for part in configured_parts(corpus, workspace)]
@@ -51,12 +51,10 @@ def build(
             return Build(collector.reports, {}, workspace.latest())
         stale = [plan.part.name for plan in plan_parts(corpus, workspace) if plan.stale]
         chosen = [name for name in stale if parts is None or name in parts]
-        if watcher:
-            watcher.plan(chosen)
+        watcher.plan(chosen)
         failed: dict[str, str] = {}
         for name in chosen:
-            if watcher:
-                watcher.begin(name)
+            watcher.begin(name)
             plan = plan_part(corpus, workspace, workspace.part(name))
             if not plan.stale:
                 continue  # a run of the UI has built it meanwhile
@@ -67,8 +65,7 @@ def build(
                 runner.run("build_part", name, plan.why)
             except DataError as error:
                 failed[name] = str(error)
-        if watcher:
-            watcher.begin(None)
+        watcher.begin(None)
         release_error = None
         try:
             runner.run("publish_release")
@@ -92,8 +89,8 @@ def train(config_path: Path, *, verbose: bool = False, watcher: Watcher | None =
     """
     resource = CorpusResource(config_path=str(config_path.absolute()))
     _, workspace = resource.open()
-    collector = ReportCollector(watcher)
-    with open_instance(workspace) as instance, watched_by(collector):
+    collector = ReportCollector()
+    with open_instance(workspace) as instance, watched_by(collector, watcher or Watcher()):
         _JobRunner(instance, resource, collector, verbose).run("train_release")
     return collector.reports
 

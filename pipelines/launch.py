@@ -28,7 +28,7 @@ from mmdata.releases.manifest import Release
 from mmdata.stage import Progress, StageReport
 from mmdata.workspace.layout import Workspace
 from pipelines.train_process import Request
-from pipelines.watcher import current_watcher
+from pipelines.watcher import watchers
 
 STOP_TIMEOUT_S = 150  # enough to write a checkpoint; cancel_timeout_seconds in dagster.yaml is longer
 
@@ -133,7 +133,7 @@ def _ended(process: subprocess.Popen[bytes], within_s: float) -> int | None:
 
 def _follow(request: Request, progress: Progress) -> Callable[[], None]:
     """Make a function that tells the watcher of this process how far a stage is, as its log says."""
-    if current_watcher() is None:
+    if not watchers():
         return lambda: None
     from training.config import load_train_config
 

@@ -16,7 +16,7 @@ from mmdata.observe import logs, metrics
 from mmdata.stage import Progress, StageReport
 from mmdata.workspace.layout import Workspace
 from mmdata.workspace.lease import Holder, Lease, leased
-from pipelines.watcher import current_watcher
+from pipelines.watcher import watchers
 
 _log = logs.logger(__name__)
 
@@ -33,8 +33,7 @@ def announced(context: dg.AssetExecutionContext, stage: str, part: str | None) -
     Yields:
         The time at which the stage began, of `time.monotonic`.
     """
-    watcher = current_watcher()
-    if watcher:
+    for watcher in watchers():
         watcher.started(stage, part)
     started_at = time.monotonic()
     try:
@@ -47,7 +46,7 @@ def announced(context: dg.AssetExecutionContext, stage: str, part: str | None) -
                 _log.error("stage failed", error=error, seconds=time.monotonic() - started_at)
                 raise
     except Exception as error:
-        if watcher:
+        for watcher in watchers():
             watcher.failed(stage, part, KeyboardInterrupt() if isinstance(error, dg.Failure) else error)
         if isinstance(error, MMDataError):
             raise dagster_failure(error) from error
@@ -66,11 +65,10 @@ def stage_lease(
     Raises:
         UserError: the other process still holds it after that time.
     """
-    watcher = current_watcher()
 
     def report_wait(holder: Holder) -> None:
         context.log.info(f"waiting for {holder}")
-        if watcher:
+        for watcher in watchers():
             watcher.waits(stage, part, str(holder))
 
     purpose = f"{stage} of {part}" if part else stage
@@ -113,14 +111,14 @@ def finished(report: StageReport, started_at: float) -> StageReport:
     }
     metrics.stage_done(report)
     _log.info("stage done", **log_fields)
-    if watcher := current_watcher():
+    for watcher in watchers():
         watcher.finished(report)
     return report
 
 
 def lease_checking_progress(context: dg.AssetExecutionContext, lease: Lease) -> Progress:
     """A progress for the watcher, or without one for the run's log; it ends the work where the lease was lost."""
-    watcher = current_watcher()
+    followers = watchers()
     began_at = logged_at = time.monotonic()
     first: int | None = None  # what earlier runs did is reported at once, and says nothing about the pace
 
@@ -128,9 +126,9 @@ def lease_checking_progress(context: dg.AssetExecutionContext, lease: Lease) -> 
         nonlocal first, logged_at
         first = done if first is None else first
         lease.check()
-        if watcher:
+        for watcher in followers:
             watcher.progress(stage, done, total)
-        elif time.monotonic() - logged_at > LOG_EVERY_S:
+        if not followers and time.monotonic() - logged_at > LOG_EVERY_S:
             logged_at = time.monotonic()
             left_s = seconds_left(done, total, first, logged_at - began_at)
             remaining = f", about {duration(left_s)} left" if left_s else ""

@@ -6,33 +6,33 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from mmdata.stage import StageReport
 
 
-class Watcher(Protocol):
-    """Someone in the same process who follows a run: the command line."""
+class Watcher:
+    """Someone in the same process who follows runs; this one ignores everything, and others override what they need."""
 
-    def started(self, stage: str, part: str | None) -> None: ...
+    def started(self, stage: str, part: str | None) -> None:
+        """A stage begins."""
 
-    def progress(self, stage: str, done: int, total: int) -> None: ...
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """A stage has done so many of its samples."""
 
-    def finished(self, report: StageReport) -> None: ...
+    def finished(self, report: StageReport) -> None:
+        """A stage is done."""
 
-    def failed(self, stage: str, part: str | None, error: BaseException) -> None: ...
+    def failed(self, stage: str, part: str | None, error: BaseException) -> None:
+        """A stage ended with an error; KeyboardInterrupt: somebody stopped it."""
 
-    def waits(self, stage: str, part: str | None, holder: str) -> None: ...
-
-
-class BuildWatcher(Watcher, Protocol):
-    """Follows a build part by part."""
+    def waits(self, stage: str, part: str | None, holder: str) -> None:
+        """A stage waits for another process, which holds its lease."""
 
     def plan(self, parts: Sequence[str]) -> None:
-        """These parts will run, in this order."""
+        """A build will run these parts, in this order."""
 
     def begin(self, part: str | None) -> None:
-        """A part begins; None: the release begins."""
+        """A build begins a part; None: it begins the release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,48 +53,31 @@ class Build:
 
 
 @dataclass
-class ReportCollector:
-    """A watcher that keeps the reports and the last error of the stages, and passes everything on."""
+class ReportCollector(Watcher):
+    """Keeps the reports and the last error of the stages."""
 
-    watcher: Watcher | None
     reports: list[StageReport] = field(default_factory=list)
     error: BaseException | None = None
 
-    def started(self, stage: str, part: str | None) -> None:
-        if self.watcher:
-            self.watcher.started(stage, part)
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        if self.watcher:
-            self.watcher.progress(stage, done, total)
-
     def finished(self, report: StageReport) -> None:
         self.reports.append(report)
-        if self.watcher:
-            self.watcher.finished(report)
-
-    def waits(self, stage: str, part: str | None, holder: str) -> None:
-        if self.watcher:
-            self.watcher.waits(stage, part, holder)
 
     def failed(self, stage: str, part: str | None, error: BaseException) -> None:
         self.error = error
-        if self.watcher:
-            self.watcher.failed(stage, part, error)
 
 
-_current: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+_current: ContextVar[tuple[Watcher, ...]] = ContextVar("watchers", default=())
 
 
-def current_watcher() -> Watcher | None:
-    """Who follows the runs of this thread; None in the UI, where the run's log is read."""
+def watchers() -> tuple[Watcher, ...]:
+    """Those who follow the runs of this thread; nobody in the UI, where the log of the run is read."""
     return _current.get()
 
 
 @contextmanager
-def watched_by(watcher: Watcher) -> Iterator[None]:
-    """Within the block, runs of this thread report to `watcher`."""
-    token = _current.set(watcher)
+def watched_by(*watchers: Watcher) -> Iterator[None]:
+    """Within the block, runs of this thread report to these watchers."""
+    token = _current.set(watchers)
     try:
         yield
     finally:

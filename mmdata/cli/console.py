@@ -9,11 +9,20 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from mmdata.display import shown
 from mmdata.stage import StageReport
+from pipelines.watcher import Watcher
 
 MAX_REASONS = 4  # in the line of a stage; the rest are counted
 PLAIN_PROGRESS_EVERY_S = 5.0  # where the output is no terminal
@@ -94,20 +103,18 @@ def summary_line(report: StageReport) -> str:
     return f"{line} ({', '.join(reasons + more)})" if reasons else line
 
 
-class BuildProgress:
-    """Draws a build: one bar for the parts, one for the stage that runs. It is a `pipelines.watcher.BuildWatcher`."""
+def progress_bars(out: Console, *columns: ProgressColumn) -> Progress:
+    """Bars with counts and time, and further columns; they show nothing where the output is no terminal."""
+    first = (TextColumn("{task.description:<26}"), BarColumn(bar_width=32), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*first, *columns, console=out, transient=True, disable=not out.is_terminal)
+
+
+class BuildProgress(Watcher):
+    """Draws a build: one bar for the parts, one for the stage that runs."""
 
     def __init__(self, out: Console) -> None:
         self.out = out
-        self.bars = Progress(
-            TextColumn("{task.description:<26}"),
-            BarColumn(bar_width=32),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=out,
-            transient=True,
-            disable=not out.is_terminal,
-        )
+        self.bars = progress_bars(out)
         self.current_part: str | None = None
         self.parts_bar: TaskID | None = None
         self.stage_bar: TaskID | None = None

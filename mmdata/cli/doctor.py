@@ -9,9 +9,7 @@ import typer
 
 
 def doctor(
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="Also check the workspace of this corpus.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="A corpus.yaml to check too.")] = None,
 ) -> None:
     """Check whether mmdata can work on this machine.
 

@@ -21,20 +21,16 @@ if TYPE_CHECKING:
     from mmdata.workspace.layout import Workspace
 
 MAX_LINES = 40
-DEFAULT_DISTANCE = 0.05
 
 
 def forget(
     config: ConfigOption = CONFIG,
-    url: Annotated[
-        list[str] | None, typer.Option(help="Everything from this URL; http and https count as the same.")
-    ] = None,
+    url: Annotated[list[str] | None, typer.Option(help="Everything from this URL, by http or https.")] = None,
     domain: Annotated[list[str] | None, typer.Option(help="Everything from this host and its subdomains.")] = None,
     uid: Annotated[list[str] | None, typer.Option(help="The sample with this uid.")] = None,
     sha256: Annotated[list[str] | None, typer.Option(help="The file with this SHA-256, from any URL.")] = None,
     list_file: Annotated[
-        list[Path] | None,
-        typer.Option("--list", help="A file that lists any of these: text with one a line, .csv or .parquet."),
+        list[Path] | None, typer.Option("--list", help="A list of these: text, .csv, .parquet.")
     ] = None,
     near: Annotated[
         bool | None,
@@ -43,19 +39,13 @@ def forget(
             help="Forget near-duplicates too, or do not search for them; by default they are listed.",
         ),
     ] = None,
-    distance: Annotated[
-        float, typer.Option(min=0, max=1, help="Largest distance (1 - cosine of the embeddings) of a near-duplicate.")
-    ] = DEFAULT_DISTANCE,
+    distance: Annotated[float, typer.Option(min=0, max=1, help="Largest cosine distance of a near-duplicate.")] = 0.05,
     reason: Annotated[str, typer.Option(help="The reason; it is kept in the log, so name nobody.")] = "",
     by: Annotated[str | None, typer.Option(help="Who is responsible; the default is your user name.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be forgotten.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-    purge: Annotated[
-        bool, typer.Option("--purge", help="Delete the releases that contain forgotten samples, except the latest.")
-    ] = False,
-    log: Annotated[
-        bool, typer.Option("--log", help="Print the log of what was forgotten, and check that nobody changed it.")
-    ] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Delete old releases that contain forgotten samples.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="Print and check the log of what was forgotten.")] = False,
 ) -> None:
     """Remove samples for good.
 

@@ -20,9 +20,7 @@ MAX_LINES = 40
 def plan(
     config: ConfigOption = CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="Read only the stamps of the parts: no source files, slices or tables.")
-    ] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Read only the stamps of the parts.")] = False,
     every: Annotated[bool, typer.Option("--all", help=f"List every file and part, not only {MAX_LINES}.")] = False,
 ) -> None:
     """Show what the next build would do.

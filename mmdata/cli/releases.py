@@ -59,9 +59,7 @@ def releases(config: ConfigOption = CONFIG) -> None:
 
 
 def diff(
-    before: Annotated[
-        str, typer.Argument(metavar="A", help="A release: its folder, its id, or the first digits of the id.")
-    ],
+    before: Annotated[str, typer.Argument(metavar="A", help="The folder or id of a release, or how the id begins.")],
     after: Annotated[str, typer.Argument(metavar="B", help="The release to compare it with.")] = "latest",
     config: ConfigOption = CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
@@ -141,9 +139,7 @@ def rollback(release: IdArgument, config: ConfigOption = CONFIG, note: NoteOptio
 
 def gc(
     config: ConfigOption = CONFIG,
-    keep: Annotated[
-        int | None, typer.Option(min=1, help="Keep this many of the newest releases; releases.keep is the default.")
-    ] = None,
+    keep: Annotated[int | None, typer.Option(min=1, help="Releases to keep; default: releases.keep.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
 ) -> None:
     """Delete old releases and files that no release needs.

@@ -18,12 +18,7 @@ MAX_PARTS = 40
 def status(
     config: ConfigOption = CONFIG,
     every: Annotated[bool, typer.Option("--all", help=f"List every part, not only {MAX_PARTS}.")] = False,
-    hosts: Annotated[
-        int | None,
-        typer.Option(
-            "--hosts", metavar="N", min=1, help="Also read the tables, and show the N hosts with most failures."
-        ),
-    ] = None,
+    hosts: Annotated[int | None, typer.Option(metavar="N", min=1, help="Show the N hosts with most failures.")] = None,
     disk: Annotated[bool, typer.Option("--disk", help="Also look at every file, and show what uses the disk.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
 ) -> None:

@@ -42,18 +42,15 @@ def train(
     release: ReleaseArgument,
     stage: Annotated[StageOption, typer.Option(help="One stage, or all three in order.")] = StageOption.all,
     preset: Annotated[
-        str | None, typer.Option(help="tiny, smollm2, b32-0.5b, l14-1b or l14-7b; corpus.yaml sets the default.")
+        str | None, typer.Option(help="tiny, smollm2, b32-0.5b, l14-1b, l14-7b; default: train.preset.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="TOML", help="A train.toml; its values replace those of the preset.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="TOML", help="A train.toml; it overrides the preset.")] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting that replaces both; can be repeated."),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The folder for the models; the default is in the workspace of the release."),
+        Path | None, typer.Option(metavar="DIR", help="Folder of the models; default: the workspace.")
     ] = None,
     corpus: CorpusOption = CONFIG,
 ) -> None:
@@ -94,7 +91,7 @@ def evaluate(
     checkpoint: CheckpointArgument,
     release: ReleaseArgument,
     samples: Annotated[
-        int | None, typer.Option(min=1, help="Use at most this many held-out samples; the default is all.")
+        int | None, typer.Option(min=1, help="At most this many held-out samples; default: all.")
     ] = None,
     answers: Annotated[int, typer.Option(min=0, help="Generate an answer for this many samples.")] = 64,
     pictures: Annotated[
@@ -127,12 +124,9 @@ def evaluate(
 def export(
     checkpoint: CheckpointArgument,
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The folder to write to.")],
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Also write a variant with the language model's weights in 8 bits.")
-    ] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also write a variant with 8-bit weights.")] = False,
     prune: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Also write a variant without this share of its MLP neurons, e.g. 0.5."),
+        float | None, typer.Option(metavar="SHARE", help="Also write it without this share of neurons.")
     ] = None,
     distill: Annotated[
         int | None,
@@ -167,20 +161,13 @@ class StageProgress:
     """Shows the progress of a stage: a bar with the loss, or plain lines where the output is no terminal."""
 
     def __init__(self, out: Console, stage: str, steps: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TextColumn
+
+        from mmdata.cli.console import progress_bars
 
         self.out, self.stage, self.steps = out, stage, steps
         self.printed_at = -PLAIN_LINE_EVERY_S
-        self.bar = Progress(
-            TextColumn("{task.description:<9}"),
-            BarColumn(bar_width=32),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[status]}", markup=False),
-            console=out,
-            transient=True,
-            disable=not out.is_terminal,
-        )
+        self.bar = progress_bars(out, TextColumn("{task.fields[status]}", markup=False))
         self.task = self.bar.add_task(stage, total=steps, status="loading")
 
     def __enter__(self) -> StageProgress:

@@ -12,9 +12,7 @@ from mmdata.cli.options import CONFIG, ConfigOption, ReleaseArgument, find_relea
 def verify(
     release: ReleaseArgument,
     config: ConfigOption = CONFIG,
-    decode: Annotated[
-        bool, typer.Option("--decode", help="Also decode every picture, frame, sound and video; this is slow.")
-    ] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Also decode all media; this is slow.")] = False,
 ) -> None:
     """Read every byte of a release again.
 

@@ -8,25 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mmdata.figures.svg_chart import (
-    BAR_ROW_PX,
-    BOTTOM_PX,
-    HEIGHT_PX,
-    TOP_PX,
-    WIDTH_PX,
-    Chart,
-    compact,
-    decades,
-    line,
-    one_line,
-    round_ticks,
-    scale,
-    whole_ticks,
-    x_axis,
-    x_scale,
-    y_axis,
-    y_scale,
-)
+from mmdata.figures import svg_chart as svg
+from mmdata.figures.svg_chart import Chart
 
 BINS = 96
 MAX_BARS = 12
@@ -57,8 +40,8 @@ def score_histogram(scores: np.ndarray, threshold: float | None, title: str) -> 
     is_kept = finite >= (-np.inf if threshold is None else threshold)
     below, above = np.histogram(finite[~is_kept], edges)[0], np.histogram(finite[is_kept], edges)[0]
     highest = int((below + above).max())
-    x, y = x_scale(low, high), y_scale(0, highest)
-    elements = [y_axis(whole_ticks(highest), y)]
+    x, y = svg.x_scale(low, high), svg.y_scale(0, highest)
+    elements = [svg.y_axis(svg.whole_ticks(highest), y)]
     for css, bottoms, counts in (("below", np.zeros_like(below), below), ("above", below, above)):
         bars = [
             f"M{x(start):.1f} {y(bottom):.1f}h{max(x(end) - x(start) - 1, 0.5):.1f}V{y(bottom + count):.1f}"
@@ -68,14 +51,15 @@ def score_histogram(scores: np.ndarray, threshold: float | None, title: str) -> 
         ]
         if bars:
             elements.append(f'<path class="{css}" d="{"".join(bars)}"/>')
-    elements.append(x_axis(round_ticks(low, high), x, COSINE))
+    elements.append(svg.x_axis(svg.round_ticks(low, high), x, COSINE))
     if threshold is not None:
         notes.append(f"{is_kept.mean():.1%} at or above {threshold:.3g}")
         at_px = x(threshold)
-        side, nudge_px = ("end", -6) if at_px > WIDTH_PX / 2 else ("start", 6)
+        side, nudge_px = ("end", -6) if at_px > svg.WIDTH_PX / 2 else ("start", 6)
+        bottom_px = svg.HEIGHT_PX - svg.BOTTOM_PX
         elements.append(
-            f'<line class="cut" x1="{at_px:.1f}" x2="{at_px:.1f}" y1="{TOP_PX - 10}" y2="{HEIGHT_PX - BOTTOM_PX}"/>'
-            f'<text class="cut" x="{at_px + nudge_px:.1f}" y="{TOP_PX - 4}" text-anchor="{side}">'
+            f'<line class="cut" x1="{at_px:.1f}" x2="{at_px:.1f}" y1="{svg.TOP_PX - 10}" y2="{bottom_px}"/>'
+            f'<text class="cut" x="{at_px + nudge_px:.1f}" y="{svg.TOP_PX - 4}" text-anchor="{side}">'
             f"threshold {threshold:.3f}</text>"
         )
     return Chart(title, " · ".join(notes), {"below": "below", "above": "kept"}, elements)
@@ -85,22 +69,22 @@ def before_after_bars(before: Mapping[str, int], after: Mapping[str, int], title
     """Draw counts by name before and after; the largest names one by one, the rest as one bar."""
     names = sorted(set(before) | set(after), key=lambda n: (-max(before.get(n, 0), after.get(n, 0)), n))
     head, rest = (names, []) if len(names) <= MAX_BARS else (names[: MAX_BARS - 1], names[MAX_BARS - 1 :])
-    rows = [(one_line(name, MAX_NAME_CHARS), before.get(name, 0), after.get(name, 0)) for name in head]
+    rows = [(svg.one_line(name, MAX_NAME_CHARS), before.get(name, 0), after.get(name, 0)) for name in head]
     if rest:
-        others = one_line(f"{len(rest):,} others")
+        others = svg.one_line(f"{len(rest):,} others")
         rows.append((others, sum(before.get(n, 0) for n in rest), sum(after.get(n, 0) for n in rest)))
     largest = max((max(b, a) for _, b, a in rows), default=1) or 1
-    width = scale(0, largest, 0, WIDTH_PX - NAME_PX - 90)
+    width = svg.scale(0, largest, 0, svg.WIDTH_PX - NAME_PX - 90)
     elements = []
     for number, (name, *pair) in enumerate(rows):
-        top_px = 6 + BAR_ROW_PX * number
+        top_px = 6 + svg.BAR_ROW_PX * number
         elements.append(f'<text class="name" x="{NAME_PX - 10}" y="{top_px + 17}" text-anchor="end">{name}</text>')
         for css, count, y_px in zip(BEFORE_AFTER, pair, (top_px, top_px + 13), strict=True):
             length_px = width(count)
             elements.append(f'<rect class="{css}" x="{NAME_PX}" y="{y_px}" width="{length_px:.1f}" height="11"/>')
             elements.append(f'<text x="{NAME_PX + length_px + 6:.1f}" y="{y_px + 10}">{count:,}</text>')
     totals = f"{sum(before.values()):,} → {sum(after.values()):,} samples, {len(names):,} kinds"
-    return Chart(title, totals, BEFORE_AFTER, elements, height_px=12 + BAR_ROW_PX * max(len(rows), 2))
+    return Chart(title, totals, BEFORE_AFTER, elements, height_px=12 + svg.BAR_ROW_PX * max(len(rows), 2))
 
 
 def long_tail(before: Sequence[int], after: Sequence[int], title: str) -> Chart:
@@ -114,13 +98,13 @@ def long_tail(before: Sequence[int], after: Sequence[int], title: str) -> Chart:
     longest, highest = max(len(c) for c in curves), max((int(c[0]) for c in curves if len(c)), default=0)
     if not longest:
         return Chart(title, "", {}, (), empty="no concepts")
-    x, y = x_scale(0, np.log10(max(longest, 2))), y_scale(0, np.log10(max(highest, 2)))
-    elements = [y_axis(decades(highest), lambda value: y(np.log10(value)))]
+    x, y = svg.x_scale(0, np.log10(max(longest, 2))), svg.y_scale(0, np.log10(max(highest, 2)))
+    elements = [svg.y_axis(svg.decades(highest), lambda value: y(np.log10(value)))]
     for css, counts in zip(BEFORE_AFTER, curves, strict=True):
         if len(counts):
             ranks = np.unique(np.geomspace(1, len(counts), 160).astype(np.int64))
-            elements.append(line(css, [x(np.log10(r)) for r in ranks], [y(np.log10(counts[r - 1])) for r in ranks]))
-    elements.append(x_axis(decades(longest), lambda value: x(np.log10(value)), "concept, by rank", compact))
+            elements.append(svg.line(css, [x(np.log10(r)) for r in ranks], [y(np.log10(counts[r - 1])) for r in ranks]))
+    elements.append(svg.x_axis(svg.decades(longest), lambda value: x(np.log10(value)), "concept, by rank", svg.compact))
     spread = [f"{counts[0] / np.median(counts):.1f} x" if len(counts) else "none" for counts in curves]
     notes = f"{longest:,} concepts · most common over median: {spread[0]} → {spread[1]}"
     return Chart(title, notes, BEFORE_AFTER, elements)
@@ -130,12 +114,12 @@ def two_histograms(edges: Sequence[float], before: Sequence[int], after: Sequenc
     """Draw two histograms over the same bins, as lines: N+1 edges, N counts each, as percentages of their sums."""
     percents = [100 * np.asarray(counts) / max(1, sum(counts)) for counts in (before, after)]
     highest = max(float(percent.max()) for percent in percents)
-    x, y = x_scale(edges[0], edges[-1]), y_scale(0, highest)
-    elements = [y_axis(round_ticks(0, highest), y)]
+    x, y = svg.x_scale(edges[0], edges[-1]), svg.y_scale(0, highest)
+    elements = [svg.y_axis(svg.round_ticks(0, highest), y)]
     corners = [x(edge) for edge in np.repeat(edges, 2)][1:-1]
     for css, percent in zip(BEFORE_AFTER, percents, strict=True):
-        elements.append(line(css, corners, [y(value) for value in np.repeat(percent, 2)]))
-    elements.append(x_axis(round_ticks(edges[0], edges[-1]), x, f"{COSINE}; % of samples"))
+        elements.append(svg.line(css, corners, [y(value) for value in np.repeat(percent, 2)]))
+    elements.append(svg.x_axis(svg.round_ticks(edges[0], edges[-1]), x, f"{COSINE}; % of samples"))
     return Chart(title, f"{sum(before):,} → {sum(after):,} scored samples", BEFORE_AFTER, elements)
 
 
@@ -153,14 +137,14 @@ def loss_curve(log: Sequence[Mapping[str, Any]], title: str) -> Chart:
     if not drawn:
         return Chart(title, "", {}, (), empty="no steps yet")
     steps, losses = zip(*drawn, strict=True)
-    x, y = x_scale(min(steps), max(steps)), y_scale(min(losses), max(losses))
-    elements = [y_axis(round_ticks(min(losses), max(losses)), y)]
+    x, y = svg.x_scale(min(steps), max(steps)), svg.y_scale(min(losses), max(losses))
+    elements = [svg.y_axis(svg.round_ticks(min(losses), max(losses)), y)]
     elements += [
-        line(css, [x(step) for step, _ in points], [y(loss) for _, loss in points])
+        svg.line(css, [x(step) for step, _ in points], [y(loss) for _, loss in points])
         for css, points in curves.items()
         if points
     ]
-    elements.append(x_axis(round_ticks(min(steps), max(steps)), x, "step", compact))
+    elements.append(svg.x_axis(svg.round_ticks(min(steps), max(steps)), x, "step", svg.compact))
     notes = f"{len(curves['after']):,} points of training, {len(curves['held-out']):,} of validation"
     return Chart(title, notes, {"after": "training", "held-out": "validation"}, elements)
 

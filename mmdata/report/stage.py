@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from mmdata.config import Filter
 from mmdata.display import shown
 from mmdata.errors import DataError, UserError
 from mmdata.figures import charts
+from mmdata.figures.sheet import sample_grid
 from mmdata.instruct.forms import FORMS, record_of
 from mmdata.instruct.media_paths import read_member
 from mmdata.report.funnel import Step, funnel
-from mmdata.report.gallery import Card, Gallery, choose, fill
+from mmdata.report.gallery import Gallery, choose, fill
 from mmdata.report.page import environment
 from mmdata.report.stored import FRAME_PX, small_picture, sound_uri
 from mmdata.select.selection_summary import Summary, summarise
@@ -169,28 +171,23 @@ def _bytes_or_none(path: str, workspace: Workspace) -> bytes | None:
 
 
 def _stage_report(folder: UPath, content: _Content, size: int) -> StageReport:
-    from mmdata.figures import sheet
-
     summary, gallery = content.summary, content.gallery
     return StageReport(
         stage="report",
         counts={**content.headline, "report_bytes": size},
         reasons=summary.reasons,
         numbers=summary.numbers(),
-        images=summary.images(content.page["scorer_name"]) | _grids(gallery, sheet),
+        images=summary.images(content.page["scorer_name"]) | _grids(gallery),
         paths={"report": str(folder / "report.html")},
     )
 
 
-def _grids(gallery: Gallery, sheet: Any) -> dict[str, bytes]:
-    import base64
-
+def _grids(gallery: Gallery) -> dict[str, bytes]:
+    """Contact sheets of the samples drawn at random and of those with the best scores."""
     grids = {}
     for name, uids in (("kept, drawn by chance", gallery.drawn), ("best scores", gallery.best)):
-        cards: list[Card] = [
-            gallery.cards[uid] for uid in uids if uid in gallery.cards and gallery.cards[uid].stored.image
-        ]
+        cards = [gallery.cards[uid] for uid in uids if uid in gallery.cards and gallery.cards[uid].stored.image]
         if cards:
             pictures = [base64.b64decode((card.stored.image or "").partition(",")[2]) for card in cards]
-            grids[name] = sheet.sample_grid(pictures, [c.stored.caption for c in cards], [c.score for c in cards])
+            grids[name] = sample_grid(pictures, [c.stored.caption for c in cards], [c.score for c in cards])
     return grids

@@ -36,4 +36,5 @@ def selection(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.M
     from mmdata.select.stage import select_samples
 
     report = corpus.run(context, "selection", select_samples)
-    return to_result(report, checks.no_uid_lost(corpus), checks.no_split_leakage(corpus))
+    results = [checks.release_check(spec, corpus) for spec in (checks.NO_UID_LOST, checks.NO_SPLIT_LEAKAGE)]
+    return to_result(report, *results)

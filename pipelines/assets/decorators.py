@@ -26,54 +26,42 @@ class AssetOptions(TypedDict, total=False):
     deps: list[Any]
     check_specs: list[dg.AssetCheckSpec]
     freshness_policy: dg.FreshnessPolicy
+    pool: str | None
+    code_version: str
+    tags: dict[str, str]
+    partitions_def: dg.PartitionsDefinition
+    backfill_policy: dg.BackfillPolicy
 
 
-def corpus_asset(
-    group: str,
-    *kinds: str,
-    pool: str = "publish",
-    code_version: str | None = None,
-    **options: Unpack[AssetOptions],
-) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+Decorator = Callable[[Callable[..., Any]], dg.AssetsDefinition]
+
+
+def corpus_asset(group: str, *kinds: str, **options: Unpack[AssetOptions]) -> Decorator:
     """Decorate the function of an asset over the whole corpus.
 
     Args:
         kinds: tags by which the UI shows what the asset is made with.
-        pool: whose slots its runs wait for.
-        code_version: raised when the code writes something else.
     """
-    return dg.asset(
-        group_name=group,
-        kinds=set(kinds),
-        owners=OWNERS,
-        tags={"scope": "corpus"},
-        retry_policy=RETRY,
-        pool=pool,
-        code_version=code_version,
-        **options,
-    )
+    settings: AssetOptions = {"tags": {"scope": "corpus"}, "pool": "publish"}
+    settings.update(options)
+    return dg.asset(group_name=group, kinds=set(kinds), owners=OWNERS, retry_policy=RETRY, **settings)
 
 
-def part_asset(
-    group: str, *kinds: str, stage: str, pool: str | None = None, **options: Unpack[AssetOptions]
-) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+def part_asset(group: str, *kinds: str, stage: str, **options: Unpack[AssetOptions]) -> Decorator:
     """Decorate the function of an asset that has a partition for each part.
 
     Args:
         stage: the stage that makes it; its code version is the asset's.
     """
-    return dg.asset(
-        group_name=group,
-        kinds=set(kinds),
-        owners=OWNERS,
-        tags={"scope": "part"},
-        retry_policy=RETRY,
-        pool=pool,
-        code_version=stage_version(stage),
-        partitions_def=PARTS,
-        backfill_policy=dg.BackfillPolicy.multi_run(1),
-        **options,
-    )
+    settings: AssetOptions = {
+        "tags": {"scope": "part"},
+        "pool": None,
+        "code_version": stage_version(stage),
+        "partitions_def": PARTS,
+        "backfill_policy": dg.BackfillPolicy.multi_run(1),
+    }
+    settings.update(options)
+    return corpus_asset(group, *kinds, **settings)
 
 
 def stage_version(stage: str) -> str:

@@ -48,7 +48,7 @@ def release(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.Mat
     from mmdata.publish.release import publish_release
 
     made = corpus.run(context, "release", lambda settings, workspace, _: publish_release(settings, workspace))
-    return to_result(made, checks.no_sudden_change(corpus))
+    return to_result(made, checks.release_check(checks.NO_SUDDEN_CHANGE, corpus))
 
 
 @corpus_asset(GROUP, "html", deps=[release])

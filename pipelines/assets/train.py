@@ -1,6 +1,7 @@
 """Train: models on a release. It runs when a person starts it, each stage in a process of its own."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -17,8 +18,7 @@ from pipelines.assets.publish import release
 from pipelines.metadata import to_result
 from pipelines.resources import CorpusResource
 
-GROUP = "train"
-CODE_VERSION = "1"
+model_asset = partial(corpus_asset, "train", "pytorch", pool="gpu", code_version="1")
 
 
 class TrainOn(dg.Config):
@@ -36,15 +36,7 @@ class MeasureOn(dg.Config):
     answers: int = Field(default=64, ge=0, description="Generate an answer for this many samples.")
 
 
-@corpus_asset(
-    GROUP,
-    "pytorch",
-    "openclip",
-    pool="gpu",
-    deps=[release],
-    code_version=CODE_VERSION,
-    check_specs=checks.model_specs("aligned_model"),
-)
+@model_asset("openclip", deps=[release], check_specs=checks.model_specs("aligned_model"))
 def aligned_model(context: dg.AssetExecutionContext, config: TrainOn, corpus: CorpusResource) -> dg.MaterializeResult:
     """Stage 1: encoders of pictures and texts, trained by contrastive learning on the pairs of the release.
 
@@ -53,29 +45,13 @@ def aligned_model(context: dg.AssetExecutionContext, config: TrainOn, corpus: Co
     return _train(context, corpus, "align", lambda workspace: _named_release(workspace, config.release))
 
 
-@corpus_asset(
-    GROUP,
-    "pytorch",
-    "huggingface",
-    pool="gpu",
-    deps=[aligned_model],
-    code_version=CODE_VERSION,
-    check_specs=checks.model_specs("joint_model"),
-)
+@model_asset("huggingface", deps=[aligned_model], check_specs=checks.model_specs("joint_model"))
 def joint_model(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """Stage 2: a language model that reads what the frozen encoders give, trained on the captions of the release."""
     return _train(context, corpus, "joint", lambda _: open_release(_latest_report(context, "aligned_model")["release"]))
 
 
-@corpus_asset(
-    GROUP,
-    "pytorch",
-    "huggingface",
-    pool="gpu",
-    deps=[joint_model],
-    code_version=CODE_VERSION,
-    check_specs=checks.model_specs("instructed_model"),
-)
+@model_asset("huggingface", deps=[joint_model], check_specs=checks.model_specs("instructed_model"))
 def instructed_model(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """Stage 3: the model that answers questions about pictures, trained on the instruction records of the release."""
     return _train(
@@ -83,7 +59,7 @@ def instructed_model(context: dg.AssetExecutionContext, corpus: CorpusResource) 
     )
 
 
-@corpus_asset(GROUP, "pytorch", "markdown", pool="gpu", deps=[instructed_model], code_version=CODE_VERSION)
+@model_asset("markdown", deps=[instructed_model])
 def evaluation(context: dg.AssetExecutionContext, config: MeasureOn, corpus: CorpusResource) -> dg.MaterializeResult:
     """The three models, measured on the held-out split: retrieval, captions, answers, perplexity."""
 

@@ -113,7 +113,7 @@ def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(ready: Ready, m
     os.kill(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on" in said.replace("\n", " ")
+    assert "the same command resumes" in said.replace("\n", " ")
     steps = len(log.read_text().splitlines())
     done = mmdata(*command[1:], "--set", f"steps={steps + 2}")
     assert f"align step {steps + 1} of {steps + 2}" in done.stdout
