@@ -6,10 +6,10 @@ import torch
 
 
 def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
-    assert found
-    return found
+    assert grads
+    return grads
 
 
 def same(ours: dict[str, torch.Tensor], others: dict[str, torch.Tensor], tolerance: float = 1e-5) -> None:

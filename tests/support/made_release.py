@@ -94,8 +94,8 @@ def write_release(
     by_uid = {one.uid: one for one in samples}
     for form, write in FORMS.items():
         for split in ("train", "validation") if records else ():
-            own = [write(one) for one in records if by_uid[one.id[:32]].split == split]
-            (folder / f"instruct-{form}-{split}.jsonl").write_bytes(b"".join(map(line, own)))
+            lines = [write(one) for one in records if by_uid[one.id[:32]].split == split]
+            (folder / f"instruct-{form}-{split}.jsonl").write_bytes(b"".join(map(line, lines)))
     seal(workspace, shards)
     workspace.set_latest(RELEASE)
     return workspace
@@ -128,23 +128,23 @@ def shard_of(workspace: Workspace, uid: str) -> str:
 def _tar(samples: Sequence[tuple[Sample, int]]) -> tuple[bytes, list[dict[str, Any]]]:
     buffer, entries = io.BytesIO(), []
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for one, copy in samples:
-            key, start = sample_key(one.uid, copy), tar.offset
-            about = json.dumps({"uid": one.uid}).encode()
-            for ext, data in {**one.media, "txt": one.caption.encode(), "json": about}.items():
+        for sample, copy in samples:
+            key, start = sample_key(sample.uid, copy), tar.offset
+            about = json.dumps({"uid": sample.uid}).encode()
+            for ext, data in {**sample.media, "txt": sample.caption.encode(), "json": about}.items():
                 member = tarfile.TarInfo(f"{key}.{ext}")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
             entries.append(
                 {
-                    "uid": one.uid,
+                    "uid": sample.uid,
                     "key": key,
                     "offset": start,
                     "length": tar.offset - start,
-                    "signature": one.signature,
+                    "signature": sample.signature,
                     "copy": copy,
-                    "repeats": one.copies,
-                    "tokens": _tokens(one.caption),
+                    "repeats": sample.copies,
+                    "tokens": _tokens(sample.caption),
                     "pixels": 0,
                     "frames": 0,
                     "augment": 0,

@@ -69,6 +69,6 @@ def hidden(built: StageModel, shown: torch.Tensor) -> torch.Tensor:
     """The last state before the answer to a question about pictures."""
     model: Any = built.model
     row = with_stand_ins(question_batch(built, shown, "What is this?" if built.stage == "instruct" else ""), model)
-    found = model.hidden(model.llm, model.embed(row), row)
+    hidden_RLD = model.hidden(model.llm, model.embed(row), row)
     model._context.clear()
-    return found[0, -1]
+    return hidden_RLD[0, -1]

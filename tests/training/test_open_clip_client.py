@@ -32,12 +32,12 @@ def shards(tmp_path: Path) -> dict[str, tuple[str, int]]:
     built = build(str(tmp_path / "workspace"), {"web-000000": range(45), "web-000001": range(45, 90)})
     release_id = release(built)
     listed = open_release(built.workspace.release_dir(release_id)).manifest["shards"]
-    found = {}
+    by_split = {}
     for split in ("train", "validation"):
-        own = [shard for shard in listed if shard["split"] == split]
-        paths = [str(built.workspace.shards_dir / shard["name"]) for shard in own]
-        found[split] = ("::".join(paths), sum(shard["samples"] for shard in own))
-    return found
+        of_split = [shard for shard in listed if shard["split"] == split]
+        paths = [str(built.workspace.shards_dir / shard["name"]) for shard in of_split]
+        by_split[split] = ("::".join(paths), sum(shard["samples"] for shard in of_split))
+    return by_split
 
 
 def train(tmp_path: Path, *arguments: str) -> str:

@@ -38,13 +38,13 @@ AUDIO = {"kind": "logmel_vit", "config": SMALL, "mel_bins": 16, "seconds": 1.0}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return published(tmp_path_factory.mktemp("every"), "path")
 
 
 @pytest.fixture(scope="module")
-def release(place: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingRelease:
-    return open_training_release(str(place), tmp_path_factory.mktemp("cache"))
+def release(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingRelease:
+    return open_training_release(str(workspace), tmp_path_factory.mktemp("cache"))
 
 
 def published(root: Path, images: str) -> Path:
@@ -71,9 +71,9 @@ def gradients(stage: str, config: TrainConfig, batch: Batch) -> tuple[StageModel
     return built, step(batch)
 
 
-def test_all_three_stages_train_on_every_signature(place: Path, tmp_path: Path) -> None:
+def test_all_three_stages_train_on_every_signature(workspace: Path, tmp_path: Path) -> None:
     config = hearing()
-    results = train(str(place), ["align", "joint", "instruct"], config, tmp_path)
+    results = train(str(workspace), ["align", "joint", "instruct"], config, tmp_path)
     assert [result.steps for result in results] == [2, 2, 2]
     for stage in ("align", "joint", "instruct"):
         lines = [line for line in read_log(tmp_path / stage) if line["kind"] == "train"]
@@ -83,10 +83,10 @@ def test_all_three_stages_train_on_every_signature(place: Path, tmp_path: Path) 
     assert {"val/image_to_text/recall@1", "val/audio_to_text/recall@1", "val/recall@1"} <= set(last)
 
 
-def test_a_clip_with_sound_trains_both_of_its_pairings(place: Path, tmp_path: Path) -> None:
+def test_a_clip_with_sound_trains_both_of_its_pairings(workspace: Path, tmp_path: Path) -> None:
     config = hearing()
     built = built_stage("align", config)
-    batch = first_batch(built, config, str(place), tmp_path, size=80)
+    batch = first_batch(built, config, str(workspace), tmp_path, size=80)
     has = kind_weights(batch)
     both = (has[:, 1] > 0) & (has[:, 2] > 0)
     assert int(both.sum()) > 5
@@ -104,10 +104,10 @@ def test_a_clip_with_sound_trains_both_of_its_pairings(place: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("stage", ["joint", "instruct"])
-def test_sound_matters_to_the_language_model(place: Path, tmp_path: Path, stage: str) -> None:
+def test_sound_matters_to_the_language_model(workspace: Path, tmp_path: Path, stage: str) -> None:
     config = hearing()
     built = built_stage(stage, config)
-    batch = first_batch(built, config, str(place), tmp_path, size=24)
+    batch = first_batch(built, config, str(workspace), tmp_path, size=24)
     assert batch.sound.data is not None and len(batch.sound.data) > 3
     assert batch.picture.data is not None and len(batch.picture.data) > 20
     built, shares = gradients(stage, config, batch)
@@ -121,11 +121,11 @@ def test_sound_matters_to_the_language_model(place: Path, tmp_path: Path, stage:
     assert float(gradients(stage, config, other)[1]["text"]) != float(shares["text"])
 
 
-def test_every_sample_stands_in_its_row_with_all_its_media(place: Path, tmp_path: Path) -> None:
+def test_every_sample_stands_in_its_row_with_all_its_media(workspace: Path, tmp_path: Path) -> None:
     config = hearing()
     built = built_stage("instruct", config)
     model: Any = built.model
-    batch = first_batch(built, config, str(place), tmp_path, size=24)
+    batch = first_batch(built, config, str(workspace), tmp_path, size=24)
     for media, width in ((batch.picture, model.picture_tokens), (batch.sound, model.sound_tokens)):
         for row, segment, start in zip(media.row, media.segment, media.start, strict=True):
             assert (batch.segment[row, start : start + width] == segment).all()
@@ -135,7 +135,7 @@ def test_every_sample_stands_in_its_row_with_all_its_media(place: Path, tmp_path
     assert batch.cut_tokens == 0
 
 
-def test_who_cannot_hear_is_given_nothing_to_hear(place: Path, release: TrainingRelease, tmp_path: Path) -> None:
+def test_who_cannot_hear_is_given_nothing_to_hear(workspace: Path, release: TrainingRelease, tmp_path: Path) -> None:
     deaf = MediaSpec(SPEC.preprocess, 8, 0)
     samples, reader = release.samples("train"), SampleReader(release)
     seeing, all_of_them = Pairs(samples, reader, deaf), Pairs(samples, reader, SPEC)
@@ -149,42 +149,42 @@ def test_who_cannot_hear_is_given_nothing_to_hear(place: Path, release: Training
     assert heard > 20
     assert (len(without.index), without.left_out) == (len(whole.index) - heard, whole.left_out + heard)
     config = settings(instruct={"pack_length": 640, "max_text_tokens": 500})
-    batch = first_batch(built_stage("instruct", config), config, str(place), tmp_path, size=24)
+    batch = first_batch(built_stage("instruct", config), config, str(workspace), tmp_path, size=24)
     assert batch.sound.data is None
 
 
 def examples(release: TrainingRelease, form: str, look: MediaLimits | None = None) -> dict[str, Example]:
     records = open_records(release, form, "train", None, look)
     source = Instructions(records, release.samples("train"), SampleReader(release), SPEC)
-    found = [source.read(at) for at in range(len(source))]
-    told = source.media(np.arange(len(source)))
-    for example, (pictures, sounds) in zip(found, told.tolist(), strict=True):
+    read = [source.read(at) for at in range(len(source))]
+    counts = source.media(np.arange(len(source)))
+    for example, (pictures, sounds) in zip(read, counts.tolist(), strict=True):
         media = example.media
         assert (0 if media.pictures is None else len(media.pictures), int(media.sound is not None)) == (
             pictures,
             sounds,
         )
         assert sum(turn.text.count(MEDIA_PLACEHOLDER) for turn in example.turns) == pictures + sounds
-    return {example.uid: example for example in found}
+    return {example.uid: example for example in read}
 
 
-def same(one: dict[str, Example], other: dict[str, Example]) -> bool:
-    assert one.keys() == other.keys()
-    for name, example in one.items():
-        assert example.turns == other[name].turns
+def same(ours_by_uid: dict[str, Example], theirs_by_uid: dict[str, Example]) -> bool:
+    assert ours_by_uid.keys() == theirs_by_uid.keys()
+    for name, example in ours_by_uid.items():
+        assert example.turns == theirs_by_uid[name].turns
         for kind in ("pictures", "sound"):
-            ours, theirs = getattr(example.media, kind), getattr(other[name].media, kind)
+            ours, theirs = getattr(example.media, kind), getattr(theirs_by_uid[name].media, kind)
             assert (ours is None) == (theirs is None)
             assert ours is None or torch.equal(ours, theirs)
     return True
 
 
 def test_the_three_forms_are_one_conversation_and_base64_the_same(release: TrainingRelease, tmp_path: Path) -> None:
-    known = examples(release, "record")
+    of_records = examples(release, "record")
     embedded = open_training_release(str(published(tmp_path, "base64")), tmp_path / "cache")
     for form in FORMS:
-        assert same(known, examples(release, form))
-        assert same(known, examples(embedded, form))
+        assert same(of_records, examples(release, form))
+        assert same(of_records, examples(embedded, form))
 
 
 def test_fewer_frames_are_taken_evenly_and_an_order_keeps_all_its_steps(release: TrainingRelease) -> None:
@@ -205,7 +205,9 @@ def test_fewer_frames_are_taken_evenly_and_an_order_keeps_all_its_steps(release:
     assert counts["caption"] == {1}
 
 
-def test_records_that_have_no_room_in_a_row_are_left_out(place: Path, release: TrainingRelease, tmp_path: Path) -> None:
+def test_records_that_have_no_room_in_a_row_are_left_out(
+    workspace: Path, release: TrainingRelease, tmp_path: Path
+) -> None:
     whole = open_records(release, "record", "train", None)
     few = open_records(release, "record", "train", None, MediaLimits(frames=2, pictures=4))
     tasks = Counter(few.record(at)["task"] for at in range(len(few.index)))
@@ -214,7 +216,7 @@ def test_records_that_have_no_room_in_a_row_are_left_out(place: Path, release: T
     assert int(few.index["images"].max()) == 4
     narrow = {"pack_length": 26, "max_text_tokens": 20, "batch_size": 8, "steps": 2}
     config = settings(instruct=narrow)  # four columns a picture: five of them have no room
-    batch = first_batch(built_stage("instruct", config), config, str(place), tmp_path, size=64)
+    batch = first_batch(built_stage("instruct", config), config, str(workspace), tmp_path, size=64)
     pictures = Counter(zip(batch.picture.row.tolist(), batch.picture.segment.tolist(), strict=True))
     assert max(pictures.values()) == 4
 

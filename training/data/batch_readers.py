@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from mmdata.errors import DataError
 from training.data.batch_types import BatchType, BatchType_co, PairBatch, RowBatch, to_device
 from training.data.examples import Example, Instructions, Pairs
 from training.data.media_tensors import Media, random_crop
-from training.data.order import Draw, Order, derived_seed, next_draw
+from training.data.order import Draw, Order, derived_seed, hash_bytes, next_draw
 from training.data.pack import pack
 from training.data.row_layout import EncodedRow, Layout, lay_out
 from training.data.sample_reader import BadSample
@@ -108,12 +107,13 @@ class PairReader(Reader[PairBatch]):
         read = [self.example(int(index)) for index in local]
         examples = [example for example, _ in read]
         captions = [example.turns[-1].text for example in examples]
+        groups = [int.from_bytes(hash_bytes(caption), "little", signed=True) for caption in captions]
         media = [self._cropped(e.media, drawn.epoch, int(index)) for e, index in zip(examples, local, strict=True)]
         picture, picture_of, sound, sound_of = stack_media(media)
         return PairBatch(
             text=self._tokenize(captions + [""] * padding),
             weight=torch.tensor([1.0] * len(local) + [0.0] * padding),
-            group=torch.tensor([_hash(caption) for caption in captions] + [0] * padding),
+            group=torch.tensor(groups + [0] * padding),
             is_clip=torch.tensor([m.is_clip for m in media], dtype=torch.bool),
             picture=picture,
             picture_of=picture_of,
@@ -287,7 +287,3 @@ def first_batches(reader: Reader[BatchType], samples: int, device: torch.device)
     """The batches, on a device, that hold the first `samples` samples of a reader's order."""
     stream = batches(reader, 0)
     return [to_device(next(stream), device) for _ in range(-(-samples // reader.batch_size))]
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)

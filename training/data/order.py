@@ -56,8 +56,7 @@ class Order:
         return samples
 
     def _key(self, epoch: int, purpose: str) -> int:
-        text = f"{self.seed}\x1f{epoch}\x1f{purpose}"
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+        return int.from_bytes(hash_bytes(self.seed, epoch, purpose), "little")
 
 
 def permuted(values: np.ndarray, n: int, key: int) -> np.ndarray:
@@ -114,5 +113,9 @@ def next_draw(consumed: int, batch_size: int, n: int) -> Draw:
 
 def derived_seed(*numbers: int) -> int:
     """A 63-bit seed from some numbers."""
-    digest = hashlib.blake2b("\x1f".join(map(str, numbers)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+    return int.from_bytes(hash_bytes(*numbers), "little") >> 1
+
+
+def hash_bytes(*words: int | str) -> bytes:
+    """Eight bytes that depend on some words: the same on every machine and in every version."""
+    return hashlib.blake2b("\x1f".join(map(str, words)).encode(), digest_size=8).digest()

@@ -58,39 +58,39 @@ def read_all(release: TrainingRelease, spec: MediaSpec) -> dict[tuple[str, int],
 
 def test_a_seed_varies_all_frames_alike_and_the_same_every_time() -> None:
     same = frames(1).expand(3, -1, -1, -1).contiguous()
-    found = SeededVariation(12345).pictures(same)
-    assert torch.equal(found[0], found[1]) and torch.equal(found[1], found[2])
-    assert found.shape == same.shape and found.dtype == torch.uint8
-    assert not torch.equal(found, same)
-    assert torch.equal(found, SeededVariation(12345).pictures(same))
-    assert not torch.equal(found, SeededVariation(12346).pictures(same))
-    assert (found.float() - same.float()).abs().mean() < 60, "still the same picture"
+    varied = SeededVariation(12345).pictures(same)
+    assert torch.equal(varied[0], varied[1]) and torch.equal(varied[1], varied[2])
+    assert varied.shape == same.shape and varied.dtype == torch.uint8
+    assert not torch.equal(varied, same)
+    assert torch.equal(varied, SeededVariation(12345).pictures(same))
+    assert not torch.equal(varied, SeededVariation(12346).pictures(same))
+    assert (varied.float() - same.float()).abs().mean() < 60, "still the same picture"
 
 
 def test_colours_change_and_shapes_do_not() -> None:
     plain = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
     plain[:, 0] = 140
     changed = [jittered(plain, np.random.default_rng(seed)) for seed in range(20)]
-    assert all(one.flatten(2).unique(dim=2).shape[2] == 1 for one in changed), "flat stays flat"
-    assert len({tuple(one[0, :, 0, 0].tolist()) for one in changed}) > 15
-    assert all(60 < int(one.float().mean()) < 160 for one in changed)
+    assert all(picture.flatten(2).unique(dim=2).shape[2] == 1 for picture in changed), "flat stays flat"
+    assert len({tuple(picture[0, :, 0, 0].tolist()) for picture in changed}) > 15
+    assert all(60 < int(picture.float().mean()) < 160 for picture in changed)
 
 
 def test_sound_is_faster_or_slower_and_louder_or_softer_within_bounds() -> None:
     data = flac(tone(1000, 0.8), SAMPLE_RATE)
     speeds, gains = [], []
     for seed in range(1, 25):
-        own = SeededVariation(seed)
-        found = decode_sound(data, SAMPLE_RATE, own).numpy()
-        assert found.dtype == np.float32 and found.shape == (SAMPLE_RATE,)
-        assert np.abs(found).max() <= 1
-        heard = found[: round(0.7 * SAMPLE_RATE)]
-        assert loudest(heard) == pytest.approx(1000 * own.speed, rel=0.005)
-        ends = int(np.flatnonzero(found)[-1])
-        assert ends == pytest.approx(0.8 * SAMPLE_RATE / own.speed, abs=20)
-        speeds.append(own.speed)
+        variation = SeededVariation(seed)
+        wave = decode_sound(data, SAMPLE_RATE, variation).numpy()
+        assert wave.dtype == np.float32 and wave.shape == (SAMPLE_RATE,)
+        assert np.abs(wave).max() <= 1
+        heard = wave[: round(0.7 * SAMPLE_RATE)]
+        assert loudest(heard) == pytest.approx(1000 * variation.speed, rel=0.005)
+        ends = int(np.flatnonzero(wave)[-1])
+        assert ends == pytest.approx(0.8 * SAMPLE_RATE / variation.speed, abs=20)
+        speeds.append(variation.speed)
         gains.append(20 * np.log10(np.abs(heard).max() / 0.5))
-        assert np.array_equal(found, decode_sound(data, SAMPLE_RATE, own).numpy())
+        assert np.array_equal(wave, decode_sound(data, SAMPLE_RATE, variation).numpy())
     assert SPEED_RANGE[0] <= min(speeds) < 0.95 and 1.05 < max(speeds) <= SPEED_RANGE[1]
     assert -MAX_GAIN_DB - 0.3 <= min(gains) < -2 and 2 < max(gains) <= MAX_GAIN_DB + 0.3
 
@@ -98,8 +98,8 @@ def test_sound_is_faster_or_slower_and_louder_or_softer_within_bounds() -> None:
 def test_faster_sound_that_is_cut_takes_more_of_its_file() -> None:
     data = flac(tone(500, 3.0), SAMPLE_RATE)
     for seed in range(1, 10):
-        found = decode_sound(data, SAMPLE_RATE, SeededVariation(seed)).numpy()
-        assert np.abs(found[-200:]).max() > 0.1, "no silence where the file goes on"
+        wave = decode_sound(data, SAMPLE_RATE, SeededVariation(seed)).numpy()
+        assert np.abs(wave[-200:]).max() > 0.1, "no silence where the file goes on"
 
 
 def test_copies_differ_and_first_copies_are_as_they_were(repeated: TrainingRelease) -> None:
@@ -111,7 +111,7 @@ def test_copies_differ_and_first_copies_are_as_they_were(repeated: TrainingRelea
         first, before = varied[uid, 0].media, plain[uid, copy].media
         assert str(example) == str(again[uid, copy])
         for name in ("pictures", "sound"):
-            ours, theirs, once = (getattr(one, name) for one in (example.media, before, first))
+            ours, theirs, once = (getattr(media, name) for media in (example.media, before, first))
             assert (ours is None) == (theirs is None)
             if ours is None:
                 continue
@@ -141,9 +141,9 @@ def test_the_trainer_takes_the_seed_that_the_index_tells(repeated: TrainingRelea
     assert index["augment"].to_list() == augment_seeds(index["uid"], index["copy"]).tolist()
     source, seeds = Pairs(repeated.samples("train"), SampleReader(repeated), SPEC), set()
     for at in range(len(source)):
-        found = variation_of(SampleReader(repeated).members(source.row(at)))
-        assert (found is not None) == bool(source.row(at)["copy"])
-        seeds |= {found.seed} if found is not None else set()
+        variation = variation_of(SampleReader(repeated).members(source.row(at)))
+        assert (variation is not None) == bool(source.row(at)["copy"])
+        seeds |= {variation.seed} if variation is not None else set()
     media = index.filter(pl.col("signature") != "text", pl.col("split") == "train")
     assert seeds == set(media["augment"])
 

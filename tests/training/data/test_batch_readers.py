@@ -41,11 +41,11 @@ MEDIA_SAMPLES = [one for one in mixed_samples() if one.media and one.split == "t
 
 
 def tokenize(captions: list[str]) -> torch.Tensor:
-    found = torch.zeros(len(captions), 24, dtype=torch.int64)
+    tokens = torch.zeros(len(captions), 24, dtype=torch.int64)
     for at, caption in enumerate(captions):
         data = caption.encode()[:24]
-        found[at, : len(data)] = torch.tensor(list(data), dtype=torch.int64) + 3
-    return found
+        tokens[at, : len(data)] = torch.tensor(list(data), dtype=torch.int64) + 3
+    return tokens
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +60,18 @@ def instructed(tmp_path_factory: pytest.TempPathFactory) -> TrainingRelease:
     samples = mixed_samples()
     workspace = write_release(root, samples)
     paths = {}
-    for one in samples:
-        for ext in [name for name in one.media if name in ("jpg", "000.jpg")]:
-            paths[one.uid] = member_path(one.uid, ext, shard_of(workspace, one.uid))
+    for sample in samples:
+        for ext in [name for name in sample.media if name in ("jpg", "000.jpg")]:
+            paths[sample.uid] = member_path(sample.uid, ext, shard_of(workspace, sample.uid))
     records = []
-    for number, one in enumerate(samples):
+    for number, sample in enumerate(samples):
         about = f"Question {number}?" if number % 3 else f"第{number}个问题 请回答"
-        if one.uid in paths:
+        if sample.uid in paths:
             near = samples[(number + 5) % len(samples)]
-            second = paths.get(near.uid) if near.split == one.split else None
-            records.append(Record(f"{one.uid}-caption", "caption", "en", about, one.caption, paths[one.uid]))
-            records.append(Record(f"{one.uid}-both", "both", "en", about, f"{number}", paths[one.uid], second))
-        records.append(Record(f"{one.uid}-qa", "text_qa", "en", about, one.caption * 2))
+            second = paths.get(near.uid) if near.split == sample.split else None
+            records.append(Record(f"{sample.uid}-caption", "caption", "en", about, sample.caption, paths[sample.uid]))
+            records.append(Record(f"{sample.uid}-both", "both", "en", about, f"{number}", paths[sample.uid], second))
+        records.append(Record(f"{sample.uid}-qa", "text_qa", "en", about, sample.caption * 2))
     records.append(Record(f"{samples[0].uid}-own", "caption", "en", "This?", "a dog", data_uri(".jpg", jpeg(5))))
     write_release(root, samples, records)
     return open_training_release(str(root), root / "cache")
@@ -103,10 +103,10 @@ def turns_reader(release: TrainingRelease, size: int = 8, share: Share = ALONE, 
     return RowReader(source, order_of(source), size, share, CODEC, layout)
 
 
-def equal(one: Batch | PlacedMedia, other: Batch | PlacedMedia) -> bool:
-    assert type(one) is type(other)
-    for field in fields(one):
-        ours, theirs = getattr(one, field.name), getattr(other, field.name)
+def equal(batch: Batch | PlacedMedia, other: Batch | PlacedMedia) -> bool:
+    assert type(batch) is type(other)
+    for field in fields(batch):
+        ours, theirs = getattr(batch, field.name), getattr(other, field.name)
         if isinstance(ours, PlacedMedia):
             assert equal(ours, theirs)
         elif isinstance(ours, torch.Tensor):
@@ -189,9 +189,9 @@ def test_the_last_batch_of_an_epoch_is_padded_with_weight_zero(release: Training
     n = len(MEDIA_SAMPLES)
     assert n % 8, "or there would be nothing to see"
     steps = -(-n // 8)
-    found = take(pair_reader(release), 2 * steps)
-    assert len({batch.text.shape for batch in found}) == 1
-    for epoch in (found[:steps], found[steps:]):
+    read = take(pair_reader(release), 2 * steps)
+    assert len({batch.text.shape for batch in read}) == 1
+    for epoch in (read[:steps], read[steps:]):
         assert sum(float(batch.weight.sum()) for batch in epoch) == n
         last = epoch[-1]
         real = n % 8
@@ -199,17 +199,17 @@ def test_the_last_batch_of_an_epoch_is_padded_with_weight_zero(release: Training
         assert last.read == len(last.uids) == len(last.is_clip) == real
         assert int(last.picture_of.max()) < real
         assert torch.equal(last.text[real:], tokenize([""]).expand(8 - real, -1))
-    assert [batch.consumed for batch in found[steps - 2 : steps + 1]] == [n // 8 * 8, n, n + 8]
-    assert [batch.uids for batch in found[:steps]] != [batch.uids for batch in found[steps:]]
+    assert [batch.consumed for batch in read[steps - 2 : steps + 1]] == [n // 8 * 8, n, n + 8]
+    assert [batch.uids for batch in read[:steps]] != [batch.uids for batch in read[steps:]]
     spare = take(pair_reader(release, 8, Share(3, 4)), steps)[-1]
     assert (spare.read, spare.weight.sum(), spare.picture) == (0, 0, None)
 
 
 def test_an_epoch_reads_every_sample_with_media_once(release: TrainingRelease) -> None:
     batch = take(pair_reader(release, len(MEDIA_SAMPLES)), 1)[0]
-    found, expected = Counter(batch.uids), Counter(one.uid for one in MEDIA_SAMPLES)
-    assert expected - found == Counter(BAD)
-    assert (found - expected).total() == len(BAD) == batch.bad
+    uids, expected = Counter(batch.uids), Counter(sample.uid for sample in MEDIA_SAMPLES)
+    assert expected - uids == Counter(BAD)
+    assert (uids - expected).total() == len(BAD) == batch.bad
 
 
 def test_a_picture_that_cannot_be_decoded_is_replaced_by_its_neighbour(release: TrainingRelease) -> None:
@@ -226,9 +226,9 @@ def test_a_picture_that_cannot_be_decoded_is_replaced_by_its_neighbour(release: 
 def test_pairs_are_their_samples(release: TrainingRelease) -> None:
     by_uid = {one.uid: one for one in mixed_samples()}
     for batch in take(pair_reader(release), 6):
-        own = [by_uid[uid] for uid in batch.uids]
-        assert torch.equal(batch.text[: len(own)], tokenize([one.caption for one in own]))
-        media = [decode_media(one.media, SPEC) for one in own]
+        samples = [by_uid[uid] for uid in batch.uids]
+        assert torch.equal(batch.text[: len(samples)], tokenize([one.caption for one in samples]))
+        media = [decode_media(one.media, SPEC) for one in samples]
         assert batch.is_clip.tolist() == [one.is_clip for one in media]
         pictures = [
             (at, picture) for at, one in enumerate(media) if one.pictures is not None for picture in one.pictures
@@ -238,8 +238,8 @@ def test_pairs_are_their_samples(release: TrainingRelease) -> None:
         sounds = [(at, one.sound) for at, one in enumerate(media) if one.sound is not None]
         assert batch.sound_of.tolist() == [at for at, _ in sounds]
         assert (batch.sound is None) == (not sounds)
-        for found, (_, sound) in zip(batch.sound if sounds else (), sounds, strict=True):
-            assert torch.equal(found, sound)
+        for ours, (_, sound) in zip(batch.sound if sounds else (), sounds, strict=True):
+            assert torch.equal(ours, sound)
 
 
 def test_the_same_caption_is_the_same_group(tmp_path: Path) -> None:
@@ -255,10 +255,10 @@ def test_crops_change_with_the_epoch_and_nothing_else(release: TrainingRelease) 
     n = len(MEDIA_SAMPLES)
     whole, first, second = take(pair_reader(release, n), 1)[0], *take(pair_reader(release, n, crop=0.5), 2)
 
-    def pictures(found: list[Batch]) -> dict[str, torch.Tensor]:
+    def pictures(read: list[Batch]) -> dict[str, torch.Tensor]:
         return {
             batch.uids[owner]: picture
-            for batch in found
+            for batch in read
             for owner, picture in zip(batch.picture_of.tolist(), batch.picture, strict=True)
         }
 
@@ -267,7 +267,7 @@ def test_crops_change_with_the_epoch_and_nothing_else(release: TrainingRelease) 
     for other in (plain, again):
         assert sum(torch.equal(once[uid], other[uid]) for uid in plain) < len(plain) / 4, "few crops are the whole"
     ranks = [take(pair_reader(release, 8, Share(rank, 2), 0.5), -(-n // 8), workers=rank) for rank in (0, 1)]
-    copied = {one.uid for one in MEDIA_SAMPLES if one.copies > 1} | {
+    copied = {sample.uid for sample in MEDIA_SAMPLES if sample.copies > 1} | {
         uid for uid, count in Counter(first.uids).items() if count > 1
     }
     split = pictures([batch for rank in ranks for batch in rank if batch.picture is not None])
@@ -292,13 +292,13 @@ def pieces(
                 chosen = (batch.media[kind].row == row) & (batch.media[kind].segment == number)
                 for at in torch.nonzero(chosen)[:, 0].tolist():
                     first = int(batch.media[kind].start[at])
-                    own = list(range(first, first + width))
-                    assert set(own) <= set(columns.tolist())
-                    assert not taken & set(own)
-                    assert (batch.input_ids[row, own] == CODEC.pad).all()
-                    assert (batch.labels[row, own] == IGNORED).all()
+                    columns_of_medium = list(range(first, first + width))
+                    assert set(columns_of_medium) <= set(columns.tolist())
+                    assert not taken & set(columns_of_medium)
+                    assert (batch.input_ids[row, columns_of_medium] == CODEC.pad).all()
+                    assert (batch.labels[row, columns_of_medium] == IGNORED).all()
                     media.append((kind, batch.media[kind].data[at], first))
-                    taken |= set(own)
+                    taken |= set(columns_of_medium)
             text = [column for column in columns.tolist() if column not in taken]
             before = [(kind, one, sum(column < first for column in text)) for kind, one, first in media]
             yield next(uids), batch.input_ids[row, text].tolist(), batch.labels[row, text].tolist(), before
@@ -335,21 +335,23 @@ def test_rows_hold_captions_behind_their_media(release: TrainingRelease, packed:
 def test_rows_hold_answers_that_alone_are_learned(instructed: TrainingRelease) -> None:
     layout = replace(TURNS, pack_length=700, max_text_tokens=600)
     reader = turns_reader(instructed, layout=layout)
-    known = {}
+    examples = {}
     for at in range(len(reader.source)):
         example, tries = reader.example(at)
-        known[example.uid] = example
+        examples[example.uid] = example
         assert tries == 0 or example.uid != reader.source._records.record(at)["id"]  # type: ignore[union-attr]
     counted = Counter()
     whole = [batch for batch in take(reader, 14) if batch.cut_tokens == 0]
     assert len(whole) > 7
     for batch in whole:
         for uid, ids, labels, media in pieces(batch, layout):
-            asked, answered = known[uid].turns
-            assert CODEC.decode([label for label in labels if label != IGNORED]) == answered.text.strip()
+            prompt, answer = examples[uid].turns
+            assert CODEC.decode([label for label in labels if label != IGNORED]) == answer.text.strip()
             unlearned = [token for token, label in zip(ids, labels, strict=True) if label == IGNORED]
-            assert CODEC.tokenizer.decode(unlearned) == f"User: {asked.text.replace(MEDIA_PLACEHOLDER, '')}\nAssistant:"
-            pictures = known[uid].media.pictures
+            assert (
+                CODEC.tokenizer.decode(unlearned) == f"User: {prompt.text.replace(MEDIA_PLACEHOLDER, '')}\nAssistant:"
+            )
+            pictures = examples[uid].media.pictures
             assert len(media) == (0 if pictures is None else len(pictures))
             begin = len("User: ")
             assert [at for *_, at in media] == [begin + place for place in range(len(media))], "a break behind each"
@@ -432,7 +434,7 @@ def test_a_stand_in_with_more_media_than_its_place_stays_out(tmp_path: Path) -> 
     layout = replace(PAIRS, picture_tokens=20, pack_length=100, max_text_tokens=30)
     batch = take(row_reader(opened, 8, layout=layout), 1)[0]
     assert (batch.bad, batch.read) == (1, 7)
-    assert Counter(batch.uids) == Counter(one.uid for one in samples[1:])
+    assert Counter(batch.uids) == Counter(sample.uid for sample in samples[1:])
     assert len(list(pieces(batch, layout))) == 7
     lonely = take(row_reader(opened, 8, layout=replace(layout, packed=False)), 1)[0]
     assert (lonely.bad, lonely.read, len(lonely.input_ids)) == (1, 7, 8)
@@ -508,10 +510,10 @@ def test_batches_over_s3_equal_local_ones(
 def test_media_of_a_source_are_told_before_they_are_read(release: TrainingRelease, instructed: TrainingRelease) -> None:
     """The packing window believes them: never fewer than there are."""
     for reader in (row_reader(release), turns_reader(instructed)):
-        told = reader.source.media(np.arange(len(reader.source)))
+        counts = reader.source.media(np.arange(len(reader.source)))
         for at in range(len(reader.source)):
             example, tries = reader.example(at)
             pictures = 0 if example.media.pictures is None else len(example.media.pictures)
             if not tries:
-                assert pictures <= told[at, 0]
-                assert (example.media.sound is not None) <= told[at, 1]
+                assert pictures <= counts[at, 0]
+                assert (example.media.sound is not None) <= counts[at, 1]

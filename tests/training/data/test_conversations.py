@@ -17,9 +17,9 @@ def test_private_marks_in_data_are_taken_out() -> None:
             {"role": "assistant", "content": f"{MEDIA_PLACEHOLDER}c"},
         ]
     }
-    found = parse_record(chat)
-    assert found is not None
-    assert [turn.text for turn in found.turns] == ["ab", "c"]
+    conversation = parse_record(chat)
+    assert conversation is not None
+    assert [turn.text for turn in conversation.turns] == ["ab", "c"]
     for record in (
         {"instruction": f"a{MEDIA_PLACEHOLDER}b", "output": f"{MEDIA_PLACEHOLDER}c"},
         {
@@ -29,17 +29,17 @@ def test_private_marks_in_data_are_taken_out() -> None:
             ]
         },
     ):
-        assert parse_record(record) == found
+        assert parse_record(record) == conversation
 
 
 def test_llava_conversations_of_many_turns() -> None:
     said = ["<image>\nWhat is it?", "a cat", "And <image> this?", "a dog"]
     turns = [{"from": ("human", "gpt")[at % 2], "value": text} for at, text in enumerate(said)]
-    found = parse_record({"image": ["one", "two"], "conversations": turns})
-    assert found is not None
-    assert [turn.text for turn in found.turns] == [text.replace("<image>", MEDIA_PLACEHOLDER) for text in said]
-    assert [turn.role for turn in found.turns] == ["user", "assistant", "user", "assistant"]
-    assert found.images == ["one", "two"]
+    conversation = parse_record({"image": ["one", "two"], "conversations": turns})
+    assert conversation is not None
+    assert [turn.text for turn in conversation.turns] == [text.replace("<image>", MEDIA_PLACEHOLDER) for text in said]
+    assert [turn.role for turn in conversation.turns] == ["user", "assistant", "user", "assistant"]
+    assert conversation.images == ["one", "two"]
     with pytest.raises(ValueError, match="2 <image> markers for 1 of them"):
         parse_record({"image": "one", "conversations": turns})
 
@@ -63,10 +63,10 @@ def frame(uid: int, at: int) -> str:
 def test_thinning_takes_markers_with_their_frames(clips: list[int], frames: int, kept: list[list[int]]) -> None:
     images = [frame(uid, at) for uid, count in enumerate(clips) for at in range(count)]
     turns = [Turn("user", f"{MEDIA_PLACEHOLDER}\n" * (len(images) + 1) + "What?"), Turn("assistant", "a")]
-    found = with_fewer_frames(Conversation(turns, images, ["sound"]), frames)
-    assert found.images == [frame(uid, at) for uid, places in enumerate(kept) for at in places]
-    assert found.sounds == ["sound"]
-    assert found.turns[0].text == f"{MEDIA_PLACEHOLDER}\n" * (len(found.images) + 1) + "What?"
+    conversation = with_fewer_frames(Conversation(turns, images, ["sound"]), frames)
+    assert conversation.images == [frame(uid, at) for uid, places in enumerate(kept) for at in places]
+    assert conversation.sounds == ["sound"]
+    assert conversation.turns[0].text == f"{MEDIA_PLACEHOLDER}\n" * (len(conversation.images) + 1) + "What?"
 
 
 def test_a_sound_before_a_picture_is_refused() -> None:
@@ -83,5 +83,5 @@ def test_a_sound_before_a_picture_is_refused() -> None:
     with pytest.raises(ValueError, match="1 <audio> markers for 0 of them"):
         parse_record({"conversations": [{"from": "human", "value": "<audio>"}]})
     turned = json.loads(json.dumps(llava).replace("<audio>\\n<image>", "<image>\\n<audio>"))
-    found = parse_record(turned)
-    assert found is not None and (found.images, found.sounds) == (["a"], ["b"])
+    conversation = parse_record(turned)
+    assert conversation is not None and (conversation.images, conversation.sounds) == (["a"], ["b"])

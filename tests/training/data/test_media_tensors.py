@@ -35,13 +35,13 @@ def loudest(wave: np.ndarray) -> float:
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_sound_of_any_rate_becomes_mono_at_16_khz(rate: int, channels: int) -> None:
-    found = decode_sound(flac(tone(440, 1.0, rate, channels), rate), 2 * SAMPLE_RATE).numpy()
-    assert found.dtype == np.float32
-    assert found.shape == (2 * SAMPLE_RATE,)
-    assert not found[SAMPLE_RATE + 32 :].any(), "silence behind its end"
-    assert np.abs(found[SAMPLE_RATE - 200 : SAMPLE_RATE]).max() > 0.3, "and not before it"
-    assert loudest(found[:SAMPLE_RATE]) == pytest.approx(440, abs=2)
-    assert np.abs(found).max() == pytest.approx(0.5, abs=0.03)
+    wave = decode_sound(flac(tone(440, 1.0, rate, channels), rate), 2 * SAMPLE_RATE).numpy()
+    assert wave.dtype == np.float32
+    assert wave.shape == (2 * SAMPLE_RATE,)
+    assert not wave[SAMPLE_RATE + 32 :].any(), "silence behind its end"
+    assert np.abs(wave[SAMPLE_RATE - 200 : SAMPLE_RATE]).max() > 0.3, "and not before it"
+    assert loudest(wave[:SAMPLE_RATE]) == pytest.approx(440, abs=2)
+    assert np.abs(wave).max() == pytest.approx(0.5, abs=0.03)
 
 
 def test_sound_is_cut_where_the_tower_ends() -> None:
@@ -55,9 +55,9 @@ def test_sound_is_cut_where_the_tower_ends() -> None:
 
 def test_both_channels_are_heard() -> None:
     stereo = np.concatenate([tone(440, 1.0), tone(1000, 1.0)])
-    found = np.abs(np.fft.rfft(decode_sound(flac(stereo, SAMPLE_RATE), SAMPLE_RATE).numpy()))
-    assert found[440] > 1000
-    assert found[1000] == pytest.approx(found[440], rel=0.05)
+    spectrum = np.abs(np.fft.rfft(decode_sound(flac(stereo, SAMPLE_RATE), SAMPLE_RATE).numpy()))
+    assert spectrum[440] > 1000
+    assert spectrum[1000] == pytest.approx(spectrum[440], rel=0.05)
 
 
 @pytest.mark.parametrize("data", [b"", b"no sound", flac(tone(440, 0.5), SAMPLE_RATE)[:50], jpeg(1)])
@@ -67,13 +67,13 @@ def test_what_is_no_sound_is_a_bad_sample(data: bytes) -> None:
 
 
 def test_a_picture_has_the_towers_size() -> None:
-    found = decode_picture(jpeg(3, (50, 40)), SPEC)
-    assert found.dtype == torch.uint8
-    assert found.shape == (3, 24, 24)
-    assert found.is_contiguous()
+    pixels = decode_picture(jpeg(3, (50, 40)), SPEC)
+    assert pixels.dtype == torch.uint8
+    assert pixels.shape == (3, 24, 24)
+    assert pixels.is_contiguous()
     red = io.BytesIO()
     Image.new("RGB", (40, 40), (250, 10, 20)).save(red, "PNG")
-    assert [int(one) for one in decode_picture(red.getvalue(), SPEC)[:, 12, 12]] == [250, 10, 20]
+    assert [int(value) for value in decode_picture(red.getvalue(), SPEC)[:, 12, 12]] == [250, 10, 20]
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8 no picture", jpeg(3)[:200], flac(tone(440, 0.1), SAMPLE_RATE)])
@@ -95,10 +95,10 @@ def test_an_embedded_picture_is_the_same_one() -> None:
 def test_a_samples_media_are_what_it_holds() -> None:
     sound = flac(tone(440, 0.5), SAMPLE_RATE)
     frames = {f"{at:03d}.jpg": jpeg(at) for at in range(10)}
-    one = decode_media({"jpg": jpeg(1), "txt": b"a", "json": b"{}"}, SPEC)
-    assert one.pictures is not None
-    assert one.pictures.shape == (1, 3, 24, 24)
-    assert (one.sound, one.is_clip) == (None, False)
+    single = decode_media({"jpg": jpeg(1), "txt": b"a", "json": b"{}"}, SPEC)
+    assert single.pictures is not None
+    assert single.pictures.shape == (1, 3, 24, 24)
+    assert (single.sound, single.is_clip) == (None, False)
     clip = decode_media({**frames, "flac": sound, "txt": b"a"}, SPEC)
     assert clip.pictures is not None
     assert clip.sound is not None
@@ -116,11 +116,11 @@ def test_a_samples_media_are_what_it_holds() -> None:
 def test_frames_are_evenly_spaced_from_first_to_last_and_one_is_the_middle() -> None:
     names = [f"{at:03d}" for at in range(30)]
     for count in range(2, 31):
-        found = [int(name) for name in evenly_spaced(names, count)]
-        assert len(set(found)) == count
-        assert found == sorted(found)
-        assert (found[0], found[-1]) == (0, 29)
-        assert max(np.diff(found)) - min(np.diff(found)) <= 1
+        chosen = [int(name) for name in evenly_spaced(names, count)]
+        assert len(set(chosen)) == count
+        assert chosen == sorted(chosen)
+        assert (chosen[0], chosen[-1]) == (0, 29)
+        assert max(np.diff(chosen)) - min(np.diff(chosen)) <= 1
     assert evenly_spaced(names, 99) == names
     assert evenly_spaced(names, 1) == ["015"]
     assert evenly_spaced([], 4) == []
@@ -134,12 +134,12 @@ def test_a_crop_keeps_at_least_its_share_of_the_area(scale: float) -> None:
     pixels = torch.stack([ramp[0, 0], ramp[0, 1].T, ramp[0, 2] * 0])[None].to(torch.uint8)
     kept = []
     for seed in range(60):
-        found = random_crop(pixels, scale, seed)
-        assert found.shape == pixels.shape
-        assert found.dtype == torch.uint8
-        spans = [float(found[0, at].max()) - float(found[0, at].min()) + 1 for at in (0, 1)]
+        crop = random_crop(pixels, scale, seed)
+        assert crop.shape == pixels.shape
+        assert crop.dtype == torch.uint8
+        spans = [float(crop[0, at].max()) - float(crop[0, at].min()) + 1 for at in (0, 1)]
         kept.append(spans[0] * spans[1] / size**2)
-        assert torch.equal(found, random_crop(pixels, scale, seed))
+        assert torch.equal(crop, random_crop(pixels, scale, seed))
     assert min(kept) > scale - 0.02
     assert max(kept) <= 1.0
     assert len(set(kept)) > 20 or scale == 1.0
@@ -147,6 +147,6 @@ def test_a_crop_keeps_at_least_its_share_of_the_area(scale: float) -> None:
 
 def test_all_frames_of_a_clip_are_cropped_alike() -> None:
     frame = decode_picture(jpeg(1), SPEC)
-    found = random_crop(torch.stack([frame, frame.flip(0)]), 0.5, 3)
-    assert torch.equal(found[0], found[1].flip(0))
-    assert not torch.equal(found[0], frame)
+    crops = random_crop(torch.stack([frame, frame.flip(0)]), 0.5, 3)
+    assert torch.equal(crops[0], crops[1].flip(0))
+    assert not torch.equal(crops[0], frame)

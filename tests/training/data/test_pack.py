@@ -50,7 +50,7 @@ def test_never_far_from_the_best_packing(lengths: list[int]) -> None:
 def fewest(lengths: tuple[int, ...], capacity: int) -> int:
     """The fewest rows that hold these lengths, by trying all of them."""
 
-    def place(at: int, room: tuple[int, ...], best: int) -> int:
+    def fewest_from(at: int, room: tuple[int, ...], best: int) -> int:
         if len(room) >= best:
             return best
         if at == len(lengths):
@@ -58,10 +58,10 @@ def fewest(lengths: tuple[int, ...], capacity: int) -> int:
         for row in {left: index for index, left in enumerate(room)}.values():  # rows alike are one
             if room[row] >= lengths[at]:
                 filled = tuple(sorted((*room[:row], room[row] - lengths[at], *room[row + 1 :])))
-                best = place(at + 1, filled, best)
-        return place(at + 1, tuple(sorted((*room, capacity - lengths[at]))), best)
+                best = fewest_from(at + 1, filled, best)
+        return fewest_from(at + 1, tuple(sorted((*room, capacity - lengths[at]))), best)
 
-    return place(0, (), len(lengths) + 1)
+    return fewest_from(0, (), len(lengths) + 1)
 
 
 def test_captions_fill_rows_almost_wholly() -> None:

@@ -56,11 +56,11 @@ def lines(release: TrainingRelease, form: str, split: str) -> list[dict[str, Any
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def same(one: dict[str, Example], other: dict[str, Example]) -> bool:
-    assert one.keys() == other.keys()
-    for name, example in one.items():
-        assert example.turns == other[name].turns
-        ours, theirs = example.media.pictures, other[name].media.pictures
+def same(ours_by_uid: dict[str, Example], theirs_by_uid: dict[str, Example]) -> bool:
+    assert ours_by_uid.keys() == theirs_by_uid.keys()
+    for name, example in ours_by_uid.items():
+        assert example.turns == theirs_by_uid[name].turns
+        ours, theirs = example.media.pictures, theirs_by_uid[name].media.pictures
         assert (ours is None) == (theirs is None)
         assert ours is None or torch.equal(ours, theirs)
     return True
@@ -68,12 +68,14 @@ def same(one: dict[str, Example], other: dict[str, Example]) -> bool:
 
 def test_the_three_forms_are_one_conversation(real: TrainingRelease) -> None:
     for split in ("train", "validation"):
-        known = examples(real, "record", split)
-        assert len(known) > 5
-        assert same(known, examples(real, "llava", split))
-        assert same(known, examples(real, "chat", split))
+        of_records = examples(real, "record", split)
+        assert len(of_records) > 5
+        assert same(of_records, examples(real, "llava", split))
+        assert same(of_records, examples(real, "chat", split))
     pictures = Counter(
-        len(one.media.pictures) for one in examples(real, "record").values() if one.media.pictures is not None
+        len(example.media.pictures)
+        for example in examples(real, "record").values()
+        if example.media.pictures is not None
     )
     assert pictures[1] > 5
     assert pictures[2] > 5, "reference_image shows two"
@@ -91,7 +93,7 @@ def test_each_record_is_its_own_samples(real: TrainingRelease) -> None:
     for at in range(len(records.index)):
         record = records.record(at)
         paths = [record[name] for name in ("input_image", "reference_image") if record[name]]
-        held = [row_uid(samples[place]) for place in records.rows_of(at)]
+        held = [row_uid(samples[row]) for row in records.rows_of(at)]
         assert held == [path.removeprefix("tar://")[:32] for path in paths]
         assert records.index[at]["images"] == len(paths)
         assert records.index[at]["tokens"] > len(record["instruction"].split())
@@ -99,7 +101,7 @@ def test_each_record_is_its_own_samples(real: TrainingRelease) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_answers_that_are_pictures_are_left_out_and_counted(real: TrainingRelease, form: str) -> None:
-    drawn = sum(one["task"] == "text_to_image" for one in lines(real, form, "train"))
+    drawn = sum(record["task"] == "text_to_image" for record in lines(real, form, "train"))
     assert drawn > 5
     records = open_records(real, form, "train", None)
     assert records.left_out == drawn
@@ -108,7 +110,7 @@ def test_answers_that_are_pictures_are_left_out_and_counted(real: TrainingReleas
 
 
 def test_only_the_tasks_asked_for_are_read(real: TrainingRelease) -> None:
-    tasks = Counter(one["task"] for one in lines(real, "chat", "train"))
+    tasks = Counter(record["task"] for record in lines(real, "chat", "train"))
     records = open_records(real, "chat", "train", ["reference_image"])
     assert len(records.index) == tasks["reference_image"] > 5
     assert records.left_out == tasks.total() - tasks["reference_image"]
@@ -118,22 +120,22 @@ def test_only_the_tasks_asked_for_are_read(real: TrainingRelease) -> None:
 
 
 def test_each_split_has_its_own_samples_only(real: TrainingRelease) -> None:
-    own = {split: {row_uid(row) for row in real.samples(split)} for split in ("train", "validation")}
-    assert not own["train"] & own["validation"]
+    uids_by_split = {split: {row_uid(row) for row in real.samples(split)} for split in ("train", "validation")}
+    assert not uids_by_split["train"] & uids_by_split["validation"]
     for form in FORMS:
-        for split, uids in own.items():
+        for split, uids in uids_by_split.items():
             assert {uid[:32] for uid in examples(real, form, split)} <= uids
             named = {
                 path[6:38]
-                for one in lines(real, form, split)
-                for path in json.dumps(one).split('"')
+                for record in lines(real, form, split)
+                for path in json.dumps(record).split('"')
                 if path[:6] == "tar://"
             }
             assert named <= uids
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Workspace:
+def fragile(tmp_path: Path) -> Workspace:
     """A release to break: two pictures and records of them, one with hostile words."""
     samples = [
         Sample("a cat", {"jpg": jpeg(1)}),
@@ -163,22 +165,22 @@ def rewrite(workspace: Workspace, change: Any, form: str = "record", sealed: boo
     return path
 
 
-def test_hostile_words_are_words_in_every_form(own: Workspace, tmp_path: Path) -> None:
-    release = open_training_release(str(own.root), tmp_path / "cache")
-    known = examples(release, "record")
-    assert same(known, examples(release, "chat"))
+def test_hostile_words_are_words_in_every_form(fragile: Workspace, tmp_path: Path) -> None:
+    release = open_training_release(str(fragile.root), tmp_path / "cache")
+    of_records = examples(release, "record")
+    assert same(of_records, examples(release, "chat"))
     for form in FORMS:
-        found = examples(release, form)
-        assert len(found) == 3
-        for name, example in found.items():
+        of_form = examples(release, form)
+        assert len(of_form) == 3
+        for name, example in of_form.items():
             pictures = example.media.pictures
             marks = "".join(turn.text for turn in example.turns).count(MEDIA_PLACEHOLDER)
             assert marks == (0 if pictures is None else len(pictures))
             assert [turn.role for turn in example.turns] == ["user", "assistant"]
-            assert example.turns[1].text.replace("[image]", "<image>") == known[name].turns[1].text
-    hostile = next(one for name, one in known.items() if name.endswith("-caption"))
+            assert example.turns[1].text.replace("[image]", "<image>") == of_records[name].turns[1].text
+    hostile = next(example for name, example in of_records.items() if name.endswith("-caption"))
     assert hostile.turns[0].text == f"{MEDIA_PLACEHOLDER}\nDescribe. {EVIL}"
-    both = next(one for name, one in known.items() if name.endswith("embedded")).media.pictures
+    both = next(example for name, example in of_records.items() if name.endswith("embedded")).media.pictures
     assert both is not None
     assert not torch.equal(both[0], both[1])
     assert hostile.media.pictures is not None
@@ -186,27 +188,27 @@ def test_hostile_words_are_words_in_every_form(own: Workspace, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_record_naming_a_foreign_shard_is_named(own: Workspace, tmp_path: Path, form: str) -> None:
+def test_a_record_naming_a_foreign_shard_is_named(fragile: Workspace, tmp_path: Path, form: str) -> None:
     foreign = "train-c0000-00000-0123456789ab.tar"
-    ours = shard_of(own, Sample("a cat").uid)
-    rewrite(own, lambda text: text.replace(ours, foreign), form)
+    ours = shard_of(fragile, Sample("a cat").uid)
+    rewrite(fragile, lambda text: text.replace(ours, foreign), form)
     with pytest.raises(DataError, match=rf"instruct-{form}-train\.jsonl: line 1: .*{foreign}' is no member of a shard"):
-        opened(own, tmp_path, form)
+        opened(fragile, tmp_path, form)
 
 
 @pytest.mark.parametrize("path", ["https://example.org/a.jpg", "../../etc/passwd", "tar://x.jpg::shards/a.tar", "data"])
-def test_nothing_but_shards_is_opened(own: Workspace, tmp_path: Path, path: str) -> None:
+def test_nothing_but_shards_is_opened(fragile: Workspace, tmp_path: Path, path: str) -> None:
     record = {"instruction": "?", "output": "!", "input_image": path, "reference_image": None}
-    rewrite(own, lambda text: text + json.dumps(record) + "\n")
+    rewrite(fragile, lambda text: text + json.dumps(record) + "\n")
     with pytest.raises(DataError, match=r"line 4: .* is no member of a shard of this release"):
-        opened(own, tmp_path)
+        opened(fragile, tmp_path)
 
 
-def test_a_picture_that_is_not_in_the_split_is_named(own: Workspace, tmp_path: Path) -> None:
-    shard, held_out = shard_of(own, Sample("a cat").uid), Sample("held out").uid
-    rewrite(own, lambda text: text.replace(f"tar://{Sample('a cat').uid}", f"tar://{held_out}"))
+def test_a_picture_that_is_not_in_the_split_is_named(fragile: Workspace, tmp_path: Path) -> None:
+    shard, held_out = shard_of(fragile, Sample("a cat").uid), Sample("held out").uid
+    rewrite(fragile, lambda text: text.replace(f"tar://{Sample('a cat').uid}", f"tar://{held_out}"))
     with pytest.raises(DataError, match=r"line 1: its sample is not in the index of this release's split"):
-        opened(own, tmp_path)
+        opened(fragile, tmp_path)
     assert shard
 
 
@@ -224,51 +226,51 @@ def test_a_picture_that_is_not_in_the_split_is_named(own: Workspace, tmp_path: P
         ("", "not an instruction record"),
     ],
 )
-def test_a_line_that_is_no_record_is_named(own: Workspace, tmp_path: Path, line: str, says: str) -> None:
-    rewrite(own, lambda text: f"{text}{line}\n")
+def test_a_line_that_is_no_record_is_named(fragile: Workspace, tmp_path: Path, line: str, says: str) -> None:
+    rewrite(fragile, lambda text: f"{text}{line}\n")
     with pytest.raises(DataError, match=rf"instruct-record-train\.jsonl: line 4: .*{says}"):
-        opened(own, tmp_path)
+        opened(fragile, tmp_path)
     assert not list((tmp_path / "cache").glob("*/records-*")), "nothing half-made is left"
 
 
-def test_too_many_pictures_in_one_record_are_named(own: Workspace, tmp_path: Path) -> None:
+def test_too_many_pictures_in_one_record_are_named(fragile: Workspace, tmp_path: Path) -> None:
     uri = data_uri(".jpg", jpeg(1))
     turns = [{"from": "human", "value": "<image>" * (MAX_IMAGES + 1)}, {"from": "gpt", "value": "a"}]
     record = {"image": [uri] * (MAX_IMAGES + 1), "conversations": turns}
-    rewrite(own, lambda text: text + json.dumps(record) + "\n")
+    rewrite(fragile, lambda text: text + json.dumps(record) + "\n")
     with pytest.raises(DataError, match=r"line 4: 33 pictures, over 32"):
-        opened(own, tmp_path)
+        opened(fragile, tmp_path)
 
 
-def test_an_edited_file_is_refused_before_and_after_it_is_indexed(own: Workspace, tmp_path: Path) -> None:
+def test_an_edited_file_is_refused_before_and_after_it_is_indexed(fragile: Workspace, tmp_path: Path) -> None:
     edited = r"instruct-record-train\.jsonl: is not the one of the manifest: it was edited"
-    rewrite(own, lambda text: text.replace("A cat", "A bat"), sealed=False)
+    rewrite(fragile, lambda text: text.replace("A cat", "A bat"), sealed=False)
     with pytest.raises(DataError, match=edited):
-        opened(own, tmp_path)
-    path = rewrite(own, lambda text: text.replace("A bat", "A cat"), sealed=False)
-    records = opened(own, tmp_path)
+        opened(fragile, tmp_path)
+    path = rewrite(fragile, lambda text: text.replace("A bat", "A cat"), sealed=False)
+    records = opened(fragile, tmp_path)
     whole = path.read_bytes()
     path.write_bytes(b"{ " + whole)
     with pytest.raises(DataError, match="is missing or not the one of the manifest"):
-        opened(own, tmp_path)
+        opened(fragile, tmp_path)
     with pytest.raises(DataError, match=r"instruct-record-train\.jsonl: at byte \d+ there is no record"):
         records.record(1)
     path.unlink()
     with pytest.raises(DataError, match="is missing or not the one of the manifest"):
-        opened(own, tmp_path)
+        opened(fragile, tmp_path)
 
 
-def test_a_form_that_the_release_lacks_names_those_it_has(own: Workspace, tmp_path: Path) -> None:
-    folder = own.release_dir(RELEASE)
+def test_a_form_that_the_release_lacks_names_those_it_has(fragile: Workspace, tmp_path: Path) -> None:
+    folder = fragile.release_dir(RELEASE)
     (folder / "instruct-chat-train.jsonl").unlink()
-    seal(own)
+    seal(fragile)
     with pytest.raises(UserError, match=r"no instruct-chat-train\.jsonl; it has: .*instruct-record-train\.jsonl"):
-        opened(own, tmp_path, "chat")
+        opened(fragile, tmp_path, "chat")
 
 
-def test_records_over_s3_equal_local_ones(own: Workspace, bucket: str, tmp_path: Path) -> None:
-    there = open_training_release(upload(own.root, bucket), tmp_path / "there")
-    here = open_training_release(str(own.root), tmp_path / "here")
+def test_records_over_s3_equal_local_ones(fragile: Workspace, bucket: str, tmp_path: Path) -> None:
+    there = open_training_release(upload(fragile.root, bucket), tmp_path / "there")
+    here = open_training_release(str(fragile.root), tmp_path / "here")
     for form in FORMS:
         assert same(examples(here, form), examples(there, form))
     assert np.array_equal(

@@ -22,15 +22,15 @@ from training.data.sample_reader import SampleReader
 
 def shard_members(workspace: Workspace) -> dict[str, dict[str, bytes]]:
     """Every sample of a release by its key, as tarfile reads it."""
-    found: dict[str, dict[str, bytes]] = {}
+    members: dict[str, dict[str, bytes]] = {}
     for path in workspace.shards_dir.glob("*.tar"):
         with tarfile.open(str(path)) as tar:
             for member in tar:
                 key, _, ext = member.name.partition(".")
                 data = tar.extractfile(member)
                 assert data is not None
-                found.setdefault(key, {})[ext] = data.read()
-    return found
+                members.setdefault(key, {})[ext] = data.read()
+    return members
 
 
 def all_members(release: TrainingRelease) -> dict[str, dict[str, bytes]]:
@@ -40,7 +40,7 @@ def all_members(release: TrainingRelease) -> dict[str, dict[str, bytes]]:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Workspace:
+def fragile(tmp_path: Path) -> Workspace:
     """A release to break."""
     return write_release(tmp_path / "own", [Sample(f"picture {number}", {"jpg": jpeg(number)}) for number in range(6)])
 
@@ -49,13 +49,13 @@ def test_every_sample_is_read_as_tarfile_reads_it(mixed: Workspace, tmp_path: Pa
     release = open_training_release(str(mixed.root), tmp_path)
     expected = shard_members(mixed)
     assert all_members(release) == expected
-    samples = {one.uid: one for one in mixed_samples()}
+    samples = {sample.uid: sample for sample in mixed_samples()}
     copied = next(key for key in expected if key.endswith("_r02"))
     assert key_uid(copied) in samples
     for split in ("train", "validation"):
         rows = release.samples(split)
         assert sorted(row_uid(row) for row in rows) == sorted(
-            uid for uid, one in samples.items() for _ in range(one.copies) if one.split == split
+            uid for uid, sample in samples.items() for _ in range(sample.copies) if sample.split == split
         )
         for row in rows:
             held = {kind for bit, kind in enumerate(MEDIA) if row["media"] >> bit & 1}
@@ -94,12 +94,12 @@ def test_a_reader_goes_to_another_process_and_leaves_no_open_files(mixed: Worksp
 
 def open_shards() -> int:
     """Descriptors of shards that this process holds."""
-    return sum(one.readlink().suffix == ".tar" for one in Path("/proc/self/fd").iterdir() if one.is_symlink())
+    return sum(link.readlink().suffix == ".tar" for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
 
 
-@pytest.mark.parametrize("place", ["between members", "in a header", "in the data of the last", "before it"])
-def test_a_shard_cut_short_while_training_is_named(own: Workspace, tmp_path: Path, place: str) -> None:
-    release = open_training_release(str(own.root), tmp_path / "cache")
+@pytest.mark.parametrize("cut", ["between members", "in a header", "in the data of the last", "before it"])
+def test_a_shard_cut_short_while_training_is_named(fragile: Workspace, tmp_path: Path, cut: str) -> None:
+    release = open_training_release(str(fragile.root), tmp_path / "cache")
     row = release.samples("train")[3]
     start, length = int(row["offset"]), int(row["length"])
     keep = {
@@ -107,8 +107,8 @@ def test_a_shard_cut_short_while_training_is_named(own: Workspace, tmp_path: Pat
         "in a header": length - 700,
         "in the data of the last": length - 500,
         "before it": -10,
-    }[place]
-    shard = own.shards_dir / release.shards[row["shard"]]
+    }[cut]
+    shard = fragile.shards_dir / release.shards[row["shard"]]
     shard.write_bytes(shard.read_bytes()[: start + keep])
     reader = SampleReader(release)
     with pytest.raises(DataError, match=rf"{shard.name}: byte \d+ does not begin a member of sample {row_uid(row)}"):
@@ -117,21 +117,21 @@ def test_a_shard_cut_short_while_training_is_named(own: Workspace, tmp_path: Pat
         assert reader.members(release.samples("train")[2])["txt"]
 
 
-def test_a_shard_that_vanishes_while_training_is_named(own: Workspace, tmp_path: Path) -> None:
-    release = open_training_release(str(own.root), tmp_path / "cache")
-    shard = own.shards_dir / release.shards[0]
+def test_a_shard_that_vanishes_while_training_is_named(fragile: Workspace, tmp_path: Path) -> None:
+    release = open_training_release(str(fragile.root), tmp_path / "cache")
+    shard = fragile.shards_dir / release.shards[0]
     shard.unlink()
     with pytest.raises(DataError, match=rf"{shard.name}: is no longer there"):
         SampleReader(release).members(release.samples("train")[0])
 
 
-def test_a_shard_of_another_release_under_this_ones_name_is_named(own: Workspace, tmp_path: Path) -> None:
+def test_a_shard_of_another_release_under_this_ones_name_is_named(fragile: Workspace, tmp_path: Path) -> None:
     """Same size to the byte, so that only its members tell."""
     other = write_release(tmp_path / "other", [Sample(f"another {n}", {"jpg": jpeg(n)}) for n in range(6)])
-    ours, theirs = next(own.shards_dir.glob("*.tar")), next(other.shards_dir.glob("*.tar"))
+    ours, theirs = next(fragile.shards_dir.glob("*.tar")), next(other.shards_dir.glob("*.tar"))
     assert ours.stat().st_size == theirs.stat().st_size
     ours.write_bytes(theirs.read_bytes())
-    release = open_training_release(str(own.root), tmp_path / "cache")
+    release = open_training_release(str(fragile.root), tmp_path / "cache")
     with pytest.raises(DataError, match=rf"{ours.name}: byte 0 does not begin a member"):
         SampleReader(release).members(release.samples("train")[0])
 
@@ -146,13 +146,13 @@ def test_reads_over_s3_equal_local_ones(mixed: Workspace, bucket: str, tmp_path:
     assert again.members(row) == SampleReader(here).members(row)
 
 
-def test_broken_shards_on_s3_are_named(own: Workspace, bucket: str, tmp_path: Path) -> None:
+def test_broken_shards_on_s3_are_named(fragile: Workspace, bucket: str, tmp_path: Path) -> None:
     import s3fs
 
-    root = upload(own.root, bucket)
+    root = upload(fragile.root, bucket)
     release = open_training_release(root, tmp_path / "cache")
     rows = release.samples("train")
-    shard = f"{root}/shards/{shard_of(own, row_uid(rows[0]))}"
+    shard = f"{root}/shards/{shard_of(fragile, row_uid(rows[0]))}"
     other = s3fs.S3FileSystem(skip_instance_cache=True)  # as another process would
     other.pipe_file(shard, other.cat_file(shard)[:3000])
     reader = SampleReader(release)

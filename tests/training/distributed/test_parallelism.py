@@ -68,8 +68,8 @@ def launch(release: str, cases: Path, output: Path, processes: int = 2) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     arguments = [*torchrun, "-m", "tests.support.parity", release, str(cases), str(output)]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
-    found = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=280, check=False)
-    assert found.returncode == 0, found.stderr[-6000:]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-6000:]
 
 
 def losses(folder: Path) -> list[float]:
@@ -90,11 +90,15 @@ def test_two_processes_train_what_one_trains(numbered: str, two: Path, tmp_path:
         done = read_result(theirs)
         assert done is not None
         # Ranks draw other masks: the masked loss itself differs, its weight is next to nothing.
-        one, other = (dict(load_model(place)[0].model.state_dict()) for place in (result.checkpoint, done.checkpoint))
-        assert one.keys() == other.keys()
+        ours_state, theirs_state = (
+            dict(load_model(path)[0].model.state_dict()) for path in (result.checkpoint, done.checkpoint)
+        )
+        assert ours_state.keys() == theirs_state.keys()
         changed = 0
-        for key in one:
-            torch.testing.assert_close(other[key], one[key], rtol=1e-2, atol=2e-4, msg=lambda m, k=key: f"{k}: {m}")
+        for key in ours_state:
+            torch.testing.assert_close(
+                theirs_state[key], ours_state[key], rtol=1e-2, atol=2e-4, msg=lambda m, k=key: f"{k}: {m}"
+            )
             changed += 1
         assert changed
         assert read_progress(done.checkpoint).consumed == read_progress(result.checkpoint).consumed

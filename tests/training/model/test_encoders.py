@@ -69,19 +69,19 @@ def test_an_align_step_gives_every_weight_a_gradient(
 def test_each_sample_is_one_unit_vector_whatever_it_holds(mixed: Workspace, tmp_path: Path) -> None:
     encoder = build_encoder(hf("vit"), sound(**WAVES["logmel_vit"])).eval()
     batch = first_batch(encoder, mixed, tmp_path, 42)
-    found = encoder(batch)
+    outputs = encoder(batch)
     count = len(batch.weight)
     seen, heard = (torch.isin(torch.arange(count), getattr(batch, name)) for name in ("picture_of", "sound_of"))
     assert 0 < int((~seen).sum()) < count
     assert 1 < int(heard.sum()) < count
-    torch.testing.assert_close(found["text"].norm(dim=1), torch.ones(count))
-    torch.testing.assert_close(found["visual"].norm(dim=1), seen.float())
-    torch.testing.assert_close(found["audio"].norm(dim=1), heard.float())
+    torch.testing.assert_close(outputs["text"].norm(dim=1), torch.ones(count))
+    torch.testing.assert_close(outputs["visual"].norm(dim=1), seen.float())
+    torch.testing.assert_close(outputs["audio"].norm(dim=1), heard.float())
     clip = int(torch.nonzero(batch.is_clip)[0])
-    own = encoder.normalised(batch.picture[batch.picture_of == clip])
-    assert len(own) == 3
-    mean = torch.nn.functional.normalize(encoder.vision(own), dim=1).mean(0)
-    torch.testing.assert_close(found["visual"][clip], mean / mean.norm(), rtol=1e-4, atol=1e-5)
+    frames = encoder.normalised(batch.picture[batch.picture_of == clip])
+    assert len(frames) == 3
+    mean = torch.nn.functional.normalize(encoder.vision(frames), dim=1).mean(0)
+    torch.testing.assert_close(outputs["visual"][clip], mean / mean.norm(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_batch_without_media_runs_the_towers_and_teaches_them_nothing(mixed: Workspace, tmp_path: Path) -> None:
@@ -91,10 +91,10 @@ def test_a_batch_without_media_runs_the_towers_and_teaches_them_nothing(mixed: W
     batch = first_batch(encoder, mixed, tmp_path)
     none = torch.empty(0, dtype=torch.long)
     bare = replace(batch, picture=None, sound=None, picture_of=none, sound_of=none)
-    found = encoder(bare, True)
+    outputs = encoder(bare, True)
     for name in ("visual", "audio", "masked", "masked_count"):
-        assert not found[name].any(), name
-    sum(found[name].sum() for name in ("visual", "audio", "masked")).backward()
+        assert not outputs[name].any(), name
+    sum(outputs[name].sum() for name in ("visual", "audio", "masked")).backward()
     towers = [encoder.vision, encoder.audio, encoder.masked]
     gradients = [
         p.grad for tower in towers if tower is not None for n, p in tower.named_parameters() if p.requires_grad
@@ -110,9 +110,9 @@ def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path: Path) -> None:
     tokenizer.pad_token = None
     tokenizer.save_pretrained(tmp_path)
     assert load_tokenizer(str(tmp_path)).pad_token is None
-    found = build_encoder(hf("vit", tokenizer=str(tmp_path)), Audio()).tokenize(["a cat", "猫"])
-    assert found.shape == (2, 24)
-    assert found[1, -1] == tokenizer.eos_token_id
+    tokens = build_encoder(hf("vit", tokenizer=str(tmp_path)), Audio()).tokenize(["a cat", "猫"])
+    assert tokens.shape == (2, 24)
+    assert tokens[1, -1] == tokenizer.eos_token_id
 
 
 def test_a_pretrained_models_own_pixels_are_used(tmp_path: Path) -> None:
@@ -125,9 +125,9 @@ def test_a_pretrained_models_own_pixels_are_used(tmp_path: Path) -> None:
     about = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "size": {"height": 30, "width": 30}}
     ViTImageProcessor(**about, resample=3).save_pretrained(tmp_path)
     encoder = build_encoder(Encoder(kind="hf", model=str(tmp_path), text_config=BERT), Audio())
-    found = encoder.vision.preprocess
-    assert (found.mean, found.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    assert (found.size, found.resize_mode, found.interpolation) == ((32, 32), "squash", "bicubic")
+    preprocess = encoder.vision.preprocess
+    assert (preprocess.mean, preprocess.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert (preprocess.size, preprocess.resize_mode, preprocess.interpolation) == ((32, 32), "squash", "bicubic")
     white = encoder.normalised(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))[0, :, 0, 0]
     torch.testing.assert_close(white, torch.tensor([0.9 / 0.4, 0.8 / 0.5, 0.7 / 0.6]))
 
@@ -139,8 +139,8 @@ def test_the_demos_towers_are_towers(mixed: Workspace, tmp_path: Path) -> None:
         pytest.skip("the demo's packages are not installed")
     encoder = build_encoder(Encoder(kind="demo"), Audio()).eval()
     batch = first_batch(encoder, mixed, tmp_path, 4)
-    found = encoder(batch)
-    assert found["text"].shape == found["visual"].shape
+    outputs = encoder(batch)
+    assert outputs["text"].shape == outputs["visual"].shape
     maps = encoder.vision.maps(encoder.normalised(batch.picture[:1]))
     assert len(maps) > 3
     assert maps[-1].shape[2:] == (7, 7)

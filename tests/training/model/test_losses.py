@@ -74,13 +74,13 @@ def test_chunks_change_neither_loss_nor_gradient(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(losses, "CHUNK_POSITIONS", 3)
     torch.manual_seed(0)
     head, labels = torch.nn.Linear(6, 11), torch.randint(0, 11, (8,))
-    found = []
+    results = []
     for chunked in (False, True):
         hidden = torch.randn(8, 6, generator=torch.Generator().manual_seed(1)).requires_grad_()
         loss = chunked_cross_entropy(hidden, labels, head, chunked)
         loss.backward()
-        found.append((loss.detach(), hidden.grad))
-    for whole, cut in zip(*found, strict=True):
+        results.append((loss.detach(), hidden.grad))
+    for whole, cut in zip(*results, strict=True):
         torch.testing.assert_close(cut, whole)
 
 

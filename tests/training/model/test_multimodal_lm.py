@@ -75,9 +75,9 @@ def rows(built: StageModel, mixed: Workspace, cache: Path) -> RowBatch:
 def hidden(built: StageModel, batch: RowBatch) -> torch.Tensor:
     model = model_of(built)
     with torch.no_grad():
-        found = model.hidden(model.llm, model.embed(batch), batch)
+        hidden_RLD = model.hidden(model.llm, model.embed(batch), batch)
     model._context.clear()
-    return found
+    return hidden_RLD
 
 
 @pytest.mark.parametrize(("architecture", "fusion"), PAIRS)
@@ -86,9 +86,9 @@ def test_every_fusion_trains(architecture: str, fusion: str, mixed: Workspace, t
     model = model_of(built)
     open_gates(model)
     batch = rows(built, mixed, tmp_path)
-    found = model(batch)
-    assert found["loss"].isfinite()
-    found["loss"].backward()
+    sums = model(batch)
+    assert sums["loss"].isfinite()
+    sums["loss"].backward()
     for name, parameter in model.named_parameters():
         if name.startswith(("vision.", "audio.")):
             assert parameter.grad is None, name
@@ -114,8 +114,8 @@ def test_recomputed_activations_give_the_same_gradient(
     batch = rows(built, mixed, tmp_path)
     other = copy.deepcopy(built)
     parallelise(other.model, other.llm, other.blocks, Parallel(activation_checkpointing=True), alone())
-    for one in (built, other):
-        model_of(one)(batch)["loss"].backward()
+    for variant in (built, other):
+        model_of(variant)(batch)["loss"].backward()
     theirs = dict(other.model.named_parameters())
     for name, parameter in built.model.named_parameters():
         if parameter.grad is not None:
@@ -141,10 +141,10 @@ def test_a_sample_sees_its_own_media_only(
             media[at] = (255 - media[at]) if kind == "picture" else media[at].flip(0) * 0.3 + 0.1
             after = hidden(built, replace(batch, **{kind: replace(batch.media[kind], data=media)}))
             row, segment = int(batch.media[kind].row[at]), int(batch.media[kind].segment[at])
-            own = torch.zeros_like(batch.segment, dtype=torch.bool)
-            own[row] = batch.segment[row] == segment
-            assert (before[own] - after[own]).abs().max() > 1e-5, kind
-            assert torch.equal(before[~own], after[~own]), kind
+            of_sample = torch.zeros_like(batch.segment, dtype=torch.bool)
+            of_sample[row] = batch.segment[row] == segment
+            assert (before[of_sample] - after[of_sample]).abs().max() > 1e-5, kind
+            assert torch.equal(before[~of_sample], after[~of_sample]), kind
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -174,9 +174,9 @@ def test_rows_without_media_run_the_connector_for_nothing(
     bare = replace(batch, picture=PlacedMedia(None, none, none, none), sound=PlacedMedia(None, none, none, none))
     words = model.llm.get_input_embeddings()(batch.input_ids)
     expected = model.hidden(model.llm, words, batch)
-    found = model(with_stand_ins(bare, model))
-    torch.testing.assert_close(found["loss"], model._loss(expected, batch.labels, True))
-    found["loss"].backward()
+    sums = model(with_stand_ins(bare, model))
+    torch.testing.assert_close(sums["loss"], model._loss(expected, batch.labels, True))
+    sums["loss"].backward()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, f"{name}: DDP waits for its gradient"
@@ -203,10 +203,10 @@ def test_maps_of_several_depths_are_pooled_to_one_grid(
     pixels = torch.randn(2, 3, *model.vision.preprocess.size)
     maps, features = model.vision.maps(pixels), model._features(pixels)
     grid = maps[-1].shape[-2] * maps[-1].shape[-1]
-    assert [one.shape[1] for one in features] == [grid] * 3
+    assert [entry_MNC.shape[1] for entry_MNC in features] == [grid] * 3
     torch.testing.assert_close(features[0], maps[-1].flatten(2).transpose(1, 2))
     if vision == "swin":
-        assert len({one.shape[2] for one in features}) > 1
+        assert len({entry_MNC.shape[2] for entry_MNC in features}) > 1
         expected = torch.nn.functional.adaptive_avg_pool2d(maps[0], maps[-1].shape[-2:])
         torch.testing.assert_close(features[1], expected.flatten(2).transpose(1, 2))
     model(rows(built, mixed, tmp_path))["loss"].backward()
@@ -234,9 +234,9 @@ def test_chunked_loss_equals_the_whole_one(numbered: str, tmp_path: Path, monkey
     built = built_stage("joint", config)
     train_mode(built.model)
     batch = first_batch(built, config, numbered, tmp_path)
-    found = make_step(built, built.model, config, alone())(batch)
+    losses = make_step(built, built.model, config, alone())(batch)
     ours = gradients(built.model)
     plain = config.model_copy(update={"joint": config.joint.model_copy(update={"chunked_loss": False})})
     expected = make_step(built, built.model, plain, alone())(batch)
     same(ours, gradients(built.model))
-    torch.testing.assert_close(found["text"], expected["text"])
+    torch.testing.assert_close(losses["text"], expected["text"])

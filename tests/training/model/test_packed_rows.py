@@ -27,11 +27,11 @@ def test_packed_equals_unpacked(numbered: str, tmp_path: Path, architecture: str
     packed, apart = first_batch(built, config, numbered, tmp_path), first_batch(built, loose, numbered, tmp_path)
     assert len(packed.input_ids) < len(apart.input_ids) == 8
     assert sorted(packed.uids) == sorted(apart.uids)
-    found = make_step(built, built.model, config, alone())(packed)
+    losses = make_step(built, built.model, config, alone())(packed)
     ours = gradients(built.model)
     expected = make_step(built, built.model, loose, alone())(apart)
     same(ours, gradients(built.model))
-    torch.testing.assert_close(found["text"], expected["text"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses["text"], expected["text"], rtol=1e-4, atol=1e-5)
 
 
 def test_an_all_ones_mask_would_leak_across_documents(numbered: str, tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ def test_an_all_ones_mask_would_leak_across_documents(numbered: str, tmp_path: P
     def difference(mask: torch.Tensor | None) -> float:
         with torch.no_grad():
             options = {"position_ids": batch.position_ids, "attention_mask": mask, "use_cache": False}
-            one, two = (llm.base_model(inputs_embeds=e, **options).last_hidden_state for e in (embeds, changed))
-        return float((one - two)[0, later].abs().max())
+            before, after = (llm.base_model(inputs_embeds=e, **options).last_hidden_state for e in (embeds, changed))
+        return float((before - after)[0, later].abs().max())
 
     assert difference(None) == 0.0
     assert difference(torch.ones_like(batch.input_ids)) > 1e-3

@@ -28,13 +28,16 @@ def test_towers_give_maps_at_every_depth(name: str) -> None:
     assert embedded.shape == (2, 16)
     assert encoder.text(encoder.tokenize(["a cat", "猫"])).shape == (2, 16)
     assert len(maps) >= 2
-    assert all(one.ndim == 4 and one.shape[0] == 2 for one in maps)
-    for one in maps:
-        assert one.shape[2] * size[1] == one.shape[3] * size[0], "a map has the picture's proportions"
-        assert one.isfinite().all()
+    assert all(feature_map.ndim == 4 and feature_map.shape[0] == 2 for feature_map in maps)
+    for feature_map in maps:
+        assert feature_map.shape[2] * size[1] == feature_map.shape[3] * size[0], "a map has the picture's proportions"
+        assert feature_map.isfinite().all()
     changed = pixels.clone()
     changed[:, :, : size[0] // 2] += 1.0
-    moved = [(one - other).abs().mean((1, 3)) for one, other in zip(encoder.vision.maps(changed), maps, strict=True)]
+    moved = [
+        (feature_map - map_before).abs().mean((1, 3))
+        for feature_map, map_before in zip(encoder.vision.maps(changed), maps, strict=True)
+    ]
     above, below = moved[0][:, 0], moved[0][:, -1]
     assert (above > below).all() or maps[0].shape[2] == 1, "its rows are the picture's rows"
 
@@ -106,18 +109,18 @@ def test_wav2vec2_draws_nothing_that_a_step_does_not_seed(pretrained: bool, tmp_
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
     masks = {"mask_time_prob": 0.5, "mask_time_length": 2, "mask_feature_prob": 0.5, "mask_feature_length": 2}
-    own = {**WAVES["wav2vec2"]["config"], **masks, "layerdrop": 0.9}
-    Wav2Vec2Model(Wav2Vec2Config(**own)).save_pretrained(tmp_path)
-    config = sound(kind="wav2vec2", model=str(tmp_path)) if pretrained else sound(kind="wav2vec2", config=own)
+    settings = {**WAVES["wav2vec2"]["config"], **masks, "layerdrop": 0.9}
+    Wav2Vec2Model(Wav2Vec2Config(**settings)).save_pretrained(tmp_path)
+    config = sound(kind="wav2vec2", model=str(tmp_path)) if pretrained else sound(kind="wav2vec2", config=settings)
     tower = AudioTower(config, 16).train()
     wave = torch.randn(2, SAMPLE_RATE)
-    found = []
+    embeddings = []
     for seed in (1, 2):
         np.random.seed(seed)
         torch.manual_seed(0)
-        found.append(tower(wave))
-    assert torch.equal(*found)
-    found[0].sum().backward()
+        embeddings.append(tower(wave))
+    assert torch.equal(*embeddings)
+    embeddings[0].sum().backward()
     assert all(p.grad is not None for p in tower.parameters())
 
 

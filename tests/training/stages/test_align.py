@@ -41,9 +41,9 @@ def test_contrastive_accumulation_replays_dropout(numbered: str, tmp_path: Path)
     cached = gradients(model)
     torch.manual_seed(7)
     parts = [model(chunk) for chunk in batch.split(4)]
-    found = {name: torch.cat([part[name] for part in parts]) for name in ("text", "visual")}
-    found |= {name: parts[0][name] for name in ("scale", "bias")}
-    pair_losses(found, batch, config.align, alone())["image"].backward()
+    outputs = {name: torch.cat([part[name] for part in parts]) for name in ("text", "visual")}
+    outputs |= {name: parts[0][name] for name in ("scale", "bias")}
+    pair_losses(outputs, batch, config.align, alone())["image"].backward()
     kept = gradients(model)
     same({n: g for n, g in cached.items() if "bias" not in n}, {n: g for n, g in kept.items() if "bias" not in n})
     torch.manual_seed(8)
@@ -60,7 +60,7 @@ class Noisy(torch.nn.Module):
         self.inner = inner
 
     def forward(self, batch: Any, masked: bool = False) -> dict[str, torch.Tensor]:
-        found = self.inner(batch, masked)
+        outputs = self.inner(batch, masked)
         for name in ("text", "visual"):
-            found[name] = torch.nn.functional.normalize(torch.nn.functional.dropout(found[name], 0.3), dim=-1)
-        return found
+            outputs[name] = torch.nn.functional.normalize(torch.nn.functional.dropout(outputs[name], 0.3), dim=-1)
+        return outputs
