@@ -29,31 +29,33 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> str:
     return release_at(tmp_path_factory.mktemp("numbered"))
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty bucket on moto's own server on loopback: `s3://name`."""
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """The address of moto's own server on loopback."""
     pytest.importorskip("s3fs")
-    import s3fs
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "NO_PROXY": "*",
-    }.items():
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(object_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket: `s3://name`."""
+    import s3fs
+
+    settings = {"AWS_ENDPOINT_URL": object_store, "AWS_DEFAULT_REGION": "us-east-1", "NO_PROXY": "*"}
+    for name, value in {**settings, "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
-    name = f"training-{port}-{secrets.token_hex(4)}"  # moto keeps its buckets for the life of the process
+    name = f"training-{secrets.token_hex(8)}"
     s3fs.S3FileSystem().mkdir(name)
     yield f"s3://{name}"
     s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 def upload(root: Path | str, place: str) -> str:

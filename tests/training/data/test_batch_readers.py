@@ -501,10 +501,11 @@ def test_batches_over_s3_equal_local_ones(
 ) -> None:
     monkeypatch.setattr("training.data.batch_readers.CALIBRATION_SAMPLES", 8)
     there = open_training_release(upload(instructed.release.workspace.root, bucket), tmp_path / "cache")
-    for kind in READERS.values():
+    for name, kind in READERS.items():
         reader, expected = kind(there), take(kind(instructed), 2)
-        for workers in (0, 2):  # in this order: the workers are forks of a process that has read before
-            assert all(map(equal, take(reader, 2, workers=workers), expected))
+        assert all(map(equal, take(reader, 2), expected))
+        if name == "pairs":  # now from workers, which are forks of a process that has read before
+            assert all(map(equal, take(reader, 2, workers=2), expected))
 
 
 def test_media_of_a_source_are_told_before_they_are_read(release: TrainingRelease, instructed: TrainingRelease) -> None:

@@ -166,6 +166,7 @@ def test_a_tokenizer_that_is_not_there_is_the_users_mistake(tmp_path: Any) -> No
         load_tokenizer(str(tmp_path / "none"))
 
 
+@pytest.mark.slow
 def test_the_packaged_models_own_template() -> None:
     """SmolLM2's: a system turn that it adds itself, and turns that end with a line break."""
     from training.model.llm import gguf_file
