@@ -45,7 +45,9 @@ class Speaker(AbstractContextManager["Speaker"]):
             self.process.close()
 
     def say(self, text: str, lang: str | None = "en", voice: int = 0) -> np.ndarray:
-        """Speak a text: float32 N in [-1, 1], 16 kHz mono. The same arguments give the same samples.
+        """Speak a text: float32 N in [-1, 1], 16 kHz mono.
+
+        The same arguments give the same samples; those of variant f2, a breathy voice, differ between speakers, though.
 
         Args:
             lang: ISO 639-1; a language that eSpeak does not know is spoken as English.
