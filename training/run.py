@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from upath import UPath
 
 from mmdata.errors import UserError
@@ -94,7 +94,7 @@ def train(
         raise UserError(f"there is no stage {unknown[0]!r}. Remedy: one of {', '.join(STAGES)}.")
     meshes = {stage: join_processes(_parallel_of(stage, config), config.device) for stage in stages}
     results = []
-    with alone_in(output) if meshes[stages[0]].is_main else nullcontext():
+    with run_lock(output) if meshes[stages[0]].is_main else nullcontext():
         opened = open_training_release(release, output / "data")
         for stage in stages:
             result = read_result(output / stage)
@@ -109,30 +109,27 @@ def train(
 
 
 @contextmanager
-def alone_in(output: Path, wait_s: float = 15.0) -> Iterator[None]:
-    """A block that no other run enters for the same folder: each would resume from the other's checkpoints.
+def run_lock(output: Path, wait_s: float = 15.0) -> Iterator[None]:
+    """Keep other runs out of an output folder, since each would resume from the other's checkpoints.
 
     Args:
-        wait_s: seconds; the readers of a run that was killed hold on until they see that it is gone.
+        wait_s: seconds. The data readers of a killed run hold its lock until they notice that it has ended.
 
     Raises:
-        UserError: another run is there; names it.
+        UserError: another run is there; the error names it.
     """
     output.mkdir(parents=True, exist_ok=True)
-    holder = output / ".lock"
-    lock = FileLock(holder, timeout=wait_s, poll_interval=0.2)
+    path = output / ".lock"
     try:
-        lock.acquire()
-    except TimeoutError:
+        lock = FileLock(path).acquire(timeout=wait_s, poll_interval=0.2)
+    except Timeout:
         raise UserError(
-            f"{output}: another run trains here: {holder.read_text().strip() or 'just started'}. Remedy: wait until it "
+            f"{output}: another run trains here: {path.read_text().strip() or 'just started'}. Remedy: wait until it "
             "has ended, or give another --output."
         ) from None
-    try:
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    with lock:
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
-    finally:
-        lock.release()
 
 
 def read_result(folder: Path) -> StageResult | None:

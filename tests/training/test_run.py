@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -18,8 +19,7 @@ import torch
 from mmdata.errors import DataError, UserError
 from tests.support.tiny_run import LLM, release_at, settings
 from training.checkpoint.checkpoints import find_checkpoint, latest_checkpoint, read_progress
-from training.config import TrainConfig
-from training.run import alone_in, train
+from training.run import run_lock, train
 from training.stages.saved_model import load_model
 from training.step_log import read_log
 
@@ -116,6 +116,7 @@ def test_early_stopping_keeps_the_best_checkpoint(release: str, tmp_path: Path) 
     section = {
         "steps": 40,
         "validate_every": 1,
+        "validate_samples": 16,
         "lr": 0.3,
         "warmup_steps": 0,
         "early_stop": early,
@@ -143,25 +144,24 @@ import json, sys
 from pathlib import Path
 from training.config import TrainConfig
 from training.run import train
-{extra}
 config = TrainConfig.model_validate(json.loads(sys.argv[2]))
 show = lambda line: print(json.dumps(line), flush=True)
 print([r.stopped for r in train(sys.argv[1], ["align"], config, Path(sys.argv[3]), on_line=show)], flush=True)
 """
 
 
-def launch(release: str, config: TrainConfig, output: Path, extra: str = "") -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-c", SCRIPT.format(extra=extra), release, config.model_dump_json(), str(output)]
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment)
-
-
-def test_sigterm_saves_and_exits_and_the_same_command_resumes(release: str, tmp_path: Path) -> None:
+def test_sigterm_saves_and_exits_the_same_command_resumes_and_no_other_run_comes_between(
+    release: str, tmp_path: Path
+) -> None:
     config = settings(align={"steps": 100_000, "log_every": 1, "validate_every": 10**6, "checkpoint_every": 10**6})
-    process = launch(release, config, tmp_path)
+    arguments = [sys.executable, "-c", SCRIPT, release, config.model_dump_json(), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
-    for _ in range(3):
-        process.stdout.readline()
+    for step in (1, 2, 3):
+        assert json.loads(process.stdout.readline())["step"] == step
+    with pytest.raises(UserError, match=rf"another run trains here: process {process.pid} on"), run_lock(tmp_path, 0):
+        raise AssertionError("two runs share the folder")
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -174,45 +174,21 @@ def test_sigterm_saves_and_exits_and_the_same_command_resumes(release: str, tmp_
     lines: list[dict[str, Any]] = []
     assert train(release, ["align"], shorter, tmp_path, on_line=lines.append)[0].stopped == "finished"
     assert lines[0]["step"] == step + 1
+    assert str(os.getpid()) in (tmp_path / ".lock").read_text()
 
 
-@pytest.mark.parametrize("moment", ["while the tensors are written", "before the rename"])
-def test_sigkill_mid_checkpoint_leaves_the_older_one_loadable(release: str, tmp_path: Path, moment: str) -> None:
-    config = settings(align={"steps": 3, "checkpoint_every": 1})
-    train(release, ["align"], settings(align={"steps": 1}), tmp_path)
-    (tmp_path / "align" / "result.json").unlink()
-    kill = "os.kill(os.getpid(), signal.SIGKILL)"
-    extra = (
-        f"import os, signal, training.checkpoint.checkpoints as c\nreal = c.dcp.save\n"
-        "def save(*a, **k):\n    real(*a, **k)\n"
-        f"    [p.write_bytes(p.read_bytes()[:100]) for p in k['checkpoint_id'].iterdir()]\n    {kill}\n"
-        "c.dcp.save = save"
-        if moment.startswith("while")
-        else f"import os, signal, training.checkpoint.checkpoints as c\nc.sync = lambda path: {kill}"
-    )
-    process = launch(release, config, tmp_path, extra)
-    process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL
-    saved = latest_checkpoint(tmp_path / "align" / "checkpoints")
-    assert saved is not None
-    assert read_progress(saved).step == 1
-    assert list((tmp_path / "align" / "checkpoints").glob(".tmp-*"))
-    assert train(release, ["align"], config, tmp_path)[0].steps == 3
-    assert not list((tmp_path / "align" / "checkpoints").glob(".tmp-step-00000002"))
+def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
+    def hold() -> None:
+        with run_lock(tmp_path):
+            os.kill(os.getpid(), signal.SIGKILL)
 
-
-def test_two_runs_do_not_share_a_folder(release: str, tmp_path: Path) -> None:
-    first = launch(release, settings(align={"steps": 100_000, "log_every": 1}), tmp_path)
-    try:
-        assert first.stdout is not None
-        assert json.loads(first.stdout.readline())["step"] == 1
-        with pytest.raises(UserError, match=rf"another run trains here: process {first.pid} on"), alone_in(tmp_path, 0):
-            raise AssertionError("two runs are in")
-    finally:
-        first.kill()
-        first.wait()
-    with alone_in(tmp_path):
-        assert str(os.getpid()) in (tmp_path / ".lock").read_text()
+    holder = multiprocessing.get_context("fork").Process(target=hold)
+    holder.start()
+    holder.join(timeout=60)
+    assert holder.exitcode == -signal.SIGKILL
+    assert f"process {holder.pid} on" in (tmp_path / ".lock").read_text()
+    with run_lock(tmp_path, wait_s=0):
+        assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
 
 
 def test_a_truncated_shard_is_named(release: str, tmp_path: Path) -> None:

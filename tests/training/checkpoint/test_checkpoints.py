@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import nn
 
 from mmdata.errors import DataError, UserError
+from training.checkpoint import checkpoints
 from training.checkpoint.checkpoints import (
     Progress,
     check_release,
@@ -35,6 +42,38 @@ def test_old_checkpoints_go_and_the_newest_and_the_best_stay(tmp_path: Path) -> 
     save_steps(tmp_path, 1, 2, 3, 4, 5, best=2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000002", "step-00000004", "step-00000005"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in list_checkpoints(tmp_path)]
+
+
+@pytest.mark.parametrize("moment", ["while the tensors are written", "before the rename"])
+def test_a_process_killed_while_it_saves_leaves_the_older_checkpoint(tmp_path: Path, moment: str) -> None:
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def tear_and_die(*args: Any, **options: Any) -> None:
+        dcp.save(*args, **options)
+        for path in Path(options["checkpoint_id"]).iterdir():
+            path.write_bytes(path.read_bytes()[:100])
+        die()
+
+    def save_and_die() -> None:
+        if moment == "before the rename":
+            checkpoints.sync = die
+        else:
+            checkpoints.dcp = SimpleNamespace(save=tear_and_die)
+        save_steps(tmp_path, 2)
+
+    save_steps(tmp_path, 1)
+    process = multiprocessing.get_context("fork").Process(target=save_and_die)
+    process.start()
+    process.join(timeout=60)
+    assert process.exitcode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".tmp-")] == [".tmp-step-00000002"]
+    newest = latest_checkpoint(tmp_path)
+    assert newest is not None
+    assert read_progress(newest).step == 1
+    assert load_weights(newest, nn.Linear(3, 2), lambda _: True) == []
+    save_steps(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
 
 
 def test_a_stages_checkpoint_is_the_one_of_its_result_or_the_newest(tmp_path: Path) -> None:
