@@ -34,7 +34,7 @@ def test_the_page_on_logs_has_every_field() -> None:
 
 def test_the_page_on_metrics_has_every_metric_and_its_alerts_name_no_other() -> None:
     page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
-    for name, one in METRICS.items():
-        labels = ", ".join(f"`{label}`" for label in one.labels) or "none"
-        assert f"| `{name}` | {one.kind} | {labels} | {one.help} |" in page
+    for name, metric in METRICS.items():
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
+        assert f"| `{name}` | {metric.kind} | {labels} | {metric.help} |" in page
     assert set(re.findall(r"\bmmdata_[a-z_]+", page)) == set(METRICS)

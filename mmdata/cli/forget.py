@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmdata.config import Corpus
     from mmdata.optout.forget_log import Entry
     from mmdata.optout.selectors import Selector
-    from mmdata.takedown.find import Found
+    from mmdata.takedown.find import Matches
     from mmdata.takedown.near import Near
     from mmdata.workspace.layout import Workspace
 
@@ -153,7 +153,7 @@ def _progress(stage: str, done: int, total: int) -> None:
         typer.echo(f"  {stage}: {done:,} of {total:,} parts")
 
 
-def _show_matches(matches: Found) -> None:
+def _show_matches(matches: Matches) -> None:
     from mmdata.cli.console import console, table
 
     parts = matches.by_part()

@@ -33,7 +33,7 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Matches:
     """The samples that selectors mean.
 
     Args:
@@ -57,7 +57,7 @@ class Found:
         return dict(sorted(Counter(hit.part for hit in self.hits).items()))
 
 
-def find(workspace: Workspace, selectors: Iterable[Selector]) -> Found:
+def find(workspace: Workspace, selectors: Iterable[Selector]) -> Matches:
     """Search the tables of every part, removed parts included; reads only the columns it compares.
 
     A SHA-256 also means the clips that were cut from the file.
@@ -84,7 +84,7 @@ def find(workspace: Workspace, selectors: Iterable[Selector]) -> Found:
                 else:
                     key = url_key(row["url"]) if row["url"] else None
                     hits.append(Hit(row["uid"], part, name, key, sha256))
-    return Found(distinct, hits, len(before), holders(workspace, {hit.uid for hit in hits} | before))
+    return Matches(distinct, hits, len(before), holders(workspace, {hit.uid for hit in hits} | before))
 
 
 def holders(workspace: Workspace, uids: set[str]) -> dict[str, int]:
@@ -100,15 +100,15 @@ def holders(workspace: Workspace, uids: set[str]) -> dict[str, int]:
     return counts
 
 
-def entries(found: Found, near: Sequence[Hit] = ()) -> set[tuple[Kind, bytes]]:
+def entries(matches: Matches, near: Sequence[Hit] = ()) -> set[tuple[Kind, bytes]]:
     """The hashes that keep the samples out of all later builds.
 
     They are the selectors themselves and the uid of each sample. With near-duplicates they are also the URL and the
     file of each sample, since a near-duplicate may return with another caption and so with another uid.
     """
-    kept: set[tuple[Kind, bytes]] = {(selector.kind, selector.hash()) for selector in found.selectors}
-    kept |= {("uid", hash_of("uid", hit.uid)) for hit in (*found.hits, *near)}
-    for hit in (*found.hits, *near) if near else ():
+    kept: set[tuple[Kind, bytes]] = {(selector.kind, selector.hash()) for selector in matches.selectors}
+    kept |= {("uid", hash_of("uid", hit.uid)) for hit in (*matches.hits, *near)}
+    for hit in (*matches.hits, *near) if near else ():
         if hit.url_key is not None:
             kept.add(("url", hash_of("url", hit.url_key)))
         if hit.sha256 is not None:

@@ -13,7 +13,7 @@ from mmdata.optout.selectors import Selector
 from mmdata.releases.collect import Garbage, collect_garbage
 from mmdata.releases.pins import pins
 from mmdata.stage import Progress, silent
-from mmdata.takedown.find import Found, Hit, entries, holders
+from mmdata.takedown.find import Hit, Matches, entries, holders
 from mmdata.takedown.parts import finish_rows, leave_out, part_names, remove_media
 from mmdata.workspace.layout import Workspace
 from mmdata.workspace.lease import leased
@@ -24,14 +24,14 @@ KEEP_ALL_RELEASES = 1_000_000_000
 def forget(
     corpus: Corpus,
     workspace: Workspace,
-    found: Found,
+    matches: Matches,
     *,
     by: str,
     reason: str = "",
     near: Sequence[Hit] = (),
     progress: Progress = silent,
 ) -> Entry:
-    """Forget the found samples; once the log has the entry, they are never fetched or released again.
+    """Forget the matched samples; once the log has the entry, they are never fetched or released again.
 
     The table of hashes is published first, then the entry of the log that names it, then each part is rewritten. After
     a kill the rest is done by the next `finish`, or by the next build of the part.
@@ -49,8 +49,8 @@ def forget(
     """
     if not by.strip():
         raise UserError("a takedown needs the name of the person who signs it. Remedy: --by NAME")
-    hashes = entries(found, near)
-    hits = [*found.hits, *near]
+    hashes = entries(matches, near)
+    hits = [*matches.hits, *near]
     with leased(workspace, "release", "forget", wait_s=corpus.engine.wait_s):
         number = len(read_log(workspace)) + 1
         write_hashes(forgotten_path(workspace, number), hashes)
@@ -63,10 +63,10 @@ def forget(
                 by=by.strip(),
                 reason=reason,
                 hashes=hashes_digest(hashes),
-                selectors=dict(sorted(Counter(selector.kind for selector in found.selectors).items())),
+                selectors=dict(sorted(Counter(selector.kind for selector in matches.selectors).items())),
                 counts={"samples": len({hit.uid for hit in hits}), "near": len({hit.uid for hit in near})},
                 parts=dict(sorted(Counter(hit.part for hit in hits).items())),
-                releases=tuple(sorted({*found.releases, *holders(workspace, {hit.uid for hit in hits})})),
+                releases=tuple(sorted({*matches.releases, *holders(workspace, {hit.uid for hit in hits})})),
             ),
         )
         _leave_out_of_all_parts(corpus, workspace, by, progress)

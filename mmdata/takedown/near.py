@@ -10,7 +10,7 @@ import polars as pl
 
 from mmdata.errors import UserError
 from mmdata.storage.tables import read_table
-from mmdata.takedown.find import Found, Hit
+from mmdata.takedown.find import Hit, Matches
 from mmdata.takedown.parts import part_names, slice_names
 from mmdata.urls import url_key
 from mmdata.workspace.layout import Workspace
@@ -36,26 +36,26 @@ class Near:
     distance: float
 
 
-def find_near(workspace: Workspace, found: Found, phash_bits: int | None, max_distance: float) -> list[Near]:
-    """All near-duplicates of the found samples, nearest first. The search is exact, one slice at a time.
+def find_near(workspace: Workspace, matches: Matches, phash_bits: int | None, max_distance: float) -> list[Near]:
+    """All near-duplicates of the matched samples, nearest first. The search is exact, one slice at a time.
 
     Args:
         phash_bits: how many bits of the perceptual hash may differ; None: do not compare hashes.
         max_distance: largest 1 - cosine of two embeddings that counts as near.
 
     Raises:
-        UserError: there are too many found samples.
+        UserError: there are too many matched samples.
     """
-    if len(found.uids) > MAX_TARGETS:
+    if len(matches.uids) > MAX_TARGETS:
         raise UserError(
-            f"{len(found.uids):,} samples are to be forgotten, but near-duplicates can be found for at most "
+            f"{len(matches.uids):,} samples are to be forgotten, but near-duplicates can be found for at most "
             f"{MAX_TARGETS:,}. Remedy: give fewer at a time, or --no-near."
         )
-    targets = _targets(workspace, found)
+    targets = _targets(workspace, matches)
     near: list[Near] = []
     for part in part_names(workspace):
         for name in slice_names(workspace, part, "features"):
-            near += _near_in_slice(workspace, part, name, found, targets, phash_bits, max_distance)
+            near += _near_in_slice(workspace, part, name, matches, targets, phash_bits, max_distance)
     order = ("same URL", "same file", "phash", "embedding")
     return sorted(near, key=lambda match: (order.index(match.how), match.distance, match.hit.uid, match.hit.part))
 
@@ -78,19 +78,19 @@ class _Targets:
     embedding_uids: list[str]
 
 
-def _targets(workspace: Workspace, found: Found) -> _Targets:
+def _targets(workspace: Workspace, matches: Matches) -> _Targets:
     hashes: dict[str, int] = {}
     embeddings: dict[str, np.ndarray] = {}
-    for part, name in sorted({(hit.part, hit.slice_name) for hit in found.hits}):
+    for part, name in sorted({(hit.part, hit.slice_name) for hit in matches.hits}):
         frame = _features(workspace, part, name)
-        for row in frame.filter(pl.col("uid").is_in(sorted(found.uids))).iter_rows(named=True):
+        for row in frame.filter(pl.col("uid").is_in(sorted(matches.uids))).iter_rows(named=True):
             if row["phash"] is not None:
                 hashes[row["uid"]] = row["phash"]
             if row["embedding"] is not None:
                 embeddings[row["uid"]] = np.asarray(row["embedding"], np.float32)
     return _Targets(
-        urls={hit.url_key: hit.uid for hit in found.hits if hit.url_key is not None},
-        files={hit.sha256: hit.uid for hit in found.hits if hit.sha256 is not None},
+        urls={hit.url_key: hit.uid for hit in matches.hits if hit.url_key is not None},
+        files={hit.sha256: hit.uid for hit in matches.hits if hit.sha256 is not None},
         hashes=np.array(list(hashes.values()), np.uint64),
         hash_uids=list(hashes),
         embeddings=np.stack(list(embeddings.values())) if embeddings else np.zeros((0, 1), np.float32),
@@ -102,7 +102,7 @@ def _near_in_slice(
     workspace: Workspace,
     part: str,
     name: str,
-    found: Found,
+    matches: Matches,
     targets: _Targets,
     phash_bits: int | None,
     max_distance: float,
@@ -110,7 +110,7 @@ def _near_in_slice(
     rows = pl.DataFrame(read_table(workspace.table(part, "rows", name), ["uid", "url", "kind", "source"]))
     media = pl.DataFrame(read_table(workspace.table(part, "media", name), ["uid", "sha256"]))
     frame = _features(workspace, part, name).join(rows, on="uid").join(media, on="uid")
-    frame = frame.filter(~pl.col("uid").is_in(sorted(found.uids)))
+    frame = frame.filter(~pl.col("uid").is_in(sorted(matches.uids)))
     by_hash = _nearest_hashes(frame["phash"], targets.hashes) if phash_bits is not None else None
     by_embedding = _nearest_embeddings(frame["embedding"], targets.embeddings)
     near = []

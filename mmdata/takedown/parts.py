@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import IO
 
 import numpy as np
 import polars as pl
@@ -24,15 +23,16 @@ from mmdata.engine.part_run import table_digest
 from mmdata.errors import UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.optout.hashes import OptOut
-from mmdata.optout.redact import redacted_features, redacted_media, redacted_rows, rows_counts
+from mmdata.optout.redact import redacted_features, redacted_rows, rows_counts
 from mmdata.optout.state import REASON
 from mmdata.samples import FEATURES, MEDIA, ROWS
 from mmdata.score.features_reader import feature_counts
 from mmdata.stage import add_counts
 from mmdata.storage.tables import read_table, write_table
+from mmdata.takedown.repacking import repacked_media
 from mmdata.workspace.layout import PART_STAGES, PartStage, PartStamp, SliceStamp, Workspace, part_digest
 from mmdata.workspace.lease import leased
-from mmdata.workspace.media_tar import SETTINGS_KEY, remove_unaddressed, signed, write_tar
+from mmdata.workspace.media_tar import remove_unaddressed
 
 SCHEMAS: Mapping[PartStage, pa.Schema] = {"rows": ROWS, "media": MEDIA, "features": FEATURES}
 
@@ -140,7 +140,7 @@ def _leave_out_of_slice(
     stamps = {stage: workspace.slice_stamp(part, stage, name) for stage in PART_STAGES}
     rows, media, features = (tables[stage] for stage in PART_STAGES)
     new_rows = None if rows is None else redacted_rows(rows, masks["rows"][0])
-    new_media = None if media is None else _repacked(workspace, part, name, media, *masks["media"])
+    new_media = None if media is None else repacked_media(workspace, part, name, media, *masks["media"])
     digests = {
         "rows": (_digest(stamps["rows"]), "" if new_rows is None else table_digest(new_rows)),
         "media": (_digest(stamps["media"]), "" if new_media is None else table_digest(new_media)),
@@ -171,47 +171,6 @@ def _leave_out_of_slice(
             counts, reasons = rows_counts(stamp.counts, new_rows)
             stamp = replace(stamp, counts=counts, reasons=reasons)
         _publish(workspace, part, "rows", name, rows, new_rows, stamp)
-
-
-def _repacked(
-    workspace: Workspace, part: str, name: str, media: pa.Table, chosen: np.ndarray, by_content: np.ndarray
-) -> pa.Table:
-    """The media table without the opted-out samples, with a new tar that holds only the remaining members."""
-    new = redacted_media(media, chosen, by_content)
-    addressed = pl.Series(media["offset"]).is_not_null().to_numpy() & (chosen | by_content)
-    if not addressed.any():
-        return new  # an earlier run has already removed the members from the tar
-    metadata = media.schema.metadata or {}
-    old = workspace.media_tar(part, name, metadata)
-    if not old.exists():
-        return new
-    records = new.to_pylist()
-    owners: dict[tuple[str, int], str] = {}
-    members: dict[str, tuple[IO[bytes], int, int]] = {}
-    with old.open("rb") as file:
-        for record in (
-            records
-        ):  # sorted by uid: a member that several samples share is named after the first, as when it was fetched
-            for ext, offset, length in _members(record):
-                owner = owners.setdefault((ext, offset), record["uid"])
-                members[f"{owner}.{ext}"] = (file, offset, length)
-        offsets, tar_sha256 = write_tar(old.parent, name, members)
-    for record in records:
-        placed = [
-            {"ext": ext, "offset": offsets[f"{owners[ext, offset]}.{ext}"], "length": length}
-            for ext, offset, length in _members(record)
-        ]
-        if placed:
-            record.update(placed[0], further=placed[1:] or None)
-    table = pa.Table.from_pylist(records, schema=MEDIA)
-    return signed(table, metadata.get(SETTINGS_KEY, b"").decode(), tar_sha256)
-
-
-def _members(record: Mapping[str, object]) -> Iterable[tuple[str, int, int]]:
-    if record["ext"]:
-        first = {name: record[name] for name in ("ext", "offset", "length")}
-        for member in (first, *(record["further"] or [])):  # type: ignore[misc]
-            yield member["ext"], member["offset"], member["length"]
 
 
 def _publish(

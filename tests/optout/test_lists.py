@@ -153,6 +153,6 @@ def test_lists_are_read_from_text_and_tables(tmp_path: Path) -> None:
     assert list(read_list(OptOutList(path=str(tmp_path / "a.tsv")))) == [domain]
     pq.write_table(pa.table({"it": [url, None]}), tmp_path / "a.parquet")
     assert list(read_list(OptOutList(path=str(tmp_path / "a.parquet"), column="it"))) == wanted[:1]
-    asked = OptOutList(path=str(tmp_path / "a.parquet"), column="it", holds="domain")
+    opt_out_list = OptOutList(path=str(tmp_path / "a.parquet"), column="it", holds="domain")
     with pytest.raises(UserError, match=r"row 1: .* is not a domain"):
-        list(read_list(asked))
+        list(read_list(opt_out_list))

@@ -20,7 +20,7 @@ from mmdata.takedown.read_part import read_part
 from mmdata.workspace.layout import Workspace
 
 
-def told(*rows: tuple[float, float, str]) -> dict[str, list[Any]]:
+def captions_json(*rows: tuple[float, float, str]) -> dict[str, list[Any]]:
     """Captions as HowTo100M's JSON has them."""
     return {"start": [r[0] for r in rows], "end": [r[1] for r in rows], "text": [r[2] for r in rows]}
 
@@ -78,13 +78,13 @@ class Inbox:
             parts = self.live()
             for part in parts:
                 self.read(part)
-        found: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         for part in parts:
             stamp = self.workspace.part_stamp(part, "rows")
             assert stamp is not None
             for name in stamp.slices:
-                found += read_table(self.workspace.table(part, "rows", name)).to_pylist()
-        return sorted(found, key=lambda row: (row["part"], row["row"]))
+                rows += read_table(self.workspace.table(part, "rows", name)).to_pylist()
+        return sorted(rows, key=lambda row: (row["part"], row["row"]))
 
 
 @pytest.fixture

@@ -18,11 +18,14 @@ from mmdata.sources import caption_index
 from mmdata.sources.caption_index import entries, open_index
 from mmdata.sources.captions import CaptionSource
 from mmdata.sources.timed import Caption
-from tests.sources.conftest import told
+from tests.sources.conftest import captions_json
 
 json_text = st.text(st.characters(codec="utf-8"), max_size=20)
 videos = st.dictionaries(json_text, st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9), json_text), max_size=4))
-WHOLE = json.dumps({'a\\"b': told((0, 1, 'say "{x}" \\')), "猫": told(), "c": told((2, 3, "end"))}, ensure_ascii=False)
+WHOLE = json.dumps(
+    {'a\\"b': captions_json((0, 1, 'say "{x}" \\')), "猫": captions_json(), "c": captions_json((2, 3, "end"))},
+    ensure_ascii=False,
+)
 
 
 def found_in(path: UPath, chunk: int) -> dict[str, Any]:
@@ -35,10 +38,10 @@ def found_in(path: UPath, chunk: int) -> dict[str, Any]:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(videos, st.booleans(), st.sampled_from([None, 1, "\t"]), st.integers(1, 50))
 def test_the_index_finds_what_json_finds(
-    tmp_path: Path, known: dict[str, Any], escaped: bool, indent: Any, chunk: int
+    tmp_path: Path, rows_by_video: dict[str, Any], escaped: bool, indent: Any, chunk: int
 ) -> None:
     path = UPath(tmp_path / "captions.json")
-    whole = {video: told(*rows) for video, rows in known.items()}
+    whole = {video: captions_json(*rows) for video, rows in rows_by_video.items()}
     path.write_text(json.dumps(whole, ensure_ascii=escaped, indent=indent), encoding="utf-8")
     assert found_in(path, chunk) == whole
 
@@ -95,7 +98,7 @@ def read(tmp_path: Path, text: str | bytes, video: str = "v") -> list[Caption] |
 
 
 def test_the_last_of_two_entries_counts(tmp_path: Path) -> None:
-    one, two = json.dumps(told((0, 5, "old"))), json.dumps(told((0, 5, "new")))
+    one, two = json.dumps(captions_json((0, 5, "old"))), json.dumps(captions_json((0, 5, "new")))
     assert read(tmp_path, f'{{"v": {one}, "w": {one}, "v": {two}}}') == [Caption(0, 5, "new")]
 
 
@@ -121,27 +124,30 @@ def test_an_entry_that_is_no_captions_is_told_apart_from_none(tmp_path: Path, en
 def test_times_that_are_none_are_nan_and_numbers_may_be_text(tmp_path: Path) -> None:
     starts = ["null", '"1:02.5"', "true", "NaN", "9" * 400, '"soon"', "1e999"]
     entry = f'{{"start": [{", ".join(starts)}], "end": {[99] * 7}, "text": {json.dumps([1, None, *"abcde"])}}}'
-    found = read(tmp_path, f'{{"v": {entry}}}')
-    assert re.sub(r"\s", "", str([one.start_s for one in found])) == "[nan,62.5,nan,nan,nan,nan,inf]"
-    assert [one.text for one in found] == ["1", "", *"abcde"]
+    captions = read(tmp_path, f'{{"v": {entry}}}')
+    assert re.sub(r"\s", "", str([one.start_s for one in captions])) == "[nan,62.5,nan,nan,nan,nan,inf]"
+    assert [one.text for one in captions] == ["1", "", *"abcde"]
 
 
 def test_the_index_is_sorted_made_once_and_anew_for_other_captions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, cache = UPath(write(tmp_path / "k.json", json.dumps({v: told() for v in "cab"}))), UPath(tmp_path / "cache")
+    path, cache = (
+        UPath(write(tmp_path / "k.json", json.dumps({v: captions_json() for v in "cab"}))),
+        UPath(tmp_path / "cache"),
+    )
     whole = open_index(path, cache).collect()
     assert whole["video_id"].to_list() == ["a", "b", "c"]
     with monkeypatch.context() as patch:
         patch.setattr(caption_index, "entries", lambda path: pytest.fail("scanned again"))
         assert open_index(path, cache).collect().equals(whole)
-    write(tmp_path / "k.json", json.dumps({"d": told()}))
+    write(tmp_path / "k.json", json.dumps({"d": captions_json()}))
     assert open_index(path, cache).collect()["video_id"].to_list() == ["d"]
 
 
 def test_memory_does_not_grow_with_the_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caption_index, "CHUNK_BYTES", 1 << 16)
-    said = json.dumps(told(*((float(n), n + 1.0, "some words") for n in range(200))))
+    said = json.dumps(captions_json(*((float(n), n + 1.0, "some words") for n in range(200))))
 
     def peak(count: int) -> int:
         path = tmp_path / f"{count}.json"

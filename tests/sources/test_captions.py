@@ -12,7 +12,7 @@ from upath import UPath
 from mmdata.errors import DataError
 from mmdata.sources.captions import CaptionSource
 from mmdata.sources.timed import Caption
-from tests.sources.conftest import told
+from tests.sources.conftest import captions_json
 from tests.support.buckets import s3_bucket
 
 CSV = "start,end,text\n0,5,{}\n"
@@ -47,7 +47,7 @@ def test_files_a_video_are_read_wherever_they_lie(folder: UPath) -> None:
 
 def test_one_file_for_all_is_read_wherever_it_lies(folder: UPath) -> None:
     path = folder / "raw.json"
-    path.write_text(json.dumps({video: told((0, 5, f"of {video}")) for video in "cab"}))
+    path.write_text(json.dumps({video: captions_json((0, 5, f"of {video}")) for video in "cab"}))
     source = CaptionSource(str(path), folder / "cache")
     assert source.read(["b", "gone", "c"]) == {
         "b": [Caption(0, 5, "of b")],

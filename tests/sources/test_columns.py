@@ -68,9 +68,9 @@ def test_a_mapping_reads_any_columns(inbox):
     inbox.source = {"kind": "pairs", "columns": {"url": "src", "caption": "alt", "lang": "l"}}
     inbox.text("a.csv", "id,src,alt,l\n1,http://e/1,eins,de\n")
     inbox.text("b.jsonl", '{"src": "http://e/2", "alt": "two", "l": "en", "more": {"a": [1, NaN]}}\n')
-    one, two = inbox.rows()
-    assert (one["caption"], one["lang"], json.loads(one["extra"])) == ("eins", "de", {"id": "1"})
-    assert (two["caption"], two["lang"], json.loads(two["extra"])) == ("two", "en", {"more": {"a": [1, None]}})
+    first, second = inbox.rows()
+    assert (first["caption"], first["lang"], json.loads(first["extra"])) == ("eins", "de", {"id": "1"})
+    assert (second["caption"], second["lang"], json.loads(second["extra"])) == ("two", "en", {"more": {"a": [1, None]}})
 
 
 def test_a_mapping_to_absent_columns_lists_those_found(inbox):

@@ -15,7 +15,7 @@ from mmdata.engine.freshness import plan_parts
 from mmdata.errors import DataError, UserError
 from mmdata.samples import sample_uid
 from mmdata.sources.captions import CaptionSource
-from tests.sources.conftest import Inbox, told
+from tests.sources.conftest import Inbox, captions_json
 
 INDEX = "video_id,category_1,category_2,rank,task_id\n"
 ID = "abcdefghi{:02d}"
@@ -26,12 +26,12 @@ def howto(inbox: Inbox) -> Inbox:
     lines = "".join(f"{ID.format(n)},Food,Recipes,{n},{100 + n}\n" for n in range(6))
     inbox.text("HowTo100M_v1.csv", INDEX + lines)
     captions = {
-        ID.format(0): told((0, 6, "cut the bread"), (6, 12, "and toast it"), (30, 41, "eat it")),
-        ID.format(1): told((0, 11, 'say "hi" {now}'), (11, 22, "\\ 猫 é")),
-        ID.format(2): told(),
+        ID.format(0): captions_json((0, 6, "cut the bread"), (6, 12, "and toast it"), (30, 41, "eat it")),
+        ID.format(1): captions_json((0, 11, 'say "hi" {now}'), (11, 22, "\\ 猫 é")),
+        ID.format(2): captions_json(),
         ID.format(4): {"start": [0], "end": [1, 2], "text": ["uneven"]},
-        ID.format(5): told((0, float("nan"), "no time")),
-        "another one": told((0, 5, "not in the index")),
+        ID.format(5): captions_json((0, float("nan"), "no time")),
+        "another one": captions_json((0, 5, "not in the index")),
     }
     (inbox.folder / "raw_caption.json").write_text(json.dumps(captions), encoding="utf-8")
     inbox.source = {"kind": "howto100m", "captions": str(inbox.folder / "raw_caption.json"), "slice_rows": 4}
@@ -55,7 +55,7 @@ def test_a_video_gives_its_clips_and_a_bad_one_is_kept_with_its_reason(howto: In
     assert (extra["category_1"], extra["task_id"]) == ("Food", "100")
     assert {row["kind"] for row in rows} == {"video"}
     assert sorted(row["caption"] for row in by_video[ID.format(1)]) == sorted(['say "hi" {now}', "\\ 猫 é"])
-    problems = {video: [row["problem"] for row in own] for video, own in by_video.items()}
+    problems = {video: [row["problem"] for row in video_rows] for video, video_rows in by_video.items()}
     assert problems[ID.format(2)] == problems[ID.format(3)] == problems[ID.format(5)] == ["no_captions"]
     assert problems[ID.format(4)] == ["bad_captions"]
 
@@ -79,7 +79,7 @@ def test_new_captions_and_other_clip_lengths_make_the_part_stale(howto: Inbox) -
     assert [p.part.name for p in plan_parts(longer, howto.workspace) if "rows" in p.stale] == ["web-000000"]
     path = howto.folder / "raw_caption.json"
     changed = json.loads(path.read_text(encoding="utf-8"))
-    changed[ID.format(2)] = told((0, 12, "now it speaks"))
+    changed[ID.format(2)] = captions_json((0, 12, "now it speaks"))
     path.write_text(json.dumps(changed), encoding="utf-8")
     howto.look()
     assert stale() == ["web-000000"]
@@ -109,7 +109,7 @@ def test_captions_that_cannot_be_read_are_named_and_hold_back_what_was_read(howt
 def test_captions_that_change_after_the_look_are_not_read(howto: Inbox) -> None:
     howto.look()
     path = howto.folder / "raw_caption.json"
-    path.write_text(json.dumps({ID.format(0): told((0, 12, "other words"))}), encoding="utf-8")
+    path.write_text(json.dumps({ID.format(0): captions_json((0, 12, "other words"))}), encoding="utf-8")
     with pytest.raises(DataError, match=r"raw_caption\.json: has changed since it was catalogued.*source_catalog"):
         howto.read("web-000000")
 

@@ -73,10 +73,10 @@ def test_bad_rows_are_kept_with_their_reason_in_every_format(inbox, name):
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.jsonl"])
 def test_the_format_does_not_change_a_row(inbox, name):
     write(inbox, name, ODD)
-    told = [(row["row"], row["url"], row["caption"], row["problem"]) for row in inbox.rows()]
+    rows = [(row["row"], row["url"], row["caption"], row["problem"]) for row in inbox.rows()]
     write(inbox, "reference.parquet", ODD)
     inbox.path(name).unlink()
-    assert told == [(row["row"], row["url"], row["caption"], row["problem"]) for row in inbox.rows()]
+    assert rows == [(row["row"], row["url"], row["caption"], row["problem"]) for row in inbox.rows()]
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.jsonl"])

@@ -39,19 +39,19 @@ bread &amp; butter
 
 
 def test_the_rolling_captions_of_youtube_say_each_word_once() -> None:
-    clips, told = clips_of(from_cues(ROLLING), Clips())
+    clips, counts = clips_of(from_cues(ROLLING), Clips())
     assert [(clip.start_s, clip.end_s, clip.text) for clip in clips] == [
         (0.16, 14.0, "so today we bake bread & butter [Music]")
     ]
-    assert told == {"repeated": 4}
+    assert counts == {"repeated": 4}
 
 
 def cues(text: str) -> list[tuple[float, float, str]]:
-    return [(one.start_s, one.end_s, one.text) for one in from_cues(text)]
+    return [(caption.start_s, caption.end_s, caption.text) for caption in from_cues(text)]
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "parsed"),
     [
         ("00:00.000 --> 00:06.000\ncut\n", [(0, 6, "cut")]),
         ("WEBVTT\n00:00.000 --> 00:06.000\ncut\n00:06.000 --> 00:07.000\ntoast", [(0, 6, "cut"), (6, 7, "toast")]),
@@ -64,8 +64,8 @@ def cues(text: str) -> list[tuple[float, float, str]]:
         ("", []),
     ],
 )
-def test_cues_are_read_as_far_as_they_can_be(text: str, found: list[tuple[float, float, str]]) -> None:
-    assert cues(text) == found
+def test_cues_are_read_as_far_as_they_can_be(text: str, parsed: list[tuple[float, float, str]]) -> None:
+    assert cues(text) == parsed
 
 
 def test_a_cue_without_times_is_left_to_be_counted() -> None:
@@ -98,5 +98,5 @@ def test_the_encoding_is_told_by_the_mark(encoding: str) -> None:
 def test_no_bytes_break_a_reader(data: bytes) -> None:
     for suffix in (".csv", ".vtt", ".srt"):
         for head in (b"", b"start,end,text\n1,2,", b"00:00:01.000 --> 00:00:02.000\n"):
-            found = read_captions(head + data, suffix)
-            clips_of([] if isinstance(found, str) else found, Clips())
+            parsed = read_captions(head + data, suffix)
+            clips_of([] if isinstance(parsed, str) else parsed, Clips())

@@ -16,8 +16,8 @@ def captions(*rows: tuple[float, float, str]) -> list[Caption]:
     return [Caption(*row) for row in rows]
 
 
-def texts(found: list[Caption] | list[Clip]) -> list[str]:
-    return [one.text for one in found]
+def texts(cleaned_captions: list[Caption] | list[Clip]) -> list[str]:
+    return [caption.text for caption in cleaned_captions]
 
 
 def test_rolling_captions_say_each_word_once() -> None:
@@ -28,41 +28,43 @@ def test_rolling_captions_say_each_word_once() -> None:
         (6.0, 6.01, "a simple bread first take"),
         (6.01, 8.0, "first take some flour"),
     )
-    found, told = cleaned(rolling)
-    assert " ".join(texts(found)) == "so today we will bake a simple bread first take some flour"
-    assert told["repeated"] == 4
+    cleaned_captions, counts = cleaned(rolling)
+    assert " ".join(texts(cleaned_captions)) == "so today we will bake a simple bread first take some flour"
+    assert counts["repeated"] == 4
 
 
 def test_what_a_speaker_says_twice_stays() -> None:
-    found, told = cleaned(
+    cleaned_captions, counts = cleaned(
         captions((0, 1, "it is very"), (1, 2, "very good"), (9, 10, "very good"), (20, 21, "very good"))
     )
-    assert texts(found) == ["it is very", "very good", "very good", "very good"]
-    assert not told["repeated"]
+    assert texts(cleaned_captions) == ["it is very", "very good", "very good", "very good"]
+    assert not counts["repeated"]
 
 
 def test_tags_and_entities_go() -> None:
-    found, _ = cleaned(captions((0, 1, "<c.color>salt</c> &amp; <00:00:01.500>pepper"), (2, 3, r"{\an8}3 < 4 &lt;x>")))
-    assert texts(found) == ["salt & pepper", "3 < 4 <x>"]
+    cleaned_captions, _ = cleaned(
+        captions((0, 1, "<c.color>salt</c> &amp; <00:00:01.500>pepper"), (2, 3, r"{\an8}3 < 4 &lt;x>"))
+    )
+    assert texts(cleaned_captions) == ["salt & pepper", "3 < 4 <x>"]
 
 
 def test_bad_times_are_counted_and_the_rest_goes_on() -> None:
     nan, inf = math.nan, math.inf
-    found, told = cleaned(
+    cleaned_captions, counts = cleaned(
         captions((nan, 1, "a"), (0, inf, "b"), (-1, 1, "c"), (5, 4, "d"), (1, 2, "  "), (2, 3, "kept"), (7, 7, "late"))
     )
-    assert texts(found) == ["kept late"]
-    assert told == {"bad_times": 4, "empty": 1, "zero_length": 1}
+    assert texts(cleaned_captions) == ["kept late"]
+    assert counts == {"bad_times": 4, "empty": 1, "zero_length": 1}
 
 
 def test_overlapping_captions_end_where_the_next_begins() -> None:
-    found, _ = cleaned(captions((0, 5, "one"), (3, 8, "two"), (3, 9, "three"), (20, 22, "four")))
-    assert found == captions((0, 3, "one"), (3, 9, "two three"), (20, 22, "four"))
+    cleaned_captions, _ = cleaned(captions((0, 5, "one"), (3, 8, "two"), (3, 9, "three"), (20, 22, "four")))
+    assert cleaned_captions == captions((0, 3, "one"), (3, 9, "two three"), (20, 22, "four"))
 
 
 def test_neighbours_merge_until_a_clip_is_long_enough() -> None:
-    said = captions(*((4.0 * n, 4.0 * n + 4, f"w{n}") for n in range(7)))
-    clips, _ = clips_of(said, Clips(min_clip_s=10, max_clip_s=20, max_gap_s=5))
+    spoken = captions(*((4.0 * n, 4.0 * n + 4, f"w{n}") for n in range(7)))
+    clips, _ = clips_of(spoken, Clips(min_clip_s=10, max_clip_s=20, max_gap_s=5))
     assert texts(clips) == ["w0 w1 w2", "w3 w4 w5 w6"], "the short rest joins the clip before it"
     assert [(clip.start_s, clip.end_s) for clip in clips] == [(0, 12), (12, 28)]
 
@@ -75,8 +77,8 @@ def test_a_long_gap_parts_clips() -> None:
 def test_a_caption_that_is_too_long_is_cut_between_words() -> None:
     pieces = split(Caption(10, 70, "one two three four five six"), 25)
     assert texts(pieces) == ["one two", "three four", "five six"]
-    assert [(one.start_s, one.end_s) for one in pieces] == [(10, 30), (30, 50), (50, 70)]
-    assert [(one.start_s, one.end_s, one.text) for one in split(Caption(0, 70, "a b c d e f g"), 25)] == [
+    assert [(caption.start_s, caption.end_s) for caption in pieces] == [(10, 30), (30, 50), (50, 70)]
+    assert [tuple(piece) for piece in split(Caption(0, 70, "a b c d e f g"), 25)] == [
         (0, 10, "a"), (10, 30, "b c"), (30, 50, "d e"), (50, 70, "f g"),
     ], "time in proportion to words, and none over the limit"  # fmt: skip
     assert split(Caption(0, 100, "alone"), 30) == captions((0, 30, "alone"))
@@ -94,44 +96,44 @@ settings = st.builds(
 
 @given(st.lists(st.tuples(times, times, words), max_size=30), settings)
 def test_clips_keep_their_bounds_and_no_word_is_lost_or_doubled(
-    rows: list[tuple[float, float, str]], own: Clips
+    rows: list[tuple[float, float, str]], clip_settings: Clips
 ) -> None:
-    said = captions(*rows)
-    clips, _ = clips_of(said, own)
-    kept, _ = cleaned(said)
+    spoken = captions(*rows)
+    clips, _ = clips_of(spoken, clip_settings)
+    kept, _ = cleaned(spoken)
     assert " ".join(texts(clips)).split() == " ".join(texts(kept)).split()
     end = 0.0
     for clip in clips:
         assert end <= clip.start_s < clip.end_s
         end = clip.end_s
-        assert clip.end_s - clip.start_s <= own.max_clip_s + 0.002
+        assert clip.end_s - clip.start_s <= clip_settings.max_clip_s + 0.002
         assert clip.start_s == clip.captions[0].start_s
         assert clip.end_s == clip.captions[-1].end_s
         gaps = [b.start_s - a.end_s for a, b in zip(clip.captions, clip.captions[1:], strict=False)]
-        assert max(gaps, default=0) <= own.max_gap_s
+        assert max(gaps, default=0) <= clip_settings.max_gap_s
 
 
 @given(st.lists(st.tuples(times, times, st.integers(1, 5)), max_size=30), settings)
-def test_words_that_differ_all_come_out_once(rows: list[tuple[float, float, int]], own: Clips) -> None:
-    said = captions(*((a, b, " ".join(f"w{n}.{k}" for k in range(count))) for n, (a, b, count) in enumerate(rows)))
-    clips, told = clips_of(said, own)
-    sound = [one for one in said if one.start_s <= one.end_s]
-    expected = sorted(word for one in sound for word in one.text.split())
-    if any(round(one.end_s, 3) > round(one.start_s, 3) for one in sound):
+def test_words_that_differ_all_come_out_once(rows: list[tuple[float, float, int]], clip_settings: Clips) -> None:
+    spoken = captions(*((a, b, " ".join(f"w{n}.{k}" for k in range(count))) for n, (a, b, count) in enumerate(rows)))
+    clips, counts = clips_of(spoken, clip_settings)
+    valid = [caption for caption in spoken if caption.start_s <= caption.end_s]
+    expected = sorted(word for caption in valid for word in caption.text.split())
+    if any(round(caption.end_s, 3) > round(caption.start_s, 3) for caption in valid):
         assert sorted(" ".join(texts(clips)).split()) == expected
-    assert told["bad_times"] == len(said) - len(sound)
-    assert not told["repeated"]
+    assert counts["bad_times"] == len(spoken) - len(valid)
+    assert not counts["repeated"]
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(2, 6), st.floats(0.5, 8)), max_size=30), settings)
-def test_captions_that_roll_say_the_speech_once(steps: list[tuple[int, int, float]], own: Clips) -> None:
+def test_captions_that_roll_say_the_speech_once(steps: list[tuple[int, int, float]], clip_settings: Clips) -> None:
     spoken = [f"w{n}" for n in range(sum(fresh for fresh, _, _ in steps))]
-    said, done, at = [], 0, 0.0
+    rolling, done, at = [], 0, 0.0
     for fresh, again, length in steps:
         shown = spoken[max(0, done - again) : done + fresh] if done else spoken[:fresh]
-        said.append(Caption(at, at + length, " ".join(shown)))
+        rolling.append(Caption(at, at + length, " ".join(shown)))
         done, at = done + fresh, at + length
-    clips, _ = clips_of(said, own)
+    clips, _ = clips_of(rolling, clip_settings)
     assert " ".join(texts(clips)).split() == spoken
 
 
@@ -143,12 +145,12 @@ def test_the_order_in_which_captions_stand_does_not_matter(
     rows = list({round(row[0], 3): row for row in rows}.values())
     shuffled = list(rows)
     random.shuffle(shuffled)
-    own = Clips()
-    assert clips_of(captions(*rows), own) == clips_of(captions(*shuffled), own)
+    clip_settings = Clips()
+    assert clips_of(captions(*rows), clip_settings) == clips_of(captions(*shuffled), clip_settings)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_captions_give_few_clips(count: int) -> None:
-    clips, told = clips_of(captions((0, 3, "only this"))[:count], Clips())
+    clips, counts = clips_of(captions((0, 3, "only this"))[:count], Clips())
     assert texts(clips) == ["only this"][:count]
-    assert not told
+    assert not counts

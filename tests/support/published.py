@@ -205,5 +205,5 @@ def _holds(path: UPath, needle: bytes) -> bool:
         return needle in repr(pq.read_table(io.BytesIO(data)).to_pylist()).encode()
     if path.suffix == ".tar":
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            return any(needle in file.read() for one in archive if (file := archive.extractfile(one)) is not None)
+            return any(needle in file.read() for member in archive if (file := archive.extractfile(member)) is not None)
     return False

@@ -24,9 +24,9 @@ CorpusOn = Callable[..., Published]
 
 
 def forget_samples(built: Published, *selectors: Selector, near: bool = False) -> None:
-    found = find(built.workspace, selectors)
-    close = hits_of(find_near(built.workspace, found, 4, 0.05)) if near else ()
-    forget(built.corpus, built.workspace, found, by="Ada", reason="asked to", near=close)
+    matches = find(built.workspace, selectors)
+    near_duplicates = hits_of(find_near(built.workspace, matches, 4, 0.05)) if near else ()
+    forget(built.corpus, built.workspace, matches, by="Ada", reason="asked to", near=near_duplicates)
 
 
 def two_files(built: Published, web: Web) -> None:

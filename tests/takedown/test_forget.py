@@ -39,10 +39,10 @@ def test_what_is_forgotten_leaves_nothing_and_the_rest_is_neither_fetched_nor_sc
     hits, scored, before = dict(web.hits), list(built.scored), built.kept(first)
     urls = {number: web.url(number, "127.0.0.2" if number > 6 else "127.0.0.1") for number in range(11)}
     uids = {number: uid(url, caption(number)) for number, url in urls.items()}
-    asked, gone = SELECTORS[kind]
+    selectors, gone = SELECTORS[kind]
     part = "web-000001" if min(gone) > 6 else "web-000000"
     media = {number: stored(built, part, uids[number]) for number in gone}
-    forget_samples(built, asked(web))
+    forget_samples(built, selectors(web))
     assert [plan.why for plan in plan_parts(built.corpus, built.workspace) if plan.stale] == []
     assert all(places_of(built.workspace.root / "parts", bytes_) == [] for bytes_ in media.values())
     for work in (fetch_part, score_part):
@@ -67,7 +67,7 @@ def test_shards_without_what_was_forgotten_are_used_again(corpus_on: CorpusOn, w
     built = corpus_on(shards={"shard_mb": 0.005, "validation_fraction": 0.1})
     two_files(built, web)
     built.build()
-    names = {one.name for one in built.workspace.shards_dir.glob("*.tar")}
+    names = {path.name for path in built.workspace.shards_dir.glob("*.tar")}
     forget_samples(built, SELECTORS["uid"][0](web))
     second = built.build()
     manifest = json.loads((built.workspace.release_dir(second) / "manifest.json").read_text())
@@ -79,24 +79,24 @@ def test_killed_at_any_step_it_is_finished_by_the_next_run(corpus_on: CorpusOn, 
     built = corpus_on()
     two_files(built, web)
     built.build()
-    asked = [selector_of("url", web.url(3)), selector_of("domain", "127.0.0.2")]
+    selectors = [selector_of("url", web.url(3)), selector_of("domain", "127.0.0.2")]
     needles = [caption(3).encode(), stored(built, "web-000000", uid(web.url(3), caption(3)))]
     whole = copy_of(built, tmp_path / "whole")
-    forget_samples(whole, *asked)
+    forget_samples(whole, *selectors)
     wanted = _digests(whole)
     hits = dict(web.hits)
     step = 0
     while True:
         broken = copy_of(built, tmp_path / f"killed-{step}")
         with killed_at(step) as killer, suppress(OSError):
-            forget_samples(broken, *asked)
+            forget_samples(broken, *selectors)
         if not killer["killed"]:
             break
         begun = [entry.what for entry in read_log(broken.workspace)]
         if begun:
             assert finish(broken.corpus, broken.workspace, by="Ada") == ([1] if begun == ["forget"] else [])
         else:
-            forget_samples(broken, *asked)
+            forget_samples(broken, *selectors)
         assert _digests(broken) == wanted, f"killed at step {step}"
         for needle in needles:
             assert places_of(broken.workspace.root / "parts", needle) == []
@@ -151,10 +151,10 @@ def test_what_is_not_there_is_kept_out_all_the_same(corpus_on: CorpusOn, web: We
 
 def _digests(built: Published) -> dict[str, Any]:
     """What every stamp says of a part, and which tars lie there."""
-    found: dict[str, Any] = {}
+    digests: dict[str, Any] = {}
     for part in built.parts():
         folder = built.workspace.part_dir(part)
         for path in sorted(folder.rglob("*.json"), key=str):
-            found[str(path.relative_to(folder.parent))] = json.loads(path.read_text())
-        found[part] = sorted(path.name for path in folder.rglob("*.tar"))
-    return found
+            digests[str(path.relative_to(folder.parent))] = json.loads(path.read_text())
+        digests[part] = sorted(path.name for path in folder.rglob("*.tar"))
+    return digests

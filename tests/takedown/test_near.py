@@ -19,15 +19,15 @@ def test_near_duplicates_are_offered_and_forgotten_when_asked(corpus_on: CorpusO
     ]
     built.write("a", pairs(web, range(5)) + like)
     built.build()
-    found = find(built.workspace, [selector_of("uid", uid(web.url(1), caption(1)))])
-    near = find_near(built.workspace, found, 4, 0.02)
-    told = {one.hit.uid: one.how for one in near}
-    assert told[uid(*like[0])] == "same URL"
-    assert told[uid(*like[1])] == "same file"
-    assert told[uid(*like[2])] in ("phash", "embedding")
-    assert set(told) == {uid(*row) for row in like}
-    assert all((one.source, one.of) == ("web", found.hits[0].uid) for one in near)
-    forget(built.corpus, built.workspace, found, by="Ada", near=hits_of(near))
+    matches = find(built.workspace, [selector_of("uid", uid(web.url(1), caption(1)))])
+    near = find_near(built.workspace, matches, 4, 0.02)
+    reasons = {match.hit.uid: match.how for match in near}
+    assert reasons[uid(*like[0])] == "same URL"
+    assert reasons[uid(*like[1])] == "same file"
+    assert reasons[uid(*like[2])] in ("phash", "embedding")
+    assert set(reasons) == {uid(*row) for row in like}
+    assert all((match.source, match.of) == ("web", matches.hits[0].uid) for match in near)
+    forget(built.corpus, built.workspace, matches, by="Ada", near=hits_of(near))
     assert set(built.kept(built.build())) == {uid(web.url(n), caption(n)) for n in (0, 2, 3, 4)}
     built.write("b", [(web.url(1), "once more"), (web.url(1, "127.0.0.3"), "and elsewhere")])
     assert len(built.kept(built.build())) == 4
