@@ -21,8 +21,8 @@ import pyarrow as pa
 from benchmarks.harness import Row, Run, compare, measure, start_clock
 from mmdata.config import Corpus
 from mmdata.config.load import parse_corpus
+from mmdata.releases.draft import release_inputs
 from mmdata.samples import FEATURES, MEDIA, ROWS, SELECTION, sample_uid
-from mmdata.select.stage import selection_inputs
 from mmdata.storage.atomic import publish_json
 from mmdata.storage.tables import write_table
 from mmdata.workspace.layout import PART_STAGES, Catalog, Part, PartStage, PartStamp, Workspace
@@ -189,7 +189,7 @@ def _prepare(root: Path, samples: int) -> None:
     for stage in PART_STAGES:
         names = tuple(sorted({row["slice"] for row in selection}))
         workspace.write_part_stamp(PART, stage, PartStamp("f", "d", names, samples))
-    inputs = selection_inputs(_corpus(root), workspace, [PART])
+    inputs = release_inputs(_corpus(root), workspace, [PART])
     publish_json(workspace.draft_path, {"release_id": "bench", "inputs": inputs, "parent": None, "parts": [PART]})
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mmdata.errors import DataError
+from mmdata.releases.draft import read_draft
 from pipelines.metadata import table
 from pipelines.partitions import running_parts
 from pipelines.resources import CorpusResource
@@ -102,7 +103,7 @@ def shards_verify(corpus: CorpusResource) -> dg.AssetCheckResult:
 
     _, workspace = corpus.open()
     try:
-        report = verify_shards(workspace, workspace.draft()["release_id"])
+        report = verify_shards(workspace, read_draft(workspace).release_id)
     except DataError as error:
         return _result(SHARDS_VERIFY, Finding(False, str(error)))
     return _result(SHARDS_VERIFY, Finding(True, "every new byte agrees with the index", report.counts))

@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 
 from mmdata.config import Corpus
+from mmdata.config.concept_list import read_concepts
 from mmdata.demo.demo_summary import TRUE_PAIRS
 from mmdata.engine.freshness import releasable_parts
 from mmdata.samples import hash_words, uid_words, unit_interval
 from mmdata.select.clusters import assign_clusters, cluster_count, train_centroids
-from mmdata.select.concepts import flatten, match_concepts, rarest, read_concepts
+from mmdata.select.concepts import flatten, match_concepts, rarest
 from mmdata.select.dedup import keep_greedily
 from mmdata.select.embeddings import read_vectors
 from mmdata.select.verdicts import STAYS

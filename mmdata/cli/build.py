@@ -18,6 +18,7 @@ from mmdata.cli.options import (
     observed,
     open_corpus,
 )
+from mmdata.releases.draft import read_draft
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -139,6 +140,6 @@ def _show_release(out: Console, workspace: Workspace, result: Build) -> None:
     for latest in (report.text["latest"] for report in result.reports if report.stage == "release"):
         if latest.startswith("stays"):
             out.print(f"it {latest}", markup=False)
-    changes = changes_of(workspace, workspace.draft()["release_id"])
+    changes = changes_of(workspace, read_draft(workspace).release_id)
     for line in changes["sudden"] if changes else ():
         out.print(f"sudden change: {line}", markup=False)

@@ -10,6 +10,7 @@ import polars as pl
 
 from mmdata.config import Corpus
 from mmdata.engine.freshness import configured_parts, plan_part
+from mmdata.releases.draft import read_draft
 from mmdata.releases.drift import changes_of
 from mmdata.score.features_reader import is_cosine
 from mmdata.stage import add_counts
@@ -98,8 +99,8 @@ def refuse_part(workspace: Workspace, part: str, stage: PartStage, reason: str) 
 
 def no_uid_lost(workspace: Workspace) -> Finding:
     """Whether each uid of the draft's parts, and each source row that it stands for, is accounted for by selection."""
-    draft = workspace.draft()
-    frames = [_stage_frame(workspace, part, "rows", ["uid", "copies"]) for part in draft["parts"]]
+    draft = read_draft(workspace)
+    frames = [_stage_frame(workspace, part, "rows", ["uid", "copies"]) for part in draft.parts]
     copies = pl.col("copies").cast(pl.Int64).sum()
     rows = pl.concat(frames).group_by("uid").agg(copies)
     selection = _selection_frame(workspace, ["uid", "copies"]).group_by("uid").agg(copies.alias("selected"))
@@ -114,7 +115,7 @@ def no_uid_lost(workspace: Workspace) -> Finding:
     ).collect(engine="streaming")
     numbers = {name: int(counted[name].item()) for name in counted.columns}
     catalogued = workspace.catalog().parts
-    ranges = [catalogued[part] for part in draft["parts"] if part in catalogued]
+    ranges = [catalogued[part] for part in draft.parts if part in catalogued]
     numbers["rows_catalogued"] = sum(part.stop - part.start for part in ranges)
     # a row of an index of videos holds many samples: rows are counted against rows, and samples against samples
     read = add_counts(_read_counts(workspace, part) for part in ranges)
@@ -161,7 +162,7 @@ def no_split_leakage(workspace: Workspace) -> Finding:
 
 def no_sudden_change(workspace: Workspace) -> Finding:
     """Whether the release in the making is much like its parent; see `mmdata.releases.drift`."""
-    changes = changes_of(workspace, workspace.draft()["release_id"])
+    changes = changes_of(workspace, read_draft(workspace).release_id)
     if changes is None:
         return Finding(True, "there is no earlier release to compare it with")
     sudden = changes["sudden"]
@@ -214,5 +215,5 @@ def _stage_frame(workspace: Workspace, part: str, stage: PartStage, columns: lis
 
 
 def _selection_frame(workspace: Workspace, columns: list[str]) -> pl.LazyFrame:
-    path = workspace.release_dir(workspace.draft()["release_id"]) / "selection.parquet"
+    path = workspace.release_dir(read_draft(workspace).release_id) / "selection.parquet"
     return scan_tables([path], columns)

@@ -10,8 +10,8 @@ from mmdata.config import Corpus
 from mmdata.config.setting_changes import Change, changed_settings, flat
 from mmdata.engine.freshness import releasable_parts
 from mmdata.inspect.next_parts import PartWork
+from mmdata.releases.draft import plan_release
 from mmdata.releases.manifest import public_config
-from mmdata.select.stage import next_release
 from mmdata.workspace.layout import Workspace, read_json
 
 SECTIONS = ("seed", "select", "shards", "instruct", "score")
@@ -61,7 +61,7 @@ def forecast(corpus: Corpus, workspace: Workspace, work: Sequence[PartWork], opt
     settings = release_settings_changed(corpus, manifest) if manifest else []
     why = _reasons(coming, set(manifest.get("parts", ())), settings, latest)
     if not work and not opt_out_changes:
-        plan = next_release(corpus, workspace, ready)
+        plan = plan_release(corpus, workspace, ready)
         if plan.published:
             stands = (
                 "nothing that decides has changed"

@@ -7,7 +7,7 @@ from mmdata.engine.freshness import plan_parts, releasable_parts
 from mmdata.errors import MMDataError
 from mmdata.optout.lists import lists_changed
 from mmdata.publish.release import shard_problems
-from mmdata.select.stage import next_release
+from mmdata.releases.draft import find_draft, plan_release
 from mmdata.sources.catalog import look_at_sources
 from mmdata.workspace.layout import Workspace, read_json
 
@@ -28,8 +28,8 @@ def up_to_date_release(corpus: Corpus, workspace: Workspace) -> str | None:
 
 
 def _unchanged_release(corpus: Corpus, workspace: Workspace) -> str | None:
-    latest, draft = workspace.latest(), read_json(workspace.draft_path)
-    if latest is None or draft is None or draft.get("release_id") != latest:
+    latest, draft = workspace.latest(), find_draft(workspace)
+    if latest is None or draft is None or draft.release_id != latest:
         return None
     catalog = workspace.catalog()
     if look_at_sources(corpus, workspace, catalog, may_write=False) != catalog:
@@ -39,9 +39,9 @@ def _unchanged_release(corpus: Corpus, workspace: Workspace) -> str | None:
     if lists_changed(corpus.optout, workspace) or any(plan.stale for plan in plan_parts(corpus, workspace)):
         return None
     parts, refused = releasable_parts(corpus, workspace)
-    if not parts or refused or draft["refused_parts"]:
+    if not parts or refused or draft.refused_parts:
         return None
-    planned = next_release(corpus, workspace, parts)
+    planned = plan_release(corpus, workspace, parts)
     return latest if planned.release_id == latest and planned.published and _is_whole(workspace, latest) else None
 
 

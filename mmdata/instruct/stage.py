@@ -23,8 +23,8 @@ from mmdata.instruct.kept import Kept, has_image, read_kept
 from mmdata.instruct.media_paths import data_uri, read_member
 from mmdata.instruct.neighbours import Neighbours, caption_prints, find_neighbours
 from mmdata.instruct.tasks import RULES, Told, make_records, no_neighbours
+from mmdata.releases.draft import check_draft
 from mmdata.select.embeddings import gather_embeddings
-from mmdata.select.stage import check_draft
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.storage.atomic import atomic_path, publish_json
 from mmdata.storage.tables import read_table
@@ -44,7 +44,7 @@ def write_instructions(corpus: Corpus, workspace: Workspace, progress: Progress 
     Raises:
         DataError: nothing is selected, the shards are not written, or a table or shard that they name is damaged.
     """
-    release_id = check_draft(corpus, workspace)["release_id"]
+    release_id = check_draft(corpus, workspace).release_id
     folder = workspace.release_dir(release_id)
     if not (folder / "index.parquet").exists():
         raise DataError(f"{folder / 'index.parquet'}: not written yet. Remedy: materialise `shards` first.")

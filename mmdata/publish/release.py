@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,10 +18,10 @@ from mmdata.errors import DataError
 from mmdata.observe import logs
 from mmdata.publish.croissant import croissant, json_ld
 from mmdata.releases.changes import change_images, change_tables, change_text
+from mmdata.releases.draft import Draft, check_draft
 from mmdata.releases.drift import changes_of, note_changes
 from mmdata.releases.manifest import FORMAT, manifest_digest, public_config
 from mmdata.releases.pins import rolled_back
-from mmdata.select.stage import check_draft
 from mmdata.shards.cohorts import SPLITS
 from mmdata.shards.energon import write_energon
 from mmdata.stage import StageReport
@@ -43,7 +43,7 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
         DataError: an earlier stage is missing, a shard is missing or cut, or a part is no longer accepted.
     """
     draft = check_draft(corpus, workspace)
-    release = str(draft["release_id"])
+    release = draft.release_id
     folder = workspace.release_dir(release)
     manifest = read_json(folder / "manifest.json")
     is_published = manifest is not None
@@ -94,9 +94,9 @@ def _hold_reason(corpus: Corpus, workspace: Workspace, manifest: dict[str, Any])
     return None
 
 
-def _check_parts(corpus: Corpus, workspace: Workspace, draft: dict[str, Any]) -> None:
+def _check_parts(corpus: Corpus, workspace: Workspace, draft: Draft) -> None:
     ready = {part.name for part in releasable_parts(corpus, workspace)[0]}
-    if gone := sorted(set(draft["parts"]) - ready):
+    if gone := sorted(set(draft.parts) - ready):
         raise DataError(
             f"parts {', '.join(gone[:10])} were selected but are not accepted any more. "
             "Remedy: materialise them again, then `selection`."
@@ -130,27 +130,27 @@ def _write_wids(folder: UPath, release: str, shards: list[dict[str, Any]]) -> No
         publish_json(folder / name, index)
 
 
-def _manifest(corpus: Corpus, workspace: Workspace, draft: dict[str, Any], shards: dict[str, Any]) -> dict[str, Any]:
-    folder = workspace.release_dir(draft["release_id"])
+def _manifest(corpus: Corpus, workspace: Workspace, draft: Draft, shards: dict[str, Any]) -> dict[str, Any]:
+    folder = workspace.release_dir(draft.release_id)
     return {
         "format": FORMAT,
-        "release_id": draft["release_id"],
-        "inputs": draft["inputs"],
-        "parent": draft["parent"],
+        "release_id": draft.release_id,
+        "inputs": draft.inputs,
+        "parent": draft.parent,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": public_config(corpus),
-        "scorer": _scorer(workspace, draft["parts"]),
-        "parts": draft["parts"],
-        "refused_parts": draft["refused_parts"],
-        "counts": draft["counts"],
-        "reasons": draft["reasons"],
+        "scorer": _scorer(workspace, draft.parts),
+        "parts": draft.parts,
+        "refused_parts": draft.refused_parts,
+        "counts": draft.counts,
+        "reasons": draft.reasons,
         "signatures": _signatures(folder),
         "cohorts": shards["cohorts"],
         "shards": shards["shards"],
     }
 
 
-def _scorer(workspace: Workspace, parts: list[str]) -> dict[str, Any] | None:
+def _scorer(workspace: Workspace, parts: Sequence[str]) -> dict[str, Any] | None:
     """The model that scored the parts, read from the metadata of their features."""
     for part in parts:
         stamp = workspace.part_stamp(part, "features")

@@ -18,6 +18,7 @@ from upath import UPath
 
 from mmdata.errors import DataError
 from mmdata.publish.release import sha256_of
+from mmdata.releases.draft import read_draft
 from mmdata.releases.manifest import Release, manifest_digest, open_release
 from mmdata.samples import key_uid, sample_key
 from mmdata.shards.energon import offsets_path, sample_offsets
@@ -70,7 +71,7 @@ def verify_shards(workspace: Workspace, release_id: str, progress: Progress = si
     folder = workspace.release_dir(release_id)
     if (written := read_json(folder / "shards.json")) is None:
         raise DataError(f"release {release_id}: no shards yet. Remedy: materialise `shards` first.")
-    parent = workspace.draft().get("parent")
+    parent = read_draft(workspace).parent
     manifest = read_json(workspace.release_dir(parent) / "manifest.json") if parent else None
     in_parent = {shard["sha256"] for shard in manifest["shards"]} if manifest else set()
     new = {shard["name"] for shard in written["shards"] if shard["sha256"] not in in_parent}

@@ -13,6 +13,7 @@ from typing import Any
 from mmdata.config import Releases
 from mmdata.display import printable
 from mmdata.releases.diff import Diff, diff_releases
+from mmdata.releases.draft import Draft
 from mmdata.releases.manifest import Release, open_release
 from mmdata.storage.atomic import publish_json
 from mmdata.workspace.layout import Workspace, read_json
@@ -47,14 +48,14 @@ def changes_of(workspace: Workspace, release_id: str) -> dict[str, Any] | None:
     return read_json(workspace.release_dir(release_id) / "changes.json")
 
 
-def note_changes(workspace: Workspace, draft: Mapping[str, Any], shards: Mapping[str, Any], limits: Releases) -> None:
+def note_changes(workspace: Workspace, draft: Draft, shards: Mapping[str, Any], limits: Releases) -> None:
     """Write `changes.json` of a release before it is published; none for a first, or where its parent is gone."""
-    parent = draft["parent"]
+    parent = draft.parent
     if parent is None or not (workspace.release_dir(parent) / "selection.parquet").exists():
         return
     before = open_release(workspace.release_dir(parent))
-    coming = {"release_id": draft["release_id"], "parts": draft["parts"], "shards": shards["shards"]}
-    after = Release(workspace.release_dir(draft["release_id"]), coming)
+    coming = {"release_id": draft.release_id, "parts": draft.parts, "shards": shards["shards"]}
+    after = Release(workspace.release_dir(draft.release_id), coming)
     diff = diff_releases(before, after)
     noted = {"sudden": sudden_changes(diff, limits), **diff.to_json(NAMES_KEPT)}
     publish_json(after.folder / "changes.json", noted)

@@ -68,7 +68,7 @@ class _Content:
 def _gather(folder: UPath, manifest: Mapping[str, Any]) -> _Content:
     workspace = Workspace(folder.parent.parent)
     table = scan_tables([folder / "selection.parquet"])
-    summary = summarise(table, Filter.model_validate(manifest["config"]["select"]["filter"]))
+    summary = summarise(folder, Filter.model_validate(manifest["config"]["select"]["filter"]))
     instructions = read_json(folder / "instructions.json") or {}
     gallery = fill(choose(table, list(summary.concepts)), table, workspace)
     steps = funnel(summary.counts["rows"], summary.counts["uids"], summary.counts["repeats"], summary.reasons)

@@ -6,28 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from upath import UPath
-
-from mmdata.errors import UserError
 
 _CJK = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]"
-
-
-def read_concepts(path: str) -> list[str]:
-    """A concept list: UTF-8, one a line; blank lines and lines that begin with `#` are left out, doubles too.
-
-    Raises:
-        UserError: the file is missing, is not UTF-8 or holds no concept.
-    """
-    try:
-        lines = UPath(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"select.balance.concepts: {path} cannot be read ({error})") from None
-    stripped = (line.strip() for line in lines)
-    names = list(dict.fromkeys(line for line in stripped if line and not line.startswith("#")))
-    if not names:
-        raise UserError(f"select.balance.concepts: {path} holds no concept. Remedy: one a line, UTF-8.")
-    return names
 
 
 def match_concepts(captions: pl.Series, concepts: Sequence[str]) -> pl.Series:

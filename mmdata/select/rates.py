@@ -82,6 +82,12 @@ def read_lasting(path: UPath, settings: str) -> Rates:
     return Rates(settings, held_out=held_out, cut=cut)
 
 
+def read_cut_score(path: UPath) -> float | None:
+    """The lowest score that a release's top fraction keeps; None if it has no top fraction."""
+    cut = _lasting(read_json(path) or {})[1]
+    return None if cut is None else cut.score
+
+
 def _lasting(data: Mapping[str, Any]) -> tuple[float | None, Cut | None]:
     cut = data.get("cut")
     return data.get("held_out"), None if cut is None else Cut(**cut)

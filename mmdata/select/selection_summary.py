@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from upath import UPath
 
 from mmdata.config import Filter
 from mmdata.figures import charts
-from mmdata.select.candidates import UNUSABLE
-from mmdata.select.filters import REASON
 from mmdata.select.presets import resolve
+from mmdata.select.rates import read_cut_score
+from mmdata.storage.tables import scan_tables
 
 TOP_CONCEPTS = 20
 
@@ -79,8 +80,14 @@ class Summary:
         return self.counts[part] / max(self.counts[whole], 1)
 
 
-def summarise(table: pl.LazyFrame, asked: Filter) -> Summary:
-    """Read a selection table's figures, a few columns at a time."""
+def summarise(folder: UPath, rules: Filter) -> Summary:
+    """Read the figures of a release's selection, a few columns at a time.
+
+    Args:
+        folder: of the release: selection.parquet, and rates.json for the score at which a top fraction ends.
+    """
+    table = scan_tables([folder / "selection.parquet"])
+    min_score = resolve(rules).min_clip_score
     totals = table.select(
         rows=pl.col("copies").cast(pl.Int64).sum(),
         uids=pl.len(),
@@ -96,7 +103,7 @@ def summarise(table: pl.LazyFrame, asked: Filter) -> Summary:
         {str(reason): int(rows) for reason, rows in dropped.iter_rows()},
         _before_after(table, "signature"),
         _before_after(table, "concept"),
-        _threshold(table, asked),
+        read_cut_score(folder / "rates.json") if min_score is None else min_score,
         table.select("clip_score").filter(pl.col("clip_score").is_finite()).collect()["clip_score"].to_numpy(),
     )
 
@@ -111,18 +118,6 @@ def _before_after(table: pl.LazyFrame, column: str) -> dict[str, tuple[int, int]
         .collect(engine="streaming")
     )
     return {str(name): (int(before), int(after)) for name, before, after in counted.iter_rows()}
-
-
-def _threshold(table: pl.LazyFrame, asked: Filter) -> float | None:
-    asked = resolve(asked)
-    if asked.min_clip_score is not None:
-        return asked.min_clip_score
-    if asked.top_fraction is None:
-        return None
-    passed = pl.col("keep") | ~pl.col("reason").str.starts_with(REASON)
-    scored = pl.col("clip_score").is_finite() & ~pl.col("reason").str.contains(UNUSABLE).fill_null(False)
-    least = table.filter(passed & scored).select(pl.col("clip_score").min()).collect(engine="streaming").item()
-    return None if least is None else float(least)
 
 
 def reasons_text(reasons: Mapping[str, str]) -> str:

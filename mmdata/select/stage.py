@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 from upath import UPath
 
 from mmdata.config import Corpus
+from mmdata.config.concept_list import read_concepts
 from mmdata.config.scorers import scorer_name
-from mmdata.engine.freshness import CODE_VERSIONS, releasable_parts, scorer_settings
+from mmdata.engine.freshness import releasable_parts
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.observe import logs
-from mmdata.releases.pins import rolled_back
+from mmdata.releases.draft import Draft, ReleasePlan, find_draft, plan_release, write_draft
 from mmdata.score.features_reader import read_scorer_mark
 from mmdata.select.candidates import BATCH_ROWS, Slice, merge_candidates, read_candidates
 from mmdata.select.clusters import (
@@ -28,7 +28,6 @@ from mmdata.select.clusters import (
     training_rows,
     write_clusters,
 )
-from mmdata.select.concepts import read_concepts
 from mmdata.select.decide import NO_CLUSTER, balance_and_repeat, drop_duplicates, drop_followers, is_kind, judge
 from mmdata.select.domains import cap_domains
 from mmdata.select.embeddings import gather_embeddings
@@ -38,21 +37,9 @@ from mmdata.select.selection_table import write_selection
 from mmdata.select.semantic import semantic_leaders
 from mmdata.select.verdicts import Verdicts
 from mmdata.stage import Progress, StageReport, silent
-from mmdata.storage.atomic import publish_json
-from mmdata.storage.tables import scan_tables
-from mmdata.workspace.layout import PART_STAGES, Part, PartStage, Workspace, read_json
+from mmdata.workspace.layout import Part, Workspace
 
 _log = logs.logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a selection is made from, and the id that follows."""
-
-    release_id: str
-    inputs: str
-    parent: str | None
-    published: bool
 
 
 def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = silent) -> StageReport:
@@ -69,26 +56,18 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
         why = reasons_text(refused) or "  the catalogue has no parts: materialise `source_catalog` first"
         raise DataError(f"no part may enter a release:\n{why}\nRemedy: materialise the part assets of these parts.")
     concepts = read_concepts(corpus.select.balance.concepts) if corpus.select.balance.concepts else None
-    plan = next_release(corpus, workspace, parts, concepts)
+    plan = plan_release(corpus, workspace, parts)
     folder = workspace.release_dir(plan.release_id)
     reused = plan.published or _is_drafted(workspace, plan, folder)
     if not reused:
         _select(corpus, workspace, parts, concepts, plan, progress)
-    summary = summarise(scan_tables([folder / "selection.parquet"]), corpus.select.filter)
-    draft = {
-        "release_id": plan.release_id,
-        "inputs": plan.inputs,
-        "parent": plan.parent,
-        "parts": [part.name for part in parts],
-        "refused_parts": refused,
-        "counts": summary.counts,
-        "reasons": summary.reasons,
-    }
+    summary = summarise(folder, corpus.select.filter)
+    names = tuple(part.name for part in parts)
+    draft = Draft(plan.release_id, plan.inputs, plan.parent, names, refused, summary.counts, summary.reasons)
     for name, why in refused.items():
         _log.warning("part stays out of the release", part=name, reason=why, release=plan.release_id)
     _log.info("samples are selected", release=plan.release_id, parts=len(parts), reused=reused, counts=summary.counts)
-    if read_json(workspace.draft_path) != draft:
-        publish_json(workspace.draft_path, draft)
+    write_draft(workspace, draft)
     return StageReport(
         stage="selection",
         counts=summary.counts | {"parts": len(parts), "refused_parts": len(refused)},
@@ -102,74 +81,10 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
     )
 
 
-def selection_inputs(
-    corpus: Corpus, workspace: Workspace, parts: Sequence[str], concepts: list[str] | None = None
-) -> str:
-    """Fingerprint of all that decides what a release holds: the parts' tables, and the settings of every publish stage.
-
-    Args:
-        parts: names of the parts.
-        concepts: the concept list, where it is read already.
-    """
-    if concepts is None and corpus.select.balance.concepts:
-        concepts = read_concepts(corpus.select.balance.concepts)
-    digests = {part: [_digest(workspace, part, stage) for stage in PART_STAGES] for part in parts}
-    return fingerprint(
-        [CODE_VERSIONS[stage] for stage in ("selection", "shards", "instructions")],
-        digests,
-        corpus.select.model_dump(mode="json", exclude={"balance": {"concepts", *corpus.select.balance.unused}}),
-        concepts,
-        corpus.shards,
-        corpus.instruct,
-        corpus.seed,
-        scorer_settings(corpus.score),
-    )
-
-
-def check_draft(corpus: Corpus, workspace: Workspace) -> dict[str, Any]:
-    """The release in the making, which must still be what corpus.yaml and the parts come to.
-
-    Raises:
-        DataError: nothing is selected, or something that decides has changed since.
-    """
-    draft = workspace.draft()
-    if selection_inputs(corpus, workspace, draft["parts"]) != draft["inputs"]:
-        raise DataError(
-            f"release {draft['release_id']}: corpus.yaml or a part has changed since its samples were selected. "
-            "Remedy: materialise `selection` again, then what follows it."
-        )
-    return draft
-
-
-def next_release(
-    corpus: Corpus, workspace: Workspace, parts: Sequence[Part], concepts: list[str] | None = None
-) -> Plan:
-    """What a release of these parts would be called: the latest one's name where nothing that decides has changed."""
-    inputs = selection_inputs(corpus, workspace, [part.name for part in parts], concepts)
-    latest = workspace.latest()
-    manifest = read_json(workspace.release_dir(latest) / "manifest.json") if latest else None
-    if latest and manifest and manifest.get("inputs") == inputs:
-        return Plan(latest, inputs, manifest.get("parent"), published=True)
-    mark = rolled_back(workspace).get(inputs)
-    undone = read_json(workspace.release_dir(mark["release"]) / "manifest.json") if mark else None
-    if mark and undone:  # made before, and not to be the latest: nothing is made anew
-        return Plan(mark["release"], inputs, undone.get("parent"), published=True)
-    release_id = fingerprint(inputs, latest)
-    published = (workspace.release_dir(release_id) / "manifest.json").exists()
-    return Plan(release_id, inputs, latest, published)
-
-
-def _digest(workspace: Workspace, part: str, stage: PartStage) -> str:
-    stamp = workspace.part_stamp(part, stage)
-    if stamp is None:
-        raise DataError(f"part {part}: the stamp of {stage} is gone. Remedy: materialise {stage} again.")
-    return stamp.digest
-
-
-def _is_drafted(workspace: Workspace, plan: Plan, folder: UPath) -> bool:
-    draft = read_json(workspace.draft_path)
+def _is_drafted(workspace: Workspace, plan: ReleasePlan, folder: UPath) -> bool:
+    draft = find_draft(workspace)
     whole = all((folder / name).exists() for name in ("selection.parquet", "rates.json"))
-    return whole and draft is not None and draft.get("release_id") == plan.release_id
+    return whole and draft is not None and draft.release_id == plan.release_id
 
 
 def _select(
@@ -177,7 +92,7 @@ def _select(
     workspace: Workspace,
     parts: Sequence[Part],
     concepts: list[str] | None,
-    plan: Plan,
+    plan: ReleasePlan,
     progress: Progress,
 ) -> None:
     slices = _slices(workspace, parts)

@@ -19,8 +19,8 @@ from mmdata.engine.freshness import CODE_VERSIONS, stage_settings
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.observe import logs
+from mmdata.releases.draft import check_draft
 from mmdata.samples import INDEX
-from mmdata.select.stage import check_draft
 from mmdata.shards.cohorts import SPLITS, Cohort, assign_cohorts, kept_buckets, place
 from mmdata.shards.members import complete, estimate_bytes, load_members, stored_members
 from mmdata.shards.packing import pack
@@ -67,12 +67,12 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
         DataError: nothing is selected, or a table or tar that the selection points at is not there.
     """
     draft = check_draft(corpus, workspace)
-    release = str(draft["release_id"])
+    release = draft.release_id
     folder = workspace.release_dir(release)
     if (folder / "manifest.json").exists() and (known := read_json(folder / "shards.json")) is not None:
-        return _report(workspace, release, [Shard(**shard) for shard in known["shards"]], 0, draft["parent"])
+        return _report(workspace, release, [Shard(**shard) for shard in known["shards"]], 0, draft.parent)
     selection = _kept(workspace, folder)
-    cohorts = assign_cohorts(draft["parts"], parent_cohorts(workspace, draft["parent"]))
+    cohorts = assign_cohorts(draft.parts, parent_cohorts(workspace, draft.parent))
     total, done, written = int(selection["repeats"].sum()), 0, 0
     shards: list[Shard] = []
     sized: list[Cohort] = []
@@ -99,7 +99,7 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
         folder / "shards.json",
         {"release_id": release, "cohorts": [c.to_json() for c in sized], "shards": [asdict(s) for s in shards]},
     )
-    return _report(workspace, release, shards, written, draft["parent"])
+    return _report(workspace, release, shards, written, draft.parent)
 
 
 def _sized(corpus: Corpus, workspace: Workspace, cohort: Cohort, members: pl.DataFrame) -> Cohort:

@@ -267,13 +267,6 @@ class Workspace:
             return []
         return sorted(d.name for d in self.releases_dir.iterdir() if (d / "manifest.json").exists())
 
-    def draft(self) -> dict[str, Any]:
-        """What `selection.json` says. Raises DataError before the first selection."""
-        data = read_json(self.draft_path)
-        if data is None:
-            raise DataError(f"{self.draft_path}: nothing is selected yet. Remedy: materialise `selection` first.")
-        return data
-
 
 def read_json(path: UPath) -> dict[str, Any] | None:
     """Read a JSON object; None if there is no such file. Raises DataError, naming the file, if it is not valid JSON."""

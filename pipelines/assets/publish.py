@@ -54,11 +54,12 @@ def release(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.Mat
 @corpus_asset(GROUP, "html", deps=[release])
 def report(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The release on one HTML page: what came in, what was dropped and why, what it contains."""
+    from mmdata.releases.draft import read_draft
     from mmdata.report.stage import report_release
 
     made = corpus.run(
         context,
         "report",
-        lambda _, workspace, __: report_release(workspace.release_dir(workspace.draft()["release_id"])),
+        lambda _, workspace, __: report_release(workspace.release_dir(read_draft(workspace).release_id)),
     )
     return to_result(made)

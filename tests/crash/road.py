@@ -17,6 +17,7 @@ from mmdata.instruct.stage import write_instructions
 from mmdata.optout.lists import read_list
 from mmdata.publish.release import publish_release
 from mmdata.releases.collect import collect_garbage
+from mmdata.releases.draft import read_draft
 from mmdata.report.stage import report_release
 from mmdata.score import stage
 from mmdata.score.preprocess import Preprocess
@@ -67,7 +68,7 @@ def build(config: Path, expiry_s: float = EXPIRY_S) -> None:
         write_shards(corpus, workspace)
         write_instructions(corpus, workspace)
         publish_release(corpus, workspace)
-        report_release(workspace.release_dir(workspace.draft()["release_id"]))
+        report_release(workspace.release_dir(read_draft(workspace).release_id))
 
 
 def collect(config: Path) -> None:

@@ -17,6 +17,7 @@ from mmdata.instruct.media_paths import read_member
 from mmdata.instruct.stage import write_instructions
 from mmdata.publish.release import publish_release
 from mmdata.publish.verify import verify_release
+from mmdata.releases.draft import read_draft
 from mmdata.select.stage import select_samples
 from mmdata.shards.stage import write_shards
 from tests.support import modalities
@@ -42,7 +43,7 @@ def made(root: Path, **instruct: Any) -> Built:
 
 
 def lines(built: Built, form: str = "record", split: str | None = None) -> list[dict[str, Any]]:
-    folder = built.workspace.release_dir(built.workspace.draft()["release_id"])
+    folder = built.workspace.release_dir(read_draft(built.workspace).release_id)
     paths = [folder / f"instruct-{form}-{one}.jsonl" for one in ("train", "validation") if split in (None, one)]
     return [json.loads(line) for path in paths for line in path.read_text().split("\n")[:-1]]
 
@@ -145,7 +146,7 @@ def test_a_silent_recording_and_a_caption_that_nobody_spoke_are_not_transcribed(
     monkeypatch.setattr(modalities, "clip", changed(modalities.clip, extra='{"video_id": "x"}', silence_ratio=0.99))
     quiet = made(tmp_path, tasks=["transcribe", "audio_visual_match"])
     facts = json.loads(
-        (quiet.workspace.release_dir(quiet.workspace.draft()["release_id"]) / "instructions.json").read_text()
+        (quiet.workspace.release_dir(read_draft(quiet.workspace).release_id) / "instructions.json").read_text()
     )
     assert facts["skipped"]["transcribe: no speech heard"] == 12
     assert facts["skipped"]["transcribe: words that nobody said"] == 30
@@ -169,7 +170,7 @@ def test_a_sound_belongs_to_its_own_frames_and_another_is_of_another_video_of_th
 
 
 def test_records_reach_over_no_split(built: Built) -> None:
-    folder = built.workspace.release_dir(built.workspace.draft()["release_id"])
+    folder = built.workspace.release_dir(read_draft(built.workspace).release_id)
     index = pl.read_parquet((folder / "index.parquet").path)
     side = dict(index.select("uid", "split").iter_rows())
     assert set(side.values()) == {"train", "validation"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from mmdata.releases.draft import read_draft
 from tests.support.graph_runs import build_all, failed_checks, materialised, run_job
 from tests.support.standin_stages import Small
 
@@ -22,7 +23,10 @@ def test_blocking_check_stops_scores_that_are_no_numbers(small: Small, instance:
     assert not result.success
     assert failed_checks(result) == {"scores_sound"}
     assert run_job(instance, "publish_release").success  # other runs are stopped by the stamp
-    assert small.workspace.draft()["parts"] == ["web-000000", "web-000001"]
+    assert read_draft(small.workspace).parts == (
+        "web-000000",
+        "web-000001",
+    )
 
 
 def test_blocking_check_stops_a_release_that_lost_a_row(small: Small, instance: dg.DagsterInstance) -> None:

@@ -15,6 +15,7 @@ from mmdata.demo.demo_summary import summarise
 from mmdata.demo.web_server import DemoServer
 from mmdata.inspect.story import explain
 from mmdata.publish.verify import verify_release
+from mmdata.releases.draft import read_draft
 from mmdata.storage.tables import read_table
 from mmdata.workspace.layout import Workspace
 from pipelines import headless
@@ -51,7 +52,7 @@ def test_a_broken_slice_fails_its_part_and_the_rest_is_released_and_the_next_bui
     assert list(first.failed) == [broken]
     assert table.name in first.failed[broken]
     assert first.release_id is not None
-    assert workspace.draft()["parts"] == sound
+    assert read_draft(workspace).parts == sound
     assert verify_release(workspace.release_dir(first.release_id)).counts["samples"] > 0
 
     table.unlink()

@@ -13,6 +13,7 @@ import pytest
 from mmdata.errors import UserError
 from mmdata.publish.verify import verify_release
 from mmdata.releases.collect import collect_garbage
+from mmdata.releases.draft import read_draft
 from mmdata.releases.manifest import open_release
 from mmdata.releases.pins import pin, roll_back
 from mmdata.select.stage import select_samples
@@ -126,7 +127,7 @@ def test_the_draft_of_a_build_that_is_under_way_stays(tmp_path: Path) -> None:
     select_samples(built.corpus, built.workspace)
     written = write_shards(built.corpus, built.workspace).counts["shards_written"]
     assert written > 0
-    draft = built.workspace.draft()["release_id"]
+    draft = read_draft(built.workspace).release_id
     garbage = collect_garbage(built.workspace, keep=1, grace_s=0)
     assert draft not in garbage.abandoned
     assert write_shards(built.corpus, built.workspace).counts["shards_written"] == 0
@@ -138,7 +139,7 @@ def test_shards_of_a_killed_build_stay_for_a_day(tmp_path: Path) -> None:
     add_parts(built, {"web-000009": range(400, 430)})
     select_samples(built.corpus, built.workspace)
     write_shards(built.corpus, built.workspace)
-    draft = built.workspace.draft()["release_id"]
+    draft = read_draft(built.workspace).release_id
     (built.workspace.release_dir(draft) / "shards.json").unlink()  # killed before it could say what it had written
     half = built.workspace.shards_dir / f"{TEMPORARY}0123-train.tar"
     half.write_bytes(b"half")

@@ -14,6 +14,7 @@ from mmdata.config import Releases
 from mmdata.errors import DataError
 from mmdata.publish.release import publish_release
 from mmdata.releases.diff import Diff, compare_scores, diff_releases
+from mmdata.releases.draft import read_draft
 from mmdata.releases.drift import changes_of, sudden_changes
 from mmdata.releases.manifest import open_release
 from mmdata.releases.pins import roll_back
@@ -27,7 +28,7 @@ def grown(root: Path, **sections: object) -> tuple[Built, str, str]:
     first = release(built)
     add_parts(built, {"web-000001": [*range(24, 40), *range(100, 106)], "web-000002": range(200, 210)})
     select_and_publish(built)
-    second = str(built.workspace.draft()["release_id"])
+    second = str(read_draft(built.workspace).release_id)
     return built, first, second
 
 

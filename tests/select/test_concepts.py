@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmdata.config.concept_list import read_concepts
 from mmdata.errors import UserError
-from mmdata.select.concepts import concept_rates, flatten, keep_probability, match_concepts, rarest, read_concepts
+from mmdata.select.concepts import concept_rates, flatten, keep_probability, match_concepts, rarest
 
 WORDS = st.sampled_from(["cat", "dog", "hot dog", "red", "a red cat", "Hund", "猫", "白猫"])
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmdata.releases.draft import read_draft, release_inputs
 from mmdata.select.domains import REASON, over_cap
-from mmdata.select.stage import select_samples, selection_inputs
+from mmdata.select.stage import select_samples
 from tests.support.selecting import build, corpus_for, publish, sample, selection
 
 rows = st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.integers(0, 10**6)), unique_by=lambda x: x[1])
@@ -78,7 +79,7 @@ def test_a_corpus_that_grows_keeps_what_it_had_but_for_what_is_displaced(tmp_pat
     settings = {"max_per_domain": 20, "keep_of_domain": by}
     old, new = samples(40, "one.example"), samples(50, "one.example")[40:] + samples(30, "two.example")
     before, corpus, workspace = select(tmp_path, settings, old)
-    publish(workspace, workspace.draft()["release_id"])
+    publish(workspace, read_draft(workspace).release_id)
     build(corpus, {"web-000001": [new]})
     select_samples(corpus, workspace)
     kept = set(before.filter("keep")["uid"])
@@ -106,7 +107,7 @@ def test_without_a_cap_nothing_is_counted_and_no_release_gets_another_id(tmp_pat
     listed = corpus_for(tmp_path, {"balance": {"max_ratio": None, "domain_suffixes": ["github.io"]}})
     capped = corpus_for(tmp_path, {"balance": {"max_ratio": None, "max_per_domain": 5}})
     workspace = build(plain, {"web-000000": [samples(30, "one.example")]})
-    inputs = [selection_inputs(one, workspace, ["web-000000"]) for one in (plain, listed, capped)]
+    inputs = [release_inputs(one, workspace, ["web-000000"]) for one in (plain, listed, capped)]
     assert inputs[0] == inputs[1] != inputs[2]
     select_samples(plain, workspace)
     assert selection(workspace)["keep"].all()

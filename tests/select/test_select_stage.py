@@ -15,6 +15,7 @@ import pytest
 
 from mmdata.engine.part_run import table_digest
 from mmdata.errors import DataError
+from mmdata.releases.draft import read_draft
 from mmdata.samples import SELECTION
 from mmdata.select import stage
 from mmdata.select.selection_summary import Summary
@@ -172,7 +173,7 @@ def test_the_table_has_the_schema_of_the_contract(tmp_path: Path) -> None:
     corpus = corpus_for(tmp_path, FULL)
     workspace = build(corpus, {"web-000000": [crowd(30)]})
     select_samples(corpus, workspace)
-    path = workspace.release_dir(workspace.draft()["release_id"]) / "selection.parquet"
+    path = workspace.release_dir(read_draft(workspace).release_id) / "selection.parquet"
     assert pa.parquet.read_schema(path.path).equals(SELECTION)
 
 
@@ -188,13 +189,13 @@ def test_nothing_new_keeps_the_id_and_rewrites_nothing(tmp_path: Path) -> None:
     corpus = corpus_for(tmp_path, FULL)
     workspace = build(corpus, {"web-000000": [crowd(60)]})
     first = select_samples(corpus, workspace)
-    release_id = workspace.draft()["release_id"]
+    release_id = read_draft(workspace).release_id
     before = files(workspace, release_id)
     drafted = workspace.draft_path.stat().st_mtime
     again = select_samples(corpus, workspace)
     publish(workspace, release_id)
     published = select_samples(corpus, workspace)
-    assert workspace.draft()["release_id"] == release_id
+    assert read_draft(workspace).release_id == release_id
     assert workspace.draft_path.stat().st_mtime == drafted
     assert {name: kept for name, kept in files(workspace, release_id).items() if name in before} == before
     assert first.counts == again.counts == published.counts
@@ -205,15 +206,15 @@ def test_other_settings_make_another_release_and_going_back_names_the_old_one(tm
     corpus = corpus_for(tmp_path, FULL)
     workspace = build(corpus, {"web-000000": [crowd(60)]})
     select_samples(corpus, workspace)
-    first = workspace.draft()
-    publish(workspace, first["release_id"])
-    before = files(workspace, first["release_id"])
+    first = read_draft(workspace)
+    publish(workspace, first.release_id)
+    before = files(workspace, first.release_id)
     select_samples(corpus_for(tmp_path, FULL | {"filter": {"min_clip_score": 0.3}}), workspace)
-    assert workspace.draft()["release_id"] != first["release_id"]
-    assert workspace.draft()["parent"] == first["release_id"]
+    assert read_draft(workspace).release_id != first.release_id
+    assert read_draft(workspace).parent == first.release_id
     select_samples(corpus, workspace)
-    assert workspace.draft() == first
-    assert files(workspace, first["release_id"]) == before
+    assert read_draft(workspace) == first
+    assert files(workspace, first.release_id) == before
 
 
 def test_the_same_tables_in_another_workspace_give_the_same_bytes(tmp_path: Path) -> None:
@@ -222,7 +223,7 @@ def test_the_same_tables_in_another_workspace_give_the_same_bytes(tmp_path: Path
         corpus = corpus_for(tmp_path / name, FULL)
         workspace = build(corpus, cut(crowd(120), 2, 2))
         select_samples(corpus, workspace)
-        release_id = workspace.draft()["release_id"]
+        release_id = read_draft(workspace).release_id
         found.append({key: content for key, (_, content) in files(workspace, release_id).items()})
     assert found[0].keys() == {"selection.parquet", "rates.json", "clusters.npz"}
     assert found[0] == found[1]
@@ -234,13 +235,13 @@ def test_a_next_release_keeps_clusters_rates_splits_and_earlier_draws(tmp_path: 
     old = crowd(400, seed=1)
     workspace = build(corpus, {"web-000000": [old]})
     select_samples(corpus, workspace)
-    before, first = selection(workspace), workspace.draft()["release_id"]
+    before, first = selection(workspace), read_draft(workspace).release_id
     publish(workspace, first)
     more = [sample(10_000 + number, embedding=vector) for number, vector in enumerate(points(12, seed=1, spread=0.1))]
     build(corpus, {"web-000001": [more]})
     select_samples(corpus, workspace)
-    assert workspace.draft()["parent"] == first
-    second = workspace.draft()["release_id"]
+    assert read_draft(workspace).parent == first
+    second = read_draft(workspace).release_id
     assert files(workspace, first)["clusters.npz"][1] == files(workspace, second)["clusters.npz"][1]
     after = selection(workspace).filter(pl.col("uid").is_in(before["uid"].to_list()))
     same = ["uid", "keep", "reason", "cluster", "concept", "rate", "split"]
@@ -253,11 +254,11 @@ def test_clusters_are_trained_anew_when_the_corpus_has_outgrown_them(tmp_path: P
     every = [sample(number, embedding=vector) for number, vector in enumerate(points(200))]
     workspace = build(corpus, {"web-000000": [every[:19]]})
     select_samples(corpus, workspace)
-    publish(workspace, workspace.draft()["release_id"])
-    first = files(workspace, workspace.draft()["release_id"])["clusters.npz"][1]
+    publish(workspace, read_draft(workspace).release_id)
+    first = files(workspace, read_draft(workspace).release_id)["clusters.npz"][1]
     build(corpus, {"web-000001": [every[19:]]})
     select_samples(corpus, workspace)
-    assert files(workspace, workspace.draft()["release_id"])["clusters.npz"][1] != first
+    assert files(workspace, read_draft(workspace).release_id)["clusters.npz"][1] != first
 
 
 def test_a_killed_selection_leaves_no_draft_and_the_next_one_is_whole(
@@ -280,7 +281,7 @@ def test_a_workspace_on_an_object_store_gives_the_same_selection(tmp_path: Path)
         corpus = corpus_for(tmp_path, FULL).model_copy(update={"workspace": f"{root}/workspace"})
         workspace = build(corpus, cut(crowd(80), 2, 1))
         report = select_samples(corpus, workspace)
-        table = read_table(workspace.release_dir(workspace.draft()["release_id"]) / "selection.parquet")
+        table = read_table(workspace.release_dir(read_draft(workspace).release_id) / "selection.parquet")
         found.append((report.counts, table_digest(table)))
     assert found[0] == found[1]
 
@@ -336,7 +337,7 @@ def test_another_concept_list_is_another_selection(tmp_path: Path) -> None:
         concepts.write_text(text)
         workspace = build(corpus, {"web-000000": [[sample(0)]]})
         select_samples(corpus, workspace)
-        ids.append(workspace.draft()["release_id"])
+        ids.append(read_draft(workspace).release_id)
     assert ids[0] != ids[1]
 
 
@@ -357,8 +358,8 @@ def test_a_refused_part_is_left_out_and_named_in_the_draft(tmp_path: Path) -> No
     parts = {"web-000000": [[sample(0)]], "web-000001": [[sample(1)]]}
     workspace = build(corpus, parts, rejected={"web-000001": "2% fetched"})
     report = select_samples(corpus, workspace)
-    assert workspace.draft()["parts"] == ["web-000000"]
-    assert workspace.draft()["refused_parts"] == {"web-000001": "2% fetched"}
+    assert read_draft(workspace).parts == ("web-000000",)
+    assert read_draft(workspace).refused_parts == {"web-000001": "2% fetched"}
     assert report.counts["uids"] == report.counts["parts"] == report.counts["refused_parts"] == 1
 
 
@@ -420,7 +421,7 @@ def test_growing_several_times_moves_no_sample_to_the_other_split(tmp_path: Path
     every = [sample(number, embedding=vector) for number, vector in enumerate(points(900))]
     workspace = build(corpus, {"web-000000": [every[:150]]})
     select_samples(corpus, workspace)
-    publish(workspace, workspace.draft()["release_id"])
+    publish(workspace, read_draft(workspace).release_id)
     before = selection(workspace).filter("keep").select("uid", "split")
     build(corpus, {"web-000001": [every[150:]]})
     select_samples(corpus, workspace)
@@ -443,7 +444,7 @@ def test_what_stands_in_as_validation_of_a_small_corpus_stays_through_refreshes_
         corpus = corpus_for(tmp_path, select, shards={"validation_fraction": 1e-9})
         workspace = build(corpus, {f"web-{night:06d}": [new]})
         select_samples(corpus, workspace)
-        publish(workspace, workspace.draft()["release_id"])
+        publish(workspace, read_draft(workspace).release_id)
         now = dict(selection(workspace).filter("keep").select("uid", "split").iter_rows())
         held_out = [uid for uid in vector_of if now[uid] == "validation"]
         assert 0 < len(held_out) < len(vector_of)
@@ -469,7 +470,7 @@ def test_a_cut_is_kept_within_the_tolerance_so_that_no_old_sample_moves_over_it(
             corpus = corpus_for(root, select | {"oversample": {"max_repeats": factor}})
             workspace = build(corpus, {f"web-{night:06d}": [new]})
             select_samples(corpus, workspace)
-            publish(workspace, workspace.draft()["release_id"])
+            publish(workspace, read_draft(workspace).release_id)
             nights.append(dict(selection(workspace).select("uid", "keep").iter_rows()))
             new = [sample(1000 + 20 * night + n, clip_score=0.0) for n in range(20)]
         kept[tolerance] = nights
@@ -491,7 +492,7 @@ def test_a_cut_that_drifts_too_far_or_is_of_another_share_is_drawn_anew(tmp_path
         new = new if not night else [sample(1000 + n, clip_score=0.0) for n in range(more)]
         workspace = build(corpus, {f"web-{night:06d}": [new]})
         select_samples(corpus, workspace)
-        publish(workspace, workspace.draft()["release_id"])
+        publish(workspace, read_draft(workspace).release_id)
         found.append(selection(workspace)["keep"].sum())
     assert found == [200, 250, 125]
 

@@ -20,6 +20,7 @@ from mmdata.errors import DataError, UserError
 from mmdata.instruct.stage import write_instructions
 from mmdata.publish.release import publish_release
 from mmdata.publish.verify import verify_release, verify_shards
+from mmdata.releases.draft import read_draft
 from mmdata.releases.manifest import open_release
 from mmdata.select.stage import select_samples
 from mmdata.shards.stage import write_shards
@@ -358,7 +359,7 @@ def test_shards_are_verified_before_a_manifest_vouches_for_them(built: Built) ->
     first = release(built)
     add_parts(built, {"web-000002": range(80, 100)})
     select_samples(built.corpus, built.workspace)
-    draft = built.workspace.draft()["release_id"]
+    draft = read_draft(built.workspace).release_id
     with pytest.raises(DataError, match="no shards yet"):
         verify_shards(built.workspace, draft)
     report = write_shards(built.corpus, built.workspace)

@@ -17,6 +17,7 @@ from mmdata.config.load import parse_corpus
 from mmdata.engine.freshness import features_input, rows_input, stage_settings
 from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
 from mmdata.fingerprint import fingerprint
+from mmdata.releases.draft import read_draft
 from mmdata.samples import FEATURES, MEDIA, ROWS, sample_uid, table_of
 from mmdata.workspace.layout import Catalog, Part, Workspace
 
@@ -133,12 +134,12 @@ def _only(samples: Any, schema: pa.Schema) -> list[dict[str, Any]]:
 
 def publish(workspace: Workspace, release_id: str) -> None:
     """Make the draft a release, as far as the next selection can tell."""
-    draft = workspace.draft()
-    manifest = {"inputs": draft["inputs"], "parent": draft["parent"], "release_id": release_id}
+    draft = read_draft(workspace)
+    manifest = {"inputs": draft.inputs, "parent": draft.parent, "release_id": release_id}
     (workspace.release_dir(release_id) / "manifest.json").write_text(json.dumps(manifest))
     workspace.set_latest(release_id)
 
 
 def selection(workspace: Workspace) -> pl.DataFrame:
     """The draft's selection table."""
-    return pl.read_parquet(str(workspace.release_dir(workspace.draft()["release_id"]) / "selection.parquet"))
+    return pl.read_parquet(str(workspace.release_dir(read_draft(workspace).release_id) / "selection.parquet"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +26,7 @@ from mmdata.engine import freshness
 from mmdata.engine.part_run import SliceResult, run_part_stage
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
+from mmdata.releases.draft import Draft, read_draft, write_draft
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.storage.atomic import publish_bytes, publish_json
 from mmdata.storage.tables import read_table, write_table
@@ -185,10 +186,7 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
                 rows += [] if "lose" in row["caption"] else [_decision(part, name, row, keep=status == "success")]
     path = workspace.release_dir(release_id) / "selection.parquet"
     write_table(path, samples.table_of(rows, samples.SELECTION))
-    publish_json(
-        workspace.draft_path,
-        {"release_id": release_id, "parts": [part.name for part in parts], "refused_parts": refused},
-    )
+    write_draft(workspace, Draft(release_id, "", None, tuple(part.name for part in parts), refused, {}, {}))
     progress("selection", len(rows), len(rows))
     return StageReport("selection", counts={"rows": len(rows)}, images={"scores": PIXEL}, reasons={"media:gone": 1})
 
@@ -202,10 +200,10 @@ def write_instructions(corpus: Corpus, workspace: Workspace, progress: Progress 
 
 
 def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
-    draft = workspace.draft()
-    publish_json(workspace.release_dir(draft["release_id"]) / "manifest.json", {**draft, "counts": {"kept": 1}})
-    workspace.set_latest(draft["release_id"])
-    return StageReport("release", counts={"shards": 1}, text={"latest": f"`{draft['release_id']}`"})
+    draft = read_draft(workspace)
+    publish_json(workspace.release_dir(draft.release_id) / "manifest.json", {**asdict(draft), "counts": {"kept": 1}})
+    workspace.set_latest(draft.release_id)
+    return StageReport("release", counts={"shards": 1}, text={"latest": f"`{draft.release_id}`"})
 
 
 def verify_shards(workspace: Workspace, release_id: str) -> StageReport:

@@ -17,8 +17,8 @@ from upath import UPath
 
 from mmdata.config import Corpus
 from mmdata.config.load import parse_corpus
+from mmdata.releases.draft import Draft, read_draft, release_inputs, write_draft
 from mmdata.samples import FEATURES, INDEX, MEDIA, ROWS, SELECTION, estimate_tokens, sample_key, sample_uid, table_of
-from mmdata.select.stage import selection_inputs
 from mmdata.storage.atomic import publish_json
 from mmdata.storage.tables import write_table
 from mmdata.workspace.layout import Catalog, Part, PartStamp, SliceStamp, Workspace
@@ -146,16 +146,11 @@ def build(root: Path, samples: int = 160, seed: int = 0, **instruct: object) -> 
     shards = _write_shards(workspace, selection, captions, pictures)
     publish_json(folder / "shards.json", {"release_id": RELEASE, "shards": shards})
     kept = [one for one in selection if one["keep"]]
-    draft = {
-        "release_id": RELEASE,
-        "inputs": selection_inputs(corpus, workspace, ["web-000000", "web-000001"]),
-        "parent": None,
-        "parts": ["web-000000", "web-000001"],
-        "refused_parts": {},
-        "counts": {"rows": samples, "kept": len(kept)},
-        "reasons": {"filter:clip_score": samples - len(kept)},
-    }
-    publish_json(workspace.draft_path, draft)
+    parts = ("web-000000", "web-000001")
+    counts = {"rows": samples, "kept": len(kept)}
+    reasons = {"filter:clip_score": samples - len(kept)}
+    draft = Draft(RELEASE, release_inputs(corpus, workspace, parts), None, parts, {}, counts, reasons)
+    write_draft(workspace, draft)
     return Tiny(corpus, workspace, folder, {one["uid"]: one["split"] for one in kept}, captions, pictures)
 
 
@@ -167,17 +162,17 @@ def publish(tiny: Tiny) -> None:
         for path in sorted(tiny.folder.iterdir())
         if path.is_file()
     }
-    draft = tiny.workspace.draft()
+    draft = read_draft(tiny.workspace)
     manifest = {
         "format": 1,
         "release_id": RELEASE,
-        "inputs": draft["inputs"],
+        "inputs": draft.inputs,
         "parent": None,
         "created_at": "2026-01-02T03:04:05+00:00",
         "config": tiny.corpus.model_dump(mode="json"),
         "scorer": {"model": "demo (small offline scorer)", "fingerprint": "f" * 16, "note": "not CLIP"},
-        "counts": draft["counts"],
-        "reasons": draft["reasons"],
+        "counts": draft.counts,
+        "reasons": draft.reasons,
         "signatures": {"image+text": {"samples": sum(s["samples"] for s in shards), "unique": len(tiny.split)}},
         "cohorts": [],
         "shards": shards,
