@@ -1,4 +1,4 @@
-"""One typed tree describes a training run: presets, `train.toml` and `--set key=value` fill it."""
+"""The typed settings of a training run, filled from a preset, `train.toml` and `--set key=value`."""
 
 from __future__ import annotations
 
@@ -19,31 +19,39 @@ PRESETS = ("tiny", "smollm2", "b32-0.5b", "l14-1b", "l14-7b")
 
 
 class Encoder(Section):
-    """The image tower, and the text tower that stage 1 aligns it with."""
+    """The image encoder, and the text encoder that stage 1 aligns with it."""
 
     kind: Literal["open_clip", "demo", "hf"] = Field(
         "open_clip",
         description="`open_clip`: a dual encoder; `demo`: the packaged offline towers; `hf`: Hugging Face encoders.",
     )
-    model: str = Field("ViT-B-32", description="open_clip's name or `local-dir:…`; for `hf` a hub id or a folder.")
-    pretrained: str | None = Field(None, description="open_clip's pretrained tag or a checkpoint; null: random.")
+    model: str = Field(
+        "ViT-B-32", description="A model name of open_clip or `local-dir:…`; for `hf` a hub id or a folder."
+    )
+    pretrained: str | None = Field(
+        None, description="A pretrained tag of open_clip or a checkpoint; null: random weights."
+    )
     config: dict[str, Any] | None = Field(
         None, description="Instead of `model`: open_clip's model config, or `model_type` and settings of an HF model."
     )
     text_model: str | None = Field(None, description="`hf` only: hub id or folder of the text encoder.")
     text_config: dict[str, Any] | None = Field(None, description="`hf` only: a text encoder with random weights.")
-    embed_dim: int = Field(256, ge=1, description="`hf` only: width of the space that both are projected into.")
-    tokenizer: str | None = Field(None, description="`hf` only: hub id or folder; null: the text model's, or bytes.")
-    context_length: int = Field(64, ge=1, description="`hf` only: tokens of a caption that are read.")
+    embed_dim: int = Field(
+        256, ge=1, description="`hf` only: width of the space that both encoders are projected into."
+    )
+    tokenizer: str | None = Field(
+        None, description="`hf` only: hub id or folder; null: that of the text model, or bytes."
+    )
+    context_length: int = Field(64, ge=1, description="`hf` only: the most tokens of a caption that are read.")
 
 
 class Audio(Section):
-    """The sound tower: 16 kHz mono in."""
+    """The sound encoder. It takes 16 kHz mono."""
 
-    kind: Literal["none", "logmel_vit", "wav2vec2"] = Field("none", description="`none`: releases without sound.")
-    model: str | None = Field(None, description="Hub id or folder of Wav2Vec2 weights; null: random.")
+    kind: Literal["none", "logmel_vit", "wav2vec2"] = Field("none", description="`none`: sound is not used.")
+    model: str | None = Field(None, description="Hub id or folder of Wav2Vec2 weights; null: random weights.")
     config: dict[str, Any] = Field(default_factory=dict, description="Settings of the HF config for random weights.")
-    seconds: float = Field(10.0, ge=0.2, description="Longer sound is cut, shorter is padded with silence.")
+    seconds: float = Field(10.0, ge=0.2, description="Longer sound is cut; shorter sound is padded with silence.")
     mel_bins: int = Field(64, ge=16, multiple_of=16, description="`logmel_vit`: mel bands; a patch is 16 high.")
 
 
@@ -51,30 +59,37 @@ class Llm(Section):
     """The causal language model."""
 
     kind: Literal["hf", "gguf", "config"] = Field("hf", description="Hub id or folder, a GGUF file, or random weights.")
-    model: str = Field("Qwen/Qwen2.5-0.5B", description="Hub id, folder, a .gguf path, or `smollm2`: the packaged one.")
+    model: str = Field(
+        "Qwen/Qwen2.5-0.5B", description="Hub id, folder, path of a .gguf file, or `smollm2`, which is packaged."
+    )
     config: dict[str, Any] = Field(default_factory=dict, description="`config`: `model_type` and settings.")
-    tokenizer: str | None = Field(None, description="Hub id or folder; `bytes`: a byte a token; null: the model's own.")
-    attention: str = Field("sdpa", description="Transformers' attn_implementation, e.g. sdpa, flash_attention_2.")
-    sliding_window: int | None = Field(None, ge=1, description="Attention reaches back this many tokens only.")
+    tokenizer: str | None = Field(
+        None, description="Hub id or folder; `bytes`: one token per byte; null: that of the model."
+    )
+    attention: str = Field(
+        "sdpa", description="attn_implementation of transformers, such as sdpa or flash_attention_2."
+    )
+    sliding_window: int | None = Field(None, ge=1, description="Attention reaches back at most this many tokens.")
 
 
 class Model(Section):
-    """What is built, and where the picture meets the text."""
+    """The model, and where pictures enter the language model."""
 
     encoder: Encoder = Encoder()
     audio: Audio = Audio()
     llm: Llm = Llm()
     architecture: Literal["single_tower", "cross_attention"] = Field(
         "single_tower",
-        description="Media tokens in the LLM's own sequence, or beside it, seen by gated cross-attention.",
+        description="Media are tokens in the LLM's sequence, or are read from outside it by gated cross-attention.",
     )
     fusion: Literal["early", "late", "hierarchical", "attention"] = Field(
         "early",
-        description="At which depth media enter: first layer; three quarters up; several depths of the encoder at "
-        "several of the LLM; or condensed by learned queries.",
+        description="Where media enter. `early`: at the first layer of the LLM; `late`: at three quarters of them; "
+        "`hierarchical`: several depths of the encoder, each at another layer; `attention`: tokens "
+        "condensed by learned queries, at the first layer or, with `cross_attention`, at every fourth.",
     )
-    queries: int = Field(32, ge=1, description="fusion `attention`: tokens that the resampler makes of one picture.")
-    connector_width: int | None = Field(None, ge=1, description="Hidden width of the projector; null: the LLM's.")
+    queries: int = Field(32, ge=1, description="fusion `attention`: tokens that the resampler makes from one picture.")
+    connector_width: int | None = Field(None, ge=1, description="Hidden width of the projector; null: that of the LLM.")
 
 
 class Lora(Section):
@@ -87,29 +102,31 @@ class Lora(Section):
 
 
 class EarlyStop(Section):
-    """End a stage when validation no longer improves."""
+    """When to end a stage that no longer improves in validation."""
 
-    metric: str = Field("val/loss", description="Any key of a validation line.")
+    metric: str = Field("val/loss", description="A key of the validation lines in log.jsonl.")
     patience: int = Field(5, ge=1, description="Validations without a better value before the stage ends.")
     min_delta: float = Field(0.0, ge=0, description="Smaller improvements do not count.")
-    mode: Literal["min", "max"] = Field("min", description="Which way is better.")
+    mode: Literal["min", "max"] = Field("min", description="Whether lower or higher values are better.")
 
 
 class Stage(Section):
-    """What all stages have in common."""
+    """The settings that all stages have."""
 
     steps: int = Field(1000, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(256, ge=1, description="Samples a step, over all devices; also the packing window.")
-    micro_batch: int | None = Field(None, ge=1, description="Samples (packed: rows) a forward pass; null: all at once.")
+    batch_size: int = Field(256, ge=1, description="Samples per step, over all devices. Rows are packed from them too.")
+    micro_batch: int | None = Field(
+        None, ge=1, description="Samples (if packed: rows) per forward pass; null: all at once."
+    )
     lr: float = Field(1e-3, gt=0, description="Peak learning rate.")
-    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Last learning rate over the peak.")
-    warmup_steps: int = Field(50, ge=0, description="Linear warm-up.")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="After the warm-up.")
-    weight_decay: float = Field(0.05, ge=0, description="AdamW's, on matrices only.")
-    beta2: float = Field(0.98, gt=0, lt=1, description="AdamW's second beta; the first is 0.9.")
-    grad_clip: float | None = Field(1.0, gt=0, description="Largest gradient norm; null: not clipped.")
+    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="The last learning rate, as a share of the peak.")
+    warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up.")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up.")
+    weight_decay: float = Field(0.05, ge=0, description="Of AdamW, on matrices only.")
+    beta2: float = Field(0.98, gt=0, lt=1, description="Second beta of AdamW; the first is 0.9.")
+    grad_clip: float | None = Field(1.0, gt=0, description="Largest gradient norm; null: gradients are not clipped.")
     validate_every: int = Field(100, ge=1, description="Steps between validations.")
-    validate_samples: int = Field(512, ge=1, description="Held-out samples a validation looks at, at most.")
+    validate_samples: int = Field(512, ge=1, description="The most held-out samples in a validation.")
     checkpoint_every: int = Field(200, ge=1, description="Steps between checkpoints.")
     log_every: int = Field(10, ge=1, description="Steps between log lines.")
     early_stop: EarlyStop | None = Field(None, description="null: run all steps.")
@@ -119,21 +136,26 @@ class Align(Stage):
     """Stage 1: contrastive alignment."""
 
     loss: Literal["infonce", "siglip", "triplet"] = Field(
-        "infonce", description="CLIP's, SigLIP's, or hardest triplet."
+        "infonce", description="The loss of CLIP, of SigLIP, or of the hardest triplets."
     )
     weights: dict[str, float] = Field(
-        default={"image": 1.0, "video": 1.0, "audio": 1.0}, description="alpha, beta, gamma: each pairing's weight."
+        default={"image": 1.0, "video": 1.0, "audio": 1.0}, description="Weight of the loss for each kind of pair."
     )
-    local_loss: bool = Field(True, description="A rank computes its own rows of the logits; needs gather_with_grad.")
-    gather_with_grad: bool = Field(True, description="Let gradients flow back through the gathered features.")
+    local_loss: bool = Field(
+        True, description="Each rank computes only its own rows of the logits; needs gather_with_grad."
+    )
+    gather_with_grad: bool = Field(True, description="Gradients flow back through gathered features.")
     freeze_image: bool = Field(False, description="Train the image projection only.")
     freeze_text: bool = Field(False, description="Train the text projection only.")
     crop_scale: float = Field(
-        0.9, gt=0, le=1, description="Training pictures are cropped at random to at least this share of their area."
+        0.9,
+        gt=0,
+        le=1,
+        description="Training pictures are cropped at random, and keep at least this share of their area.",
     )
-    margin: float = Field(0.2, gt=0, description="Triplet margin, in cosine.")
+    margin: float = Field(0.2, gt=0, description="Margin of the triplet loss, in cosine.")
     masked_weight: float = Field(0.0, ge=0, description="Weight of cross-modal masked prediction; 0: off.")
-    mask_ratio: float = Field(0.6, gt=0, lt=1, description="Share of patches hidden.")
+    mask_ratio: float = Field(0.6, gt=0, lt=1, description="Share of the patches that is hidden.")
 
     @model_validator(mode="after")
     def _gradient_is_right(self) -> Align:
@@ -150,17 +172,19 @@ class Align(Stage):
 
 
 class Generative(Stage):
-    """What stages 2 and 3 have in common."""
+    """The settings that stages 2 and 3 share."""
 
-    pack_length: int = Field(1024, ge=16, description="Tokens of a packed row, media tokens included.")
-    max_text_tokens: int = Field(512, ge=8, description="A sample's text is cut there.")
-    kl_weight: float = Field(0.0, ge=0, description="KL to the language model of before, on text positions; 0: off.")
-    pack: bool = Field(True, description="Several samples a row; false: one sample a row, padded.")
-    chunked_loss: bool = Field(True, description="Never hold all logits at once.")
+    pack_length: int = Field(1024, ge=16, description="Tokens of a packed row, including media tokens.")
+    max_text_tokens: int = Field(512, ge=8, description="Longer text of a sample is cut.")
+    kl_weight: float = Field(
+        0.0, ge=0, description="Weight of the KL to the LLM before the stage, on text tokens; 0: off."
+    )
+    pack: bool = Field(True, description="Several samples per row; false: one sample per row, padded.")
+    chunked_loss: bool = Field(True, description="Compute the loss in chunks, without all logits in memory at once.")
 
 
 class Joint(Generative):
-    """Stage 2: the LLM learns to read frozen encoders."""
+    """Stage 2: the LLM learns to read the features of frozen encoders."""
 
     freeze_llm: bool = Field(False, description="Train the connector only.")
 
@@ -168,57 +192,63 @@ class Joint(Generative):
 class Instruct(Generative):
     """Stage 3: instruction tuning."""
 
-    method: Literal["lora", "full"] = Field("lora", description="Adapters, or every weight of the LLM.")
+    method: Literal["lora", "full"] = Field("lora", description="Train adapters, or all weights of the LLM.")
     lora: Lora = Lora()
-    form: Literal["record", "llava", "chat"] = Field("record", description="Which instruct-*.jsonl is read.")
-    tasks: list[str] | None = Field(None, description="Only these tasks; null: all whose answer is text.")
+    form: Literal["record", "llava", "chat"] = Field(
+        "record", description="Which of the release's instruct-*.jsonl files is read."
+    )
+    tasks: list[str] | None = Field(None, description="Only these tasks; null: all tasks with a text answer.")
 
 
 class Parallel(Section):
-    """How the work is spread and what it costs in memory; applied from outside the model."""
+    """How training is spread over devices, and how it saves memory."""
 
-    strategy: Literal["auto", "ddp", "fsdp2"] = Field("auto", description="auto: ddp if it is launched on several.")
+    strategy: Literal["auto", "ddp", "fsdp2"] = Field("auto", description="auto: ddp if there are several processes.")
     tp: int = Field(1, ge=1, description="Tensor-parallel ranks of the LLM.")
     pp: int = Field(1, ge=1, description="Pipeline stages of the LLM (stages 2 and 3).")
-    activation_checkpointing: bool = Field(False, description="Recompute each block in the backward pass.")
-    compile: bool = Field(False, description="torch.compile each block.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Autocast; auto: bf16 on CUDA.")
+    activation_checkpointing: bool = Field(False, description="Recompute each layer in the backward pass.")
+    compile: bool = Field(False, description="Compile each layer with torch.compile.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Precision of autocast; auto: bf16 on CUDA, else fp32."
+    )
 
 
 class Data(Section):
-    """How the release is read."""
+    """How samples are read from the release."""
 
-    workers: int = Field(2, ge=0, description="Reading processes a device.")
-    prefetch: int = Field(4, ge=1, description="Batches a worker reads ahead.")
+    workers: int = Field(2, ge=0, description="Reading processes per device.")
+    prefetch: int = Field(4, ge=1, description="Batches that each worker reads ahead.")
     block: int = Field(256, ge=1, description="Neighbouring samples that stay together in the first shuffle.")
-    window_blocks: int = Field(64, ge=1, description="Blocks whose samples are shuffled among each other.")
+    window_blocks: int = Field(64, ge=1, description="Blocks whose samples are shuffled together.")
     frames: int = Field(
         8,
         ge=1,
         le=16,
-        description="Frames of a clip that are looked at, evenly spaced; fewer where they would fill over half a row.",
+        description="Evenly spaced frames that are read of a clip; fewer if they would fill over half a row.",
     )
     augment: bool = Field(
-        True, description="Vary the copies of a rare sample by their seed: crop, colour, speed, gain, caption."
+        True, description="Vary the copies of a repeated sample by their seed: crop, colour, speed, gain, caption."
     )
-    max_bad_share: float = Field(0.01, ge=0, le=1, description="More unreadable samples than this end the run.")
+    max_bad_share: float = Field(
+        0.01, ge=0, le=1, description="The run ends if a larger share of samples is unreadable."
+    )
 
 
 class Log(Section):
-    """Where the step lines go besides log.jsonl."""
+    """Where log lines go besides log.jsonl."""
 
     tensorboard: bool = Field(False, description="Needs the `tensorboard` package.")
     wandb: str | None = Field(None, description="A wandb project; needs the `wandb` package.")
-    peak_tflops: float | None = Field(None, gt=0, description="Of the device, for MFU; null: known GPUs' own.")
+    peak_tflops: float | None = Field(None, gt=0, description="Peak of the device, for MFU; null: known for some GPUs.")
 
 
 class TrainConfig(Section):
-    """A training run: everything that a preset, `train.toml` and `--set` say."""
+    """All settings of a training run."""
 
-    seed: int = Field(0, description="Order, dropout and initial weights.")
+    seed: int = Field(0, description="Of the order, dropout and initial weights.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`.")
-    keep_checkpoints: int = Field(2, ge=1, description="Newest ones that stay.")
-    allow_release_change: bool = Field(False, description="Resume or start from a checkpoint of another release.")
+    keep_checkpoints: int = Field(2, ge=1, description="The newest checkpoints that are kept.")
+    allow_release_change: bool = Field(False, description="Accept checkpoints of another release.")
     model: Model = Model()
     align: Align = Align()
     joint: Joint = Joint()
@@ -231,14 +261,14 @@ class TrainConfig(Section):
 def load_train_config(
     preset: str | None = None, path: str | Path | None = None, overrides: list[str] | None = None
 ) -> TrainConfig:
-    """A preset, then a TOML file over it, then `key=value` pairs over both.
+    """Read a preset, then a TOML file over it, then `key=value` pairs over both.
 
     Args:
-        preset: one of PRESETS; the file may name it itself with `preset = "…"`.
-        overrides: `align.lr=0.001`: a dotted key and a TOML value; text that is no TOML is taken as a string.
+        preset: one of PRESETS; or the file names it with `preset = "…"`.
+        overrides: such as `align.lr=0.001`: a dotted key and a TOML value. Text that is not TOML is a string.
 
     Raises:
-        UserError: an unknown preset or key (names the nearest), a wrong value, a file that is no TOML.
+        UserError: an unknown preset or key (the error names the nearest), a wrong value, or a file that is not TOML.
     """
     values: dict[str, Any] = {}
     name = "train config"
@@ -251,7 +281,7 @@ def load_train_config(
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from None
         except RecursionError:
-            raise UserError(f"{path}: not valid TOML: lists within lists within lists") from None
+            raise UserError(f"{path}: not valid TOML: too deeply nested") from None
         except ValueError as error:
             raise UserError(f"{path}: not valid TOML: {error}") from None
     preset = preset or values.pop("preset", None)
@@ -285,18 +315,18 @@ def _value(text: str) -> Any:
 
 
 def _with(values: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
-    """`values` with one key set, however deep; all beside it stays."""
+    """A copy of `values` in which one nested key is set."""
     first, *rest = keys
     if not rest:
         return _merged(values, {first: value})
-    below = values.get(first)
-    return {**values, first: _with(below if isinstance(below, dict) else {}, rest, value)}
+    section = values.get(first)
+    return {**values, first: _with(section if isinstance(section, dict) else {}, rest, value)}
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` over `below`; a model's `config` table is replaced whole, since its keys belong together."""
+    """Merge `above` over `below`. A model's `config` table is replaced as a whole, since its keys belong together."""
     merged = dict(below)
     for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both and not key.endswith("config") else value
+        are_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if are_tables and not key.endswith("config") else value
     return merged
