@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from mmdata.config import Clips, Corpus, Download, Privacy, Synthesis
 from mmdata.media.clip import ClipOptions
-from mmdata.optout.hashes import NOTHING, OptOut
+from mmdata.optout.hashes import NO_OPT_OUT, OptOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class MediaSettings:
     synthesis: Synthesis
     seed: int
     fetch_from: str | None
-    opt_out: OptOut = NOTHING
+    opt_out: OptOut = NO_OPT_OUT
 
     @classmethod
     def of(cls, corpus: Corpus, source_name: str, opt_out: OptOut) -> MediaSettings:

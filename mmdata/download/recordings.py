@@ -17,7 +17,7 @@ from mmdata.download.spool import ByteRange, Medium, SliceWork, Spool, is_settle
 from mmdata.media.container import FileFacts
 from mmdata.media.cutting import Span
 from mmdata.media.decoder_pool import CutClip, DecoderPool
-from mmdata.optout.state import REASON as OPT_OUT
+from mmdata.optout.state import OPT_OUT
 from mmdata.web.failures import REFUSALS, FetchError
 from mmdata.web.guard import Guard, install
 from mmdata.web.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all

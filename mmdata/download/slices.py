@@ -21,7 +21,7 @@ from mmdata.media.synthesis import speak_captions
 from mmdata.observe import logs
 from mmdata.observe.metrics import seen_in
 from mmdata.optout.hashes import OptOut
-from mmdata.optout.state import REASON as OPT_OUT
+from mmdata.optout.state import OPT_OUT
 from mmdata.samples import MEDIA, table_of
 from mmdata.storage.tables import read_table
 from mmdata.urls import host_and_port

@@ -14,7 +14,7 @@ from mmdata.config import Corpus
 from mmdata.engine.freshness import plan_part, releasable_parts
 from mmdata.errors import UserError
 from mmdata.optout.hashes import when_forgotten
-from mmdata.optout.state import REASON as OPT_OUT
+from mmdata.optout.state import OPT_OUT
 from mmdata.storage.tables import scan_tables
 from mmdata.workspace.layout import PART_STAGES, Part, PartStage, Workspace
 

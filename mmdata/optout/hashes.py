@@ -91,7 +91,7 @@ class OptOut:
         return covered
 
 
-NOTHING = OptOut()
+NO_OPT_OUT = OptOut()
 
 
 def opt_out_of(selectors: Iterable[Selector]) -> OptOut:

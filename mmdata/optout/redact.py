@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmdata.optout.state import REASON
+from mmdata.optout.state import OPT_OUT
 
 ROWS_KEPT = ("uid", "source", "part", "kind", "copies", "row")
 """The columns that a row keeps: its identity, and the number of source rows that it replaces."""
@@ -23,7 +23,7 @@ TEXT_FEATURES = ("uid", "lang", "lang_prob", "n_words", "n_chars")
 
 def redacted_rows(table: pa.Table, chosen: np.ndarray) -> pa.Table:
     """A rows table whose chosen rows have the problem `opt_out`, and no URL or caption."""
-    return _blanked(table, chosen, ROWS_KEPT, {"problem": REASON})
+    return _blanked(table, chosen, ROWS_KEPT, {"problem": OPT_OUT})
 
 
 def redacted_media(table: pa.Table, chosen: np.ndarray, by_content: np.ndarray) -> pa.Table:
@@ -34,7 +34,7 @@ def redacted_media(table: pa.Table, chosen: np.ndarray, by_content: np.ndarray) 
         by_content: records that are refused for the content of their file, bool (n,). Their rows stay, and they keep
             the SHA-256 that says which file was refused.
     """
-    refused: dict[str, str | int] = {"status": "refused", "error": REASON, "detail": REASON, "attempts": 0}
+    refused: dict[str, str | int] = {"status": "refused", "error": OPT_OUT, "detail": OPT_OUT, "attempts": 0}
     table = _blanked(table, by_content & ~chosen, ("uid", "sha256"), refused)
     return _blanked(table, chosen, ("uid",), refused)
 
@@ -52,12 +52,12 @@ def rows_counts(before: Mapping[str, int], table: pa.Table) -> tuple[dict[str, i
     """
     problems = pc.value_counts(table["problem"].drop_null()).to_pylist()
     reasons = {str(problem["values"]): int(problem["counts"]) for problem in problems}
-    refused = reasons.get(REASON, 0)
+    refused = reasons.get(OPT_OUT, 0)
     bad = sum(reasons.values()) - refused
     new_counts = {"uids": table.num_rows, "usable": table.num_rows - bad - refused, "bad": bad}
     counts = {**before, **({name: value for name, value in new_counts.items() if name in before})}
-    counts.pop(REASON, None)
-    return counts | ({REASON: refused} if refused else {}), dict(sorted(reasons.items()))
+    counts.pop(OPT_OUT, None)
+    return counts | ({OPT_OUT: refused} if refused else {}), dict(sorted(reasons.items()))
 
 
 def _blanked(table: pa.Table, chosen: np.ndarray, kept: tuple[str, ...], reasons: Mapping[str, str | int]) -> pa.Table:

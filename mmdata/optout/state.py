@@ -13,7 +13,7 @@ from mmdata.fingerprint import fingerprint
 from mmdata.optout.forget_log import read_log
 from mmdata.workspace.layout import Workspace, read_json
 
-REASON = "opt_out"
+OPT_OUT = "opt_out"
 """The `problem` of a row, the `error` of media and the reason of a selection, if a sample is left out."""
 
 

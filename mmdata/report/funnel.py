@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mmdata.optout.state import REASON as OPT_OUT
+from mmdata.optout.state import OPT_OUT
 
 
 @dataclass(frozen=True, slots=True)

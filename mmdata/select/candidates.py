@@ -12,7 +12,7 @@ from upath import UPath
 
 from mmdata.config import Balance, Select
 from mmdata.errors import DataError
-from mmdata.optout.state import REASON as OPT_OUT
+from mmdata.optout.state import OPT_OUT
 from mmdata.samples import caption_or_transcript, estimate_tokens, modality_signature, uid_words
 from mmdata.select import domains
 from mmdata.select.concepts import match_concepts

@@ -23,7 +23,7 @@ from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.observe import logs
 from mmdata.optout.hashes import OptOut
-from mmdata.optout.state import REASON as OPT_OUT
+from mmdata.optout.state import OPT_OUT
 from mmdata.sources.batches import Batch
 from mmdata.sources.captions import CaptionSource, captions_of
 from mmdata.sources.howto100m import clip_rows

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mmdata.download.recordings import clip_sha256
 from mmdata.optout.hashes import OptOut, opt_out_of
 from mmdata.optout.selectors import Kind, Selector, hash_of
-from mmdata.optout.state import REASON
+from mmdata.optout.state import OPT_OUT
 from mmdata.storage.tables import read_table, scan_tables
 from mmdata.takedown.parts import part_names, slice_names
 from mmdata.urls import url_key
@@ -79,7 +79,7 @@ def find(workspace: Workspace, selectors: Iterable[Selector]) -> Matches:
                 sha256 = sha256_by_uid.get(row["uid"])
                 if not is_meant and not _is_from_file(files, opt_out, sha256, row):
                     continue
-                if row["problem"] == REASON and row["url"] is None:
+                if row["problem"] == OPT_OUT and row["url"] is None:
                     before.add(row["uid"])
                 else:
                     key = url_key(row["url"]) if row["url"] else None
@@ -94,7 +94,7 @@ def holders(workspace: Workspace, uids: set[str]) -> dict[str, int]:
         path = workspace.release_dir(release) / "selection.parquet"
         if path.exists() and uids:
             selection = scan_tables([path], ["uid", "reason"]).collect()
-            named = selection.filter(selection["reason"].fill_null("") != REASON)["uid"]
+            named = selection.filter(selection["reason"].fill_null("") != OPT_OUT)["uid"]
             if count := len(uids.intersection(named)):
                 counts[release] = count
     return counts

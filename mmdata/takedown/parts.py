@@ -24,7 +24,7 @@ from mmdata.errors import UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.optout.hashes import OptOut
 from mmdata.optout.redact import redacted_features, redacted_rows, rows_counts
-from mmdata.optout.state import REASON
+from mmdata.optout.state import OPT_OUT
 from mmdata.samples import FEATURES, MEDIA, ROWS
 from mmdata.score.features_reader import feature_counts
 from mmdata.stage import add_counts
@@ -73,7 +73,7 @@ def left_out(workspace: Workspace, part: str, opt_out: OptOut) -> LeftOut:
     by_content: set[str] = set()
     for name in slice_names(workspace, part, "rows"):
         rows = read_table(workspace.table(part, "rows", name), ["uid", "url", "expected_sha256", "problem"])
-        uids |= _uids(rows, opt_out.covers_rows(rows) | _equals(rows["problem"], REASON))
+        uids |= _uids(rows, opt_out.covers_rows(rows) | _equals(rows["problem"], OPT_OUT))
     for name in slice_names(workspace, part, "media"):
         media = read_table(workspace.table(part, "media", name), ["uid", "sha256"])
         uids |= _uids(media, opt_out.covers_uids(media["uid"]))
@@ -114,7 +114,7 @@ def pardon(workspace: Workspace, part: str, opt_out: OptOut) -> None:
     """Clear the stamps of media that were refused for an entry that has been removed, so they are fetched again."""
     for name in slice_names(workspace, part, "media"):
         media = read_table(workspace.table(part, "media", name), ["sha256", "error"])
-        refused = _equals(media["error"], REASON) & pl.Series(media["sha256"]).is_not_null().to_numpy()
+        refused = _equals(media["error"], OPT_OUT) & pl.Series(media["sha256"]).is_not_null().to_numpy()
         if (refused & ~opt_out.covers_content(media["sha256"])).any():
             workspace.clear_part_stamp(part, "media")
             workspace.clear_slice_stamp(part, "media", name)

@@ -9,14 +9,14 @@ import pytest
 
 from mmdata.config.load import parse_corpus
 from mmdata.download.media_settings import MediaSettings
-from mmdata.optout.hashes import NOTHING
+from mmdata.optout.hashes import NO_OPT_OUT
 
 
 def settings_of(source: dict[str, Any], **sections: Any) -> MediaSettings:
     base = {"name": "films", "kind": "video", "files": "x.parquet"}
     base["columns"] = {"url": "u", "caption": "c", "start_s": "s", "end_s": "e"}
     corpus = parse_corpus({"workspace": "w", "sources": [{**base, **source}], **sections})
-    return MediaSettings.of(corpus, "films", NOTHING)
+    return MediaSettings.of(corpus, "films", NO_OPT_OUT)
 
 
 def test_clip_options_come_from_three_sections() -> None:
