@@ -1,4 +1,4 @@
-"""`make bench`: run the benchmarks and print the table. `--quick` shrinks the inputs; names choose some of them."""
+"""`make bench`: run the benchmarks and print their table; names choose some, `--quick` makes the inputs small."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from benchmarks.harness import Row, cores
 
 
 def names() -> list[str]:
-    """Every module of the folder that has a `run(quick)`, by name; packages hold parts of one."""
-    own = {"harness", "__main__"}
-    found = pkgutil.iter_modules([str(Path(__file__).parent)])
-    return sorted(module.name for module in found if module.name not in own and not module.ispkg)
+    """Names of the benchmarks: modules of this folder with a `run(quick)`; packages hold parts of benchmarks."""
+    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return sorted(m.name for m in modules if m.name not in ("harness", "__main__") and not m.ispkg)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("only", nargs="*", metavar="NAME", help="run these only")
-    parser.add_argument("--quick", action="store_true", help="small inputs: does it run at all?")
-    parser.add_argument("--json", type=Path, help="also write the rows here")
+    parser.add_argument("only", nargs="*", metavar="NAME", help="run only these")
+    parser.add_argument("--quick", action="store_true", help="small inputs, only to see that it runs")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args()
     rows: list[Row] = []
     console = Console(width=160)

@@ -1,9 +1,9 @@
 """Fetching, resizing and storing pictures from a loopback server, against `img2dataset.download` on the same pictures.
 
 Both sides start from URLs and end with 256-pixel JPEGs of the same quality in tars. The whole run counts, imports and
-process starts included, as a person waits for it. A second row says what a long run settles at: start-up is taken out
-by subtracting a run on half as many pictures, and what is left is counted in processor seconds, which other programs
-on the machine disturb less than elapsed ones. The server is a process of its own and shares the cores with both alike.
+process starts included, since a person waits for all of it. A second row shows the rate of a long run: it subtracts a
+run on half as many pictures, so that start-up does not count, and divides by processor seconds, which other programs
+on the machine disturb less than elapsed time. The server runs in another process and shares the cores with both sides.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import statistics
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Row, Run, cores, measure
+from benchmarks.harness import Row, Run, cores, measure_in_empty_folder
 
 THREADS = 32
 IMAGE_SIZE = 256
 QUALITY = 95
 PNG_SHARE = 0.1
-DISTINCT = 40  # pictures kept by the server; every URL names one of them
+DISTINCT_PICTURES = 40  # that the server holds; every URL names one of them
 
 
 def run(quick: bool) -> list[Row]:
@@ -43,28 +41,28 @@ def compared(name: str, size: tuple[int, int], count: int, rounds: int) -> list[
     with serving(size) as base:
         halves, wholes = [], []
         for _ in range(rounds):
-            halves.append([once(side, base, count // 2) for side in sides])
-            wholes.append([once(side, base, count) for side in sides])
+            halves.append([measure_in_empty_folder(side, base, count // 2) for side in sides])
+            wholes.append([measure_in_empty_folder(side, base, count) for side in sides])
     ours, peer = (Side([half[i] for half in halves], [whole[i] for whole in wholes]) for i in (0, 1))
     return [
         Row(
             f"{name}, {count:,} of {size[0]} x {size[1]}",
             "images/s",
-            ours.waited,
-            peer.waited,
+            ours.images_per_s,
+            peer.images_per_s,
             ours.peak_mib,
             peer.peak_mib,
             goal=2.0,
-            note="whole run with imports; peer: img2dataset.download, a process a core, 32 threads each",
+            note="whole run with imports; peer: img2dataset.download, a process per core, 32 threads each",
         ),
         Row(
             f"{name}, start-up taken out",
             "images/CPU-s",
-            ours.settled,
-            peer.settled,
+            ours.images_per_cpu_s,
+            peer.images_per_cpu_s,
             ours.peak_mib,
             peer.peak_mib,
-            note="what a long run settles at",
+            note="the rate of a long run",
         ),
     ]
 
@@ -81,32 +79,24 @@ class Side:
         return max(run.peak_mib for run in self.wholes)
 
     @property
-    def waited(self) -> float:
-        """Images a second of elapsed time."""
+    def images_per_s(self) -> float:
+        """Images per second of elapsed time."""
         return statistics.median(run.work / run.wall_s for run in self.wholes)
 
     @property
-    def settled(self) -> float:
-        """Images a processor second, of the second half."""
+    def images_per_cpu_s(self) -> float:
+        """Images per processor second, in the second half of the run."""
         pairs = zip(self.halves, self.wholes, strict=True)
         return statistics.median((b.work - a.work) / max(b.cpu_s - a.cpu_s, 1e-3) for a, b in pairs)
 
 
-def once(fetch: Callable[[str, int, Path], float], base: str, count: int) -> Run:
-    """One whole run in a fresh process and an empty folder."""
-    folder = Path(tempfile.mkdtemp(prefix="mmdata-bench-download-"))
-    try:
-        return measure(fetch, base, count, folder)
-    finally:
-        shutil.rmtree(folder)
-
-
 def urls(base: str, count: int) -> list[str]:
+    """URLs of `count` pictures on the server, a tenth of them PNG."""
     return [f"{base}/{number}.{'png' if number % round(1 / PNG_SHARE) == 0 else 'jpg'}" for number in range(count)]
 
 
 def fetch_ours(base: str, count: int, folder: Path) -> float:
-    """`mmdata.download.stage.fetch_part` on a part of `cores` slices, one process, threads as the peer has."""
+    """`mmdata.download.stage.fetch_part` on a part of one slice, in one process, with as many threads as the peer."""
     from mmdata.config.load import parse_corpus
     from mmdata.download.stage import fetch_part
     from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
@@ -124,15 +114,15 @@ def fetch_ours(base: str, count: int, folder: Path) -> float:
     corpus = parse_corpus({"workspace": str(folder), "sources": [source], "download": download})
     workspace, part = Workspace(folder), Part("web-000000", "web", "none", 0, count, "digest")
     workspace.write_catalog(Catalog(parts={part.name: part}))
-    fixed = {"source": "web", "part": part.name, "kind": "image", "copies": 1, "caption": "a picture"}
+    same_for_all = {"source": "web", "part": part.name, "kind": "image", "copies": 1, "caption": "a picture"}
     rows = [
-        {**fixed, "uid": sample_uid(url, "a picture"), "url": url, "row": row}
+        {**same_for_all, "uid": sample_uid(url, "a picture"), "url": url, "row": row}
         for row, url in enumerate(urls(base, count))
     ]
     stamp = publish_slice(workspace, part.name, "rows", "0000", "made", SliceResult(table_of(rows, ROWS)))
     stamp_part(workspace, part.name, "rows", "made", {"0000": stamp}, None)
     report = fetch_part(corpus, workspace, part.name)
-    return _all_of(count, report.counts.get("success", 0), "ours")
+    return _check_all(count, report.counts.get("success", 0), "ours")
 
 
 def fetch_img2dataset(base: str, count: int, folder: Path) -> float:
@@ -142,9 +132,9 @@ def fetch_img2dataset(base: str, count: int, folder: Path) -> float:
     import pyarrow.parquet as pq
     from img2dataset import download
 
-    listed = pa.table({"url": urls(base, count), "caption": ["a picture"] * count})
-    pq.write_table(listed, folder / "urls.parquet")
-    _hush(folder / "log")
+    table = pa.table({"url": urls(base, count), "caption": ["a picture"] * count})
+    pq.write_table(table, folder / "urls.parquet")
+    _redirect_output(folder / "log")
     download(
         str(folder / "urls.parquet"),
         input_format="parquet",
@@ -161,17 +151,17 @@ def fetch_img2dataset(base: str, count: int, folder: Path) -> float:
         number_sample_per_shard=-(-count // cores()),
     )
     stats = [json.loads(path.read_text()) for path in (folder / "out").glob("*_stats.json")]
-    return _all_of(count, sum(one["successes"] for one in stats), "img2dataset")
+    return _check_all(count, sum(shard["successes"] for shard in stats), "img2dataset")
 
 
-def _hush(log: Path) -> None:
-    """Send what this process and its children print to a file: img2dataset's processes print their speed."""
+def _redirect_output(log: Path) -> None:
+    """Send the output of this process and its children to a file: img2dataset's processes print their speed."""
     with log.open("w") as file:
         for handle in (1, 2):
             os.dup2(file.fileno(), handle)
 
 
-def _all_of(count: int, successes: int, side: str) -> float:
+def _check_all(count: int, successes: int, side: str) -> float:
     if successes != count:
         raise RuntimeError(f"{side}: {successes} of {count} pictures; the comparison would not be fair")
     return float(count)
@@ -179,7 +169,7 @@ def _all_of(count: int, successes: int, side: str) -> float:
 
 @contextmanager
 def serving(size: tuple[int, int]) -> Iterator[str]:
-    """A loopback server in a process of its own; gives its base URL."""
+    """Run a loopback server in another process; yields its base URL."""
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_serve, args=(sender, size), daemon=True)
@@ -193,7 +183,10 @@ def serving(size: tuple[int, int]) -> Iterator[str]:
 
 
 def _serve(ready: Any, size: tuple[int, int]) -> None:
-    bodies = {ext: [_answer(_picture(number, size, ext), ext) for number in range(DISTINCT)] for ext in ("jpg", "png")}
+    bodies = {
+        ext: [_answer(_picture(number, size, ext), ext) for number in range(DISTINCT_PICTURES)]
+        for ext in ("jpg", "png")
+    }
 
     class Server(asyncio.Protocol):
         def connection_made(self, transport: Any) -> None:
@@ -203,7 +196,7 @@ def _serve(ready: Any, size: tuple[int, int]) -> None:
             self.request += data
             if self.request.endswith(b"\r\n\r\n"):
                 name, _, ext = self.request.split(b" ", 2)[1].decode().lstrip("/").partition(".")
-                self.transport.write(bodies[ext][int(name) % DISTINCT])
+                self.transport.write(bodies[ext][int(name) % DISTINCT_PICTURES])
                 self.transport.close()
 
     async def serve() -> None:

@@ -1,10 +1,11 @@
-"""Measure functions in child processes, ours and the peer's in turn, and print one row a comparison."""
+"""Measure functions in child processes, ours and the peer's in turn, and make a table row of each comparison."""
 
 from __future__ import annotations
 
 import os
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One finished run of one side.
+    """A finished run of one side.
 
     Args:
         wall_s, cpu_s: elapsed and processor seconds of the measured block, children included in the latter.
         peak_mib: largest resident set of the process during its life, imports included.
-        work: how much was done (images, rows, bytes), as the function returned it.
+        work: how much was done (images, rows, bytes), as the measured function returned it.
     """
 
     wall_s: float
@@ -31,12 +32,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the benchmark table.
+    """A line of the benchmark table.
 
     Args:
         ours, peer: rates in `unit`, higher is better; for seconds, `lower_is_better` is set.
-        goal: the ratio aimed at, or None where there is none.
-        note: what was compared, in a few words.
+        goal: the ratio that we aim at; None: there is no goal.
+        note: the comparison in a few words.
     """
 
     name: str
@@ -59,12 +60,12 @@ def measure(function: Callable[..., float], *args: Any) -> Run:
     """Run a function in a fresh process and measure it.
 
     Args:
-        function: a module's function, so that it can be pickled; returns how much work it did. It may call
-            `start_clock()` when its set-up is over; what came before does not count towards the time.
+        function: a function of a module, so that it can be pickled; returns how much work it did. It may call
+            `start_clock()` when its set-up is over; the time before that does not count.
     """
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measured, args=(sender, function, args))
+    process = context.Process(target=_measure_and_send, args=(sender, function, args))
     process.start()
     sender.close()
     try:
@@ -73,6 +74,12 @@ def measure(function: Callable[..., float], *args: Any) -> Run:
         raise RuntimeError(f"{function.__name__}: the measured process died") from None
     finally:
         process.join()
+
+
+def measure_in_empty_folder(function: Callable[..., float], *args: Any) -> Run:
+    """`measure` with the path of an empty folder as the last argument; the folder is deleted afterwards."""
+    with tempfile.TemporaryDirectory(prefix="mmdata-bench-") as folder:
+        return measure(function, *args, Path(folder))
 
 
 def compare(
@@ -85,7 +92,7 @@ def compare(
     goal: float | None = None,
     note: str = "",
 ) -> Row:
-    """Run both in turn, A B A B …, and compare the medians of their rates (work a second)."""
+    """Run both sides in turn, A B A B ..., and compare the medians of their rates (work per second)."""
     pairs = [(ours(), peer()) for _ in range(rounds)]
     return Row(
         name,
@@ -99,12 +106,12 @@ def compare(
     )
 
 
-_OWN_START_METHOD = get_all_start_methods()[0]  # the platform's default
+_DEFAULT_START_METHOD = get_all_start_methods()[0]  # of this platform
 _clock: list[tuple[float, float]] = []
 
 
 def start_clock() -> None:
-    """Call within a measured function when its set-up is over."""
+    """Start to count time; a measured function calls it when its set-up is over."""
     _clock.append((time.perf_counter(), _cpu_s()))
 
 
@@ -114,23 +121,23 @@ def cores() -> int:
 
 
 def _cpu_s() -> float:
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def _own_peak_kib() -> int:
-    # Not ru_maxrss: a process starts with its parent's. VmHWM is Linux alone.
+def _peak_kib() -> int:
+    # not ru_maxrss: it begins with the parent's value; but VmHWM exists only on Linux
     try:
         return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _measured(sender: Any, function: Callable[..., float], args: tuple[Any, ...]) -> None:
-    # A spawned process would spawn its own children too, each importing all anew: not as in a program of its own.
-    set_start_method(_OWN_START_METHOD, force=True)
+def _measure_and_send(sender: Any, function: Callable[..., float], args: tuple[Any, ...]) -> None:
+    # a spawned process would spawn its children too, and each would import everything again, unlike in a normal program
+    set_start_method(_DEFAULT_START_METHOD, force=True)
     start_clock()
     work = function(*args)
-    wall, cpu = _clock[-1]
-    peak = max(_own_peak_kib(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-    sender.send(Run(time.perf_counter() - wall, _cpu_s() - cpu, peak / 1024, work))
+    wall_started, cpu_started = _clock[-1]
+    peak = max(_peak_kib(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+    sender.send(Run(time.perf_counter() - wall_started, _cpu_s() - cpu_started, peak / 1024, work))

@@ -1,9 +1,9 @@
 """10,000 parts: the sensor's tick, the list of partitions, an asset's page in the UI, `mmdata status`.
 
-The peer, where there is one, is one query a part.
+Where there is a peer, it makes one query for each part.
 
-Dagster's storage is SQLite in a folder that goes afterwards; with DAGSTER_PG_HOST and its companions set
-(dagster_home/postgres.yaml) and the extra `postgres` installed, the same is measured on PostgreSQL.
+Dagster's storage is SQLite in a temporary folder. With DAGSTER_PG_HOST and its companions set
+(dagster_home/postgres.yaml) and the extra `postgres` installed, the same is measured on PostgreSQL too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import dagster as dg
 
-from benchmarks.harness import Row, Run, measure
+from benchmarks.harness import Row, Run, measure, start_clock
 from mmdata.config import Corpus
 from mmdata.config.load import parse_corpus
 from mmdata.engine.freshness import features_input, rows_input, stage_settings
@@ -37,7 +37,7 @@ _ASSET_PAGE = """{ assetNodeOrError(assetKey: {path: ["media"]}) { ... on AssetN
 
 
 def run(quick: bool) -> list[Row]:
-    """Seconds of each, in a fresh process; half of the parts are stale."""
+    """Seconds of each operation, in a new process; half of the parts are stale."""
     parts = 200 if quick else 10_000
     rows = []
     for storage in STORAGES if os.environ.get("DAGSTER_PG_HOST") else STORAGES[:1]:
@@ -47,8 +47,8 @@ def run(quick: bool) -> list[Row]:
             rows.append(_row(f"add {parts:,} partitions, {storage}", made, made, "no peer"))
             listed = measure(_list, str(home))
             rows.append(_row(f"list {parts:,} partitions, {storage}", listed, listed, "no peer"))
-            tick, peer = measure(_tick, str(home)), measure(_query_a_part, str(home))
-            note = f"peer: the query alone, one a stale part; a tick has {TICK_GOAL_S:g} s"
+            tick, peer = measure(_tick, str(home)), measure(_query_each_part, str(home))
+            note = f"peer: only the queries, one per stale part; a tick may take {TICK_GOAL_S:g} s"
             rows.append(_row(f"sensor tick, {parts:,} parts, {storage}", tick, peer, note))
             page = measure(_asset_page, str(home))
             rows.append(_row(f"UI, an asset of {parts:,} partitions, {storage}", page, page, "no peer"))
@@ -76,14 +76,13 @@ def _instance(home: Path) -> dg.DagsterInstance:
 
 
 def _fill(folder: str, storage: str, count: int) -> float:
-    """Stamps of all parts, features of the first half only; then, on the clock, Dagster's partitions."""
-    from benchmarks.harness import start_clock
+    """Write stamps of all parts (features only of the first half); then add Dagster's partitions, which is measured."""
     from pipelines.home import settings_template
 
     home = Path(folder)
-    kept = settings_template().parent
-    postgres = (kept / "postgres.yaml").read_text() if storage == "postgres" else ""
-    (home / "dagster.yaml").write_text((kept / "dagster.yaml").read_text() + postgres)
+    templates = settings_template().parent
+    postgres = (templates / "postgres.yaml").read_text() if storage == "postgres" else ""
+    (home / "dagster.yaml").write_text((templates / "dagster.yaml").read_text() + postgres)
     corpus, workspace = _corpus(home)
     (home / "corpus.yaml").write_text(
         "workspace: ./workspace\nsources: [{name: web, kind: laion, files: inbox/*.parquet}]\nscore: {model: demo}\n"
@@ -108,7 +107,6 @@ def _stamp(corpus: Corpus, workspace: Workspace, part: Part, *, finished: bool) 
 
 
 def _list(folder: str) -> float:
-    from benchmarks.harness import start_clock
 
     with _instance(Path(folder)) as instance:
         start_clock()
@@ -116,7 +114,6 @@ def _list(folder: str) -> float:
 
 
 def _tick(folder: str) -> float:
-    from benchmarks.harness import start_clock
     from pipelines.automation import new_parts
     from pipelines.resources import CorpusResource
 
@@ -130,8 +127,7 @@ def _tick(folder: str) -> float:
     return float(len(result.run_requests))
 
 
-def _query_a_part(folder: str) -> float:
-    from benchmarks.harness import start_clock
+def _query_each_part(folder: str) -> float:
     from pipelines.partitions import PARTITION_TAG
 
     with _instance(Path(folder)) as instance:
@@ -143,8 +139,7 @@ def _query_a_part(folder: str) -> float:
 
 
 def _asset_page(folder: str) -> float:
-    """What the UI's page of an asset asks for: all partitions and what became of them; half are materialised."""
-    from benchmarks.harness import start_clock
+    """The query of the UI's page of an asset: all partitions and their states; half of them are materialised."""
     from mmdata.demo.demo_folder import free_port
 
     with _instance(Path(folder)) as instance:
@@ -174,13 +169,13 @@ def _answer(port: int, query: str, within_s: float) -> dict[str, Any]:
         json.dumps({"query": query}).encode(),
         {"Content-Type": "application/json"},
     )
-    until = time.monotonic() + within_s
+    deadline = time.monotonic() + within_s
     while True:
         try:
             with urllib.request.urlopen(request, timeout=within_s) as answer:
                 return json.load(answer)["data"]
         except OSError:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
 
@@ -189,6 +184,6 @@ def _status(folder: str) -> float:
     from mmdata.inspect.corpus_status import corpus_status
 
     corpus, workspace = _corpus(Path(folder))
-    since = time.perf_counter()
+    started = time.perf_counter()
     corpus_status(corpus, workspace)
-    return time.perf_counter() - since
+    return time.perf_counter() - started

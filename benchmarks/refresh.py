@@ -1,8 +1,8 @@
 """A refresh with 1% more rows against a full build of the same rows: elapsed, rows scored, shards and bytes written.
 
-Both go through the real stages, from metadata in Parquet over pictures from a loopback server to a release, scored by
-the packaged model. The refresh starts from a workspace that was built before the new file came; the full build starts
-from an empty one. Both must hold the same samples.
+Both run the real stages: metadata in Parquet, pictures from a loopback server, the packaged scorer, a release. The
+refresh starts from a workspace that was built before the new file came; the full build starts from an empty one. Both
+must hold the same samples.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ def run(quick: bool) -> list[Row]:
             _write(folder, base, "old", 0, rows)
             measure(build, folder, "kept")
             _write(folder, base, "new", rows, new)
-            refreshed, whole = measure(build, folder, "kept"), measure(build, folder, "fresh")
-        kept, fresh = _written(folder, "kept"), _written(folder, "fresh")
+            refreshed, full = measure(build, folder, "kept"), measure(build, folder, "fresh")
+        kept, fresh = _added_by_release(folder, "kept"), _added_by_release(folder, "fresh")
     finally:
         shutil.rmtree(folder)
     if kept["uids"] != fresh["uids"]:
         raise RuntimeError("the refresh and the full build hold different samples")
-    peaks: dict[str, Any] = {"ours_peak_mib": refreshed.peak_mib, "peer_peak_mib": whole.peak_mib}
+    peaks: dict[str, Any] = {"ours_peak_mib": refreshed.peak_mib, "peer_peak_mib": full.peak_mib}
     note = f"{new} new rows to {rows:,}; peer: a full build of the same"
-    figures = [("elapsed", "s", refreshed.wall_s, whole.wall_s)]
-    figures += [("rows scored", "rows", refreshed.work, whole.work)]
+    figures = [("elapsed", "s", refreshed.wall_s, full.wall_s)]
+    figures += [("rows scored", "rows", refreshed.work, full.work)]
     figures += [(name, name, float(kept[name]), float(fresh[name])) for name in ("shards", "bytes")]
     return [
         Row(f"refresh with 1% more, {name}", unit, ours, peer, **peaks, lower_is_better=True, note=note)
@@ -47,7 +47,7 @@ def run(quick: bool) -> list[Row]:
 
 
 def build(folder: Path, workspace_name: str) -> float:
-    """Every stage that is stale, as a build runs them; the number of rows that were scored."""
+    """Run every stale stage, as a build does; returns the number of rows that were scored."""
     from mmdata.download.stage import fetch_part
     from mmdata.engine.freshness import plan_parts
     from mmdata.instruct.stage import write_instructions
@@ -84,7 +84,7 @@ def _corpus(folder: Path, workspace_name: str) -> Any:
             "sources": [{"name": "web", "kind": "laion", "files": str(folder / "inbox/*.parquet"), "slice_rows": 500}],
             "download": {"image_size": 160, "allow_hosts": ["127.0.0.0/8"], "per_host": 32, "threads": 32},
             "score": {"model": "demo"},
-            # forty pictures stand behind all URLs: they would be one another's duplicates
+            # all URLs share forty pictures, which deduplication would drop
             "select": {"dedup": {"exact": False, "phash_bits": None, "semantic_eps": None}},
             "shards": {"shard_mb": 1},
         }
@@ -96,13 +96,13 @@ def _write(folder: Path, base: str, name: str, first: int, count: int) -> None:
     import pyarrow.parquet as pq
 
     (folder / "inbox").mkdir(exist_ok=True)
-    own = urls(base, first + count)[first:]
+    new_urls = urls(base, first + count)[first:]
     captions = [f"soft shapes and some grain, number {number}" for number in range(first, first + count)]
-    pq.write_table(pa.table({"URL": own, "TEXT": captions}), folder / f"inbox/{name}.parquet")
+    pq.write_table(pa.table({"URL": new_urls, "TEXT": captions}), folder / f"inbox/{name}.parquet")
 
 
-def _written(folder: Path, workspace_name: str) -> dict[str, Any]:
-    """What the latest release has that its parent has not, and its uids."""
+def _added_by_release(folder: Path, workspace_name: str) -> dict[str, Any]:
+    """The shards and bytes that the latest release adds to its parent, and its uids."""
     from mmdata.releases.manifest import open_release
     from mmdata.storage.tables import read_table
     from mmdata.workspace.layout import Workspace, read_json
@@ -110,8 +110,8 @@ def _written(folder: Path, workspace_name: str) -> dict[str, Any]:
     workspace = Workspace(_corpus(folder, workspace_name).workspace)
     release = open_release(workspace.root)
     parent = release.manifest["parent"]
-    before = read_json(workspace.release_dir(parent) / "manifest.json") if parent else None
-    known = {shard["name"] for shard in before["shards"]} if before else set()
-    new = [shard for shard in release.manifest["shards"] if shard["name"] not in known]
+    parent_manifest = read_json(workspace.release_dir(parent) / "manifest.json") if parent else None
+    old_names = {shard["name"] for shard in parent_manifest["shards"]} if parent_manifest else set()
+    new = [shard for shard in release.manifest["shards"] if shard["name"] not in old_names]
     uids = set(read_table(release.folder / "index.parquet", ["uid"])["uid"].to_pylist())
     return {"shards": len(new), "bytes": sum(shard["bytes"] for shard in new), "uids": uids}

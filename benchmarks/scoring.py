@@ -1,4 +1,4 @@
-"""Scoring: ours from the slice's tar to the features table, against the loop of open_clip's README in a DataLoader."""
+"""Scoring a slice, from its tar to its features table, against the loop of open_clip's README in a DataLoader."""
 
 from __future__ import annotations
 
@@ -28,22 +28,24 @@ WORDS = "a the red old small wooden house dog cat street market river beside und
 
 
 def run(quick: bool) -> list[Row]:
-    """Two sizes of pictures through the small offline scorer, one through ViT-B-32 with random weights; each once
-    against the plain loop and once against what the model alone can do."""
+    """Two sizes of pictures with the offline scorer, one size with ViT-B-32 and random weights.
+
+    Each is compared with the plain loop, and with the rate of the model alone.
+    """
     count, rounds = (48, 1) if quick else (500, 3)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="mmdata-bench-") as folder:
         demo = Score(model="demo", device="cpu", batch_size=BATCH)
         for side in (256, 640):
             corpus = write_pictures(Path(folder) / str(side), count, side)
-            rows += _both(f"{side} px, offline scorer", corpus, demo, rounds)
+            rows += _compare_with_both(f"{side} px, offline scorer", corpus, demo, rounds)
         vit = random_vit(Path(folder))
         few = write_pictures(Path(folder) / "few", 16 if quick else 128, 256)
-        rows += _both("256 px, ViT-B-32", few, vit, rounds)
+        rows += _compare_with_both("256 px, ViT-B-32", few, vit, rounds)
     return rows
 
 
-def _both(name: str, corpus: Path, score: Score, rounds: int) -> list[Row]:
+def _compare_with_both(name: str, corpus: Path, score: Score, rounds: int) -> list[Row]:
     ours: Any = functools.partial(measure, score_tar, str(corpus), score)
     loop = compare(
         f"score {name}",
@@ -52,7 +54,7 @@ def _both(name: str, corpus: Path, score: Score, rounds: int) -> list[Row]:
         functools.partial(measure, score_with_open_clip, str(corpus), score),
         rounds=rounds,
         goal=GOAL,
-        note="peer: PIL + open_clip preprocess in a DataLoader, a worker a core; ours also hashes and detects language",
+        note="peer: PIL + open_clip preprocess in a DataLoader, a worker per core; ours also hashes, detects language",
     )
     alone = compare(
         f"score {name}: share of the model's rate",
@@ -60,13 +62,13 @@ def _both(name: str, corpus: Path, score: Score, rounds: int) -> list[Row]:
         ours,
         functools.partial(measure, model_alone, str(corpus), score),
         rounds=rounds,
-        note="peer: the same towers on pixels and captions that wait in memory",
+        note="peer: the same towers on pixels and captions in memory",
     )
     return [loop, alone]
 
 
 def score_tar(corpus: str, score: Score) -> float:
-    """Ours: one slice, from tables and tar to the features table."""
+    """Our side: one slice, from tables and tar to the features table."""
     load_scorer(score)
     detect_languages(["a warm-up"])
     start_clock()
@@ -81,7 +83,7 @@ def score_with_open_clip(corpus: str, score: Score) -> float:
     from torch.utils.data import DataLoader
 
     model, preprocess, tokenizer = _plain_model(score)
-    paths, captions = _listed(corpus)
+    paths, captions = _read_pairs(corpus)
     data: Any = _Pairs(paths, captions, preprocess, tokenizer)
     start_clock()
     scores = []
@@ -95,19 +97,19 @@ def score_with_open_clip(corpus: str, score: Score) -> float:
 
 
 def model_alone(corpus: str, score: Score) -> float:
-    """The bound: random pixels and the captions, nothing to read or decode."""
+    """The upper bound: random pixels and the captions, without reading or decoding."""
     scorer: ClipScorer = load_scorer(score)
-    _, captions = _listed(corpus)
+    _, captions = _read_pairs(corpus)
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH, *scorer.preprocess.size, 3), dtype=np.uint8)
     start_clock()
     scorer.embed_texts(captions)
-    for at in range(0, len(captions), BATCH):
-        scorer.embed_images(pixels[: len(captions) - at])
+    for start in range(0, len(captions), BATCH):
+        scorer.embed_images(pixels[: len(captions) - start])
     return len(captions)
 
 
 class _Pairs:
-    """A map-style dataset as the field writes it."""
+    """A usual map-style dataset."""
 
     def __init__(self, paths: list[Path], captions: list[str], preprocess: Any, tokenizer: Any) -> None:
         self.paths, self.captions, self.preprocess, self.tokenizer = paths, captions, preprocess, tokenizer
@@ -131,7 +133,7 @@ def _plain_model(score: Score) -> tuple[Any, Any, Any]:
 
 
 def random_vit(folder: Path) -> Score:
-    """ViT-B-32 with random weights, as a checkpoint file: the speed of the real one without its download."""
+    """ViT-B-32 with random weights, as a checkpoint file: as fast as the real one, without a download."""
     import open_clip
     import torch
 
@@ -141,7 +143,7 @@ def random_vit(folder: Path) -> Score:
 
 
 def write_pictures(folder: Path, count: int, side: int) -> Path:
-    """The same JPEGs twice: as files for the peer, and as a slice of a workspace for us."""
+    """Write the same JPEGs twice: as files for the peer, and as a slice of a workspace for our side."""
     rng = np.random.default_rng(side)
     (folder / "files").mkdir(parents=True)
     workspace = Workspace(str(folder / "workspace"))
@@ -185,6 +187,6 @@ def photo(rng: np.random.Generator, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def _listed(corpus: str) -> tuple[list[Path], list[str]]:
+def _read_pairs(corpus: str) -> tuple[list[Path], list[str]]:
     paths = sorted(Path(corpus, "files").glob("*.jpg"))
     return paths, [path.with_suffix(".txt").read_text() for path in paths]

@@ -1,8 +1,8 @@
 """Selection over generated metadata, against the same decisions in pandas: time, growth and memory.
 
-Both sides read the same Parquet files (columns as they are after the joins), filter, drop duplicate URLs and bytes,
-balance the modalities, repeat rare concepts, and write what they decided on every row, sorted by uid; both must keep
-the same samples equally often. Ours also reads the captions to tell the modality, and gives a reason for every row.
+Both sides read the same Parquet files (with the columns after the joins), filter, drop duplicate URLs and bytes,
+balance the modalities, repeat rare concepts, and write a decision for every row, sorted by uid. Both must keep the same
+samples equally often. Our side also reads the captions to find the modality, and gives a reason for every row.
 """
 
 from __future__ import annotations
@@ -58,29 +58,29 @@ def run(quick: bool) -> list[Row]:
         )
         check_same(folder / "ours.parquet", folder / "pandas.parquet")
         generate(large, 10 * rows)
-        one = measure(select_ours, small, folder / "ours.parquet")
-        ten = measure(select_ours, large, folder / "ours.parquet")
-        return [row, *_growth(10 * rows, one, ten), _phash(rows, quick)]
+        small_run = measure(select_ours, small, folder / "ours.parquet")
+        large_run = measure(select_ours, large, folder / "ours.parquet")
+        return [row, *_growth(10 * rows, small_run, large_run), _phash(rows, quick)]
     finally:
         shutil.rmtree(folder)
 
 
-def _growth(rows: int, one: Run, ten: Run) -> list[Row]:
-    peaks = {"ours_peak_mib": ten.peak_mib, "peer_peak_mib": 0.0, "lower_is_better": True}
+def _growth(rows: int, small_run: Run, large_run: Run) -> list[Row]:
+    peaks = {"ours_peak_mib": large_run.peak_mib, "peer_peak_mib": 0.0, "lower_is_better": True}
     return [
         Row(
             f"selection, growth to {rows:,}",
             "times",
-            ten.wall_s / one.wall_s,
+            large_run.wall_s / small_run.wall_s,
             10.0,
             **peaks,  # type: ignore[arg-type]
             goal=0.8,
-            note=f"time for ten times the rows: {one.wall_s:.2f} s, then {ten.wall_s:.2f} s; peer: linear",
+            note=f"time for ten times the rows: {small_run.wall_s:.2f} s, then {large_run.wall_s:.2f} s; peer: linear",
         ),
         Row(
             f"selection, memory at {rows:,}",
             "MiB",
-            ten.peak_mib,
+            large_run.peak_mib,
             MEMORY_GOAL_MIB,
             **peaks,  # type: ignore[arg-type]
             goal=1.0,
@@ -128,7 +128,7 @@ def select_ours(folder: Path, out: Path) -> float:
 
 
 def select_pandas(folder: Path, out: Path) -> float:
-    """The same decisions, as one writes them in pandas."""
+    """The same decisions in plain pandas."""
     start_clock()
     columns = ["uid", "url", "sha256", "status", "clip_score", "lang", "n_words", "signature", "cluster"]
     samples = pd.read_parquet(folder, columns=columns)
@@ -164,7 +164,7 @@ def check_same(ours: Path, peer: Path) -> None:
     """Both sides keep the same samples, equally often."""
     decided = [pl.read_parquet(path).select("uid", "keep", pl.col("repeats").cast(pl.Int32)) for path in (ours, peer)]
     if not decided[0].equals(decided[1]) or not decided[0]["keep"].any():
-        kept = [int(one["keep"].sum()) for one in decided]
+        kept = [int(decisions["keep"].sum()) for decisions in decided]
         raise RuntimeError(f"the two sides keep different samples: {kept[0]} and {kept[1]}")
 
 
@@ -193,7 +193,7 @@ def search_pairs(rows: int) -> float:
 
 
 def generate(folder: Path, rows: int) -> None:
-    """Write files of joined metadata: some URLs and bytes stand twice, three signatures at 80:15:5, Zipf clusters."""
+    """Write files of joined metadata: some repeated URLs and bytes, three signatures at 80:15:5, Zipf clusters."""
     folder.mkdir()
     for number in range(-(-rows // FILE_ROWS)):
         count = min(FILE_ROWS, rows - number * FILE_ROWS)
@@ -243,7 +243,7 @@ def _file(number: int, count: int, rows: int) -> pa.Table:
 
 
 def _hashes(rows: int) -> np.ndarray:
-    """Random hashes, each tenth a neighbour of another within 4 bits."""
+    """Random hashes; a tenth of them are within 4 bits of another one."""
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, rows, dtype=np.uint64)
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""Writing shards: ours from a workspace's tables and tars, against webdataset.ShardWriter, and against `cp`."""
+"""Writing shards from a workspace's tables and tars, against webdataset.ShardWriter, and against `cp`."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ IMAGE_BYTES = 20_000
 
 
 def run(quick: bool) -> list[Row]:
-    """Rows: megabytes a second into shards of 64 MB, every side synced to disk, against both peers."""
+    """Megabytes per second into shards of 64 MB, with a sync to disk on every side, against all peers."""
     samples = 1_000 if quick else 20_000
     with tempfile.TemporaryDirectory(dir=".") as folder:
         root = Path(folder)
         _prepare(root / "workspace", samples)
-        _write_ours(root)  # what cp copies
+        _write_ours(root)  # cp copies these shards
         ours = partial(_measured, root, _write_ours)
         against_peer = compare(
             "shards: write",
@@ -60,7 +60,7 @@ def run(quick: bool) -> list[Row]:
             "MB/s",
             ours,
             partial(_measured, root, _copy_and_hash),
-            note="against cp and sha256sum of them, synced: a name by content needs the hash",
+            note="against cp and sha256sum of them, synced: names by content need the hash",
         )
     return [against_peer, against_cp, against_hashed_cp]
 
@@ -70,7 +70,7 @@ def _measured(root: Path, write: Callable[[Path], float]) -> Run:
 
 
 def _write_ours(root: Path) -> float:
-    import pyarrow.dataset  # noqa: F401 - imported by the first read otherwise, within the measured time
+    import pyarrow.dataset  # noqa: F401 - or the first read imports it within the measured time
 
     from mmdata.shards.stage import write_shards
 
@@ -83,7 +83,7 @@ def _write_ours(root: Path) -> float:
 
 
 def _write_with_webdataset(root: Path) -> float:
-    """The same samples, in the order in which their media lie: the peer makes no attempt to mix them."""
+    """The same samples in the order of their media: the peer does not mix them."""
     import webdataset as wds
 
     out = root / "peer"
@@ -141,7 +141,7 @@ def _corpus(root: Path) -> Corpus:
 
 
 def _prepare(root: Path, samples: int) -> None:
-    """A workspace of one part whose tables and tars are as the stages write them, and a selection that keeps all."""
+    """Write a workspace of one part, with tables and tars as the stages write them, and a selection that keeps all."""
     workspace = Workspace(str(root))
     workspace.write_catalog(Catalog(parts={PART: Part(PART, "web", "x.parquet", 0, samples, "d")}))
     numbers = np.random.default_rng(0)
