@@ -7,17 +7,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich import progress as rich_progress
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
 from mmdata.display import shown
@@ -103,10 +95,15 @@ def summary_line(report: StageReport) -> str:
     return f"{line} ({', '.join(reasons + more)})" if reasons else line
 
 
-def progress_bars(out: Console, *columns: ProgressColumn) -> Progress:
+def progress_bars(out: Console, *columns: rich_progress.ProgressColumn) -> rich_progress.Progress:
     """Bars with counts and time, and further columns; they show nothing where the output is no terminal."""
-    first = (TextColumn("{task.description:<26}"), BarColumn(bar_width=32), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*first, *columns, console=out, transient=True, disable=not out.is_terminal)
+    first = (
+        rich_progress.TextColumn("{task.description:<26}"),
+        rich_progress.BarColumn(bar_width=32),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeElapsedColumn(),
+    )
+    return rich_progress.Progress(*first, *columns, console=out, transient=True, disable=not out.is_terminal)
 
 
 class BuildProgress(Watcher):
@@ -116,8 +113,8 @@ class BuildProgress(Watcher):
         self.out = out
         self.bars = progress_bars(out)
         self.current_part: str | None = None
-        self.parts_bar: TaskID | None = None
-        self.stage_bar: TaskID | None = None
+        self.parts_bar: rich_progress.TaskID | None = None
+        self.stage_bar: rich_progress.TaskID | None = None
         self.printed_at = time.monotonic()
 
     def __enter__(self) -> BuildProgress:

@@ -14,21 +14,12 @@ if TYPE_CHECKING:
     from mmdata.config import Corpus, Observe
     from mmdata.workspace.layout import Workspace
 
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", help="The corpus.yaml of the corpus.", envvar="MMDATA_CONFIG")
-]
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The corpus.yaml.", envvar="MMDATA_CONFIG")]
 CONFIG = Path("corpus.yaml")
-LogFormatOption = Annotated[
-    str | None,
-    typer.Option("--log-format", metavar="text|json", help="Write log lines as text for people or JSON for machines."),
-]
+LogFormatOption = Annotated[str | None, typer.Option(metavar="text|json", help="Log for people, or for machines.")]
+LogLevelOption = Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
 MetricsPortOption = Annotated[
-    int | None,
-    typer.Option("--metrics-port", min=1, max=65535, help="Serve Prometheus metrics on this port of 127.0.0.1."),
-]
-LogLevelOption = Annotated[
-    str | None,
-    typer.Option("--log-level", metavar="LEVEL", help="Log from this level on: debug, info, warning, error."),
+    int | None, typer.Option(min=1, max=65535, help="Serve Prometheus metrics on this port of 127.0.0.1.")
 ]
 ReleaseArgument = Annotated[
     str,

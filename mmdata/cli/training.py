@@ -33,8 +33,7 @@ CorpusOption = Annotated[
     typer.Option("--corpus", "-c", help="The corpus.yaml of the corpus, if RELEASE is an id.", envvar="MMDATA_CONFIG"),
 ]
 CheckpointArgument = Annotated[
-    Path,
-    typer.Argument(metavar="CHECKPOINT", help="The folder of a trained stage, such as DIR/align, or a checkpoint."),
+    Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint, or the folder of a stage, such as DIR/align.")
 ]
 
 
