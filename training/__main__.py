@@ -1,4 +1,4 @@
-"""`python -m training RELEASE --stage all --preset tiny`, alone or under torchrun."""
+"""Trains on a release, in one process or under torchrun: `python -m training RELEASE --preset tiny --output DIR`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 
 def main() -> int:
-    """Exit codes: 0 done, 1 a data problem, 2 a user error."""
+    """Run the command line. Returns the exit code: 0 done, 1 a data error, 2 a user error."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("release", help="a release's folder, releases/latest, or a workspace")
-    parser.add_argument("--stage", default="all", choices=["align", "joint", "instruct", "all"])
+    parser.add_argument("--stage", default="all", choices=["align", "joint", "instruct", "all"], help="default: all")
     parser.add_argument("--preset", help="tiny, smollm2, b32-0.5b, l14-1b, l14-7b")
-    parser.add_argument("--config", type=Path, metavar="TOML")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--config", type=Path, metavar="TOML", help="settings, over those of the preset")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="over both")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for checkpoints and logs")
     options = parser.parse_args()
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     from mmdata.display import shown
@@ -38,8 +38,8 @@ def main() -> int:
 
 
 def _show(line: dict[str, Any]) -> None:
-    shown = " ".join(f"{key} {value:.4g}" for key, value in line.items() if isinstance(value, float | int))
-    sys.stdout.write(f"{line['kind']} {shown}\n")
+    numbers = " ".join(f"{key} {value:.4g}" for key, value in line.items() if isinstance(value, float | int))
+    sys.stdout.write(f"{line['kind']} {numbers}\n")
     sys.stdout.flush()
 
 
