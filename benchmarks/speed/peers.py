@@ -41,9 +41,9 @@ def measure_open_clip(workspace: str, size: Size, out: str) -> float:
         if step == size.warm:
             _finish(device)
             begun, waited = time.monotonic(), 0.0
-        asked = time.monotonic()
+        wait_started = time.monotonic()
         images, texts = next(batches)
-        waited += time.monotonic() - asked
+        waited += time.monotonic() - wait_started
         images, texts = images.to(device, non_blocking=True), texts.to(device, non_blocking=True)
         optimizer.zero_grad()
         with autocast():

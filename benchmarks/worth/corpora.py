@@ -58,7 +58,7 @@ def carve(corpus: Corpus, target: Path, uids: Sequence[str]) -> Workspace:
     if not parts:
         raise UserError(f"{source.root}: no part may be released: {refused or 'there is none'}. Remedy: mmdata build.")
     wanted = pl.Series(uids, dtype=pl.String).implode()
-    own = fingerprint(sorted(uids))  # another choice of samples is another input of what follows
+    choice = fingerprint(sorted(uids))  # other samples are another input of the next stage
     for part in parts:
         upstream, digests = rows_input(part), dict[PartStage, str]()
         for stage in PART_STAGES:
@@ -72,12 +72,12 @@ def carve(corpus: Corpus, target: Path, uids: Sequence[str]) -> Workspace:
                 keep = pl.Series(table["uid"].to_pylist(), dtype=pl.String).is_in(wanted)
                 kept = table.filter(keep.to_arrow())
                 write_table(cut.table(part.name, stage, name), kept)
-                known = source.slice_stamp(part.name, stage, name)
-                assert known is not None
-                cut.write_slice_stamp(part.name, stage, name, replace(known, rows=len(kept)))
+                source_stamp = source.slice_stamp(part.name, stage, name)
+                assert source_stamp is not None
+                cut.write_slice_stamp(part.name, stage, name, replace(source_stamp, rows=len(kept)))
                 total += len(kept)
             expected = fingerprint(stage_settings(corpus, part, stage), upstream)
-            upstream = digests[stage] = fingerprint(stamp.digest, own)
+            upstream = digests[stage] = fingerprint(stamp.digest, choice)
             cut.write_part_stamp(
                 part.name, stage, replace(stamp, fingerprint=expected, digest=digests[stage], rows=total)
             )

@@ -58,13 +58,13 @@ def read_facts(corpus: Corpus, truth: Path | None) -> Facts:
             media = scan_tables([table["media"]], ["status", "sha256"])
             features = scan_tables([table["features"]], ["phash", "problem"]).rename({"problem": "unscored"})
             frame = pl.concat([rows, media, features], how="horizontal").collect()
-            found, which = read_vectors(table["features"], np.arange(len(frame)))
-            held = np.zeros((len(frame), found.shape[1]), np.float32)
-            held[which] = found
+            present, which = read_vectors(table["features"], np.arange(len(frame)))
+            held = np.zeros((len(frame), present.shape[1]), np.float32)
+            held[which] = present
             frames.append(frame)
             vectors.append(held)
-    dim = max((one.shape[1] for one in vectors), default=0)
-    joined = np.concatenate([one if one.shape[1] else np.zeros((len(one), dim), np.float32) for one in vectors])
+    dim = max((rows.shape[1] for rows in vectors), default=0)
+    joined = np.concatenate([rows if rows.shape[1] else np.zeros((len(rows), dim), np.float32) for rows in vectors])
     frame = pl.concat(frames).with_row_index("at")
     usable = (
         (pl.col("status") == "success")
@@ -84,11 +84,11 @@ def _with_truth(frame: pl.DataFrame, truth: Path | None) -> pl.DataFrame:
     if truth is None:
         nothing = pl.lit(None, pl.String)
         return frame.with_columns(pl.lit(None, pl.Boolean).alias("true_pair"), nothing.alias("original"), kind=nothing)
-    known = pl.read_parquet(truth).sort(pl.col("planted") == "repeated_row").unique("uid", keep="first")
-    told = known.select(
+    planted = pl.read_parquet(truth).sort(pl.col("planted") == "repeated_row").unique("uid", keep="first")
+    columns = planted.select(
         "uid", "kind", pl.col("planted").is_in(sorted(TRUE_PAIRS)).alias("true_pair"), original="of_uid"
     )
-    return frame.join(told, on="uid", how="left", maintain_order="left")
+    return frame.join(columns, on="uid", how="left", maintain_order="left")
 
 
 def _concepts(frame: pl.DataFrame, vectors: np.ndarray, corpus: Corpus) -> pl.Series:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 KS = (1, 5, 10)
-LEAST_QUERIES = 5  # a concept with fewer held-out samples has no recall of its own
+MIN_QUERIES = 5  # concepts with fewer held-out samples are left out of the means
 _TIE = 1e-9
 WAYS = ("image to text", "text to image")
 
@@ -92,13 +92,13 @@ def metrics(concepts: Sequence[str], trained_on: Counter[str]) -> list[Metric]:
         trained_on: concept -> samples in the pool. The tail is the rarer half of the concepts that count.
     """
     held = Counter(concepts)
-    counted = sorted((name for name in held if held[name] >= LEAST_QUERIES), key=lambda name: (trained_on[name], name))
+    counted = sorted((name for name in held if held[name] >= MIN_QUERIES), key=lambda name: (trained_on[name], name))
     place = {name: at for at, name in enumerate(counted)}
     everything = np.zeros(len(concepts), np.int64)
     own = np.array([place.get(name, -1) for name in concepts], np.int64)
     tail = np.where(own < len(counted) // 2, own, -1)
-    found = [Metric(f"{WAYS[way]}, recall@{k}", k, way, everything) for way in range(2) for k in KS]
+    recalls = [Metric(f"{WAYS[way]}, recall@{k}", k, way, everything) for way in range(2) for k in KS]
     for name, strata in (("mean over concepts", own), ("mean over tail concepts", tail)):
         if (strata >= 0).any():
-            found += [Metric(f"{name}, recall@{k}", k, None, strata) for k in KS]
-    return found
+            recalls += [Metric(f"{name}, recall@{k}", k, None, strata) for k in KS]
+    return recalls

@@ -35,7 +35,7 @@ class Difference:
 
 def stratified_mean(values_N: np.ndarray, strata_N: np.ndarray) -> float:
     """Mean over strata of their means; negative strata do not count."""
-    return float(np.mean([values_N[strata_N == one].mean() for one in np.unique(strata_N[strata_N >= 0])]))
+    return float(np.mean([values_N[strata_N == stratum].mean() for stratum in np.unique(strata_N[strata_N >= 0])]))
 
 
 def seed_means(hits_SN: np.ndarray, strata_N: np.ndarray) -> np.ndarray:
@@ -62,8 +62,8 @@ def difference(ours_SN: np.ndarray, theirs_SN: np.ndarray, strata_N: np.ndarray)
 
 def _sampling(differences_N: np.ndarray, strata_N: np.ndarray) -> list[tuple[float, int]]:
     """Variance and degrees of freedom that each stratum brings to the mean over strata."""
-    strata = [differences_N[strata_N == one] for one in np.unique(strata_N[strata_N >= 0])]
-    return [(float(one.var(ddof=1)) / len(one) / len(strata) ** 2, len(one) - 1) for one in strata if len(one) > 1]
+    strata = [differences_N[strata_N == stratum] for stratum in np.unique(strata_N[strata_N >= 0])]
+    return [(float(d.var(ddof=1)) / len(d) / len(strata) ** 2, len(d) - 1) for d in strata if len(d) > 1]
 
 
 def _half_width(parts: Sequence[tuple[float, int]]) -> float:
