@@ -1,0 +1,177 @@
+"""Fingerprints stay: a workspace that version 0.1.0 built is up to date for the present code.
+
+The expected values were computed by the code of version 0.1.0. Change one only together with `CODE_VERSIONS`.
+`tests/test_compatibility.py` holds identities and the bytes of a release in the same way.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from mmdata.config.load import parse_corpus
+from mmdata.engine.freshness import named_settings, plan_part, stage_settings
+from mmdata.fingerprint import fingerprint
+from mmdata.select.stage import selection_inputs
+from mmdata.workspace.layout import PART_STAGES, Part, Workspace
+
+CHECKPOINT_MODIFIED_S = 1_700_000_000
+
+
+class Fingerprints(NamedTuple):
+    """What decides whether the tables of one source are up to date.
+
+    Args:
+        settings: of the settings of rows, media and features.
+        named: of the same settings with their names, as a part stamp stores them.
+        plan: of the plan of a part that has no tables yet.
+        release: of the inputs of a release without parts.
+    """
+
+    settings: tuple[str, ...]
+    named: tuple[str, ...]
+    plan: str
+    release: str
+
+
+AUDIO_CORPUS: dict[str, Any] = {
+    "workspace": "w",
+    "sources": [{"name": "calls", "kind": "audio", "files": "c.parquet", "columns": {"url": "u", "caption": "t"}}],
+}
+CORPORA: dict[str, dict[str, Any]] = {
+    "defaults": {"workspace": "w", "sources": [{"name": "web", "kind": "laion", "files": "a/*.parquet"}]},
+    "kinds": {
+        "workspace": "w",
+        "sources": [
+            {"name": "pairs", "kind": "pairs", "files": "a.csv", "columns": {"url": "link", "caption": "alt"}},
+            {"name": "films", "kind": "video", "files": "b.jsonl", "columns": {"url": "u", "caption": "c"}},
+            {"name": "texts", "kind": "text", "files": "d.jsonl", "columns": {"caption": "text"}},
+            {"name": "howto", "kind": "howto100m", "files": "h.csv", "captions": "raw.json"},
+        ],
+    },
+    "clips": AUDIO_CORPUS | {"clips": {"frames": 4, "choose": "scene", "sound": False, "keep_video": True}},
+    "privacy": AUDIO_CORPUS | {"privacy": {"blur_faces": True, "drop_voices": True, "min_face_score": 0.4}},
+    "faces": AUDIO_CORPUS | {"privacy": {"count_faces": True, "min_face_score": 0.7}},
+    "synthesis": AUDIO_CORPUS | {"seed": 7, "synthesis": {"speech": 0.25}},
+    "local scorer": AUDIO_CORPUS | {"score": {"model": "local-dir:scorer", "precision": "fp32"}},
+    "sections": AUDIO_CORPUS
+    | {
+        "seed": 7,
+        "download": {"image_size": 512, "encode_quality": 90, "max_bytes": 5_000_000, "max_pixels": 10_000_000},
+        "score": {"model": "ViT-L-14", "pretrained": "openai", "audio_model": "laion/clap", "transcriber": "whisper"},
+        "select": {
+            "filter": {"top_fraction": 0.3, "top_fraction_tolerance": 0.1, "languages": ["en"], "min_words": 3},
+            "dedup": {"phash_bits": 6, "semantic_eps": 0.1, "clusters": 5},
+            "balance": {"max_ratio": 2.0, "by": "tokens", "max_per_domain": 9, "keep_of_domain": "hash"},
+            "oversample": {"threshold": 0.02, "max_repeats": 2, "signatures": False},
+        },
+        "shards": {"shard_mb": 16, "validation_fraction": 0.1},
+        "instruct": {"tasks": ["caption"], "languages": ["en"], "formats": ["llava"], "images": "base64"},
+        "engine": {"workers": 3},
+        "releases": {"keep": 2},
+        "observe": {"log_format": "json"},
+        "alerts": {"timeout_s": 3},
+    },
+}
+
+EXPECTED: dict[str, Fingerprints] = {
+    "defaults/web": Fingerprints(
+        settings=("c6fd03addfbfc7d0", "0df02a0b979c5b7d", "f61f0a8a8ebc5da5"),
+        named=("7307cf6e9e7eba95", "a7a0e230072e1782", "28e5086cca728e22"),
+        plan="5971593a5fc387e2",
+        release="95507c1fbcdc183f",
+    ),
+    "kinds/pairs": Fingerprints(
+        settings=("4b04551bc6868650", "0df02a0b979c5b7d", "f61f0a8a8ebc5da5"),
+        named=("c76a3933b22655bf", "a7a0e230072e1782", "28e5086cca728e22"),
+        plan="1fc7eb2875921216",
+        release="95507c1fbcdc183f",
+    ),
+    "kinds/films": Fingerprints(
+        settings=("c9b3bfb68cff0584", "f25fea0223a4b487", "f61f0a8a8ebc5da5"),
+        named=("6baeb2f74c91886c", "0e0de8e670cc2fb7", "28e5086cca728e22"),
+        plan="cc68a60618e65b58",
+        release="95507c1fbcdc183f",
+    ),
+    "kinds/texts": Fingerprints(
+        settings=("de5df0f09b39169b", "0df02a0b979c5b7d", "f61f0a8a8ebc5da5"),
+        named=("e372d2f27bc0a8ce", "a7a0e230072e1782", "28e5086cca728e22"),
+        plan="eb2bfac498b3158c",
+        release="95507c1fbcdc183f",
+    ),
+    "kinds/howto": Fingerprints(
+        settings=("ff19b399ed3b0363", "f25fea0223a4b487", "f61f0a8a8ebc5da5"),
+        named=("e8820bee66dd0a26", "0e0de8e670cc2fb7", "28e5086cca728e22"),
+        plan="26d28f264ca30efe",
+        release="95507c1fbcdc183f",
+    ),
+    "clips/calls": Fingerprints(
+        settings=("404b82c1a559c67e", "5554eebcdd5fb5ae", "f61f0a8a8ebc5da5"),
+        named=("d7db84b1844e2919", "9239533806620192", "28e5086cca728e22"),
+        plan="d5977154f971a4d2",
+        release="95507c1fbcdc183f",
+    ),
+    "privacy/calls": Fingerprints(
+        settings=("404b82c1a559c67e", "d9c4fa47cd38e46a", "f61f0a8a8ebc5da5"),
+        named=("d7db84b1844e2919", "e21fa2b8dd3ec8e1", "28e5086cca728e22"),
+        plan="6d478dece4ee8ba9",
+        release="95507c1fbcdc183f",
+    ),
+    "faces/calls": Fingerprints(
+        settings=("404b82c1a559c67e", "f25fea0223a4b487", "75eef66cd1fc8c80"),
+        named=("d7db84b1844e2919", "0e0de8e670cc2fb7", "4c79d8785c13ce3f"),
+        plan="26e90036adc1d738",
+        release="95507c1fbcdc183f",
+    ),
+    "synthesis/calls": Fingerprints(
+        settings=("404b82c1a559c67e", "daaccb05e949e65c", "f61f0a8a8ebc5da5"),
+        named=("d7db84b1844e2919", "8db5dec26bfff52d", "28e5086cca728e22"),
+        plan="3feede443aef220d",
+        release="4e1af71a97622a01",
+    ),
+    "local scorer/calls": Fingerprints(
+        settings=("404b82c1a559c67e", "f25fea0223a4b487", "8b614813fa08355c"),
+        named=("d7db84b1844e2919", "0e0de8e670cc2fb7", "04999b9f760fd216"),
+        plan="9ca8458e39225206",
+        release="b28e105a47ab2ee4",
+    ),
+    "sections/calls": Fingerprints(
+        settings=("404b82c1a559c67e", "70a16d4de8410182", "3a83300292cd45b0"),
+        named=("d7db84b1844e2919", "2ed4d0dc3ab5e91a", "297f0d203cdfb75f"),
+        plan="9e43a78eb7f17d7d",
+        release="4142503151724162",
+    ),
+}
+"""Corpus and source -> the values of version 0.1.0."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a local checkpoint, which counts by its name, size and time of change."""
+    checkpoint = tmp_path / "scorer" / "open_clip_model.safetensors"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"weights")
+    os.utime(checkpoint, (CHECKPOINT_MODIFIED_S, CHECKPOINT_MODIFIED_S))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", EXPECTED)
+def test_fingerprints_are_those_of_version_0_1_0(case: str, folder: Path) -> None:
+    corpus_name, source = case.split("/")
+    corpus, workspace = parse_corpus(CORPORA[corpus_name]), Workspace(str(folder / "w"))
+    part = Part(f"{source}-000000", source, "a.parquet", start=0, stop=1000, digest="ab" * 32)
+    actual = Fingerprints(
+        settings=tuple(stage_settings(corpus, part, stage) for stage in PART_STAGES),
+        named=tuple(fingerprint(named_settings(corpus, part, stage)) for stage in PART_STAGES),
+        plan=plan_part(corpus, workspace, part, opt_out="").fingerprint,
+        release=selection_inputs(corpus, workspace, []),
+    )
+    assert actual == EXPECTED[case]
+
+
+def test_every_source_has_expected_values() -> None:
+    assert set(EXPECTED) == {f"{name}/{source['name']}" for name, data in CORPORA.items() for source in data["sources"]}
