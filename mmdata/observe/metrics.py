@@ -25,8 +25,10 @@ _log = logs.logger(__name__)
 
 ABSENT = "no metrics: prometheus_client is not installed. Remedy: pip install 'mmdata[metrics]'"
 OTHER = "other"
-HOSTS = 50  # that have a label of their own in a process; the rest is `other`
-HOSTS_OF_A_SLICE = 10
+MAX_HOST_LABELS = 50
+"""Hosts with a label of their own per process; the others are counted as `other`."""
+
+MAX_HOSTS_PER_SLICE = 10
 WRITE_EVERY_S = 10.0
 LOOPBACK = "127.0.0.1"
 
@@ -87,7 +89,7 @@ class Fetches:
         by_host: Counter[str] = Counter()
         for (host, _), count in self.urls.items():
             by_host[host] += count
-        top = {host for host, _ in sorted(by_host.items(), key=lambda one: (-one[1], one[0]))[:HOSTS_OF_A_SLICE]}
+        top = {host for host, _ in sorted(by_host.items(), key=lambda one: (-one[1], one[0]))[:MAX_HOSTS_PER_SLICE]}
         kept: Counter[tuple[str, str]] = Counter()
         for (host, outcome), count in self.urls.items():
             kept[host if host in top else OTHER, outcome] += count
@@ -125,7 +127,7 @@ class Meter:
 
     def host(self, name: str) -> str:
         """The label of a host: its name for the first few, or the web would decide how many series there are."""
-        if name not in self._hosts and len(self._hosts) >= HOSTS:
+        if name not in self._hosts and len(self._hosts) >= MAX_HOST_LABELS:
             return OTHER
         self._hosts.add(name)
         return name

@@ -83,13 +83,13 @@ def join() -> None:
     except ImportError:
         return
     slot, owner = _slot(Path(folder)), os.getpid()
-    # a fork would count in its parent's files: it takes its own number
+    # after a fork use our own pid, or we write to the parent's metric files
     values.ValueClass = values.MultiProcessValue(lambda: slot if os.getpid() == owner else os.getpid())
     metrics.count()
 
 
 def _slot(folder: Path) -> str:
-    """A name that no living process has; it is this one's until it ends."""
+    """Reserve a name that no running process has, until this process ends."""
     number = 0
     while True:
         lock = FileLock(folder / f"{number}.lock", blocking=False)

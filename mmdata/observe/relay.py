@@ -1,7 +1,7 @@
-"""Events of worker processes, told again by the process that started them, where the handlers are.
+"""Log events of worker processes are sent to the process that started them, which has the log handlers.
 
-Each event is one datagram on a socket in the file system: a worker that is killed takes no lock with it, and what it
-had said before has arrived.
+Each event is one datagram on a socket in the file system. A worker that is killed holds no lock, and the events that it
+sent before have arrived.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from typing import Any
 
 from mmdata.observe.logs import ROOTS, JsonFormatter, adopt, context, current
 
-PATIENCE_S = 1.0  # that a worker waits for room in the socket before it drops an event
-_LARGEST = 100_000
+SEND_TIMEOUT_S = 1.0
+"""A worker drops an event if the socket has no room for it within this time."""
+
+_MAX_DATAGRAM_BYTES = 100_000
 
 
 @contextmanager
 def listening() -> Iterator[tuple[Any, ...]]:
-    """Within the block, tell what workers say. Gives the arguments that each worker calls `speak_to` with."""
-    # not in TMPDIR where that is long: a socket's path has 107 bytes
+    """Within the block, log the events of workers. Yields the arguments that each worker passes to `speak_to`."""
+    # not in TMPDIR, which may be long: the path of a socket is limited to 107 bytes
     with tempfile.TemporaryDirectory(prefix="mmdata-", dir="/tmp") as folder:
         address = str(Path(folder) / "log")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
-            heard.bind(address)
-            heard.settimeout(0.1)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+            receiver.bind(address)
+            receiver.settimeout(0.1)
             ended = threading.Event()
-            # a copy: where a worker's event is told, it has the worker's own fields and no others
-            thread = threading.Thread(target=_hear, args=(heard, ended), name="worker events", daemon=True)
+            # the thread does not share the context variables, so a worker's event has only the worker's fields
+            thread = threading.Thread(target=_receive_events, args=(receiver, ended), name="worker events", daemon=True)
             thread.start()
             try:
                 yield address, levels(), current()
@@ -43,85 +45,87 @@ def listening() -> Iterator[tuple[Any, ...]]:
 
 
 def levels() -> dict[str, int]:
-    """From which level on our loggers are heard in this process."""
+    """The lowest level that each of our loggers reports in this process."""
     return {name: logging.getLogger(name).getEffectiveLevel() for name in ROOTS}
 
 
-def speak_to(address: str, heard_from: Mapping[str, int], fields: Mapping[str, Any]) -> None:
+def speak_to(address: str, log_levels: Mapping[str, int], fields: Mapping[str, Any]) -> None:
     """In a worker: send events to the process that listens, and give them its fields."""
-    mouth = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    mouth.settimeout(PATIENCE_S)
-    mouth.connect(address)
-    _attach(_Mouth(mouth), heard_from)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    connection.settimeout(SEND_TIMEOUT_S)
+    connection.connect(address)
+    _attach(DatagramHandler(connection), log_levels)
     adopt(fields)
 
 
 @contextmanager
-def gathered(heard_from: Mapping[str, int], fields: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
+def gathered(log_levels: Mapping[str, int], fields: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
     """Within the block, events go to a list instead: for workers on other machines, which hand it back."""
-    found: list[dict[str, Any]] = []
-    handler = _Listed(found)
-    _attach(handler, heard_from)
+    events: list[dict[str, Any]] = []
+    handler = ListHandler(events)
+    _attach(handler, log_levels)
     try:
         with context(**fields):
-            yield found
+            yield events
     finally:
         for name in ROOTS:
             logging.getLogger(name).removeHandler(handler)
 
 
-def tell(told: Mapping[str, Any]) -> None:
+def tell(event: Mapping[str, Any]) -> None:
     """Give an event of another process to this one's handlers."""
-    own = logging.getLogger(str(told["name"]))
-    if own.isEnabledFor(int(told["levelno"])):
-        own.handle(logging.makeLogRecord(dict(told)))
+    target = logging.getLogger(str(event["name"]))
+    if target.isEnabledFor(int(event["levelno"])):
+        target.handle(logging.makeLogRecord(dict(event)))
 
 
-def _attach(handler: logging.Handler, heard_from: Mapping[str, int]) -> None:
-    for name, level in heard_from.items():
-        own = logging.getLogger(name)
-        own.addHandler(handler)
-        own.setLevel(level)
+def _attach(handler: logging.Handler, log_levels: Mapping[str, int]) -> None:
+    for name, level in log_levels.items():
+        target = logging.getLogger(name)
+        target.addHandler(handler)
+        target.setLevel(level)
 
 
-class _Listed(logging.Handler):
-    def __init__(self, found: list[dict[str, Any]]) -> None:
+class ListHandler(logging.Handler):
+    def __init__(self, events: list[dict[str, Any]]) -> None:
         super().__init__()
-        self._found = found
+        self._events = events
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._found.append(_portable(record))
+        self._events.append(_portable(record))
 
 
-class _Mouth(logging.Handler):
-    def __init__(self, mouth: socket.socket) -> None:
+class DatagramHandler(logging.Handler):
+    def __init__(self, connection: socket.socket) -> None:
         super().__init__()
-        self._mouth = mouth
+        self._socket = connection
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # nobody listens any more, or not fast enough: work goes on
-            self._mouth.send(json.dumps(_portable(record), default=str).encode("utf-8", "replace")[:_LARGEST])
+        with suppress(OSError):  # the receiver has ended or is too slow; the work must go on
+            self._socket.send(
+                json.dumps(_portable(record), default=str).encode("utf-8", "replace")[:_MAX_DATAGRAM_BYTES]
+            )
 
 
 def _portable(record: logging.LogRecord) -> dict[str, Any]:
-    """What of a record can leave its process: plain values."""
-    told = json.loads(JsonFormatter().format(record))
+    """The attributes of a record that can be sent to another process, as plain values."""
+    log_line = json.loads(JsonFormatter().format(record))
     fields = dict(getattr(record, "fields", {}))
-    if "exception" in told:
-        fields["exception"] = told["exception"]
+    if "exception" in log_line:
+        fields["exception"] = log_line["exception"]
     kept = ("name", "levelno", "levelname", "created", "process", "processName", "threadName", "pathname", "lineno")
-    own = {name: getattr(record, name) for name in kept}
-    return {**own, "msg": record.getMessage(), "event": told["event"], "fields": fields}
+    attributes = {name: getattr(record, name) for name in kept}
+    return {**attributes, "msg": record.getMessage(), "event": log_line["event"], "fields": fields}
 
 
-def _hear(heard: socket.socket, ended: threading.Event) -> None:
+def _receive_events(receiver: socket.socket, ended: threading.Event) -> None:
     while True:
-        over = ended.is_set()  # asked before: what came until then is still told
+        is_last_round = ended.is_set()  # read before recv, so that events sent until then are still logged
         try:
-            data = heard.recv(_LARGEST)
+            data = receiver.recv(_MAX_DATAGRAM_BYTES)
         except TimeoutError:
-            if over:
+            if is_last_round:
                 return
             continue
-        with suppress(ValueError, KeyError):  # one that was cut short
+        with suppress(ValueError, KeyError):  # the datagram was cut off at its limit
             tell(json.loads(data))

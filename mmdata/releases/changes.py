@@ -19,19 +19,19 @@ def change_tables(changes: Changes | None, names: int = 10) -> dict[str, list[di
     moved = [
         {
             "of": field,
-            "name": printable(one["name"]),
-            "before": one["before"],
-            "after": one["after"],
-            "share_change": round(one["share_after"] - one["share_before"], 4),
+            "name": printable(shift["name"]),
+            "before": shift["before"],
+            "after": shift["after"],
+            "share_change": round(shift["share_after"] - shift["share_before"], 4),
         }
         for field, shifts in changes["mix"].items()
-        for one in shifts[:names]
-        if one["before"] != one["after"]
+        for shift in shifts[:names]
+        if shift["before"] != shift["after"]
     ]
     return {
         "added since the parent": [{"why": why, "samples": count} for why, count in changes["added"].items()],
         "dropped since the parent": [{"why": why, "samples": count} for why, count in changes["dropped"].items()],
-        "what moved": sorted(moved, key=lambda one: -abs(one["share_change"]))[: 2 * names],
+        "what moved": sorted(moved, key=lambda row: -abs(row["share_change"]))[: 2 * names],
     }
 
 
@@ -39,10 +39,10 @@ def change_text(changes: Changes | None) -> dict[str, str]:
     """The change in a line, and what was sudden about it."""
     if changes is None:
         return {}
-    told = {"changes": markdown(change_line(changes))}
+    texts = {"changes": markdown(change_line(changes))}
     if changes.get("sudden"):
-        told["sudden changes"] = "\n".join(f"- {markdown(line, 400)}" for line in changes["sudden"])
-    return told
+        texts["sudden changes"] = "\n".join(f"- {markdown(line, 400)}" for line in changes["sudden"])
+    return texts
 
 
 def change_line(changes: Changes) -> str:
@@ -60,13 +60,13 @@ def change_images(changes: Changes | None) -> dict[str, bytes]:
     if changes is None:
         return {}
     signatures = changes["mix"]["signature"]
-    before = {one["name"]: one["before"] for one in signatures}
-    after = {one["name"]: one["after"] for one in signatures}
+    before = {shift["name"]: shift["before"] for shift in signatures}
+    after = {shift["name"]: shift["after"] for shift in signatures}
     mix = charts.before_after_bars(before, after, "Samples by modality, and in the parent")
-    drawn = {"mix since the parent": mix.picture()}
+    images = {"mix since the parent": mix.picture()}
     scores = changes["scores"]
     if scores["stability"] is not None:
-        drawn["scores since the parent"] = charts.two_histograms(
+        images["scores since the parent"] = charts.two_histograms(
             scores["edges"], scores["before"], scores["after"], "Scores, and in the parent"
         ).picture()
-    return drawn
+    return images

@@ -22,20 +22,20 @@ def pins(workspace: Workspace) -> dict[str, dict[str, str]]:
 
 def pin(workspace: Workspace, release_id: str, note: str = "") -> str:
     """Keep a release for good; returns its id. Raises UserError where there is none of that id."""
-    found = named_release(workspace, release_id).id
-    publish_json(workspace.releases_dir / "pins.json", pins(workspace) | {found: _entry(note)})
-    return found
+    full_id = named_release(workspace, release_id).id
+    publish_json(workspace.releases_dir / "pins.json", pins(workspace) | {full_id: _entry(note)})
+    return full_id
 
 
 def unpin(workspace: Workspace, release_id: str) -> str:
     """Let a release go with the others; returns its id. Raises UserError where it is not pinned."""
-    known = pins(workspace)
-    found = named_release(workspace, release_id).id
-    if found not in known:
-        raise UserError(f"{found} is not pinned; pinned are: {', '.join(sorted(known)) or 'none'}")
-    del known[found]
-    publish_json(workspace.releases_dir / "pins.json", known)
-    return found
+    pinned = pins(workspace)
+    full_id = named_release(workspace, release_id).id
+    if full_id not in pinned:
+        raise UserError(f"{full_id} is not pinned; pinned are: {', '.join(sorted(pinned)) or 'none'}")
+    del pinned[full_id]
+    publish_json(workspace.releases_dir / "pins.json", pinned)
+    return full_id
 
 
 def rolled_back(workspace: Workspace) -> dict[str, dict[str, str]]:
@@ -73,12 +73,12 @@ def roll_back(workspace: Workspace, release_id: str, note: str = "") -> list[str
 
 def named_release(workspace: Workspace, release_id: str) -> Release:
     """A release by its id, or the first digits of it. Raises UserError where there is none, or more than one."""
-    known = workspace.releases()
-    found = [one for one in known if one == release_id] or [one for one in known if one.startswith(release_id)]
-    if len(found) == 1 and release_id:
-        return open_release(workspace.release_dir(found[0]))
-    said = "no release" if not found else f"{len(found)} releases begin with"
-    raise UserError(f"{said} {release_id!r} in {workspace.root}; there are: {', '.join(known) or 'none'}")
+    names = workspace.releases()
+    matches = [name for name in names if name == release_id] or [name for name in names if name.startswith(release_id)]
+    if len(matches) == 1 and release_id:
+        return open_release(workspace.release_dir(matches[0]))
+    problem = "no release" if not matches else f"{len(matches)} releases begin with"
+    raise UserError(f"{problem} {release_id!r} in {workspace.root}; there are: {', '.join(names) or 'none'}")
 
 
 def missing_shards(workspace: Workspace, release: Release) -> None:
@@ -95,7 +95,7 @@ def _after(workspace: Workspace, latest: str | None, wanted: str) -> list[dict[s
     current = latest
     while current is not None and current != wanted:
         manifest = read_json(workspace.release_dir(current) / "manifest.json")
-        if manifest is None or any(one["release_id"] == current for one in chain):
+        if manifest is None or any(earlier["release_id"] == current for earlier in chain):
             return chain[:1]
         chain.append(manifest)
         current = manifest["parent"]

@@ -15,7 +15,7 @@ import pytest
 from mmdata.config.load import parse_corpus
 from mmdata.engine.freshness import named_settings, plan_part, stage_settings
 from mmdata.fingerprint import fingerprint
-from mmdata.select.stage import selection_inputs
+from mmdata.releases.draft import release_inputs
 from mmdata.workspace.layout import PART_STAGES, Part, Workspace
 
 CHECKPOINT_MODIFIED_S = 1_700_000_000
@@ -168,7 +168,7 @@ def test_fingerprints_are_those_of_version_0_1_0(case: str, folder: Path) -> Non
         settings=tuple(stage_settings(corpus, part, stage) for stage in PART_STAGES),
         named=tuple(fingerprint(named_settings(corpus, part, stage)) for stage in PART_STAGES),
         plan=plan_part(corpus, workspace, part, opt_out="").fingerprint,
-        release=selection_inputs(corpus, workspace, []),
+        release=release_inputs(corpus, workspace, []),
     )
     assert actual == EXPECTED[case]
 

@@ -107,10 +107,10 @@ def test_the_web_does_not_decide_how_many_series_there_are(textfile: Path) -> No
         seen = metrics.Fetches()
         seen.urls.update({(f"h{part}-{n}.example", "success"): 100 - n for n in range(30)})
         seen.keep_top_hosts()
-        assert len(seen.urls) == metrics.HOSTS_OF_A_SLICE + 1
+        assert len(seen.urls) == metrics.MAX_HOSTS_PER_SLICE + 1
         metrics.fetched(seen)
     told = {name: value for name, value in numbers(textfile).items() if name.startswith("mmdata_urls_total")}
-    assert len(told) <= metrics.HOSTS + 1
+    assert len(told) <= metrics.MAX_HOST_LABELS + 1
     assert sum(told.values()) == 100 * sum(100 - n for n in range(30))
 
 
