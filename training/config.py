@@ -25,23 +25,15 @@ class Encoder(Section):
         "open_clip",
         description="`open_clip`: a dual encoder; `demo`: the packaged offline towers; `hf`: Hugging Face encoders.",
     )
-    model: str = Field(
-        "ViT-B-32", description="A model name of open_clip or `local-dir:…`; for `hf` a hub id or a folder."
-    )
-    pretrained: str | None = Field(
-        None, description="A pretrained tag of open_clip or a checkpoint; null: random weights."
-    )
+    model: str = Field("ViT-B-32", description="Name in open_clip or `local-dir:…`; for `hf` a hub id or a folder.")
+    pretrained: str | None = Field(None, description="Pretrained tag of open_clip or a checkpoint; null: random.")
     config: dict[str, Any] | None = Field(
         None, description="Instead of `model`: open_clip's model config, or `model_type` and settings of an HF model."
     )
     text_model: str | None = Field(None, description="`hf` only: hub id or folder of the text encoder.")
     text_config: dict[str, Any] | None = Field(None, description="`hf` only: a text encoder with random weights.")
-    embed_dim: int = Field(
-        256, ge=1, description="`hf` only: width of the space that both encoders are projected into."
-    )
-    tokenizer: str | None = Field(
-        None, description="`hf` only: hub id or folder; null: that of the text model, or bytes."
-    )
+    embed_dim: int = Field(256, ge=1, description="`hf` only: width of the space that both are projected into.")
+    tokenizer: str | None = Field(None, description="`hf` only: hub id or folder; null: the text model's, or bytes.")
     context_length: int = Field(64, ge=1, description="`hf` only: the most tokens of a caption that are read.")
 
 
@@ -59,16 +51,10 @@ class Llm(Section):
     """The causal language model."""
 
     kind: Literal["hf", "gguf", "config"] = Field("hf", description="Hub id or folder, a GGUF file, or random weights.")
-    model: str = Field(
-        "Qwen/Qwen2.5-0.5B", description="Hub id, folder, path of a .gguf file, or `smollm2`, which is packaged."
-    )
+    model: str = Field("Qwen/Qwen2.5-0.5B", description="Hub id, folder, .gguf file, or `smollm2` (packaged).")
     config: dict[str, Any] = Field(default_factory=dict, description="`config`: `model_type` and settings.")
-    tokenizer: str | None = Field(
-        None, description="Hub id or folder; `bytes`: one token per byte; null: that of the model."
-    )
-    attention: str = Field(
-        "sdpa", description="attn_implementation of transformers, such as sdpa or flash_attention_2."
-    )
+    tokenizer: str | None = Field(None, description="Hub id or folder; `bytes`: a token per byte; null: the model's.")
+    attention: str = Field("sdpa", description="attn_implementation of transformers: sdpa, flash_attention_2, …")
     sliding_window: int | None = Field(None, ge=1, description="Attention reaches back at most this many tokens.")
 
 
@@ -116,7 +102,7 @@ class Stage(Section):
     steps: int = Field(1000, ge=1, description="Optimiser steps.")
     batch_size: int = Field(256, ge=1, description="Samples per step, over all devices. Rows are packed from them too.")
     micro_batch: int | None = Field(
-        None, ge=1, description="Samples (if packed: rows) per forward pass; null: all at once."
+        None, ge=1, description="Samples (packed: rows) per forward pass; null: all at once."
     )
     lr: float = Field(1e-3, gt=0, description="Peak learning rate.")
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="The last learning rate, as a share of the peak.")
@@ -141,9 +127,7 @@ class Align(Stage):
     weights: dict[str, float] = Field(
         default={"image": 1.0, "video": 1.0, "audio": 1.0}, description="Weight of the loss for each kind of pair."
     )
-    local_loss: bool = Field(
-        True, description="Each rank computes only its own rows of the logits; needs gather_with_grad."
-    )
+    local_loss: bool = Field(True, description="A rank computes its own rows of the logits; needs gather_with_grad.")
     gather_with_grad: bool = Field(True, description="Gradients flow back through gathered features.")
     freeze_image: bool = Field(False, description="Train the image projection only.")
     freeze_text: bool = Field(False, description="Train the text projection only.")
@@ -176,9 +160,7 @@ class Generative(Stage):
 
     pack_length: int = Field(1024, ge=16, description="Tokens of a packed row, including media tokens.")
     max_text_tokens: int = Field(512, ge=8, description="Longer text of a sample is cut.")
-    kl_weight: float = Field(
-        0.0, ge=0, description="Weight of the KL to the LLM before the stage, on text tokens; 0: off."
-    )
+    kl_weight: float = Field(0.0, ge=0, description="Weight of the KL to the LLM before the stage; 0: off.")
     pack: bool = Field(True, description="Several samples per row; false: one sample per row, padded.")
     chunked_loss: bool = Field(True, description="Compute the loss in chunks, without all logits in memory at once.")
 
@@ -194,9 +176,7 @@ class Instruct(Generative):
 
     method: Literal["lora", "full"] = Field("lora", description="Train adapters, or all weights of the LLM.")
     lora: Lora = Lora()
-    form: Literal["record", "llava", "chat"] = Field(
-        "record", description="Which of the release's instruct-*.jsonl files is read."
-    )
+    form: Literal["record", "llava", "chat"] = Field("record", description="Which instruct-*.jsonl file is read.")
     tasks: list[str] | None = Field(None, description="Only these tasks; null: all tasks with a text answer.")
 
 
@@ -208,9 +188,7 @@ class Parallel(Section):
     pp: int = Field(1, ge=1, description="Pipeline stages of the LLM (stages 2 and 3).")
     activation_checkpointing: bool = Field(False, description="Recompute each layer in the backward pass.")
     compile: bool = Field(False, description="Compile each layer with torch.compile.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="Precision of autocast; auto: bf16 on CUDA, else fp32."
-    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Autocast; auto: bf16 on CUDA.")
 
 
 class Data(Section):
@@ -229,9 +207,7 @@ class Data(Section):
     augment: bool = Field(
         True, description="Vary the copies of a repeated sample by their seed: crop, colour, speed, gain, caption."
     )
-    max_bad_share: float = Field(
-        0.01, ge=0, le=1, description="The run ends if a larger share of samples is unreadable."
-    )
+    max_bad_share: float = Field(0.01, ge=0, le=1, description="A larger share of unreadable samples ends the run.")
 
 
 class Log(Section):
