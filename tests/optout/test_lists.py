@@ -39,6 +39,7 @@ def test_what_a_list_names_is_never_asked_for_and_its_row_stays_with_a_reason(
     assert stamp.counts["fetchable"] == 5
 
 
+@pytest.mark.parametrize("root", ["disk", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 def test_a_list_that_grows_fetches_nothing_and_scores_nothing_and_comes_to_the_same_tables(
     root: str, corpus_on: CorpusOn, web: Web, tmp_path: Path
 ) -> None:

@@ -75,6 +75,7 @@ def test_shards_without_what_was_forgotten_are_used_again(corpus_on: CorpusOn, w
     assert len(fresh) <= 1 < len(manifest["shards"])
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_it_is_finished_by_the_next_run(corpus_on: CorpusOn, web: Web, tmp_path: Path) -> None:
     built = corpus_on()
     two_files(built, web)
