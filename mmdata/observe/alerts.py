@@ -22,7 +22,8 @@ from mmdata.config.alerting import Alerts, Occasion
 from mmdata.display import printable
 
 TRIES = 3
-LISTED = 10  # in one message; the others are counted
+MAX_LISTED = 10
+"""Happenings that one message lists; the others are only counted."""
 
 Target = Literal["webhook", "command"]
 
@@ -63,15 +64,15 @@ def targets(alerts: Alerts) -> list[Target]:
 
 def message(happenings: Sequence[Happening], corpus: str, ui_url: str | None = None) -> dict[str, Any]:
     """The alert as JSON: `text` for Slack and alike, the same by fields for programs."""
-    lines = [_line(one, ui_url) for one in happenings[:LISTED]]
-    if more := len(happenings) - LISTED:
+    lines = [_line(one, ui_url) for one in happenings[:MAX_LISTED]]
+    if more := len(happenings) - MAX_LISTED:
         lines += [f"… and {more:,} more"] if more > 0 else []
-    told = [{**asdict(one), "numbers": dict(one.numbers)} for one in happenings[:LISTED]]
+    listed = [{**asdict(happening), "numbers": dict(happening.numbers)} for happening in happenings[:MAX_LISTED]]
     return {
         "text": "\n".join([f"mmdata, {printable(corpus)}:", *lines]),
         "corpus": corpus,
         "count": len(happenings),
-        "happenings": told,
+        "happenings": listed,
     }
 
 

@@ -44,8 +44,10 @@ FIELDS: Mapping[str, str] = {
 """Fields that mean the same wherever they stand; others belong to their event."""
 
 SAMPLES_PER_REASON = 3
-LONGEST = 500  # characters of one value: a server decides how long its answer is
-_OWN_ARGUMENTS = ("exc_info", "stack_info", "stacklevel", "extra")
+MAX_VALUE_CHARS = 500
+"""Longer values are cut off: a server decides how long its answer is."""
+
+_LOGGING_ARGUMENTS = ("exc_info", "stack_info", "stacklevel", "extra")
 _QUERY = re.compile(r"(?<=://)([^\s?#]*)[?#][^\s'\">)]*")
 _context: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar(
     "mmdata_log_context", default=MappingProxyType({})
@@ -59,11 +61,13 @@ class Log(logging.LoggerAdapter[logging.Logger]):
     """A logger whose keyword arguments are the event's fields."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
-        own = {name: kwargs.pop(name) for name in list(kwargs) if name not in _OWN_ARGUMENTS}
-        found = {name: clean(value) for name, value in {**_context.get(), **own}.items() if value is not None}
+        event_fields = {name: kwargs.pop(name) for name in list(kwargs) if name not in _LOGGING_ARGUMENTS}
+        log_fields = {
+            name: clean(value) for name, value in {**_context.get(), **event_fields}.items() if value is not None
+        }
         event = str(clean(str(msg)))
-        kwargs["extra"] = {"event": event, "fields": found}
-        return line(event, found), kwargs
+        kwargs["extra"] = {"event": event, "fields": log_fields}
+        return line(event, log_fields), kwargs
 
 
 def logger(name: str) -> Log:
@@ -121,13 +125,13 @@ def clean(value: Any) -> Any:
         return [clean(one) for one in value]
     text = _QUERY.sub(r"\1", without_credentials(str(value)))
     text = "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}…"
 
 
 def line(event: str, fields: Mapping[str, Any]) -> str:
     """An event in one line: `slice done  part=web-000000 rows=10000`."""
-    told = [f"{name}={_plain(value)}" for name, value in fields.items()]
-    return f"{event}  {' '.join(told)}" if told else event
+    texts = [f"{name}={_plain(value)}" for name, value in fields.items()]
+    return f"{event}  {' '.join(texts)}" if texts else event
 
 
 def _plain(value: Any) -> str:
@@ -152,16 +156,16 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: `time` (UTC), `level`, `logger`, `event`, and the event's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        told: dict[str, Any] = {
+        log_line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": getattr(record, "event", None) or clean(record.getMessage()),
         }
-        told |= {name: value for name, value in getattr(record, "fields", {}).items() if name not in told}
+        log_line |= {name: value for name, value in getattr(record, "fields", {}).items() if name not in log_line}
         if record.exc_info:
-            told["exception"] = clean(self.formatException(record.exc_info))
-        return json.dumps(told, ensure_ascii=False, default=str)
+            log_line["exception"] = clean(self.formatException(record.exc_info))
+        return json.dumps(log_line, ensure_ascii=False, default=str)
 
 
 def _text(record: logging.LogRecord) -> str:
@@ -191,22 +195,24 @@ def configure(settings: Observe | None = None) -> None:
         UserError: MMDATA_LOG or MMDATA_LOG_LEVEL says something else than is known.
     """
     settings = settings or Observe()
-    form = _asked(FORMAT_VARIABLE, FORMATS) or settings.log_format
-    level = _asked(LEVEL_VARIABLE, LEVELS) or settings.log_level
+    form = _environment_choice(FORMAT_VARIABLE, FORMATS) or settings.log_format
+    level = _environment_choice(LEVEL_VARIABLE, LEVELS) or settings.log_level
     handler = _Stderr()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     handler.setLevel((level or ("info" if form == "json" else "warning")).upper())
     for name in ROOTS:
-        own = logging.getLogger(name)
-        for known in [one for one in own.handlers if isinstance(one, _Stderr)]:
-            own.removeHandler(known)
-        own.addHandler(handler)
-        if own.level == logging.NOTSET or own.level > handler.level:  # never higher: a run of Dagster listens, too
-            own.setLevel(handler.level)
+        target = logging.getLogger(name)
+        for old in [installed for installed in target.handlers if isinstance(installed, _Stderr)]:
+            target.removeHandler(old)
+        target.addHandler(handler)
+        if (
+            target.level == logging.NOTSET or target.level > handler.level
+        ):  # never higher: a run of Dagster listens, too
+            target.setLevel(handler.level)
 
 
-def _asked(variable: str, known: Iterable[str]) -> str | None:
-    asked = os.environ.get(variable, "").strip().lower() or None
-    if asked is not None and asked not in known:
-        raise UserError(f"{variable} is {asked!r}. Remedy: one of {', '.join(known)}.")
-    return asked
+def _environment_choice(variable: str, choices: Iterable[str]) -> str | None:
+    choice = os.environ.get(variable, "").strip().lower() or None
+    if choice is not None and choice not in choices:
+        raise UserError(f"{variable} is {choice!r}. Remedy: one of {', '.join(choices)}.")
+    return choice

@@ -42,11 +42,11 @@ def list_releases(workspace: Workspace) -> list[Listed]:
     users = Counter(shard["name"] for manifest in manifests for shard in manifest["shards"])
     latest, pinned = workspace.latest(), pins(workspace)
     gone = {mark["release"]: mark for mark in rolled_back(workspace).values()}
-    found = []
+    releases = []
     for manifest in manifests:
         name, shards = manifest["release_id"], manifest["shards"]
-        notes = [known[name]["note"] for known in (pinned, gone) if name in known]
-        found.append(
+        notes = [marks[name]["note"] for marks in (pinned, gone) if name in marks]
+        releases.append(
             Listed(
                 release_id=name,
                 created_at=manifest["created_at"],
@@ -61,13 +61,13 @@ def list_releases(workspace: Workspace) -> list[Listed]:
                 note="; ".join(note for note in notes if note),
             )
         )
-    return found
+    return releases
 
 
 def published(workspace: Workspace) -> Sequence[dict[str, Any]]:
     """The manifests of all published releases, the newest first; of those of one second, a child before its parent."""
-    found = [read_json(workspace.release_dir(name) / "manifest.json") for name in workspace.releases()]
-    manifests = {str(one["release_id"]): one for one in found if one}
+    contents = [read_json(workspace.release_dir(name) / "manifest.json") for name in workspace.releases()]
+    manifests = {str(manifest["release_id"]): manifest for manifest in contents if manifest}
 
     def generation(name: str | None) -> int:
         count = 0
@@ -75,5 +75,5 @@ def published(workspace: Workspace) -> Sequence[dict[str, Any]]:
             name, count = manifests[name]["parent"], count + 1
         return count
 
-    order = {name: (one["created_at"], generation(name), name) for name, one in manifests.items()}
+    order = {name: (manifest["created_at"], generation(name), name) for name, manifest in manifests.items()}
     return [manifests[name] for name in sorted(order, key=lambda name: order[name], reverse=True)]
