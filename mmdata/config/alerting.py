@@ -1,4 +1,4 @@
-"""Who is told when something fails."""
+"""Section `alerts`: who gets a message when something fails."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ Occasion = Literal["run_failure", "check_failure", "recovery"]
 
 
 class Alerts(Section):
-    """Who is told when something fails. An alert holds names and numbers only; no part of this goes into a release."""
+    """Who gets a message when something fails. A message holds only names and numbers. Releases hold none of this."""
 
     webhook_env: str | None = Field(
         None,
-        description="The environment variable that holds the webhook's URL (Slack and alike); the URL is a secret.",
+        description="The environment variable that holds the webhook's URL (of Slack, for example); the URL is a "
+        "secret.",
     )
     webhook_file: RelativePath | None = Field(
         None, description="A file that holds the webhook's URL, instead of the variable."
@@ -26,13 +27,13 @@ class Alerts(Section):
     )
     tell: list[Occasion] = Field(
         default=["run_failure", "check_failure"],
-        description="What is told: `run_failure`, `check_failure`, and `recovery` of what was told before.",
+        description="The events to report: `run_failure`, `check_failure`, and `recovery` from a reported failure.",
     )
-    ui_url: str | None = Field(None, description="Where people reach the Dagster UI, for a link to the run.")
+    ui_url: str | None = Field(None, description="Address of the Dagster UI, for the links in messages.")
     repeat_after_h: float = Field(
-        24, gt=0, description="The same failure that happens again is told again only after so many hours."
+        24, gt=0, description="If the same failure happens again, it is reported again only after so many hours."
     )
-    timeout_s: float = Field(5, gt=0, le=8, description="Seconds a try; there are three, and a tick has a minute.")
+    timeout_s: float = Field(5, gt=0, le=8, description="Seconds for each of three attempts; a tick has a minute.")
 
     @field_validator("webhook_env")
     @classmethod

@@ -22,11 +22,12 @@ class Corpus(Section):
     workspace: RelativePath = Field(
         description="Where all data lies: a folder, relative to corpus.yaml, or s3://bucket/prefix."
     )
-    seed: int = Field(0, description="Every draw is hash(seed, stage, uid).")
+    seed: int = Field(0, description="Seed of all draws: a draw is hash(seed, stage, uid).")
     sources: list[Source] = Field(min_length=1, description="Inputs of metadata.")
     optout: list[OptOutList] = Field(
         default_factory=list,
-        description="Lists of what is never fetched and never released: files or URLs, or `{path: …, column: …}`.",
+        description="Lists of URLs, domains or files that are never fetched and never released: paths, or `{path: "
+        "…, column: …}`.",
     )
     download: Download = Download()
     clips: Clips = Clips()
@@ -45,17 +46,17 @@ class Corpus(Section):
 
     @model_validator(mode="after")
     def _rules_have_measures(self) -> Corpus:
-        asked = self.select.filter
-        if asked.max_faces is not None and not (self.privacy.count_faces or self.privacy.blur_faces):
-            raise ValueError("select.filter.max_faces needs privacy.count_faces: true, or no sample would have a count")
-        if asked.min_audio_score is not None and self.score.audio_model is None:
-            raise ValueError("select.filter.min_audio_score needs score.audio_model, or no sample would have a score")
+        rules = self.select.filter
+        if rules.max_faces is not None and not (self.privacy.count_faces or self.privacy.blur_faces):
+            raise ValueError("select.filter.max_faces needs privacy.count_faces: true, which counts the faces")
+        if rules.min_audio_score is not None and self.score.audio_model is None:
+            raise ValueError("select.filter.min_audio_score needs score.audio_model, which gives the scores")
         return self
 
     @field_validator("sources")
     @classmethod
     def _names_differ(cls, sources: list[Source]) -> list[Source]:
         names = [source.name for source in sources]
-        if doubled := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"source names must differ; {sorted(doubled)} stands more than once")
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"source names must differ; {sorted(repeated)} appears more than once")
         return sources

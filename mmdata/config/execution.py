@@ -1,4 +1,4 @@
-"""Where and when the work is done, and what is trained on a release."""
+"""Sections `engine`, `refresh` and `train`: where and when work is done, and what is trained on a release."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ class Engine(Section):
     """Where slices run."""
 
     backend: Literal["local", "ray"] = Field("local", description="`ray` needs the `ray` extra and a cluster.")
-    workers: int = Field(1, ge=1, description="Slices at a time, each in a process of its own; 1: in this one.")
+    workers: int = Field(1, ge=1, description="Slices at a time, each in a process of its own; 1: in the main process.")
     wait_s: float = Field(
-        3600, ge=0, description="Seconds to wait for another build that works on the same part; 0: say who it is."
+        3600, ge=0, description="Seconds to wait for another build that works on the same part; 0: name it and stop."
     )
 
     @property
     def in_this_process(self) -> bool:
-        """Whether slices run where the caller is, so that they may call back (progress)."""
+        """Whether slices run in the caller's process, so that they can report progress."""
         return self.backend == "local" and self.workers == 1
 
 
 class Refresh(Section):
     """When the graph runs by itself."""
 
-    refresh_cron: str = Field("0 1 * * *", description="Looks for new and changed source files.")
-    release_cron: str = Field("0 5 * * *", description="Publishes from the parts that are accepted.")
+    refresh_cron: str = Field("0 1 * * *", description="When to look for new and changed source files.")
+    release_cron: str = Field("0 5 * * *", description="When to publish a release from the accepted parts.")
     timezone: str = Field("UTC", description="An IANA time zone.")
     max_parts_per_tick: int = Field(20, ge=1, description="Part runs that the sensor keeps in the queue.")
     owners: list[str] = Field(default=["team:data"], description="Shown on every asset: an e-mail or `team:…`.")
@@ -38,16 +38,23 @@ class Train(Section):
     """What the graph's job `train_release` and `mmdata train` train on a release. It runs when someone asks for it."""
 
     preset: str | None = Field(
-        "tiny", description="A preset of `mmdata train`: `tiny` trains in seconds on a CPU; null: as `config` says."
+        "tiny",
+        description="A preset of `mmdata train`: `tiny` trains in seconds on a CPU; null: the preset in `config`.",
     )
-    config: RelativePath | None = Field(None, description="A train.toml over the preset, relative to corpus.yaml.")
+    config: RelativePath | None = Field(
+        None, description="A train.toml that overrides the preset, relative to corpus.yaml."
+    )
     set: list[str] = Field(
-        default_factory=list, description="`key=value` over both, as `mmdata train --set` takes them."
+        default_factory=list, description="`key=value` settings that override both, as in `mmdata train --set`."
     )
     output: RelativePath | None = Field(
-        None, description="The models' folder, in it one a release and preset; null: `training` in a local workspace."
+        None,
+        description="Folder of the models, with a folder for each release and preset; null: `training` in a local "
+        "workspace.",
     )
-    processes: int = Field(1, ge=1, description="Processes on this machine, one a GPU; more than 1 start by torchrun.")
+    processes: int = Field(
+        1, ge=1, description="Processes on this machine, one for each GPU; more than 1 are started by torchrun."
+    )
 
     @model_validator(mode="before")
     @classmethod

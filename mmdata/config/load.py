@@ -1,4 +1,4 @@
-"""Reading `corpus.yaml`: YAML in, the checked tree of mmdata.config out, and what is wrong with it in words."""
+"""Read `corpus.yaml`: parse the YAML, check it against the models of mmdata.config, and explain what is wrong."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from mmdata.config import Corpus
 from mmdata.display import without_credentials
 from mmdata.errors import UserError
 
-SHOWN_CHARS = 200  # of a wrong value
-MAX_CONFIG_BYTES = 1_000_000  # a larger corpus.yaml is a mistake, or an alias bomb
+SHOWN_CHARS = 200
+"""How much of a wrong value an error shows."""
+
+MAX_CONFIG_BYTES = 1_000_000
+"""A larger corpus.yaml is a mistake, or an attack on the parser."""
 
 
 def load_corpus(path: str | Path) -> Corpus:
@@ -27,13 +30,17 @@ def load_corpus(path: str | Path) -> Corpus:
     path = Path(path)
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise UserError(f"{path}: {path.stat().st_size} bytes is no corpus.yaml (limit {MAX_CONFIG_BYTES})")
+            raise UserError(
+                f"{path}: {path.stat().st_size} bytes are too many for a corpus.yaml (limit {MAX_CONFIG_BYTES})"
+            )
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Remedy: `mmdata init DIR` writes a commented corpus.yaml.") from None
     except RecursionError:
-        raise UserError(f"{path}: lists within lists within lists: nothing in a corpus.yaml lies so deep") from None
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: a date or a number that there is none of
+        raise UserError(
+            f"{path}: nested too deeply. Remedy: start from the file that `mmdata init DIR` writes."
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError comes from an impossible date or number
         raise UserError(f"{path}: not valid YAML: {error}") from None
     return parse_corpus(data, base=path.parent.resolve(), name=str(path))
 
@@ -42,8 +49,11 @@ def parse_corpus(data: object, base: Path | None = None, name: str = "corpus") -
     """Check a mapping, as YAML gives it, against the model.
 
     Args:
-        base: folder that relative paths are counted from; None leaves them as they are.
-        name: what error messages call the file.
+        base: the folder from which relative paths count; None: relative paths stay as they are.
+        name: the name of the file in error messages.
+
+    Raises:
+        UserError: what is wrong, a line for each mistake.
     """
     if not isinstance(data, dict):
         raise UserError(f"{name}: expected a mapping with `workspace` and `sources`, found {type(data).__name__}")
@@ -54,7 +64,7 @@ def parse_corpus(data: object, base: Path | None = None, name: str = "corpus") -
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """SafeLoader without aliases: a corpus.yaml needs none, and nested ones are the classic memory bomb."""
+    """SafeLoader without aliases: a corpus.yaml needs none, and nested aliases can fill the memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -64,10 +74,10 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def explain_validation(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """What is wrong with a configuration, a line a mistake; an unknown key comes with the nearest known one.
+    """What is wrong with a configuration, a line for each mistake. An unknown key comes with the nearest known one.
 
     Args:
-        model: the root of the tree that was validated.
+        model: the model that was validated.
     """
     lines = []
     for item in error.errors():
@@ -105,6 +115,6 @@ def _model_within(annotation: Any) -> type[BaseModel] | None:
         return annotation
     if get_origin(annotation) in (list, Union, UnionType, Annotated):
         for inner in get_args(annotation):
-            if found := _model_within(inner):
-                return found
+            if model := _model_within(inner):
+                return model
     return None

@@ -1,4 +1,4 @@
-"""Media: how it is fetched, cut, made private or made up."""
+"""Sections `download`, `clips`, `privacy` and `synthesis`: how media are fetched, cut, made private or synthesised."""
 
 from __future__ import annotations
 
@@ -11,33 +11,40 @@ from mmdata.config.section import Section
 
 
 class Download(Section):
-    """How media is fetched, and what is refused."""
+    """How media are fetched, and what is refused."""
 
-    image_size: int = Field(256, ge=16, le=4096, description="Pixels of the shorter side after resizing; never up.")
+    image_size: int = Field(
+        256, ge=16, le=4096, description="Pixels of the shorter side after resizing; smaller pictures are not enlarged."
+    )
     encode_quality: int = Field(95, ge=1, le=100, description="JPEG quality of the stored image.")
-    timeout_s: float = Field(10, gt=0, description="Seconds without a byte before a connection is given up.")
+    timeout_s: float = Field(10, gt=0, description="Seconds without a byte after which a connection is closed.")
     deadline_s: float = Field(60, gt=0, description="Wall-clock seconds for one URL, redirects included.")
     max_bytes: int = Field(20_000_000, ge=1, description="Bytes of one response; a longer one is refused.")
     max_pixels: int = Field(100_000_000, ge=1, description="Pixels an image may decode to; a larger one is refused.")
-    retries: int = Field(2, ge=0, le=10, description="Further tries within one run, for faults that may pass.")
-    max_attempts: int = Field(5, ge=1, description="Tries over all runs before a URL is given up.")
-    retry_after_s: float = Field(86_400, gt=0, description="Seconds to the next run's retry; doubles each time.")
-    threads: int = Field(32, ge=1, le=1024, description="Fetching threads a process.")
+    retries: int = Field(
+        2, ge=0, le=10, description="Further attempts within one run, for faults that may be temporary."
+    )
+    max_attempts: int = Field(5, ge=1, description="Attempts over all runs after which a URL is not tried again.")
+    retry_after_s: float = Field(
+        86_400, gt=0, description="Seconds until a later run retries a URL; doubles each time."
+    )
+    threads: int = Field(32, ge=1, le=1024, description="Fetching threads in each process.")
     per_host: int = Field(8, ge=1, description="Connections open to one host at a time.")
     allow_hosts: list[str] = Field(
         default_factory=list,
-        description="Host names or networks (CIDR) allowed though not public, e.g. 127.0.0.0/8 for a local mirror.",
+        description="Host names or networks (CIDR) that are allowed although they are not public, e.g. 127.0.0.0/8 "
+        "for a local mirror.",
     )
     ports: list[int] | None = Field(
         None,
-        description="Ports that are asked; null: 80, 443 and all from 1024 on. Those of databases, mail, shells and "
-        "the like (22, 25, 3306, 6379, …) never are; hosts in allow_hosts may use any other port.",
+        description="Ports to connect to; null: 80, 443 and all from 1024 on. Ports of databases, mail and shells "
+        "(22, 25, 3306, 6379, …) are never used; hosts in allow_hosts may use any other port.",
     )
     allow_downgrade: bool = Field(True, description="Follow a redirect from https to http; false: it is refused.")
     proxy: str | None = Field(
         None,
-        description="`http://host:port` of a proxy that knows CONNECT; it is given addresses that were checked. Those "
-        "of the environment (HTTPS_PROXY, …) are not used.",
+        description="`http://host:port` of a proxy that supports CONNECT; it gets addresses that were checked. "
+        "Proxies of the environment (HTTPS_PROXY, …) are not used.",
     )
     respect_robots: bool = Field(True, description="Honour `X-Robots-Tag: noai, noimageai, noindex, noimageindex`.")
     user_agent: str = Field("mmdata", description="Sent as the User-Agent, and matched against X-Robots-Tag.")
@@ -49,7 +56,7 @@ class Download(Section):
     @classmethod
     def _are_ports(cls, ports: list[int] | None) -> list[int] | None:
         if wrong := [port for port in ports or () if not 0 < port < 65536]:
-            raise ValueError(f"{wrong[0]} is no port")
+            raise ValueError(f"{wrong[0]} is not a port (1 to 65535)")
         return ports
 
     @field_validator("proxy")
@@ -58,17 +65,19 @@ class Download(Section):
         if proxy is not None:
             parts = urlsplit(proxy)
             if parts.scheme != "http" or not parts.hostname or parts.port is None:
-                raise ValueError("a proxy is http://host:port")
+                raise ValueError("expected a proxy as http://host:port")
         return proxy
 
 
 class Clips(Section):
-    """How videos and sound are cut into clips, and what of a clip is stored."""
+    """How videos and sound are cut into clips, and which media of a clip are stored."""
 
     min_clip_s: float = Field(10, ge=0, description="Timed captions: neighbours are merged until a clip is this long.")
-    max_clip_s: float = Field(30, gt=0, description="Seconds; a longer clip is split, at caption bounds if it can be.")
+    max_clip_s: float = Field(
+        30, gt=0, description="Seconds; a longer clip is split, at the bounds of captions if possible."
+    )
     max_gap_s: float = Field(10, ge=0, description="Captions further apart than this are not merged into one clip.")
-    frames: int = Field(8, ge=1, le=999, description="Frames stored of a clip, as JPEG of download.image_size.")
+    frames: int = Field(8, ge=1, le=999, description="Frames to store of each clip, as JPEG of download.image_size.")
     choose: Literal["uniform", "scene"] = Field(
         "uniform", description="`uniform`: at the middles of equal spans; `scene`: one after each change of scene."
     )
@@ -77,9 +86,11 @@ class Clips(Section):
     max_duration_s: float = Field(4 * 3600, gt=0, description="A longer video or recording is refused.")
     max_bytes: int = Field(2_000_000_000, ge=1, description="Bytes of one video or recording; a longer one is refused.")
     deadline_s: float = Field(1800, gt=0, description="Wall-clock seconds for fetching one video or recording.")
-    decode_timeout_s: float = Field(600, gt=0, description="Seconds of decoding after which a file's worker is killed.")
+    decode_timeout_s: float = Field(
+        600, gt=0, description="Seconds of decoding after which the decoder of a file is killed."
+    )
     threads: int = Field(4, ge=1, le=256, description="Videos and recordings fetched at a time by a process.")
-    decoders: int = Field(0, ge=0, description="Decoding processes; 0 means one a core.")
+    decoders: int = Field(0, ge=0, description="Decoding processes; 0: one for each core.")
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> Clips:
@@ -89,22 +100,26 @@ class Clips(Section):
 
 
 class Privacy(Section):
-    """What is done about people in pictures and sound; docs/privacy.md says what is not."""
+    """How people in pictures and sound are protected; docs/privacy.md has the limits."""
 
     count_faces: bool = Field(False, description="Count the faces of every picture and frame (feature `faces`).")
     blur_faces: bool = Field(False, description="Blur faces before anything is stored; counts them, too.")
     min_face_score: float = Field(0.5, gt=0, lt=1, description="The detector's confidence from which a face counts.")
-    drop_voices: bool = Field(False, description="Store no sound in which speech is found.")
-    max_speech: float = Field(0.05, ge=0, le=1, description="`drop_voices`: share of speech above which sound goes.")
+    drop_voices: bool = Field(False, description="Do not store sound that contains speech.")
+    max_speech: float = Field(
+        0.05, ge=0, le=1, description="`drop_voices`: sound with a larger share of speech is dropped."
+    )
 
 
 class Synthesis(Section):
     """Missing modalities made by a machine; each sample says so (`synthetic`)."""
 
-    speech: float = Field(0, ge=0, le=1, description="Share of the samples without sound whose caption is spoken.")
+    speech: float = Field(
+        0, ge=0, le=1, description="Share of the samples without sound whose caption is spoken by a synthesiser."
+    )
     kinds: list[Literal["text", "image", "video"]] = Field(
         default=["text"], description="Kinds of samples that speech is made for."
     )
     synthesiser: str = Field(
-        "espeak", description="`espeak` (package espeakng-loader, GPL), or `module:function` of your own."
+        "espeak", description="`espeak` (package espeakng-loader, GPL), or your own `module:function`."
     )

@@ -1,4 +1,4 @@
-"""What is told of the work while it runs."""
+"""Section `observe`: logs and metrics, and when a part counts as stuck."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from mmdata.config.section import RelativePath, Section
 
 
 class Observe(Section):
-    """What is told of the work while it runs, and when it counts as stuck."""
+    """Logs and metrics, and when a part counts as stuck."""
 
     log_format: Literal["text", "json"] = Field(
-        "text", description="Lines for people, or one JSON object a line; MMDATA_LOG and --log-format go over it."
+        "text", description="Lines for people, or one JSON object a line; MMDATA_LOG and --log-format override it."
     )
     log_level: Literal["debug", "info", "warning", "error"] | None = Field(
         None,
-        description="From which level on; null: `info` for JSON, `warning` for text. MMDATA_LOG_LEVEL and --log-level "
-        "go over it.",
+        description="The lowest level to log; null: `info` for JSON, `warning` for text. MMDATA_LOG_LEVEL and "
+        "--log-level "
+        "override it.",
     )
     stuck_after_s: float = Field(
         3600, gt=0, description="`mmdata status` calls a part stuck that has finished no slice for so many seconds."

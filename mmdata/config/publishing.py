@@ -1,4 +1,4 @@
-"""What a release is written as."""
+"""Sections `shards`, `instruct` and `releases`: how a release is written, and which releases are kept."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mmdata.config.section import Section
 
 
 class Shards(Section):
-    """How the release is packed."""
+    """How a release is packed into shards."""
 
-    shard_mb: float = Field(256, gt=0, description="Megabytes (10^6 bytes) a shard, about.")
+    shard_mb: float = Field(256, gt=0, description="Approximate size of a shard in megabytes (10^6 bytes).")
     validation_fraction: float = Field(0.01, ge=0, lt=1, description="Share of clusters held out as `validation`.")
 
 
@@ -39,14 +39,16 @@ class Instruct(Section):
     formats: list[Literal["record", "llava", "chat"]] = Field(
         default=["record", "llava", "chat"], description="JSONL forms; one file each."
     )
-    images: Literal["path", "base64"] = Field("path", description="`path` points into the shards.")
+    images: Literal["path", "base64"] = Field(
+        "path", description="`path` names a member of a shard; `base64` puts the pictures into the records."
+    )
 
 
 class Releases(Section):
-    """Which releases stay."""
+    """Which releases are kept, and which changes between releases are sudden."""
 
     keep: int = Field(
-        7, ge=1, description="`mmdata gc` keeps so many of the newest releases, beside the latest and the pinned ones."
+        7, ge=1, description="How many of the newest releases `mmdata gc` keeps, beside the latest and the pinned ones."
     )
     max_shift: float = Field(
         0.1,
@@ -56,10 +58,12 @@ class Releases(Section):
         "than this from one release to the next is a sudden change.",
     )
     max_score_shift: float = Field(
-        0.25, gt=0, description="So is a population stability index of the CLIP scores above this."
+        0.25, gt=0, description="A population stability index of the CLIP scores above this is a sudden change, too."
     )
-    max_growth: float = Field(0.5, gt=0, description="So is a number of samples that changes by more than this share.")
+    max_growth: float = Field(
+        0.5, gt=0, description="A number of samples that changes by more than this share is a sudden change, too."
+    )
     on_sudden_change: Literal["tell", "hold"] = Field(
         "tell",
-        description="`hold`: such a release does not become the latest until `mmdata rollback RELEASE` makes it so.",
+        description="`hold`: such a release becomes the latest only when you run `mmdata rollback RELEASE`.",
     )

@@ -1,4 +1,4 @@
-"""Which models score."""
+"""Section `score`: the models that score samples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmdata.config.section import CheckpointOrTag, ModelFolderOrName, Section
 
 
 class Score(Section):
-    """Which open_clip model scores the pairs, and on what."""
+    """Which open_clip model scores the pairs, and on which device."""
 
     model: ModelFolderOrName = Field(
         "ViT-B-32",

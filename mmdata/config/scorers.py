@@ -1,4 +1,4 @@
-"""Names of scorers: what `score.model` and `score.pretrained` may say, before anything is loaded."""
+"""The names in `score.model` and `score.pretrained`, understood without loading a model."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ SCHEMAS = ("hf-hub:", "local-dir:")
 
 
 def resolved(score: Score) -> Score:
-    """A folder given by its path alone, such as a stage of `mmdata train`, as `local-dir:` of the towers in it."""
-    if "/" not in score.model or ":" in score.model:  # a folder called `demo` is not the scorer called so
+    """The settings, with the path of a folder as model written as `local-dir:` and the folder of the towers in it.
+
+    Such a folder is, for example, the output of the stage `align` of `mmdata train`.
+    """
+    if "/" not in score.model or ":" in score.model:  # `demo` is the scorer; `./demo` is a folder
         return score
     folder = Path(score.model)
-    found = [place for place in (folder, folder / "scorer", folder / "align" / "scorer") if _described(place)]
-    return score.model_copy(update={"model": f"local-dir:{found[0]}"}) if found else score
-
-
-def _described(folder: Path) -> bool:
-    return (folder / "open_clip_config.json").is_file()
+    candidates = (folder, folder / "scorer", folder / "align" / "scorer")
+    towers = next((path for path in candidates if (path / "open_clip_config.json").is_file()), None)
+    return score if towers is None else score.model_copy(update={"model": f"local-dir:{towers}"})
 
 
 def scorer_name(score: Score) -> str:
-    """What the scorer is called in tables and manifests: `model/tag`; of local files the last name alone."""
+    """The name of the scorer in tables and manifests: `model/tag`; of local files only the file name."""
     score = resolved(score)
     if score.model == "demo":
         return DEMO_NAME
@@ -37,7 +37,7 @@ def scorer_name(score: Score) -> str:
 
 
 def is_local_checkpoint(score: Score) -> bool:
-    """Whether the weights are files of the user's, which may change under their name."""
+    """Whether the weights are the user's own files, which may change without a new name."""
     score = resolved(score)
     if score.model.startswith(SCHEMAS):
         return score.model.startswith("local-dir:")

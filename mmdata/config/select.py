@@ -58,7 +58,7 @@ class Filter(Section):
 
 
 class Dedup(Section):
-    """What counts as the same. The best-scored of a set stays."""
+    """Which samples count as duplicates. The best-scored sample of a set stays."""
 
     url: bool = Field(True, description="Same canonical URL.")
     exact: bool = Field(True, description="Same sha256 of the fetched bytes.")
@@ -70,10 +70,12 @@ class Dedup(Section):
 
 
 class Balance(Section):
-    """How modalities and concepts are evened out by keeping less of the common."""
+    """How modalities and concepts are balanced, by keeping fewer of the common ones."""
 
-    max_ratio: float | None = Field(3.0, ge=1, description="Largest signature over smallest; null: off.")
-    mix: dict[str, float] | None = Field(None, description="Instead: signature -> share, e.g. {image+text: 0.7, …}.")
+    max_ratio: float | None = Field(3.0, ge=1, description="Largest signature divided by the smallest; null: off.")
+    mix: dict[str, float] | None = Field(
+        None, description="Instead of max_ratio: signature -> share, e.g. {image+text: 0.7, …}."
+    )
     by: Literal["samples", "tokens", "seconds"] = Field("samples", description="What the ratio counts.")
     tail_share: float = Field(0.01, ge=0, lt=1, description="A signature below this share does not set the cap.")
     concepts: RelativePath | None = Field(
@@ -82,24 +84,30 @@ class Balance(Section):
     concept_kinds: list[Literal["image", "video", "audio", "text"]] = Field(
         default=["image"], min_length=1, description="Kinds of samples that are thinned by concepts."
     )
-    concept_cap: int = Field(20_000, ge=1, description="MetaCLIP's t: matches a concept keeps before it is thinned.")
+    concept_cap: int = Field(
+        20_000, ge=1, description="MetaCLIP's t: a concept with more matches than this is thinned."
+    )
     max_per_host: int | None = Field(
-        None, ge=1, description="Samples of one host (`images.example.co.uk`) at most; null: off."
+        None, ge=1, description="At most so many samples of one host (`images.example.co.uk`); null: off."
     )
     max_per_domain: int | None = Field(
         None,
         ge=1,
-        description="Samples of one registrable domain (`example.co.uk`) at most, so that no site, and nobody who buys "
-        "one, makes up a corpus; null: off.",
+        description="At most so many samples of one registrable domain (`example.co.uk`), so that no single site, "
+        "and no "
+        "buyer of an expired domain, dominates a corpus; null: off.",
     )
     keep_of_domain: Literal["score", "hash"] = Field(
-        "score", description="Which of a capped host's samples stay: those of the best CLIP scores, or drawn by hash."
+        "score", description="Which samples of a capped host stay: those with the best CLIP scores, or a draw by hash."
     )
     domain_suffixes: list[str] = Field(
         default_factory=list,
-        description="Domains under which others have theirs, each of which counts by itself, e.g. [github.io].",
+        description="Domains under which many people have subdomains; each subdomain counts separately, e.g. "
+        "[github.io].",
     )
-    tolerance: float = Field(0.1, ge=0, description="A rate is kept from the last release unless it drifts by more.")
+    tolerance: float = Field(
+        0.1, ge=0, description="A rate of the last release is kept unless it drifts by more than this share."
+    )
 
     @property
     def caps_domains(self) -> bool:
@@ -107,7 +115,7 @@ class Balance(Section):
 
     @property
     def unused(self) -> set[str]:
-        """Keys that decide nothing as they stand, and hence are in no fingerprint."""
+        """Keys that have no effect at present, and so are left out of fingerprints."""
         keys = {"max_per_host", "max_per_domain", "keep_of_domain", "domain_suffixes"}
         return set() if self.caps_domains else keys
 
@@ -120,13 +128,11 @@ class Balance(Section):
 
 
 class Oversample(Section):
-    """How often the rare is repeated (repeat factor sampling, LVIS)."""
+    """How often rare samples are repeated (repeat factor sampling, LVIS)."""
 
     threshold: float = Field(0.01, ge=0, le=1, description="A concept rarer than this share of a corpus is repeated.")
-    max_repeats: int = Field(4, ge=1, le=100, description="Copies of one sample at most; 1: off.")
-    signatures: bool = Field(
-        True, description="A rare combination of modalities counts as rare, too: below `threshold` it is repeated."
-    )
+    max_repeats: int = Field(4, ge=1, le=100, description="At most so many copies of one sample; 1: off.")
+    signatures: bool = Field(True, description="Repeat rare combinations of modalities, too: those below `threshold`.")
 
 
 class Select(Section):

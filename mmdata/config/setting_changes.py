@@ -1,4 +1,4 @@
-"""Settings by name, and which of them changed."""
+"""Settings by name, and the differences between two states of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmdata.fingerprint import canonical_json
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A setting and its values before and now, as JSON has them."""
+    """A setting with its old and its new value, as JSON values."""
 
     name: str
     old: Any
@@ -24,24 +24,24 @@ class Change:
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Nested sections as one level: `{"download": {"threads": 1}}` -> `{"download.threads": 1}`."""
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            found |= {f"{name}.{key}": one for key, one in flat(value).items()}
+            flattened |= {f"{name}.{key}": inner for key, inner in flat(value).items()}
         else:
-            found[name] = value
-    return found
+            flattened[name] = value
+    return flattened
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """The settings whose values differ, by name. One that only one side names has its default on the other.
+    """The settings whose values differ, by name. A setting that one side lacks has its default there.
 
     Args:
-        before, now: flat, as `flat` gives them.
+        before, now: settings by their full names, as `flat` returns them.
     """
     names = sorted(before.keys() | now.keys())
     pairs = [Change(name, before.get(name, DEFAULTS.get(name)), now.get(name, DEFAULTS.get(name))) for name in names]
-    return [one for one in pairs if canonical_json(one.old) != canonical_json(one.new)]
+    return [change for change in pairs if canonical_json(change.old) != canonical_json(change.new)]
 
 
 DEFAULTS: dict[str, Any] = {"seed": 0} | flat(

@@ -1,4 +1,4 @@
-"""Sources: where metadata comes from, and how its columns are read."""
+"""Section `sources`: where metadata comes from, and how its columns are read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ COLUMNS_OF_KIND: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "audio": (frozenset({"url"}), frozenset({"caption", "lang", "expected_sha256", "start_s", "end_s"})),
     "text": (frozenset({"caption"}), frozenset({"lang"})),
 }
-"""Kinds that take a mapping of columns: those they need, and those they may name."""
+"""Kinds that take a mapping of columns -> the names that they need, and the names that they may have."""
 
 PART_AND_SLICE_ROWS = {"howto100m": (2_000, 200), "video": (20_000, 1_000), "audio": (20_000, 2_000)}
-"""Kind -> defaults of part_rows and slice_rows, where a row is more work than a picture; else (200,000, 10,000)."""
+"""Kind -> defaults of part_rows and slice_rows, for kinds whose rows are more work than a picture."""
 
 
 class Source(Section):
@@ -37,18 +37,21 @@ class Source(Section):
         200_000,
         ge=1,
         le=10_000_000,
-        description="Rows a part: what a person retries. `howto100m`: 2000 videos; `video`, `audio`: 20000.",
+        description="Rows in a part, which a person retries as a whole. Default of `howto100m`: 2000 videos; of "
+        "`video`, "
+        "`audio`: 20000.",
     )
     slice_rows: int = Field(
         10_000,
         ge=1,
         le=1_000_000,
-        description="Rows a slice: what a worker does. `howto100m`: 200 videos; `video`: 1000; `audio`: 2000.",
+        description="Rows in a slice, which one worker does. Default of `howto100m`: 200 videos; of `video`: 1000; of "
+        "`audio`: 2000.",
     )
     columns: dict[str, str] = Field(
         default_factory=dict,
-        description="`pairs`, `video`, `audio`, `text`: our name -> the file's column. Names: url, caption, lang, "
-        "expected_sha256, and start_s, end_s (seconds) where a row is a clip of a longer file.",
+        description="`pairs`, `video`, `audio`, `text`: name -> column of the file. Names: url, caption, lang, "
+        "expected_sha256, and start_s, end_s (seconds) if a row is a clip of a longer file.",
     )
     captions: RelativePath | None = Field(
         None,
@@ -57,8 +60,9 @@ class Source(Section):
     )
     fetch_from: str | None = Field(
         None,
-        description="Where files are fetched from, if not from their URL: a template such as "
-        "https://mirror.example/{video_id}.mp4. The sample's identity stays its URL.",
+        description="A template such as https://mirror.example/{video_id}.mp4, to fetch files from there instead of "
+        "from "
+        "their URL. The URL stays the sample's identity.",
     )
 
     @model_validator(mode="before")
@@ -74,20 +78,20 @@ class Source(Section):
         if self.kind not in COLUMNS_OF_KIND:
             if self.columns:
                 raise ValueError(
-                    f"`columns` is for kinds {', '.join(COLUMNS_OF_KIND)}; `{self.kind}` knows its columns"
+                    f"`columns` belongs to the kinds {', '.join(COLUMNS_OF_KIND)}; `{self.kind}` has fixed columns"
                 )
         else:
-            needed, may = COLUMNS_OF_KIND[self.kind]
+            needed, optional = COLUMNS_OF_KIND[self.kind]
             if not needed <= set(self.columns):
                 wanted = ", ".join(f"{name}: <column>" for name in sorted(needed, reverse=True))
                 raise ValueError(f"a `{self.kind}` source needs columns: {{{wanted}}}")
-            if unknown := set(self.columns) - needed - may:
-                raise ValueError(f"columns: {sorted(unknown)} not known; the names are {sorted(needed | may)}")
+            if unknown := set(self.columns) - needed - optional:
+                raise ValueError(f"columns: {sorted(unknown)} not known; the names are {sorted(needed | optional)}")
             if len({"start_s", "end_s"} & set(self.columns)) == 1:
                 raise ValueError("columns: start_s and end_s go together")
         if (self.captions is None) == (self.kind == "howto100m"):
-            told = "needs `captions`" if self.captions is None else "takes no `captions`; kind `howto100m` does"
-            raise ValueError(f"a `{self.kind}` source {told}")
+            problem = "needs `captions`" if self.captions is None else "takes no `captions`; kind `howto100m` does"
+            raise ValueError(f"a `{self.kind}` source {problem}")
         if self.fetch_from is not None and "{video_id}" not in self.fetch_from:
-            raise ValueError("fetch_from: has no {video_id} in it, so every file would be the same one")
+            raise ValueError("fetch_from: there is no {video_id} in it, so all rows would fetch the same file")
         return self

@@ -1,4 +1,4 @@
-"""Standing lists of what is left out."""
+"""Section `optout`: standing lists of what is left out."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class OptOutList(Section):
 
     path: RelativePath = Field(
         description="A file, relative to corpus.yaml, or a URL (https://…, s3://…): plain text, one entry a line, or "
-        "`.csv`, `.tsv`, `.parquet`. A path alone may stand in place of the section."
+        "`.csv`, `.tsv`, `.parquet`. Instead of the section you may write the path alone."
     )
     column: str | None = Field(
-        None, description="Of a table: the column with the entries; null: one named url, domain, sha256 or uid."
+        None, description="The column of a table that has the entries; null: the one named url, domain, sha256 or uid."
     )
     holds: Literal["url", "domain", "sha256", "uid"] | None = Field(
-        None, description="What the entries are; null: told by the column's name, else by the look of each."
+        None, description="What the entries are; null: as the column's name says, else as each entry looks."
     )
 
     @model_validator(mode="before")

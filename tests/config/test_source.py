@@ -1,0 +1,35 @@
+"""Section `sources`: what a source must say, by its kind."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from mmdata.config.load import parse_corpus
+from mmdata.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"kind": "video", "columns": {"url": "u"}}, "needs columns"),
+        ({"kind": "text", "columns": {"caption": "t", "url": "u"}}, "not known"),
+        ({"kind": "video", "columns": {"url": "u", "caption": "t", "start_s": "a"}}, "go together"),
+        ({"kind": "howto100m"}, "needs `captions`"),
+        ({"kind": "laion", "captions": "c.json"}, "takes no `captions`"),
+        ({"kind": "howto100m", "captions": "c.json", "fetch_from": "https://m/x.mp4"}, "no {video_id}"),
+    ],
+)
+def test_a_source_that_cannot_be_read_says_what_it_lacks(source: dict[str, Any], said: str) -> None:
+    data = {"workspace": "w", "sources": [{"name": "a", "files": "x", **source}]}
+    with pytest.raises(UserError, match=re.escape(said)):
+        parse_corpus(data)
+
+
+def test_parts_of_videos_are_small() -> None:
+    source = {"name": "a", "kind": "howto100m", "files": "x", "captions": "c.json"}
+    parsed = parse_corpus({"workspace": "w", "sources": [source]}).sources[0]
+    assert (parsed.part_rows, parsed.slice_rows) == (2000, 200)
+    assert parse_corpus({"workspace": "w", "sources": [{**source, "slice_rows": 7}]}).sources[0].slice_rows == 7
