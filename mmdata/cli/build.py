@@ -133,13 +133,13 @@ def _recorded_build(corpus: Corpus, workspace: Workspace) -> Build | None:
 
 def _show_release(out: Console, workspace: Workspace, result: Build) -> None:
     """Print where the release is, why it is not the latest if so, and what changed suddenly in it."""
-    from mmdata.releases.drift import changes_of
+    from mmdata.releases.drift import read_changes
 
     if result.release_id is not None:
         out.print(f"\nrelease {result.release_id}: {workspace.release_dir(result.release_id)}", markup=False)
     for latest in (report.text["latest"] for report in result.reports if report.stage == "release"):
         if latest.startswith("stays"):
             out.print(f"it {latest}", markup=False)
-    changes = changes_of(workspace, read_draft(workspace).release_id)
+    changes = read_changes(workspace, read_draft(workspace).release_id)
     for line in changes["sudden"] if changes else ():
         out.print(f"sudden change: {line}", markup=False)

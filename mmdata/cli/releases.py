@@ -81,7 +81,7 @@ def diff(
     else:
         out = console()
         changes = difference.to_json(20)
-        out.print(f"{difference.before} -> {difference.after}: {change_line(changes)}", markup=False)
+        out.print(f"{difference.before} -> {difference.after}: {change_line(difference.counts)}", markup=False)
         scores = difference.scores
         if scores.stability is not None:
             means = f"mean {scores.mean_before:.4f} -> {scores.mean_after:.4f}"

@@ -11,7 +11,7 @@ import polars as pl
 from mmdata.config import Corpus
 from mmdata.engine.freshness import configured_parts, plan_part
 from mmdata.releases.draft import read_draft
-from mmdata.releases.drift import changes_of
+from mmdata.releases.drift import read_changes
 from mmdata.score.features_reader import is_cosine
 from mmdata.stage import add_counts
 from mmdata.storage.tables import scan_tables
@@ -162,7 +162,7 @@ def no_split_leakage(workspace: Workspace) -> Finding:
 
 def no_sudden_change(workspace: Workspace) -> Finding:
     """Whether the release in the making is much like its parent; see `mmdata.releases.drift`."""
-    changes = changes_of(workspace, read_draft(workspace).release_id)
+    changes = read_changes(workspace, read_draft(workspace).release_id)
     if changes is None:
         return Finding(True, "there is no earlier release to compare it with")
     sudden = changes["sudden"]

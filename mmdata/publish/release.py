@@ -18,8 +18,9 @@ from mmdata.errors import DataError
 from mmdata.observe import logs
 from mmdata.publish.croissant import croissant, json_ld
 from mmdata.releases.changes import change_images, change_tables, change_text
+from mmdata.releases.diff import Changes
 from mmdata.releases.draft import Draft, check_draft
-from mmdata.releases.drift import changes_of, note_changes
+from mmdata.releases.drift import read_changes, write_changes
 from mmdata.releases.manifest import FORMAT, manifest_digest, public_config
 from mmdata.releases.pins import rolled_back
 from mmdata.shards.cohorts import SPLITS
@@ -59,7 +60,7 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
             raise DataError(f"{problem}. Remedy: delete it and materialise `shards` again.")
         _write_wids(folder, release, shards["shards"])
         write_energon(folder, shards["shards"])
-        note_changes(workspace, draft, shards, corpus.releases)
+        write_changes(workspace, draft, shards, corpus.releases)
         manifest = _manifest(corpus, workspace, draft, shards)
         manifest["files"] = _files(folder)
         publish_bytes(folder / "croissant.json", json_ld(croissant(manifest)))
@@ -72,7 +73,7 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
         workspace.set_latest(release)
         _log.info("release is the latest", release=release)
     latest = f"`{workspace.latest()}`" if hold_reason is None else f"stays `{workspace.latest()}`: {hold_reason}"
-    report = _report(folder, manifest, latest, changes_of(workspace, release))
+    report = _report(folder, manifest, latest, read_changes(workspace, release))
     return replace(report, slices_reused=1) if is_published else replace(report, slices_done=1)
 
 
@@ -87,7 +88,7 @@ def _hold_reason(corpus: Corpus, workspace: Workspace, manifest: dict[str, Any])
             f"the same inputs made release `{earlier}`, which was rolled back at {mark['at']}. "
             f"`mmdata rollback {earlier}` makes it the latest again."
         )
-    changes = changes_of(workspace, release)
+    changes = read_changes(workspace, release)
     if corpus.releases.on_sudden_change == "hold" and changes and changes["sudden"]:
         sudden = "; ".join(changes["sudden"])
         return f"release `{release}` changes suddenly: {sudden}. `mmdata rollback {release}` makes it the latest."
@@ -198,7 +199,7 @@ def sha256_of(path: UPath) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _report(folder: UPath, manifest: dict[str, Any], latest: str, changes: dict[str, Any] | None) -> StageReport:
+def _report(folder: UPath, manifest: dict[str, Any], latest: str, changes: Changes | None) -> StageReport:
     shards = manifest["shards"]
     counts = {
         "samples": sum(s["samples"] for s in shards),

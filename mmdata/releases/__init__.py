@@ -1,1 +1,1 @@
-"""Releases once they are published: which there are, which are kept, which is the latest, and what goes."""
+"""Published releases: their manifests, order, pins, differences, and the deletion of old ones."""

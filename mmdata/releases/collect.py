@@ -1,39 +1,39 @@
-"""Garbage collection: old releases, shards that no release names, and what killed processes left lying.
+"""Garbage collection: deletes old releases, shards that no release names, and files that killed processes left.
 
-What is kept: the latest release, the pinned ones, the newest few, and the one in the making. Only then is a shard
-garbage when none of these names it. The order of deletion keeps every remaining release whole at every instant: a
-manifest goes before anything else of its release, and a shard only once no manifest names it.
+The latest release, the pinned ones, the newest few and the draft are kept. A shard is garbage only if none of them
+names it. The order of deletion keeps every other release whole at every instant: the manifest is the first file of its
+release to go, and a shard goes only when no manifest names it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from upath import UPath
 
 from mmdata.errors import UserError
-from mmdata.releases.listing import published
+from mmdata.releases.listing import read_manifests
 from mmdata.releases.pins import pins
 from mmdata.storage.atomic import TEMPORARY, is_local, withdraw
 from mmdata.workspace.layout import Workspace, read_json
 from mmdata.workspace.lease import leased
 from mmdata.workspace.media_tar import unaddressed
 
-GRACE_S = 86_400.0  # a build that was killed goes on from shards that no release names yet
+GRACE_S = 86_400.0  # a killed build resumes from shards that no release names yet
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What goes, or would go.
+    """What is deleted, or would be deleted in a dry run.
 
     Args:
         releases: ids, the newest first.
         abandoned: ids of releases that were begun and never published.
         shards, tars, leftovers: files. `tars`: media that no table addresses; `leftovers`: half-written files.
         bytes: of all the files.
-        busy: parts that a build works on; they were left alone.
+        busy: parts that a build works on; their media were kept.
     """
 
     releases: tuple[str, ...] = ()
@@ -45,6 +45,7 @@ class Garbage:
     busy: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
+        """How many there are of each kind, and the bytes."""
         names = ("releases", "abandoned", "shards", "tars", "leftovers")
         return {name: len(getattr(self, name)) for name in names} | {"bytes": self.bytes}
 
@@ -58,111 +59,108 @@ def collect_garbage(
     wait_s: float = 0.0,
     drop: frozenset[str] = frozenset(),
 ) -> Garbage:
-    """Delete what nothing needs any more.
+    """Delete what nothing needs any more, and return it.
 
     Args:
-        keep: how many of the newest releases stay, whatever else stays; at least 1.
-        dry_run: only say what would go.
-        grace_s: age in seconds under which shards that no release has named, and half-written files, are left alone.
-        wait_s: seconds to wait for a build that is at work on a release.
-        drop: releases that go though they are among the newest.
+        keep: how many of the newest releases stay besides the latest and the pinned ones; at least 1.
+        dry_run: delete nothing.
+        grace_s: age in seconds below which half-written files, and shards that no release has named, are kept.
+        wait_s: seconds to wait for a build that works on a release.
+        drop: releases to delete although they are among the newest.
 
     Raises:
-        UserError: a build is at work on a release; or `drop` names the latest release or a pinned one.
+        UserError: a build works on a release; or `drop` names the latest release or a pinned one.
     """
     with leased(workspace, "release", "garbage collection", wait_s=wait_s):
-        garbage = find_garbage(workspace, keep, grace_s=grace_s, drop=drop)
+        garbage = _find_garbage(workspace, keep, grace_s, drop)
         if dry_run:
             return garbage
-        for name in (*garbage.releases, *garbage.abandoned):
-            _remove_release(workspace.release_dir(name))
-        staying = {path.name for path in _listed(workspace.shards_dir, "*.tar")} - {
-            path.name for path in garbage.shards
-        }
-        notes = list(_listed(workspace.shards_dir / "recipes", "*.json"))
-        withdraw(*[note for note in notes if (read_json(note) or {}).get("name") not in staying])
+        for release_id in (*garbage.releases, *garbage.abandoned):
+            _delete_release(workspace.release_dir(release_id))
+        garbage_names = {path.name for path in garbage.shards}
+        kept_names = {path.name for path in _glob(workspace.shards_dir, "*.tar")} - garbage_names
+        recipes = list(_glob(workspace.shards_dir / "recipes", "*.json"))
+        withdraw(*[recipe for recipe in recipes if (read_json(recipe) or {}).get("name") not in kept_names])
         withdraw(*garbage.shards, *garbage.leftovers)
-    return _with_tars(workspace, garbage)
+    return _delete_tars(workspace, garbage)
 
 
-def find_garbage(
-    workspace: Workspace, keep: int, *, grace_s: float = GRACE_S, drop: frozenset[str] = frozenset()
-) -> Garbage:
-    """What nothing needs any more; see `collect_garbage`."""
-    manifests = published(workspace)
-    newest_first = [str(one["release_id"]) for one in manifests]
-    going = _releases_to_go(workspace, newest_first, keep, drop)
-    draft = str((read_json(workspace.draft_path) or {}).get("release_id"))
-    folders = [one.name for one in _listed(workspace.releases_dir, "*") if one.is_dir()]
-    abandoned = sorted(set(folders) - {*newest_first, draft})
-    shards_of = {str(one["release_id"]): {shard["name"] for shard in one["shards"]} for one in manifests}
-    if draft not in shards_of:
-        made = read_json(workspace.release_dir(draft) / "shards.json")
-        shards_of[draft] = {shard["name"] for shard in made["shards"]} if made else set()
-    named = {name for release, names in shards_of.items() if release not in going for name in names}
-    freed = {name for release in going for name in shards_of[release]} - named
+def _find_garbage(workspace: Workspace, keep: int, grace_s: float, drop: frozenset[str]) -> Garbage:
+    manifests = read_manifests(workspace)
+    newest_first = [str(manifest["release_id"]) for manifest in manifests]
+    deletable = _deletable_releases(workspace, newest_first, keep, drop)
+    draft_id = str((read_json(workspace.draft_path) or {}).get("release_id"))
+    folders = [path.name for path in _glob(workspace.releases_dir, "*") if path.is_dir()]
+    abandoned = sorted(set(folders) - {*newest_first, draft_id})
+    shards_of = {str(manifest["release_id"]): {shard["name"] for shard in manifest["shards"]} for manifest in manifests}
+    if draft_id not in shards_of:
+        written = read_json(workspace.release_dir(draft_id) / "shards.json")
+        shards_of[draft_id] = {shard["name"] for shard in written["shards"]} if written else set()
+    needed = {shard for release_id, shards in shards_of.items() if release_id not in deletable for shard in shards}
+    # shards of a deleted release go at once; shards that no release ever named may belong to a build that resumes
+    freed = {shard for release_id in deletable for shard in shards_of[release_id]} - needed
     shards = [
         path
-        for path in _listed(workspace.shards_dir, "*.tar")
-        if path.name in freed or (path.name not in named and _age_s(path) >= grace_s)
+        for path in _glob(workspace.shards_dir, "*.tar")
+        if path.name in freed or (path.name not in needed and _age_s(path) >= grace_s)
     ]
-    tars = [path for part in _parts(workspace) for path in _unaddressed(workspace, part)]
-    leftovers = [path for path in _leftovers(workspace) if _age_s(path) >= grace_s]
-    files = [path for name in (*going, *abandoned) for path in _files(workspace.release_dir(name))]
-    sizes = {str(path): path.stat().st_size for path in (*files, *shards, *tars, *leftovers)}
-    return Garbage(tuple(going), tuple(abandoned), tuple(shards), tuple(tars), tuple(leftovers), sum(sizes.values()))
+    parts = [path.name for path in _glob(workspace.root / "parts", "*")]
+    tars = [path for part in parts for path in _unaddressed_tars(workspace, part)]
+    leftovers = [path for path in _half_written_files(workspace) if _age_s(path) >= grace_s]
+    release_files = [path for name in (*deletable, *abandoned) for path in _files(workspace.release_dir(name))]
+    # a half-written file in a deleted release is in two of the lists, and is counted once
+    sizes = {str(path): path.stat().st_size for path in (*release_files, *shards, *tars, *leftovers)}
+    total_bytes = sum(sizes.values())
+    return Garbage(tuple(deletable), tuple(abandoned), tuple(shards), tuple(tars), tuple(leftovers), total_bytes)
 
 
-def _releases_to_go(workspace: Workspace, newest_first: list[str], keep: int, drop: frozenset[str]) -> list[str]:
+def _deletable_releases(
+    workspace: Workspace, newest_first: Sequence[str], keep: int, drop: frozenset[str]
+) -> list[str]:
     latest, pinned = workspace.latest(), set(pins(workspace))
-    if wrong := sorted(drop & {str(latest), *pinned}):
-        what = "the latest release" if wrong[0] == latest else "pinned"
-        raise UserError(f"{wrong[0]} is {what} and is not deleted. Remedy: publish another first, or unpin it.")
-    stays = {latest, *pinned, *[one for one in newest_first if one not in drop][: max(1, keep)]}
-    return [one for one in newest_first if one not in stays]
+    if protected := sorted(drop & {str(latest), *pinned}):
+        status = "the latest release" if protected[0] == latest else "pinned"
+        raise UserError(f"{protected[0]} is {status} and is not deleted. Remedy: publish another first, or unpin it.")
+    newest = [release_id for release_id in newest_first if release_id not in drop][: max(1, keep)]
+    return [release_id for release_id in newest_first if release_id not in {latest, *pinned, *newest}]
 
 
-def _remove_release(folder: UPath) -> None:
-    """The manifest first: from then on it is no release, whatever is left of it."""
+def _delete_release(folder: UPath) -> None:
+    """Delete a release's folder; the manifest goes first, because a folder without it is no release."""
     withdraw(folder / "manifest.json")
     withdraw(*_files(folder))
     if is_local(folder):  # an object store has no folders
-        for below in sorted((one for one in folder.rglob("*") if one.is_dir()), key=str, reverse=True):
-            below.rmdir()
+        for subfolder in sorted((path for path in folder.rglob("*") if path.is_dir()), key=str, reverse=True):
+            subfolder.rmdir()
         folder.rmdir()
 
 
-def _with_tars(workspace: Workspace, garbage: Garbage) -> Garbage:
-    """Remove the media that no table addresses, part by part; a part that is being worked on is left alone."""
+def _delete_tars(workspace: Workspace, garbage: Garbage) -> Garbage:
+    """Delete the media that no table addresses, part by part; parts that a build works on are kept and named."""
     busy: list[str] = []
-    parts = dict.fromkeys(path.parent.parent.name for path in garbage.tars)
-    for part in parts:
+    for part in dict.fromkeys(path.parent.parent.name for path in garbage.tars):
         try:
             with leased(workspace, f"part-{part}", "garbage collection"):
-                withdraw(*_unaddressed(workspace, part))
+                withdraw(*_unaddressed_tars(workspace, part))
         except UserError:
             busy.append(part)
     return replace(garbage, busy=tuple(busy))
 
 
-def _unaddressed(workspace: Workspace, part: str) -> list[UPath]:
+def _unaddressed_tars(workspace: Workspace, part: str) -> list[UPath]:
     rows = workspace.part_stamp(part, "rows")
-    return unaddressed(workspace, part, rows.slices) if rows else []  # it is being worked on, or about to be
+    return unaddressed(workspace, part, rows.slices) if rows else []  # no stamp: a build may be working on the part
 
 
-def _parts(workspace: Workspace) -> list[str]:
-    return [one.name for one in _listed(workspace.root / "parts", "*")]
-
-
-def _leftovers(workspace: Workspace) -> Iterator[UPath]:
-    """Files that a killed process had not finished; on an object store nothing is seen before it is whole."""
-    if is_local(workspace.root):
+def _half_written_files(workspace: Workspace) -> Iterator[UPath]:
+    if is_local(workspace.root):  # an object store shows no file before it is whole
         yield from workspace.root.rglob(f"{TEMPORARY}*")
 
 
-def _listed(folder: UPath, pattern: str) -> Iterator[UPath]:
-    if folder.exists():  # half-written files have names of their own, which `*` matches too
-        yield from sorted((one for one in folder.glob(pattern) if not one.name.startswith(TEMPORARY)), key=str)
+def _glob(folder: UPath, pattern: str) -> Iterator[UPath]:
+    """The paths in a folder that match, sorted, without half-written files (which `*` matches too)."""
+    if folder.exists():
+        yield from sorted((path for path in folder.glob(pattern) if not path.name.startswith(TEMPORARY)), key=str)
 
 
 def _files(folder: UPath) -> list[UPath]:
@@ -171,6 +169,5 @@ def _files(folder: UPath) -> list[UPath]:
 
 def _age_s(path: UPath) -> float:
     """Seconds since a file was written."""
-    facts = path.stat()
-    written = getattr(facts, "st_mtime", 0.0)
-    return max(0.0, time.time() - float(written))
+    written_at = getattr(path.stat(), "st_mtime", 0.0)
+    return max(0.0, time.time() - float(written_at))

@@ -14,6 +14,7 @@ from mmdata.config.concept_list import read_concepts
 from mmdata.engine.freshness import CODE_VERSIONS, scorer_settings
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
+from mmdata.releases.manifest import find_manifest
 from mmdata.releases.pins import rolled_back
 from mmdata.storage.atomic import publish_json
 from mmdata.workspace.layout import PART_STAGES, Part, PartStage, Workspace, read_json
@@ -118,11 +119,11 @@ def plan_release(corpus: Corpus, workspace: Workspace, parts: Sequence[Part]) ->
     """The id that a release of these parts gets: the latest one's if nothing that decides has changed."""
     inputs = release_inputs(corpus, workspace, [part.name for part in parts])
     latest = workspace.latest()
-    manifest = read_json(workspace.release_dir(latest) / "manifest.json") if latest else None
+    manifest = find_manifest(workspace, latest)
     if latest and manifest and manifest.get("inputs") == inputs:
         return ReleasePlan(latest, inputs, manifest.get("parent"), published=True)
     mark = rolled_back(workspace).get(inputs)
-    rejected = read_json(workspace.release_dir(mark["release"]) / "manifest.json") if mark else None
+    rejected = find_manifest(workspace, mark["release"]) if mark else None
     if mark and rejected:  # a person went back from this release: it exists, and must not become the latest again
         return ReleasePlan(mark["release"], inputs, rejected.get("parent"), published=True)
     release_id = fingerprint(inputs, latest)

@@ -1,4 +1,4 @@
-"""The releases of a workspace, a line each."""
+"""The published releases of a workspace, in order, and a summary of each."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmdata.releases.manifest import find_manifest
 from mmdata.releases.pins import pins, rolled_back
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.layout import Workspace
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """A release among the others.
+class ListedRelease:
+    """The summary of a release.
 
     Args:
         created_at: UTC ISO time.
         samples: rows of its index: copies count.
-        bytes: of its shards, in bytes.
-        own_bytes: of the shards that no other release names: what goes with it.
-        note: what was written when it was pinned or rolled back.
+        bytes: size of its shards.
+        own_bytes: size of the shards that no other release names: what deleting it would free.
+        note: text given when it was pinned or rolled back.
     """
 
     release_id: str
@@ -36,44 +37,45 @@ class Listed:
     note: str
 
 
-def list_releases(workspace: Workspace) -> list[Listed]:
-    """Every published release, the newest first."""
-    manifests = published(workspace)
-    users = Counter(shard["name"] for manifest in manifests for shard in manifest["shards"])
+def list_releases(workspace: Workspace) -> list[ListedRelease]:
+    """Summaries of all published releases, the newest first."""
+    manifests = read_manifests(workspace)
+    uses = Counter(shard["name"] for manifest in manifests for shard in manifest["shards"])
     latest, pinned = workspace.latest(), pins(workspace)
-    gone = {mark["release"]: mark for mark in rolled_back(workspace).values()}
+    rejected = {mark["release"]: mark for mark in rolled_back(workspace).values()}
     releases = []
     for manifest in manifests:
-        name, shards = manifest["release_id"], manifest["shards"]
-        notes = [marks[name]["note"] for marks in (pinned, gone) if name in marks]
+        release_id, shards = manifest["release_id"], manifest["shards"]
+        notes = [marks[release_id]["note"] for marks in (pinned, rejected) if release_id in marks]
         releases.append(
-            Listed(
-                release_id=name,
+            ListedRelease(
+                release_id=release_id,
                 created_at=manifest["created_at"],
                 parent=manifest["parent"],
                 samples=sum(shard["samples"] for shard in shards),
                 shards=len(shards),
                 bytes=sum(shard["bytes"] for shard in shards),
-                own_bytes=sum(shard["bytes"] for shard in shards if users[shard["name"]] == 1),
-                is_latest=name == latest,
-                is_pinned=name in pinned,
-                is_rolled_back=name in gone,
+                own_bytes=sum(shard["bytes"] for shard in shards if uses[shard["name"]] == 1),
+                is_latest=release_id == latest,
+                is_pinned=release_id in pinned,
+                is_rolled_back=release_id in rejected,
                 note="; ".join(note for note in notes if note),
             )
         )
     return releases
 
 
-def published(workspace: Workspace) -> Sequence[dict[str, Any]]:
-    """The manifests of all published releases, the newest first; of those of one second, a child before its parent."""
-    contents = [read_json(workspace.release_dir(name) / "manifest.json") for name in workspace.releases()]
-    manifests = {str(manifest["release_id"]): manifest for manifest in contents if manifest}
+def read_manifests(workspace: Workspace) -> Sequence[dict[str, Any]]:
+    """The manifests of all published releases, the newest first; a child comes before a parent of the same second."""
+    manifests = {name: manifest for name in workspace.releases() if (manifest := find_manifest(workspace, name))}
 
     def generation(name: str | None) -> int:
-        count = 0
-        while name in manifests and count <= len(manifests):
-            name, count = manifests[name]["parent"], count + 1
-        return count
+        ancestors = 0
+        while name in manifests and ancestors <= len(manifests):  # damaged manifests may name each other as parents
+            name, ancestors = manifests[name]["parent"], ancestors + 1
+        return ancestors
 
-    order = {name: (manifest["created_at"], generation(name), name) for name, manifest in manifests.items()}
-    return [manifests[name] for name in sorted(order, key=lambda name: order[name], reverse=True)]
+    def age_order(name: str) -> tuple[str, int, str]:
+        return manifests[name]["created_at"], generation(name), name
+
+    return [manifests[name] for name in sorted(manifests, key=age_order, reverse=True)]

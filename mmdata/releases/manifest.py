@@ -1,4 +1,4 @@
-"""The manifest: what a release is made of. A folder is a release once it holds one."""
+"""The manifest: lists what a release is made of. A folder is a release as soon as it holds a manifest."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ REQUIRED = (
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A published release, opened.
+    """A published release.
 
     Args:
         folder: `<workspace>/releases/<id>`.
-        manifest: its manifest, checked for its form.
+        manifest: the content of its manifest.json, with all required keys.
     """
 
     folder: UPath
@@ -45,63 +45,69 @@ class Release:
 
 
 def open_release(path: str | UPath) -> Release:
-    """Open a release by its folder, by `releases/latest`, or by its workspace (then the newest).
+    """Open a release, given its folder, `releases/latest`, or a workspace (whose latest release is meant).
 
     Raises:
         UserError: there is no release at the path.
-        DataError: its manifest is broken, or of a newer format.
+        DataError: the manifest is broken, or has a newer format.
     """
-    given = UPath(path)
-    folder = given
+    folder = given = UPath(path)
     if given.name == "latest" and given.is_file():
-        folder = given.parent / plain_name(given.read_text().strip(), given)
+        folder = given.parent / _check_name(given.read_text().strip(), given)
     elif (given / "releases" / "latest").exists():
         latest = given / "releases" / "latest"
-        folder = given / "releases" / plain_name(latest.read_text().strip(), latest)
+        folder = given / "releases" / _check_name(latest.read_text().strip(), latest)
     manifest = read_json(folder / "manifest.json")
     if manifest is None:
         raise UserError(
             f"{given}: no release there (no manifest.json). "
-            "Give a folder under releases/, releases/latest, or a workspace."
+            "Remedy: give a folder under releases/, releases/latest, or a workspace."
         )
     if missing := [key for key in REQUIRED if key not in manifest]:
-        raise DataError(f"{folder / 'manifest.json'}: lacks {', '.join(missing)}; it is broken or not ours")
+        raise DataError(
+            f"{folder / 'manifest.json'}: lacks {', '.join(missing)}; it is broken, or was not written by mmdata"
+        )
     if manifest["format"] != FORMAT:
         raise DataError(f"{folder / 'manifest.json'}: format {manifest['format']}; this mmdata reads format {FORMAT}")
     _check_names(manifest, folder / "manifest.json")
     return Release(folder, manifest)
 
 
-def plain_name(name: str, where: UPath, may_have_folders: bool = False) -> str:
-    """A name out of a file, if it leads to no other place. Raises DataError, naming the file."""
-    pieces = name.split("/") if may_have_folders else [name]
-    if not all(_NAME.fullmatch(piece) for piece in pieces):
-        raise DataError(f"{where}: {name[:200]!r} is no plain name: the file is broken, or not to be trusted")
+def find_manifest(workspace: Workspace, release_id: str | None) -> dict[str, Any] | None:
+    """The manifest of a release by its id, unchecked; None without an id, or if there is no such release."""
+    return read_json(workspace.release_dir(release_id) / "manifest.json") if release_id else None
+
+
+def _check_name(name: str, file: UPath) -> str:
+    """Return a name that was read from a file, if it cannot lead out of its folder. Raises DataError otherwise."""
+    if not _NAME.fullmatch(name):
+        raise DataError(f"{file}: {name[:200]!r} is no plain name: the file is broken, or not to be trusted")
     return name
 
 
-def _check_names(manifest: dict[str, Any], where: UPath) -> None:
-    plain_name(str(manifest["release_id"]), where)
+def _check_names(manifest: dict[str, Any], file: UPath) -> None:
+    _check_name(str(manifest["release_id"]), file)
     for shard in manifest["shards"]:
-        plain_name(str(shard["name"]), where)
-    for name in manifest["files"]:
-        plain_name(str(name), where, may_have_folders=True)
+        _check_name(str(shard["name"]), file)
+    for path in manifest["files"]:
+        for name in str(path).split("/"):
+            _check_name(name, file)
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
-    """SHA-256 of a manifest's content, but for the time it was made and the digest itself."""
+    """SHA-256 of a manifest's content, without the time of creation and the digest itself."""
     content = {key: value for key, value in manifest.items() if key not in ("created_at", "digest")}
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def public_config(corpus: Corpus) -> dict[str, Any]:
-    """The corpus as it may be shown: no passwords in URLs, and not who is told of failures."""
+    """The settings of a corpus without secrets: no passwords in URLs, and no addresses for alerts."""
 
     def clean(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: clean(one) for key, one in value.items()}
+            return {key: clean(item) for key, item in value.items()}
         if isinstance(value, list):
-            return [clean(one) for one in value]
+            return [clean(item) for item in value]
         return without_credentials(value) if isinstance(value, str) else value
 
     return clean(corpus.model_dump(mode="json", exclude={"alerts"}))

@@ -1,34 +1,52 @@
-"""Which releases a person has spoken for or against: pinned ones are never collected, rolled-back ones never return.
+"""Pinned releases, which are never deleted, and rolled-back ones, which never become the latest again by themselves.
 
-releases/pins.json          release id -> {note, at}
-releases/rolled_back.json   fingerprint of a release's inputs -> {release, note, at}
+releases/pins.json          release id -> Mark
+releases/rolled_back.json   fingerprint of a release's inputs -> RollbackMark
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from mmdata.errors import DataError, UserError
-from mmdata.releases.manifest import Release, open_release
+from mmdata.releases.manifest import Release, find_manifest, open_release
 from mmdata.storage.atomic import publish_json
 from mmdata.workspace.layout import Workspace, read_json
 
 
-def pins(workspace: Workspace) -> dict[str, dict[str, str]]:
-    """The pinned releases: id -> note and UTC ISO time."""
-    return read_json(workspace.releases_dir / "pins.json") or {}
+class Mark(TypedDict):
+    """A person's decision about a release.
+
+    Args:
+        note: the reason; may be empty.
+        at: UTC ISO time.
+    """
+
+    note: str
+    at: str
+
+
+class RollbackMark(Mark):
+    """The mark of a release that was rolled back; `release` is its id."""
+
+    release: str
+
+
+def pins(workspace: Workspace) -> dict[str, Mark]:
+    """The marks of the pinned releases, by id."""
+    return cast("dict[str, Mark]", read_json(workspace.releases_dir / "pins.json") or {})
 
 
 def pin(workspace: Workspace, release_id: str, note: str = "") -> str:
-    """Keep a release for good; returns its id. Raises UserError where there is none of that id."""
+    """Protect a release from deletion and return its id. Raises UserError if there is no such release."""
     full_id = named_release(workspace, release_id).id
-    publish_json(workspace.releases_dir / "pins.json", pins(workspace) | {full_id: _entry(note)})
+    publish_json(workspace.releases_dir / "pins.json", pins(workspace) | {full_id: _mark(note)})
     return full_id
 
 
 def unpin(workspace: Workspace, release_id: str) -> str:
-    """Let a release go with the others; returns its id. Raises UserError where it is not pinned."""
+    """Allow the deletion of a release again and return its id. Raises UserError if it is not pinned."""
     pinned = pins(workspace)
     full_id = named_release(workspace, release_id).id
     if full_id not in pinned:
@@ -38,69 +56,73 @@ def unpin(workspace: Workspace, release_id: str) -> str:
     return full_id
 
 
-def rolled_back(workspace: Workspace) -> dict[str, dict[str, str]]:
-    """What was rolled back: fingerprint of the inputs -> release, note and UTC ISO time."""
-    return read_json(workspace.releases_dir / "rolled_back.json") or {}
+def rolled_back(workspace: Workspace) -> dict[str, RollbackMark]:
+    """The marks of the releases that were rolled back, by the fingerprint of their inputs."""
+    return cast("dict[str, RollbackMark]", read_json(workspace.releases_dir / "rolled_back.json") or {})
 
 
 def roll_back(workspace: Workspace, release_id: str, note: str = "") -> list[str]:
-    """Make an earlier release the latest, and keep those after it from becoming it again.
+    """Make an earlier release the latest, and keep the later ones from becoming it again.
 
-    Their inputs are remembered: a build of the very same inputs makes no other latest release. Whatever changes the
-    inputs (a row, a setting) makes a new release, whose parent is the one given here. To go forward again, give the
-    later release: its own mark is taken away.
+    The inputs of the later releases are stored, so that a build of the same inputs does not make one of them the
+    latest. A change of the inputs (a row, a setting) makes a new release, whose parent is the one given here. To go
+    forward again, give the later release: its mark is then removed.
 
     Returns:
-        The ids of the releases that are rolled back by this: from the latest, by parents, to the one given.
+        The ids of the releases that this rolls back: from the latest, by parents, to the one given.
 
     Raises:
         UserError: there is no such release, or it is the latest already.
-        DataError: a shard that it names is not there.
+        DataError: a shard of it is missing.
     """
-    wanted = named_release(workspace, release_id)
+    target = named_release(workspace, release_id)
     latest = workspace.latest()
-    if latest == wanted.id:
+    if latest == target.id:
         raise UserError(f"{release_id} is the latest release already")
-    missing_shards(workspace, wanted)
-    marks = {key: mark for key, mark in rolled_back(workspace).items() if key != wanted.manifest["inputs"]}
-    left = _after(workspace, latest, wanted.id)
-    marks |= {manifest["inputs"]: {"release": manifest["release_id"], **_entry(note)} for manifest in left}
-    # the marks go first: a kill in between leaves the old latest, which a build of the same inputs leaves alone
+    _check_shards(workspace, target)
+    marks = {inputs: mark for inputs, mark in rolled_back(workspace).items() if inputs != target.manifest["inputs"]}
+    later = _later_manifests(workspace, latest, target.id)
+    marks |= {manifest["inputs"]: {"release": manifest["release_id"], **_mark(note)} for manifest in later}
+    # The marks are written first: after a kill in between, the old release is still the latest, and stays it.
     publish_json(workspace.releases_dir / "rolled_back.json", marks)
-    workspace.set_latest(wanted.id)
-    return [str(manifest["release_id"]) for manifest in left]
+    workspace.set_latest(target.id)
+    return [str(manifest["release_id"]) for manifest in later]
 
 
 def named_release(workspace: Workspace, release_id: str) -> Release:
-    """A release by its id, or the first digits of it. Raises UserError where there is none, or more than one."""
-    names = workspace.releases()
-    matches = [name for name in names if name == release_id] or [name for name in names if name.startswith(release_id)]
+    """Open a release by its id or the first digits of it. Raises UserError if none matches, or more than one."""
+    ids = workspace.releases()
+    matches = [name for name in ids if name == release_id] or [name for name in ids if name.startswith(release_id)]
     if len(matches) == 1 and release_id:
         return open_release(workspace.release_dir(matches[0]))
-    problem = "no release" if not matches else f"{len(matches)} releases begin with"
-    raise UserError(f"{problem} {release_id!r} in {workspace.root}; there are: {', '.join(names) or 'none'}")
+    problem = f"{len(matches)} releases begin with" if matches else "no release"
+    raise UserError(f"{problem} {release_id!r} in {workspace.root}; there are: {', '.join(ids) or 'none'}")
 
 
-def missing_shards(workspace: Workspace, release: Release) -> None:
-    """Raise DataError where a shard of a release is not there, or not of its size."""
+def _check_shards(workspace: Workspace, release: Release) -> None:
     for shard in release.manifest["shards"]:
         path = workspace.shards_dir / shard["name"]
         if not path.exists() or path.stat().st_size != shard["bytes"]:
-            raise DataError(f"release {release.id}: {path} is not there, or not whole. Remedy: choose another release.")
+            raise DataError(
+                f"release {release.id}: {path} is missing or has the wrong size. Remedy: choose another release."
+            )
 
 
-def _after(workspace: Workspace, latest: str | None, wanted: str) -> list[dict[str, Any]]:
-    """Manifests from the latest back to the wanted one, without it; the latest alone where it is no descendant."""
+def _later_manifests(workspace: Workspace, latest: str | None, target_id: str) -> list[dict[str, Any]]:
+    """Manifests from the latest release back to the target, without it; only the latest if it does not descend from it.
+
+    A damaged manifest or a circle of parents ends the search.
+    """
     chain: list[dict[str, Any]] = []
     current = latest
-    while current is not None and current != wanted:
-        manifest = read_json(workspace.release_dir(current) / "manifest.json")
+    while current is not None and current != target_id:
+        manifest = find_manifest(workspace, current)
         if manifest is None or any(earlier["release_id"] == current for earlier in chain):
             return chain[:1]
         chain.append(manifest)
         current = manifest["parent"]
-    return chain if current == wanted else chain[:1]
+    return chain if current == target_id else chain[:1]
 
 
-def _entry(note: str) -> dict[str, str]:
+def _mark(note: str) -> Mark:
     return {"note": note, "at": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -39,7 +39,7 @@ def comparison_page(diff: Diff, sudden: Sequence[str] = ()) -> str:
     page = environment().get_template("diff.html.j2")
     return page.render(
         diff=diff,
-        line=change_line({"counts": counts}),
+        line=change_line(counts),
         sudden=sudden,
         tiles=tiles,
         whys=[("Added", list(diff.added.items())), ("Dropped", list(diff.dropped.items()))],

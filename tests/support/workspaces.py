@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,3 +167,9 @@ def _write_tar(workspace: Workspace, part: str, name: str, samples: list[dict[st
             offsets[sample["uid"]] = archive.offset + tarfile.BLOCKSIZE
             archive.addfile(info, io.BytesIO(sample["picture"]))
     return offsets
+
+
+def copy_of(built: Built, root: Path, **sections: Any) -> Built:
+    """The same workspace in another local folder; `sections` are those of its corpus.yaml."""
+    shutil.copytree(built.workspace.root.path, root)
+    return Built(corpus_of(str(root), **sections), Workspace(str(root)), dict(built.captions), dict(built.pictures))
