@@ -41,7 +41,6 @@ class Shift:
 
     @property
     def change(self) -> float:
-        """The difference of the shares, -1 to 1."""
         return self.share_after - self.share_before
 
 
@@ -92,30 +91,15 @@ class Diff:
         return cast("Changes", values)
 
 
-class ShiftValues(TypedDict):
-    """A `Shift` as JSON."""
-
-    name: str
-    before: int
-    after: int
-    share_before: float
-    share_after: float
-
-
 class Changes(TypedDict):
-    """A `Diff` as JSON, as `changes.json` of a release holds it.
-
-    Args:
-        scores: the fields of `Scores`.
-        sudden: what exceeds a limit, one line each; only in `changes.json`.
-    """
+    """A `Diff` as JSON; in `changes.json` of a release also the changes that exceed a limit, one line each."""
 
     before: str
     after: str
     counts: dict[str, int]
     added: dict[str, int]
     dropped: dict[str, int]
-    mix: dict[str, list[ShiftValues]]
+    mix: dict[str, list[dict[str, Any]]]
     scores: dict[str, Any]
     sudden: NotRequired[list[str]]
 
@@ -223,7 +207,7 @@ def _sum_copies(table: pl.LazyFrame, column: str) -> dict[str, int]:
 
 
 def _domains_and_languages(workspace: Workspace, kept: pl.LazyFrame) -> dict[str, dict[str, int]]:
-    """Read slice by slice, because the URLs of a whole release may not fit in memory."""
+    # slice by slice, because the URLs of a whole release may not fit in memory
     totals: dict[str, dict[str, int]] = {"domain": {}, "language": {}}
     part_slices = kept.select("part", "slice").unique().sort("part", "slice").collect(engine="streaming")
     for (part,), slices in part_slices.group_by("part", maintain_order=True):

@@ -75,7 +75,5 @@ def read_manifests(workspace: Workspace) -> Sequence[dict[str, Any]]:
             name, ancestors = manifests[name]["parent"], ancestors + 1
         return ancestors
 
-    def age_order(name: str) -> tuple[str, int, str]:
-        return manifests[name]["created_at"], generation(name), name
-
-    return [manifests[name] for name in sorted(manifests, key=age_order, reverse=True)]
+    age = {name: (manifest["created_at"], generation(name), name) for name, manifest in manifests.items()}
+    return [manifests[name] for name in sorted(age, key=lambda name: age[name], reverse=True)]

@@ -69,7 +69,9 @@ def open_release(path: str | UPath) -> Release:
         )
     if manifest["format"] != FORMAT:
         raise DataError(f"{folder / 'manifest.json'}: format {manifest['format']}; this mmdata reads format {FORMAT}")
-    _check_names(manifest, folder / "manifest.json")
+    names = [manifest["release_id"], *(shard["name"] for shard in manifest["shards"])]
+    for name in (*map(str, names), *(name for path in manifest["files"] for name in str(path).split("/"))):
+        _check_name(name, folder / "manifest.json")
     return Release(folder, manifest)
 
 
@@ -79,19 +81,10 @@ def find_manifest(workspace: Workspace, release_id: str | None) -> dict[str, Any
 
 
 def _check_name(name: str, file: UPath) -> str:
-    """Return a name that was read from a file, if it cannot lead out of its folder. Raises DataError otherwise."""
+    """Return a name that was read from a file, if it cannot lead out of its folder."""
     if not _NAME.fullmatch(name):
         raise DataError(f"{file}: {name[:200]!r} is no plain name: the file is broken, or not to be trusted")
     return name
-
-
-def _check_names(manifest: dict[str, Any], file: UPath) -> None:
-    _check_name(str(manifest["release_id"]), file)
-    for shard in manifest["shards"]:
-        _check_name(str(shard["name"]), file)
-    for path in manifest["files"]:
-        for name in str(path).split("/"):
-            _check_name(name, file)
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:

@@ -16,21 +16,14 @@ from mmdata.workspace.layout import Workspace, read_json
 
 
 class Mark(TypedDict):
-    """A person's decision about a release.
-
-    Args:
-        note: the reason; may be empty.
-        at: UTC ISO time.
-    """
+    """A person's decision about a release: the reason, which may be empty, and a UTC ISO time."""
 
     note: str
     at: str
 
 
 class RollbackMark(Mark):
-    """The mark of a release that was rolled back; `release` is its id."""
-
-    release: str
+    release: str  # its id
 
 
 def pins(workspace: Workspace) -> dict[str, Mark]:
@@ -103,20 +96,16 @@ def _check_shards(workspace: Workspace, release: Release) -> None:
     for shard in release.manifest["shards"]:
         path = workspace.shards_dir / shard["name"]
         if not path.exists() or path.stat().st_size != shard["bytes"]:
-            raise DataError(
-                f"release {release.id}: {path} is missing or has the wrong size. Remedy: choose another release."
-            )
+            raise DataError(f"release {release.id}: {path} is missing or cut short. Remedy: choose another release.")
 
 
 def _later_manifests(workspace: Workspace, latest: str | None, target_id: str) -> list[dict[str, Any]]:
-    """Manifests from the latest release back to the target, without it; only the latest if it does not descend from it.
-
-    A damaged manifest or a circle of parents ends the search.
-    """
+    """From the latest release back to the target, without it; only the latest if it does not descend from that one."""
     chain: list[dict[str, Any]] = []
     current = latest
     while current is not None and current != target_id:
         manifest = find_manifest(workspace, current)
+        # a damaged manifest, or a circle of parents, ends the search
         if manifest is None or any(earlier["release_id"] == current for earlier in chain):
             return chain[:1]
         chain.append(manifest)
