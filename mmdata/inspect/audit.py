@@ -1,4 +1,4 @@
-"""Audits: does what lies in the workspace keep its promises? Each reads the tables and returns a finding."""
+"""Audits of a workspace: each reads the tables, checks one promise, and returns a finding."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from mmdata.workspace.attempts import last_attempts
 from mmdata.workspace.layout import PART_STAGES, Part, PartStage, Workspace
 
 _NO_ROWS = pl.LazyFrame(schema=dict.fromkeys(("slice", "uid", "kind", "url"), pl.String))
-EXAMPLES = 20  # rows shown of what is wrong
+MAX_EXAMPLES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What an audit found.
+    """The result of an audit.
 
     Args:
-        passed: the promise holds.
+        passed: whether the promise holds.
         summary: one sentence for people.
-        numbers: what was counted.
-        examples: up to 20 of what is wrong, flat dicts with the same keys.
+        numbers: counts and shares.
+        examples: at most 20 rows that are wrong, as flat dicts with the same keys.
     """
 
     passed: bool
@@ -52,9 +52,9 @@ def download_share(corpus: Corpus, workspace: Workspace, part: str) -> Finding:
 
 
 def scores_sound(workspace: Workspace, part: str) -> Finding:
-    """Whether each slice has one features row a uid, those of its rows, and what is stored of each was measured.
+    """Whether each slice has exactly one features row for every uid of its rows, and everything stored was measured.
 
-    Pictures and clips have a finite score, sound has its loudness, or they have a problem.
+    Pictures and clips need a finite score, and sound its loudness; or the row names a problem.
     """
     columns = ["uid", "clip_score", "audio_rms_db", "problem"]
     features = _stage_frame(workspace, part, "features", columns).with_columns(scored=pl.lit(True))
@@ -71,7 +71,7 @@ def scores_sound(workspace: Workspace, part: str) -> Finding:
         .when((pl.col("status") == "success") & pl.col("problem").is_null() & (pictured | unheard))
         .then(pl.lit("fetched, but neither measured nor with a problem"))
         .when(~is_cosine(pl.col("clip_score")))
-        .then(pl.lit("score is no cosine"))
+        .then(pl.lit("the score is not a cosine"))
     )
     counted = joined.select(
         rows=pl.len(), scored=pl.col("clip_score").is_not_null().sum(), wrong=pl.col("wrong").is_not_null().sum()
@@ -82,7 +82,7 @@ def scores_sound(workspace: Workspace, part: str) -> Finding:
         joined.filter(pl.col("wrong").is_not_null())
         .select("slice", "uid", "wrong")
         .sort("uid")
-        .head(EXAMPLES)
+        .head(MAX_EXAMPLES)
         .collect()
     )
     passed = wrong == 0 and doubled == 0
@@ -91,14 +91,14 @@ def scores_sound(workspace: Workspace, part: str) -> Finding:
 
 
 def refuse_part(workspace: Workspace, part: str, stage: PartStage, reason: str) -> None:
-    """Keep a part out of releases until its stage runs again: its stamp is no longer accepted."""
+    """Keep a part out of releases until its stage runs again, by marking its stamp as not accepted."""
     stamp = workspace.part_stamp(part, stage)
     if stamp is not None and stamp.accepted:
         workspace.write_part_stamp(part, stage, replace(stamp, accepted=False, reason=reason))
 
 
 def no_uid_lost(workspace: Workspace) -> Finding:
-    """Whether each uid of the draft's parts, and each source row that it stands for, is accounted for by selection."""
+    """Whether the selection accounts for each uid of the draft's parts, and for each source row behind it."""
     draft = read_draft(workspace)
     frames = [_stage_frame(workspace, part, "rows", ["uid", "copies"]) for part in draft.parts]
     copies = pl.col("copies").cast(pl.Int64).sum()
@@ -117,19 +117,19 @@ def no_uid_lost(workspace: Workspace) -> Finding:
     catalogued = workspace.catalog().parts
     ranges = [catalogued[part] for part in draft.parts if part in catalogued]
     numbers["rows_catalogued"] = sum(part.stop - part.start for part in ranges)
-    # a row of an index of videos holds many samples: rows are counted against rows, and samples against samples
+    # a row of an index of videos gives many samples, so rows are compared with rows, and samples with samples
     read = add_counts(_read_counts(workspace, part) for part in ranges)
     if read.get("rows", 0) != numbers["rows_catalogued"] or read.get("samples", 0) != numbers["rows_read"]:
-        what = (
+        problem = (
             f"{numbers['rows_catalogued']:,} rows in the source files, but {read.get('rows', 0):,} were read; "
             f"{read.get('samples', 0):,} samples in them, but {numbers['rows_read']:,} are in the tables"
         )
-        return Finding(False, what, numbers)
-    bad = both.filter(wrong).sort("uid").head(EXAMPLES).collect().to_dicts()
+        return Finding(False, problem, numbers)
+    bad = both.filter(wrong).sort("uid").head(MAX_EXAMPLES).collect().to_dicts()
     if not bad:
         return Finding(True, f"{numbers['rows_read']:,} samples in, all accounted for", numbers)
-    what = f"{numbers['lost']:,} uids lost, {numbers['invented']:,} invented, {numbers['miscounted']:,} miscounted"
-    return Finding(False, what, numbers, bad)
+    problem = f"{numbers['lost']:,} uids lost, {numbers['invented']:,} invented, {numbers['miscounted']:,} miscounted"
+    return Finding(False, problem, numbers, bad)
 
 
 def _read_counts(workspace: Workspace, part: Part) -> dict[str, int]:
@@ -139,7 +139,7 @@ def _read_counts(workspace: Workspace, part: Part) -> dict[str, int]:
 
 
 def no_split_leakage(workspace: Workspace) -> Finding:
-    """Whether no cluster of near-duplicate pictures, and no video or recording, stands in more than one split."""
+    """Whether no cluster of near-duplicate pictures, and no video or recording, is in more than one split."""
     kept = _selection_frame(workspace, ["uid", "part", "cluster", "keep", "split"]).filter(pl.col("keep"))
     parts = sorted(kept.select("part").unique().collect()["part"].to_list())
     rows = pl.concat([_NO_ROWS, *(_stage_frame(workspace, part, "rows", ["uid", "kind", "url"]) for part in parts)])
@@ -151,32 +151,34 @@ def no_split_leakage(workspace: Workspace) -> Finding:
     ]
     per_group = pl.concat(groups).group_by("group").agg(pl.col("split").n_unique().alias("splits"), samples=pl.len())
     leaks = per_group.filter(pl.col("splits") > 1).sort("group").collect()
-    homeless = int(kept.select(pl.col("split").is_null().sum()).collect().item())
+    without_split = int(kept.select(pl.col("split").is_null().sum()).collect().item())
     sizes = kept.group_by("split").agg(pl.len()).collect()
     numbers = {str(split): int(size) for split, size in sizes.iter_rows()} | {"leaking_groups": leaks.height}
-    if leaks.height or homeless:
-        what = f"{leaks.height:,} clusters or files in more than one split; {homeless:,} kept samples without a split"
-        return Finding(False, what, numbers, leaks.head(EXAMPLES).to_dicts())
-    return Finding(True, "no cluster and no file lies in two splits", numbers)
+    if leaks.height or without_split:
+        problem = (
+            f"{leaks.height:,} clusters or files in more than one split; {without_split:,} kept samples without a split"
+        )
+        return Finding(False, problem, numbers, leaks.head(MAX_EXAMPLES).to_dicts())
+    return Finding(True, "no cluster and no file is in two splits", numbers)
 
 
 def no_sudden_change(workspace: Workspace) -> Finding:
-    """Whether the release in the making is much like its parent; see `mmdata.releases.drift`."""
+    """Whether the draft release resembles its parent; see `mmdata.releases.drift`."""
     changes = read_changes(workspace, read_draft(workspace).release_id)
     if changes is None:
         return Finding(True, "there is no earlier release to compare it with")
     sudden = changes["sudden"]
     numbers = {name: changes["counts"][name] for name in ("added", "dropped", "stayed")}
     if sudden:
-        return Finding(False, "; ".join(sudden), numbers, [{"change": line} for line in sudden[:EXAMPLES]])
+        return Finding(False, "; ".join(sudden), numbers, [{"change": line} for line in sudden[:MAX_EXAMPLES]])
     return Finding(True, f"like its parent {changes['before']}", numbers)
 
 
 def no_failed_parts(corpus: Corpus, workspace: Workspace, running: Collection[str] = ()) -> Finding:
-    """Whether nothing needs a person: no part that failed, died or was refused, no source file that cannot be read.
+    """Whether nothing needs a person: no part has failed, died or been refused, and every source file can be read.
 
     Args:
-        running: parts being worked on at this moment; their unfinished attempts are no failures.
+        running: parts that somebody works on now; their unfinished attempts are not failures.
     """
     troubles: list[dict[str, Any]] = []
     for path, entry in workspace.catalog().files.items():

@@ -1,4 +1,4 @@
-"""The state of a corpus, read from its workspace: parts by stage, what failed and why, the latest release."""
+"""The state of a corpus: parts by stage, failures and their reasons, time left, and the latest release."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from mmdata.inspect.failing_hosts import FailingHosts
     from mmdata.workspace.disk_use import DiskUse
 
-READERS = 32  # at a time, of an object store
+OBJECT_STORE_READERS = 32
 
 State = Literal["done", "waiting", "started", "failed", "refused"]
-"""`waiting`: not done, or made from something older. `started`: a process works on it, or died. `refused`: done, but
-not accepted into releases."""
+"""`waiting`: not done, or stale. `started`: a process works on it, or died at work. `refused`: done, but not accepted
+into releases."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartStatus:
-    """A part and how far it is.
+    """A part and the state of its stages.
 
     Args:
         stages: stage -> state.
-        why: what it waits for or failed of; empty: it is up to date.
-        next_retry_at: UTC ISO time of the first retry of what could not be fetched; None: none is planned.
+        why: what it waits for, or why it failed; empty if it is up to date.
+        next_retry_at: UTC ISO time of the first retry of a failed URL; None if none is planned.
     """
 
     part: Part
@@ -56,14 +56,14 @@ class Status:
     """A corpus at this moment.
 
     Args:
-        reasons: stage -> reason -> rows, over all parts, of what was refused or failed.
-        retries_due: parts whose retries are due now.
-        next_retry_at: UTC ISO time of the first retry that is still to come; None: none is planned.
+        reasons: stage -> reason -> rows that were refused or failed, over all parts.
+        retries_due: number of parts whose retries are due now.
+        next_retry_at: UTC ISO time of the first future retry; None if none is planned.
         unreadable: source file -> error.
-        release: the latest release's manifest without its long lists; None before the first.
-        underway: stages that were begun and have not ended.
-        eta_s: seconds until every part is up to date, one part at a time; None: nothing is finished to tell by.
-        eta_without: what the estimate leaves out, since none of it was ever finished.
+        release: the latest release's manifest without its long lists; None before the first release.
+        underway: stages that have begun and not ended.
+        eta_s: seconds until every part is up to date, one part at a time; None if no slice was ever finished.
+        eta_without: sources and stages that the estimate leaves out, because it has no finished slice of them.
     """
 
     parts: Sequence[PartStatus]
@@ -78,12 +78,12 @@ class Status:
 
     @property
     def stuck(self) -> list[Underway]:
-        """Those under way that somebody should look at."""
-        return [one for one in self.underway if one.advice]
+        """The stages under way that a person should look at."""
+        return [stage for stage in self.underway if stage.advice]
 
 
 def corpus_status(corpus: Corpus, workspace: Workspace, now: datetime | None = None) -> Status:
-    """Read the state of every part of a corpus from its stamps; of slices only a few, for how long they take."""
+    """The state of every part of a corpus, from its stamps. Reads a few slice stamps to estimate the time left."""
     now = now or datetime.now(UTC)
     once = _ReadOnce(str(workspace.root))
     catalog = workspace.catalog()
@@ -94,29 +94,30 @@ def corpus_status(corpus: Corpus, workspace: Workspace, now: datetime | None = N
     done: dict[tuple[str, PartStage], list[tuple[str, int]]] = {}
     begun: list[tuple[Part, PartStage, Attempt]] = []
     rows_left: Counter[tuple[str, PartStage]] = Counter()
-    for one in parts:
+    for status in parts:
+        part = status.part
         for stage in PART_STAGES:
-            key, stamp = (one.part.source, stage), once.part_stamp(one.part.name, stage)
-            if stamp is not None:  # one that is out of date tells as well how long it took
-                done.setdefault(key, []).append((one.part.name, len(stamp.slices)))
-            if one.stages[stage] not in ("done", "refused"):
-                rows_left[key] += one.rows
-            attempt = once.attempts(one.part.name).get(stage)
-            if one.stages[stage] == "started" and attempt is not None:
-                begun.append((one.part, stage, attempt))
+            key, stamp = (part.source, stage), once.part_stamp(part.name, stage)
+            if stamp is not None:  # a stale stamp has usable times, too
+                done.setdefault(key, []).append((part.name, len(stamp.slices)))
+            if status.stages[stage] not in ("done", "refused"):
+                rows_left[key] += status.rows
+            attempt = once.attempts(part.name).get(stage)
+            if status.stages[stage] == "started" and attempt is not None:
+                begun.append((part, stage, attempt))
     rates = corpus_rates(workspace, done)
-    found = underway(corpus, workspace, begun, rates, now)
-    rows_of = {one.part.name: (one.part.source, one.rows) for one in parts}
-    for each in found:
+    stages_underway = underway(corpus, workspace, begun, rates, now)
+    rows_of = {status.part.name: (status.part.source, status.rows) for status in parts}
+    for each in stages_underway:
         source, rows = rows_of[each.part]
         rows_left[source, each.stage] -= rows * each.slices_done // max(each.slices, 1)
     eta_s, without = corpus_eta_s(rows_left, rates, corpus.engine.workers)
-    retries = [one.next_retry_at for one in parts if one.next_retry_at is not None]
+    retries = [status.next_retry_at for status in parts if status.next_retry_at is not None]
     return Status(
         parts=parts,
         reasons={
             stage: add_counts(
-                stamp.reasons for one in parts if (stamp := once.part_stamp(one.part.name, stage)) is not None
+                stamp.reasons for status in parts if (stamp := once.part_stamp(status.part.name, stage)) is not None
             )
             for stage in PART_STAGES
         },
@@ -128,14 +129,14 @@ def corpus_status(corpus: Corpus, workspace: Workspace, now: datetime | None = N
             if entry.get("status") == "unreadable"
         },
         release=latest_release(workspace),
-        underway=found,
+        underway=stages_underway,
         eta_s=eta_s,
         eta_without=without,
     )
 
 
 class _ReadOnce(Workspace):
-    """A workspace whose parts' stamps are read once, many at a time where each takes a journey."""
+    """A workspace that reads each stamp of its parts once; on an object store, many at a time."""
 
     def __init__(self, root: str) -> None:
         super().__init__(root)
@@ -143,10 +144,10 @@ class _ReadOnce(Workspace):
         self._attempts: dict[str, dict[PartStage, Attempt]] = {}
 
     def read(self, parts: Sequence[str]) -> None:
-        """Read ahead what a store would be asked for one after the other; a disk is quicker without."""
+        """Read the stamps of parts ahead, in parallel, if they are on an object store."""
         if is_local(self.root):
             return
-        with ThreadPoolExecutor(READERS) as pool:
+        with ThreadPoolExecutor(OBJECT_STORE_READERS) as pool:
             for _ in pool.map(self._read, parts):
                 pass
 
@@ -166,18 +167,20 @@ class _ReadOnce(Workspace):
         return self._attempts[part]
 
     def _may_have_attempts(self, part: str) -> bool:
-        """One look at a folder costs less than three at files that are hardly ever there."""
+        """Listing the folder once is cheaper than asking for three files that are hardly ever there."""
         if not is_local(self.root):
             return True
         try:
-            return any(one.name.endswith(".attempt.json") for one in Path(self.part_dir(part).path).iterdir())
+            return any(path.name.endswith(".attempt.json") for path in Path(self.part_dir(part).path).iterdir())
         except FileNotFoundError:
             return False
 
 
 def part_status(corpus: Corpus, workspace: _ReadOnce, part: Part) -> PartStatus:
-    """How far one part is."""
-    plan = plan_part(corpus, workspace, part, now=datetime.min.replace(tzinfo=UTC))  # due retries are told apart
+    """The state of one part."""
+    plan = plan_part(
+        corpus, workspace, part, now=datetime.min.replace(tzinfo=UTC)
+    )  # due retries are reported separately
     attempts = workspace.attempts(part.name)
     stages: dict[str, State] = {}
     notes: list[str] = []
@@ -201,28 +204,24 @@ def part_status(corpus: Corpus, workspace: _ReadOnce, part: Part) -> PartStatus:
 
 
 def slices_with_media(workspace: Workspace, status: Status) -> list[tuple[str, str]]:
-    """Part and slice of all media that are there, from the stamps of their parts."""
-    return [
-        (one.part.name, name)
-        for one in status.parts
-        if (stamp := workspace.part_stamp(one.part.name, "media")) is not None
-        for name in stamp.slices
-    ]
+    """Part and slice of all media that were fetched, from the part stamps."""
+    stamps = {part.part.name: workspace.part_stamp(part.part.name, "media") for part in status.parts}
+    return [(part, name) for part, stamp in stamps.items() if stamp is not None for name in stamp.slices]
 
 
 def to_json(status: Status, hosts: FailingHosts | None, disk: Mapping[str, DiskUse] | None) -> str:
-    """All of it as a JSON object, for machines: what is counted, every part that is not ready, what is under way.
+    """The status as a JSON object, for machines: counts, every part that is not ready, stages under way.
 
     Args:
-        hosts, disk: None where nobody asked for them.
+        hosts, disk: None if they were not asked for.
     """
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "parts": len(status.parts),
-        "rows": sum(one.rows for one in status.parts),
-        "ready": sum(one.ready for one in status.parts),
-        "states": {stage: dict(Counter(one.stages[stage] for one in status.parts)) for stage in PART_STAGES},
-        "stuck": [asdict(one) for one in status.stuck],
-        "underway": [asdict(one) for one in status.underway],
+        "rows": sum(part.rows for part in status.parts),
+        "ready": sum(part.ready for part in status.parts),
+        "states": {stage: dict(Counter(part.stages[stage] for part in status.parts)) for stage in PART_STAGES},
+        "stuck": [asdict(stage) for stage in status.stuck],
+        "underway": [asdict(stage) for stage in status.underway],
         "eta_s": status.eta_s,
         "eta_without": list(status.eta_without),
         "retries_due": status.retries_due,
@@ -231,20 +230,20 @@ def to_json(status: Status, hosts: FailingHosts | None, disk: Mapping[str, DiskU
         "unreadable": status.unreadable,
         "release": status.release,
         "not_ready": [
-            {"part": one.part.name, "source": one.part.source, "rows": one.rows, **one.stages, "why": one.why}
-            for one in status.parts
-            if not one.ready
+            {"part": part.part.name, "source": part.part.source, "rows": part.rows, **part.stages, "why": part.why}
+            for part in status.parts
+            if not part.ready
         ],
     }
     if hosts is not None:
-        told["hosts"] = asdict(hosts)
+        values["hosts"] = asdict(hosts)
     if disk is not None:
-        told["disk"] = {kind: asdict(one) for kind, one in disk.items()}
-    return json.dumps(told, indent=1, ensure_ascii=False)
+        values["disk"] = {kind: asdict(use) for kind, use in disk.items()}
+    return json.dumps(values, indent=1, ensure_ascii=False)
 
 
 def latest_release(workspace: Workspace) -> dict[str, Any] | None:
-    """What the latest release's manifest says, its long lists counted instead."""
+    """The latest release's manifest, with the lengths of its long lists instead of the lists."""
     release_id = workspace.latest()
     manifest = read_json(workspace.release_dir(release_id) / "manifest.json") if release_id else None
     if manifest is None:

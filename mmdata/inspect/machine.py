@@ -1,4 +1,4 @@
-"""Is this machine fit for the work? Each examination says what it found and, where it is not well, what to do."""
+"""Whether this machine is ready: each examination says what it found, and what to do about a problem."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from mmdata.errors import UserError
+from mmdata.media.cores import cores
 
 Verdict = Literal["ok", "warning", "error"]
 
@@ -29,10 +30,10 @@ LOW_DISK_GB, LOW_MEMORY_GB = 10, 4
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """One thing looked at.
+    """The result of one examination.
 
     Args:
-        remedy: what to do; empty where all is well.
+        remedy: what to do; empty if all is well.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Examination:
 
 
 def examine(config_path: Path | None = None) -> Iterator[Examination]:
-    """Look at Python, torch and its devices, memory, disk, optional packages, the network, and a corpus if given."""
+    """Examine Python, torch and its devices, memory, disk, optional packages, the network, and a corpus if given."""
     yield _python()
     yield _torch()
     yield _memory()
@@ -54,8 +55,8 @@ def examine(config_path: Path | None = None) -> Iterator[Examination]:
 
 
 def _python() -> Examination:
-    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {_cores()} cores"
-    return Examination("python", "ok", found)
+    version = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {cores()} cores"
+    return Examination("python", "ok", version)
 
 
 def _torch() -> Examination:
@@ -102,15 +103,15 @@ def _optional_packages() -> Iterator[Examination]:
 
 
 def _network() -> Examination:
-    """A name, then a connection. Without them there is nothing to download, but the demo and local mirrors work."""
+    """Resolve a name, then connect. Without a network, the demo and local mirrors still work."""
     try:
         address = socket.getaddrinfo("example.com", 443, type=socket.SOCK_STREAM)[0][4]
     except OSError as error:
-        remedy = "no names are resolved here: pictures can be fetched from local mirrors only; the demo works offline"
+        remedy = "names cannot be resolved: only local mirrors can be fetched from; the demo works offline"
         return Examination("network", "warning", f"DNS: {error}", remedy)
     try:
         with socket.create_connection((str(address[0]), 443), timeout=3):
-            return Examination("network", "ok", "names resolve, connections leave")
+            return Examination("network", "ok", "names resolve, and connections to the outside work")
     except OSError as error:
         remedy = "behind a proxy? Downloads connect directly, so that each address can be checked"
         return Examination("network", "warning", f"connecting to example.com: {error}", remedy)
@@ -123,7 +124,7 @@ def _corpus(config_path: Path) -> Iterator[Examination]:
     try:
         corpus = load_corpus(config_path)
     except UserError as error:
-        yield Examination("corpus", "error", str(error), "mend the file; `mmdata init DIR` writes a sound one")
+        yield Examination("corpus", "error", str(error), "correct the file; `mmdata init DIR` writes a valid one")
         return
     yield Examination("corpus", "ok", f"{config_path}: {len(corpus.sources)} sources")
     workspace = Workspace(corpus.workspace)
@@ -132,7 +133,7 @@ def _corpus(config_path: Path) -> Iterator[Examination]:
         workspace.root.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"mmdata")
         probe.unlink()
-    except Exception as error:  # noqa: BLE001 - a store's client raises its own kinds; all of them mean the same here
+    except Exception as error:  # noqa: BLE001 - each store's client has its own errors
         found = f"{workspace.root}: {type(error).__name__}: {error}"
         yield Examination("workspace", "error", found, "give a folder or a bucket that can be written")
         return
@@ -145,7 +146,3 @@ def _is_installed(package: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

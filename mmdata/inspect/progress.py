@@ -1,4 +1,4 @@
-"""How far the parts under way are, how long what is left will take, and which of them are stuck."""
+"""Progress of the parts under way: slices done, time left, and which parts are stuck."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from mmdata.workspace.attempts import Attempt
 from mmdata.workspace.layout import PART_STAGES, Part, PartStage, SliceStamp, Workspace
 from mmdata.workspace.lease import Holder, holder_of
 
-SAMPLED_PARTS = 24  # finished parts of a source whose slices tell how long a stage takes
-SLICES_OF_A_PART = 2
-RETRIED_SHARE = 0.5  # a slice that fetched less of itself than this was only retried: its seconds tell of no whole one
+SAMPLED_PARTS, SLICES_PER_SAMPLED_PART = 24, 2
+"""How many finished slices of each source and stage the estimate of the time left reads."""
+
+MIN_FETCHED_SHARE = 0.5
+"""A slice that fetched a smaller share of its rows was only retried, so its time says nothing about a whole slice."""
 
 Rates = Mapping[tuple[str, PartStage], float]
-"""(source, stage) -> seconds a row, of one worker."""
+"""(source, stage) -> seconds that one worker needs for a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Underway:
-    """A stage of a part that somebody began and has not ended.
+    """A stage of a part that has begun and not ended.
 
     Args:
-        slices_done, slices: how many are up to date, of how many.
-        idle_s: seconds since a slice was last finished, or since the try began.
-        eta_s: seconds until the stage is done; None: nothing is known yet, or nobody works on it.
-        holder: who works on it; None: nobody any more.
-        advice: what to do; empty: nothing, it goes well.
+        slices_done, slices: slices that are up to date, and slices in all.
+        idle_s: seconds since a slice was last finished, or since the attempt began.
+        eta_s: seconds until the stage is done; None if there is no estimate yet, or nobody works on it.
+        holder: who works on it; None if nobody does any more.
+        advice: what a person should do; empty if nothing.
     """
 
     part: str
@@ -48,20 +50,20 @@ class Underway:
 def underway(
     corpus: Corpus,
     workspace: Workspace,
-    begun: Iterable[tuple[Part, PartStage, Attempt]],
+    attempts: Iterable[tuple[Part, PartStage, Attempt]],
     rates: Rates,
     now: datetime | None = None,
 ) -> list[Underway]:
-    """Look at the slices and the lease of each stage that was begun; reads a few stamps a slice.
+    """The progress of each stage that has begun, from its lease and the stamps of its slices.
 
     Args:
-        begun: the attempts that have not ended.
+        attempts: those that have not ended.
     """
     now = now or datetime.now(UTC)
-    return [_one(corpus, workspace, part, stage, attempt, rates, now) for part, stage, attempt in begun]
+    return [_underway(corpus, workspace, part, stage, attempt, rates, now) for part, stage, attempt in attempts]
 
 
-def _one(
+def _underway(
     corpus: Corpus,
     workspace: Workspace,
     part: Part,
@@ -72,7 +74,7 @@ def _one(
 ) -> Underway:
     expected = expected_slices(corpus, workspace, part, stage)
     stamps = {name: workspace.slice_stamp(part.name, stage, name) for name in expected}
-    done = {name: one for name, one in stamps.items() if one is not None and one.fingerprint == expected[name]}
+    done = {name: stamp for name, stamp in stamps.items() if stamp is not None and stamp.fingerprint == expected[name]}
     holder = holder_of(workspace, f"part-{part.name}")
     times = [_written(workspace, part, stage, name) for name in done]
     idle_s = max(0.0, (now - max([datetime.fromisoformat(attempt.started_at), *times])).total_seconds())
@@ -97,53 +99,55 @@ def _one(
 
 
 def advice(holder: Holder | None, idle_s: float, stuck_after_s: float) -> str:
-    """What a person should do about a stage that was begun and has not ended, or nothing."""
+    """What a person should do about a stage that has begun and not ended; empty if nothing."""
     if holder is None:
-        return "its process died at work. Remedy: `mmdata build` goes on where it stopped"
+        return "its process died at work. Remedy: `mmdata build` continues where it stopped"
     if idle_s > stuck_after_s:
         return (
             f"no slice was finished for {idle_s / 60:.0f} minutes. Remedy: look at the log of process {holder.pid} on "
-            f"{holder.host}; if it hangs, stop it, then `mmdata build` goes on where it stopped"
+            f"{holder.host}; if it hangs, stop it, then `mmdata build` continues where it stopped"
         )
     return ""
 
 
 def expected_slices(corpus: Corpus, workspace: Workspace, part: Part, stage: PartStage) -> dict[str, str]:
-    """The slices of a part's stage, each with the fingerprint that an up-to-date stamp of it has."""
+    """The slices of a part's stage -> the fingerprint of an up-to-date stamp."""
     settings = stage_settings(corpus, part, stage)
     if stage == "rows":
         size = next(source.slice_rows for source in corpus.sources if source.name == part.source)
         names = [f"{number:04d}" for number in range(-(-(part.stop - part.start) // size))]
         return {name: fingerprint(settings, rows_input(part), name) for name in names}
     rows = workspace.part_stamp(part.name, "rows")
-    found = {}
+    earlier_stages = PART_STAGES[: PART_STAGES.index(stage)]
+    fingerprints = {}
     for name in rows.slices if rows else ():
-        before = [workspace.slice_stamp(part.name, one, name) for one in PART_STAGES[: PART_STAGES.index(stage)]]
-        digests = [one.digest if one else "" for one in before]
-        found[name] = fingerprint(settings, digests[0] if stage == "media" else features_input(*digests))
-    return found
+        stamps = [workspace.slice_stamp(part.name, earlier, name) for earlier in earlier_stages]
+        digests = [stamp.digest if stamp else "" for stamp in stamps]
+        fingerprints[name] = fingerprint(settings, digests[0] if stage == "media" else features_input(*digests))
+    return fingerprints
 
 
 def seconds_a_row(stamps: Iterable[SliceStamp]) -> float | None:
-    """How long a row took in finished slices; None where they do not say."""
-    timed = [one for one in stamps if one.rows and one.numbers.get("seconds")]
-    whole = [one for one in timed if one.numbers.get("fetched", one.rows) >= RETRIED_SHARE * one.rows] or timed
-    rows = sum(one.rows for one in whole)
-    return sum(one.numbers["seconds"] for one in whole) / rows if rows else None
+    """Seconds that a row took in finished slices; None if their stamps have no times."""
+    timed = [stamp for stamp in stamps if stamp.rows and stamp.numbers.get("seconds")]
+    whole = [stamp for stamp in timed if stamp.numbers.get("fetched", stamp.rows) >= MIN_FETCHED_SHARE * stamp.rows]
+    counted = whole or timed
+    rows = sum(stamp.rows for stamp in counted)
+    return sum(stamp.numbers["seconds"] for stamp in counted) / rows if rows else None
 
 
 def corpus_rates(workspace: Workspace, done: Mapping[tuple[str, PartStage], Sequence[tuple[str, int]]]) -> Rates:
-    """How long a row takes in each source and stage, by a few slices of parts that are spread over those finished.
+    """Seconds a row takes in each source and stage, from a few slices of parts that are spread over the finished ones.
 
     Args:
         done: (source, stage) -> parts that have finished it, each with its number of slices.
     """
     rates = {}
     for (source, stage), parts in done.items():
-        stamps = []
+        stamps: list[SliceStamp] = []
         for part, slices in _spread(parts, SAMPLED_PARTS):
-            names = [f"{number:04d}" for number in range(min(slices, SLICES_OF_A_PART))]
-            stamps += [one for name in names if (one := workspace.slice_stamp(part, stage, name)) is not None]
+            names = [f"{number:04d}" for number in range(min(slices, SLICES_PER_SAMPLED_PART))]
+            stamps += filter(None, (workspace.slice_stamp(part, stage, name) for name in names))
         if (rate := seconds_a_row(stamps)) is not None:
             rates[source, stage] = rate
     return rates
@@ -152,19 +156,19 @@ def corpus_rates(workspace: Workspace, done: Mapping[tuple[str, PartStage], Sequ
 def corpus_eta_s(
     rows_left: Mapping[tuple[str, PartStage], float], rates: Rates, workers: int
 ) -> tuple[float | None, list[str]]:
-    """Seconds until every part is up to date, one part at a time; and what has no rate yet.
+    """Seconds until every part is up to date, one part at a time; and the stages that have no rate yet.
 
     Args:
-        rows_left: (source, stage) -> rows that the stage has still to go through.
+        rows_left: (source, stage) -> rows that the stage still has to process.
     """
     due = {key: rows for key, rows in rows_left.items() if rows > 0}
     unknown = sorted(f"{stage} of {source}" for source, stage in due.keys() - rates.keys())
-    known = [rows * rates[key] for key, rows in due.items() if key in rates]
-    return (sum(known) / workers if known or not due else None), unknown
+    seconds = [rows * rates[key] for key, rows in due.items() if key in rates]
+    return (sum(seconds) / workers if seconds or not due else None), unknown
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `40 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
+    """Seconds as text for people: `40 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -177,10 +181,10 @@ def duration(seconds: float) -> str:
 
 
 def seconds_left(done: int, total: int, since: int, elapsed_s: float) -> float | None:
-    """How long the rest takes at the pace so far; None where nothing was done yet.
+    """Seconds that the rest takes at the pace so far; None if nothing was done yet.
 
     Args:
-        since: what was done when the clock was started.
+        since: how much was done already when the time began.
     """
     return None if done <= since else elapsed_s * (total - done) / (done - since)
 

@@ -116,9 +116,9 @@ def test_a_kept_sample_without_a_split_is_found(built: Built) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda f: f.with_columns(clip_score=pl.lit(float("nan"), pl.Float32)), "score is no cosine"),
-        (lambda f: f.with_columns(clip_score=pl.lit(float("inf"), pl.Float32)), "score is no cosine"),
-        (lambda f: f.with_columns(clip_score=pl.lit(1.5, pl.Float32)), "score is no cosine"),
+        (lambda f: f.with_columns(clip_score=pl.lit(float("nan"), pl.Float32)), "the score is not a cosine"),
+        (lambda f: f.with_columns(clip_score=pl.lit(float("inf"), pl.Float32)), "the score is not a cosine"),
+        (lambda f: f.with_columns(clip_score=pl.lit(1.5, pl.Float32)), "the score is not a cosine"),
         (lambda f: f.with_columns(clip_score=pl.lit(None, pl.Float32)), "neither measured nor with a problem"),
         (lambda f: f.tail(-1), "no features row"),
         (lambda f: f.with_columns(uid=pl.lit("e" * 30) + pl.int_range(10, 10 + pl.len()).cast(pl.String)), "not among"),

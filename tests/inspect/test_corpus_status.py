@@ -12,7 +12,7 @@ import pytest
 
 from mmdata.inspect.audit import no_failed_parts
 from mmdata.inspect.corpus_status import corpus_status
-from mmdata.inspect.progress import SAMPLED_PARTS, SLICES_OF_A_PART, corpus_eta_s, seconds_a_row, seconds_left
+from mmdata.inspect.progress import SAMPLED_PARTS, SLICES_PER_SAMPLED_PART, corpus_eta_s, seconds_a_row, seconds_left
 from mmdata.workspace.attempts import begin_attempt, end_attempt, fail_attempt
 from mmdata.workspace.disk_use import DiskUse, disk_use, kind_of
 from mmdata.workspace.layout import SliceStamp, Workspace
@@ -200,7 +200,7 @@ def test_status_reads_no_slice_of_a_finished_part(small: Small, monkeypatch: pyt
     real = Workspace.slice_stamp
     monkeypatch.setattr(Workspace, "slice_stamp", lambda self, *which: asked.append(which[0]) or real(self, *which))  # type: ignore[func-returns-value]
     corpus_status(small.corpus, small.workspace)
-    assert len(asked) <= 3 * SAMPLED_PARTS * SLICES_OF_A_PART
+    assert len(asked) <= 3 * SAMPLED_PARTS * SLICES_PER_SAMPLED_PART
 
 
 def test_disk_use_counts_every_file_once_by_its_kind(small: Small) -> None:
