@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -266,6 +266,6 @@ def uid_words(uids: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     return words[0].to_numpy(), words[1].to_numpy()
 
 
-def table_of(rows: Iterable[dict], schema: pa.Schema) -> pa.Table:
+def table_of(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """A table from dicts, sorted by uid; missing keys become null."""
     return pa.Table.from_pylist(list(rows), schema=schema).sort_by("uid")

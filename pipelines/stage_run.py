@@ -15,7 +15,8 @@ from mmdata.inspect.progress import duration, seconds_left
 from mmdata.observe import logs, metrics
 from mmdata.stage import Progress, StageReport
 from mmdata.workspace.layout import Workspace
-from mmdata.workspace.lease import Holder, Lease, leased
+from mmdata.workspace.lease import Lease, leased
+from mmdata.workspace.lease_store import Holder
 from pipelines.watcher import watchers
 
 _log = logs.logger(__name__)

@@ -66,7 +66,7 @@ class Trainer:
         config: TrainConfig,
         settings: Stage,
         mesh: Mesh,
-        readers: tuple[Reader, Reader | None],
+        readers: tuple[Reader[Any], Reader[Any] | None],
         folder: Path,
         log: StepLog,
     ) -> None:

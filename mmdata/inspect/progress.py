@@ -11,7 +11,8 @@ from mmdata.engine.freshness import features_input, rows_input, stage_settings
 from mmdata.fingerprint import fingerprint
 from mmdata.workspace.attempts import Attempt
 from mmdata.workspace.layout import PART_STAGES, Part, PartStage, SliceStamp, Workspace
-from mmdata.workspace.lease import Holder, holder_of
+from mmdata.workspace.lease import holder_of
+from mmdata.workspace.lease_store import Holder
 
 SAMPLED_PARTS, SLICES_PER_SAMPLED_PART = 24, 2
 """How many finished slices of each source and stage the estimate of the time left reads."""

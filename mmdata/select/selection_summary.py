@@ -12,6 +12,7 @@ from upath import UPath
 
 from mmdata.config import Filter
 from mmdata.figures import charts
+from mmdata.figures.svg_chart import Chart
 from mmdata.select.presets import resolve
 from mmdata.select.rates import read_cut_score
 from mmdata.storage.tables import scan_tables
@@ -71,7 +72,7 @@ class Summary:
             drawn["long tail"] = self.long_tail().picture()
         return drawn
 
-    def long_tail(self) -> charts.Chart:
+    def long_tail(self) -> Chart:
         """Samples of each concept, before and after."""
         before, after = zip(*self.concepts.values(), strict=True) if self.concepts else ((), ())
         return charts.long_tail(before, after, "Samples by concept")
