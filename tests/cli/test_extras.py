@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.cli.extras import EXTRA_OF_PACKAGE, remedy_for
+from mmdata.cli.extras import PACKAGES_OF_EXTRA, remedy_for
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT = "import sys; sys.modules.update(dict.fromkeys({packages!r}))\n"
@@ -57,4 +57,4 @@ def test_a_module_inside_a_package_counts_as_the_package() -> None:
 
 def test_each_named_extra_exists() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert set(EXTRA_OF_PACKAGE.values()) <= project["optional-dependencies"].keys()
+    assert PACKAGES_OF_EXTRA.keys() <= project["optional-dependencies"].keys()
