@@ -26,9 +26,7 @@ RUN_KEY_TAG = "dagster/run_key"
 KEYS_PER_QUERY = 200
 
 refresh_catalog = dg.define_asset_job(
-    "refresh_catalog",
-    selection=["source_catalog"],
-    description="Look for new, changed and removed source files.",
+    "refresh_catalog", selection=["source_catalog"], description="Look for new, changed and removed source files."
 )
 build_part = dg.define_asset_job(
     "build_part",

@@ -78,10 +78,7 @@ def evaluate_stages(
 
 
 def run_child(
-    context: dg.AssetExecutionContext,
-    request: Request,
-    processes: int,
-    each_second: Callable[[], None] = lambda: None,
+    context: dg.AssetExecutionContext, request: Request, processes: int, each_second: Callable[[], None] = lambda: None
 ) -> None:
     """Run pipelines.train_process until it ends; its log lines appear in the log of the run.
 

@@ -57,10 +57,7 @@ class CorpusResource(dg.ConfigurableResource):
                 return finished(function(corpus, workspace, lease_checking_progress(context, lease)), started_at)
 
     def run_part(
-        self,
-        context: dg.AssetExecutionContext,
-        stage: PartStage,
-        function: Callable[..., StageReport],
+        self, context: dg.AssetExecutionContext, stage: PartStage, function: Callable[..., StageReport]
     ) -> StageReport:
         """Run a stage on the run's part; the workspace keeps a note of how the attempt ended."""
         part = context.partition_key

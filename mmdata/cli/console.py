@@ -49,12 +49,7 @@ def console() -> Console:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A table whose cells are shown as they are, markup and all."""
     result = Table(
-        title=escape(shown(title)),
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2),
+        title=escape(shown(title)), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2)
     )
     for column in columns:
         result.add_column(column, justify="left", overflow="fold")

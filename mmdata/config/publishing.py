@@ -64,6 +64,5 @@ class Releases(Section):
         0.5, gt=0, description="A number of samples that changes by more than this share is a sudden change, too."
     )
     on_sudden_change: Literal["tell", "hold"] = Field(
-        "tell",
-        description="`hold`: such a release becomes the latest only when you run `mmdata rollback RELEASE`.",
+        "tell", description="`hold`: such a release becomes the latest only when you run `mmdata rollback RELEASE`."
     )

@@ -35,13 +35,7 @@ def source_rows(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg
 
 
 @part_asset(
-    GROUP,
-    "img2dataset",
-    "tar",
-    stage="media",
-    pool="download",
-    deps=[source_rows],
-    check_specs=[checks.DOWNLOAD_SHARE],
+    GROUP, "img2dataset", "tar", stage="media", pool="download", deps=[source_rows], check_specs=[checks.DOWNLOAD_SHARE]
 )
 def media(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The media of a part: downloaded with access checks, resized, one tar per slice.

@@ -36,12 +36,7 @@ def instructions(context: dg.AssetExecutionContext, corpus: CorpusResource) -> d
 
 
 @corpus_asset(
-    GROUP,
-    "webdataset",
-    "json",
-    deps=[instructions],
-    freshness_policy=NIGHTLY,
-    check_specs=[checks.NO_SUDDEN_CHANGE],
+    GROUP, "webdataset", "json", deps=[instructions], freshness_policy=NIGHTLY, check_specs=[checks.NO_SUDDEN_CHANGE]
 )
 def release(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The manifest of the release. It is written last; then `releases/latest` names the release."""
