@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,17 +149,14 @@ _INDEX_COLUMNS = (
 INDEX = _schema(_INDEX_COLUMNS)
 """Position of each sample of a release, ordered by shard, then offset. Written by mmdata.shards."""
 
-COLUMN_DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
-    stage: {column.name: column.description for column in columns}
-    for stage, columns in {
-        "rows": _ROWS_COLUMNS,
-        "media": _MEDIA_COLUMNS,
-        "features": _FEATURES_COLUMNS,
-        "selection": _SELECTION_COLUMNS,
-        "shards": _INDEX_COLUMNS,
-    }.items()
+COLUMNS: Mapping[str, Sequence[Column]] = {
+    "rows": _ROWS_COLUMNS,
+    "media": _MEDIA_COLUMNS,
+    "features": _FEATURES_COLUMNS,
+    "selection": _SELECTION_COLUMNS,
+    "shards": _INDEX_COLUMNS,
 }
-"""Stage that writes the table -> column -> what the column holds, as the Dagster UI shows it."""
+"""Stage that writes the table -> its columns."""
 
 
 def sample_uid(url: str | None, caption: str | None, start_s: float | None = None, end_s: float | None = None) -> str:

@@ -3,7 +3,6 @@
 All of these are on as soon as a Dagster daemon runs; the Automation page of the UI turns them off.
 """
 
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -100,8 +99,7 @@ def read_plans(corpus: Corpus, workspace: Workspace) -> list[PartPlan]:
 
 def queued_runs(instance: dg.DagsterInstance) -> int:
     """The number of runs of parts that wait for a slot. The daemon looks at each of them every few seconds."""
-    waiting = dg.RunsFilter(job_name=build_part.name, statuses=[dg.DagsterRunStatus.QUEUED])
-    return instance.get_runs_count(waiting)
+    return instance.get_runs_count(dg.RunsFilter(job_name=build_part.name, statuses=[dg.DagsterRunStatus.QUEUED]))
 
 
 def run_keys(plans: list[PartPlan], instance: dg.DagsterInstance) -> dict[str, PartPlan]:
@@ -127,7 +125,8 @@ def wanted_plans(
     busy = running_parts(instance)
     plans_by_key = run_keys([plan for plan in plans if plan.stale and plan.part.name not in busy], instance)
     wanted: dict[str, PartPlan] = {}
-    for keys in batched(plans_by_key, KEYS_PER_QUERY):
+    rest = iter(plans_by_key)
+    while keys := list(islice(rest, KEYS_PER_QUERY)):
         runs = instance.get_runs(filters=dg.RunsFilter(tags={RUN_KEY_TAG: keys}))
         requested = {run.tags[RUN_KEY_TAG] for run in runs}
         for key in keys:
@@ -136,12 +135,6 @@ def wanted_plans(
                 if len(wanted) == most:
                     return wanted
     return wanted
-
-
-def batched(keys: Iterable[str], size: int) -> Iterator[list[str]]:
-    rest = iter(keys)
-    while batch := list(islice(rest, size)):
-        yield batch
 
 
 def waits_for_a_person(plan: PartPlan, workspace: Workspace) -> bool:

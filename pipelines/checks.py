@@ -115,11 +115,11 @@ def model_sound(asset: str, report: "StageReport") -> list[dg.AssetCheckResult]:
     from mmdata.releases.manifest import open_release
 
     folder, release = Path(report.paths["model"]), open_release(report.paths["release"])
-    findings = [
-        training_runs.loss_fell(folder),
-        training_runs.trained_on(folder, release.id, str(release.manifest["digest"])),
+    loss_fell, trained_on_release = model_specs(asset)
+    return [
+        _result(loss_fell, training_runs.loss_fell(folder)),
+        _result(trained_on_release, training_runs.trained_on(folder, release.id, str(release.manifest["digest"]))),
     ]
-    return [_result(spec, finding) for spec, finding in zip(model_specs(asset), findings, strict=True)]
 
 
 @dg.asset_check(

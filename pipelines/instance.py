@@ -7,6 +7,7 @@ import dagster as dg
 from filelock import FileLock
 
 from mmdata.workspace.layout import Workspace
+from mmdata.workspace.lease_store import is_alive
 from pipelines.home import dagster_home
 from pipelines.partitions import IN_PROGRESS
 from pipelines.resources import POOLS
@@ -44,18 +45,7 @@ def close_runs_of_killed_builds(instance: dg.DagsterInstance) -> None:
     """
     runs_of_this_machine = dg.RunsFilter(statuses=IN_PROGRESS, tags={HOST_TAG: socket.gethostname()})
     for run in instance.get_runs(filters=runs_of_this_machine):
-        if not _is_alive(int(run.tags[PID_TAG])):
+        pid = int(run.tags[PID_TAG])
+        if pid == os.getpid() or not is_alive(pid):  # this process has not started a run yet: its number was used again
             instance.report_run_failed(run, "the process of `mmdata build` was killed; finished slices are kept")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-
-
-def _is_alive(pid: int) -> bool:
-    if pid == os.getpid():
-        return False  # the number was used again: this process has not started a run yet
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

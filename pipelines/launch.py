@@ -16,14 +16,7 @@ import dagster as dg
 
 from mmdata.config import Corpus
 from mmdata.errors import DataError
-from mmdata.inspect.training_runs import (
-    MODEL_STAGES,
-    ModelStage,
-    evaluation_report,
-    last_step,
-    model_folder,
-    stage_report,
-)
+from mmdata.inspect import training_runs
 from mmdata.releases.manifest import Release
 from mmdata.stage import Progress, StageReport
 from mmdata.workspace.layout import Workspace
@@ -38,7 +31,7 @@ def train_stage(
     corpus: Corpus,
     workspace: Workspace,
     release: Release,
-    stage: ModelStage,
+    stage: training_runs.ModelStage,
     progress: Progress,
 ) -> StageReport:
     """Train a stage with the settings of corpus.yaml; a finished stage is left as it is.
@@ -47,18 +40,12 @@ def train_stage(
         DataError: the training ended with an error of the data or of the user, or was stopped.
     """
     settings = corpus.train
-    output = model_folder(workspace, release.id, settings.preset, settings.output)
-    request = Request(
-        "train",
-        (stage,),
-        release=str(release.folder),
-        output=str(output),
-        preset=settings.preset,
-        config=settings.config,
-        overrides=tuple(settings.set),
-    )
+    output = training_runs.model_folder(workspace, release.id, settings.preset, settings.output)
+    overrides = tuple(settings.set)
+    folders = str(release.folder), str(output)
+    request = Request("train", (stage,), *folders, settings.preset, settings.config, overrides)
     run_child(context, request, settings.processes, _follow(request, progress))
-    return stage_report(output / stage, release=str(release.folder))
+    return training_runs.stage_report(output / stage, release=str(release.folder))
 
 
 def evaluate_stages(
@@ -71,10 +58,15 @@ def evaluate_stages(
         answers: generate an answer for this many of them.
     """
     request = Request(
-        "evaluate", MODEL_STAGES, release=str(release.folder), output=str(output), samples=samples, answers=answers
+        "evaluate",
+        training_runs.MODEL_STAGES,
+        release=str(release.folder),
+        output=str(output),
+        samples=samples,
+        answers=answers,
     )
     run_child(context, request, 1)
-    return evaluation_report(output, release=str(release.folder))
+    return training_runs.evaluation_report(output, release=str(release.folder))
 
 
 def run_child(
@@ -92,11 +84,8 @@ def run_child(
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
     command = [sys.executable, "-m", *launcher, "pipelines.train_process", request.to_json()]
     with dg.open_pipes_session(context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()) as session:
-        environment = {
-            **os.environ,
-            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_TIMEOUT_S),
-            **session.get_bootstrap_env_vars(),
-        }
+        stop_timeout = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_TIMEOUT_S)}
+        environment = {**os.environ, **stop_timeout, **session.get_bootstrap_env_vars()}
         # The pipe at its standard input closes when this process dies: see train_process. The child has a session of
         # its own, so that Ctrl-C in a terminal reaches it only through this process.
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
@@ -136,4 +125,4 @@ def _follow(request: Request, progress: Progress) -> Callable[[], None]:
 
     (stage,) = request.stages
     steps = getattr(load_train_config(request.preset, request.config, list(request.overrides)), stage).steps
-    return lambda: progress(stage, last_step(Path(request.output) / stage), steps)
+    return lambda: progress(stage, training_runs.last_step(Path(request.output) / stage), steps)

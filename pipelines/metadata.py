@@ -88,9 +88,7 @@ def image(name: str, data: bytes) -> dg.MetadataValue:
 
 def _path_or_url(path: str) -> dg.MetadataValue:
     path = shown(path)
-    if path.startswith(("http://", "https://")):
-        return dg.MetadataValue.url(path)
-    return dg.MetadataValue.path(path)
+    return dg.MetadataValue.url(path) if path.startswith(("http://", "https://")) else dg.MetadataValue.path(path)
 
 
 def _cell(value: Any) -> str | int | float | bool | None:
@@ -106,25 +104,13 @@ def _kind(cells: list[Any]) -> str:
 
 
 def _column_metadata(stage: str) -> dict[str, Any]:
-    from mmdata import samples
+    from mmdata.samples import COLUMNS
 
-    schemas = {
-        "rows": samples.ROWS,
-        "media": samples.MEDIA,
-        "features": samples.FEATURES,
-        "selection": samples.SELECTION,
-        "shards": samples.INDEX,
-    }
-    if stage not in schemas:
+    if stage not in COLUMNS:
         return {}
     columns = [
-        dg.TableColumn(
-            field.name,
-            str(field.type),
-            description=samples.COLUMN_DESCRIPTIONS[stage][field.name],
-            constraints=dg.TableColumnConstraints(nullable=field.nullable),
-        )
-        for field in schemas[stage]
+        dg.TableColumn(name, str(kind), description, dg.TableColumnConstraints(nullable=nullable))
+        for name, kind, description, nullable in COLUMNS[stage]
     ]
     metadata: dict[str, Any] = {"dagster/column_schema": dg.TableSchema(columns=columns)}
     if lineage := LINEAGE[stage]:

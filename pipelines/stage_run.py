@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import dagster as dg
@@ -54,10 +54,9 @@ def announced(context: dg.AssetExecutionContext, stage: str, part: str | None) -
         raise
 
 
-@contextmanager
 def stage_lease(
     context: dg.AssetExecutionContext, workspace: Workspace, stage: str, part: str | None, wait_s: float
-) -> Iterator[Lease]:
+) -> AbstractContextManager[Lease]:
     """Hold the lease of a part or of the release; wait while another process holds it.
 
     Args:
@@ -74,8 +73,7 @@ def stage_lease(
 
     purpose = f"{stage} of {part}" if part else stage
     name = f"part-{part}" if part else ("release" if stage in RELEASE_STAGES else f"train-{stage}")
-    with leased(workspace, name, purpose, wait_s=wait_s, on_wait=report_wait) as lease:
-        yield lease
+    return leased(workspace, name, purpose, wait_s=wait_s, on_wait=report_wait)
 
 
 @contextmanager
@@ -91,9 +89,8 @@ def dagster_failure(error: MMDataError) -> dg.Failure:
     """An error of ours as Dagster's; it is tried again only where the fault may pass by itself."""
     metadata: dict[str, dg.MetadataValue] = {}
     if isinstance(error, PartFailed):
-        records = [
-            dg.TableRecord({"slice": name, "error": shown(text)}) for name, text in sorted(error.failures.items())
-        ]
+        failures = sorted(error.failures.items())
+        records = [dg.TableRecord({"slice": name, "error": shown(text)}) for name, text in failures]
         metadata["failed slices"] = dg.MetadataValue.table(records)
     may_pass = isinstance(error, PartFailed) and error.transient
     return dg.Failure(description=shown(str(error)), metadata=metadata, allow_retries=may_pass)
@@ -104,14 +101,9 @@ def finished(report: StageReport, started_at: float) -> StageReport:
     slices: dict[str, Any] = (
         {"slices_done": report.slices_done, "slices_reused": report.slices_reused} if report.part else {}
     )
-    log_fields: dict[str, Any] = {
-        "seconds": time.monotonic() - started_at,
-        **slices,
-        "counts": report.counts,
-        "reasons": report.reasons or None,
-    }
+    seconds = time.monotonic() - started_at
     metrics.stage_done(report)
-    _log.info("stage done", **log_fields)
+    _log.info("stage done", seconds=seconds, **slices, counts=report.counts, reasons=report.reasons or None)
     for watcher in watchers():
         watcher.finished(report)
     return report

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mmdata import samples
 from mmdata.samples import (
-    COLUMN_DESCRIPTIONS,
+    COLUMNS,
     draws,
     estimate_tokens,
     key_uid,
@@ -95,7 +95,7 @@ def test_tokens_count_words_and_cjk_characters() -> None:
     ],
 )
 def test_every_column_is_described_in_a_sentence_and_parquet_does_not_carry_it(stage: str, schema: pa.Schema) -> None:
-    descriptions = COLUMN_DESCRIPTIONS[stage]
+    descriptions = {column.name: column.description for column in COLUMNS[stage]}
     assert list(descriptions) == schema.names
     for name, description in descriptions.items():
         assert description.endswith("."), name

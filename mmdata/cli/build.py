@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmdata.cli.options import (
-    CONFIG,
-    ConfigOption,
-    LogFormatOption,
-    LogLevelOption,
-    MetricsPortOption,
-    log_as,
-    observed,
-    open_corpus,
-)
-from mmdata.releases.draft import read_draft
+from mmdata.cli import options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def build(
-    config: ConfigOption = CONFIG,
+    config: options.ConfigOption = options.CONFIG,
     parts: Annotated[str | None, typer.Option(help="Build these parts only, e.g. web-000000,web-000003.")] = None,
     sources_only: Annotated[bool, typer.Option("--sources-only", help="Only look at the source files.")] = False,
     redo: Annotated[
@@ -40,16 +30,16 @@ def build(
         ),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also show Dagster's log.")] = False,
-    log_format: LogFormatOption = None,
-    log_level: LogLevelOption = None,
-    metrics_port: MetricsPortOption = None,
+    log_format: options.LogFormatOption = None,
+    log_level: options.LogLevelOption = None,
+    metrics_port: options.MetricsPortOption = None,
 ) -> None:
     """Bring every part up to date and make a release.
 
     Runs the same graph as the UI, without the UI. What is up to date is not built again. A part that fails does not
     stop the other parts: the release holds the rest, and the exit code is 1.
     """
-    log_as(log_format, log_level)
+    options.log_as(log_format, log_level)
     for part_and_stage in redo or []:
         forget_stages(config, part_and_stage)
     chosen = parts.split(",") if parts else None
@@ -66,7 +56,7 @@ def forget_stages(config: Path, part_and_stage: str) -> None:
     from mmdata.errors import UserError
     from mmdata.workspace.layout import PART_STAGES
 
-    _, workspace = open_corpus(config)
+    _, workspace = options.open_corpus(config)
     part, _, wanted = part_and_stage.partition(":")
     stages = [stage for stage in PART_STAGES if wanted in ("", stage)]
     if part not in workspace.catalog().parts:
@@ -90,7 +80,7 @@ def run_build(
     from mmdata.errors import DataError
     from mmdata.observe import metrics
 
-    corpus, workspace = open_corpus(config)
+    corpus, workspace = options.open_corpus(config)
     out = console()
     if parts is None and not sources_only and not verbose:
         result = _recorded_build(corpus, workspace)
@@ -101,7 +91,7 @@ def run_build(
     os.environ["MMDATA_CONFIG"] = str(config.absolute())  # the import below loads the graph, which reads it
     from pipelines.headless import build as build_graph
 
-    metrics.start(observed(corpus, metrics_port))
+    metrics.start(options.observed(corpus, metrics_port))
     try:
         with BuildProgress(out) as progress:
             result = build_graph(config, parts=parts, sources_only=sources_only, verbose=verbose, watcher=progress)
@@ -133,6 +123,7 @@ def _recorded_build(corpus: Corpus, workspace: Workspace) -> Build | None:
 
 def _show_release(out: Console, workspace: Workspace, result: Build) -> None:
     """Print where the release is, why it is not the latest if so, and what changed suddenly in it."""
+    from mmdata.releases.draft import read_draft
     from mmdata.releases.drift import read_changes
 
     if result.release_id is not None:

@@ -58,6 +58,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     return result
 
 
+def print_table(
+    out: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], most: int | None, rest: str = ""
+) -> None:
+    """Print a table of the first `most` rows, and how many more there are; None prints all of them."""
+    out.print(table(title, columns, rows[:most]))
+    if most is not None and len(rows) > most:
+        out.print(f"… and {len(rows) - most:,} more{rest}")
+
+
 def facts(title: str, values: Mapping[str, object], *, grouped: bool = True) -> Table:
     """Names and values, one pair a line.
 

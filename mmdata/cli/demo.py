@@ -95,14 +95,8 @@ def show_models(out: Console, reports: Sequence[StageReport]) -> None:
     from mmdata.cli.console import table
 
     *stages, evaluation = reports
-    rows = [
-        (
-            report.stage,
-            report.counts["steps"],
-            *(report.numbers[name] for name in ("first_loss", "last_loss", "val/loss")),
-        )
-        for report in stages
-    ]
+    losses = ("first_loss", "last_loss", "val/loss")
+    rows = [(report.stage, report.counts["steps"], *(report.numbers[name] for name in losses)) for report in stages]
     out.print()
     out.print(table("models", ("stage", "steps", "first loss", "last loss", "held-out loss"), rows))
     numbers = evaluation.numbers

@@ -154,7 +154,7 @@ def _progress(stage: str, done: int, total: int) -> None:
 
 
 def _show_matches(matches: Matches) -> None:
-    from mmdata.cli.console import console, table
+    from mmdata.cli.console import console, print_table, table
 
     parts = matches.by_part()
     out = console()
@@ -162,29 +162,20 @@ def _show_matches(matches: Matches) -> None:
     if matches.before:
         typer.echo(f"{matches.before:,} further samples are forgotten or left out already")
     if parts:
-        out.print(table("", ("part", "samples"), list(parts.items())[:MAX_LINES]))
-        if len(parts) > MAX_LINES:
-            out.print(f"… and {len(parts) - MAX_LINES} parts more")
+        print_table(out, "", ("part", "samples"), list(parts.items()), MAX_LINES)
     if matches.releases:
         out.print(table("", ("release", "samples"), matches.releases.items()))
 
 
 def _show_near(near: Sequence[Near], *, included: bool) -> None:
-    from mmdata.cli.console import console, table
+    from mmdata.cli.console import console, print_table
 
     if not near:
         return
     rows = [(copy.hit.uid, copy.how, copy.distance, copy.of, copy.source, copy.hit.part) for copy in near]
     verb = "are forgotten too" if included else "stay; --near forgets them too"
-    console().print(
-        table(
-            f"\n{len(near):,} near-duplicates {verb}",
-            ("uid", "by", "distance", "of", "source", "part"),
-            rows[:MAX_LINES],
-        )
-    )
-    if len(rows) > MAX_LINES:
-        typer.echo(f"… and {len(rows) - MAX_LINES:,} more")
+    columns = ("uid", "by", "distance", "of", "source", "part")
+    print_table(console(), f"\n{len(near):,} near-duplicates {verb}", columns, rows, MAX_LINES)
 
 
 def _show_entry(entry: Entry) -> None:

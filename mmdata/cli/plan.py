@@ -41,13 +41,12 @@ def plan(
 
 
 def _show(out: Console, plan: RefreshPlan, shown: int | None) -> None:
-    from mmdata.cli.console import table
+    from mmdata.cli.console import print_table, table
     from mmdata.inspect.plan_text import amount, release_line
 
     if plan.files:
-        files = [(file.path, file.what, file.rows, file.note) for file in plan.files[:shown]]
-        out.print(table(f"{len(plan.files)} source files", ("file", "what", "rows", ""), files))
-        _more(out, len(plan.files), len(files))
+        files = [(file.path, file.what, file.rows, file.note) for file in plan.files]
+        print_table(out, f"{len(plan.files)} source files", ("file", "what", "rows", ""), files, shown, ": --all")
     if plan.removed:
         out.print(f"{len(plan.removed)} parts leave: {', '.join(plan.removed[:10])}", markup=False)
     if plan.opt_out_changes:
@@ -58,7 +57,8 @@ def _show(out: Console, plan: RefreshPlan, shown: int | None) -> None:
     if plan.work:
         lines = [line for part in plan.work[:shown] for line in _lines(part)]
         out.print(table(f"{len(plan.work)} of {plan.parts} parts", ("part", "stage", "slices", "work", "why"), lines))
-        _more(out, len(plan.work), min(len(plan.work), shown or len(plan.work)))
+        if shown is not None and len(plan.work) > shown:
+            out.print(f"… and {len(plan.work) - shown} more: --all")
         sums = [(total.stage, total.parts, total.slices, amount(total)) for total in plan.totals]
         out.print(table("in all", ("stage", "parts", "slices", "work"), sums))
     else:
@@ -77,9 +77,4 @@ def _lines(part: PartWork) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = [
         (name, work.stage, f"{work.slices} of {work.of}", amount(work), work.why) for work in part.stages
     ]
-    return [*lines, *([(name, "", "", "", part.note)] if part.note else [])]
-
-
-def _more(out: Console, total: int, shown: int) -> None:
-    if shown < total:
-        out.print(f"… and {total - shown} more: --all")
+    return [*lines, (name, "", "", "", part.note)] if part.note else lines

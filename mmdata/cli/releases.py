@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 IdArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="The id of a release, or its first digits.")]
 NoteOption = Annotated[str, typer.Option(help="The reason; it is shown in the list of releases.")]
 BYTES_PER_MB = 1e6
+MARKS = ("latest", "pinned", "rolled back")
 
 
 def releases(config: ConfigOption = CONFIG) -> None:
@@ -41,15 +43,7 @@ def releases(config: ConfigOption = CONFIG) -> None:
             release.shards,
             round(release.bytes / BYTES_PER_MB, 1),
             round(release.own_bytes / BYTES_PER_MB, 1),
-            ", ".join(
-                word
-                for word, is_so in (
-                    ("latest", release.is_latest),
-                    ("pinned", release.is_pinned),
-                    ("rolled back", release.is_rolled_back),
-                )
-                if is_so
-            ),
+            ", ".join(compress(MARKS, (release.is_latest, release.is_pinned, release.is_rolled_back))),
             release.note,
         )
         for release in list_releases(workspace)
@@ -88,13 +82,8 @@ def diff(
             out.print(f"scores: {means}, population stability index {scores.stability:.3f}", markup=False)
         for name, rows in change_tables(changes).items():
             if rows:
-                out.print(
-                    table(
-                        f"\n{name.replace(' since the parent', '')}",
-                        list(rows[0]),
-                        [list(row.values()) for row in rows],
-                    )
-                )
+                title = f"\n{name.replace(' since the parent', '')}"
+                out.print(table(title, list(rows[0]), [list(row.values()) for row in rows]))
     if html is not None:
         from upath import UPath
 

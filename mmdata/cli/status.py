@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,28 +50,18 @@ def status(
 
 
 def _show_status(current: Status, every: bool) -> None:
-    from mmdata.cli.console import console, facts, table
+    from mmdata.cli.console import console, facts, print_table, table
     from mmdata.inspect.progress import duration
     from mmdata.workspace.layout import PART_STAGES
 
     out = console()
     ordered = sorted(current.parts, key=lambda part: part.ready)  # parts that need attention come first
-    shown = ordered if every else ordered[:MAX_PARTS]
     rows = [
-        (
-            status.part.name,
-            status.rows,
-            *(status.stages[stage] for stage in PART_STAGES),
-            status.why.splitlines()[0] if status.why else "",
-        )
-        for status in shown
+        (part.part.name, part.rows, *(part.stages[stage] for stage in PART_STAGES), part.why.partition("\n")[0])
+        for part in ordered
     ]
-    ready = sum(part.ready for part in current.parts)
-    out.print(
-        table(f"{len(current.parts)} parts, {ready} ready for a release", ("part", "rows", *PART_STAGES, "why"), rows)
-    )
-    if len(shown) < len(ordered):
-        out.print(f"… and {len(ordered) - len(shown)} more: --all")
+    title = f"{len(rows)} parts, {sum(part.ready for part in ordered)} ready for a release"
+    print_table(out, title, ("part", "rows", *PART_STAGES, "why"), rows, None if every else MAX_PARTS, ": --all")
     if current.underway:
         columns = ("part", "stage", "slices", "last slice", "left", "who")
         rows_of_work = [
@@ -88,17 +79,12 @@ def _show_status(current: Status, every: bool) -> None:
     for stuck in current.stuck:
         out.print(f"stuck: {stuck.part}, {stuck.stage}: {stuck.advice}", markup=False)
     if current.eta_s:
-        exception = (
-            f", without {', '.join(current.eta_without)}, which have finished nothing yet"
-            if current.eta_without
-            else ""
-        )
+        without = ", ".join(current.eta_without)
+        exception = f", without {without}, which have finished nothing yet" if without else ""
         out.print(f"about {duration(current.eta_s)} of work left, one part at a time{exception}", markup=False)
     for path, error in current.unreadable.items():
         out.print(f"unreadable: {path}: {error}", markup=False)
-    reasons = [
-        (s, r, n) for s, counts in current.reasons.items() for r, n in sorted(counts.items(), key=lambda i: -i[1])
-    ]
+    reasons = [(stage, *item) for stage, counts in current.reasons.items() for item in Counter(counts).most_common()]
     if reasons:
         out.print(table("refused and failed", ("stage", "reason", "rows"), reasons))
     if current.retries_due:

@@ -11,34 +11,25 @@ from typing import Annotated
 
 import typer
 
-from mmdata.cli.options import (
-    CONFIG,
-    ConfigOption,
-    LogFormatOption,
-    LogLevelOption,
-    MetricsPortOption,
-    log_as,
-    observed,
-    open_corpus,
-)
+from mmdata.cli import options
 
 
 def ui(
-    config: ConfigOption = CONFIG,
+    config: options.ConfigOption = options.CONFIG,
     port: Annotated[int, typer.Option("--port", "-p", help="Port of the web server.")] = 3000,
     host: Annotated[
         str, typer.Option(help="Address to listen on. Anyone who can reach it can run the graph.")
     ] = "127.0.0.1",
-    log_format: LogFormatOption = None,
-    log_level: LogLevelOption = None,
-    metrics_port: MetricsPortOption = None,
+    log_format: options.LogFormatOption = None,
+    log_level: options.LogLevelOption = None,
+    metrics_port: options.MetricsPortOption = None,
 ) -> None:
     """Open the corpus in the Dagster UI.
 
     The UI shows the graph with its figures and pictures, and starts runs by a click. While it runs, the nightly
     schedules and the sensor that builds new parts run too; its Automation page turns them off.
     """
-    log_as(log_format, log_level)
+    options.log_as(log_format, log_level)
     raise typer.Exit(run_ui(config, port, host, metrics_port))
 
 
@@ -48,7 +39,7 @@ def run_ui(config: Path, port: int, host: str = "127.0.0.1", metrics_port: int |
     from pipelines.home import dagster_home
     from pipelines.instance import open_instance
 
-    corpus, workspace = open_corpus(config)
+    corpus, workspace = options.open_corpus(config)
     open_instance(workspace).dispose()  # this sets the sizes of the pools
     home = dagster_home(workspace)
     environment = os.environ | {"DAGSTER_HOME": str(home), "MMDATA_CONFIG": str(config.absolute())}
@@ -57,7 +48,7 @@ def run_ui(config: Path, port: int, host: str = "127.0.0.1", metrics_port: int |
     command = [sys.executable, "-W", no_hint, "-m", *server]
     typer.echo(f"the UI opens at http://{host}:{port} in some seconds; Ctrl-C stops it. Runs are kept in {home}")
     # Not in the folder of the corpus: Dagster would read a pyproject.toml or a .env there.
-    with gathered(observed(corpus, metrics_port), home / "metrics") as metrics_environment:
+    with gathered(options.observed(corpus, metrics_port), home / "metrics") as metrics_environment:
         return run_until_stopped(command, environment | metrics_environment, home)
 
 

@@ -10,6 +10,10 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import pyarrow as pa
+
+from mmdata.samples import COLUMNS, INDEX
+
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 
 _CROISSANT_TERMS = (
@@ -35,25 +39,6 @@ CONTEXT: dict[str, Any] = {
 
 SPLIT_TYPE = "wd:Q3985153"  # Croissant's type of a field that names the split
 SPLITS = {"train": "training_split", "validation": "validation_split"}
-
-_INDEX_COLUMNS = (
-    ("key", "sc:Text", "Name of the sample in its shard: the uid, with _r01, _r02 for a repeated copy."),
-    ("uid", "sc:Text", "Identity of the sample: 32 hex digits from URL and caption."),
-    ("shard", "sc:Text", "Shard that holds the sample."),
-    ("offset", "sc:Integer", "Byte of the sample's first tar header in the shard."),
-    ("length", "sc:Integer", "Bytes of the sample in the shard, headers and padding included."),
-    ("signature", "sc:Text", "What the sample holds, such as image+text."),
-    ("copy", "sc:Integer", "0 for the first copy of a sample."),
-    ("repeats", "sc:Integer", "Times the sample stands in the release."),
-    ("tokens", "sc:Integer", "Tokens of the caption, estimated."),
-    ("pixels", "sc:Integer", "Pixels of the stored picture, or of all frames together."),
-    ("frames", "sc:Integer", "Frames of a clip; 0 for anything else."),
-    ("seconds", "sc:Float", "Length of a clip or of sound."),
-    ("augment", "sc:Integer", "Seed that a repeated copy is varied by; 0 for a first copy."),
-    ("synthetic", "sc:Text", "Modality that a machine made, such as audio."),
-    ("clip_score", "sc:Float", "Cosine of picture and caption under the release's scorer."),
-    ("concept", "sc:Text", "Concept that the sample's rarity is counted by."),
-)
 
 _RECORD_FIELDS = (
     ("instruction", "What is asked."),
@@ -93,11 +78,19 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
     if shards:
         kinds = {kind for signature in manifest.get("signatures") or {} for kind in signature.split("+")}
         dataset["distribution"] += _file_sets(shards, kinds)
-        dataset["recordSet"] += [_member_records(), _caption_records()]
+        dataset["recordSet"] += [
+            _member_records(
+                "images", "image", "sc:ImageObject", "The picture.", {"key": r"([^/]+)\.(?:jpg|png|webp)$"}
+            ),
+            _member_records("captions", "text", "sc:Text", "The caption.", {"key": r"([^/]+)\.txt$"}),
+        ]
         if "video" in kinds:
-            dataset["recordSet"].append(_frame_records())
+            in_name = {"key": r"([^/.]+)\.\d{3}\.(?:jpg|png|webp)$", "number": r"\.(\d{3})\.(?:jpg|png|webp)$"}
+            frames = _member_records("frames", "frame", "sc:ImageObject", "The frame of a clip.", in_name)
+            dataset["recordSet"].append(frames)
         if "audio" in kinds:
-            dataset["recordSet"].append(_sound_records())
+            sounds = _member_records("sounds", "sound", "sc:AudioObject", "The sound.", {"key": r"([^/.]+)\.flac$"})
+            dataset["recordSet"].append(sounds)
     if "index.parquet" in files:
         dataset["recordSet"].append(_index_records())
     for name in sorted(files):
@@ -117,8 +110,8 @@ def json_ld(value: Mapping[str, Any]) -> bytes:
 def _description(manifest: Mapping[str, Any]) -> str:
     shards = manifest.get("shards", [])
     samples, size = sum(s["samples"] for s in shards), sum(s["bytes"] for s in shards)
-    scorer = manifest.get("scorer") or {}
-    scored = f" Image-text scores are by {scorer['model']}." if scorer.get("model") else ""
+    scorer = manifest.get("scorer")
+    scored = f" Image-text scores are by {scorer['name']}." if scorer else ""
     parent = f" It follows release {manifest['parent']}." if manifest.get("parent") else ""
     return (
         f"Release {manifest['release_id']} of a multimodal corpus: {samples:,} samples in {len(shards):,} WebDataset "
@@ -133,21 +126,11 @@ def _shard_object(shard: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _file_objects(files: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    media_types = {
-        "parquet": "application/x-parquet",
-        "jsonl": "application/jsonlines",
-        "json": "application/json",
-        "html": "text/html",
-    }
+    types = {"parquet": "application/x-parquet", "jsonl": "application/jsonlines", "json": "application/json"}
+    media_types = {name: types.get(name.rpartition(".")[2], "application/octet-stream") for name in sorted(files)}
     return [
-        _file_object(
-            name,
-            name,
-            media_types.get(name.rpartition(".")[2], "application/octet-stream"),
-            facts["sha256"],
-            facts["bytes"],
-        )
-        for name, facts in sorted(files.items())
+        _file_object(name, name, media_type, files[name]["sha256"], files[name]["bytes"])
+        for name, media_type in media_types.items()
         if name != "croissant.json"
     ]
 
@@ -175,14 +158,11 @@ def _file_sets(shards: list[Mapping[str, Any]], kinds: Collection[str]) -> list[
         members.append(("sounds", "Sound, 16 kHz mono FLAC.", "audio/flac", "*.flac"))
     sets = [_file_set(name, f"{text} One a sample, found by its key.", holders, *both) for name, text, *both in members]
     if "video" in kinds:
-        frames = [f"*.{_THREE_DIGITS}.{ext}" for ext in ("jpg", "png", "webp")]
+        frames = [f"*.[0-9][0-9][0-9].{ext}" for ext in ("jpg", "png", "webp")]
         sets[0]["excludes"] = frames
         text = "Frames of clips. Several a sample, found by its key and their number."
         sets.append(_file_set("frames", text, holders, sets[0]["encodingFormat"], frames))
     return sets
-
-
-_THREE_DIGITS = "[0-9][0-9][0-9]"
 
 
 def _file_set(name: str, text: str, holders: list[dict[str, Any]], kind: Any, pattern: Any) -> dict[str, Any]:
@@ -216,51 +196,38 @@ def _split_values() -> dict[str, Any]:
     }
 
 
-def _member_records() -> dict[str, Any]:
-    return _record_set(
-        "images",
-        "The pictures, read from the shards.",
-        [
-            _field("images", "key", "sc:Text", "Key of the sample.", _name_in("images", r"([^/]+)\.(?:jpg|png|webp)$")),
-            _field("images", "image", "sc:ImageObject", "The picture.", _content_of("images")),
-        ],
-    )
+def _member_records(name: str, field: str, kind: str, text: str, in_name: Mapping[str, str]) -> dict[str, Any]:
+    """A record set that is read from the shards: a field with the content of each member, and parts of its name.
 
-
-def _caption_records() -> dict[str, Any]:
-    key = _field("captions", "key", "sc:Text", "Key of the sample.", _name_in("captions", r"([^/]+)\.txt$"))
-    text = _field("captions", "text", "sc:Text", "The caption.", _content_of("captions"))
-    return _record_set(
-        "captions", "The captions, read from the shards; a key is the same sample in each record set.", [key, text]
-    )
-
-
-def _frame_records() -> dict[str, Any]:
-    named = r"([^/.]+)\.\d{3}\.(?:jpg|png|webp)$"
-    number = r"\.(\d{3})\.(?:jpg|png|webp)$"
-    fields = [
-        _field("frames", "key", "sc:Text", "Key of the sample.", _name_in("frames", named)),
-        _field("frames", "number", "sc:Text", "Number of the frame in its clip, from 000.", _name_in("frames", number)),
-        _field("frames", "frame", "sc:ImageObject", "The frame.", _content_of("frames")),
-    ]
-    return _record_set("frames", "The frames of clips, read from the shards.", fields, key=None)
-
-
-def _sound_records() -> dict[str, Any]:
-    key = _field("sounds", "key", "sc:Text", "Key of the sample.", _name_in("sounds", r"([^/.]+)\.flac$"))
-    sound = _field("sounds", "sound", "sc:AudioObject", "The sound.", _content_of("sounds"))
-    return _record_set("sounds", "The sound of samples, read from the shards.", [key, sound])
+    Args:
+        in_name: `key` and `number` -> the regular expression that finds it in a member's name.
+    """
+    members = {"fileSet": {"@id": f"{name}-in-shards"}}
+    texts = {"key": "Key of the sample, the same in each record set.", "number": "Number of the frame, from 000."}
+    fields = []
+    for part, pattern in in_name.items():
+        source = {**members, "extract": {"fileProperty": "filename"}, "transform": {"regex": pattern}}
+        fields.append(_field(name, part, "sc:Text", texts[part], source))
+    fields.append(_field(name, field, kind, text, {**members, "extract": {"fileProperty": "content"}}))
+    return _record_set(name, f"{text} Read from the shards.", fields, key=None if "number" in in_name else "key")
 
 
 def _index_records() -> dict[str, Any]:
     fields = [
-        _field("samples", name, kind, text, _column("index.parquet", name)) for name, kind, text in _INDEX_COLUMNS
+        _field(
+            "samples", column.name, _data_type(column.type), column.description, _column("index.parquet", column.name)
+        )
+        for column in COLUMNS["shards"]
     ]
-    split = _field(
-        "samples", "split", ["sc:Text", SPLIT_TYPE], "train or validation.", _column("index.parquet", "split")
-    )
-    split["references"] = {"field": {"@id": "splits/name"}}
-    return _record_set("samples", "One record a sample and copy: where it lies and what it is.", [*fields, split])
+    split = fields[INDEX.names.index("split")]
+    split |= {"dataType": ["sc:Text", SPLIT_TYPE], "references": {"field": {"@id": "splits/name"}}}
+    return _record_set("samples", "One record a sample and copy: its position and its contents.", fields)
+
+
+def _data_type(column_type: pa.DataType) -> str:
+    if pa.types.is_string(column_type):
+        return "sc:Text"
+    return "sc:Float" if pa.types.is_floating(column_type) else "sc:Integer"
 
 
 def _instruction_records(name: str) -> dict[str, Any]:
@@ -289,15 +256,3 @@ def _field(owner: str, name: str, kind: str | list[str], text: str, source: dict
 
 def _column(file: str, column: str) -> dict[str, Any]:
     return {"fileObject": {"@id": file}, "extract": {"column": column}}
-
-
-def _content_of(members: str) -> dict[str, Any]:
-    return {"fileSet": {"@id": f"{members}-in-shards"}, "extract": {"fileProperty": "content"}}
-
-
-def _name_in(members: str, pattern: str) -> dict[str, Any]:
-    return {
-        "fileSet": {"@id": f"{members}-in-shards"},
-        "extract": {"fileProperty": "filename"},
-        "transform": {"regex": pattern},
-    }

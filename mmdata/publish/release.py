@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from mmdata.releases.draft import Draft, check_draft
 from mmdata.releases.drift import read_changes, write_changes
 from mmdata.releases.manifest import FORMAT, manifest_digest, public_config
 from mmdata.releases.pins import rolled_back
+from mmdata.score.features_reader import scorer_mark
 from mmdata.shards.cohorts import SPLITS
 from mmdata.shards.energon import write_energon
 from mmdata.stage import StageReport
@@ -122,13 +122,8 @@ def _write_wids(folder: UPath, release: str, shards: list[dict[str, Any]]) -> No
             if shard["split"] == split
         ]
         name = "wids.json" if split == "train" else f"wids-{split}.json"
-        index = {
-            "__kind__": "wids-shard-index-v1",
-            "wids_version": 1,
-            "name": f"{release}-{split}",
-            "shardlist": shard_list,
-        }
-        publish_json(folder / name, index)
+        header = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "name": f"{release}-{split}"}
+        publish_json(folder / name, {**header, "shardlist": shard_list})
 
 
 def _manifest(corpus: Corpus, workspace: Workspace, draft: Draft, shards: dict[str, Any]) -> dict[str, Any]:
@@ -156,9 +151,8 @@ def _scorer(workspace: Workspace, parts: Sequence[str]) -> dict[str, Any] | None
     for part in parts:
         stamp = workspace.part_stamp(part, "features")
         for name in stamp.slices if stamp else ():
-            metadata = read_table(workspace.table(part, "features", name), ["uid"]).schema.metadata or {}
-            if b"scorer" in metadata:
-                return dict(json.loads(metadata[b"scorer"]))
+            if mark := scorer_mark(read_table(workspace.table(part, "features", name), ["uid"]).schema.metadata):
+                return mark._asdict()
     return None
 
 
@@ -190,13 +184,9 @@ def _files(folder: UPath) -> dict[str, dict[str, Any]]:
 
 
 def sha256_of(path: UPath) -> tuple[str, int]:
-    """The SHA-256 and the size of a file, read in chunks of 1 MiB."""
-    digest, size = hashlib.sha256(), 0
+    """The SHA-256 and the size in bytes of a file."""
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-            size += len(chunk)
-    return digest.hexdigest(), size
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
 
 
 def _report(folder: UPath, manifest: dict[str, Any], latest: str, changes: Changes | None) -> StageReport:

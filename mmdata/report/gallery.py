@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -116,7 +116,7 @@ def fill(gallery: Gallery, table: pl.LazyFrame, workspace: Workspace) -> Gallery
         for row in group.iter_rows(named=True):
             columns = {key: row[key] for key in ("uid", "signature", "concept", "repeats", "split", "part")}
             cards[row["uid"]] = Card(**columns, stored=stored.get(row["uid"], Stored()), score=row["clip_score"])
-    return Gallery(**{name: getattr(gallery, name) for name in Gallery.__slots__ if name != "cards"}, cards=cards)
+    return replace(gallery, cards=cards)
 
 
 def _clips(kept: pl.LazyFrame) -> dict[str, list[str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -49,23 +48,6 @@ def report_release(folder: UPath | str) -> StageReport:
     manifest = read_json(folder / "manifest.json")
     if manifest is None:
         raise UserError(f"{folder}: no release there (no manifest.json). Remedy: materialise `release` first.")
-    content = _gather(folder, manifest)
-    page = environment().get_template("report.html.j2").render(content.page)
-    publish_bytes(folder / "report.html", page.encode("utf-8", "xmlcharrefreplace"))
-    return _stage_report(folder, content, len(page))
-
-
-@dataclass(frozen=True, slots=True)
-class _Content:
-    """What the report shows: `page` holds the values of the template."""
-
-    summary: Summary
-    headline: dict[str, int]
-    gallery: Gallery
-    page: dict[str, Any]
-
-
-def _gather(folder: UPath, manifest: Mapping[str, Any]) -> _Content:
     workspace = Workspace(folder.parent.parent)
     table = scan_tables([folder / "selection.parquet"])
     summary = summarise(folder, Filter.model_validate(manifest["config"]["select"]["filter"]))
@@ -74,31 +56,43 @@ def _gather(folder: UPath, manifest: Mapping[str, Any]) -> _Content:
     steps = funnel(summary.counts["rows"], summary.counts["uids"], summary.counts["repeats"], summary.reasons)
     headline = _headline(manifest, summary, steps, instructions)
     scorer = manifest.get("scorer") or {}
-    scorer_name = str(scorer.get("name") or scorer.get("model"))
-    page = {
-        "manifest": manifest,
-        "scorer_name": scorer_name,
-        "scorer_fingerprint": scorer.get("fingerprint"),
-        "scorer_note": DEMO_NOTE if "demo" in scorer_name else scorer.get("note"),
-        "headline": headline,
-        "steps": steps,
-        "widest": max((step.left for step in steps), default=1) or 1,
-        "summary": summary,
-        "histogram": charts.score_histogram(summary.scores, summary.threshold, "Scores of all samples").inline(),
-        "tail": summary.long_tail().inline(),
-        "signatures": _bars(summary.signatures),
-        "concepts": _bars(_ends(summary.concepts)),
-        "gallery": gallery,
-        "cards": gallery.cards,
-        "instructions": instructions,
-        "instruction_tasks": _by_task(instructions),
-        "examples": _examples(instructions, workspace),
-        "shards": manifest["shards"][:MAX_SHARDS],
-        "shards_left": len(manifest["shards"]) - MAX_SHARDS,
-        "config_yaml": yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),
-        "root": shown(str(workspace.root)),
-    }
-    return _Content(summary, headline, gallery, page)
+    scorer_name = str(scorer.get("name"))
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            manifest=manifest,
+            scorer_name=scorer_name,
+            scorer_fingerprint=scorer.get("fingerprint"),
+            scorer_note=DEMO_NOTE if "demo" in scorer_name else None,
+            headline=headline,
+            steps=steps,
+            widest=max((step.left for step in steps), default=1) or 1,
+            summary=summary,
+            histogram=charts.score_histogram(summary.scores, summary.threshold, "Scores of all samples").inline(),
+            tail=summary.long_tail().inline(),
+            signatures=_bars(summary.signatures),
+            concepts=_bars(_ends(summary.concepts)),
+            gallery=gallery,
+            cards=gallery.cards,
+            instructions=instructions,
+            instruction_tasks=_by_task(instructions),
+            examples=_examples(instructions, workspace),
+            shards=manifest["shards"][:MAX_SHARDS],
+            shards_left=len(manifest["shards"]) - MAX_SHARDS,
+            config_yaml=yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),
+            root=shown(str(workspace.root)),
+        )
+    )
+    publish_bytes(folder / "report.html", page.encode("utf-8", "xmlcharrefreplace"))
+    return StageReport(
+        stage="report",
+        counts={**headline, "report_bytes": len(page)},
+        reasons=summary.reasons,
+        numbers=summary.numbers(),
+        images=summary.images(scorer_name) | _grids(gallery),
+        paths={"report": str(folder / "report.html")},
+    )
 
 
 def _headline(
@@ -168,18 +162,6 @@ def _bytes_or_none(path: str, workspace: Workspace) -> bytes | None:
         return read_member(path, workspace.root)
     except DataError:
         return None  # the page shows a note instead; `mmdata verify` reports the damage
-
-
-def _stage_report(folder: UPath, content: _Content, size: int) -> StageReport:
-    summary, gallery = content.summary, content.gallery
-    return StageReport(
-        stage="report",
-        counts={**content.headline, "report_bytes": size},
-        reasons=summary.reasons,
-        numbers=summary.numbers(),
-        images=summary.images(content.page["scorer_name"]) | _grids(gallery),
-        paths={"report": str(folder / "report.html")},
-    )
 
 
 def _grids(gallery: Gallery) -> dict[str, bytes]:

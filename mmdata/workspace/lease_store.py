@@ -57,7 +57,7 @@ class Holder:
         """Whether the lease has expired, this process no longer needs it, or its process on this machine has ended."""
         if datetime.fromisoformat(self.expires_at) <= now or self.token in unreleased_tokens:
             return True
-        return self.host == socket.gethostname() and not _is_alive(self.pid, self.started)
+        return self.host == socket.gethostname() and not is_alive(self.pid, self.started)
 
 
 class Store(Protocol):
@@ -247,7 +247,8 @@ def _holder(data: bytes, path: UPath) -> Holder:
         raise DataError(f"{path}: not a lease. Remedy: delete it.") from None
 
 
-def _is_alive(pid: int, ticks: int | None) -> bool:
+def is_alive(pid: int, ticks: int | None = None) -> bool:
+    """Whether a process of this machine lives. `ticks`, if given, must be its start, as `start_of_process` reads it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

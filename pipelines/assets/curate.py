@@ -8,10 +8,15 @@ from pipelines.assets.ingest import media
 from pipelines.metadata import to_result
 from pipelines.resources import CorpusResource
 
-GROUP = "curate"
 
-
-@part_asset(GROUP, "openclip", "pytorch", stage="features", pool="gpu", deps=[media], check_specs=[checks.SCORES_SOUND])
+@part_asset(
+    group_name="curate",
+    kinds={"openclip", "pytorch"},
+    code_version=stage_version("features"),
+    pool="gpu",
+    deps=[media],
+    check_specs=[checks.SCORES_SOUND],
+)
 def features(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The measurements of a part: image-text score and embedding, perceptual hash, language, words, sharpness."""
     from mmdata.score.stage import score_part
@@ -21,9 +26,8 @@ def features(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.Ma
 
 
 @corpus_asset(
-    GROUP,
-    "polars",
-    "faiss",
+    group_name="curate",
+    kinds={"polars", "faiss"},
     deps=[dg.AssetDep(features, partition_mapping=dg.AllPartitionMapping())],
     code_version=stage_version("selection"),
     check_specs=[checks.NO_UID_LOST, checks.NO_SPLIT_LEAKAGE],

@@ -4,15 +4,13 @@ import dagster as dg
 
 from mmdata.engine.freshness import configured_parts
 from pipelines import checks
-from pipelines.assets.decorators import NIGHTLY, corpus_asset, part_asset
+from pipelines.assets.decorators import NIGHTLY, corpus_asset, part_asset, stage_version
 from pipelines.metadata import to_result
 from pipelines.partitions import sync_parts
 from pipelines.resources import CorpusResource
 
-GROUP = "ingest"
 
-
-@corpus_asset(GROUP, "python", "json", freshness_policy=NIGHTLY)
+@corpus_asset(group_name="ingest", kinds={"python", "json"}, freshness_policy=NIGHTLY)
 def source_catalog(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """Lists the source files, which of them are new, changed or gone, and the parts that they are cut into.
 
@@ -26,7 +24,7 @@ def source_catalog(context: dg.AssetExecutionContext, corpus: CorpusResource) ->
     return to_result(report)
 
 
-@part_asset(GROUP, "parquet", stage="rows", deps=[source_catalog])
+@part_asset(group_name="ingest", kinds={"parquet"}, code_version=stage_version("rows"), deps=[source_catalog])
 def source_rows(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The rows of a part in one schema: uid, canonical URL, caption. Bad rows are kept, with the reason."""
     from mmdata.takedown.read_part import read_part
@@ -35,7 +33,12 @@ def source_rows(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg
 
 
 @part_asset(
-    GROUP, "img2dataset", "tar", stage="media", pool="download", deps=[source_rows], check_specs=[checks.DOWNLOAD_SHARE]
+    group_name="ingest",
+    kinds={"img2dataset", "tar"},
+    code_version=stage_version("media"),
+    pool="download",
+    deps=[source_rows],
+    check_specs=[checks.DOWNLOAD_SHARE],
 )
 def media(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The media of a part: downloaded with access checks, resized, one tar per slice.

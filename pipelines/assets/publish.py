@@ -8,13 +8,10 @@ from pipelines.assets.decorators import NIGHTLY, corpus_asset, stage_version
 from pipelines.metadata import to_result
 from pipelines.resources import CorpusResource
 
-GROUP = "publish"
-
 
 @corpus_asset(
-    GROUP,
-    "webdataset",
-    "tar",
+    group_name="publish",
+    kinds={"webdataset", "tar"},
     deps=[selection],
     code_version=stage_version("shards"),
     check_specs=[checks.SHARDS_VERIFY],
@@ -27,7 +24,7 @@ def shards(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.Mate
     return to_result(report, checks.shards_verify(corpus))
 
 
-@corpus_asset(GROUP, "json", deps=[shards], code_version=stage_version("instructions"))
+@corpus_asset(group_name="publish", kinds={"json"}, deps=[shards], code_version=stage_version("instructions"))
 def instructions(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """Instruction records about the samples in the shards, one JSONL file per format and split."""
     from mmdata.instruct.stage import write_instructions
@@ -36,7 +33,11 @@ def instructions(context: dg.AssetExecutionContext, corpus: CorpusResource) -> d
 
 
 @corpus_asset(
-    GROUP, "webdataset", "json", deps=[instructions], freshness_policy=NIGHTLY, check_specs=[checks.NO_SUDDEN_CHANGE]
+    group_name="publish",
+    kinds={"webdataset", "json"},
+    deps=[instructions],
+    freshness_policy=NIGHTLY,
+    check_specs=[checks.NO_SUDDEN_CHANGE],
 )
 def release(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The manifest of the release. It is written last; then `releases/latest` names the release."""
@@ -46,7 +47,7 @@ def release(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.Mat
     return to_result(made, checks.release_check(checks.NO_SUDDEN_CHANGE, corpus))
 
 
-@corpus_asset(GROUP, "html", deps=[release])
+@corpus_asset(group_name="publish", kinds={"html"}, deps=[release])
 def report(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The release on one HTML page: what came in, what was dropped and why, what it contains."""
     from mmdata.releases.draft import read_draft

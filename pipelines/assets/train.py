@@ -7,10 +7,11 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from mmdata.config import Corpus
 from mmdata.errors import UserError
 from mmdata.inspect.training_runs import ModelStage
 from mmdata.releases.manifest import Release, open_release
-from mmdata.stage import StageReport
+from mmdata.stage import Progress, StageReport
 from mmdata.workspace.layout import Workspace
 from pipelines import checks, launch
 from pipelines.assets.decorators import corpus_asset
@@ -18,7 +19,9 @@ from pipelines.assets.publish import release
 from pipelines.metadata import to_result
 from pipelines.resources import CorpusResource
 
-model_asset = partial(corpus_asset, "train", "pytorch", pool="gpu", code_version="1")
+ReleaseOf = Callable[[Workspace], Release]
+
+model_asset = partial(corpus_asset, group_name="train", pool="gpu", code_version="1")
 
 
 class TrainOn(dg.Config):
@@ -36,7 +39,7 @@ class MeasureOn(dg.Config):
     answers: int = Field(default=64, ge=0, description="Generate an answer for this many samples.")
 
 
-@model_asset("openclip", deps=[release], check_specs=checks.model_specs("aligned_model"))
+@model_asset(kinds={"pytorch", "openclip"}, deps=[release], check_specs=checks.model_specs("aligned_model"))
 def aligned_model(context: dg.AssetExecutionContext, config: TrainOn, corpus: CorpusResource) -> dg.MaterializeResult:
     """Stage 1: encoders of pictures and texts, trained by contrastive learning on the pairs of the release.
 
@@ -45,50 +48,37 @@ def aligned_model(context: dg.AssetExecutionContext, config: TrainOn, corpus: Co
     return _train(context, corpus, "align", lambda workspace: _named_release(workspace, config.release))
 
 
-@model_asset("huggingface", deps=[aligned_model], check_specs=checks.model_specs("joint_model"))
+@model_asset(kinds={"pytorch", "huggingface"}, deps=[aligned_model], check_specs=checks.model_specs("joint_model"))
 def joint_model(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """Stage 2: a language model that reads what the frozen encoders give, trained on the captions of the release."""
-    return _train(context, corpus, "joint", lambda _: open_release(_latest_report(context, "aligned_model")["release"]))
+    return _train(context, corpus, "joint", _release_of(context, "aligned_model"))
 
 
-@model_asset("huggingface", deps=[joint_model], check_specs=checks.model_specs("instructed_model"))
+@model_asset(kinds={"pytorch", "huggingface"}, deps=[joint_model], check_specs=checks.model_specs("instructed_model"))
 def instructed_model(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """Stage 3: the model that answers questions about pictures, trained on the instruction records of the release."""
-    return _train(
-        context, corpus, "instruct", lambda _: open_release(_latest_report(context, "joint_model")["release"])
-    )
+    return _train(context, corpus, "instruct", _release_of(context, "joint_model"))
 
 
-@model_asset("markdown", deps=[instructed_model])
+@model_asset(kinds={"pytorch", "markdown"}, deps=[instructed_model])
 def evaluation(context: dg.AssetExecutionContext, config: MeasureOn, corpus: CorpusResource) -> dg.MaterializeResult:
     """The three models, measured on the held-out split: retrieval, captions, answers, perplexity."""
 
     def work(*_: object) -> StageReport:
         trained = _latest_report(context, "instructed_model")
-        return launch.evaluate_stages(
-            context,
-            open_release(trained["release"]),
-            Path(trained["model"]).parent,
-            samples=config.samples,
-            answers=config.answers,
-        )
+        release, models = open_release(trained["release"]), Path(trained["model"]).parent
+        return launch.evaluate_stages(context, release, models, samples=config.samples, answers=config.answers)
 
     return to_result(corpus.run(context, "evaluation", work))
 
 
 def _train(
-    context: dg.AssetExecutionContext,
-    corpus: CorpusResource,
-    stage: ModelStage,
-    release_of: Callable[[Workspace], Release],
+    context: dg.AssetExecutionContext, corpus: CorpusResource, stage: ModelStage, release_of: ReleaseOf
 ) -> dg.MaterializeResult:
-    report = corpus.run(
-        context,
-        stage,
-        lambda settings, workspace, progress: launch.train_stage(
-            context, settings, workspace, release_of(workspace), stage, progress
-        ),
-    )
+    def work(settings: Corpus, workspace: Workspace, progress: Progress) -> StageReport:
+        return launch.train_stage(context, settings, workspace, release_of(workspace), stage, progress)
+
+    report = corpus.run(context, stage, work)
     return to_result(report, *checks.model_sound(context.asset_key.to_user_string(), report))
 
 
@@ -97,6 +87,11 @@ def _named_release(workspace: Workspace, name: str) -> Release:
     if chosen is None:
         raise UserError(f"{workspace.root}: no release yet. Remedy: materialise `release` first.")
     return open_release(workspace.release_dir(chosen))
+
+
+def _release_of(context: dg.AssetExecutionContext, asset: str) -> ReleaseOf:
+    """The release that the model of an asset was trained on."""
+    return lambda _: open_release(_latest_report(context, asset)["release"])
 
 
 def _latest_report(context: dg.AssetExecutionContext, asset: str) -> dict[str, str]:

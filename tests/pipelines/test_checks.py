@@ -27,23 +27,3 @@ def test_blocking_check_stops_scores_that_are_no_numbers(small: Small, instance:
         "web-000000",
         "web-000001",
     )
-
-
-def test_blocking_check_stops_a_release_that_lost_a_row(small: Small, instance: dg.DagsterInstance) -> None:
-    small.write("c.txt", "lose me", "fine")
-    build_all(instance)
-    release = run_job(instance, "publish_release")
-    assert not release.success
-    assert failed_checks(release) == {"no_uid_lost"}
-    assert materialised(release) == {"selection"}
-    assert small.workspace.latest() is None
-
-
-def test_blocking_check_stops_a_release_whose_clusters_straddle_the_splits(
-    small: Small, instance: dg.DagsterInstance
-) -> None:
-    small.write("c.txt", "leak", "fine")
-    build_all(instance)
-    release = run_job(instance, "publish_release")
-    assert failed_checks(release) == {"no_split_leakage"}
-    assert small.workspace.latest() is None

@@ -36,14 +36,3 @@ def test_a_broken_slice_fails_its_part_alone_and_the_rest_is_released(
     assert release.success
     assert set(read_draft(small.workspace).parts) == {"web-000000", "web-000001"}
     assert failed_checks(release) == {"no_failed_parts"}
-
-
-def test_materialisation_shows_figures_tables_and_pictures(small: Small, instance: dg.DagsterInstance) -> None:
-    parts = build_all(instance)
-    rows = parts["web-000000"].asset_materializations_for_node("source_rows")[0].metadata
-    assert rows["dagster/partition_row_count"].value == 3
-    assert "expected_sha256" in [column.name for column in rows["dagster/column_schema"].value.columns]
-    chosen = run_job(instance, "publish_release").asset_materializations_for_node("selection")[0].metadata
-    assert chosen["dagster/row_count"].value == 5
-    assert chosen["scores"].value.startswith("![scores](data:image/png;base64,")
-    assert [record.data for record in chosen["reasons"].value.records] == [{"reason": "media:gone", "rows": 1}]

@@ -7,7 +7,7 @@ import base64
 import dagster as dg
 import pytest
 
-from mmdata.samples import COLUMN_DESCRIPTIONS
+from mmdata.samples import COLUMNS
 from mmdata.stage import StageReport
 from pipelines.metadata import LINEAGE, MAX_IMAGE_BYTES, image, table, to_metadata
 from tests.support.standin_stages import PIXEL
@@ -64,7 +64,9 @@ def test_columns_have_types_and_descriptions(stage: str) -> None:
     assert columns["uid"].type == "string"
     assert not columns["uid"].constraints.nullable
     assert set(LINEAGE[stage]) <= set(columns)
-    assert {name: column.description for name, column in columns.items()} == COLUMN_DESCRIPTIONS[stage]
+    assert {name: column.description for name, column in columns.items()} == {
+        column.name: column.description for column in COLUMNS[stage]
+    }
 
 
 def test_lineage_names_columns_of_the_assets_above() -> None:

@@ -139,3 +139,8 @@ def test_frames_and_sound_are_described_where_there_are_any(
     records = list(dataset.records("instruct-record-train"))
     lines = (folder / "instruct-record-train.jsonl").read_text().count("\n")
     assert len(records) == lines
+
+
+def test_the_description_names_the_scorer_of_the_manifest(described: tuple[dict[str, Any], Path]) -> None:
+    assert "Image-text scores are by demo (small offline scorer)." in described[0]["description"]
+    assert "scores are by" not in croissant({"release_id": "0" * 16, "scorer": None})["description"]

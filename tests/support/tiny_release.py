@@ -170,7 +170,7 @@ def publish(tiny: Tiny) -> None:
         "parent": None,
         "created_at": "2026-01-02T03:04:05+00:00",
         "config": tiny.corpus.model_dump(mode="json"),
-        "scorer": {"model": "demo (small offline scorer)", "fingerprint": "f" * 16, "note": "not CLIP"},
+        "scorer": {"name": "demo (small offline scorer)", "fingerprint": "f" * 16},
         "counts": draft.counts,
         "reasons": draft.reasons,
         "signatures": {"image+text": {"samples": sum(s["samples"] for s in shards), "unique": len(tiny.split)}},
