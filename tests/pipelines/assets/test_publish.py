@@ -15,6 +15,4 @@ def test_a_release_is_verified_published_and_reported(small: Small, instance: dg
     assert failed_checks(result) == set()
     checks = {check.check_name for check in result.get_asset_check_evaluations()}
     assert {"shards_verify", "no_sudden_change"} <= checks
-    folder = small.workspace.release_dir(str(small.workspace.latest()))
-    manifest = result.asset_materializations_for_node("release")[0].metadata["manifest"]
-    assert manifest.value == str(folder / "manifest.json")
+    assert small.workspace.latest() in small.workspace.releases()
