@@ -21,14 +21,7 @@ from upath import UPath
 
 from mmdata.errors import UserError
 from mmdata.storage.atomic import publish_json
-from training.checkpoint.checkpoints import (
-    META,
-    Progress,
-    check_release,
-    latest_checkpoint,
-    read_progress,
-    step_name,
-)
+from training.checkpoint.checkpoints import META, Progress, check_release, latest_checkpoint, read_progress, step_name
 from training.config import STAGES, Parallel, StageName, TrainConfig
 from training.data.batch_readers import Share
 from training.data.sample_index import TrainingRelease, open_training_release

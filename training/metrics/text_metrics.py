@@ -74,17 +74,7 @@ def _spaced(char: str) -> str:
     return " " if kind == "Cc" else char
 
 
-_UNSPACED = (
-    "CJK",
-    "HIRAGANA",
-    "KATAKANA",
-    "HALFWIDTH KATAKANA",
-    "BOPOMOFO",
-    "IDEOGRAPHIC",
-    "THAI",
-    "LAO",
-    "KHMER",
-)
+_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "BOPOMOFO", "IDEOGRAPHIC", "THAI", "LAO", "KHMER")
 
 
 def _reference_lists(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> list[Sequence[str]]:

@@ -149,11 +149,7 @@ def _open_clip(config: Encoder) -> tuple[Any, Tokenize]:
     forbid_remote_code()
     try:
         clip = open_clip.create_model(
-            config.model,
-            config.pretrained,
-            force_custom_text=True,
-            pretrained_text=False,
-            weights_only=True,
+            config.model, config.pretrained, force_custom_text=True, pretrained_text=False, weights_only=True
         )
         return clip, open_clip.get_tokenizer(config.model)
     except (OSError, RuntimeError, ValueError, *UNSAFE_WEIGHTS_ERRORS) as error:
