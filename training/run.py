@@ -11,7 +11,7 @@ import random
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from upath import UPath
 
 from mmdata.errors import UserError
 from mmdata.storage.atomic import publish_json
-from training.checkpoint.checkpoints import META, Progress, check_release, latest_checkpoint, read_progress, step_name
+from training.checkpoint.checkpoints import META, Progress, check_release, latest_checkpoint, read_progress
 from training.config import STAGES, Parallel, StageName, TrainConfig
 from training.data.batch_readers import Share
 from training.data.sample_index import TrainingRelease, open_training_release
@@ -32,40 +32,10 @@ from training.model.fusion import decoder_list
 from training.model.multimodal_lm import MultimodalLm
 from training.model.scorer_folder import save_scorer
 from training.stages.pipeline import RemoteLayer, cut_pipeline
-from training.stages.saved_model import load_model
-from training.stages.stage_model import PREVIOUS_STAGE, build_model, initialise_weights, stage_settings
+from training.stages.stage_model import PREVIOUS_STAGE, build_model, initialise_weights, load_model, stage_settings
 from training.stages.stage_reader import make_reader, make_validation_reader
 from training.step_log import OnLine, StepLog
-from training.trainer import Outcome, Stopped, Trainer
-
-
-@dataclass(frozen=True, slots=True)
-class StageResult:
-    """How a stage ended.
-
-    Args:
-        folder: `<output>/<stage>`.
-        checkpoint: for the next stage: the best one under early stopping, else the last.
-        steps, samples: trained on so far, earlier runs included.
-        metrics: of the last validation.
-        stopped: `finished` all steps, `early` because validation no longer improved, or by a `signal`.
-        seconds: of the last run of this stage.
-    """
-
-    stage: StageName
-    folder: Path
-    checkpoint: Path
-    steps: int
-    samples: int
-    first_loss: float
-    last_loss: float
-    metrics: dict[str, float]
-    stopped: Stopped
-    seconds: float
-
-    def is_complete(self, steps: int) -> bool:
-        """Whether there is nothing left to train up to a number of steps."""
-        return self.stopped == "early" or (self.stopped == "finished" and self.steps >= steps)
+from training.trainer import StageResult, Trainer
 
 
 def train(
@@ -152,8 +122,7 @@ def _train_stage(
         progress = _check_origin(resumed, release, config)
     else:
         progress = Progress(stage, 0, 0, release.id, release.digest, config.model_dump(mode="json"))
-    trainer = _make_trainer(release, stage, config, output, mesh, on_line, resumed)
-    result = _result(stage, folder, trainer.run(progress, resumed))
+    result = _make_trainer(release, stage, config, output, mesh, on_line).run(progress, resumed)
     if mesh.is_main:
         values = {**asdict(result), "folder": str(folder), "checkpoint": result.checkpoint.name}
         publish_json(UPath(folder / "result.json"), values)
@@ -165,24 +134,15 @@ def _train_stage(
 
 
 def _make_trainer(
-    release: TrainingRelease,
-    stage: StageName,
-    config: TrainConfig,
-    output: Path,
-    mesh: Mesh,
-    on_line: OnLine | None,
-    resumed: Path | None,
+    release: TrainingRelease, stage: StageName, config: TrainConfig, output: Path, mesh: Mesh, on_line: OnLine | None
 ) -> Trainer:
-    """Build a stage's model, readers and log on this process.
-
-    Args:
-        resumed: the checkpoint that training goes on from; None: the stage starts from the stage before it.
-    """
+    """Build a stage's model, readers and log on this process."""
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     settings = stage_settings(stage, config)
     built = build_model(stage, config)
-    initialise_weights(built, config, None if resumed is not None else _previous(stage, output, release, config))
+    # A resumed run does this too: the KL term compares with the model that the stage started from.
+    initialise_weights(built, config, _previous(stage, output, release, config))
     built.model.to(mesh.device)
     share = Share(mesh.rank("dp"), mesh.size("dp"))
     reader = make_reader(built, release, config, "train", settings.batch_size, share)
@@ -220,14 +180,3 @@ def _check_origin(checkpoint: Path, release: TrainingRelease, config: TrainConfi
             "Remedy: use another --output, or the [model] section that the run began with."
         )
     return progress
-
-
-def _result(stage: StageName, folder: Path, outcome: Outcome) -> StageResult:
-    progress = outcome.progress
-    checkpoint = outcome.checkpoint
-    if progress.best_step is not None:
-        checkpoint = folder / "checkpoints" / step_name(progress.best_step)
-    return StageResult(
-        stage, folder, checkpoint, progress.step, progress.consumed, outcome.first_loss, outcome.last_loss,
-        progress.metrics, outcome.stopped, outcome.seconds,
-    )  # fmt: skip

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from mmdata.errors import DataError
-from training.checkpoint.checkpoints import Progress, restore, save
-from training.config import Stage, TrainConfig
+from training.checkpoint.checkpoints import Progress, restore, save, step_name
+from training.config import Stage, StageName, TrainConfig
 from training.data.batch_readers import Reader, batches, first_batches
 from training.data.batch_types import Batch, to_device
 from training.data.order import derived_seed
@@ -33,21 +33,33 @@ Stopped = Literal["finished", "early", "signal"]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a stage ended.
+class StageResult:
+    """How a stage ended; the content of `result.json`.
 
     Args:
-        progress: of the last checkpoint.
+        folder: `<output>/<stage>`.
+        checkpoint: for the next stage: the best one under early stopping, else the last.
+        steps, samples: trained on so far, earlier runs included.
         first_loss, last_loss: of the first and the last log line; NaN if there was nothing to do.
-        seconds: of this run, without those before it was resumed.
+        metrics: of the last validation.
+        stopped: `finished` all steps, `early` because validation no longer improved, or by a `signal`.
+        seconds: of the last run of this stage.
     """
 
-    progress: Progress
+    stage: StageName
+    folder: Path
     checkpoint: Path
-    stopped: Stopped
+    steps: int
+    samples: int
     first_loss: float
     last_loss: float
+    metrics: dict[str, float]
+    stopped: Stopped
     seconds: float
+
+    def is_complete(self, steps: int) -> bool:
+        """Whether there is nothing left to train up to a number of steps."""
+        return self.stopped == "early" or (self.stopped == "finished" and self.steps >= steps)
 
 
 class Trainer:
@@ -81,7 +93,7 @@ class Trainer:
         scale_loss = self._scaler.scale if is_fp16 else None
         self._step = make_step(built, wrapped, config, mesh, self._autocast, scale_loss)
 
-    def run(self, progress: Progress, resumed: Path | None) -> Outcome:
+    def run(self, progress: Progress, resumed: Path | None) -> StageResult:
         """Train until the last step. SIGTERM or SIGINT saves a checkpoint and stops.
 
         Args:
@@ -130,7 +142,12 @@ class Trainer:
                     keep = self._config.keep_checkpoints
                     checkpoint = save(self._folder / "checkpoints", self._wrapped, self._optimizer, progress, keep)
         assert checkpoint is not None
-        return Outcome(progress, checkpoint, stopped, first_loss, last_loss, time.monotonic() - begun)
+        if progress.best_step is not None:
+            checkpoint = self._folder / "checkpoints" / step_name(progress.best_step)
+        return StageResult(
+            self._built.stage, self._folder, checkpoint, progress.step, progress.consumed, first_loss, last_loss,
+            progress.metrics, stopped, time.monotonic() - begun,
+        )  # fmt: skip
 
     def train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Do one optimiser step. Dropout depends on the seed, the step and the rank only.

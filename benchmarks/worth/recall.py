@@ -31,7 +31,7 @@ def held_out_ranks(checkpoint: Path, workspace: Path, cache: Path) -> tuple[list
     from training.data.batch_readers import PairReader, Share, batches
     from training.data.sample_index import open_training_release
     from training.model.encoders import DualEncoder
-    from training.stages.saved_model import load_model
+    from training.stages.stage_model import load_model
     from training.stages.stage_reader import make_reader
 
     built, config = load_model(checkpoint)

@@ -20,7 +20,7 @@ from mmdata.errors import DataError, UserError
 from tests.support.tiny_run import LLM, release_at, settings
 from training.checkpoint.checkpoints import find_checkpoint, latest_checkpoint, read_progress
 from training.run import run_lock, train
-from training.stages.saved_model import load_model
+from training.stages.stage_model import load_model
 from training.step_log import read_log
 
 NOISY = {"kind": "config", "config": {**LLM, "attention_dropout": 0.3}, "tokenizer": "bytes"}
@@ -70,6 +70,17 @@ def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(release: str, tmp_p
     assert whole.last_loss == resumed.last_loss
     again = train(release, [stage], config, tmp_path / "cut", on_line=lambda line: pytest.fail(str(line)))[0]
     assert again.checkpoint == resumed.checkpoint
+
+
+def test_a_resumed_stage_compares_with_the_model_that_it_started_from(release: str, tmp_path: Path) -> None:
+    kl_stage = {"method": "full", "kl_weight": 10.0, "lr": 0.01, "steps": 3, "checkpoint_every": 1, "log_every": 1}
+    config = settings(joint={"steps": 2, "lr": 0.01}, instruct=kl_stage)
+    whole = train(release, ["joint", "instruct"], config, tmp_path / "whole")[1]
+    shutil.copytree(tmp_path / "whole" / "joint", tmp_path / "cut" / "joint")
+    with pytest.raises(Cut):
+        train(release, ["instruct"], config, tmp_path / "cut", on_line=cut_at(3))
+    assert read_progress(find_checkpoint(tmp_path / "cut" / "instruct")).step == 2
+    assert train(release, ["instruct"], config, tmp_path / "cut")[0].last_loss == whole.last_loss
 
 
 def test_stages_follow_each_other_and_freeze_what_they_say(release: str, tmp_path: Path) -> None:

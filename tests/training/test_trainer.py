@@ -18,7 +18,7 @@ from training.data.batch_readers import Share
 from training.data.sample_index import open_training_release
 from training.stages.stage_reader import make_reader
 from training.step_log import StepLog
-from training.trainer import MAX_SKIPPED_STEPS, Outcome, Trainer, learning_rate, make_optimizer, precision
+from training.trainer import MAX_SKIPPED_STEPS, StageResult, Trainer, learning_rate, make_optimizer, precision
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,9 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> str:
     return release_at(tmp_path_factory.mktemp("release"))
 
 
-def train_fp16(release: str, folder: Path, steps: int, gradient_of_step: Callable[[int, Tensor], Tensor]) -> Outcome:
+def train_fp16(
+    release: str, folder: Path, steps: int, gradient_of_step: Callable[[int, Tensor], Tensor]
+) -> StageResult:
     """Train stage `align` in fp16 on the CPU. A function sees, and may replace, the gradient of one parameter."""
     sections: dict[str, Any] = {"parallel": {"precision": "fp16"}}
     config: TrainConfig = settings(align={"steps": steps, "log_every": 1, "checkpoint_every": 1}, **sections)
@@ -63,8 +65,8 @@ def test_an_fp16_run_survives_overflows_at_its_beginning(release: str, tmp_path:
     def first_overflow(step: int, gradient: Tensor) -> Tensor:
         return infinite(gradient) if step < MAX_SKIPPED_STEPS else gradient
 
-    outcome = train_fp16(release, tmp_path, MAX_SKIPPED_STEPS + 2, first_overflow)
-    assert (outcome.stopped, outcome.progress.step) == ("finished", MAX_SKIPPED_STEPS + 2)
+    result = train_fp16(release, tmp_path, MAX_SKIPPED_STEPS + 2, first_overflow)
+    assert (result.stopped, result.steps) == ("finished", MAX_SKIPPED_STEPS + 2)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_last_share() -> None:

@@ -27,8 +27,7 @@ from training.metrics.text_metrics import Perplexity, bleu, rouge, vqa_accuracy
 from training.model.encoders import DualEncoder
 from training.model.multimodal_lm import MultimodalLm
 from training.stages.generative import global_tokens, with_stand_ins
-from training.stages.saved_model import load_model
-from training.stages.stage_model import StageModel
+from training.stages.stage_model import StageModel, load_model
 from training.stages.stage_reader import make_reader
 
 ANSWERS = 64  # generated from as many held-out samples, by default

@@ -35,8 +35,7 @@ from training.model.encoders import DualEncoder
 from training.model.llm import merge_lora
 from training.model.scorer_folder import save_scorer
 from training.model.towers import OpenClipText, OpenClipVision
-from training.stages.saved_model import load_model
-from training.stages.stage_model import StageModel
+from training.stages.stage_model import StageModel, load_model
 from training.stages.stage_step import validate
 
 TIMED_PICTURES = 16  # in one batch

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmdata.errors import UserError
-from training.checkpoint.checkpoints import load_weights
+from mmdata.errors import DataError, UserError
+from training.checkpoint.checkpoints import find_checkpoint, load_weights, read_progress
 from training.config import Generative, Stage, StageName, TrainConfig
 from training.data.order import derived_seed
 from training.data.text_codec import TextCodec
@@ -144,6 +144,30 @@ def _train_cross_attention(built: StageModel) -> None:
     for layer in built.blocks:
         if isinstance(layer, FusedLayer) and layer.cross is not None:
             layer.cross.requires_grad_(True)
+
+
+def load_model(checkpoint: Path) -> tuple[StageModel, TrainConfig]:
+    """Build the model of a checkpoint with its trained weights, on the CPU and in evaluation mode.
+
+    Args:
+        checkpoint: a checkpoint's folder, or the folder of a stage.
+
+    Raises:
+        UserError: there is no checkpoint.
+        DataError: the checkpoint is broken.
+    """
+    folder = find_checkpoint(checkpoint)
+    progress = read_progress(folder)
+    config = TrainConfig.model_validate(progress.config)
+    built = build_model(progress.stage, config)
+    initialise_weights(built, config, None)
+    if missing := load_weights(folder, built.model, lambda _: True):
+        raise DataError(
+            f"{folder}: {len(missing)} tensors of the model are missing, such as {missing[0]}. "
+            "Remedy: use an older checkpoint."
+        )
+    built.model.eval()
+    return built, config
 
 
 def train_mode(model: nn.Module) -> None:

@@ -19,7 +19,7 @@ from tests.support.tiny_run import LLM, settings
 from training.checkpoint.checkpoints import read_progress
 from training.config import TrainConfig
 from training.run import read_result, train
-from training.stages.saved_model import load_model
+from training.stages.stage_model import load_model
 from training.step_log import read_log
 
 STEPS = 3

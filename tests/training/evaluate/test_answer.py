@@ -9,7 +9,7 @@ import pytest
 from mmdata.errors import DataError, UserError
 from tests.support.trained import checkpoint_of, config_of, photo
 from training.evaluate.answer import answer
-from training.stages.saved_model import load_model
+from training.stages.stage_model import load_model
 
 
 def test_a_model_that_only_captions_takes_no_question(tmp_path: Path) -> None:

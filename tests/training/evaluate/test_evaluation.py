@@ -20,7 +20,7 @@ from training.data.batch_readers import Share, batches
 from training.data.sample_index import open_training_release
 from training.evaluate.evaluation import evaluate
 from training.stages.generative import with_stand_ins
-from training.stages.saved_model import load_model
+from training.stages.stage_model import load_model
 from training.stages.stage_reader import make_reader
 
 

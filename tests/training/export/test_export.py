@@ -15,7 +15,7 @@ from tests.support.tiny_run import release_at, settings
 from tests.support.trained import checkpoint_of, config_of
 from training.export import comparison, shrink
 from training.export.export import export
-from training.stages.saved_model import load_model
+from training.stages.stage_model import load_model
 
 
 @pytest.fixture(autouse=True)

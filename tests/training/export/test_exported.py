@@ -18,7 +18,7 @@ from training.evaluate.answer import answer, question_batch
 from training.export import comparison
 from training.export.export import export
 from training.export.exported import load_exported
-from training.stages.saved_model import load_model
+from training.stages.stage_model import load_model
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from training.export import comparison, shrink
 from training.export.export import export
 from training.export.exported import load_exported
 from training.model.fusion import decoder_list
-from training.stages.saved_model import load_model
+from training.stages.stage_model import load_model
 from training.stages.stage_reader import make_reader
 from training.stages.stage_step import validate
 
