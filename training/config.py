@@ -243,8 +243,7 @@ def load_train_config(
         preset: one of PRESETS; or the file names it with `preset = "…"`.
         overrides: such as `align.lr=0.001`: a dotted key and a TOML value. Text that is not TOML is a string.
 
-    Raises:
-        UserError: an unknown preset or key (the error names the nearest), a wrong value, or a file that is not TOML.
+    Raises UserError: an unknown preset or key (the error names the nearest), a wrong value, or a file that is not TOML.
     """
     values: dict[str, Any] = {}
     name = "train config"

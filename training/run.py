@@ -78,8 +78,7 @@ def run_lock(output: Path, wait_s: float = 15.0) -> Iterator[None]:
     Args:
         wait_s: seconds. The data readers of a killed run hold its lock until they notice that it has ended.
 
-    Raises:
-        UserError: another run is there; the error names it.
+    Raises UserError: another run is there; the error names it.
     """
     output.mkdir(parents=True, exist_ok=True)
     path = output / ".lock"

@@ -33,8 +33,7 @@ OnLine = Callable[[dict[str, Any]], None]
 class StepLog:
     """Writes lines to `log.jsonl` and to the other places in the configuration, on the main process only.
 
-    Raises:
-        UserError: a package that the configuration needs is not installed.
+    Raises UserError: a package that the configuration needs is not installed.
     """
 
     def __init__(self, folder: Path, config: Log, is_main: bool, on_line: OnLine | None = None) -> None:

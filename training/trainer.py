@@ -90,8 +90,7 @@ class Trainer:
         self._autocast, is_fp16 = precision(config.parallel.precision, mesh.device)
         self._scaler = torch.amp.GradScaler(mesh.device.type, enabled=is_fp16)
         self._skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=mesh.device)
-        scale_loss = self._scaler.scale if is_fp16 else None
-        self._step = make_step(built, wrapped, config, mesh, self._autocast, scale_loss)
+        self._step = make_step(built, wrapped, config, mesh, self._autocast, self._scaler.scale)
 
     def run(self, progress: Progress, resumed: Path | None) -> StageResult:
         """Train until the last step. SIGTERM or SIGINT saves a checkpoint and stops.
@@ -155,8 +154,7 @@ class Trainer:
         Returns:
             This rank's share of each loss, and the norm of the whole gradient as `grad_norm`.
 
-        Raises:
-            DataError: the gradient is not a number; the weights are unchanged.
+        Raises DataError: the gradient is not a number; the weights are unchanged.
         """
         train_mode(self._wrapped)
         torch.manual_seed(derived_seed(self._config.seed, 5, step, self._mesh.rank("dp")))

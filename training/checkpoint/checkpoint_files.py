@@ -38,8 +38,7 @@ def load_state(state: dict[str, Any], checkpoint: Path, single_process: bool = F
     Args:
         single_process: this process loads without the others, although it may be one of several.
 
-    Raises:
-        DataError: the checkpoint is broken, or holds something that torch never writes.
+    Raises DataError: the checkpoint is broken, or holds something that torch never writes.
     """
     try:
         dcp.load(state, storage_reader=CheckpointReader(checkpoint), planner=LoadPlanner(), no_dist=single_process)

@@ -81,7 +81,7 @@ def save(folder: Path, model: nn.Module, optimizer: Optimizer | None, progress: 
     state: dict[str, Any] = {"model": get_model_state_dict(model)}
     if optimizer is not None:
         state["optimizer"] = get_optimizer_state_dict(model, optimizer, options=_FLAT)
-    with _WithoutWarnings():
+    with warnings.catch_warnings(action="ignore"):  # torch's, that a single process has no process group
         dcp.save(state, checkpoint_id=draft, storage_writer=CheckpointWriter(draft))
     if is_main:
         (draft / META).write_text(json.dumps(asdict(progress), indent=1))
@@ -116,8 +116,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def find_checkpoint(path: Path) -> Path:
     """The checkpoint at a path. For a stage's folder: the one that its result names, else the newest.
 
-    Raises:
-        UserError: there is none.
+    Raises UserError: there is none.
     """
     if (path / META).exists():
         return path
@@ -133,11 +132,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def read_progress(checkpoint: Path) -> Progress:
-    """Read a checkpoint's `meta.json`.
-
-    Raises:
-        DataError: the checkpoint is broken or of another format.
-    """
+    """Read a checkpoint's `meta.json`. Raises DataError: the checkpoint is broken or of another format."""
     try:
         values = json.loads((checkpoint / META).read_text())
         progress = Progress(**values)
@@ -163,8 +158,7 @@ def check_release(
         allowed: another release is fine.
         folder: named in the error.
 
-    Raises:
-        UserError: the releases differ, and that is not allowed.
+    Raises UserError: the releases differ, and that is not allowed.
     """
     if (progress.release_id, progress.release_digest) != (release_id, digest) and not allowed:
         raise UserError(
@@ -179,7 +173,7 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
         "model": get_model_state_dict(model),
         "optimizer": get_optimizer_state_dict(model, optimizer, options=_FLAT),
     }
-    with _WithoutWarnings():
+    with warnings.catch_warnings(action="ignore"):
         load_state(state, checkpoint)
     set_model_state_dict(model, state["model"])
     set_optimizer_state_dict(model, optimizer, state["optimizer"], options=_FLAT)
@@ -198,19 +192,10 @@ def load_weights(checkpoint: Path, model: nn.Module, is_wanted: Callable[[str], 
     wanted = {name: tensor for name, tensor in model.state_dict().items() if is_wanted(name)}
     state = {"model": {name: tensor for name, tensor in wanted.items() if name in saved}}
     if state["model"]:
-        with _WithoutWarnings():
+        with warnings.catch_warnings(action="ignore"):
             load_state(state, checkpoint, single_process=True)
         model.load_state_dict(state["model"], strict=False)
     return sorted(set(wanted) - saved)
-
-
-class _WithoutWarnings(warnings.catch_warnings):
-    """Hides torch's warning that a single process has no process group, which is right for us."""
-
-    def __enter__(self) -> Any:
-        entered = super().__enter__()
-        warnings.simplefilter("ignore")
-        return entered
 
 
 def _barrier() -> None:

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.data.media_tensors import Variation, random_crop
-
 MIN_CROP_SCALE = 0.7  # of a picture's area
 MAX_JITTER = 0.2  # relative change of brightness, contrast and saturation
 SPEED_RANGE = (0.9, 1.1)
@@ -23,7 +21,7 @@ _LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class SeededVariation(Variation):
+class SeededVariation:
     """The variation of a sample's media that a seed decides.
 
     Args:
@@ -53,6 +51,29 @@ class SeededVariation(Variation):
 
     def _draws(self, purpose: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, *purpose.encode()])
+
+
+def random_crop(pixels_NCHW: torch.Tensor, scale: float, seed: int) -> torch.Tensor:
+    """The same random crop of all frames, resized to their old size (RandomResizedCrop).
+
+    Args:
+        pixels_NCHW: uint8.
+        scale: the crop has at least this share of the area.
+        seed: decides the crop.
+    """
+    height, width = pixels_NCHW.shape[-2:]
+    draws = np.random.default_rng(seed)
+    area = draws.uniform(scale, 1.0)
+    # A more extreme aspect ratio would not fit into the picture; cutting it off would leave less than `area`.
+    max_log_ratio = max(0.0, min(np.log(4 / 3), -np.log(area)))
+    ratio = np.exp(draws.uniform(-max_log_ratio, max_log_ratio))
+    rows = max(1, round(height * float(np.sqrt(area / ratio))))
+    columns = max(1, round(width * float(np.sqrt(area * ratio))))
+    top, left = draws.integers(height - rows + 1), draws.integers(width - columns + 1)
+    crop = pixels_NCHW[..., top : top + rows, left : left + columns].float()
+    size = (height, width)
+    resized = torch.nn.functional.interpolate(crop, size, mode="bilinear", antialias=True, align_corners=False)
+    return resized.round().clamp(0, 255).to(torch.uint8)
 
 
 def jittered(pixels_NCHW: torch.Tensor, draws: np.random.Generator) -> torch.Tensor:

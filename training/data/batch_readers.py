@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmdata.errors import DataError
+from training.data.augment import random_crop
 from training.data.batch_types import BatchType, BatchType_co, PairBatch, RowBatch, to_device
 from training.data.examples import Example, Instructions, Pairs
-from training.data.media_tensors import Media, random_crop
+from training.data.media_tensors import Media
 from training.data.order import Draw, Order, derived_seed, hash_bytes, next_draw
 from training.data.pack import pack
 from training.data.row_layout import EncodedRow, Layout, lay_out
@@ -46,8 +47,7 @@ class Reader(Dataset[BatchType_co], ABC):
         source: the samples.
         batch_size: samples of a batch, over all processes.
 
-    Raises:
-        EmptySplit: the source has no samples.
+    Raises EmptySplit: the source has no samples.
     """
 
     def __init__(self, source: Pairs | Instructions, order: Order, batch_size: int, share: Share) -> None:
@@ -258,17 +258,11 @@ class RowReader(Reader[RowBatch]):
         return int(self.layout.media_tokens(self.source.media(np.array([index])))[0])
 
 
-class _ConsumedCounts:
-    """The sampler: yields the samples consumed before each step, without an end."""
-
-    def __init__(self, consumed: int, batch_size: int, n: int) -> None:
-        self._consumed, self._batch_size, self._n = consumed, batch_size, n
-
-    def __iter__(self) -> Iterator[int]:
-        consumed = self._consumed
-        while True:
-            yield consumed
-            consumed = next_draw(consumed, self._batch_size, self._n).consumed
+def _consumed_counts(consumed: int, batch_size: int, n: int) -> Iterator[int]:
+    """The samples consumed before each step, without an end."""
+    while True:
+        yield consumed
+        consumed = next_draw(consumed, batch_size, n).consumed
 
 
 def batches(reader: Reader[BatchType], consumed: int, workers: int = 0, prefetch: int = 4) -> Iterator[BatchType]:
@@ -278,7 +272,7 @@ def batches(reader: Reader[BatchType], consumed: int, workers: int = 0, prefetch
         consumed: samples consumed before; this is the loader's whole state.
         prefetch: batches that each worker reads ahead.
     """
-    sampler: Any = _ConsumedCounts(consumed, reader.batch_size, len(reader.source))
+    sampler: Any = _consumed_counts(consumed, reader.batch_size, len(reader.source))
     options: dict[str, Any] = {"prefetch_factor": prefetch, "persistent_workers": False} if workers else {}
     return iter(DataLoader(reader, batch_size=None, sampler=sampler, num_workers=workers, **options))
 

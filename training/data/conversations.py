@@ -64,8 +64,7 @@ def parse_record(record: dict[str, Any]) -> Conversation | None:
     Returns:
         None if the answer is a picture, which no text loss can learn.
 
-    Raises:
-        ValueError: the record has none of the forms, or its media do not match its text.
+    Raises ValueError: the record has none of the forms, or its media do not match its text.
     """
     if "conversations" in record:
         return _llava(record)

@@ -8,13 +8,14 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from mmdata.score.decode import decode_pixels
 from mmdata.score.preprocess import Preprocess
+from training.data.augment import SeededVariation
 from training.data.sample_reader import BadSample
 
 SAMPLE_RATE = 16_000  # Hz, mono
@@ -39,19 +40,6 @@ class MediaSpec:
     frames: int = 8
     audio_samples: int = 0
     augment: bool = False
-
-
-class Variation(Protocol):
-    """A change to a sample's media before a model gets them."""
-
-    @property
-    def speed(self) -> float:
-        """How much faster the sound is played."""
-        ...
-
-    def pictures(self, pixels_NCHW: torch.Tensor) -> torch.Tensor: ...
-
-    def sound(self, wave_S: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +67,13 @@ class Media:
         return 0 if self.pictures is None else len(self.pictures), int(self.sound is not None)
 
 
-def decode_media(members: Mapping[str, bytes], spec: MediaSpec, variation: Variation | None = None) -> Media:
+def decode_media(members: Mapping[str, bytes], spec: MediaSpec, variation: SeededVariation | None = None) -> Media:
     """Decode a sample's media.
 
     Args:
         members: bytes by extension.
-        variation: None: nothing is changed.
 
-    Raises:
-        BadSample: something cannot be decoded; the message says what.
+    Raises BadSample: something cannot be decoded; the message says what.
     """
     frames = sorted(extension for extension in members if _FRAME_EXTENSION.fullmatch(extension))
     single = [extension for extension in PICTURE_EXTENSIONS if extension in members][:1]
@@ -108,29 +94,6 @@ def decode_picture(data: bytes, spec: MediaSpec) -> torch.Tensor:
         raise BadSample(str(error)) from None
 
 
-def random_crop(pixels_NCHW: torch.Tensor, scale: float, seed: int) -> torch.Tensor:
-    """The same random crop of all frames, resized to their old size (RandomResizedCrop).
-
-    Args:
-        pixels_NCHW: uint8.
-        scale: the crop has at least this share of the area.
-        seed: decides the crop.
-    """
-    height, width = pixels_NCHW.shape[-2:]
-    draws = np.random.default_rng(seed)
-    area = draws.uniform(scale, 1.0)
-    # A more extreme aspect ratio would not fit into the picture; cutting it off would leave less than `area`.
-    max_log_ratio = max(0.0, min(np.log(4 / 3), -np.log(area)))
-    ratio = np.exp(draws.uniform(-max_log_ratio, max_log_ratio))
-    rows = max(1, round(height * float(np.sqrt(area / ratio))))
-    columns = max(1, round(width * float(np.sqrt(area * ratio))))
-    top, left = draws.integers(height - rows + 1), draws.integers(width - columns + 1)
-    crop = pixels_NCHW[..., top : top + rows, left : left + columns].float()
-    size = (height, width)
-    resized = torch.nn.functional.interpolate(crop, size, mode="bilinear", antialias=True, align_corners=False)
-    return resized.round().clamp(0, 255).to(torch.uint8)
-
-
 def decode_data_uri(uri: str) -> bytes:
     """The bytes in a data URI of a picture or of sound. Raises BadSample."""
     match = _DATA_URI.fullmatch(uri)
@@ -140,7 +103,7 @@ def decode_data_uri(uri: str) -> bytes:
         raise BadSample(f"not base64 ({error})") from None
 
 
-def decode_sound(data: bytes, samples: int, variation: Variation | None = None) -> torch.Tensor:
+def decode_sound(data: bytes, samples: int, variation: SeededVariation | None = None) -> torch.Tensor:
     """Sound as float32 in [-1, 1] at 16 kHz, cut or padded with silence to `samples` samples. Raises BadSample."""
     speed = 1.0 if variation is None else variation.speed
     wave = _decode_wave(data, round(samples * speed))

@@ -234,8 +234,7 @@ def _index_rows(
     Args:
         first: number of samples of the records before these.
 
-    Raises:
-        DataError: a medium is not of this release or split.
+    Raises DataError: a medium is not of this release or split.
     """
     rows = np.zeros(len(lines), RECORD)
     if not lines:

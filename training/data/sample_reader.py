@@ -44,8 +44,7 @@ class SampleReader:
         Args:
             row: of `sample_index.SAMPLE`.
 
-        Raises:
-            DataError: the shard is gone or truncated, or does not hold this sample at the row's offset.
+        Raises DataError: the shard is gone or truncated, or does not hold this sample at the row's offset.
         """
         key = row_key(row)
         data = self._read(int(row["shard"]), int(row["offset"]), int(row["length"]))

@@ -42,8 +42,7 @@ class TextCodec:
     Args:
         tokenizer: its chat template writes the turns; without one they become `User: …` and `Assistant: …`.
 
-    Raises:
-        UserError: the tokenizer has no end-of-text token.
+    Raises UserError: the tokenizer has no end-of-text token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -66,8 +65,7 @@ class TextCodec:
     def conversation(self, turns: Sequence[Turn]) -> Encoded:
         """A conversation. What the assistant says is learned, up to and with the end of its turns.
 
-        Raises:
-            DataError: the chat template rewrites earlier turns, so that answers cannot be told from prompts.
+        Raises DataError: the chat template rewrites earlier turns, so that answers cannot be told from prompts.
         """
         encoded = Encoded([], [])
         for text, learned in self._spans([Turn(turn.role, self._without_special_tokens(turn.text)) for turn in turns]):
@@ -141,8 +139,7 @@ def load_tokenizer(name: str, **options: Any) -> Any:
     Args:
         options: of AutoTokenizer.from_pretrained, such as `gguf_file`.
 
-    Raises:
-        UserError: the tokenizer cannot be loaded.
+    Raises UserError: the tokenizer cannot be loaded.
     """
     if name == "bytes":
         from transformers import ByT5Tokenizer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,6 +14,9 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from training.distributed.process_mesh import Mesh
+
+Autocast = Callable[[], AbstractContextManager[Any]]  # makes the context of a forward pass
+ScaleLoss = Callable[[Tensor], Tensor]  # scales a loss before its backward pass
 
 
 def sync_gradients(model: Any, now: bool) -> AbstractContextManager[Any]:
@@ -32,9 +35,6 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None, m
     Args:
         parameters: may be sharded over different meshes, or not at all.
         max_norm: None: nothing is scaled.
-
-    Returns:
-        A float32 scalar on the device, the same on all ranks.
     """
     by_mesh: defaultdict[Any, list[nn.Parameter]] = defaultdict(list)  # torch's functions take one mesh at a time
     for parameter in parameters:

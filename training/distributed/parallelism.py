@@ -45,16 +45,15 @@ def parallelise(model: nn.Module, llm: Any, blocks: Iterable[nn.Module], paralle
     if not any(p.requires_grad for p in model.parameters()):
         return model
     ids = [mesh.device.index] if mesh.device.type == "cuda" else None
-    with warnings.catch_warnings():  # torch 2.15 renames an argument, whose new name torch 2.11 does not have
-        warnings.simplefilter("ignore", FutureWarning)
+    # torch 2.15 renames an argument, whose new name torch 2.11 does not have
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
         return DistributedDataParallel(model, device_ids=ids, process_group=mesh.dp_group, broadcast_buffers=False)
 
 
 def tensor_parallel(llm: Any, mesh: Any) -> None:
     """Split the decoder's linear layers by the plan that transformers keeps for the model.
 
-    Raises:
-        UserError: the model has no plan, or heads that do not divide.
+    Raises UserError: the model has no plan, or heads that do not divide.
     """
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 

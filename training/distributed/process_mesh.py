@@ -70,8 +70,7 @@ def join_processes(parallel: Parallel, device: str) -> Mesh:
     Args:
         device: cpu, cuda, or auto (cuda where there is one).
 
-    Raises:
-        UserError: tp x pp does not divide the number of processes.
+    Raises UserError: tp x pp does not divide the number of processes.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     kind = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")

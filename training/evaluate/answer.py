@@ -14,7 +14,6 @@ from training.data.media_tensors import Media, MediaSpec, decode_picture
 from training.data.row_layout import EncodedRow, Layout, lay_out
 from training.data.sample_reader import BadSample
 from training.data.text_codec import IGNORED, MEDIA_PLACEHOLDER, Encoded, Turn, without_placeholders
-from training.model.multimodal_lm import MultimodalLm
 from training.stages.stage_model import StageModel
 
 ANSWER_TOKENS = 96
@@ -32,9 +31,7 @@ def answer(built: StageModel, pictures: Sequence[bytes], question: str = "", tok
         UserError: a question for a model that only captions, or no question for one that answers.
         DataError: a picture that cannot be decoded.
     """
-    model, codec = built.model, built.codec
-    assert isinstance(model, MultimodalLm)
-    assert codec is not None
+    model, codec = built.generative()
     spec = MediaSpec(model.vision.preprocess)
     try:
         pixels = torch.stack([decode_picture(data, spec) for data in pictures]) if pictures else None
@@ -45,33 +42,26 @@ def answer(built: StageModel, pictures: Sequence[bytes], question: str = "", tok
 
 
 def question_batch(built: StageModel, pixels_NCHW: Tensor | None, question: str) -> RowBatch:
-    """A batch of one row that ends where the answer to a question begins.
+    """A batch of one row that ends where the answer to a question begins. Raises UserError as `answer`.
 
     Args:
         pixels_NCHW: uint8; None without pictures.
-
-    Raises:
-        UserError: as `answer`.
     """
-    model, codec = built.model, built.codec
-    assert isinstance(model, MultimodalLm)
-    assert codec is not None
-    count = 0 if pixels_NCHW is None else len(pixels_NCHW)
+    _, codec = built.generative()
+    media = Media(pixels_NCHW, None)
+    count, _ = media.counts
     if (built.stage == "instruct") != bool(question):
         ability = "takes a question" if built.stage == "instruct" else "captions pictures and takes no question"
         raise UserError(f"a model of stage `{built.stage}` {ability}. Remedy: use the export of the other stage.")
     turns = [Turn("user", f"{MEDIA_PLACEHOLDER}\n" * count + without_placeholders(question))]
     prompt = codec.prompt(turns) if question else Encoded([codec.start], [IGNORED], [0] * count)
-    return prompt_batch(built, Example("", turns, Media(pixels_NCHW, None)), prompt)
+    return prompt_batch(built, Example("", turns, media), prompt)
 
 
 def prompt_batch(built: StageModel, example: Example, prompt: Encoded) -> RowBatch:
     """A batch of one row that holds a prompt and the media of an example, and ends where the answer begins."""
-    model, codec = built.model, built.codec
-    assert isinstance(model, MultimodalLm)
-    assert codec is not None
-    pictures = 0 if example.media.pictures is None else len(example.media.pictures)
-    sounds = int(example.media.sound is not None)
+    model, codec = built.generative()
+    pictures, sounds = example.media.counts
     length = len(prompt.ids) + pictures * model.picture_tokens + sounds * model.sound_tokens
     layout = Layout(model.picture_tokens, model.sound_tokens, length, length, packed=False, template=False)
     return lay_out([EncodedRow([example], [prompt], 0, 0)], 1, length, layout, codec.pad)

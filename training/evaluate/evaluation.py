@@ -23,7 +23,7 @@ from training.distributed.process_mesh import Mesh, join_processes
 from training.evaluate.answer import ANSWER_TOKENS, prompt_batch
 from training.metrics.image_metrics import fid_and_inception_score
 from training.metrics.retrieval import retrieval_by_kind
-from training.metrics.text_metrics import Perplexity, bleu, rouge, vqa_accuracy
+from training.metrics.text_metrics import bleu, perplexity, rouge, vqa_accuracy
 from training.model.encoders import DualEncoder
 from training.model.multimodal_lm import MultimodalLm
 from training.stages.generative import global_tokens, with_stand_ins
@@ -146,20 +146,17 @@ def _retrieval(model: DualEncoder, reader: PairReader, count: int, mesh: Mesh) -
 
 @torch.no_grad()
 def _perplexity(model: MultimodalLm, reader: RowReader, count: int, mesh: Mesh) -> dict[str, float]:
-    meter = Perplexity(mesh.device)
+    totals = torch.zeros(2, dtype=torch.float64, device=mesh.device)  # nats, tokens
     for batch in first_batches(reader, count, mesh.device):
-        tokens = global_tokens(batch, mesh)
-        meter.update(model(with_stand_ins(batch, model))["loss"], tokens)
-    perplexity = meter.compute()
-    return {"perplexity": perplexity, "loss": float(torch.tensor(perplexity).log())}
+        totals += torch.stack([model(with_stand_ins(batch, model))["loss"], global_tokens(batch, mesh)]).double()
+    value = perplexity(*totals.tolist())
+    return {"perplexity": value, "loss": float(torch.tensor(value).log())}
 
 
 @torch.no_grad()
 def _generate_answers(built: StageModel, reader: RowReader, count: int, mesh: Mesh) -> list[Answer]:
     """Generate the likeliest answers to held-out samples, one at a time."""
-    model, codec = built.model, built.codec
-    assert isinstance(model, MultimodalLm)
-    assert codec is not None
+    model, codec = built.generative()
     answers: list[Answer] = []
     for index in reader.order.at(0, np.arange(count)):
         example, _ = reader.example(int(index))

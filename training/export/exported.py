@@ -52,9 +52,7 @@ def write_model(built: StageModel, config: TrainConfig, origin: Mapping[str, Any
     """
     from safetensors.torch import save_file
 
-    model, codec = built.model, built.codec
-    assert isinstance(model, MultimodalLm)
-    assert codec is not None
+    model, codec = built.generative()
     state, gates = plain_state(model.llm)
     with quiet():
         build_plain(model.llm, model.llm.config, state).save_pretrained(folder)

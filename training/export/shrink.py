@@ -39,8 +39,7 @@ def quantise(folder: Path, output: Path) -> None:
 
     Word embeddings, the output head, the encoders and the connector are not changed.
 
-    Raises:
-        UserError: torchao is not installed.
+    Raises UserError: torchao is not installed.
     """
     from transformers import AutoModelForCausalLM, TorchAoConfig
 
@@ -69,8 +68,7 @@ def prune(folder: Path, output: Path, share: float) -> int:
     Returns:
         The new `intermediate_size`.
 
-    Raises:
-        UserError: the MLPs are of an unknown kind, or too narrow.
+    Raises UserError: the MLPs are of an unknown kind, or too narrow.
     """
     from transformers import AutoModelForCausalLM
 
@@ -128,8 +126,7 @@ def halved(teacher: Exported) -> Exported:
 
     The student shares the teacher's encoders; everything else is a copy.
 
-    Raises:
-        UserError: the language model has only one layer.
+    Raises UserError: the language model has only one layer.
     """
     model = cast(MultimodalLm, teacher.model)
     count = len(decoder_list(model.llm))

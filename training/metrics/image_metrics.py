@@ -44,8 +44,7 @@ def fid_and_inception_score(
         `fid`, `fid_samples` (of the smaller set), `fid_features`; with a classifier `inception_score` (1 to K) and
         `inception_score_std`.
 
-    Raises:
-        UserError: fewer than two pictures on a side, or features that are not a finite matrix.
+    Raises UserError: fewer than two pictures on a side, or features that are not a finite matrix.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.inception import InceptionScore

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +43,7 @@ def retrieval(
     Returns:
         `recall@K` for each K, `map`, and `chance@1`, the recall@1 of a random order.
 
-    Raises:
-        ValueError: shapes disagree, a query has no right candidate, or an embedding is not finite.
+    Raises ValueError: shapes disagree, a query has no right candidate, or an embedding is not finite.
     """
     n, m, device = len(queries_ND), len(candidates_MD), candidates_MD.device
     if not n or not m or queries_ND.shape[1:] != candidates_MD.shape[1:]:
@@ -55,12 +55,12 @@ def retrieval(
     answered, precision, chance = dict.fromkeys(ks, 0), 0.0, 0.0
     for start in range(0, n, chunk):
         query_BD, relevant_B = _normalised(queries_ND[start : start + chunk]), relevant_N[start : start + chunk]
-        blocks = _ScoreBlocks(query_BD, relevant_B, candidates_MD, groups_M, chunk)
+        blocks = partial(_score_blocks, query_BD, relevant_B, candidates_MD, groups_M, chunk)
         # A bar is the score of a right candidate. P bars per query, ascending; queries with fewer are padded.
-        counts_B, bars_BP = _right_scores(blocks, start)
+        counts_B, bars_BP = _right_scores(blocks(), start)
         # Count the wrong candidates by how many bars their score reaches, then sum up those at or above each bar.
         wrong_BQ = torch.zeros(len(query_BD), bars_BP.shape[1] + 1, dtype=torch.int64, device=device)
-        for scores_BC, is_right_BC in blocks:
+        for scores_BC, is_right_BC in blocks():
             reached_BC = torch.searchsorted(bars_BP, scores_BC, right=True)
             wrong_BQ.scatter_add_(1, reached_BC, (~is_right_BC).long())
         wrong_above_BP = wrong_BQ.flip(1).cumsum(1).flip(1)[:, 1:]
@@ -90,8 +90,7 @@ def retrieval_both_ways(
         image_groups_N: int64; an image and a text of one group answer each other. None for both: pair i is group i.
         text_groups_M: int64; the groups of the texts.
 
-    Raises:
-        ValueError: as `retrieval`; or no groups, and not as many images as texts.
+    Raises ValueError: as `retrieval`; or no groups, and not as many images as texts.
     """
     if (image_groups_N is None) != (text_groups_M is None):
         raise ValueError("groups of one side only: give both, or none to pair by position")
@@ -126,19 +125,12 @@ def retrieval_by_kind(
     return scores
 
 
-class _ScoreBlocks:
-    """The scores of some queries against all candidates, in blocks. It can be iterated several times."""
-
-    def __init__(
-        self, query_BD: Tensor, relevant_B: Tensor, candidates_MD: Tensor, groups_M: Tensor, chunk: int
-    ) -> None:
-        self._query_BD, self._relevant_B = query_BD, relevant_B
-        self._candidates, self._groups = candidates_MD.split(chunk), groups_M.split(chunk)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields cosines (float64, B x C), and whether each candidate is right (bool, B x C)."""
-        for candidates_CD, groups_C in zip(self._candidates, self._groups, strict=True):
-            yield self._query_BD @ _normalised(candidates_CD).T, self._relevant_B[:, None] == groups_C
+def _score_blocks(
+    query_BD: Tensor, relevant_B: Tensor, candidates_MD: Tensor, groups_M: Tensor, chunk: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields cosines (float64, B x C) of a block of candidates, and whether each is right (bool, B x C)."""
+    for candidates_CD, groups_C in zip(candidates_MD.split(chunk), groups_M.split(chunk), strict=True):
+        yield query_BD @ _normalised(candidates_CD).T, relevant_B[:, None] == groups_C
 
 
 def _normalised(vectors_BD: Tensor) -> Tensor:
@@ -148,7 +140,7 @@ def _normalised(vectors_BD: Tensor) -> Tensor:
     return nn.functional.normalize(vectors_BD.double(), dim=1)
 
 
-def _right_scores(blocks: _ScoreBlocks, start: int) -> tuple[Tensor, Tensor]:
+def _right_scores(blocks: Iterator[tuple[Tensor, Tensor]], start: int) -> tuple[Tensor, Tensor]:
     """The number of right candidates of each query, and their scores less the tolerance.
 
     Args:

@@ -11,9 +11,6 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cache
 
-import torch
-from torch import Tensor
-
 
 def bleu(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> dict[str, float]:
     """Corpus BLEU (Papineni et al. 2002) without smoothing, by torchmetrics: `bleu1` to `bleu4`.
@@ -23,8 +20,7 @@ def bleu(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) 
     Args:
         references: of each prediction: one text, or a sequence of texts.
 
-    Raises:
-        ValueError: no predictions, not as many references, or a prediction without any.
+    Raises ValueError: no predictions, not as many references, or a prediction without any.
     """
     from torchmetrics.functional.text import bleu_score
 
@@ -39,8 +35,7 @@ def rouge(predictions: Sequence[str], references: Sequence[str | Sequence[str]])
 
     Of several references the best one counts. Tokens are those of `tokens` with a letter or digit, without stemming.
 
-    Raises:
-        ValueError: no predictions, not as many references, or a prediction without any.
+    Raises ValueError: no predictions, not as many references, or a prediction without any.
     """
     from torchmetrics.functional.text import rouge_score
 
@@ -94,8 +89,7 @@ def vqa_accuracy(predictions: Sequence[str], references: Sequence[str | Sequence
     With three or more reference answers a prediction scores min(matches / 3, 1); with fewer, any match scores 1. Both
     sides are normalised by `normalise_answer`. An empty prediction is wrong.
 
-    Raises:
-        ValueError: no predictions, not as many references, or a prediction without any.
+    Raises ValueError: no predictions, not as many references, or a prediction without any.
     """
     total = 0.0
     for prediction, answers in zip(predictions, _reference_lists(predictions, references), strict=True):
@@ -139,30 +133,12 @@ _WORDS = {word.replace("'", ""): word for word in _CONTRACTIONS.split()}
 _WORDS |= {word: str(number) for number, word in enumerate(_NUMBERS)} | {"none": "0"}
 
 
-class Perplexity:
-    """exp of the mean negative log-likelihood of a token, over any number of batches.
+def perplexity(nll_sum: float, tokens: float) -> float:
+    """exp of the mean negative log-likelihood (in nats) of a token; infinity if it exceeds a float.
 
     torchmetrics' Perplexity needs all logits at once; the chunked loss never holds them and gives sums, as here.
     """
-
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self._totals = torch.zeros(2, dtype=torch.float64, device=device)  # nats, tokens
-
-    def update(self, nll_sum: Tensor | float, tokens: Tensor | int) -> None:
-        """Add a batch: its summed negative log-likelihood in nats, and its tokens. Does not wait for the device."""
-        for index, value in enumerate((nll_sum, tokens)):
-            self._totals[index] += value.detach().to(self._totals) if isinstance(value, Tensor) else value
-
-    def compute(self) -> float:
-        """The perplexity; infinity if it exceeds a float.
-
-        Raises:
-            ValueError: no tokens.
-        """
-        nll_sum, count = self._totals.tolist()
-        if not count:
-            raise ValueError("perplexity of no tokens")
-        try:
-            return math.exp(nll_sum / count)
-        except OverflowError:
-            return math.inf
+    try:
+        return math.exp(nll_sum / tokens)
+    except OverflowError:
+        return math.inf

@@ -96,8 +96,7 @@ def _mean_by_sample(features_MD: Tensor, sample_M: Tensor, count: int) -> Tensor
 def build_encoder(config: Encoder, audio: Audio) -> DualEncoder:
     """The dual encoder that a configuration names, on the CPU.
 
-    Raises:
-        UserError: an unknown model, or weights that cannot be loaded.
+    Raises UserError: an unknown model, or weights that cannot be loaded.
     """
     if config.kind == "hf":
         return _hf_encoder(config, audio)

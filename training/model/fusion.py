@@ -179,8 +179,7 @@ class FusedLayer(nn.Module):
 def decoder_list(llm: nn.Module) -> nn.ModuleList:
     """The list of a language model's blocks, which is the longest of its module lists.
 
-    Raises:
-        UserError: it has none.
+    Raises UserError: it has none.
     """
     lists = [module for module in llm.modules() if isinstance(module, nn.ModuleList)]
     if not lists:

@@ -20,8 +20,7 @@ SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 def load_llm(config: Llm) -> tuple[Any, TextCodec]:
     """The model, in fp32 on the CPU, and its tokenizer.
 
-    Raises:
-        UserError: an unknown model, or weights that cannot be loaded, or a packaged file that is not the pinned one.
+    Raises UserError: an unknown model, or weights that cannot be loaded, or a packaged file that is not the pinned one.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -48,8 +47,7 @@ def load_llm(config: Llm) -> tuple[Any, TextCodec]:
 def gguf_file(model: str) -> tuple[str, str]:
     """Folder and name of a GGUF file; `smollm2` is the packaged one.
 
-    Raises:
-        UserError: there is no such file, or the packaged one is not the pinned one.
+    Raises UserError: there is no such file, or the packaged one is not the pinned one.
     """
     if model != "smollm2":
         if not Path(model).is_file():
@@ -72,8 +70,7 @@ def gguf_file(model: str) -> tuple[str, str]:
 def add_lora(llm: Any, lora: Lora) -> None:
     """Add adapters to the LLM's linear layers, in place, and freeze everything else in it.
 
-    Raises:
-        UserError: no layer has a name in `targets`.
+    Raises UserError: no layer has a name in `targets`.
     """
     from peft import LoraConfig, inject_adapter_in_model
 

@@ -30,11 +30,7 @@ def chunked_cross_entropy(
         return _zero_loss(hidden_ND, head)
     if not chunked:
         return chunk_loss(hidden_ND, labels_N)
-    sums = [
-        checkpoint(chunk_loss, hidden, labels, use_reentrant=False)
-        for hidden, labels in zip(hidden_ND.split(CHUNK_POSITIONS), labels_N.split(CHUNK_POSITIONS), strict=True)
-    ]
-    return torch.stack(sums).sum()
+    return _sum_in_chunks(chunk_loss, hidden_ND, labels_N)
 
 
 def _zero_loss(hidden_0D: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
@@ -63,9 +59,12 @@ def chunked_kl(
 
     if not len(hidden_ND):
         return _zero_loss(hidden_ND, head)
-    chunks = zip(reference_ND.split(CHUNK_POSITIONS), hidden_ND.split(CHUNK_POSITIONS), strict=True)
-    sums = [checkpoint(chunk_loss, reference, hidden, use_reentrant=False) for reference, hidden in chunks]
-    return torch.stack(sums).sum()
+    return _sum_in_chunks(chunk_loss, reference_ND, hidden_ND)
+
+
+def _sum_in_chunks(chunk_loss: Callable[[Tensor, Tensor], Tensor], first_ND: Tensor, second_N: Tensor) -> Tensor:
+    chunks = zip(first_ND.split(CHUNK_POSITIONS), second_N.split(CHUNK_POSITIONS), strict=True)
+    return torch.stack([checkpoint(chunk_loss, *chunk, use_reentrant=False) for chunk in chunks]).sum()
 
 
 @dataclass(frozen=True)

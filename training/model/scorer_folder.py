@@ -21,8 +21,7 @@ def save_scorer(encoder: DualEncoder, config: Encoder, folder: Path) -> None:
     `open_clip.create_model("local-dir:…")` opens the folder of open_clip towers. mmdata opens that of the demo's
     packaged towers.
 
-    Raises:
-        UserError: the towers are Hugging Face encoders, which open_clip cannot open.
+    Raises UserError: the towers are Hugging Face encoders, which open_clip cannot open.
     """
     from safetensors.torch import save_file
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 
 from training.config import Align
 from training.data.batch_types import Batch, PairBatch
-from training.distributed.gradients import sync_gradients
+from training.distributed.gradients import Autocast, ScaleLoss, sync_gradients
 from training.distributed.process_mesh import Mesh
 from training.model.losses import PAIR_LOSSES, PairLogits
 
@@ -93,18 +91,9 @@ class AlignStep:
 
     Args:
         model: the dual encoder, wrapped for its parallelism.
-        autocast: makes the context of forward passes.
-        scaled: scales a loss before its backward pass.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        align: Align,
-        mesh: Mesh,
-        autocast: Callable[[], AbstractContextManager[Any]],
-        scaled: Callable[[Tensor], Tensor],
-    ) -> None:
+    def __init__(self, model: nn.Module, align: Align, mesh: Mesh, autocast: Autocast, scaled: ScaleLoss) -> None:
         self._model, self._align, self._mesh = model, align, mesh
         self._autocast, self._scaled = autocast, scaled
         self._masked = align.masked_weight > 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +12,7 @@ from mmdata.errors import DataError
 from training.config import Generative
 from training.data.batch_types import Batch, RowBatch
 from training.data.text_codec import IGNORED
-from training.distributed.gradients import sync_gradients
+from training.distributed.gradients import Autocast, ScaleLoss, sync_gradients
 from training.distributed.process_mesh import Mesh
 
 
@@ -23,18 +21,9 @@ class GenerativeStep:
 
     Args:
         model: the multimodal language model, wrapped for its parallelism.
-        autocast: makes the context of forward passes.
-        scaled: scales a loss before its backward pass.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        stage: Generative,
-        mesh: Mesh,
-        autocast: Callable[[], AbstractContextManager[Any]],
-        scaled: Callable[[Tensor], Tensor],
-    ) -> None:
+    def __init__(self, model: nn.Module, stage: Generative, mesh: Mesh, autocast: Autocast, scaled: ScaleLoss) -> None:
         self._model, self._stage, self._mesh = model, stage, mesh
         self._autocast, self._scaled = autocast, scaled
         self._kl = stage.kl_weight > 0
@@ -42,8 +31,7 @@ class GenerativeStep:
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Leave gradients in the parameters, and return this rank's shares of the losses.
 
-        Raises:
-            DataError: no token of the batch, on any rank, is to be learned.
+        Raises DataError: no token of the batch, on any rank, is to be learned.
         """
         assert isinstance(batch, RowBatch)
         tokens = global_tokens(batch, self._mesh)
@@ -64,11 +52,7 @@ class GenerativeStep:
 
 
 def global_tokens(batch: RowBatch, mesh: Mesh) -> Tensor:
-    """The number of learned tokens of a batch over all ranks, as a float32 scalar.
-
-    Raises:
-        DataError: there are none.
-    """
+    """The number of learned tokens of a batch over all ranks, as a float32 scalar. Raises DataError: there are none."""
     tokens = mesh.sum((batch.labels[:, 1:] != IGNORED).sum().double())
     if not bool(tokens > 0):
         raise DataError(

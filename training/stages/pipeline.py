@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from mmdata.errors import UserError
 from training.config import Generative
 from training.data.batch_types import Batch, RowBatch
 from training.data.text_codec import IGNORED
+from training.distributed.gradients import Autocast
 from training.distributed.process_mesh import Mesh
 from training.model.fusion import decoder_list
 from training.model.losses import chunked_cross_entropy
@@ -43,8 +42,7 @@ class PipelineSegment(nn.Module):
 def cut_pipeline(model: MultimodalLm, mesh: Mesh) -> None:
     """Remove from a model, in place, the parts that other ranks of its pipeline hold.
 
-    Raises:
-        UserError: media enter deeper than the first layer, a sliding window is set, or there are too few layers.
+    Raises UserError: media enter deeper than the first layer, a sliding window is set, or there are too few layers.
     """
     if not model.in_sequence or [entry.layer for entry in model.plan] != [0]:
         raise UserError(
@@ -90,19 +88,11 @@ class PipelineStep:
 
     Args:
         model: cut by `cut_pipeline`.
-        autocast: makes the context of forward passes.
         tied: whether input and output embeddings of the whole model are one matrix. The first and the last rank then
             hold a copy each.
     """
 
-    def __init__(
-        self,
-        model: MultimodalLm,
-        stage: Generative,
-        mesh: Mesh,
-        autocast: Callable[[], AbstractContextManager[Any]],
-        tied: bool,
-    ) -> None:
+    def __init__(self, model: MultimodalLm, stage: Generative, mesh: Mesh, autocast: Autocast, tied: bool) -> None:
         if stage.kl_weight > 0:
             raise UserError("parallel.pp > 1 cannot be combined with kl_weight. Remedy: kl_weight = 0.")
         self._model, self._stage, self._mesh, self._autocast, self._tied = model, stage, mesh, autocast, tied

@@ -42,6 +42,12 @@ class StageModel:
     blocks: list[nn.Module]
     tied: bool = False
 
+    def generative(self) -> tuple[MultimodalLm, TextCodec]:
+        """The model and the codec of stages `joint` and `instruct`."""
+        assert isinstance(self.model, MultimodalLm)
+        assert self.codec is not None
+        return self.model, self.codec
+
 
 def stage_settings(stage: StageName, config: TrainConfig) -> Stage:
     """The configuration's section of a stage."""
@@ -56,8 +62,7 @@ def generative_settings(stage: StageName, config: TrainConfig) -> Generative:
 def build_model(stage: StageName, config: TrainConfig) -> StageModel:
     """A stage's model with its initial weights.
 
-    Raises:
-        UserError: an unknown model, or weights that cannot be loaded.
+    Raises UserError: an unknown model, or weights that cannot be loaded.
     """
     torch.manual_seed(derived_seed(config.seed, 1))
     encoder = build_encoder(config.model.encoder, config.model.audio)
@@ -105,8 +110,7 @@ def initialise_weights(built: StageModel, config: TrainConfig, checkpoint: Path 
     Args:
         checkpoint: of the stage before; None: the initial weights stay.
 
-    Raises:
-        UserError: the checkpoint lacks weights of this model.
+    Raises UserError: the checkpoint lacks weights of this model.
     """
     if isinstance(built.model, DualEncoder):
         return

@@ -15,6 +15,8 @@ from training.data.sample_reader import SampleReader
 from training.model.encoders import DualEncoder
 from training.stages.stage_model import StageModel, generative_settings
 
+CLIP_ROW_SHARE, RECORD_ROW_SHARE = 0.5, 0.75  # of a row, that media may fill; the rest is for text
+
 
 def make_reader(
     built: StageModel, release: TrainingRelease, config: TrainConfig, split: str, batch_size: int, share: Share
@@ -51,12 +53,12 @@ def make_reader(
         packed=stage.pack,
         template=built.stage == "instruct",
     )
-    spec = MediaSpec(preprocess, frames_that_fit(data.frames, layout), audio_samples, data.augment)
+    spec = MediaSpec(preprocess, pictures_that_fit(data.frames, CLIP_ROW_SHARE, layout), audio_samples, data.augment)
     source: Pairs | Instructions
     if built.stage == "joint":
         source = Pairs(samples, reader, spec)
     else:
-        limits = MediaLimits(spec.frames, audio_samples > 0, pictures_that_fit(layout))
+        limits = MediaLimits(spec.frames, audio_samples > 0, pictures_that_fit(MAX_IMAGES, RECORD_ROW_SHARE, layout))
         records = open_records(release, config.instruct.form, split, config.instruct.tasks, limits)
         source = Instructions(records, samples, reader, spec)
     return RowReader(source, order(len(source)), batch_size, share, built.codec, layout)
@@ -75,17 +77,9 @@ def make_validation_reader(
         return None
 
 
-def pictures_that_fit(layout: Layout) -> int:
-    """Pictures of a record that leave a quarter of a row to text, beside one sound; at least one."""
+def pictures_that_fit(most: int, row_share: float, layout: Layout) -> int:
+    """Pictures (or frames), `most` at most, that fill no more than a share of a row, beside one sound; at least one."""
     if not layout.picture_tokens:
-        return MAX_IMAGES
-    room = layout.pack_length * 3 // 4 - layout.sound_tokens
-    return max(1, min(MAX_IMAGES, room // layout.picture_tokens))
-
-
-def frames_that_fit(frames: int, layout: Layout) -> int:
-    """Frames of a clip that leave half of a row to text, beside the clip's sound; at least one."""
-    if not layout.picture_tokens:
-        return frames
-    room = layout.pack_length // 2 - layout.sound_tokens
-    return max(1, min(frames, room // layout.picture_tokens))
+        return most
+    room = int(layout.pack_length * row_share) - layout.sound_tokens
+    return max(1, min(most, room // layout.picture_tokens))

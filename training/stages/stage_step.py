@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from training.config import TrainConfig
 from training.data.batch_types import Batch, PairBatch, RowBatch
+from training.distributed.gradients import Autocast, ScaleLoss
 from training.distributed.process_mesh import Mesh
 from training.metrics.retrieval import retrieval_by_kind
 from training.model.multimodal_lm import MultimodalLm
@@ -19,7 +19,6 @@ from training.stages.generative import GenerativeStep, global_tokens, with_stand
 from training.stages.pipeline import PipelineStep
 from training.stages.stage_model import StageModel, generative_settings
 
-Autocast = Callable[[], AbstractContextManager[Any]]
 Step = AlignStep | GenerativeStep | PipelineStep
 
 
@@ -29,15 +28,13 @@ def make_step(
     config: TrainConfig,
     mesh: Mesh,
     autocast: Autocast = nullcontext,
-    scaled: Callable[[Tensor], Tensor] | None = None,
+    scaled: ScaleLoss = lambda loss: loss,
 ) -> Step:
     """The forward and backward pass of a stage's batches.
 
     Args:
         wrapped: the model, wrapped for its parallelism.
-        scaled: scales a loss before its backward pass; None: nothing does.
     """
-    scaled = scaled or (lambda loss: loss)
     if built.stage == "align":
         return AlignStep(wrapped, config.align, mesh, autocast, scaled)
     stage = generative_settings(built.stage, config)
