@@ -101,9 +101,7 @@ class Stage(Section):
 
     steps: int = Field(1000, ge=1, description="Optimiser steps.")
     batch_size: int = Field(256, ge=1, description="Samples per step, over all devices. Rows are packed from them too.")
-    micro_batch: int | None = Field(
-        None, ge=1, description="Samples (packed: rows) per forward pass; null: all at once."
-    )
+    micro_batch: int | None = Field(None, ge=1, description="Samples (packed: rows) per forward pass; null: all.")
     lr: float = Field(1e-3, gt=0, description="Peak learning rate.")
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="The last learning rate, as a share of the peak.")
     warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up.")
@@ -121,9 +119,7 @@ class Stage(Section):
 class Align(Stage):
     """Stage 1: contrastive alignment."""
 
-    loss: Literal["infonce", "siglip", "triplet"] = Field(
-        "infonce", description="The loss of CLIP, of SigLIP, or of the hardest triplets."
-    )
+    loss: Literal["infonce", "siglip", "triplet"] = Field("infonce", description="Of CLIP, SigLIP or hardest triplets.")
     weights: dict[str, float] = Field(
         default={"image": 1.0, "video": 1.0, "audio": 1.0}, description="Weight of the loss for each kind of pair."
     )
@@ -131,12 +127,7 @@ class Align(Stage):
     gather_with_grad: bool = Field(True, description="Gradients flow back through gathered features.")
     freeze_image: bool = Field(False, description="Train the image projection only.")
     freeze_text: bool = Field(False, description="Train the text projection only.")
-    crop_scale: float = Field(
-        0.9,
-        gt=0,
-        le=1,
-        description="Training pictures are cropped at random, and keep at least this share of their area.",
-    )
+    crop_scale: float = Field(0.9, gt=0, le=1, description="Random crops of training pictures keep this share.")
     margin: float = Field(0.2, gt=0, description="Margin of the triplet loss, in cosine.")
     masked_weight: float = Field(0.0, ge=0, description="Weight of cross-modal masked prediction; 0: off.")
     mask_ratio: float = Field(0.6, gt=0, lt=1, description="Share of the patches that is hidden.")
@@ -198,15 +189,8 @@ class Data(Section):
     prefetch: int = Field(4, ge=1, description="Batches that each worker reads ahead.")
     block: int = Field(256, ge=1, description="Neighbouring samples that stay together in the first shuffle.")
     window_blocks: int = Field(64, ge=1, description="Blocks whose samples are shuffled together.")
-    frames: int = Field(
-        8,
-        ge=1,
-        le=16,
-        description="Evenly spaced frames that are read of a clip; fewer if they would fill over half a row.",
-    )
-    augment: bool = Field(
-        True, description="Vary the copies of a repeated sample by their seed: crop, colour, speed, gain, caption."
-    )
+    frames: int = Field(8, ge=1, le=16, description="Frames read of a clip; fewer if they would fill over half a row.")
+    augment: bool = Field(True, description="Vary copies of a sample: crop, colour, speed, gain, caption.")
     max_bad_share: float = Field(0.01, ge=0, le=1, description="A larger share of unreadable samples ends the run.")
 
 

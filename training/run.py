@@ -75,9 +75,7 @@ def train(
 def run_lock(output: Path, wait_s: float = 15.0) -> Iterator[None]:
     """Keep other runs out of an output folder, since each would resume from the other's checkpoints.
 
-    Args:
-        wait_s: seconds. The data readers of a killed run hold its lock until they notice that it has ended.
-
+    Args: wait_s: seconds. The data readers of a killed run hold its lock until they notice that it has ended.
     Raises UserError: another run is there; the error names it.
     """
     output.mkdir(parents=True, exist_ok=True)

@@ -151,9 +151,7 @@ class Trainer:
     def train_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Do one optimiser step. Dropout depends on the seed, the step and the rank only.
 
-        Returns:
-            This rank's share of each loss, and the norm of the whole gradient as `grad_norm`.
-
+        Returns: This rank's share of each loss, and the norm of the whole gradient as `grad_norm`.
         Raises DataError: the gradient is not a number; the weights are unchanged.
         """
         train_mode(self._wrapped)

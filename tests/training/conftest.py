@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmdata.instruct.forms import Record
+from mmdata.instruct.media_paths import data_uri, member_path
 from mmdata.workspace.layout import Workspace
-from tests.support.made_release import mixed_samples, write_release
+from tests.support.made_release import jpeg, mixed_samples, shard_of, write_release
 from tests.support.tiny_run import release_at
+from training.data.sample_index import TrainingRelease, open_training_release
 
 torch.set_num_threads(1)  # tests run in several processes; small tensors' threads would only wait for each other
 
@@ -21,6 +24,30 @@ torch.set_num_threads(1)  # tests run in several processes; small tensors' threa
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A release of pictures, clips, sound and text that nobody changes."""
     return write_release(tmp_path_factory.mktemp("mixed"), mixed_samples())
+
+
+@pytest.fixture(scope="session")
+def instructed(tmp_path_factory: pytest.TempPathFactory) -> TrainingRelease:
+    """A release whose records show no picture, one, two, a clip, and one that is embedded."""
+    root = tmp_path_factory.mktemp("instructed")
+    samples = mixed_samples()
+    workspace = write_release(root, samples)
+    paths = {}
+    for sample in samples:
+        for ext in [name for name in sample.media if name in ("jpg", "000.jpg")]:
+            paths[sample.uid] = member_path(sample.uid, ext, shard_of(workspace, sample.uid))
+    records = []
+    for number, sample in enumerate(samples):
+        about = f"Question {number}?" if number % 3 else f"第{number}个问题 请回答"
+        if sample.uid in paths:
+            near = samples[(number + 5) % len(samples)]
+            second = paths.get(near.uid) if near.split == sample.split else None
+            records.append(Record(f"{sample.uid}-caption", "caption", "en", about, sample.caption, paths[sample.uid]))
+            records.append(Record(f"{sample.uid}-both", "both", "en", about, f"{number}", paths[sample.uid], second))
+        records.append(Record(f"{sample.uid}-qa", "text_qa", "en", about, sample.caption * 2))
+    records.append(Record(f"{samples[0].uid}-own", "caption", "en", "This?", "a dog", data_uri(".jpg", jpeg(5))))
+    write_release(root, samples, records)
+    return open_training_release(str(root), root / "cache")
 
 
 @pytest.fixture(scope="session")

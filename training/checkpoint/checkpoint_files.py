@@ -35,9 +35,7 @@ _PATH_MODULES = ("pathlib", "pathlib._local")  # up to Python 3.12, and in Pytho
 def load_state(state: dict[str, Any], checkpoint: Path, single_process: bool = False) -> None:
     """Load the tensors and values named in a state from a checkpoint, in place.
 
-    Args:
-        single_process: this process loads without the others, although it may be one of several.
-
+    Args: single_process: this process loads without the others, although it may be one of several.
     Raises DataError: the checkpoint is broken, or holds something that torch never writes.
     """
     try:
@@ -68,15 +66,7 @@ class CheckpointReader(dcp.FileSystemReader):
         try:
             with path.open("rb") as file:
                 metadata = _MetadataUnpickler(file).load()
-        except (
-            pickle.UnpicklingError,
-            EOFError,
-            AttributeError,
-            ImportError,
-            IndexError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except (pickle.PickleError, EOFError, AttributeError, ImportError, IndexError, TypeError, ValueError) as error:
             raise DataError(f"{path}: is not the metadata of a checkpoint ({error})") from None
         if not isinstance(metadata, Metadata):
             raise DataError(f"{path}: is not the metadata of a checkpoint (it holds a {type(metadata).__name__})")

@@ -68,8 +68,7 @@ class Progress:
 def save(folder: Path, model: nn.Module, optimizer: Optimizer | None, progress: Progress, keep: int) -> Path:
     """Write a checkpoint under a temporary name, rename it to `folder/step-…`, then delete older ones.
 
-    Args:
-        keep: the newest checkpoints that stay, besides the best one.
+    Args: keep: the newest checkpoints that stay, besides the best one.
     """
     name = step_name(progress.step)
     draft, final = folder / f"{TEMPORARY}{name}", folder / name
@@ -182,11 +181,8 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
 def load_weights(checkpoint: Path, model: nn.Module, is_wanted: Callable[[str], bool]) -> list[str]:
     """Load the wanted tensors that a checkpoint has into a model that is complete on this process.
 
-    Args:
-        is_wanted: takes a tensor's name.
-
-    Returns:
-        The names of wanted tensors that the checkpoint lacks, sorted.
+    Args: is_wanted: takes a tensor's name.
+    Returns: The names of wanted tensors that the checkpoint lacks, sorted.
     """
     saved = {name.removeprefix("model.") for name in CheckpointReader(checkpoint).read_metadata().state_dict_metadata}
     wanted = {name: tensor for name, tensor in model.state_dict().items() if is_wanted(name)}

@@ -22,11 +22,7 @@ _LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class SeededVariation:
-    """The variation of a sample's media that a seed decides.
-
-    Args:
-        seed: of the copy; not 0.
-    """
+    """The variation of a sample's media that a seed decides. Args: seed: of the copy; not 0."""
 
     seed: int
 
@@ -77,11 +73,7 @@ def random_crop(pixels_NCHW: torch.Tensor, scale: float, seed: int) -> torch.Ten
 
 
 def jittered(pixels_NCHW: torch.Tensor, draws: np.random.Generator) -> torch.Tensor:
-    """Change brightness, contrast and saturation, in the same way for all pictures.
-
-    Args:
-        pixels_NCHW: uint8, RGB.
-    """
+    """Change brightness, contrast and saturation, in the same way for all pictures. Args: pixels_NCHW: uint8, RGB."""
     brightness, contrast, saturation = (1 + draws.uniform(-MAX_JITTER, MAX_JITTER, 3)).tolist()
     pixels = pixels_NCHW.float() * brightness
     mean = (pixels * _LUMA).sum(1).mean()

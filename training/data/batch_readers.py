@@ -18,8 +18,7 @@ from training.data.batch_types import BatchType, BatchType_co, PairBatch, RowBat
 from training.data.examples import Example, Instructions, Pairs
 from training.data.media_tensors import Media
 from training.data.order import Draw, Order, derived_seed, hash_bytes, next_draw
-from training.data.pack import pack
-from training.data.row_layout import EncodedRow, Layout, lay_out
+from training.data.row_layout import EncodedRow, Layout, lay_out, pack
 from training.data.sample_reader import BadSample
 from training.data.text_codec import Encoded, TextCodec, truncated
 
@@ -63,8 +62,7 @@ class Reader(Dataset[BatchType_co], ABC):
     def batch(self, drawn: Draw, samples: np.ndarray) -> BatchType_co:
         """This process's share of a batch.
 
-        Args:
-            samples: int64; indices into the source of the whole batch's samples.
+        Args: samples: int64; indices into the source of the whole batch's samples.
         """
 
     def example(self, index: int) -> tuple[Example, int]:
@@ -136,8 +134,7 @@ class PairReader(Reader[PairBatch]):
 def stack_media(media: Sequence[Media]) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor]:
     """All pictures and all sounds of some samples, each with the index of the sample that it belongs to.
 
-    Returns:
-        picture, picture_of, sound, sound_of of a PairBatch.
+    Returns: picture, picture_of, sound, sound_of of a PairBatch.
     """
     pictures = [m.pictures for m in media if m.pictures is not None]
     sounds = [m.sound for m in media if m.sound is not None]
@@ -196,8 +193,7 @@ class RowReader(Reader[RowBatch]):
     def _calibrated(self) -> tuple[float, float]:
         """Fit this tokenizer's tokens to the index's estimates.
 
-        Returns:
-            Tokens per estimated token, and a constant part with two standard deviations of headroom.
+        Returns: Tokens per estimated token, and a constant part with two standard deviations of headroom.
         """
         count = min(CALIBRATION_SAMPLES, len(self.source))
         samples = self.order.at(0, np.arange(count))

@@ -61,9 +61,7 @@ class Conversation:
 def parse_record(record: dict[str, Any]) -> Conversation | None:
     """The conversation of a record in any form (record, LLaVA, chat).
 
-    Returns:
-        None if the answer is a picture, which no text loss can learn.
-
+    Returns: None if the answer is a picture, which no text loss can learn.
     Raises ValueError: the record has none of the forms, or its media do not match its text.
     """
     if "conversations" in record:

@@ -30,8 +30,7 @@ class Example:
 class Pairs:
     """A release's media-text pairs.
 
-    Args:
-        samples: rows of `sample_index.SAMPLE`; those without media that the towers take are left out.
+    Args: samples: rows of `sample_index.SAMPLE`; those without media that the towers take are left out.
     """
 
     def __init__(self, samples: np.ndarray, reader: SampleReader, spec: MediaSpec) -> None:

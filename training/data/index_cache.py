@@ -46,8 +46,7 @@ class RowTable:
 def publish_folder(target: Path, fill: Callable[[Path], Any]) -> None:
     """Fill a folder under a temporary name and rename it. Of two writers the first wins.
 
-    Args:
-        fill: writes the files, and then calls `mark_complete`.
+    Args: fill: writes the files, and then calls `mark_complete`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))

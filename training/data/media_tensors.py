@@ -70,9 +70,7 @@ class Media:
 def decode_media(members: Mapping[str, bytes], spec: MediaSpec, variation: SeededVariation | None = None) -> Media:
     """Decode a sample's media.
 
-    Args:
-        members: bytes by extension.
-
+    Args: members: bytes by extension.
     Raises BadSample: something cannot be decoded; the message says what.
     """
     frames = sorted(extension for extension in members if _FRAME_EXTENSION.fullmatch(extension))

@@ -32,11 +32,8 @@ class Order:
     def at(self, epoch: int, positions: np.ndarray) -> np.ndarray:
         """The samples at these positions of the epoch.
 
-        Args:
-            positions: int64, each in [0, n).
-
-        Returns:
-            int64, as long as `positions`. Over all positions of an epoch, each of range(n) comes once.
+        Args: positions: int64, each in [0, n).
+        Returns: int64, as long as `positions`. Over all positions of an epoch, each of range(n) comes once.
         """
         positions = np.asarray(positions, np.int64)
         blocks = self.n // self.block  # whole blocks; the samples after them are permuted within the last window only
@@ -62,8 +59,7 @@ class Order:
 def permuted(values: np.ndarray, n: int, key: int) -> np.ndarray:
     """Values under a keyed permutation of range(n): a Feistel network with cycle walking (Black and Rogaway 2002).
 
-    Args:
-        values: int64 in [0, n).
+    Args: values: int64 in [0, n).
     """
     if n <= 1 or not len(values):
         return values.copy()

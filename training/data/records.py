@@ -231,9 +231,7 @@ def _index_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of RECORD, and int64 row numbers of the samples that their media come from.
 
-    Args:
-        first: number of samples of the records before these.
-
+    Args: first: number of samples of the records before these.
     Raises DataError: a medium is not of this release or split.
     """
     rows = np.zeros(len(lines), RECORD)

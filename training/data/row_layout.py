@@ -1,7 +1,8 @@
-"""Encoded samples, several to a row, laid out as tensors for the language model."""
+"""Which samples share a row of the language model, and how rows are laid out as tensors."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -111,3 +112,25 @@ def lay_out(rows: Sequence[EncodedRow], count: int, length: int, layout: Layout,
         bad=sum(row.bad for row in rows),
         cut_tokens=sum(row.cut_tokens for row in rows),
     )
+
+
+def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Best-fit decreasing: rows of samples whose lengths sum to at most `capacity`.
+
+    Args: lengths: tokens of each sample; a length over `capacity` counts as `capacity`.
+    Returns: Rows of indices into `lengths`, ascending in each row; rows are sorted by their first sample.
+    """
+    clipped = [min(max(length, 1), capacity) for length in lengths]
+    rows: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # (tokens left, row), ascending
+    for sample in sorted(range(len(clipped)), key=lambda at: (-clipped[at], at)):
+        at = bisect_left(room, (clipped[sample], -1))
+        if at == len(room):
+            rows.append([])
+            left, row = capacity, len(rows) - 1
+        else:
+            left, row = room.pop(at)
+        rows[row].append(sample)
+        if left - clipped[sample] > 0:
+            insort(room, (left - clipped[sample], row))
+    return sorted((sorted(row) for row in rows), key=lambda row: row[0])

@@ -41,9 +41,7 @@ class SampleReader:
     def members(self, row: np.void) -> Mapping[str, bytes]:
         """A sample's members by extension: `jpg`, `txt`, `json`, `000.jpg`, `flac`.
 
-        Args:
-            row: of `sample_index.SAMPLE`.
-
+        Args: row: of `sample_index.SAMPLE`.
         Raises DataError: the shard is gone or truncated, or does not hold this sample at the row's offset.
         """
         key = row_key(row)

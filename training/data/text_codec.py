@@ -39,9 +39,7 @@ class Encoded:
 class TextCodec:
     """Writes conversations with a Hugging Face tokenizer.
 
-    Args:
-        tokenizer: its chat template writes the turns; without one they become `User: …` and `Assistant: …`.
-
+    Args: tokenizer: its chat template writes the turns; without one they become `User: …` and `Assistant: …`.
     Raises UserError: the tokenizer has no end-of-text token.
     """
 
@@ -136,9 +134,7 @@ def truncated(encoded: Encoded, tokens: int) -> Encoded:
 def load_tokenizer(name: str, **options: Any) -> Any:
     """A tokenizer by hub id or folder; `bytes` is ByT5's, with a token for each UTF-8 byte (Xue et al. 2021).
 
-    Args:
-        options: of AutoTokenizer.from_pretrained, such as `gguf_file`.
-
+    Args: options: of AutoTokenizer.from_pretrained, such as `gguf_file`.
     Raises UserError: the tokenizer cannot be loaded.
     """
     if name == "bytes":

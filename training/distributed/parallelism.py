@@ -23,8 +23,7 @@ def parallelise(model: nn.Module, llm: Any, blocks: Iterable[nn.Module], paralle
         llm: the language model in it, or None.
         blocks: its repeated layers, which are sharded, recomputed and compiled one by one.
 
-    Returns:
-        The model, or DDP around it.
+    Returns: The model, or DDP around it.
     """
     blocks = list(blocks)
     if mesh.size("tp") > 1:

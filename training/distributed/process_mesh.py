@@ -67,9 +67,7 @@ class Mesh:
 def join_processes(parallel: Parallel, device: str) -> Mesh:
     """Join the processes that torchrun launched, or stay alone.
 
-    Args:
-        device: cpu, cuda, or auto (cuda where there is one).
-
+    Args: device: cpu, cuda, or auto (cuda where there is one).
     Raises UserError: tp x pp does not divide the number of processes.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))

@@ -44,8 +44,7 @@ def answer(built: StageModel, pictures: Sequence[bytes], question: str = "", tok
 def question_batch(built: StageModel, pixels_NCHW: Tensor | None, question: str) -> RowBatch:
     """A batch of one row that ends where the answer to a question begins. Raises UserError as `answer`.
 
-    Args:
-        pixels_NCHW: uint8; None without pictures.
+    Args: pixels_NCHW: uint8; None without pictures.
     """
     _, codec = built.generative()
     media = Media(pixels_NCHW, None)

@@ -22,13 +22,13 @@ from training.data.text_codec import IGNORED, MEDIA_PLACEHOLDER, Encoded
 from training.distributed.process_mesh import Mesh, join_processes
 from training.evaluate.answer import ANSWER_TOKENS, prompt_batch
 from training.metrics.image_metrics import fid_and_inception_score
-from training.metrics.retrieval import retrieval_by_kind
 from training.metrics.text_metrics import bleu, perplexity, rouge, vqa_accuracy
 from training.model.encoders import DualEncoder
 from training.model.multimodal_lm import MultimodalLm
 from training.stages.generative import global_tokens, with_stand_ins
 from training.stages.stage_model import StageModel, load_model
 from training.stages.stage_reader import make_reader
+from training.stages.stage_step import pair_scores
 
 ANSWERS = 64  # generated from as many held-out samples, by default
 PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
@@ -70,8 +70,7 @@ def evaluate(
         extractor: uint8 N,3,H,W -> features N,D for the FID; None: the checkpoint's own image tower.
         classifier: uint8 N,3,H,W -> logits N,K for the Inception score; None: no Inception score.
 
-    Returns:
-        The content of metrics.json: stage, step, release, samples, metrics, and the answers.
+    Returns: The content of metrics.json: stage, step, release, samples, metrics, and the answers.
 
     Raises:
         UserError: there is no checkpoint, it was trained on another release, or the release holds nothing out.
@@ -94,7 +93,10 @@ def evaluate(
     answers: list[Answer] = []
     if isinstance(built.model, DualEncoder):
         assert isinstance(reader, PairReader)
-        metrics = _retrieval(built.model, reader, count, mesh)
+        held_out = first_batches(reader, count, mesh.device)
+        with torch.no_grad():
+            outputs = [built.model(batch) for batch in held_out]
+        metrics = pair_scores(outputs, held_out, Mesh(mesh.device, {}))  # each process measures the whole split
     else:
         assert isinstance(reader, RowReader)
         metrics = _perplexity(built.model, reader, count, mesh)
@@ -119,29 +121,13 @@ def evaluate(
 def _held_out_reader(
     built: StageModel, release: TrainingRelease, config: TrainConfig, samples: int | None
 ) -> PairReader | RowReader:
-    batch_size = min(64, samples or 64)
     try:
-        return make_reader(built, release, config, "validation", batch_size, Share())
+        return make_reader(built, release, config, "validation", min(64, samples or 64), Share())
     except EmptySplit:
         raise UserError(
             f"release {release.id} holds nothing out on which stage `{built.stage}` can be measured. "
             "Remedy: a larger shards.validation_fraction in corpus.yaml, and a new release."
         ) from None
-
-
-@torch.no_grad()
-def _retrieval(model: DualEncoder, reader: PairReader, count: int, mesh: Mesh) -> dict[str, float]:
-    text, visual, group, audio = [], [], [], []
-    for batch in first_batches(reader, count, mesh.device):
-        is_real = batch.weight > 0
-        embedded = model(batch)
-        text.append(embedded["text"][is_real].cpu())
-        visual.append(embedded["visual"][is_real].cpu())
-        group.append(batch.group[is_real].cpu())
-        if "audio" in embedded:
-            audio.append(embedded["audio"][is_real].cpu())
-    sounds = torch.cat(audio) if audio else None
-    return retrieval_by_kind(torch.cat(text), torch.cat(visual), sounds, torch.cat(group))
 
 
 @torch.no_grad()
@@ -168,14 +154,8 @@ def _generate_answers(built: StageModel, reader: RowReader, count: int, mesh: Me
             encoded = reader.encode(example)
             prompt, prompt_text = Encoded(encoded.ids[:1], [IGNORED], encoded.media_at), ""
         ids = model.generate(to_device(prompt_batch(built, example, prompt), mesh.device), ANSWER_TOKENS, codec.eos)
-        answers.append(
-            Answer(
-                uid=example.uid,
-                prompt=prompt_text.replace(MEDIA_PLACEHOLDER, "<media> ").strip(),
-                expected=answer_turn.text,
-                generated=codec.decode(ids),
-            )
-        )
+        shown = prompt_text.replace(MEDIA_PLACEHOLDER, "<media> ").strip()
+        answers.append(Answer(uid=example.uid, prompt=shown, expected=answer_turn.text, generated=codec.decode(ids)))
     return answers
 
 

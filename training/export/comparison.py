@@ -39,8 +39,7 @@ TEXTS = (
 class Comparison:
     """Compares language models: their quality with a checkpoint's, and their speed with the merged model's.
 
-    Args:
-        built: the checkpoint, on the CPU.
+    Args: built: the checkpoint, on the CPU.
     """
 
     def __init__(self, built: StageModel, config: TrainConfig, mesh: Mesh, release: TrainingRelease | None) -> None:
@@ -156,8 +155,7 @@ COLUMNS = {
 def markdown(table: dict[str, Any]) -> str:
     """The table in Markdown, with notes that explain its numbers.
 
-    Args:
-        table: the content of table.json; see `export`.
+    Args: table: the content of table.json; see `export`.
     """
     columns = {key: column for key, column in COLUMNS.items() if any(key in row for row in table["rows"])}
     lines = [

@@ -174,8 +174,7 @@ def layers_name(llm: nn.Module) -> str:
 def build_plain(source: Any, config: Any, state: Mapping[str, Tensor]) -> Any:
     """Build a plain Hugging Face language model from a configuration and tensors, in fp32 on the CPU.
 
-    Args:
-        source: the model whose generation settings it keeps.
+    Args: source: the model whose generation settings it keeps.
     """
     from transformers import AutoModelForCausalLM
 

@@ -62,12 +62,8 @@ def prune(folder: Path, output: Path, share: float) -> int:
     A neuron's strength is the product of the 2-norms of the weights that write and read it; scaling one up and the
     other down does not change it. Each layer loses the same number, since all share one `intermediate_size`.
 
-    Args:
-        share: of each MLP's neurons that is removed. The number that stays is rounded up to a multiple of 8.
-
-    Returns:
-        The new `intermediate_size`.
-
+    Args: share: of each MLP's neurons that is removed. The number that stays is rounded up to a multiple of 8.
+    Returns: The new `intermediate_size`.
     Raises UserError: the MLPs are of an unknown kind, or too narrow.
     """
     from transformers import AutoModelForCausalLM
@@ -182,8 +178,7 @@ def _copy_connector(student: MultimodalLm, teacher: MultimodalLm) -> None:
 def _nearest(entry: Entry, plan: list[Entry], heights: tuple[int, int]) -> int:
     """The index in the teacher's plan of the entry with the most similar encoder depth, then height in the LLM.
 
-    Args:
-        heights: the number of layers of the student and of the teacher.
+    Args: heights: the number of layers of the student and of the teacher.
     """
     student_height, teacher_height = heights
 
@@ -199,8 +194,7 @@ def distil(teacher: Exported, release: TrainingRelease, steps: int, mesh: Mesh) 
 
     See `distillation_loss`. Batches, their order and learning rates are those of the stage; encoders stay frozen.
 
-    Args:
-        mesh: of one process.
+    Args: mesh: of one process.
 
     Raises:
         UserError: the model has only one layer.

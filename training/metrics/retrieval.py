@@ -40,9 +40,7 @@ def retrieval(
         ks: the cut-offs K.
         chunk: queries and candidates that are compared at a time.
 
-    Returns:
-        `recall@K` for each K, `map`, and `chance@1`, the recall@1 of a random order.
-
+    Returns: `recall@K` for each K, `map`, and `chance@1`, the recall@1 of a random order.
     Raises ValueError: shapes disagree, a query has no right candidate, or an embedding is not finite.
     """
     n, m, device = len(queries_ND), len(candidates_MD), candidates_MD.device
@@ -143,11 +141,8 @@ def _normalised(vectors_BD: Tensor) -> Tensor:
 def _right_scores(blocks: Iterator[tuple[Tensor, Tensor]], start: int) -> tuple[Tensor, Tensor]:
     """The number of right candidates of each query, and their scores less the tolerance.
 
-    Args:
-        start: index of the first query, for the error.
-
-    Returns:
-        int64 B, and float64 B,P: ascending, padded with infinity.
+    Args: start: index of the first query, for the error.
+    Returns: int64 B, and float64 B,P: ascending, padded with infinity.
     """
     row_list, score_list = [], []
     for scores_BC, is_right_BC in blocks:

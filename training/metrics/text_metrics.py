@@ -1,6 +1,7 @@
 """Scores of generated texts, for evaluation: BLEU, ROUGE, VQA accuracy and perplexity.
 
-Empty input raises ValueError. Values are fractions in [0, 1], except perplexity.
+No predictions, not as many references, or a prediction without any raise ValueError. Values are fractions in [0, 1],
+except perplexity.
 """
 
 from __future__ import annotations
@@ -17,10 +18,7 @@ def bleu(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) 
 
     Texts are split by `tokens`, since torchmetrics' own tokenizers keep unspaced scripts in one piece.
 
-    Args:
-        references: of each prediction: one text, or a sequence of texts.
-
-    Raises ValueError: no predictions, not as many references, or a prediction without any.
+    Args: references: of each prediction: one text, or a sequence of texts.
     """
     from torchmetrics.functional.text import bleu_score
 
@@ -34,8 +32,6 @@ def rouge(predictions: Sequence[str], references: Sequence[str | Sequence[str]])
     """ROUGE F1 (Lin 2004), by torchmetrics: `rouge1`, `rouge2` and `rougeL`, each a mean over predictions.
 
     Of several references the best one counts. Tokens are those of `tokens` with a letter or digit, without stemming.
-
-    Raises ValueError: no predictions, not as many references, or a prediction without any.
     """
     from torchmetrics.functional.text import rouge_score
 
@@ -88,8 +84,6 @@ def vqa_accuracy(predictions: Sequence[str], references: Sequence[str | Sequence
     torchmetrics has no VQA accuracy.
     With three or more reference answers a prediction scores min(matches / 3, 1); with fewer, any match scores 1. Both
     sides are normalised by `normalise_answer`. An empty prediction is wrong.
-
-    Raises ValueError: no predictions, not as many references, or a prediction without any.
     """
     total = 0.0
     for prediction, answers in zip(predictions, _reference_lists(predictions, references), strict=True):

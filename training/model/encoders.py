@@ -54,8 +54,7 @@ class DualEncoder(nn.Module):
     def forward(self, batch: PairBatch, masked: bool = False) -> dict[str, Tensor]:
         """Embeddings of a batch of pairs.
 
-        Args:
-            masked: also predict hidden patches; adds the sums `masked` and `masked_count`.
+        Args: masked: also predict hidden patches; adds the sums `masked` and `masked_count`.
 
         Returns:
             text, visual, audio: B,D of unit length, a sample's frames averaged; zero for a sample without the medium.

@@ -35,8 +35,7 @@ class MaskedPrediction(nn.Module):
     def forward(self, vision: Any, pixels_MCHW: Tensor, text_BD: Tensor, owner_M: Tensor) -> dict[str, Tensor]:
         """Sums over hidden cells: `masked`, the mean squared error of a cell's normalised pixels, and `masked_count`.
 
-        Args:
-            owner_M: int64; the caption of each picture. Empty if the pictures stand in for a rank without any.
+        Args: owner_M: int64; the caption of each picture. Empty if the pictures stand in for a rank without any.
         """
         rows, columns = self.grid
         hidden_MN = torch.rand(len(pixels_MCHW), rows * columns, device=pixels_MCHW.device) < self.ratio

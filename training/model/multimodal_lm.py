@@ -73,12 +73,16 @@ class MultimodalLm(nn.Module):
         layers = decoder_list(llm)
         self.plan = fusion_plan(config.architecture, config.fusion, len(layers))
         self._context = MediaContext()
-        self._wrap(layers, heads)
+        for entry in self.plan:  # media that enter at the first layer are in its input, the embeddings
+            if not (self.in_sequence and entry.layer == 0):
+                cross = None if self.in_sequence else GatedCrossAttention(self.dim, heads)
+                layers[entry.layer] = FusedLayer(layers[entry.layer], entry.layer, self._context, cross)
         queries = config.queries if config.fusion == "attention" else None
         hidden = config.connector_width or self.dim
-        shapes = self._shapes()
-        self.connector = Connector([shape[-1] for shape in shapes], hidden, self.dim, heads, queries)
-        self.picture_tokens = (queries or shapes[0][0]) if self.in_sequence else 0
+        with torch.no_grad():
+            features = self._features(torch.zeros(1, 3, *self.vision.preprocess.size))
+        self.connector = Connector([entry_MNC.shape[2] for entry_MNC in features], hidden, self.dim, heads, queries)
+        self.picture_tokens = (queries or features[0].shape[1]) if self.in_sequence else 0
         self.hearing: Connector | None = None
         self.sound_tokens = 0
         if self.audio is not None:
@@ -90,20 +94,6 @@ class MultimodalLm(nn.Module):
         is_deep = self.in_sequence and self.plan[0].layer > 0
         self.placeholder = nn.Parameter(torch.randn(self.dim) * 0.02) if is_deep else None
         object.__setattr__(self, "reference", None)  # not a submodule, so it is neither saved nor sharded
-
-    def _wrap(self, layers: nn.ModuleList, heads: int) -> None:
-        """Put a FusedLayer around each layer where media enter, except the first, whose input is the embeddings."""
-        for entry in self.plan:
-            if not (self.in_sequence and entry.layer == 0):
-                cross = None if self.in_sequence else GatedCrossAttention(self.dim, heads)
-                layers[entry.layer] = FusedLayer(layers[entry.layer], entry.layer, self._context, cross)
-
-    def _shapes(self) -> list[tuple[int, int]]:
-        """(tokens, width) of the features of each entry of the plan."""
-        with torch.no_grad():
-            size = self.vision.preprocess.size
-            features = self._features(torch.zeros(1, 3, *size))
-        return [(entry_MNC.shape[1], entry_MNC.shape[2]) for entry_MNC in features]
 
     def _features(self, pixels_MCHW: Tensor) -> list[Tensor]:
         """Features M,N,C of each entry's depth, all pooled to the grid of the deepest feature map."""
@@ -223,8 +213,7 @@ class MultimodalLm(nn.Module):
             batch: one row without padding.
             tokens: at most so many are generated.
 
-        Returns:
-            Token ids, without the end-of-text token.
+        Returns: Token ids, without the end-of-text token.
         """
         from transformers import DynamicCache
 

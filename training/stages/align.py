@@ -34,8 +34,7 @@ def kind_weights(batch: PairBatch) -> Tensor:
 def pair_losses(outputs: dict[str, Tensor], batch: PairBatch, align: Align, mesh: Mesh) -> dict[str, Tensor]:
     """The loss of each pairing (of KINDS): this rank's share. The shares sum to the mean over all pairs of the kind.
 
-    Args:
-        outputs: FEATURES (B,D of unit length) and SCALARS of the dual encoder.
+    Args: outputs: FEATURES (B,D of unit length) and SCALARS of the dual encoder.
     """
     rank, world = mesh.rank("dp"), mesh.size("dp")
     local_weights = kind_weights(batch)
@@ -89,8 +88,7 @@ class AlignStep:
     Each micro-batch is computed again, with the same dropout, for its share of the gradient (GradCache, Gao et al.
     2021). The gradient is that of the whole batch, temperature included.
 
-    Args:
-        model: the dual encoder, wrapped for its parallelism.
+    Args: model: the dual encoder, wrapped for its parallelism.
     """
 
     def __init__(self, model: nn.Module, align: Align, mesh: Mesh, autocast: Autocast, scaled: ScaleLoss) -> None:

@@ -19,8 +19,7 @@ from training.distributed.process_mesh import Mesh
 class GenerativeStep:
     """Forward and backward pass of one batch of rows.
 
-    Args:
-        model: the multimodal language model, wrapped for its parallelism.
+    Args: model: the multimodal language model, wrapped for its parallelism.
     """
 
     def __init__(self, model: nn.Module, stage: Generative, mesh: Mesh, autocast: Autocast, scaled: ScaleLoss) -> None:

@@ -107,9 +107,7 @@ def _tower_blocks(tower: nn.Module) -> list[nn.Module]:
 def initialise_weights(built: StageModel, config: TrainConfig, checkpoint: Path | None) -> None:
     """Load the weights of the stage before, then freeze what this stage does not train and add its adapters.
 
-    Args:
-        checkpoint: of the stage before; None: the initial weights stay.
-
+    Args: checkpoint: of the stage before; None: the initial weights stay.
     Raises UserError: the checkpoint lacks weights of this model.
     """
     if isinstance(built.model, DualEncoder):
@@ -153,8 +151,7 @@ def _train_cross_attention(built: StageModel) -> None:
 def load_model(checkpoint: Path) -> tuple[StageModel, TrainConfig]:
     """Build the model of a checkpoint with its trained weights, on the CPU and in evaluation mode.
 
-    Args:
-        checkpoint: a checkpoint's folder, or the folder of a stage.
+    Args: checkpoint: a checkpoint's folder, or the folder of a stage.
 
     Raises:
         UserError: there is no checkpoint.

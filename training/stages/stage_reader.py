@@ -43,16 +43,10 @@ def make_reader(
         pairs = Pairs(samples, reader, MediaSpec(preprocess, data.frames, audio_samples, data.augment))
         crop = config.align.crop_scale if split == "train" else 1.0
         return PairReader(pairs, order(len(pairs)), batch_size, share, model.tokenize, crop)
-    assert built.codec is not None
+    _, codec = built.generative()
     stage = generative_settings(built.stage, config)
-    layout = Layout(
-        picture_tokens=model.picture_tokens,
-        sound_tokens=model.sound_tokens,
-        pack_length=stage.pack_length,
-        max_text_tokens=stage.max_text_tokens,
-        packed=stage.pack,
-        template=built.stage == "instruct",
-    )
+    tokens, lengths = (model.picture_tokens, model.sound_tokens), (stage.pack_length, stage.max_text_tokens)
+    layout = Layout(*tokens, *lengths, packed=stage.pack, template=built.stage == "instruct")
     spec = MediaSpec(preprocess, pictures_that_fit(data.frames, CLIP_ROW_SHARE, layout), audio_samples, data.augment)
     source: Pairs | Instructions
     if built.stage == "joint":
@@ -61,7 +55,7 @@ def make_reader(
         limits = MediaLimits(spec.frames, audio_samples > 0, pictures_that_fit(MAX_IMAGES, RECORD_ROW_SHARE, layout))
         records = open_records(release, config.instruct.form, split, config.instruct.tasks, limits)
         source = Instructions(records, samples, reader, spec)
-    return RowReader(source, order(len(source)), batch_size, share, built.codec, layout)
+    return RowReader(source, order(len(source)), batch_size, share, codec, layout)
 
 
 def make_validation_reader(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -30,11 +30,7 @@ def make_step(
     autocast: Autocast = nullcontext,
     scaled: ScaleLoss = lambda loss: loss,
 ) -> Step:
-    """The forward and backward pass of a stage's batches.
-
-    Args:
-        wrapped: the model, wrapped for its parallelism.
-    """
+    """The forward and backward pass of a stage's batches. Args: wrapped: the model, wrapped for its parallelism."""
     if built.stage == "align":
         return AlignStep(wrapped, config.align, mesh, autocast, scaled)
     stage = generative_settings(built.stage, config)
@@ -82,26 +78,30 @@ def validate(
 def _validate_pairs(
     wrapped: nn.Module, batches: Sequence[Batch], config: TrainConfig, mesh: Mesh, autocast: Autocast
 ) -> dict[str, float]:
-    total, weight = torch.zeros((), dtype=torch.float64), 0
-    gathered: dict[str, list[Tensor]] = {name: [] for name in (*FEATURES, "group")}
-    for batch in batches:
-        assert isinstance(batch, PairBatch)
+    pairs = [batch for batch in batches if isinstance(batch, PairBatch)]
+    total, outputs = torch.zeros((), dtype=torch.float64), []
+    for batch in pairs:
         with autocast():
-            outputs = wrapped(batch)
-        shares = pair_losses(outputs, batch, config.align, mesh)
+            outputs.append(wrapped(batch))
+        shares = pair_losses(outputs[-1], batch, config.align, mesh)
         loss = torch.stack([config.align.weights[name] * share for name, share in shares.items()]).sum()
         total += mesh.sum(loss.detach().double()).cpu() * len(batch.weight)
-        weight += len(batch.weight)
-        real = mesh.gather(batch.weight) > 0
-        for name in FEATURES:
-            if name in outputs:
-                gathered[name].append(mesh.gather(outputs[name])[real].cpu())
-        gathered["group"].append(mesh.gather(batch.group)[real].cpu())
-    text, visual, group = (torch.cat(gathered[name]) for name in ("text", "visual", "group"))
-    scores = retrieval_by_kind(text, visual, torch.cat(gathered["audio"]) if gathered["audio"] else None, group)
+    scores = pair_scores(outputs, pairs, mesh)
     recalls = [value for name, value in scores.items() if name.endswith("/recall@1")]
     return {
-        "val/loss": float(total / weight),
+        "val/loss": float(total / sum(len(batch.weight) for batch in pairs)),
         **{f"val/{name}": value for name, value in scores.items()},
         "val/recall@1": sum(recalls) / max(1, len(recalls)),
     }
+
+
+def pair_scores(outputs: Sequence[dict[str, Tensor]], batches: Sequence[PairBatch], mesh: Mesh) -> dict[str, float]:
+    """`retrieval_by_kind` of the embeddings of some batches, over all data-parallel ranks."""
+    real = [mesh.gather(batch.weight) > 0 for batch in batches]
+
+    def of_all(local: Iterable[Tensor]) -> Tensor:
+        return torch.cat([mesh.gather(rows)[is_real].cpu() for rows, is_real in zip(local, real, strict=True)])
+
+    features = {name: of_all(output[name] for output in outputs) for name in FEATURES if name in outputs[0]}
+    groups = of_all(batch.group for batch in batches)
+    return retrieval_by_kind(features["text"], features["visual"], features.get("audio"), groups)

@@ -12,7 +12,15 @@ from mmdata.score.preprocess import Preprocess
 from mmdata.shards.members import augment_seeds
 from tests.support import modalities, workspaces
 from tests.support.made_release import flac, jpeg, tone
-from training.data.augment import MAX_GAIN_DB, SPEED_RANGE, SeededVariation, caption_variants, jittered, variation_of
+from training.data.augment import (
+    MAX_GAIN_DB,
+    SPEED_RANGE,
+    SeededVariation,
+    caption_variants,
+    jittered,
+    random_crop,
+    variation_of,
+)
 from training.data.examples import Example, Pairs
 from training.data.media_tensors import SAMPLE_RATE, MediaSpec, decode_picture, decode_sound
 from training.data.sample_index import TrainingRelease, open_training_release
@@ -155,3 +163,29 @@ def test_facts_of_any_kind_are_read(data: bytes) -> None:
     assert variation_of({"json": data}) is None
     assert caption_variants({"json": data}) == []
     assert caption_variants({}) == []
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.9, 1.0])
+def test_a_crop_keeps_at_least_its_share_of_the_area(scale: float) -> None:
+    """A picture whose red counts columns and whose green counts rows tells what was kept of it."""
+    size = 200
+    ramp = torch.arange(size).expand(1, 3, size, size)
+    pixels = torch.stack([ramp[0, 0], ramp[0, 1].T, ramp[0, 2] * 0])[None].to(torch.uint8)
+    kept = []
+    for seed in range(60):
+        crop = random_crop(pixels, scale, seed)
+        assert crop.shape == pixels.shape
+        assert crop.dtype == torch.uint8
+        spans = [float(crop[0, at].max()) - float(crop[0, at].min()) + 1 for at in (0, 1)]
+        kept.append(spans[0] * spans[1] / size**2)
+        assert torch.equal(crop, random_crop(pixels, scale, seed))
+    assert min(kept) > scale - 0.02
+    assert max(kept) <= 1.0
+    assert len(set(kept)) > 20 or scale == 1.0
+
+
+def test_all_frames_of_a_clip_are_cropped_alike() -> None:
+    frame = decode_picture(jpeg(1), SPEC)
+    crops = random_crop(torch.stack([frame, frame.flip(0)]), 0.5, 3)
+    assert torch.equal(crops[0], crops[1].flip(0))
+    assert not torch.equal(crops[0], frame)

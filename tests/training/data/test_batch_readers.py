@@ -9,13 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from mmdata.errors import DataError
-from mmdata.instruct.forms import Record
-from mmdata.instruct.media_paths import data_uri, member_path
 from mmdata.score.preprocess import Preprocess
 from mmdata.workspace.layout import Workspace
 from tests.support.made_release import Sample, jpeg, mixed_samples, shard_of, write_release
@@ -51,30 +48,6 @@ def tokenize(captions: list[str]) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def release(mixed: Workspace, tmp_path_factory: pytest.TempPathFactory) -> TrainingRelease:
     return open_training_release(str(mixed.root), tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def instructed(tmp_path_factory: pytest.TempPathFactory) -> TrainingRelease:
-    """A release whose records show no picture, one, two, a clip, and one that is embedded."""
-    root = tmp_path_factory.mktemp("instructed")
-    samples = mixed_samples()
-    workspace = write_release(root, samples)
-    paths = {}
-    for sample in samples:
-        for ext in [name for name in sample.media if name in ("jpg", "000.jpg")]:
-            paths[sample.uid] = member_path(sample.uid, ext, shard_of(workspace, sample.uid))
-    records = []
-    for number, sample in enumerate(samples):
-        about = f"Question {number}?" if number % 3 else f"第{number}个问题 请回答"
-        if sample.uid in paths:
-            near = samples[(number + 5) % len(samples)]
-            second = paths.get(near.uid) if near.split == sample.split else None
-            records.append(Record(f"{sample.uid}-caption", "caption", "en", about, sample.caption, paths[sample.uid]))
-            records.append(Record(f"{sample.uid}-both", "both", "en", about, f"{number}", paths[sample.uid], second))
-        records.append(Record(f"{sample.uid}-qa", "text_qa", "en", about, sample.caption * 2))
-    records.append(Record(f"{samples[0].uid}-own", "caption", "en", "This?", "a dog", data_uri(".jpg", jpeg(5))))
-    write_release(root, samples, records)
-    return open_training_release(str(root), root / "cache")
 
 
 def pairs_of(release: TrainingRelease, split: str = "train", spec: MediaSpec = SPEC) -> Pairs:
@@ -506,15 +479,3 @@ def test_batches_over_s3_equal_local_ones(
         assert all(map(equal, take(reader, 2), expected))
         if name == "pairs":  # now from workers, which are forks of a process that has read before
             assert all(map(equal, take(reader, 2, workers=2), expected))
-
-
-def test_media_of_a_source_are_told_before_they_are_read(release: TrainingRelease, instructed: TrainingRelease) -> None:
-    """The packing window believes them: never fewer than there are."""
-    for reader in (row_reader(release), turns_reader(instructed)):
-        counts = reader.source.media(np.arange(len(reader.source)))
-        for at in range(len(reader.source)):
-            example, tries = reader.example(at)
-            pictures = 0 if example.media.pictures is None else len(example.media.pictures)
-            if not tries:
-                assert pictures <= counts[at, 0]
-                assert (example.media.sound is not None) <= counts[at, 1]

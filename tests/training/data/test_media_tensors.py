@@ -20,7 +20,6 @@ from training.data.media_tensors import (
     decode_picture,
     decode_sound,
     evenly_spaced,
-    random_crop,
 )
 from training.data.sample_reader import BadSample
 
@@ -124,29 +123,3 @@ def test_frames_are_evenly_spaced_from_first_to_last_and_one_is_the_middle() -> 
     assert evenly_spaced(names, 99) == names
     assert evenly_spaced(names, 1) == ["015"]
     assert evenly_spaced([], 4) == []
-
-
-@pytest.mark.parametrize("scale", [0.5, 0.9, 1.0])
-def test_a_crop_keeps_at_least_its_share_of_the_area(scale: float) -> None:
-    """A picture whose red counts columns and whose green counts rows tells what was kept of it."""
-    size = 200
-    ramp = torch.arange(size).expand(1, 3, size, size)
-    pixels = torch.stack([ramp[0, 0], ramp[0, 1].T, ramp[0, 2] * 0])[None].to(torch.uint8)
-    kept = []
-    for seed in range(60):
-        crop = random_crop(pixels, scale, seed)
-        assert crop.shape == pixels.shape
-        assert crop.dtype == torch.uint8
-        spans = [float(crop[0, at].max()) - float(crop[0, at].min()) + 1 for at in (0, 1)]
-        kept.append(spans[0] * spans[1] / size**2)
-        assert torch.equal(crop, random_crop(pixels, scale, seed))
-    assert min(kept) > scale - 0.02
-    assert max(kept) <= 1.0
-    assert len(set(kept)) > 20 or scale == 1.0
-
-
-def test_all_frames_of_a_clip_are_cropped_alike() -> None:
-    frame = decode_picture(jpeg(1), SPEC)
-    crops = random_crop(torch.stack([frame, frame.flip(0)]), 0.5, 3)
-    assert torch.equal(crops[0], crops[1].flip(0))
-    assert not torch.equal(crops[0], frame)

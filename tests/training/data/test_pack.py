@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.pack import pack
+from training.data.row_layout import pack
 
 LENGTHS = st.lists(st.integers(0, 130), max_size=60)
 

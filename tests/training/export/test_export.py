@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +10,16 @@ import pytest
 import torch
 
 from mmdata.errors import UserError
-from tests.support.tiny_run import release_at, settings
+from tests.support.tiny_run import settings
 from tests.support.trained import checkpoint_of, config_of
-from training.export import comparison, shrink
+from training.export import shrink
 from training.export.export import export
 from training.stages.stage_model import load_model
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("REPEATS", 1), ("ANSWER_TOKENS_TIMED", 2), ("TEXT_TOKENS_TIMED", 16)):
-        monkeypatch.setattr(comparison, name, value)
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return release_at(tmp_path_factory.mktemp("release"))
-
-
-def test_towers_open_in_open_clip(tmp_path: Path, release: str) -> None:
-    place = checkpoint_of(tmp_path, "align", settings(), release)
-    found = export(place, tmp_path / "out", release=release)
+def test_towers_open_in_open_clip(tmp_path: Path, numbered: str) -> None:
+    place = checkpoint_of(tmp_path, "align", settings(), numbered)
+    found = export(place, tmp_path / "out", release=numbered)
     model: Any = load_model(place)[0].model
     clip = open_clip.create_model(f"local-dir:{tmp_path / 'out'}")
     tokens = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'out'}")(["a sea", "a tree"])
@@ -46,25 +34,7 @@ def test_towers_open_in_open_clip(tmp_path: Path, release: str) -> None:
     assert after["embedding_difference"] < 1e-6
 
 
-def test_the_table_says_what_was_measured(tmp_path: Path, release: str) -> None:
-    place = checkpoint_of(tmp_path, "instruct", config_of(), release)
-    found = export(place.parent.parent, tmp_path / "out", int8=True, prune=0.5, distill_steps=1, release=release)
-    assert json.loads((tmp_path / "out" / "table.json").read_text()) == found
-    assert (found["stage"], found["step"], found["notes"]) == ("instruct", 7, [])
-    names = ["checkpoint", "merged", "int8", "pruned", "distilled"]
-    assert [row["name"] for row in found["rows"]] == names
-    for row in found["rows"]:
-        assert row["decode_tokens_per_s"] > 0
-        assert row["read_tokens_per_s"] > 0
-        assert row["val/loss"] > 0
-    written = sum(path.stat().st_size for path in (tmp_path / "out" / "pruned").rglob("*") if path.is_file())
-    assert found["rows"][3]["bytes"] == written
-    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
-    assert [line.split("|")[1].strip() for line in lines if line.startswith("|")][2:] == names
-    assert "It was not trained afterwards" in "\n".join(lines)
-
-
-def test_requests_that_cannot_be_met_say_why(tmp_path: Path, release: str) -> None:
+def test_requests_that_cannot_be_met_say_why(tmp_path: Path, numbered: str) -> None:
     joint = checkpoint_of(tmp_path, "joint", config_of())
     align = checkpoint_of(tmp_path, "align", settings())
     with pytest.raises(UserError, match=r"needs a release to learn from"):
@@ -74,7 +44,7 @@ def test_requests_that_cannot_be_met_say_why(tmp_path: Path, release: str) -> No
     with pytest.raises(UserError, match=r"stage `align` has none"):
         export(align, tmp_path / "out", int8=True)
     with pytest.raises(UserError, match=r"was trained on release none"):
-        export(joint, tmp_path / "out", release=release)
+        export(joint, tmp_path / "out", release=numbered)
     with pytest.raises(UserError, match=r"no checkpoint there"):
         export(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "full").mkdir()

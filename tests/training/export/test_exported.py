@@ -15,16 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from mmdata.errors import DataError, UserError
 from tests.support.trained import FUSIONS, checkpoint_of, config_of, hidden, photo, pixels
 from training.evaluate.answer import answer, question_batch
-from training.export import comparison
 from training.export.export import export
 from training.export.exported import load_exported
 from training.stages.stage_model import load_model
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("REPEATS", 1), ("ANSWER_TOKENS_TIMED", 2), ("TEXT_TOKENS_TIMED", 16)):
-        monkeypatch.setattr(comparison, name, value)
 
 
 @pytest.mark.parametrize("architecture", ["single_tower", "cross_attention"])

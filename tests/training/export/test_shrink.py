@@ -26,12 +26,6 @@ from training.stages.stage_reader import make_reader
 from training.stages.stage_step import validate
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("REPEATS", 1), ("ANSWER_TOKENS_TIMED", 2), ("TEXT_TOKENS_TIMED", 16)):
-        monkeypatch.setattr(comparison, name, value)
-
-
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> str:
     return release_at(tmp_path_factory.mktemp("release"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from training.data.row_layout import Layout
-from training.stages.stage_reader import frames_that_fit
+from training.stages.stage_reader import CLIP_ROW_SHARE, pictures_that_fit
 
 
 @pytest.mark.parametrize(
@@ -16,4 +16,4 @@ def test_frames_leave_half_of_a_row_to_words(
     frames: int, picture_tokens: int, sound_tokens: int, length: int, fit: int
 ) -> None:
     layout = Layout(picture_tokens, sound_tokens, length, length, packed=True, template=False)
-    assert frames_that_fit(frames, layout) == fit
+    assert pictures_that_fit(frames, CLIP_ROW_SHARE, layout) == fit
