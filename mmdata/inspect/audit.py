@@ -206,14 +206,13 @@ def _trouble(what: str, stage: str, why: str, tries: int = 1) -> dict[str, Any]:
 
 def _stage_frame(workspace: Workspace, part: str, stage: PartStage, columns: list[str]) -> pl.LazyFrame:
     stamp = workspace.part_stamp(part, stage)
-    names = stamp.slices if stamp is not None else ()
     numbers = {"clip_score": pl.Float32, "audio_rms_db": pl.Float32, "audio_s": pl.Float64, "copies": pl.Int32}
-    schema: dict[str, Any] = dict(numbers)
-    empty = pl.LazyFrame(schema={column: schema.get(column, pl.String) for column in ["slice", *columns]})
-    frames = [scan_tables([workspace.table(part, stage, name)], columns) for name in names]
-    return pl.concat(
-        [empty, *(f.select(pl.lit(n).alias("slice"), *columns) for n, f in zip(names, frames, strict=True))]
-    )
+    schema: dict[str, Any] = {column: numbers.get(column, pl.String) for column in ("slice", *columns)}
+    frames = [
+        scan_tables([workspace.table(part, stage, name)], columns).select(pl.lit(name).alias("slice"), *columns)
+        for name in (stamp.slices if stamp is not None else ())
+    ]
+    return pl.concat([pl.LazyFrame(schema=schema), *frames])
 
 
 def _selection_frame(workspace: Workspace, columns: list[str]) -> pl.LazyFrame:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from mmdata.config import Corpus
 from mmdata.engine.freshness import is_due, plan_part
 from mmdata.inspect.progress import Underway, corpus_eta_s, corpus_rates, underway
+from mmdata.releases.manifest import find_manifest
 from mmdata.stage import add_counts
 from mmdata.storage.atomic import is_local
 from mmdata.workspace.attempts import Attempt, last_attempts
-from mmdata.workspace.layout import PART_STAGES, Part, PartStage, PartStamp, Workspace, read_json
+from mmdata.workspace.layout import PART_STAGES, Part, PartStage, PartStamp, Workspace
 
 if TYPE_CHECKING:
     from mmdata.inspect.failing_hosts import FailingHosts
@@ -245,7 +246,7 @@ def to_json(status: Status, hosts: FailingHosts | None, disk: Mapping[str, DiskU
 def latest_release(workspace: Workspace) -> dict[str, Any] | None:
     """The latest release's manifest, with the lengths of its long lists instead of the lists."""
     release_id = workspace.latest()
-    manifest = read_json(workspace.release_dir(release_id) / "manifest.json") if release_id else None
+    manifest = find_manifest(workspace, release_id)
     if manifest is None:
         return None
     return {

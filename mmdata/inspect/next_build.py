@@ -1,4 +1,4 @@
-"""What the next build would do, and why: the sources, the parts, the release. Looks, and writes nothing."""
+"""What the next build would do, and why, for `mmdata plan`. Nothing is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmdata.display import without_credentials
 from mmdata.engine.freshness import plan_parts
 from mmdata.inspect.next_parts import PartWork, part_work
 from mmdata.inspect.next_release import Forecast, forecast
-from mmdata.inspect.next_sources import FileChange, Foreseen, file_changes
+from mmdata.inspect.next_sources import FileChange, PlannedWorkspace, file_changes
 from mmdata.optout.lists import lists_changed
 from mmdata.sources.catalog import look_at_sources
 from mmdata.workspace.layout import PART_STAGES, Catalog, PartStage, Workspace
@@ -20,7 +20,7 @@ from mmdata.workspace.layout import PART_STAGES, Catalog, PartStage, Workspace
 
 @dataclass(frozen=True, slots=True)
 class StageTotal:
-    """What a stage has to do over all parts; see `StageWork`."""
+    """The work of a stage, summed over all parts; see `StageWork`."""
 
     stage: PartStage
     parts: int
@@ -35,11 +35,11 @@ class RefreshPlan:
     """What a build would do now.
 
     Args:
-        files: source files that are not as they were catalogued.
-        parts: live parts.
-        removed: parts that leave.
+        files: source files that differ from the catalogue.
+        parts: number of live parts.
+        removed: parts that will be removed.
         work: the parts that need work, in catalogue order.
-        opt_out_changes: a list of what is to be left out has other entries; every part's rows are gone through.
+        opt_out_changes: the entries of an opt-out list have changed, so the rows of every part are checked again.
     """
 
     files: list[FileChange]
@@ -51,52 +51,39 @@ class RefreshPlan:
 
     @property
     def totals(self) -> list[StageTotal]:
-        """By stage; stages without work are left out."""
-        found = []
+        """The totals of each stage that has work."""
+        totals = []
         for stage in PART_STAGES:
-            own = [work for part in self.work for work in part.stages if work.stage == stage]
-            if own:
-                found.append(
-                    StageTotal(
-                        stage,
-                        parts=len(own),
-                        slices=sum(one.slices for one in own),
-                        rows=sum(one.rows for one in own),
-                        urls_due=sum(one.urls_due for one in own),
-                        is_exact=all(one.is_exact for one in own),
-                    )
-                )
-        return found
+            if works := [work for part in self.work for work in part.stages if work.stage == stage]:
+                slices, rows, urls = (sum(getattr(w, name) for w in works) for name in ("slices", "rows", "urls_due"))
+                totals.append(StageTotal(stage, len(works), slices, rows, urls, all(w.is_exact for w in works)))
+        return totals
 
     @property
     def settings(self) -> dict[tuple[PartStage, str], int]:
-        """Changed settings of the part stages, in words -> parts that they concern."""
-        seen = Counter(
-            (work.stage, str(change)) for part in self.work for work in part.stages for change in work.settings
-        )
-        return dict(sorted(seen.items()))
+        """(stage, changed setting in words) -> number of parts that it affects."""
+        works = [work for part in self.work for work in part.stages]
+        return dict(sorted(Counter((work.stage, str(change)) for work in works for change in work.settings).items()))
 
     def to_json(self) -> dict[str, Any]:
-        """The whole plan as plain values."""
+        """The plan as plain values for JSON."""
         return {
-            "files": [asdict(one) for one in self.files],
+            "files": [asdict(change) for change in self.files],
             "parts": {
                 "live": self.parts,
                 "removed": self.removed,
                 "work": [
                     {
-                        **{
-                            "part": one.part.name,
-                            "file": without_credentials(one.part.path),
-                            "is_new": one.is_new,
-                            "note": one.note,
-                        },
-                        "stages": [asdict(stage) for stage in one.stages],
+                        "part": work.part.name,
+                        "file": without_credentials(work.part.path),
+                        "is_new": work.is_new,
+                        "note": work.note,
+                        "stages": [asdict(stage) for stage in work.stages],
                     }
-                    for one in self.work
+                    for work in self.work
                 ],
             },
-            "totals": [asdict(one) for one in self.totals],
+            "totals": [asdict(total) for total in self.totals],
             "opt_out_changes": self.opt_out_changes,
             "release": asdict(self.forecast),
         }
@@ -105,32 +92,35 @@ class RefreshPlan:
 def plan_refresh(
     corpus: Corpus, workspace: Workspace, before: Catalog | None = None, now: datetime | None = None, *, fast: bool
 ) -> RefreshPlan:
-    """Say what a build would do, without doing any of it.
+    """Plan the next build without writing anything.
 
     Args:
-        before: the catalogue of before the last look at the sources: no other look is taken then. None: the sources are
-            looked at, and what the catalogue would become is planned for.
-        fast: read the catalogue and the parts' stamps only: no source file, slice or table. Counts are then upper
-            bounds, and due URLs are not counted.
+        before: the catalogue from before the sources were last read; they are then not read again. None: the sources
+            are read, and the plan is made for the catalogue that results.
+        fast: read only the catalogue and the stamps of the parts. Counts are then upper bounds, and due URLs are not
+            counted.
 
     Raises:
-        UserError: corpus.yaml is at odds with the source files; see `update_catalog`.
+        UserError: corpus.yaml does not fit the source files; see `update_catalog`.
     """
     now = now or datetime.now(UTC)
     old = workspace.catalog() if before is None else before
-    looks = before is None and not fast
-    new = look_at_sources(corpus, workspace, old, may_write=False) if looks else workspace.catalog()
-    foreseen = Foreseen(workspace, new)
+    reads_sources = before is None and not fast
+    new = look_at_sources(corpus, workspace, old, may_write=False) if reads_sources else workspace.catalog()
+    planned = PlannedWorkspace(workspace, new)
     names = {source.name for source in corpus.sources}
-    stale = (plan for plan in plan_parts(corpus, foreseen, now) if plan.stale)
-    work = [part_work(corpus, foreseen, plan, old.parts.get(plan.part.name), now, fast=fast) for plan in stale]
+    work = [
+        part_work(corpus, planned, plan, old.parts.get(plan.part.name), now, fast=fast)
+        for plan in plan_parts(corpus, planned, now)
+        if plan.stale
+    ]
     live = {part.name for part in new.live_parts() if part.source in names}
-    opt_out_changes = looks and lists_changed(corpus.optout, workspace)
+    opt_out_changes = reads_sources and lists_changed(corpus.optout, workspace)
     return RefreshPlan(
         file_changes(old, new, names),
         len(live),
         [part.name for part in old.live_parts() if part.name not in live],
         work,
         opt_out_changes,
-        forecast(corpus, foreseen, work, opt_out_changes),
+        forecast(corpus, planned, work, opt_out_changes),
     )

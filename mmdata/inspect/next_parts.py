@@ -1,8 +1,7 @@
-"""The work that a stale part means: which stages and slices run, over how many rows, and why."""
+"""The work that the next build has with a stale part: stages, slices and rows, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -31,12 +30,12 @@ class StageWork:
     """What one stage of a part has to do.
 
     Args:
-        slices, of: slices that run, of how many.
-        rows: rows of these slices; of a retry the rows that are due.
+        slices, of: number of slices that run, and of all slices.
+        rows: rows of the slices that run; for a retry, the rows that are due.
         urls_due: failed URLs whose retry is due.
-        is_exact: False: it depends on what an earlier stage gives, and may come to less.
-        why: for people, in one line.
-        settings: the settings that changed, where that is the reason.
+        is_exact: False if the numbers are upper bounds, because they depend on the result of an earlier stage.
+        why: one line for people.
+        settings: the changed settings, if these are the reason.
     """
 
     stage: PartStage
@@ -54,8 +53,8 @@ class PartWork:
     """A part that a build would work on.
 
     Args:
-        is_new: no release has had its rows yet.
-        note: how the last try ended, if it failed.
+        is_new: its rows have not been in a release yet.
+        note: the error of the last try, if it failed.
     """
 
     part: Part
@@ -65,61 +64,55 @@ class PartWork:
 
     @property
     def only_retries(self) -> bool:
-        """Whether nothing but retries is asked for: they may all fail again, and then nothing changes."""
+        """Whether there are only retries to do, which may all fail again and then change nothing."""
         return self.stages[0].why.startswith("retries due")
 
 
 @dataclass
 class _Slices:
-    """Slice -> rows of those that run; `exact` as in StageWork."""
+    """The slices that run, with their rows; the other fields are those of `StageWork`."""
 
     rows: dict[str, int] = field(default_factory=dict)
     of: int = 0
     urls_due: int = 0
-    exact: bool = True
+    is_exact: bool = True
 
 
 def part_work(
     corpus: Corpus, workspace: Workspace, plan: PartPlan, before: Part | None, now: datetime, *, fast: bool = False
 ) -> PartWork:
-    """What the stale stages of a part come to.
+    """The work of the stale stages of a part.
 
     Args:
-        plan: of the part; it has stale stages.
-        before: the part as the catalogue has it so far; None: it is new.
-        fast: read part stamps only; slices then count as stale with their part, and due URLs are not counted.
+        plan: of a part that has stale stages.
+        before: the part in the catalogue of before; None: it is new.
+        fast: read only stamps of parts: all slices of a stale stage count as stale, and due URLs are not counted.
     """
     part = plan.part
-    stamps = {stage: workspace.part_stamp(part.name, stage) for stage in ("rows", "media", "features")}
-    done: list[StageWork] = []
-    upstream: _Slices | None = None  # of the stage before, where that runs
+    stages: list[StageWork] = []
+    upstream: _Slices | None = None  # of the stage before, if that runs
     for stage in plan.stale:
-        stamp = stamps[stage]
+        stamp = workspace.part_stamp(part.name, stage)
         if stage == "rows":
-            found = _row_slices(corpus, workspace, part, fast)
+            slices = _row_slices(corpus, workspace, part, fast)
         elif upstream is None:
-            found = _own_slices(corpus, workspace, part, stage, stamps, now, fast)
+            slices = _media_or_features_slices(corpus, workspace, part, stage, now, fast)
         else:
-            found = _Slices(upstream.rows, upstream.of, exact=False)
+            slices = _Slices(upstream.rows, upstream.of, is_exact=False)
         settings: tuple[Change, ...] = ()
         if stamp is not None and stamp.settings:
             settings = tuple(changed_settings(stamp.settings, named_settings(corpus, part, stage)))
-        why = _why(corpus, plan, stage, stamp, before, found, after=plan.stale[0] if upstream else None)
-        work = StageWork(
-            *(stage, len(found.rows), found.of, sum(found.rows.values()), why),
-            urls_due=found.urls_due,
-            is_exact=found.exact and not fast,
-            settings=settings,
-        )
-        done.append(work)
-        upstream = found
-    failed = last_attempts(workspace, part.name).get(plan.stale[0])
-    note = f"failed {failed.tries}x: {failed.error}".splitlines()[0] if failed and failed.error else ""
-    return PartWork(part, tuple(done), is_new=before is None or before.removed, note=note)
+        why = _why(corpus, plan, stage, stamp, before, slices, after=plan.stale[0] if upstream else None)
+        numbers = (len(slices.rows), slices.of, sum(slices.rows.values()))
+        stages.append(StageWork(stage, *numbers, why, slices.urls_due, slices.is_exact and not fast, settings))
+        upstream = slices
+    last = last_attempts(workspace, part.name).get(plan.stale[0])
+    note = f"failed {last.tries}x: {last.error}".splitlines()[0] if last and last.error else ""
+    return PartWork(part, tuple(stages), is_new=before is None or before.removed, note=note)
 
 
 def _row_slices(corpus: Corpus, workspace: Workspace, part: Part, fast: bool) -> _Slices:
-    source = next(one for one in corpus.sources if one.name == part.source)
+    source = next(source for source in corpus.sources if source.name == part.source)
     spans = slice_spans(part, source.slice_rows)
     settings = stage_settings(corpus, part, "rows")
     stale = {
@@ -130,37 +123,31 @@ def _row_slices(corpus: Corpus, workspace: Workspace, part: Part, fast: bool) ->
     return _Slices(stale, len(spans))
 
 
-def _own_slices(
-    corpus: Corpus,
-    workspace: Workspace,
-    part: Part,
-    stage: PartStage,
-    stamps: Mapping[str, PartStamp | None],
-    now: datetime,
-    fast: bool,
+def _media_or_features_slices(
+    corpus: Corpus, workspace: Workspace, part: Part, stage: PartStage, now: datetime, fast: bool
 ) -> _Slices:
-    """The slices of media or features that run where the stages before do not."""
-    rows = stamps["rows"]
+    """The slices that run in the first stale stage of a part whose rows are up to date."""
+    rows = workspace.part_stamp(part.name, "rows")
     assert rows is not None
-    if fast:
+    if fast:  # the stamp of a part holds only the sum of the rows: spread it evenly, the first slice takes the rest
         shares = dict.fromkeys(rows.slices, rows.rows // max(len(rows.slices), 1))
         shares |= {name: shares[name] + rows.rows - sum(shares.values()) for name in rows.slices[:1]}
         return _Slices(shares, len(rows.slices))
     settings = stage_settings(corpus, part, stage)
-    found = _Slices(of=len(rows.slices))
+    slices = _Slices(of=len(rows.slices))
     for name in rows.slices:
-        above = workspace.slice_stamp(part.name, "rows", name)
+        read = workspace.slice_stamp(part.name, "rows", name)
         fetched = workspace.slice_stamp(part.name, "media", name)
-        if above is None or (fetched is None and stage == "features"):
-            found.rows[name] = above.rows if above else 0
+        if read is None or (fetched is None and stage == "features"):
+            slices.rows[name] = read.rows if read else 0
             continue
-        digest = above.digest if stage == "media" or fetched is None else features_input(above.digest, fetched.digest)
+        digest = read.digest if stage == "media" or fetched is None else features_input(read.digest, fetched.digest)
         if not _is_fresh(workspace, part, stage, name, fingerprint(settings, digest)):
-            found.rows[name] = above.rows
+            slices.rows[name] = read.rows
         elif stage == "media" and fetched is not None and is_due(fetched.next_retry_at, now):
-            found.rows[name], urls = _due(workspace, part, name, now)
-            found.urls_due += urls
-    return found
+            slices.rows[name], urls = _due_retries(workspace, part, name, now)
+            slices.urls_due += urls
+    return slices
 
 
 def _is_fresh(workspace: Workspace, part: Part, stage: PartStage, name: str, expected: str) -> bool:
@@ -168,8 +155,8 @@ def _is_fresh(workspace: Workspace, part: Part, stage: PartStage, name: str, exp
     return stamp is not None and stamp.fingerprint == expected and workspace.table(part.name, stage, name).exists()
 
 
-def _due(workspace: Workspace, part: Part, name: str, now: datetime) -> tuple[int, int]:
-    """Rows and URLs of a slice whose retry is due."""
+def _due_retries(workspace: Workspace, part: Part, name: str, now: datetime) -> tuple[int, int]:
+    """The numbers of rows and of distinct URLs of a slice whose retry is due."""
     media = pl.DataFrame(read_table(workspace.table(part.name, "media", name), ["uid", "next_retry_at"]))
     due = media.filter(pl.col("next_retry_at") <= now).select("uid")
     rows = pl.DataFrame(read_table(workspace.table(part.name, "rows", name), ["uid", "url"]))
@@ -183,7 +170,7 @@ def _why(
     stage: PartStage,
     stamp: PartStamp | None,
     before: Part | None,
-    found: _Slices,
+    slices: _Slices,
     after: str | None,
 ) -> str:
     part = plan.part
@@ -193,15 +180,15 @@ def _why(
         return "the content of its source file changed"
     if stage == "rows" and before is not None and (before.start, before.stop) != (part.start, part.stop):
         return "its range of rows changed"
-    if stage == "rows" and stamp is not None and not found.rows:
+    if stage == "rows" and stamp is not None and not slices.rows:
         return "the opt-out has changed"
     if stamp is None:
-        finished = found.of - len(found.rows)
-        part_way = f"not finished: {finished} of {found.of} slices are done" if finished else "not finished"
+        finished = slices.of - len(slices.rows)
+        part_way = f"not finished: {finished} of {slices.of} slices are done" if finished else "not finished"
         return part_way if after is None else f"follows {after}"
     if after is None and "retries due" in plan.why:
         return plan.why.removeprefix("media: ")
-    said = what_changed(corpus, part, stage, stamp)
-    if after is not None and said.endswith("input changed"):
+    change = what_changed(corpus, part, stage, stamp)
+    if after is not None and change.endswith("input changed"):
         return f"follows {after}"
-    return said
+    return change

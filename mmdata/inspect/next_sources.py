@@ -1,4 +1,4 @@
-"""Source files: what a look at them would change in the catalogue."""
+"""How the source files differ from the catalogue."""
 
 from __future__ import annotations
 
@@ -9,62 +9,62 @@ from typing import Literal
 from mmdata.display import without_credentials
 from mmdata.workspace.layout import Catalog, Workspace
 
-What = Literal["new", "changed", "renamed", "removed", "unreadable", "left out"]
+FileState = Literal["new", "changed", "renamed", "removed", "unreadable", "left out"]
 
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """A source file that is not as it was.
+    """A source file that differs from the catalogue.
 
     Args:
         what: `changed`: other content under the same name; `left out`: corpus.yaml no longer names its source.
-        rows: it holds now; of a file that has gone, that it held.
-        note: the error of an unreadable file; of a renamed one, its earlier name.
+        rows: the number of rows now; for a removed file, before.
+        note: the error of an unreadable file, or the earlier name of a renamed one.
     """
 
     path: str
     source: str
-    what: What
+    what: FileState
     rows: int
     note: str = ""
 
 
-class Foreseen(Workspace):
-    """A workspace read with the catalogue that a look at the sources would write. Nothing of it is ever written."""
+class PlannedWorkspace(Workspace):
+    """A workspace with the catalogue that the next build would write; only for reading."""
 
     def __init__(self, workspace: Workspace, catalog: Catalog) -> None:
         super().__init__(workspace.root)
-        self._foreseen = catalog
+        self._catalog = catalog
 
     def catalog(self) -> Catalog:
-        return self._foreseen
+        return self._catalog
 
 
 def file_changes(old: Catalog, new: Catalog, sources: Set[str]) -> list[FileChange]:
-    """What is new, changed by content, renamed, gone or unreadable; pure. A touched file of the same content is not.
+    """The files that differ between two catalogues, by content; a file with only a new time does not.
 
     Args:
-        sources: names of the sources that corpus.yaml has.
+        sources: names of the sources in corpus.yaml.
     """
-    gone = {path: about for path, about in old.files.items() if path not in new.files}
-    by_digest = {about["digest"]: path for path, about in gone.items()}
+    gone = {path: entry for path, entry in old.files.items() if path not in new.files}
+    by_digest = {entry["digest"]: path for path, entry in gone.items()}
     moved: set[str] = set()
-    found: list[FileChange] = []
-    for path, about in new.files.items():
-        before, source, rows = old.files.get(path), about["source"], about["rows"]
+    changes: list[FileChange] = []
+    for path, entry in new.files.items():
+        before, source, rows = old.files.get(path), entry["source"], entry["rows"]
         if source not in sources:
-            if about.get("parts"):
-                found.append(FileChange(path, source, "left out", rows))
-        elif about["status"] == "unreadable":
-            found.append(FileChange(path, source, "unreadable", rows, str(about["error"] or "")))
+            if entry.get("parts"):
+                changes.append(FileChange(path, source, "left out", rows))
+        elif entry["status"] == "unreadable":
+            changes.append(FileChange(path, source, "unreadable", rows, str(entry["error"] or "")))
         elif before is None:
-            earlier = by_digest.get(about["digest"])
+            earlier = by_digest.get(entry["digest"])
             moved |= {earlier} if earlier else set()
-            found.append(FileChange(path, source, "renamed" if earlier else "new", rows, earlier or ""))
-        elif before["digest"] != about["digest"]:
-            found.append(FileChange(path, source, "changed", rows))
-    for path, about in gone.items():
+            changes.append(FileChange(path, source, "renamed" if earlier else "new", rows, earlier or ""))
+        elif before["digest"] != entry["digest"]:
+            changes.append(FileChange(path, source, "changed", rows))
+    for path, entry in gone.items():
         if path not in moved:
-            found.append(FileChange(path, about["source"], "removed", about["rows"]))
-    shown = [replace(one, path=without_credentials(one.path), note=without_credentials(one.note)) for one in found]
-    return sorted(shown, key=lambda change: (change.what, change.path))
+            changes.append(FileChange(path, entry["source"], "removed", entry["rows"]))
+    public = [replace(c, path=without_credentials(c.path), note=without_credentials(c.note)) for c in changes]
+    return sorted(public, key=lambda change: (change.what, change.path))

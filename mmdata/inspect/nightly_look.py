@@ -1,4 +1,4 @@
-"""The nightly look at the sources, with what it implies for the parts and the release."""
+"""The update of the catalogue from the sources, reported with the work that follows from it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from mmdata.workspace.layout import Workspace
 
 
 def refresh_catalog(corpus: Corpus, workspace: Workspace) -> StageReport:
-    """Bring the catalogue up to date, and say in the report what follows from it.
+    """Update the catalogue, and add to the report what the next build will do.
 
-    On an object store the plan is read from the parts' stamps alone; its counts are then upper bounds.
+    On an object store the plan is made only from the stamps of the parts, so its counts are upper bounds. If no plan
+    can be made, for example because a stamp is damaged, the report says why.
 
     Raises:
-        UserError: as `update_catalog`. A plan that cannot be told, say for a damaged stamp, is no error here.
+        UserError: see `update_catalog`.
     """
     from mmdata.sources.catalog import update_catalog
 
     before = workspace.catalog()
     report = update_catalog(corpus, workspace)
     try:
-        told = as_markdown(plan_refresh(corpus, workspace, before, fast=not is_local(workspace.root)))
+        plan = as_markdown(plan_refresh(corpus, workspace, before, fast=not is_local(workspace.root)))
     except MMDataError as error:
-        told = f"cannot be told: {markdown(str(error))}"
-    return replace(report, text={**report.text, "what this refresh implies": told})
+        plan = f"cannot be planned: {markdown(str(error))}"
+    return replace(report, text={**report.text, "what this refresh implies": plan})

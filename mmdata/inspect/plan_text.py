@@ -1,4 +1,4 @@
-"""A plan in words: Markdown for the UI; the lines on the release for both."""
+"""A plan of the next build as text, for the UI and the command line."""
 
 from __future__ import annotations
 
@@ -7,51 +7,50 @@ from mmdata.inspect.next_build import RefreshPlan, StageTotal
 from mmdata.inspect.next_parts import StageWork
 from mmdata.inspect.next_release import Forecast
 
-SHOWN = 30  # lines of a list in the UI
+MAX_LINES = 30  # per list in the UI
 
 
 def release_line(forecast: Forecast) -> str:
-    """What becomes of the release, in a few words."""
+    """Whether the latest release stays or a new one follows, in a few words."""
     if forecast.verdict == "stands":
         return f"release {forecast.latest} stands"
     if forecast.verdict == "none":
         return "no release"
     if forecast.verdict == "depends":
         return f"release {forecast.latest} stands, or is followed"
-    named = f" {forecast.release_id}" if forecast.release_id else ""
-    return f"a new release{named}" + (f" after {forecast.latest}" if forecast.latest else "")
+    new_id = f" {forecast.release_id}" if forecast.release_id else ""
+    return f"a new release{new_id}" + (f" after {forecast.latest}" if forecast.latest else "")
 
 
 def amount(work: StageWork | StageTotal) -> str:
-    """How much a stage has to do: rows, and URLs where it is about retries."""
-    about = "" if work.is_exact else "at most "
-    rows = f"{about}{work.rows:,} rows"
+    """The work of a stage in words: rows, and URLs if retries are due."""
+    rows = f"{'' if work.is_exact else 'at most '}{work.rows:,} rows"
     return f"{rows}, {work.urls_due:,} URLs due" if work.urls_due else rows
 
 
 def as_markdown(plan: RefreshPlan) -> str:
-    """The plan as Markdown; names and values from outside are escaped."""
+    """The plan as Markdown, with names and values from outside escaped."""
     lines = [f"**{markdown(release_line(plan.forecast))}**", ""]
     lines += [f"- {markdown(why)}" for why in plan.forecast.why]
     if not plan.work:
         lines += ["", f"All {plan.parts:,} parts are up to date."]
     if plan.totals:
         lines += ["", "| stage | parts | slices | work |", "|---|---|---|---|"]
-        lines += [f"| {one.stage} | {one.parts:,} | {one.slices:,} | {amount(one)} |" for one in plan.totals]
+        lines += [f"| {total.stage} | {total.parts:,} | {total.slices:,} | {amount(total)} |" for total in plan.totals]
     if plan.settings:
         lines += ["", "Changed settings:", ""]
-        lines += [f"- {stage}: {markdown(said)} ({parts:,} parts)" for (stage, said), parts in plan.settings.items()]
+        lines += [f"- {stage}: {markdown(change)} ({n:,} parts)" for (stage, change), n in plan.settings.items()]
     if plan.files:
         lines += ["", "| file | what | rows |", "|---|---|---|"]
-        shown = plan.files[:SHOWN]
-        lines += [f"| {markdown(one.path.rpartition('/')[2])} | {one.what} | {one.rows:,} |" for one in shown]
+        files = plan.files[:MAX_LINES]
+        lines += [f"| {markdown(file.path.rpartition('/')[2])} | {file.what} | {file.rows:,} |" for file in files]
     if plan.work:
         lines += ["", "| part | stage | slices | why |", "|---|---|---|---|"]
-        for part in plan.work[:SHOWN]:
+        for part in plan.work[:MAX_LINES]:
             lines += [
-                f"| {part.part.name} | {one.stage} | {one.slices} of {one.of} | {markdown(one.why)} |"
-                for one in part.stages
+                f"| {part.part.name} | {work.stage} | {work.slices} of {work.of} | {markdown(work.why)} |"
+                for work in part.stages
             ]
-        if len(plan.work) > SHOWN:
-            lines += ["", f"… and {len(plan.work) - SHOWN:,} more parts: `mmdata plan --fast --all`"]
+        if len(plan.work) > MAX_LINES:
+            lines += ["", f"… and {len(plan.work) - MAX_LINES:,} more parts: `mmdata plan --fast --all`"]
     return "\n".join(lines)

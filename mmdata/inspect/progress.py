@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from mmdata.config import Corpus
 from mmdata.engine.freshness import features_input, rows_input, stage_settings
@@ -20,6 +21,7 @@ SAMPLED_PARTS, SLICES_PER_SAMPLED_PART = 24, 2
 MIN_FETCHED_SHARE = 0.5
 """A slice that fetched a smaller share of its rows was only retried, so its time says nothing about a whole slice."""
 
+Item = TypeVar("Item")
 Rates = Mapping[tuple[str, PartStage], float]
 """(source, stage) -> seconds that one worker needs for a row."""
 
@@ -65,13 +67,7 @@ def underway(
 
 
 def _underway(
-    corpus: Corpus,
-    workspace: Workspace,
-    part: Part,
-    stage: PartStage,
-    attempt: Attempt,
-    rates: Rates,
-    now: datetime,
+    corpus: Corpus, workspace: Workspace, part: Part, stage: PartStage, attempt: Attempt, rates: Rates, now: datetime
 ) -> Underway:
     expected = expected_slices(corpus, workspace, part, stage)
     stamps = {name: workspace.slice_stamp(part.name, stage, name) for name in expected}
@@ -146,7 +142,7 @@ def corpus_rates(workspace: Workspace, done: Mapping[tuple[str, PartStage], Sequ
     rates = {}
     for (source, stage), parts in done.items():
         stamps: list[SliceStamp] = []
-        for part, slices in _spread(parts, SAMPLED_PARTS):
+        for part, slices in spread(parts, SAMPLED_PARTS):
             names = [f"{number:04d}" for number in range(min(slices, SLICES_PER_SAMPLED_PART))]
             stamps += filter(None, (workspace.slice_stamp(part, stage, name) for name in names))
         if (rate := seconds_a_row(stamps)) is not None:
@@ -190,7 +186,8 @@ def seconds_left(done: int, total: int, since: int, elapsed_s: float) -> float |
     return None if done <= since else elapsed_s * (total - done) / (done - since)
 
 
-def _spread(items: Sequence[tuple[str, int]], most: int) -> list[tuple[str, int]]:
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of the items, evenly spread over all of them."""
     return [items[number * len(items) // min(most, len(items))] for number in range(min(most, len(items)))]
 
 

@@ -1,10 +1,10 @@
-"""One sample's whole story, from the row of its source to its place in a shard."""
+"""Everything that is known of one sample, from its row in the source to its place in a shard, for `mmdata explain`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -16,19 +16,17 @@ from mmdata.errors import UserError
 from mmdata.optout.hashes import when_forgotten
 from mmdata.optout.state import OPT_OUT
 from mmdata.storage.tables import scan_tables
-from mmdata.workspace.layout import PART_STAGES, Part, PartStage, Workspace
-
-HEX = frozenset("0123456789abcdef")
+from mmdata.workspace.layout import Part, Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A sample in one part: what each stage wrote about it.
+    """What each stage wrote about a sample in one part.
 
     Args:
-        rows, media, features: the sample's row of the stage's table, nulls left out; None where the stage has none.
-            `embedding` is told by its length, `further` by the members' names.
-        stale: stages whose table is older than the corpus asks for.
+        rows, media, features: the sample's row in the table of the stage, without nulls; None if it has none.
+            `embedding` is replaced by its length, and `further` by the extensions of the further files.
+        stale: stages whose tables are out of date.
     """
 
     part: Part
@@ -44,12 +42,12 @@ class Story:
     """What is known of a sample.
 
     Args:
-        sightings: one for each part that holds it; the first one is released.
-        release_id: the latest release, which the rest is about; None before the first.
-        selection: its row there; None where its part was not in it.
+        sightings: one for each part that holds the sample; only the first can be in a release.
+        release_id: the latest release, which the other fields refer to; None before the first.
+        selection: its row in the selection; None if its part was not selected from.
         places: its copies in the shards: key, shard, offset, length.
-        instructions: file name -> records that show it.
-        verdict: one sentence that sums it up.
+        instructions: file name -> number of records that show it.
+        verdict: a summary in one sentence.
     """
 
     uid: str
@@ -62,34 +60,34 @@ class Story:
 
 
 def explain(corpus: Corpus, workspace: Workspace, uid: str) -> Story:
-    """Tell a sample's story.
+    """Collect everything that is known of a sample.
 
     Args:
-        uid: 32 hex digits, or the first of them where no other sample begins so; a copy's key is taken too.
+        uid: 32 hex digits, or enough of the first ones to name a single sample; the key of a copy is accepted too.
 
     Raises:
-        UserError: no sample has that uid, or several begin so; names them.
+        UserError: no sample has this uid, or several begin with these digits.
     """
     prefix = uid.strip().lower().partition("_r")[0]
-    if not prefix or len(prefix) > 32 or not HEX.issuperset(prefix):
-        raise UserError(f"{uid!r} is no uid: give 32 hex digits, or the first few of them")
-    found = list(_sightings(corpus, workspace, prefix))
-    uids = sorted({str(one.rows["uid"]) for one in found})
+    if not prefix or len(prefix) > 32 or not set(prefix) <= set("0123456789abcdef"):
+        raise UserError(f"{uid!r} is not a uid. Remedy: give its 32 hex digits, or the first few of them")
+    sightings = list(_sightings(corpus, workspace, prefix))
+    uids = sorted({str(sighting.rows["uid"]) for sighting in sightings})
     if not uids and len(prefix) == 32 and when_forgotten(workspace, prefix) is not None:
         raise UserError(f"{prefix}: {_left_out(workspace, prefix)}")
     if not uids:
         raise UserError(f"no sample begins with {prefix!r} in {workspace.root}; is its part built? See `mmdata status`")
     if len(uids) > 1:
-        raise UserError(f"{len(uids)} samples begin with {prefix!r}: {', '.join(uids[:8])}. Give more digits.")
+        raise UserError(f"{len(uids)} samples begin with {prefix!r}: {', '.join(uids[:8])}. Remedy: give more digits.")
     release_id = workspace.latest()
     selection, places, instructions = None, [], {}
     if release_id is not None:
         release = workspace.release_dir(release_id)
         selection = next(iter(_rows(release / "selection.parquet", uids[0])), None)
         places = [_without_nulls(row) for row in _rows(release / "index.parquet", uids[0])]
-        instructions = _records(release, [str(place["key"]) for place in places])
-    story = Story(uids[0], found, release_id, selection, places, instructions, "")
-    return Story(uids[0], found, release_id, selection, places, instructions, _verdict(corpus, workspace, story))
+        instructions = _count_records(release, [str(place["key"]) for place in places])
+    story = Story(uids[0], sightings, release_id, selection, places, instructions, "")
+    return replace(story, verdict=_verdict(corpus, workspace, story))
 
 
 def _sightings(corpus: Corpus, workspace: Workspace, prefix: str) -> Iterator[Sighting]:
@@ -97,23 +95,20 @@ def _sightings(corpus: Corpus, workspace: Workspace, prefix: str) -> Iterator[Si
         stamp = workspace.part_stamp(part.name, "rows")
         for slice_name in stamp.slices if stamp is not None else ():
             for row in _rows(workspace.table(part.name, "rows", slice_name), prefix):
-                tables = {
-                    stage: _plain(_row(workspace, part, stage, slice_name, str(row["uid"]))) for stage in PART_STAGES
-                }
-                known = part.source in {source.name for source in corpus.sources}
-                stale = plan_part(corpus, workspace, part).stale if known and not part.removed else ()
-                yield Sighting(part, slice_name, _without_nulls(row), tables["media"], tables["features"], stale)
-
-
-def _row(workspace: Workspace, part: Part, stage: PartStage, slice_name: str, uid: str) -> dict[str, Any] | None:
-    row = next(iter(_rows(workspace.table(part.name, stage, slice_name), uid)), None)
-    return None if row is None else _without_nulls(row)
+                media, features = (
+                    _readable(workspace.table(part.name, stage, slice_name), str(row["uid"]))
+                    for stage in ("media", "features")
+                )
+                is_configured = part.source in {source.name for source in corpus.sources}
+                stale = plan_part(corpus, workspace, part).stale if is_configured and not part.removed else ()
+                yield Sighting(part, slice_name, _without_nulls(row), media, features, stale)
 
 
 def _rows(path: UPath, prefix: str) -> list[dict[str, Any]]:
-    """The rows whose uid begins so; tables are sorted by it, so Parquet's statistics skip the rest."""
+    """The rows whose uid begins with a prefix."""
     if not path.exists():
         return []
+    # a range instead of a prefix match: tables are sorted by uid, so Parquet's statistics skip most of a file
     between = pl.col("uid").is_between(pl.lit(prefix), pl.lit(prefix + "g"), closed="left")
     return scan_tables([path]).filter(between).collect().to_dicts()
 
@@ -122,44 +117,44 @@ def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _plain(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if row is None:
-        return None
-    plain = dict(row)
-    if "embedding" in plain:
-        plain["embedding"] = f"{len(plain['embedding'])} numbers"
-    if "further" in plain:
-        plain["further"] = ", ".join(member["ext"] for member in plain["further"])
-    return plain
+def _readable(table: UPath, uid: str) -> dict[str, Any] | None:
+    """A sample's row of a table with long values shortened; None if there is none."""
+    for row in map(_without_nulls, _rows(table, uid)):
+        if "embedding" in row:
+            row["embedding"] = f"{len(row['embedding'])} numbers"
+        if "further" in row:
+            row["further"] = ", ".join(member["ext"] for member in row["further"])
+        return row
+    return None
 
 
-def _records(release: UPath, keys: Sequence[str]) -> dict[str, int]:
-    """How many instruction records of each file show one of these keys, by image path."""
-    found: dict[str, int] = {}
+def _count_records(release: UPath, keys: Sequence[str]) -> dict[str, int]:
+    """The number of instruction records in each file whose image paths have one of the keys."""
+    counts: dict[str, int] = {}
     needles = [f"tar://{key}." for key in keys]
     for path in sorted(release.glob("instruct-*.jsonl")) if needles else []:
         with path.open(encoding="utf-8") as lines:
             count = sum(any(needle in line for needle in needles) for line in lines)
         if count:
-            found[path.name] = count
-    return found
+            counts[path.name] = count
+    return counts
 
 
 def _verdict(corpus: Corpus, workspace: Workspace, story: Story) -> str:
-    if any(one.rows.get("problem") == OPT_OUT for one in story.sightings):
+    if any(sighting.rows.get("problem") == OPT_OUT for sighting in story.sightings):
         return _left_out(workspace, story.uid)
     if story.selection is None:
         if story.release_id is None:
             return "not in a release: there is none yet"
         _, refused = releasable_parts(corpus, workspace)
-        parts = [one.part.name for one in story.sightings]
+        parts = [sighting.part.name for sighting in story.sightings]
         reasons = [f"part {name}: {refused[name]}" for name in parts if name in refused]
         return f"not in release {story.release_id}: {'; '.join(reasons) or 'its part was not in it'}"
     row = story.selection
     if row["keep"]:
         return f"in release {story.release_id}, {row['repeats']}x, split {row['split']}"
-    kept = f" of {row['duplicate_of']}" if row.get("duplicate_of") else ""
-    return f"not in release {story.release_id}: {row['reason']}{kept}"
+    original = f" of {row['duplicate_of']}" if row.get("duplicate_of") else ""
+    return f"not in release {story.release_id}: {row['reason']}{original}"
 
 
 def _left_out(workspace: Workspace, uid: str) -> str:
@@ -170,6 +165,6 @@ def _left_out(workspace: Workspace, uid: str) -> str:
 
 
 def extra_columns(sighting: Sighting) -> dict[str, Any]:
-    """The source's own columns of a sample."""
+    """The further columns that a sample has in its source."""
     extra = json.loads(sighting.rows.get("extra") or "{}")
     return extra if isinstance(extra, dict) else {}

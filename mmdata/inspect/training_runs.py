@@ -1,4 +1,4 @@
-"""Trained models on disk: where they lie, what a stage of the training left there, and whether it is sound."""
+"""Trained models on disk: their folders, the files that a training stage writes there, and checks of them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 ModelStage = Literal["align", "joint", "instruct"]
 MODEL_STAGES: tuple[ModelStage, ...] = ("align", "joint", "instruct")
 
-SHOWN_ANSWERS, SHOWN_CHARS = 12, 300
+SHOWN_ANSWERS, MAX_ANSWER_CHARS = 12, 300
 
 
 def model_folder(workspace: Workspace, release_id: str, preset: str | None, output: str | None = None) -> Path:
-    """Where the models of a release lie: a folder a stage in it.
+    """The folder of the models of a release, which has one subfolder for each stage.
 
     Args:
-        preset: names the folder; None: `run`.
-        output: instead of `training` in the workspace.
+        preset: name of the folder; None: `run`.
+        output: parent folder to use instead of `training` in the workspace.
 
     Raises:
-        UserError: no output is named, and the workspace is not on a disk of this machine.
+        UserError: there is no output, and the workspace is not on a disk of this machine.
     """
     if output is None and not is_local(workspace.root):
         raise UserError(
-            f"{workspace.root}: models are written to a local disk, and this workspace is on none. "
+            f"{workspace.root}: models are written to a local disk, and this workspace is not on one. "
             "Remedy: set `train.output` in corpus.yaml (the graph), or give --output (`mmdata train`)."
         )
     base = Path(output) if output is not None else Path(workspace.root.path) / "training"
@@ -43,7 +43,7 @@ def model_folder(workspace: Workspace, release_id: str, preset: str | None, outp
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What a finished stage says of itself (result.json). Raises DataError where it is missing or broken."""
+    """The result.json of a finished stage. Raises DataError if it is missing or broken."""
     try:
         return dict(json.loads((folder / "result.json").read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -53,20 +53,20 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a stage's log.jsonl by step; of lines written twice, before and after a resume, the later."""
+    """The lines of a stage's log.jsonl by step; the later one if a resumed run wrote a line again."""
     path = folder / "log.jsonl"
     lines: dict[tuple[int, str], dict[str, Any]] = {}
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
-        except ValueError:  # a killed writer's last line
+        except ValueError:  # the last line of a killed writer
             continue
         lines[int(line["step"]), str(line["kind"])] = line
     return [lines[key] for key in sorted(lines)]
 
 
 def last_step(folder: Path) -> int:
-    """The step of a growing log's last whole line; 0 before the first. Reads its end alone."""
+    """The step in the last whole line of a growing log; 0 before the first. Reads only the end of the file."""
     try:
         with (folder / "log.jsonl").open("rb") as log:
             log.seek(max(0, log.seek(0, 2) - 8192))
@@ -77,18 +77,23 @@ def last_step(folder: Path) -> int:
 
 
 def loss_fell(folder: Path) -> Finding:
-    """Whether a stage's loss is finite everywhere, and lower at its end than at its start.
+    """Check that a stage's loss is finite everywhere, and lower at the end than at the start.
 
-    Start and end are the means of the first and last fifth of the logged steps: one batch may be an easy one.
+    Start and end are the means of the first and last fifth of the logged steps, because single batches vary.
     """
-    from mmdata.inspect.audit import Finding
+    from mmdata.inspect.audit import MAX_EXAMPLES, Finding
 
     steps = [(line["step"], float(line["loss"])) for line in read_log(folder) if line["kind"] == "train"]
-    odd = [{"step": step, "loss": str(loss)} for step, loss in steps if not math.isfinite(loss)]
-    if odd:
-        return Finding(False, f"the loss is {odd[0]['loss']} at step {odd[0]['step']}", {"steps": len(steps)}, odd[:20])
+    infinite = [{"step": step, "loss": str(loss)} for step, loss in steps if not math.isfinite(loss)]
+    if infinite:
+        return Finding(
+            False,
+            f"the loss is {infinite[0]['loss']} at step {infinite[0]['step']}",
+            {"steps": len(steps)},
+            infinite[:MAX_EXAMPLES],
+        )
     if len(steps) < 2:
-        return Finding(False, f"{len(steps)} steps are logged: too few to tell")
+        return Finding(False, f"{len(steps)} steps are logged, which is too few for a trend")
     losses = [loss for _, loss in steps]
     width = max(1, len(losses) // 5)
     first, last = fmean(losses[:width]), fmean(losses[-width:])
@@ -97,37 +102,33 @@ def loss_fell(folder: Path) -> Finding:
 
 
 def trained_on(folder: Path, release_id: str, digest: str) -> Finding:
-    """Whether a stage's checkpoint says that it was trained on this release, byte for byte.
-
-    Args:
-        digest: the manifest's.
-    """
+    """Check that a stage's checkpoint names this release, and the digest of its manifest."""
     from mmdata.inspect.audit import Finding
 
-    checkpoint = last_checkpoint(folder)
+    checkpoint = _last_checkpoint(folder)
     try:
         meta = json.loads((checkpoint / "meta.json").read_text(encoding="utf-8"))
-        named = str(meta["release_id"]), str(meta["release_digest"])
+        trained_id, trained_digest = str(meta["release_id"]), str(meta["release_digest"])
     except (OSError, ValueError, KeyError) as error:
         return Finding(False, f"{checkpoint}: names no release ({error})")
-    said = f"{checkpoint.name} names release {named[0]}, digest {named[1][:12]}"
-    if named == (release_id, digest):
-        return Finding(True, said)
-    return Finding(False, f"{said}; the graph trained on {release_id}, digest {digest[:12]}")
+    summary = f"{checkpoint.name} names release {trained_id}, digest {trained_digest[:12]}"
+    if (trained_id, trained_digest) == (release_id, digest):
+        return Finding(True, summary)
+    return Finding(False, f"{summary}; the graph trained on {release_id}, digest {digest[:12]}")
 
 
-def last_checkpoint(folder: Path) -> Path:
-    """The checkpoint of a finished stage; found by name, so that a moved folder still holds it."""
+def _last_checkpoint(folder: Path) -> Path:
+    """The checkpoint of a finished stage; looked up by its name, because the folder may have been moved."""
     return folder / "checkpoints" / Path(read_result(folder)["checkpoint"]).name
 
 
 def step_text(stage: str, line: Mapping[str, Any], steps: int | None = None) -> str:
-    """One line of a log for people."""
-    where = f"{stage} step {line['step']:,}" + (f" of {steps:,}" if steps else "")
+    """A line of a log as text for people."""
+    step = f"{stage} step {line['step']:,}" + (f" of {steps:,}" if steps else "")
     if line["kind"] != "train":
         values = {key.removeprefix("val/"): value for key, value in line.items() if key.startswith("val/")}
         headlines = [f"{key} {value:.4g}" for key, value in values.items() if "/" not in key]
-        return f"{where}: validation {', '.join(headlines)}"
+        return f"{step}: validation {', '.join(headlines)}"
     parts = [f"loss {line['loss']:.4g}"]
     for key, form in (
         ("samples_per_s", "{:,.0f} samples/s"),
@@ -139,11 +140,11 @@ def step_text(stage: str, line: Mapping[str, Any], steps: int | None = None) -> 
     ):
         if line.get(key):
             parts.append(form.format(line[key]))
-    return f"{where}: {', '.join(parts)}"
+    return f"{step}: {', '.join(parts)}"
 
 
 def stage_report(folder: Path, release: str) -> StageReport:
-    """What a finished stage came to: its last loss and metrics, its curve, its places.
+    """The report of a finished stage: losses, metrics, the loss curve and paths.
 
     Args:
         release: the release's folder.
@@ -155,7 +156,7 @@ def stage_report(folder: Path, release: str) -> StageReport:
 
     result, log = read_result(folder), read_log(folder)
     stage = str(result["stage"])
-    steps = [line for line in log if line["kind"] == "train"]  # the result's own first loss is that since a resume
+    steps = [line for line in log if line["kind"] == "train"]  # result.json begins at the last resume
     numbers = {
         **({"last_loss": steps[-1]["loss"], "first_loss": steps[0]["loss"]} if steps else {}),
         **({"samples_per_s": median(line["samples_per_s"] for line in steps)} if steps else {}),
@@ -163,7 +164,7 @@ def stage_report(folder: Path, release: str) -> StageReport:
         **result["metrics"],
     }
     finite = {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
-    paths = {"model": str(folder), "checkpoint": str(last_checkpoint(folder)), "release": release}
+    paths = {"model": str(folder), "checkpoint": str(_last_checkpoint(folder)), "release": release}
     text: dict[str, str] = {}
     if (scorer := folder / "scorer").is_dir():
         paths["scorer"] = str(scorer)
@@ -179,13 +180,13 @@ def stage_report(folder: Path, release: str) -> StageReport:
 
 
 def evaluation_report(output: Path, release: str) -> StageReport:
-    """The measured stages of a folder side by side, a row a metric, a column a stage; then answers that they gave.
+    """The report that compares the stages of a folder: a row for each metric, a column for each stage, and answers.
 
     Raises:
-        DataError: a stage was trained and not measured.
+        DataError: a stage was trained and not evaluated.
     """
-    measured = {stage: read_metrics(output / stage) for stage in MODEL_STAGES if (output / stage).is_dir()}
-    metrics = {stage: found["metrics"] for stage, found in measured.items()}
+    measured = {stage: _read_metrics(output / stage) for stage in MODEL_STAGES if (output / stage).is_dir()}
+    metrics = {stage: values["metrics"] for stage, values in measured.items()}
     names = dict.fromkeys(name for values in metrics.values() for name in values)
     return StageReport(
         "evaluation",
@@ -197,14 +198,13 @@ def evaluation_report(output: Path, release: str) -> StageReport:
         },
         tables={
             "metrics": [{"metric": name, **{stage: metrics[stage].get(name) for stage in metrics}} for name in names],
-            "answers": [{"stage": stage, **one} for stage in measured for one in shown_answers(measured[stage])],
+            "answers": [{"stage": stage, **row} for stage in measured for row in shown_answers(measured[stage])],
         },
         paths={"models": str(output), "release": release},
     )
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """What was measured of a stage: its metrics.json. Raises DataError where it is missing or broken."""
+def _read_metrics(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
@@ -212,9 +212,9 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def shown_answers(measured: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The first answers of a measured stage beside what was right; long ones are cut."""
+    """The first answers of an evaluated stage beside the expected ones, shortened; `measured` is its metrics.json."""
     columns = {"uid": "uid", "asked": "prompt", "expected": "expected", "generated": "generated"}
     return [
-        {name: str(one[key])[:SHOWN_CHARS] for name, key in columns.items()}
-        for one in measured["answers"][:SHOWN_ANSWERS]
+        {name: str(answer[key])[:MAX_ANSWER_CHARS] for name, key in columns.items()}
+        for answer in measured["answers"][:SHOWN_ANSWERS]
     ]

@@ -1,4 +1,4 @@
-"""Whether a build has nothing at all to do: no source file, setting, part or release is other than it was."""
+"""Decides whether a build has nothing to do, because no source file, setting, part or release has changed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from mmdata.errors import MMDataError
 from mmdata.optout.lists import lists_changed
 from mmdata.publish.release import shard_problems
 from mmdata.releases.draft import find_draft, plan_release
+from mmdata.releases.manifest import find_manifest
 from mmdata.sources.catalog import look_at_sources
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.layout import Workspace
 
 RELEASE_FILES = ("manifest.json", "shards.json", "instructions.json", "index.parquet", "report.html")
 
 
 def up_to_date_release(corpus: Corpus, workspace: Workspace) -> str | None:
-    """The id of the latest release where a build would leave everything as it is; None where it has work to do.
+    """The id of the latest release if a build would change nothing; None if it has work to do. Nothing is written.
 
-    Looks at the source files as a build does, then at stamps and at sizes of shards. It writes nothing. Whatever is
-    not in order (a file or list that cannot be read, a refused part, a missing shard) gives None too: the build itself
-    says what is wrong.
+    Reads the source files as a build does, then stamps and the sizes of shards. Any fault (an unreadable file or list,
+    a refused part, a missing shard) gives None as well, so that the build runs and reports it.
     """
     try:
         return _unchanged_release(corpus, workspace)
@@ -46,9 +46,9 @@ def _unchanged_release(corpus: Corpus, workspace: Workspace) -> str | None:
 
 
 def _is_whole(workspace: Workspace, release_id: str) -> bool:
-    """Whether the files of a release and its shards are there, each shard with the size that the manifest names."""
+    """Whether the files of a release and its shards exist, with the sizes of shards that the manifest names."""
     folder = workspace.release_dir(release_id)
-    manifest = read_json(folder / "manifest.json")
+    manifest = find_manifest(workspace, release_id)
     if manifest is None or not all((folder / name).exists() for name in RELEASE_FILES):
         return False
     return next(shard_problems(workspace, manifest["shards"]), None) is None

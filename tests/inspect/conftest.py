@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -74,6 +75,10 @@ class Nightly:
         path = self.folder / "inbox" / name
         pq.write_table(pa.table({"URL": urls, "TEXT": [caption.format(n) for n in numbers]}), path)
         return path
+
+    @property
+    def latest(self) -> str:
+        return str(self.workspace.latest())
 
     def plan(self, *, fast: bool = False, now: datetime = NOW) -> RefreshPlan:
         return plan_refresh(self.corpus, self.workspace, now=now, fast=fast)
@@ -178,6 +183,24 @@ class Nightly:
         return SliceResult(table.replace_schema_metadata({b"scorer": b'{"name": "test", "fingerprint": "0123"}'}))
 
 
+def stages(plan: RefreshPlan) -> dict[str, list[tuple[str, int, int]]]:
+    """Part -> stage, slices, rows."""
+    return {work.part.name: [(s.stage, s.slices, s.rows) for s in work.stages] for work in plan.work}
+
+
+def every_file(nightly: Nightly) -> dict[str, int]:
+    root = nightly.folder / "workspace"
+    return {str(path): path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+
+
+def copy_of(nightly: Nightly, folder: Path) -> Nightly:
+    """The same corpus in another folder, where a plan finds nothing to do either."""
+    shutil.copytree(nightly.folder, folder)
+    catalog = folder / "workspace" / "catalog.json"
+    catalog.write_text(catalog.read_text().replace(str(nightly.folder), str(folder)))
+    return Nightly(folder, dict(nightly.sections))
+
+
 @pytest.fixture
 def nightly(tmp_path: Path) -> Nightly:
     """Two files of 40 and 20 rows, not built yet."""
@@ -185,3 +208,18 @@ def nightly(tmp_path: Path) -> Nightly:
     made.write("a.parquet", range(40))
     made.write("b.parquet", range(40, 60))
     return made
+
+
+@pytest.fixture(scope="session")
+def shared_built(tmp_path_factory: pytest.TempPathFactory) -> Nightly:
+    made = Nightly(tmp_path_factory.mktemp("nightly"))
+    made.write("a.parquet", range(40))
+    made.write("b.parquet", range(40, 60))
+    made.refresh()
+    return made
+
+
+@pytest.fixture
+def built(shared_built: Nightly, tmp_path: Path) -> Nightly:
+    """Two files of 40 and 20 rows and a release of them: a copy for one test to change."""
+    return copy_of(shared_built, tmp_path / "corpus")

@@ -12,10 +12,10 @@ import pytest
 
 from mmdata.inspect.audit import no_failed_parts
 from mmdata.inspect.corpus_status import corpus_status
-from mmdata.inspect.progress import SAMPLED_PARTS, SLICES_PER_SAMPLED_PART, corpus_eta_s, seconds_a_row, seconds_left
+from mmdata.inspect.progress import SAMPLED_PARTS, SLICES_PER_SAMPLED_PART
 from mmdata.workspace.attempts import begin_attempt, end_attempt, fail_attempt
 from mmdata.workspace.disk_use import DiskUse, disk_use, kind_of
-from mmdata.workspace.layout import SliceStamp, Workspace
+from mmdata.workspace.layout import Workspace
 from mmdata.workspace.lease import leased
 from tests.support.standin_stages import Small, make_small
 
@@ -171,36 +171,15 @@ def test_slices_of_another_time_are_not_counted_as_done(small: Small) -> None:
     assert (one.slices_done, one.slices) == (0, 2)
 
 
-def test_a_slice_that_was_only_retried_says_nothing_of_a_whole_ones_time() -> None:
-    whole = SliceStamp("f", "d", 100, numbers={"seconds": 50.0, "fetched": 90})
-    retried = SliceStamp("f", "d", 100, numbers={"seconds": 1.0, "fetched": 3})
-    text = SliceStamp("f", "d", 100, numbers={"seconds": 2.0, "fetched": 0})
-    assert seconds_a_row([whole, retried]) == pytest.approx(0.5)
-    assert seconds_a_row([text]) == pytest.approx(0.02)
-    assert seconds_a_row([SliceStamp("f", "d", 100)]) is None
-
-
-def test_the_pace_of_a_stage_leaves_out_what_was_there_before() -> None:
-    assert seconds_left(done=600, total=1000, since=400, elapsed_s=10) == pytest.approx(20)
-    assert seconds_left(done=400, total=1000, since=400, elapsed_s=10) is None
-
-
-def test_the_estimate_names_what_it_leaves_out() -> None:
-    rates = {("web", "media"): 0.1}
-    left = {("web", "media"): 1000.0, ("web", "features"): 500.0, ("web", "rows"): 0.0}
-    assert corpus_eta_s(left, rates, workers=2) == (pytest.approx(50.0), ["features of web"])  # type: ignore[arg-type]
-    assert corpus_eta_s({}, rates, workers=2) == (0, [])  # type: ignore[arg-type]
-
-
 def test_status_reads_no_slice_of_a_finished_part(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    for n in range(40):
+    for n in range(SAMPLED_PARTS + 4):
         small.write(f"p{n:02d}.txt", "a boat")
     small.build()
-    asked: list[str] = []
+    reads: list[str] = []
     real = Workspace.slice_stamp
-    monkeypatch.setattr(Workspace, "slice_stamp", lambda self, *which: asked.append(which[0]) or real(self, *which))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(Workspace, "slice_stamp", lambda self, *which: reads.append(which[0]) or real(self, *which))  # type: ignore[func-returns-value]
     corpus_status(small.corpus, small.workspace)
-    assert len(asked) <= 3 * SAMPLED_PARTS * SLICES_PER_SAMPLED_PART
+    assert len(reads) <= 3 * SAMPLED_PARTS * SLICES_PER_SAMPLED_PART
 
 
 def test_disk_use_counts_every_file_once_by_its_kind(small: Small) -> None:

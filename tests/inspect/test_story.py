@@ -66,13 +66,13 @@ def test_digits_that_several_share_are_refused_by_name(small: Small) -> None:
     small.build()
     uids = [sample_uid(f"http://example.org/boat-{n}.jpg", f"boat {n}") for n in range(40)]
     shared = next(uid[0] for uid in uids if sum(other[0] == uid[0] for other in uids) > 1)
-    with pytest.raises(UserError, match="Give more digits"):
+    with pytest.raises(UserError, match="give more digits"):
         explain(small.corpus, small.workspace, shared)
 
 
 @pytest.mark.parametrize("wrong", ["", "xyz", "0" * 33, "*"])
 def test_what_is_no_uid_is_refused(small: Small, wrong: str) -> None:
-    with pytest.raises(UserError, match="is no uid"):
+    with pytest.raises(UserError, match="is not a uid"):
         explain(small.corpus, small.workspace, wrong)
 
 

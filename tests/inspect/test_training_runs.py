@@ -10,8 +10,8 @@ import pytest
 
 from mmdata.errors import DataError, UserError
 from mmdata.inspect.training_runs import (
+    MAX_ANSWER_CHARS,
     SHOWN_ANSWERS,
-    SHOWN_CHARS,
     evaluation_report,
     last_step,
     loss_fell,
@@ -113,7 +113,7 @@ def test_answers_shown_are_few_and_short() -> None:
     answer = {"uid": "0" * 32, "prompt": "", "expected": "a" * 1000, "generated": None}
     found = shown_answers({"answers": [answer] * 50})
     assert len(found) == SHOWN_ANSWERS
-    assert len(found[0]["expected"]) == SHOWN_CHARS
+    assert len(found[0]["expected"]) == MAX_ANSWER_CHARS
 
 
 def test_stages_are_measured_side_by_side(tmp_path: Path) -> None:
