@@ -17,7 +17,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.event_api import RunStatusChangeRecordsFilter
 
-from mmdata.config.alerting import Alerts
+from mmdata.config.observe import Alerts
 from mmdata.errors import UserError
 from mmdata.observe import logs
 from mmdata.observe.alerts import Happening, NotDelivered, deliver, message, targets

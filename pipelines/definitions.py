@@ -11,21 +11,7 @@ from pipelines.checks import no_failed_parts
 from pipelines.resources import CorpusResource
 
 defs = dg.Definitions(
-    assets=[
-        ingest.source_catalog,
-        ingest.source_rows,
-        ingest.media,
-        curate.features,
-        curate.selection,
-        publish.shards,
-        publish.instructions,
-        publish.release,
-        publish.report,
-        train.aligned_model,
-        train.joint_model,
-        train.instructed_model,
-        train.evaluation,
-    ],
+    assets=dg.load_assets_from_modules([ingest, curate, publish, train]),
     asset_checks=[no_failed_parts],
     jobs=[automation.refresh_catalog, automation.build_part, automation.publish_release, automation.train_release],
     schedules=[automation.refresh, automation.release],

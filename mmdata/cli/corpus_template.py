@@ -58,8 +58,7 @@ def _section(model: type[BaseModel], path: str, indent: str) -> Iterator[str]:
         elif key == "sources":
             yield f"{indent}# {field.description} Each begins with a dash."
             yield f"{indent}sources:"
-            first, *rest = _section(Source, "sources.", "    ")
-            yield from (first, *rest) if not first.strip().startswith("#") else _dashed([first, *rest])
+            yield from _dashed(list(_section(Source, "sources.", "    ")))
             yield "  # Sources of other kinds; remove the `#` to use one:"
             yield from (f"  # - {example}" for example in OTHER_SOURCES)
         else:

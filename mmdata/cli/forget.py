@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mmdata.config import Corpus
-    from mmdata.optout.forget_log import Entry
     from mmdata.optout.selectors import Selector
     from mmdata.takedown.find import Matches
     from mmdata.takedown.near import Near
@@ -133,7 +132,8 @@ def _forget(
     entry = forget_matches(
         corpus, workspace, matches, by=by, reason=reason, near=hits_of(near) if with_near else (), progress=_progress
     )
-    _show_entry(entry)
+    typer.echo(f"forgotten: {entry.counts['samples']:,} samples in {len(entry.parts):,} parts")
+    typer.echo(f"entry {entry.number} of the log, signed for by {entry.by}, digest {entry.digest}")
     _delete_runs(workspace)
 
 
@@ -176,11 +176,6 @@ def _show_near(near: Sequence[Near], *, included: bool) -> None:
     verb = "are forgotten too" if included else "stay; --near forgets them too"
     columns = ("uid", "by", "distance", "of", "source", "part")
     print_table(console(), f"\n{len(near):,} near-duplicates {verb}", columns, rows, MAX_LINES)
-
-
-def _show_entry(entry: Entry) -> None:
-    typer.echo(f"forgotten: {entry.counts['samples']:,} samples in {len(entry.parts):,} parts")
-    typer.echo(f"entry {entry.number} of the log, signed for by {entry.by}, digest {entry.digest}")
 
 
 def _old_releases(corpus: Corpus, workspace: Workspace, config: Path, *, purge: bool) -> None:

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from mmdata.cli import build, demo, doctor, explain, forget, init, plan, releases, report, status, training, ui, verify
+from mmdata.cli import build, demo, doctor, explain, forget, init, plan, releases, status, training, ui
 from mmdata.cli.extras import remedy_for
 from mmdata.display import shown
 from mmdata.errors import MMDataError, UserError
@@ -31,8 +31,8 @@ for command in (
     plan.plan,
     status.status,
     explain.explain,
-    verify.verify,
-    report.report,
+    releases.verify,
+    releases.report,
     releases.releases,
     releases.diff,
     releases.pin,

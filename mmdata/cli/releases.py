@@ -1,4 +1,4 @@
-"""Commands about the releases of a corpus: `releases`, `diff`, `pin`, `unpin`, `rollback`, `gc`."""
+"""Commands about the releases of a corpus: `releases`, `verify`, `report`, `diff`, `pin`, `unpin`, `rollback`, `gc`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmdata.cli.options import CONFIG, ConfigOption, find_release, is_path, open_corpus
+from mmdata.cli.options import CONFIG, ConfigOption, ReleaseArgument, find_release, is_path, open_corpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +50,29 @@ def releases(config: ConfigOption = CONFIG) -> None:
     ]
     names = ("release", "made at", "parent", "samples", "shards", "MB", "MB of its own", "", "note")
     console().print(table(f"{len(rows)} releases", names, rows))
+
+
+def verify(
+    release: ReleaseArgument,
+    config: ConfigOption = CONFIG,
+    decode: Annotated[bool, typer.Option("--decode", help="Also decode all media; this is slow.")] = False,
+) -> None:
+    """Read every byte of a release again.
+
+    Compares it with the manifest and the index, and names everything that differs.
+    """
+    from mmdata.cli.console import console, summary_line
+    from mmdata.publish.verify import verify_release
+
+    folder = find_release(release, config)
+    console().print(f"{folder}: sound; {summary_line(verify_release(folder, decode=decode))}", markup=False)
+
+
+def report(release: ReleaseArgument = "latest", config: ConfigOption = CONFIG) -> None:
+    """Write report.html of a release again."""
+    from mmdata.report.stage import report_release
+
+    typer.echo(report_release(find_release(release, config)).paths["report"])
 
 
 def diff(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from mmdata.config.alerting import Alerts
 from mmdata.config.execution import Engine, Refresh, Train
 from mmdata.config.media import Clips, Download, Privacy, Synthesis
-from mmdata.config.observe import Observe
+from mmdata.config.observe import Alerts, Observe
 from mmdata.config.publishing import Instruct, Releases, Shards
 from mmdata.config.score import Score
 from mmdata.config.section import RelativePath, Section
 from mmdata.config.select import Select
-from mmdata.config.source import Source
-from mmdata.config.takedown import OptOutList
+from mmdata.config.source import OptOutList, Source
 
 
 class Corpus(Section):

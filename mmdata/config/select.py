@@ -94,8 +94,7 @@ class Balance(Section):
         None,
         ge=1,
         description="At most so many samples of one registrable domain (`example.co.uk`), so that no single site, "
-        "and no "
-        "buyer of an expired domain, dominates a corpus; null: off.",
+        "and no buyer of an expired domain, dominates a corpus; null: off.",
     )
     keep_of_domain: Literal["score", "hash"] = Field(
         "score", description="Which samples of a capped host stay: those with the best CLIP scores, or a draw by hash."

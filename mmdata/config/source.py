@@ -1,4 +1,4 @@
-"""Section `sources`: where metadata comes from, and how its columns are read."""
+"""Sections `sources` and `optout`: where metadata comes from, how its columns are read, and what is left out."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ class Source(Section):
         ge=1,
         le=10_000_000,
         description="Rows in a part, which a person retries as a whole. Default of `howto100m`: 2000 videos; of "
-        "`video`, "
-        "`audio`: 20000.",
+        "`video`, `audio`: 20000.",
     )
     slice_rows: int = Field(
         10_000,
@@ -61,8 +60,7 @@ class Source(Section):
     fetch_from: str | None = Field(
         None,
         description="A template such as https://mirror.example/{video_id}.mp4, to fetch files from there instead of "
-        "from "
-        "their URL. The URL stays the sample's identity.",
+        "from their URL. The URL stays the sample's identity.",
     )
 
     @model_validator(mode="before")
@@ -95,3 +93,23 @@ class Source(Section):
         if self.fetch_from is not None and "{video_id}" not in self.fetch_from:
             raise ValueError("fetch_from: there is no {video_id} in it, so all rows would fetch the same file")
         return self
+
+
+class OptOutList(Section):
+    """A list of URLs, domains, SHA-256 or uids that are never fetched and never released."""
+
+    path: RelativePath = Field(
+        description="A file, relative to corpus.yaml, or a URL (https://…, s3://…): plain text, one entry a line, or "
+        "`.csv`, `.tsv`, `.parquet`. Instead of the section you may write the path alone."
+    )
+    column: str | None = Field(
+        None, description="The column of a table that has the entries; null: the one named url, domain, sha256 or uid."
+    )
+    holds: Literal["url", "domain", "sha256", "uid"] | None = Field(
+        None, description="What the entries are; null: as the column's name says, else as each entry looks."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, data: Any) -> Any:
+        return {"path": data} if isinstance(data, str) else data

@@ -18,7 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal
 
-from mmdata.config.alerting import Alerts, Occasion
+from mmdata.config.observe import Alerts, Occasion
 from mmdata.display import printable
 
 TRIES = 3

@@ -51,8 +51,7 @@ def verify_release(release: str | UPath, progress: Progress = silent, decode: bo
     """
     opened = open_release(release)
     shards = opened.manifest["shards"]
-    problems = [*_manifest_problems(opened), *_file_problems(opened)]
-    problems += _instruction_problems(opened)
+    problems = [*_file_problems(opened), *_instruction_problems(opened)]
     problems += _all_shard_problems(opened.folder, shards, {s["name"] for s in shards}, progress, decode)
     _raise_if_any(opened.id, problems)
     counts = {**_counts(shards), "files": len(opened.manifest["files"])}
@@ -170,17 +169,15 @@ def _instruction_problems(release: Release) -> Iterator[str]:
             yield f"{name}: {count} record(s) name {shard.decode(errors='replace')}, which is not part of this release"
 
 
-def _manifest_problems(release: Release) -> Iterator[str]:
+def _file_problems(release: Release) -> Iterator[str]:
+    """Differences between the manifest and its own digest, and between the manifest and the files that it lists."""
     if manifest_digest(release.manifest) != release.manifest["digest"]:
         yield "manifest.json: its content does not match its digest; it was edited"
-
-
-def _file_problems(release: Release) -> Iterator[str]:
     for name, expected in release.manifest["files"].items():
         path = release.folder / name
         if not path.exists():
             yield f"{name}: is not there"
-        elif (sha256_of(path)) != (expected["sha256"], expected["bytes"]):
+        elif sha256_of(path) != (expected["sha256"], expected["bytes"]):
             yield f"{name}: its bytes are not those of the manifest"
 
 

@@ -48,7 +48,8 @@ def funnel(rows: int, uids: int, repeats: int, reasons: Mapping[str, int]) -> li
         repeats: the number of samples in the release, copies included.
         reasons: reason -> number of samples dropped for it, such as `filter:clip_score`.
     """
-    steps = [Step("source rows", rows), Step("different rows", uids, _merged(rows - uids))]
+    merged = (("same URL and caption", rows - uids),) if rows > uids else ()
+    steps = [Step("source rows", rows), Step("different rows", uids, merged)]
     left = uids
     prefixes = {prefix for prefix, _ in STEPS}
     for prefix, name in STEPS:
@@ -60,7 +61,3 @@ def funnel(rows: int, uids: int, repeats: int, reasons: Mapping[str, int]) -> li
         left -= sum(lost.values())
         steps.append(Step(name, left, tuple(sorted(lost.items(), key=lambda item: (-item[1], item[0])))))
     return [*steps, Step("released, with repeats", repeats)]
-
-
-def _merged(count: int) -> tuple[tuple[str, int], ...]:
-    return (("same URL and caption", count),) if count else ()

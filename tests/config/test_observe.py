@@ -1,4 +1,4 @@
-"""Section `observe`: which ports and formats are allowed, and where a relative file lies."""
+"""Sections `observe` and `alerts`: ports and formats that are allowed, files beside corpus.yaml, no secrets in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from mmdata.config import Observe
+from mmdata.config import Alerts, Observe
 
 
 def test_the_textfile_lies_beside_corpus_yaml(tmp_path: Path) -> None:
@@ -19,3 +19,9 @@ def test_the_textfile_lies_beside_corpus_yaml(tmp_path: Path) -> None:
 def test_a_port_and_a_format_that_do_not_exist_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Observe.model_validate(wrong)
+
+
+def test_the_webhook_is_named_by_a_variable_and_never_written_down() -> None:
+    assert Alerts(webhook_env="MMDATA_ALERT_WEBHOOK").webhook_env == "MMDATA_ALERT_WEBHOOK"
+    with pytest.raises(ValidationError, match="the name of an environment variable, not the URL itself"):
+        Alerts(webhook_env="https://hooks.example.org/secret")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mmdata.config import OptOutList
 from mmdata.config.load import parse_corpus
 from mmdata.errors import UserError
 
@@ -33,3 +34,8 @@ def test_parts_of_videos_are_small() -> None:
     parsed = parse_corpus({"workspace": "w", "sources": [source]}).sources[0]
     assert (parsed.part_rows, parsed.slice_rows) == (2000, 200)
     assert parse_corpus({"workspace": "w", "sources": [{**source, "slice_rows": 7}]}).sources[0].slice_rows == 7
+
+
+def test_a_path_alone_is_a_list() -> None:
+    assert OptOutList.model_validate("lists/a.txt") == OptOutList(path="lists/a.txt")
+    assert OptOutList.model_validate({"path": "a.csv", "column": "link", "holds": "url"}).holds == "url"
