@@ -184,7 +184,7 @@ def test_a_cell_of_markdown_is_one_cell_of_text(text: str) -> None:
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_json_ld_stays_in_its_script(text: str) -> None:
     shards = [{"name": "a.tar", "sha256": "0", "bytes": 1, "samples": 1}]
-    described = croissant({"release_id": "r", "scorer": {"model": text}, "shards": shards, "signatures": {text: 1}})
+    described = croissant({"release_id": "r", "scorer": {"name": text}, "shards": shards, "signatures": {text: 1}})
     data = json_ld(described).decode()
     assert json.loads(data) == described
     assert not re.search("[<>&\u2028\u2029]", data)
