@@ -1,7 +1,7 @@
-"""Alerts: what is told to people when something fails, and how it reaches them.
+"""Alerts: the messages that people get when something fails, and their delivery.
 
-An alert holds names and numbers that mmdata chose itself; texts of errors may quote captions or URLs and stay in the
-run's log. Failures of delivery name no URL either: a webhook's URL is a secret.
+An alert holds only names and numbers of mmdata's own; texts of errors may quote captions or URLs and stay in the run's
+log. Errors of delivery name no URL either, because a webhook's URL is a secret.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from typing import Any, Literal
 from mmdata.config.observe import Alerts, Occasion
 from mmdata.display import printable
 
-TRIES = 3
+MAX_ATTEMPTS = 3
 MAX_LISTED = 10
-"""Happenings that one message lists; the others are only counted."""
+"""How many events one message lists; the rest are only counted."""
 
 Target = Literal["webhook", "command"]
 
 
 class NotDelivered(Exception):
-    """A target did not take an alert; the text holds no secret."""
+    """A target did not accept an alert. The text holds no secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something that people should know.
+    """An event that people should know of.
 
     Args:
-        state: names what is in this state, such as `check:source_catalog/no_failed_parts`; told once, not every tick.
-        what: which failure it is; another one of the same state is told at once.
-        job, part, run_id: of the run that ended so.
-        numbers: what was counted.
+        state: the thing that failed, such as `check:source_catalog/no_failed_parts`; reported once, not at every tick.
+        what: the failure; another failure of the same state is reported at once.
+        job, part, run_id: of the run that ended.
+        numbers: figures of the failure.
     """
 
     occasion: Occasion
@@ -63,8 +63,8 @@ def targets(alerts: Alerts) -> list[Target]:
 
 
 def message(happenings: Sequence[Happening], corpus: str, ui_url: str | None = None) -> dict[str, Any]:
-    """The alert as JSON: `text` for Slack and alike, the same by fields for programs."""
-    lines = [_line(one, ui_url) for one in happenings[:MAX_LISTED]]
+    """The alert as JSON: `text` for Slack and similar services, and the same as fields for programs."""
+    lines = [_line(happening, ui_url) for happening in happenings[:MAX_LISTED]]
     if more := len(happenings) - MAX_LISTED:
         lines += [f"… and {more:,} more"] if more > 0 else []
     listed = [{**asdict(happening), "numbers": dict(happening.numbers)} for happening in happenings[:MAX_LISTED]]
@@ -77,30 +77,31 @@ def message(happenings: Sequence[Happening], corpus: str, ui_url: str | None = N
 
 
 def deliver(alerts: Alerts, target: Target, body: Mapping[str, Any]) -> None:
-    """Hand an alert to a target, in up to three tries.
+    """Deliver an alert to a target, in up to three attempts.
 
     Raises:
-        NotDelivered: no try was taken; says why, without the URL or what the target answered.
+        NotDelivered: every attempt failed; says why, without the URL and the target's answer.
     """
-    for attempt in range(TRIES):
+    for attempt in range(MAX_ATTEMPTS):
         try:
             return _post(alerts, body) if target == "webhook" else _execute(alerts, body)
         except NotDelivered:
-            if attempt == TRIES - 1:
+            if attempt == MAX_ATTEMPTS - 1:
                 raise
             time.sleep(2**attempt)
     return None
 
 
-def _line(one: Happening, ui_url: str | None) -> str:
-    numbers = ", ".join(f"{name} {value:,g}" for name, value in one.numbers.items())
-    where = f" (part {one.part})" if one.part else ""
-    link = f" {ui_url.rstrip('/')}/runs/{one.run_id}" if ui_url else f" run {one.run_id[:8]}"
-    return printable(f"• {one.what}{where}{': ' + numbers if numbers else ''};{link}")
+def _line(happening: Happening, ui_url: str | None) -> str:
+    numbers = ", ".join(f"{name} {value:,g}" for name, value in happening.numbers.items())
+    where = f" (part {happening.part})" if happening.part else ""
+    run_id = happening.run_id
+    link = f" {ui_url.rstrip('/')}/runs/{run_id}" if ui_url else f" run {run_id[:8]}"
+    return printable(f"• {happening.what}{where}{': ' + numbers if numbers else ''};{link}")
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A webhook that moves is to be configured anew: what it is told, and the secret in its URL, go nowhere else."""
+    """Follows no redirects, so that the message and the secret in the webhook's URL reach no other server."""
 
     def redirect_request(self, *_: Any) -> None:
         return None

@@ -1,6 +1,6 @@
-"""Metrics for Prometheus: counters of the work, in memory until somebody asks; nothing at all where nobody does.
+"""Metrics for Prometheus: counters in memory, which cost nothing unless a port or a file is configured.
 
-Needs the extra `metrics`. Everything is counted by the process that starts the workers, from what a slice gives back.
+Needs the extra `metrics`. The process that starts the workers counts everything, from the results of slices.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
 from upath import UPath
@@ -52,32 +53,36 @@ class Metric:
 
 
 METRICS: Mapping[str, Metric] = {
-    "mmdata_rows_total": Metric("counter", ("stage", "status"), "Rows that slices came to, by what became of them."),
+    "mmdata_rows_total": Metric("counter", ("stage", "status"), "Rows of finished slices, by status."),
     "mmdata_row_reasons_total": Metric("counter", ("stage", "reason"), "Rows that were refused or failed, by reason."),
     "mmdata_slices_total": Metric("counter", ("stage", "outcome"), "Slices: done, failed or reused."),
-    "mmdata_slice_seconds": Metric("histogram", ("stage",), "Time that a slice's work took.", SLICE_BUCKETS),
-    "mmdata_urls_total": Metric("counter", ("host", "outcome"), "URLs asked for; hosts beyond the first 50 are other."),
-    "mmdata_fetched_bytes_total": Metric("counter", (), "Bytes of the bodies that were fetched."),
-    "mmdata_fetch_seconds": Metric("histogram", (), "Time from asking for a URL to its stored media.", FETCH_BUCKETS),
-    "mmdata_pictures_total": Metric("counter", (), "Pictures that went through the scorer."),
-    "mmdata_scorer_pictures_per_second": Metric("gauge", (), "Speed of the latest slice in the scorer."),
-    "mmdata_lease_wait_seconds_total": Metric("counter", (), "Time spent waiting for other builds."),
+    "mmdata_slice_seconds": Metric("histogram", ("stage",), "Seconds of work for a slice.", SLICE_BUCKETS),
+    "mmdata_urls_total": Metric(
+        "counter", ("host", "outcome"), "URLs requested; hosts beyond the first 50 are `other`."
+    ),
+    "mmdata_fetched_bytes_total": Metric("counter", (), "Bytes of fetched bodies."),
+    "mmdata_fetch_seconds": Metric(
+        "histogram", (), "Seconds from the request of a URL to its stored media.", FETCH_BUCKETS
+    ),
+    "mmdata_pictures_total": Metric("counter", (), "Pictures that were scored."),
+    "mmdata_scorer_pictures_per_second": Metric("gauge", (), "Scoring speed of the latest slice."),
+    "mmdata_lease_wait_seconds_total": Metric("counter", (), "Seconds of waiting for other builds."),
     "mmdata_stages_total": Metric("counter", ("stage", "outcome"), "Stage runs: done or failed."),
     "mmdata_shards_total": Metric("counter", ("outcome",), "Shards of releases: written or reused."),
-    "mmdata_release_samples": Metric("gauge", (), "Samples of the release that was published last."),
-    "mmdata_release_bytes": Metric("gauge", (), "Bytes of its shards."),
-    "mmdata_release_timestamp_seconds": Metric("gauge", (), "When a build last came to a release, Unix time."),
+    "mmdata_release_samples": Metric("gauge", (), "Samples of the latest published release."),
+    "mmdata_release_bytes": Metric("gauge", (), "Bytes of the shards of that release."),
+    "mmdata_release_timestamp_seconds": Metric("gauge", (), "Unix time of the latest build that ended with a release."),
 }
 
 
 @dataclass(slots=True)
 class Fetches:
-    """What was seen while a slice was fetched; picklable, since it comes from a worker.
+    """Figures of the fetching of a slice; picklable, because a worker returns it.
 
     Args:
         seconds: of each fetch.
-        bytes: of the bodies.
-        urls: (host, `success` or `failed`) -> how many.
+        bytes: of all bodies.
+        urls: (host, `success` or `failed`) -> number of URLs.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -85,11 +90,12 @@ class Fetches:
     urls: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def keep_top_hosts(self) -> None:
-        """Leave the hosts with the most URLs by name; the rest becomes `other`."""
+        """Keep the names of the hosts with the most URLs, and call the rest `other`."""
         by_host: Counter[str] = Counter()
         for (host, _), count in self.urls.items():
             by_host[host] += count
-        top = {host for host, _ in sorted(by_host.items(), key=lambda one: (-one[1], one[0]))[:MAX_HOSTS_PER_SLICE]}
+        ranked = sorted(by_host, key=lambda host: (-by_host[host], host))
+        top = set(ranked[:MAX_HOSTS_PER_SLICE])
         kept: Counter[tuple[str, str]] = Counter()
         for (host, outcome), count in self.urls.items():
             kept[host if host in top else OTHER, outcome] += count
@@ -109,31 +115,27 @@ class Meter:
         self._server: Any = None
         self._written_at = 0.0
         self._lock = threading.Lock()
-        for name, one in METRICS.items():
-            made = {"counter": prometheus_client.Counter, "gauge": prometheus_client.Gauge}.get(one.kind)
-            if made is None:
-                metric = prometheus_client.Histogram(
-                    name, one.help, one.labels, registry=self.registry, buckets=one.buckets
-                )
-            elif one.kind == "gauge":
-                metric = made(name, one.help, one.labels, registry=self.registry, multiprocess_mode="mostrecent")
-            else:
-                metric = made(name, one.help, one.labels, registry=self.registry)
-            self._metrics[name] = metric
+        kinds = {
+            "counter": prometheus_client.Counter,
+            "gauge": partial(prometheus_client.Gauge, multiprocess_mode="mostrecent"),
+        }
+        for name, metric in METRICS.items():
+            make = kinds.get(metric.kind) or partial(prometheus_client.Histogram, buckets=metric.buckets)
+            self._metrics[name] = make(name, metric.help, metric.labels, registry=self.registry)
 
     def of(self, name: str, **labels: str) -> Any:
-        """A metric, or the child of it that has these labels."""
+        """A metric, or its child with these labels."""
         return self._metrics[name].labels(**labels) if labels else self._metrics[name]
 
     def host(self, name: str) -> str:
-        """The label of a host: its name for the first few, or the web would decide how many series there are."""
+        """The label of a host: its name for the first hosts, `other` for the rest, so that the series are bounded."""
         if name not in self._hosts and len(self._hosts) >= MAX_HOST_LABELS:
             return OTHER
         self._hosts.add(name)
         return name
 
     def write(self, at_once: bool = False) -> None:
-        """Publish the text file, unless that was done just now."""
+        """Write the text file, unless it was written just now."""
         with self._lock:
             if self._textfile is None or not (at_once or time.monotonic() - self._written_at > WRITE_EVERY_S):
                 return
@@ -142,7 +144,7 @@ class Meter:
 
             try:
                 publish_bytes(self._textfile, generate_latest(self.registry))
-            except OSError as error:  # work goes on, whoever watches it
+            except OSError as error:  # the work continues without metrics
                 _log.warning("metrics could not be written", path=self._textfile, error=error)
 
     def expose(self, port: int | None, textfile: str | None) -> None:
@@ -159,7 +161,7 @@ class Meter:
             self.write(at_once=True)
 
     def close(self) -> None:
-        """Write the text file a last time, and give the port back."""
+        """Write the text file a last time, and close the port."""
         self.write(at_once=True)
         if self._server is not None:
             self._server.shutdown()
@@ -170,7 +172,7 @@ _meter: Meter | None = None
 
 
 def start(settings: Observe) -> Meter | None:
-    """Count from now on, and expose the numbers, where the settings ask for it; None: they do not, or cannot be had."""
+    """Count from now on and expose the metrics; None if no settings ask for it, or if the package is missing."""
     global _meter  # noqa: PLW0603 - one process has one set of metrics
     if settings.metrics_port is None and settings.metrics_textfile is None:
         return None
@@ -185,18 +187,18 @@ def start(settings: Observe) -> Meter | None:
 
 
 def count() -> None:
-    """Count from now on, for somebody else to expose."""
+    """Count from now on; another process exposes the metrics."""
     global _meter  # noqa: PLW0603
     _meter = Meter()
 
 
 def is_counting() -> bool:
-    """Whether anybody asked for metrics in this process."""
+    """Whether this process counts."""
     return _meter is not None
 
 
 def stop() -> None:
-    """Count no more; the text file is written a last time."""
+    """Stop counting, and write the text file a last time."""
     global _meter  # noqa: PLW0603
     if _meter is not None:
         _meter.close()
@@ -204,7 +206,7 @@ def stop() -> None:
 
 
 def slice_done(stage: str, rows: int, counts: Mapping[str, int], reasons: Mapping[str, int], numbers: Any) -> None:
-    """A slice is done, with what its stamp says."""
+    """Count a finished slice, by the values of its stamp."""
     if _meter is None:
         return
     _meter.of("mmdata_slices_total", stage=stage, outcome="done").inc()
@@ -223,13 +225,13 @@ def slice_done(stage: str, rows: int, counts: Mapping[str, int], reasons: Mappin
 
 
 def slices(stage: str, outcome: str, count: int = 1) -> None:
-    """Slices that failed, or that were there already."""
+    """Count slices that failed or were reused."""
     if _meter is not None and count:
         _meter.of("mmdata_slices_total", stage=stage, outcome=outcome).inc(count)
 
 
 def fetched(seen: Fetches | None) -> None:
-    """What a slice's fetching came to."""
+    """Count the fetches of a slice."""
     if _meter is None or seen is None:
         return
     _meter.of("mmdata_fetched_bytes_total").inc(seen.bytes)
@@ -241,13 +243,13 @@ def fetched(seen: Fetches | None) -> None:
 
 
 def waited(seconds: float) -> None:
-    """A lease was waited for."""
+    """Count the time of waiting for a lease."""
     if _meter is not None:
         _meter.of("mmdata_lease_wait_seconds_total").inc(seconds)
 
 
 def stage_done(report: StageReport) -> None:
-    """A stage is done, with its report."""
+    """Count a finished stage, by its report."""
     if _meter is None:
         return
     _meter.of("mmdata_stages_total", stage=report.stage, outcome="done").inc()
@@ -262,7 +264,7 @@ def stage_done(report: StageReport) -> None:
 
 
 def stage_failed(stage: str) -> None:
-    """A stage raised."""
+    """Count a stage that raised an error."""
     if _meter is not None:
         _meter.of("mmdata_stages_total", stage=stage, outcome="failed").inc()
         _meter.write(at_once=True)
@@ -271,11 +273,11 @@ def stage_failed(stage: str) -> None:
 def seen_in(
     records: Iterable[Mapping[str, Any]], urls: Mapping[str, str | None], since: datetime, seconds: list[float]
 ) -> Fetches:
-    """What was seen while a slice was fetched.
+    """The figures of the fetching of a slice.
 
     Args:
-        records: of the media table; those fetched since `since` count.
-        urls: uid -> URL; one that several rows share counts once.
+        records: rows of the media table; those that were fetched at `since` or later count.
+        urls: uid -> URL; a URL that several rows share counts once.
         seconds: of each fetch.
     """
     seen, counted = Fetches(seconds), set()

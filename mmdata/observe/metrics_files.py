@@ -1,7 +1,7 @@
-"""Metrics of many short processes, such as Dagster's runs, told as one: prometheus_client's multiprocess mode.
+"""Joint metrics of many short processes, such as Dagster's runs, by prometheus_client's multiprocess mode.
 
-Each process counts in files of a slot of its own, and a slot that is free again is taken by the next one, which counts
-on from there: so there are no more files than there were processes at once.
+Each process counts in the files of a slot. A slot that is free again goes to the next process, which continues its
+counters, so there are never more files than there were processes at once.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from mmdata.config import Observe
 from mmdata.observe import logs, metrics
 from mmdata.storage.atomic import publish_bytes
 
-FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own name for it
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable in which prometheus_client expects the folder."""
+
 _log = logs.logger(__name__)
 _locked_slots: list[FileLock] = []
 
 
 @contextmanager
 def gathered(settings: Observe, folder: Path) -> Iterator[dict[str, str]]:
-    """Within the block, expose what all processes count that have these variables in their environment.
+    """Expose, inside the block, what all processes count that have the yielded variables in their environment.
 
     Args:
-        folder: for the processes' files; emptied first, so that counters begin at zero as those of any new process do.
+        folder: for the files of the processes. It is emptied first, so that the counters begin at zero.
     """
     if settings.metrics_port is None and settings.metrics_textfile is None:
         yield {}
@@ -74,7 +76,7 @@ def gathered(settings: Observe, folder: Path) -> Iterator[dict[str, str]]:
 
 
 def join() -> None:
-    """Count in this process for whoever gathers, if anybody does."""
+    """Count in this process, if another process gathers the metrics."""
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder or metrics.is_counting() or not Path(folder).is_dir():
         return

@@ -101,7 +101,7 @@ def test_command_gets_the_alert_on_standard_input(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("command", "why"), [("exit 3", "code 3"), ("sleep 9", "took over")])
 def test_command_that_fails(command: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alerts, "TRIES", 1)
+    monkeypatch.setattr(alerts, "MAX_ATTEMPTS", 1)
     with pytest.raises(NotDelivered, match=why):
         deliver(Alerts(command=command, timeout_s=0.2), "command", {})
 
