@@ -43,10 +43,7 @@ def text_features(captions: pl.Series) -> pl.DataFrame:
     measures = pl.DataFrame(
         {"caption": distinct, "lang": [code for code, _ in languages], "lang_prob": [prob for _, prob in languages]},
         schema={"caption": pl.String, "lang": pl.String, "lang_prob": pl.Float32},
-    ).with_columns(
-        n_words=count_words(pl.col("caption")),
-        n_chars=pl.col("caption").str.len_chars().cast(pl.Int32),
-    )
+    ).with_columns(n_words=count_words(pl.col("caption")), n_chars=pl.col("caption").str.len_chars().cast(pl.Int32))
     return captions.to_frame().join(measures, on="caption", how="left", maintain_order="left").drop("caption")
 
 

@@ -39,16 +39,7 @@ class Batch:
 
     def columns(self) -> tuple[list[str | None], ...]:
         """All lists, in the order of the fields."""
-        return (
-            self.urls,
-            self.captions,
-            self.langs,
-            self.hashes,
-            self.extras,
-            self.problems,
-            self.starts,
-            self.ends,
-        )
+        return (self.urls, self.captions, self.langs, self.hashes, self.extras, self.problems, self.starts, self.ends)
 
     def split(self, count: int) -> tuple[Batch, Batch]:
         """Two batches: the first `count` rows, and the rest."""

@@ -174,13 +174,7 @@ def _leave_out_of_slice(
 
 
 def _publish(
-    workspace: Workspace,
-    part: str,
-    stage: PartStage,
-    name: str,
-    old: pa.Table,
-    new: pa.Table,
-    stamp: SliceStamp | None,
+    workspace: Workspace, part: str, stage: PartStage, name: str, old: pa.Table, new: pa.Table, stamp: SliceStamp | None
 ) -> None:
     """Publish a table and its stamp, each only if it has changed."""
     if not new.equals(old, check_metadata=True):
@@ -193,10 +187,7 @@ def _publish(
 
 
 def _carried(
-    stamp: SliceStamp | None,
-    settings: Mapping[PartStage, str],
-    stage: PartStage,
-    inputs: Mapping[str, tuple[str, ...]],
+    stamp: SliceStamp | None, settings: Mapping[PartStage, str], stage: PartStage, inputs: Mapping[str, tuple[str, ...]]
 ) -> SliceStamp | None:
     """The stamp for new inputs: it is fresh if it was fresh for the old inputs, and stays stale otherwise."""
     if stamp is None or stage not in settings:
