@@ -20,28 +20,22 @@ class StageReport:
     """What one run of a stage did.
 
     Args:
-        stage: `rows`, `media`, `features`, `selection`, …
-        part: name of the part; None for stages over the whole corpus.
         counts: counts such as `rows`, `fetched`, `kept`; `rows` is shown as the row count.
         reasons: reason why rows were refused, failed or dropped -> number of rows.
-        numbers: measured values, such as `success_share`.
         tables: name -> small table, a list of flat dicts with the same keys.
-        images: name -> SVG or JPEG bytes, each under 20 KB.
-        text: name -> Markdown; text from outside is escaped in it.
-        paths: name -> path of an output.
         slices_done, slices_reused: how many units of work ran, and how many were up to date: slices of a part, shards,
             or the single result of a stage over the corpus.
     """
 
-    stage: str
-    part: str | None = None
+    stage: str  # `rows`, `media`, `features`, `selection`, …
+    part: str | None = None  # name of the part; None for stages over the whole corpus
     counts: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)  # measured values, such as `success_share`
     tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
-    images: Mapping[str, bytes] = field(default_factory=dict)
-    text: Mapping[str, str] = field(default_factory=dict)
-    paths: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, bytes] = field(default_factory=dict)  # name -> SVG or JPEG bytes, each under 20 KB
+    text: Mapping[str, str] = field(default_factory=dict)  # name -> Markdown; text from outside is escaped in it
+    paths: Mapping[str, str] = field(default_factory=dict)  # name -> path of an output
     slices_done: int = 0
     slices_reused: int = 0
 

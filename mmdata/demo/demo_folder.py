@@ -27,19 +27,12 @@ FIRST_PORT = 8711
 
 @dataclass(frozen=True, slots=True)
 class DemoCorpus:
-    """The folder of a demo.
+    """The folder of a demo."""
 
-    Args:
-        folder: holds all of it.
-        rows: rows of the picture source; how-to videos, narrations and texts come in addition.
-        port: that its URLs name; `DemoServer(site, port)` must listen there.
-        reused: the folder was there already.
-    """
-
-    folder: Path
-    rows: int
-    port: int
-    reused: bool = False
+    folder: Path  # holds all of it
+    rows: int  # rows of the picture source; how-to videos, narrations and texts come in addition
+    port: int  # that its URLs name; `DemoServer(site, port)` must listen there
+    reused: bool = False  # the folder was there already
 
     @property
     def config_path(self) -> Path:

@@ -27,25 +27,19 @@ class Judgement:
     """What the selection did with the planted rows.
 
     Args:
-        rows_in: source rows that were read; of an index of videos, its clips.
-        rows_accounted_for: source rows that the selection's uids stand for; fewer than `rows_in`: rows were lost.
-        distinct: uids.
-        fetched: uids whose media were fetched.
-        kept: uids in the release.
         clean_share_before, clean_share_after: share of true pairs among true and mismatched pairs, as fetched and as
             released.
         refused, failed, filtered, deduplicated, balanced: reason -> uids.
         mismatches: planted wrong captions: fetched, caught by the score filter, dropped by other rules, left.
-        good_pairs: true pairs: fetched, lost to each rule, kept.
         copies_caught: kind of copy -> how many no longer stand beside their original, of all that were fetched.
         kinds_before, kinds_after: kind of picture -> uids, as fetched and as released.
     """
 
-    rows_in: int
-    rows_accounted_for: int
-    distinct: int
-    fetched: int
-    kept: int
+    rows_in: int  # source rows that were read; of an index of videos, its clips
+    rows_accounted_for: int  # source rows that the selection's uids stand for; fewer than `rows_in`: rows were lost
+    distinct: int  # uids
+    fetched: int  # uids whose media were fetched
+    kept: int  # uids in the release
     clean_share_before: float
     clean_share_after: float
     refused: Mapping[str, int]
@@ -54,7 +48,7 @@ class Judgement:
     deduplicated: Mapping[str, int]
     balanced: Mapping[str, int]
     mismatches: Mapping[str, int]
-    good_pairs: Mapping[str, int]
+    good_pairs: Mapping[str, int]  # true pairs: fetched, lost to each rule, kept
     copies_caught: Mapping[str, str]
     kinds_before: Mapping[str, int]
     kinds_after: Mapping[str, int]

@@ -30,23 +30,14 @@ _SVG_VIEW_BOX = 'viewBox="0 0 72 72"'  # of every OpenMoji drawing
 
 @dataclass(frozen=True, slots=True)
 class Emoji:
-    """One OpenMoji drawing.
+    """One OpenMoji drawing."""
 
-    Args:
-        code: code points, such as `1F9D1-200D-1F680`.
-        base: the code points without skin tone, gender and variation selector; all variants share it.
-        name: in English.
-        names: language (ISO 639-1) -> name.
-        kind: flag, clock, face, hand, person, animal, plant, food, weather, travel, object or symbol.
-        svg_path: the gzipped SVG file.
-    """
-
-    code: str
-    base: str
-    name: str
-    names: dict[str, str]
-    kind: str
-    svg_path: Path
+    code: str  # code points, such as `1F9D1-200D-1F680`
+    base: str  # the code points without skin tone, gender and variation selector; all variants share it
+    name: str  # in English
+    names: dict[str, str]  # language (ISO 639-1) -> name
+    kind: str  # flag, clock, face, hand, person, animal, plant, food, weather, travel, object or symbol
+    svg_path: Path  # the gzipped SVG file
 
     @property
     def has_skin_tone(self) -> bool:

@@ -68,42 +68,30 @@ class Picture:
     """How a picture file of the site is made.
 
     Args:
-        file: path on the site.
-        subject: the drawing or photograph that it shows.
         size_px, background, zoom, shift: as in `mmdata.demo.drawings.draw`.
-        format: PNG, JPEG or WEBP.
-        quality: of JPEG and WebP.
     """
 
-    file: str
-    subject: Emoji | Photo
+    file: str  # path on the site
+    subject: Emoji | Photo  # the drawing or photograph that it shows
     size_px: int
     background: str = "#ffffff"
     zoom: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
-    format: str = "PNG"
-    quality: int = 90
+    format: str = "PNG"  # PNG, JPEG or WEBP
+    quality: int = 90  # of JPEG and WebP
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the demo's metadata, and the truth about it.
+    """One row of the demo's metadata, and the truth about it."""
 
-    Args:
-        planted: `clean`, `rare`, one of `SHARES` or one of `ODDITIES`.
-        kind: of the subject of the picture.
-        address: path on the server, or a whole URL, or empty.
-        picture: the picture that is served there; None: there is none, or not a good one.
-        copy_of: number of the row that this one copies.
-    """
-
-    planted: str
-    kind: str
-    address: str
+    planted: str  # `clean`, `rare`, one of `SHARES` or one of `ODDITIES`
+    kind: str  # of the subject of the picture
+    address: str  # path on the server, or a whole URL, or empty
     caption: str
     language: str
-    picture: Picture | None = None
-    copy_of: int | None = None
+    picture: Picture | None = None  # the picture that is served there; None: there is none, or not a good one
+    copy_of: int | None = None  # number of the row that this one copies
 
 
 def plan_rows(rows: int, emoji: Sequence[Emoji], photos: Sequence[Photo]) -> list[Row]:

@@ -54,27 +54,18 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class HowTo:
-    """A how-to video.
+    """A how-to video."""
 
-    Args:
-        video_id: 11 characters, as on YouTube.
-        task_id: the same for all videos of a task, as in HowTo100M.
-        rank: position among the videos of the task, from 1.
-        planted: `clean`, or one of `VIDEO_FAULTS`.
-        codec: `h264` or `vp9`.
-        captions_of: id of the video whose captions are published for this one; None: its own.
-    """
-
-    video_id: str
+    video_id: str  # 11 characters, as on YouTube
     category_1: str
     category_2: str
     title: str
-    task_id: int
-    rank: int
+    task_id: int  # the same for all videos of a task, as in HowTo100M
+    rank: int  # position among the videos of the task, from 1
     steps: tuple[Step, ...]
-    planted: str = "clean"
-    codec: str = "h264"
-    captions_of: str | None = None
+    planted: str = "clean"  # `clean`, or one of `VIDEO_FAULTS`
+    codec: str = "h264"  # `h264` or `vp9`
+    captions_of: str | None = None  # id of the video whose captions are published for this one; None: its own
 
 
 @dataclass(frozen=True, slots=True)

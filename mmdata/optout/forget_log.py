@@ -29,33 +29,23 @@ class Entry:
     """One line of the log.
 
     Args:
-        number: counted from 1, without gaps.
         what: `forget`: the samples have to be removed; `done`: the samples of entry `of` have left all parts.
-        at: time in UTC, ISO format.
-        by: name of the person who signs.
-        of: for `done`, the number of the entry that it finishes.
-        hashes: digest of the entry's table of hashes.
-        selectors: kind -> how many selectors were given.
         counts: `samples` found in the parts, and how many of them are `near` duplicates.
-        parts: part -> number of its samples.
-        releases: published releases that contain or show some of the samples.
-        before: `digest` of the entry before.
-        digest: SHA-256 of all other fields, 64 hex digits.
     """
 
-    number: int
+    number: int  # counted from 1, without gaps
     what: Literal["forget", "done"]
-    at: str
-    by: str
+    at: str  # time in UTC, ISO format
+    by: str  # name of the person who signs
     reason: str = ""
-    of: int | None = None
-    hashes: str = ""
-    selectors: Mapping[str, int] = field(default_factory=dict)
+    of: int | None = None  # for `done`, the number of the entry that it finishes
+    hashes: str = ""  # digest of the entry's table of hashes
+    selectors: Mapping[str, int] = field(default_factory=dict)  # kind -> how many selectors were given
     counts: Mapping[str, int] = field(default_factory=dict)
-    parts: Mapping[str, int] = field(default_factory=dict)
-    releases: Sequence[str] = ()
-    before: str = FIRST_BEFORE
-    digest: str = ""
+    parts: Mapping[str, int] = field(default_factory=dict)  # part -> number of its samples
+    releases: Sequence[str] = ()  # published releases that contain or show some of the samples
+    before: str = FIRST_BEFORE  # `digest` of the entry before
+    digest: str = ""  # SHA-256 of all other fields, 64 hex digits
 
 
 def log_path(workspace: Workspace) -> UPath:

@@ -25,15 +25,10 @@ _DTYPE = f"S{HASH_BYTES}"
 
 @dataclass(frozen=True, slots=True)
 class OptOut:
-    """The samples to leave out, as sorted hashes, 16 bytes per entry.
+    """The samples to leave out, as sorted hashes, 16 bytes per entry."""
 
-    Args:
-        digest: identifies this state, see `opt_out_digest`.
-        hashes: kind -> sorted hashes, S16 (n,).
-    """
-
-    digest: str = ""
-    hashes: Mapping[Kind, np.ndarray] = field(default_factory=dict)
+    digest: str = ""  # identifies this state, see `opt_out_digest`
+    hashes: Mapping[Kind, np.ndarray] = field(default_factory=dict)  # kind -> sorted hashes, S16 (n,)
 
     def pardons_since(self, digest: str) -> bool:
         """Whether an entry may have been removed since the state with that digest."""

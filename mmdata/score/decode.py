@@ -46,35 +46,24 @@ class PictureMeasures:
 
     Args:
         width, height: of the stored picture in pixels, also where only a fraction of it was decoded.
-        phash: 64-bit perceptual hash.
-        sharpness: variance of the Laplacian.
-        thumbnail: grey levels of 16 x 16 cells, by which the frames of a clip are compared.
-        faces: how many faces it shows; None: they were not counted.
-        problem: `undecodable`, `too_many_pixels` or `missing_bytes`; all other fields are then None.
     """
 
     width: int | None = None
     height: int | None = None
-    phash: int | None = None
-    sharpness: float | None = None
-    thumbnail: bytes | None = None
-    faces: int | None = None
-    problem: str | None = None
+    phash: int | None = None  # 64-bit perceptual hash
+    sharpness: float | None = None  # variance of the Laplacian
+    thumbnail: bytes | None = None  # grey levels of 16 x 16 cells, by which the frames of a clip are compared
+    faces: int | None = None  # how many faces it shows; None: they were not counted
+    problem: str | None = None  # `undecodable`, `too_many_pixels` or `missing_bytes`; all other fields are then None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive members, decoded.
+    """Consecutive members, decoded."""
 
-    Args:
-        start: index of the first member.
-        measures: one for each member.
-        pixels: uint8 N,H,W,3 RGB of the model's size; rows of undecodable members are black.
-    """
-
-    start: int
-    measures: list[PictureMeasures]
-    pixels: np.ndarray
+    start: int  # index of the first member
+    measures: list[PictureMeasures]  # one for each member
+    pixels: np.ndarray  # uint8 N,H,W,3 RGB of the model's size; rows of undecodable members are black
 
 
 class Decoder:

@@ -76,13 +76,11 @@ class _RowScores:
     """Embeddings and scores of the N rows.
 
     Args:
-        embeddings: float32 N,D of unit length: the mean of the row's pictures, normalised.
-        has_embedding: bool N.
         mean, best: float32 N, of the scores of the row's pictures; not finite where there is none.
     """
 
-    embeddings: np.ndarray
-    has_embedding: np.ndarray
+    embeddings: np.ndarray  # float32 N,D of unit length: the mean of the row's pictures, normalised
+    has_embedding: np.ndarray  # bool N
     mean: np.ndarray
     best: np.ndarray
 

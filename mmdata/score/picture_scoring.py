@@ -23,18 +23,14 @@ class PictureFeatures:
 
     Args:
         row, picture: int64 K, row number and picture number of each pair.
-        row_count: N.
-        measures: M, one for each picture.
-        embeddings: float32 M,D, of unit length; NaN where there is a problem.
-        scores: float32 K, cosine of each pair's picture and caption; NaN without a caption or a result.
     """
 
     row: np.ndarray
     picture: np.ndarray
-    row_count: int
-    measures: list[PictureMeasures]
-    embeddings: np.ndarray
-    scores: np.ndarray
+    row_count: int  # N
+    measures: list[PictureMeasures]  # M, one for each picture
+    embeddings: np.ndarray  # float32 M,D, of unit length; NaN where there is a problem
+    scores: np.ndarray  # float32 K, cosine of each pair's picture and caption; NaN without a caption or a result
 
     @property
     def pictures_per_row(self) -> np.ndarray:

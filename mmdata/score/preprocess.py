@@ -17,20 +17,17 @@ class Preprocess:
     """The settings that open_clip calls `preprocess_cfg`.
 
     Args:
-        size: height and width in pixels that the image tower takes.
         mean, std: of RGB in [0, 1].
-        interpolation: of the resize.
         resize_mode: `shortest`: resize the shorter side to `size`, then crop the centre; `longest`: resize the longer
             side, then pad; `squash`: resize both sides.
-        fill_color: grey level of the padding.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, int]  # height and width in pixels that the image tower takes
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # of the resize
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
-    fill_color: int = 0
+    fill_color: int = 0  # grey level of the padding
 
     @classmethod
     def from_open_clip(cls, config: Mapping[str, Any]) -> Preprocess:

@@ -27,14 +27,13 @@ class SoundMeasures:
 
     Args:
         wave: float32 samples, 16 kHz mono, for the audio models; None where the sound cannot be decoded.
-        problem: `undecodable_sound`; all other fields are then None.
     """
 
     audio_rms_db: float | None = None
     silence_ratio: float | None = None
     speech_ratio: float | None = None
     speech_overlap: float | None = None
-    problem: str | None = None
+    problem: str | None = None  # `undecodable_sound`; all other fields are then None
     wave: np.ndarray | None = None
 
 

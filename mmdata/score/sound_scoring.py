@@ -18,16 +18,11 @@ SOUNDS_IN_MEMORY = 64
 
 @dataclass(frozen=True, slots=True)
 class SoundFeatures:
-    """What was measured of a row's sound.
-
-    Args:
-        audio_score: cosine of sound and caption by `score.audio_model`.
-        transcript: the spoken words by `score.transcriber`, where the row has no caption.
-    """
+    """What was measured of a row's sound."""
 
     measures: SoundMeasures
-    audio_score: float | None = None
-    transcript: str | None = None
+    audio_score: float | None = None  # cosine of sound and caption by `score.audio_model`
+    transcript: str | None = None  # the spoken words by `score.transcriber`, where the row has no caption
 
 
 def score_sounds(samples: pl.DataFrame, tar: UPath, score: Score, threads: int) -> dict[int, SoundFeatures]:

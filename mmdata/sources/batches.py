@@ -18,18 +18,16 @@ class Batch:
     """Consecutive rows of a file; all lists have the same length.
 
     Args:
-        first: number of the first row in its file.
-        extras: all other columns of each row, as a JSON object; None if there are none.
         problems: problem that the reader found in each row (see `mmdata.sources.problems`); None if it found none.
         starts, ends: start and end of each clip, as the file writes them.
     """
 
-    first: int
+    first: int  # number of the first row in its file
     urls: list[str | None]
     captions: list[str | None]
     langs: list[str | None]
     hashes: list[str | None]
-    extras: list[str | None]
+    extras: list[str | None]  # all other columns of each row, as a JSON object; None if there are none
     problems: list[str | None]
     starts: list[str | None]
     ends: list[str | None]

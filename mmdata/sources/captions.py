@@ -30,15 +30,10 @@ _PLACEHOLDER = "{video_id}"
 
 @dataclass(frozen=True)
 class CaptionSource:
-    """The timed captions of a source, found by video id.
+    """The timed captions of a source, found by video id."""
 
-    Args:
-        place: path of a JSON file, or a template of paths that contains {video_id}.
-        cache: folder for the index of a JSON file.
-    """
-
-    place: str
-    cache: UPath
+    place: str  # path of a JSON file, or a template of paths that contains {video_id}
+    cache: UPath  # folder for the index of a JSON file
 
     @property
     def is_template(self) -> bool:

@@ -11,13 +11,9 @@ from mmdata.sources.batches import MissingColumns
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The names of the columns that we read; None if the file has no such column.
+    """The names of the columns that we read; None if the file has no such column."""
 
-    Args:
-        url: the URL; for an index of videos, the video id, which is also written to `extra`.
-    """
-
-    url: str | None = None
+    url: str | None = None  # the URL; for an index of videos, the video id, which is also written to `extra`
     caption: str | None = None
     lang: str | None = None
     expected_sha256: str | None = None

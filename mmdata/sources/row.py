@@ -24,12 +24,7 @@ KINDS = {"laion": "image", "pairs": "image", "video": "video", "audio": "audio",
 
 
 class Row(NamedTuple):
-    """A row of the rows table, without the columns source, part and copies.
-
-    Args:
-        row: number in the file, from 0.
-        further: the row comes from the same source row as the one before, so it must not be counted again.
-    """
+    """A row of the rows table, without the columns source, part and copies."""
 
     uid: str
     kind: str
@@ -40,9 +35,9 @@ class Row(NamedTuple):
     lang: str | None
     expected_sha256: str | None
     problem: str | None
-    row: int
+    row: int  # number in the file, from 0
     extra: str | None
-    further: bool = False
+    further: bool = False  # the row comes from the same source row as the one before, so it must not be counted again
 
 
 def read_rows(batches: Iterable[Batch], source: Source, file: str) -> Iterator[Row]:

@@ -28,19 +28,13 @@ MAX_PARQUET_ROWS_PER_BYTE = 100
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Status and number of rows of a file.
+    """Status and number of rows of a file."""
 
-    Args:
-        status: ok | empty | unreadable; `error` says why it is not ok.
-        lacks_columns: the file is not damaged, but has no URL or caption column.
-        offsets: the byte at which each part begins, for text files.
-    """
-
-    status: str
+    status: str  # ok | empty | unreadable; `error` says why it is not ok
     rows: int = 0
     error: str | None = None
-    lacks_columns: bool = False
-    offsets: list[int] = field(default_factory=list)
+    lacks_columns: bool = False  # the file is not damaged, but has no URL or caption column
+    offsets: list[int] = field(default_factory=list)  # the byte at which each part begins, for text files
 
 
 def find_files(source: Source) -> list[UPath]:

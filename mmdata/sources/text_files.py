@@ -28,15 +28,11 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """Columns and rows of a text file.
-
-    Args:
-        offsets: bytes (after decompression) at which each part begins.
-    """
+    """Columns and rows of a text file."""
 
     columns: list[str]
     rows: int
-    offsets: list[int]
+    offsets: list[int]  # bytes (after decompression) at which each part begins
 
 
 class _Lines:

@@ -18,18 +18,13 @@ from mmdata.workspace.layout import Workspace
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A sample in a part.
-
-    Args:
-        url_key: its URL in the form of `mmdata.urls.url_key`; None if it has no URL.
-        sha256: SHA-256 of its fetched file; None if it has none.
-    """
+    """A sample in a part."""
 
     uid: str
     part: str
     slice_name: str
-    url_key: str | None
-    sha256: str | None
+    url_key: str | None  # its URL in the form of `mmdata.urls.url_key`; None if it has no URL
+    sha256: str | None  # SHA-256 of its fetched file; None if it has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +32,13 @@ class Matches:
     """The samples that selectors mean.
 
     Args:
-        hits: one per sample and part that contains it.
-        before: number of samples that are meant but already forgotten.
         releases: published release -> how many of the samples its selection names; the release contains them, or its
             report may show them.
     """
 
     selectors: Sequence[Selector]
-    hits: Sequence[Hit]
-    before: int
+    hits: Sequence[Hit]  # one per sample and part that contains it
+    before: int  # number of samples that are meant but already forgotten
     releases: Mapping[str, int]
 
     @property

@@ -21,19 +21,13 @@ BLOCK_ROWS = 2_048
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """A near-duplicate of a sample to forget.
-
-    Args:
-        of: uid of the sample to forget.
-        how: `same URL`, `same file`, `phash` or `embedding`; the first that applies.
-        distance: number of differing bits for `phash`, 1 - cosine for `embedding`, else 0.
-    """
+    """A near-duplicate of a sample to forget."""
 
     hit: Hit
     source: str
-    of: str
-    how: str
-    distance: float
+    of: str  # uid of the sample to forget
+    how: str  # `same URL`, `same file`, `phash` or `embedding`; the first that applies
+    distance: float  # number of differing bits for `phash`, 1 - cosine for `embedding`, else 0
 
 
 def find_near(workspace: Workspace, matches: Matches, phash_bits: int | None, max_distance: float) -> list[Near]:
@@ -66,15 +60,13 @@ class _Targets:
 
     Args:
         urls, files: URL key or SHA-256 -> uid.
-        hashes: uint64 (n,), of the samples `hash_uids`.
-        embeddings: float32 (m, d), of the samples `embedding_uids`.
     """
 
     urls: dict[str, str]
     files: dict[str, str]
-    hashes: np.ndarray
+    hashes: np.ndarray  # uint64 (n,), of the samples `hash_uids`
     hash_uids: list[str]
-    embeddings: np.ndarray
+    embeddings: np.ndarray  # float32 (m, d), of the samples `embedding_uids`
     embedding_uids: list[str]
 
 

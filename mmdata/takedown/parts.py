@@ -39,15 +39,10 @@ SCHEMAS: Mapping[PartStage, pa.Schema] = {"rows": ROWS, "media": MEDIA, "feature
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """The samples to leave out of a part.
+    """The samples to leave out of a part."""
 
-    Args:
-        uids: samples that are left out as a whole.
-        by_content: samples whose file is refused, while their rows stay.
-    """
-
-    uids: frozenset[str]
-    by_content: frozenset[str]
+    uids: frozenset[str]  # samples that are left out as a whole
+    by_content: frozenset[str]  # samples whose file is refused, while their rows stay
 
     def masks(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """The rows of a table that belong to `uids` and to `by_content`, bool (n,) each."""

@@ -32,19 +32,12 @@ _MEANINGLESS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class CaptionedPicture:
-    """A training picture.
+    """A training picture."""
 
-    Args:
-        source: name of the source, such as `openclipart`.
-        key: unique in the source; for emoji the code points, upper-case hex joined by `-`, without FE0F.
-        captions: texts that describe it, the best one first; never empty.
-        read: returns the picture as RGBA, or raises a DataError that names it.
-    """
-
-    source: str
-    key: str
-    captions: tuple[str, ...]
-    read: Callable[[], Image.Image]
+    source: str  # name of the source, such as `openclipart`
+    key: str  # unique in the source; for emoji the code points, upper-case hex joined by `-`, without FE0F
+    captions: tuple[str, ...]  # texts that describe it, the best one first; never empty
+    read: Callable[[], Image.Image]  # returns the picture as RGBA, or raises a DataError that names it
 
 
 def openclipart(folder: Path) -> Iterator[CaptionedPicture]:

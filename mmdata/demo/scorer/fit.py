@@ -20,42 +20,29 @@ class Settings:
     """Settings of the fit.
 
     Args:
-        dim: of the common space.
-        temperature: of the classifier's class probabilities.
-        ridge: penalty of the ridge regression at the start, in rows of data.
         steps, batch, learning_rate: of the contrastive fit (Adam).
-        check_steps: measure on the held-out source after so many steps; the step with the best result is kept.
-        stay: weight of the squared relative distance from the start.
-        cosine_temperature: of the contrastive loss at the start; it is learned.
-        same_text: captions of a batch with a text cosine above this are not negatives of one another.
     """
 
-    dim: int = 256
-    temperature: float = 3.0
-    ridge: float = 10.0
+    dim: int = 256  # of the common space
+    temperature: float = 3.0  # of the classifier's class probabilities
+    ridge: float = 10.0  # penalty of the ridge regression at the start, in rows of data
     steps: int = 150
-    check_steps: int = 5
+    check_steps: int = 5  # measure on the held-out source after so many steps; the step with the best result is kept
     batch: int = 512
     learning_rate: float = 1e-4
-    stay: float = 1.0
-    cosine_temperature: float = 0.07
-    same_text: float = 0.9
+    stay: float = 1.0  # weight of the squared relative distance from the start
+    cosine_temperature: float = 0.07  # of the contrastive loss at the start; it is learned
+    same_text: float = 0.9  # captions of a batch with a text cosine above this are not negatives of one another
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Training pictures with their captions, as outputs of the frozen towers.
+    """Training pictures with their captions, as outputs of the frozen towers."""
 
-    Args:
-        features: (pictures, 1280), pooled, not normalised.
-        captions: for each picture (captions, 384), of unit length.
-        weights: (pictures,), proportional to how often a picture is drawn.
-    """
-
-    features: np.ndarray
-    captions: list[np.ndarray]
-    weights: np.ndarray
+    features: np.ndarray  # (pictures, 1280), pooled, not normalised
+    captions: list[np.ndarray]  # for each picture (captions, 384), of unit length
+    weights: np.ndarray  # (pictures,), proportional to how often a picture is drawn
 
 
 def fit(

@@ -24,19 +24,12 @@ _MIN_SIDE_PX = 8
 
 @dataclass(frozen=True, slots=True)
 class SourceFeatures:
-    """The pictures of a source that could be read.
+    """The pictures of a source that could be read."""
 
-    Args:
-        source: name of the source.
-        keys: of the pictures.
-        captions: of each picture.
-        features: float16 (pictures, 1280), pooled by the image tower.
-    """
-
-    source: str
-    keys: list[str]
-    captions: list[tuple[str, ...]]
-    features: np.ndarray
+    source: str  # name of the source
+    keys: list[str]  # of the pictures
+    captions: list[tuple[str, ...]]  # of each picture
+    features: np.ndarray  # float16 (pictures, 1280), pooled by the image tower
 
 
 def picture_features(model: Any, preprocess: Any, pictures: Sequence[CaptionedPicture], cache: Path) -> SourceFeatures:

@@ -9,23 +9,15 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Means over several shuffles, with standard deviations (`_sd`).
+    """Means over several shuffles, with standard deviations (`_sd`)."""
 
-    Args:
-        rows: number of pairs.
-        auc: chance that a matched pair scores above a shuffled one; 0.5 is guessing.
-        clean_before: share of pairs that have their own caption after the shuffle.
-        clean_after: the same share among the kept pairs.
-        recall: share of the clean pairs that are kept.
-    """
-
-    rows: int
-    auc: float
+    rows: int  # number of pairs
+    auc: float  # chance that a matched pair scores above a shuffled one; 0.5 is guessing
     auc_sd: float
-    clean_before: float
-    clean_after: float
+    clean_before: float  # share of pairs that have their own caption after the shuffle
+    clean_after: float  # the same share among the kept pairs
     clean_after_sd: float
-    recall: float
+    recall: float  # share of the clean pairs that are kept
 
 
 def measure(
