@@ -4,6 +4,5 @@ import logging
 
 __version__ = "0.1.0"
 
-logging.getLogger("torch.utils._pytree").setLevel(
-    logging.ERROR
-)  # with torchao installed, every import of torch would log a warning
+# with torchao installed, every import of torch would log a warning
+logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)

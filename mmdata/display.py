@@ -46,11 +46,7 @@ def shown(text: str) -> str:
 
 
 def markdown(text: str, most: int = 160) -> str:
-    """The text escaped for one line of Markdown: its markup, HTML and pictures have no effect.
-
-    Args:
-        most: longest result before escaping, in characters.
-    """
+    """At most `most` characters of a text, escaped for one line of Markdown: markup, HTML, pictures have no effect."""
     flat = " ".join(shown(text).split())[:most]
     escaped = _MARKDOWN.sub(r"\\\1", html.escape(flat, quote=False))
     # a zero-width space keeps viewers from turning addresses into links

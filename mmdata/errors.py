@@ -24,8 +24,6 @@ class PartFailed(DataError):
     """Some slices of a part failed. The other slices are kept; the next run does only the failed ones.
 
     Args:
-        part: the part's name, such as `web-000012`.
-        stage: the stage that failed, such as `media`.
         failures: slice name -> error text.
         transient: the cause may be temporary (disk, network, a lost worker), so the part is tried again.
     """

@@ -172,18 +172,8 @@ def sample_uid(url: str | None, caption: str | None, start_s: float | None = Non
 
 
 def modality_signature(kind: str, has_caption: bool, has_audio: bool = False) -> str:
-    """The modalities of a sample, sorted and joined by `+`: `image+text`, `audio+text+video`, `text`.
-
-    Args:
-        kind: image, video, audio or text.
-        has_audio: the sound of a video clip is stored with it.
-    """
-    modalities = {kind}
-    if has_caption:
-        modalities.add("text")
-    if has_audio:
-        modalities.add("audio")
-    return "+".join(sorted(modalities))
+    """The modalities of a sample, sorted and joined by `+`: `image+text`, `audio+text+video`, `text`."""
+    return "+".join(sorted({kind} | ({"text"} if has_caption else set()) | ({"audio"} if has_audio else set())))
 
 
 def sample_key(uid: str, copy: int = 0) -> str:
@@ -211,16 +201,8 @@ def estimate_tokens(captions: pl.Expr) -> pl.Expr:
 def draws(uids: pl.Series, seed: int, stage: str) -> pl.Series:
     """A uniform random number in [0, 1) for each uid, which depends on seed, stage and uid only, not on the order.
 
-    It is the finaliser of SplitMix64 over the 128 bits of the uid and a key made of seed and stage.
-
-    Args:
-        uids: strings of 32 hex digits.
-
-    Returns:
-        float64, as long as `uids`, each a multiple of 2^-53.
-
-    Raises:
-        ValueError: a uid is not 32 hex digits.
+    It is the finaliser of SplitMix64 over the 128 bits of the uid and a key made of seed and stage: float64, each a
+    multiple of 2^-53. Raises as `uid_words` does.
     """
     return pl.Series("draw", unit_interval(hash64(uids, seed, stage)))
 

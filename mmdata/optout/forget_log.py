@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from upath import UPath
 
@@ -93,22 +93,18 @@ def append(workspace: Workspace, entry: Entry) -> Entry:
         DataError: the log has been tampered with; nothing is written.
     """
     entries = read_log(workspace)
-    entry = replace(
-        entry,
-        number=len(entries) + 1,
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
-        before=entries[-1].digest if entries else FIRST_BEFORE,
-    )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    before = entries[-1].digest if entries else FIRST_BEFORE
+    entry = replace(entry, number=len(entries) + 1, at=now, before=before)
     entry = replace(entry, digest=digest_of(entry))
-    lines = [canonical_json(_as_json(line)) for line in (*entries, entry)]
+    lines = [canonical_json(asdict(line)) for line in (*entries, entry)]
     publish_bytes(log_path(workspace), ("\n".join(lines) + "\n").encode())
     return entry
 
 
 def digest_of(entry: Entry) -> str:
     """The value that the field `digest` of an entry must have."""
-    data = _as_json(entry)
-    del data["digest"]
+    data = {name: value for name, value in asdict(entry).items() if name != "digest"}
     return hashlib.sha256(canonical_json(data).encode()).hexdigest()
 
 
@@ -116,9 +112,3 @@ def unfinished(entries: Sequence[Entry]) -> list[Entry]:
     """The entries whose samples may still be in some part."""
     finished = {entry.of for entry in entries if entry.what == "done"}
     return [entry for entry in entries if entry.what == "forget" and entry.number not in finished]
-
-
-def _as_json(entry: Entry) -> dict[str, Any]:
-    data = asdict(entry)
-    data["releases"] = list(data["releases"])
-    return data

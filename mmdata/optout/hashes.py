@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,15 +55,14 @@ class OptOut:
             rows: a table with the columns uid, url and expected_sha256.
         """
         by_url = np.zeros(rows.num_rows, bool)
-        kinds = self.kinds
-        if kinds & {"url", "domain"}:
-            queries: dict[Kind, tuple[list[int], list[bytes]]] = {"url": ([], []), "domain": ([], [])}
-            for row, url in enumerate(rows["url"].to_pylist()):
-                for kind, digest in hashes_of_url(url, kinds) if url else ():
-                    queries[kind][0].append(row)
-                    queries[kind][1].append(digest)
-            for kind, (row_numbers, digests) in queries.items():
-                by_url[np.array(row_numbers, np.int64)[self.holds(kind, digests)]] = True
+        kinds = self.kinds & {"url", "domain"}
+        queries: dict[Kind, tuple[list[int], list[bytes]]] = {kind: ([], []) for kind in kinds}
+        for row, url in enumerate(rows["url"].to_pylist() if kinds else ()):
+            for kind, digest in hashes_of_url(url, kinds) if url else ():
+                queries[kind][0].append(row)
+                queries[kind][1].append(digest)
+        for kind, (row_numbers, digests) in queries.items():
+            by_url[np.array(row_numbers, np.int64)[self.holds(kind, digests)]] = True
         return by_url | self.covers_uids(rows["uid"]) | self.covers_content(rows["expected_sha256"])
 
     def covers_uids(self, uids: pa.ChunkedArray) -> np.ndarray:
@@ -109,21 +108,19 @@ def load_opt_out(workspace: Workspace) -> OptOut:
 
 def forgotten_hashes(workspace: Workspace) -> set[tuple[Kind, bytes]]:
     """The hashes of everything that the log forgets. Raises DataError if a table of hashes was changed."""
-    tables = [
-        read_hashes(forgotten_path(workspace, entry.number), entry.hashes)
-        for entry in read_log(workspace)
-        if entry.what == "forget"
-    ]
-    return {entry for table in tables for entry in table}
+    return {pair for _, hashes in _forgotten_tables(workspace) for pair in hashes}
 
 
 def when_forgotten(workspace: Workspace, uid: str) -> Entry | None:
     """The first entry of the log that forgets the sample; None if the sample was not forgotten."""
-    wanted = ("uid", hash_of("uid", uid))
+    uid_hash = hash_of("uid", uid)
+    return next((entry for entry, hashes in _forgotten_tables(workspace) if ("uid", uid_hash) in hashes), None)
+
+
+def _forgotten_tables(workspace: Workspace) -> Iterator[tuple[Entry, list[tuple[Kind, bytes]]]]:
     for entry in read_log(workspace):
-        if entry.what == "forget" and wanted in read_hashes(forgotten_path(workspace, entry.number), entry.hashes):
-            return entry
-    return None
+        if entry.what == "forget":
+            yield entry, read_hashes(forgotten_path(workspace, entry.number), entry.hashes)
 
 
 def hashes_digest(entries: Iterable[tuple[Kind, bytes]]) -> str:
@@ -136,10 +133,8 @@ def hashes_digest(entries: Iterable[tuple[Kind, bytes]]) -> str:
 
 def write_hashes(path: UPath, entries: Iterable[tuple[Kind, bytes]]) -> None:
     """Publish a table of hashes."""
-    ordered = sorted(set(entries))
-    write_table(
-        path, pa.table([[kind for kind, _ in ordered], [entry_hash for _, entry_hash in ordered]], schema=SCHEMA)
-    )
+    rows = [{"kind": kind, "hash": entry_hash} for kind, entry_hash in sorted(set(entries))]
+    write_table(path, pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
 def read_hashes(path: UPath, digest: str) -> list[tuple[Kind, bytes]]:

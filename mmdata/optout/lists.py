@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,9 +41,8 @@ def read_list(settings: OptOutList) -> Iterator[Selector]:
                 yield from _delimited(settings, lines, DELIMITERS[suffix])
             else:
                 entries = ((number, line.strip()) for number, line in enumerate(lines, 1))
-                yield from _selectors(
-                    settings, settings.holds, (entry for entry in entries if not entry[1].startswith("#"))
-                )
+                uncommented = (entry for entry in entries if not entry[1].startswith("#"))
+                yield from _selectors(settings, settings.holds, uncommented)
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         raise UserError(
             f"{settings.path}: the opt-out list cannot be read ({type(error).__name__}: {error}). Nothing is built "
@@ -80,16 +78,14 @@ def update_standing(lists: list[OptOutList], workspace: Workspace) -> dict[str, 
     if now != before:
         write_hashes(standing_table(workspace, digest), entries)
         publish_json(path, now)
-        _remove_others(path.parent, {digest, (before or {}).get("digest")})
+        # the last table stays: a build that runs now may still read it
+        kept = {f"standing-{digest}", f"standing-{(before or {}).get('digest')}"}
+        withdraw(*[table for table in path.parent.glob("standing-*.parquet") if table.stem not in kept])
     return {kind: sum(entry_kind == kind for entry_kind, _ in entries) for kind in KINDS}
 
 
 def lists_changed(lists: list[OptOutList], workspace: Workspace) -> bool:
-    """Whether the lists have changed since the workspace last read them.
-
-    Raises:
-        UserError: a list cannot be read.
-    """
+    """Whether the lists have changed since the workspace last read them. Raises UserError if one cannot be read."""
     before = read_json(standing_path(workspace))
     if not lists and before is None:
         return False
@@ -99,12 +95,6 @@ def lists_changed(lists: list[OptOutList], workspace: Workspace) -> bool:
 
 def _hashes_of(opt_out_list: OptOutList) -> set[tuple[Kind, bytes]]:
     return {(selector.kind, selector.hash()) for selector in read_list(opt_out_list)}
-
-
-def _remove_others(folder: UPath, kept: set[str | None]) -> None:
-    """Remove old tables, but not the last one: a build that runs now may still read it."""
-    tables = folder.glob("standing-*.parquet")
-    withdraw(*[table for table in tables if table.stem.removeprefix("standing-") not in kept])
 
 
 def _parquet(settings: OptOutList, file: pq.ParquetFile) -> Iterator[Selector]:
@@ -120,8 +110,7 @@ def _parquet(settings: OptOutList, file: pq.ParquetFile) -> Iterator[Selector]:
 def _delimited(settings: OptOutList, lines: io.TextIOWrapper, delimiter: str) -> Iterator[Selector]:
     reader = csv.DictReader(lines, delimiter=delimiter)
     column, kind = _column(settings, list(reader.fieldnames or []))
-    rows: Iterator[Mapping[str, Any]] = iter(reader)
-    yield from _selectors(settings, kind, ((reader.line_num, str(row.get(column) or "")) for row in rows))
+    yield from _selectors(settings, kind, ((reader.line_num, row.get(column) or "") for row in reader))
 
 
 def _column(settings: OptOutList, names: list[str]) -> tuple[str, Kind | None]:

@@ -47,8 +47,7 @@ def redacted_features(table: pa.Table, chosen: np.ndarray, by_content: np.ndarra
 def rows_counts(before: Mapping[str, int], table: pa.Table) -> tuple[dict[str, int], dict[str, int]]:
     """The counts of a rows table with opted-out rows, and how many rows have each problem.
 
-    Args:
-        before: the counts when the table was read; counts of read and repeated rows do not change.
+    Counts of read and repeated rows stay as they were `before`.
     """
     problems = pc.value_counts(table["problem"].drop_null()).to_pylist()
     reasons = {str(problem["values"]): int(problem["counts"]) for problem in problems}
@@ -71,11 +70,7 @@ def _blanked(table: pa.Table, chosen: np.ndarray, kept: tuple[str, ...], reasons
         if field.name in reasons:
             column = pc.if_else(mask, pa.scalar(reasons[field.name], field.type), column)
         elif field.name not in kept:
-            column = _with_nulls(column, chosen)
+            # `take` really drops the values of the chosen rows, a validity mask would keep them
+            column = column.take(pa.array(np.arange(len(column)), mask=chosen))
         columns.append(column)
     return pa.table(columns, schema=table.schema)
-
-
-def _with_nulls(column: pa.Array, chosen: np.ndarray) -> pa.Array:
-    """A column with nulls in the chosen rows; `take` really drops their values, a validity mask would keep them."""
-    return column.take(pa.array(np.arange(len(column)), mask=chosen))

@@ -46,27 +46,20 @@ def selector_of(kind: Kind, text: str) -> Selector:
     """
     text = text.strip()
     if kind == "url":
-        key = url_key(text)
-        if key is None:
-            raise UserError(f"{text!r} is not a URL. Remedy: give the whole URL, as http://… or https://…")
-        return Selector(kind, key)
+        if key := url_key(text):
+            return Selector(kind, key)
+        raise UserError(f"{text!r} is not a URL. Remedy: give the whole URL, as http://… or https://…")
     if kind == "domain":
-        name = _domain(text)
-        if name is None:
-            raise UserError(f"{text!r} is not a domain. Remedy: give a host name such as example.org.")
-        return Selector(kind, name)
+        if name := _domain(text):
+            return Selector(kind, name)
+        raise UserError(f"{text!r} is not a domain. Remedy: give a host name such as example.org.")
     if not _HEX[kind].fullmatch(text.lower()):
-        digits = {"uid": 32, "sha256": 64}[kind]
-        raise UserError(f"{text!r} is not a {kind}. Remedy: give {digits} hex digits.")
+        raise UserError(f"{text!r} is not a {kind}. Remedy: give {32 if kind == 'uid' else 64} hex digits.")
     return Selector(kind, text.lower())
 
 
 def guess_selector(text: str) -> Selector:
-    """The selector in a text, its kind guessed from its form: 64 or 32 hex digits, a URL, else a domain.
-
-    Raises:
-        UserError: it is none of these.
-    """
+    """The selector in a text, its kind guessed from its form: 64 or 32 hex digits, a URL, else a domain."""
     text = text.strip()
     for kind, pattern in _HEX.items():
         if pattern.fullmatch(text.lower()):

@@ -36,12 +36,7 @@ class ClapScorer:
         self._rate = int(self._processor.feature_extractor.sampling_rate)
 
     def scores(self, waves: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
-        """Cosines of sounds and captions, float32 N.
-
-        Args:
-            waves: N of float32 samples, 16 kHz mono.
-            captions: N texts.
-        """
+        """Cosines of N sounds (float32 samples, 16 kHz mono) and N captions, float32 N."""
         import torch
 
         cosines = []
@@ -78,11 +73,7 @@ class Transcriber:
         self._device = device
 
     def transcripts(self, waves: Sequence[np.ndarray]) -> list[str]:
-        """The words spoken in each sound; empty where there are none.
-
-        Args:
-            waves: float32 samples, 16 kHz mono.
-        """
+        """The words spoken in each sound (float32 samples, 16 kHz mono); empty where there are none."""
         import torch
 
         texts: list[str] = []

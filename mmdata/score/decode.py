@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -75,9 +76,6 @@ class Decoder:
 
     Args:
         tar: the members' tar; one on an object store is first copied to local disk, in one read.
-        members: where the pictures lie in the tar.
-        preprocess: size and resizing that the model needs.
-        batch_size: pictures in a batch; the last batch may have fewer.
         threads: decoding threads; 0: one per core.
         min_face_score: count the faces that are detected with at least this confidence; None: do not count faces.
 
@@ -131,14 +129,9 @@ class Decoder:
         start, members = self._pending.popleft()
         pixels = np.empty((len(members), *self._preprocess.size, 3), np.uint8)
         descriptor = self._file.fileno()
-        futures = []
-        for first in range(0, len(members), PICTURES_PER_TASK):
-            task = slice(first, first + PICTURES_PER_TASK)
-            futures.append(
-                self._pool.submit(
-                    _decode_members, descriptor, members[task], self._preprocess, pixels[task], self._face_finder
-                )
-            )
+        decode = partial(_decode_members, descriptor, preprocess=self._preprocess, face_finder=self._face_finder)
+        tasks = [slice(first, first + PICTURES_PER_TASK) for first in range(0, len(members), PICTURES_PER_TASK)]
+        futures = [self._pool.submit(decode, members=members[task], out=pixels[task]) for task in tasks]
         self._running.append((start, pixels, futures))
 
 
@@ -175,11 +168,7 @@ def decode_picture(
 
 
 def decode_pixels(data: bytes, preprocess: Preprocess) -> np.ndarray:
-    """Decode one picture to uint8 of `preprocess.size` and 3, RGB.
-
-    Raises:
-        ValueError: it cannot be decoded, or has more than MAX_PIXELS; the text says which.
-    """
+    """Decode one picture to uint8 of `preprocess.size` and 3, RGB. Raises ValueError with the picture's problem."""
     out = np.empty((*preprocess.size, 3), np.uint8)
     try:
         pixels, size = _decode(data, preprocess)
@@ -210,14 +199,9 @@ def _decode(data: bytes, preprocess: Preprocess) -> tuple[np.ndarray, tuple[int,
     is_whole_jpeg = header.format == "JPEG" and header.mode in ("RGB", "L") and JPEG_END in data[-JPEG_TAIL_BYTES:]
     if not is_whole_jpeg:  # Pillow raises where a file is cut short; OpenCV would paint the missing part grey
         return np.array(header.convert("RGB")), (height, width)
-    flags = {
-        1: cv2.IMREAD_COLOR_RGB,
-        2: cv2.IMREAD_REDUCED_COLOR_2,
-        4: cv2.IMREAD_REDUCED_COLOR_4,
-        8: cv2.IMREAD_REDUCED_COLOR_8,
-    }
     reduction = jpeg_reduction(height, width, preprocess)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
+    flag = cv2.IMREAD_COLOR_RGB if reduction == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduction}")
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise ValueError("not decoded")
     # OpenCV has no flag for a reduced decode to RGB

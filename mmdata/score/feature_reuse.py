@@ -43,11 +43,7 @@ def reusable_rows(
     """The rows of the slice's earlier features table that still hold: same scorer and settings, same media bytes.
 
     The uid depends on the caption, so a row with the same uid and media has the same features. Rows with a problem
-    are not reused: they are tried again.
-
-    Args:
-        samples: rows joined with media: uid, status, sha256.
-        metadata: of the table that is being made (`features_metadata`).
+    are not reused: they are tried again. `samples` are rows joined with media: uid, status, sha256.
     """
     path = workspace.table(part_name, "features", slice_name)
     if not path.exists():

@@ -68,12 +68,7 @@ def is_cosine(score: pl.Expr) -> pl.Expr:
 
 
 def unsound_reason(features: pl.DataFrame, row_uids: pl.Series) -> str | None:
-    """Why a features table cannot be used, or None: it must hold the uids of its rows in their order, and cosines.
-
-    Args:
-        features: uid and clip_score, of one slice or of several in a row.
-        row_uids: the uids of the same slices' rows tables.
-    """
+    """Why a features table cannot be used, or None: it must hold the uids of its rows in their order, and cosines."""
     if not features["uid"].equals(row_uids):
         return "its uids are not those of the slice's rows"
     scores = features["clip_score"].drop_nulls()
@@ -85,12 +80,7 @@ def unsound_reason(features: pl.DataFrame, row_uids: pl.Series) -> str | None:
 
 
 def feature_counts(table: pa.Table, samples: pl.DataFrame) -> tuple[dict[str, int], dict[str, int]]:
-    """Count the rows of a features table by what they have, and by their problem.
-
-    Args:
-        table: a slice's features.
-        samples: kind and status of the same rows.
-    """
+    """Count the rows of a features table by what they have, and by their problem; `samples`: kind and status."""
     problems = pl.Series(table["problem"]).drop_nulls().value_counts()
     with_media = samples.filter(pl.col("status") == "success", pl.col("kind").is_in(["image", "video"])).height
     counts = {

@@ -18,6 +18,7 @@ from mmdata.score.sound_scoring import SoundFeatures
 from mmdata.score.text_measures import text_features
 
 NO_SOUND = SoundFeatures(SoundMeasures())
+SOUND_COLUMNS = ("audio_rms_db", "silence_ratio", "speech_ratio", "speech_overlap")
 
 
 def features_table(samples: pl.DataFrame, pictures: PictureFeatures, sounds: Mapping[int, SoundFeatures]) -> pa.Table:
@@ -60,7 +61,9 @@ def features_table(samples: pl.DataFrame, pictures: PictureFeatures, sounds: Map
         "black_ratio": pa.array(_clip_measures(is_clip, measures, black_ratio), pa.float32()),
         "frozen_ratio": pa.array(_clip_measures(is_clip, measures, frozen_ratio), pa.float32()),
         "faces": pa.array(_faces(samples, measures), pa.int32()),
-        **_sound_columns(row_sounds),
+        **{name: pa.array([getattr(s.measures, name) for s in row_sounds], pa.float32()) for name in SOUND_COLUMNS},
+        "audio_score": pa.array([sound.audio_score for sound in row_sounds], pa.float32()),
+        "transcript": transcripts.to_arrow(),
         "problem": pa.array(problems, pa.string()),
         "media_sha256": _measured_sha256(samples, row_scores.has_embedding, sounds),
     }
@@ -160,17 +163,6 @@ def _aspects(samples: pl.DataFrame, measures: Sequence[Sequence[PictureMeasures]
         aspect(width or m[0].width or 0, height or m[0].height or 0) if m else None
         for (width, height), m in zip(sizes.iter_rows(), measures, strict=True)
     ]
-
-
-def _sound_columns(sounds: Sequence[SoundFeatures]) -> dict[str, pa.Array]:
-    return {
-        "audio_rms_db": pa.array([sound.measures.audio_rms_db for sound in sounds], pa.float32()),
-        "silence_ratio": pa.array([sound.measures.silence_ratio for sound in sounds], pa.float32()),
-        "speech_ratio": pa.array([sound.measures.speech_ratio for sound in sounds], pa.float32()),
-        "speech_overlap": pa.array([sound.measures.speech_overlap for sound in sounds], pa.float32()),
-        "audio_score": pa.array([sound.audio_score for sound in sounds], pa.float32()),
-        "transcript": pa.array([sound.transcript for sound in sounds], pa.string()),
-    }
 
 
 def _frame_scores(pictures: PictureFeatures, is_scored_clip: np.ndarray) -> pa.Array:

@@ -71,8 +71,9 @@ def build(projections: Path | None = None) -> tuple[Any, Any, Any]:
     dim = state["visual.head.features.weight"].shape[0]
     folder = text_folder()
     model = assemble(dim, folder)
+    learned = [name for name, _ in model.named_parameters() if name.startswith(("visual.head.", "text.proj."))]
     _, unexpected = model.load_state_dict(state, strict=False)
-    missing = {name for name in _projection_names(model) if name not in state}
+    missing = {*learned, "visual.head.temperature"} - state.keys()
     if unexpected or missing:
         raise UserError(
             f"{projections}: these are not projections of the offline scorer; missing or unexpected tensors: "
@@ -82,11 +83,7 @@ def build(projections: Path | None = None) -> tuple[Any, Any, Any]:
 
 
 def assemble(dim: int, folder: Path) -> Any:
-    """The open_clip model with the packaged towers and untrained projections into `dim` dimensions.
-
-    Args:
-        folder: of the packaged MiniLM, checked (`text_folder`).
-    """
+    """The open_clip model with the packaged towers and untrained projections into `dim` dimensions."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from open_clip import CustomTextCLIP
     from open_clip.model import set_model_preprocess_cfg
@@ -166,14 +163,8 @@ def read_text_weights(folder: Path) -> dict[str, torch.Tensor]:
     return {name: t for name, t in weights.items() if not name.startswith("pooler.") and "position_ids" not in name}
 
 
-def match_tensors_by_order(
-    ours: Mapping[str, torch.Tensor], packaged: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
+def match_tensors_by_order(ours: Mapping[str, Tensor], packaged: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The packaged tensors under timm's names. Both list the same layers in the same order; kind and shape must agree.
-
-    Args:
-        ours: the state dict to fill: timm's trunk, without its classifier.
-        packaged: `_conv_stem.weight`, `_bn0.weight`, ... to `_fc.weight`, `_fc.bias`.
 
     Raises:
         UserError: counts, kinds or shapes differ, that is, timm changed its model.
@@ -183,7 +174,7 @@ def match_tensors_by_order(
         raise UserError(
             f"timm's trunk has {len(ours)} tensors, {IMAGE_WEIGHTS.name} has {len(body)}. {REINSTALL_REMEDY}"
         )
-    matched: dict[str, torch.Tensor] = {}
+    matched: dict[str, Tensor] = {}
     for (name, tensor), (packaged_name, packaged_tensor) in zip(ours.items(), body.items(), strict=True):
         same_kind = name.rpartition(".")[2] == packaged_name.rpartition(".")[2]
         if not same_kind or tensor.shape != packaged_tensor.shape:
@@ -198,11 +189,8 @@ def match_tensors_by_order(
 def image_head(classifier_weight: Tensor, classifier_bias: Tensor, dim: int) -> nn.Module:
     """A head (N, 1280) -> (N, dim): a linear map of the features, plus one of the classifier's class probabilities.
 
-    The second term is ConSE (Norouzi et al., 2013, arXiv:1312.5650) with a learned column for each class.
-
-    Args:
-        classifier_weight: (1000, 1280), packaged and frozen.
-        classifier_bias: (1000,), packaged and frozen.
+    The second term is ConSE (Norouzi et al., 2013, arXiv:1312.5650) with a learned column for each class. The
+    classifier's weight (1000, 1280) and bias (1000,) are frozen.
     """
     import torch
     from torch import nn
@@ -253,8 +241,3 @@ def _pixel_settings() -> dict[str, Any]:
         "resize_mode": "squash",
         "fill_color": 255,
     }
-
-
-def _projection_names(model: Any) -> list[str]:
-    learned = [name for name, _ in model.named_parameters() if name.startswith(("visual.head.", "text.proj."))]
-    return [*learned, "visual.head.temperature"]

@@ -31,9 +31,6 @@ def perceptual_hash(grey: np.ndarray) -> int:
     The whole picture is averaged down to 32 x 32, whatever its aspect. The hash compares the 8 x 8 block of lowest
     DCT frequencies, without row 0 and column 0, with the median of the block. Bit k (0 is the least significant) is
     coefficient (1 + k // 8, 1 + k % 8). Coefficients under 2 count as 0, so that all flat pictures hash to 0.
-
-    Args:
-        grey: uint8 H,W.
     """
     import cv2
 
@@ -74,9 +71,6 @@ def sharpness(grey: np.ndarray) -> float:
 
     With one scale for all, values of pictures of different size compare: a small picture is as sharp as it looks
     when it is enlarged.
-
-    Args:
-        grey: uint8 H,W.
     """
     import cv2
 

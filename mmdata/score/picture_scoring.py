@@ -12,8 +12,6 @@ from upath import UPath
 from mmdata.score.decode import Decoder, Member, PictureMeasures
 from mmdata.score.scorer import ClipScorer, pair_scores
 
-MISSING_MEMBER = Member(offset=-1, length=0)  # the decoder reports it as `missing_bytes`
-
 
 @dataclass(frozen=True, slots=True)
 class PictureFeatures:
@@ -39,12 +37,8 @@ class PictureFeatures:
 
     def measures_by_row(self) -> list[list[PictureMeasures]]:
         """The measures of each row's pictures, N lists."""
-        counts = self.pictures_per_row
-        ends = np.cumsum(counts)
-        return [
-            [self.measures[number] for number in self.picture[end - count : end]]
-            for count, end in zip(counts, ends, strict=True)
-        ]
+        picture_numbers = np.split(self.picture, np.cumsum(self.pictures_per_row)[:-1]) if self.row_count else []
+        return [[self.measures[number] for number in numbers] for numbers in picture_numbers]
 
 
 def score_pictures(
@@ -75,10 +69,8 @@ def score_pictures(
 
     measures: list[PictureMeasures] = []
     embeddings = np.full((len(members), scorer.dim), np.nan, np.float32)
-    places = [
-        MISSING_MEMBER if offset is None or length is None else Member(offset, length)
-        for _, offset, length in members.iter_rows()
-    ]
+    # the decoder reports a member without a position as `missing_bytes`
+    places = [Member(-1 if at is None else at, length or 0) for _, at, length in members.iter_rows()]
     first_row = pairs.group_by("picture", maintain_order=True).first()["row"].to_numpy()
     with Decoder(tar, places, scorer.preprocess, scorer.batch_size, threads, min_face_score) as decoder:
         texts = scorer.embed_texts(distinct["caption"].to_list())  # while the first batches are being decoded
@@ -97,11 +89,7 @@ def score_pictures(
 
 
 def picture_members(samples: pl.DataFrame) -> pl.DataFrame:
-    """Where the pictures of rows lie in the tar: row, offset, length; a clip has one line per frame, in their order.
-
-    Args:
-        samples: as for `score_pictures`.
-    """
+    """Where the pictures of rows lie in the tar: row, offset, length; a clip has one line per frame, in their order."""
     is_fetched = pl.col("problem").is_null() & (pl.col("status") == "success")
     fetched = samples.with_row_index("row").filter(is_fetched, pl.col("kind").is_in(["image", "video"]))
     first = fetched.select("row", "offset", "length", frame=pl.lit(0, pl.Int64))

@@ -28,11 +28,7 @@ class LoadedModel:
 
 
 def check_names(score: Score) -> None:
-    """Refuse a model or a tag that does not exist, before anything is loaded or downloaded.
-
-    Raises:
-        UserError: an unknown name; the text proposes the nearest known ones.
-    """
+    """Raise UserError for a model or a tag that does not exist, before anything is loaded or downloaded."""
     score = resolved(score)
     if score.model == "demo":
         return

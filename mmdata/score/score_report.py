@@ -79,11 +79,7 @@ def features_report(corpus: Corpus, workspace: Workspace, part_name: str, result
 def spread_samples(frame: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
     """Pick scored samples over the whole range: `count` equal groups by score, and of each the sample of lowest hash.
 
-    Args:
-        frame: uid, clip_score and other columns; rows without a score are not picked.
-
-    Returns:
-        At most `count` rows, best score first; the same for any order of the frame.
+    The result, best score first, is the same for any order of the frame.
     """
     scored = frame.drop_nulls("clip_score").sort("clip_score", "uid", descending=[True, False])
     groups = (np.arange(len(scored)) * min(count, len(scored)) // max(len(scored), 1)).astype(np.int64)
@@ -93,11 +89,8 @@ def spread_samples(frame: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
 
 def language_table(languages: pl.Series) -> list[dict[str, Any]]:
     """Languages by count, most common first, the rest as `other`; captions without a language count as `-`."""
-    counts = (
-        languages.fill_null("-")
-        .value_counts(name="samples")
-        .sort(["samples", languages.name], descending=[True, False])
-    )
+    counts = languages.fill_null("-").value_counts(name="samples")
+    counts = counts.sort("samples", languages.name, descending=[True, False])
     top = counts.head(MAX_LANGUAGES).iter_rows()
     rows: list[dict[str, Any]] = [{"lang": str(lang), "samples": int(count)} for lang, count in top]
     rest = int(counts["samples"][MAX_LANGUAGES:].sum())

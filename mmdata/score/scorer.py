@@ -68,10 +68,7 @@ class ClipScorer:
         self._tokenize = loaded.tokenizer
         self._encode_image = self._model.encode_image
         self._encode_text, self._needed_lengths = trim_text_tower(self._model)
-        mean, std = (
-            torch.tensor(values, device=self.device).view(3, 1, 1)
-            for values in (self.preprocess.mean, self.preprocess.std)
-        )
+        mean, std = torch.tensor([self.preprocess.mean, self.preprocess.std], device=self.device).view(2, 3, 1, 1)
         self._pixel_scale, self._pixel_shift = 1 / (255 * std), mean / std
         self._compiled = False
         self.dim = int(self.embed_images(np.zeros((1, *self.preprocess.size, 3), np.uint8)).shape[1])
@@ -112,9 +109,8 @@ class ClipScorer:
         if not captions:
             return np.empty((0, self.dim), np.float32)
         starts = range(0, len(captions), CAPTIONS_PER_TOKENIZER_CALL)
-        tokens = torch.cat(
-            [self._tokenize(list(captions[start : start + CAPTIONS_PER_TOKENIZER_CALL])) for start in starts]
-        )
+        parts = [list(captions[start : start + CAPTIONS_PER_TOKENIZER_CALL]) for start in starts]
+        tokens = torch.cat([self._tokenize(part) for part in parts])
         lengths = self._needed_lengths(tokens)
         order = torch.argsort(lengths, stable=True)
         embeddings = np.empty((len(captions), self.dim), np.float32)

@@ -116,9 +116,6 @@ def caption_spans(row: Mapping[str, Any]) -> list[Span] | None:
     """When the words of a row's caption are spoken, in seconds of its sound; None: the row has no caption.
 
     Where the source gives no times, the caption covers the whole sound.
-
-    Args:
-        row: caption, start_s, extra and audio_s.
     """
     if not row["caption"]:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -56,6 +57,7 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         UserError: the scorer cannot be loaded.
     """
     part = workspace.part(part_name)
+    slice_stamp = functools.partial(workspace.slice_stamp, part_name)
     rows, media = _finished_stamp(workspace, part_name, "rows"), _finished_stamp(workspace, part_name, "media")
     inputs = _slice_inputs(workspace, part_name, rows, media)
     settings = freshness.stage_settings(corpus, part, "features")
@@ -66,7 +68,8 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
             load_scorer(corpus.score)
         else:
             check_names(corpus.score)
-    rows_before = _rows_before(workspace, part_name, rows)
+    row_counts = [stamp.rows if stamp else 0 for stamp in (slice_stamp("rows", name) for name in rows.slices)]
+    rows_before = dict(zip(rows.slices, itertools.accumulate(row_counts, initial=0), strict=False))
 
     def report_progress(slice_name: str, done: int) -> None:
         progress("features", rows_before[slice_name] + done, rows.rows)
@@ -116,10 +119,8 @@ def score_slice(
     """Make the features table of a slice from its rows and media; what an earlier run measured is reused.
 
     Args:
-        min_face_score: count the faces that are detected with at least this confidence; None: do not count faces.
         measures: what beside the scorer decides what is measured (`freshness.measure_settings`).
         workers: processes that share this machine's cores.
-        advance: called with the slice's name and the samples done in it.
 
     Raises:
         DataError: the two tables do not hold the same uids, or the tar is missing.
@@ -135,7 +136,9 @@ def score_slice(
         )
     threads = score.threads or max(1, cores() // workers)
     if workers > 1:
-        _limit_torch_threads(workers)
+        import torch
+
+        torch.set_num_threads(max(1, cores() // workers))
     scorer = load_scorer(score)
     metadata = features_metadata(scorer, media_table.schema.metadata or {}, measures)
     samples = rows.hstack(media.drop("uid"))
@@ -216,19 +219,3 @@ def _slice_inputs(workspace: Workspace, part_name: str, rows: PartStamp, media: 
 def _has_stale_slice(workspace: Workspace, part_name: str, settings: str, inputs: Mapping[str, str]) -> bool:
     stamps = {name: workspace.slice_stamp(part_name, "features", name) for name in inputs}
     return any(s is None or s.fingerprint != fingerprint(settings, inputs[name]) for name, s in stamps.items())
-
-
-def _rows_before(workspace: Workspace, part_name: str, rows: PartStamp) -> dict[str, int]:
-    """Slice name -> the number of the part's rows in all slices before it."""
-    rows_before, total = {}, 0
-    for name in rows.slices:
-        rows_before[name] = total
-        stamp = workspace.slice_stamp(part_name, "rows", name)
-        total += stamp.rows if stamp else 0
-    return rows_before
-
-
-def _limit_torch_threads(workers: int) -> None:
-    import torch
-
-    torch.set_num_threads(max(1, cores() // workers))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import islice
 
 import polars as pl
 import pyarrow as pa
@@ -39,11 +40,7 @@ _INDEX = pa.schema([("video_id", pa.string()), ("offset", pa.int64()), ("length"
 def open_index(path: UPath, cache: UPath) -> pl.LazyFrame:
     """The index of a JSON file of captions (video_id, offset, length), one row per video; written if it is missing.
 
-    Args:
-        cache: the folder of indexes. An index is named by path, size and modification time (or ETag) of its file.
-
-    Raises:
-        DataError: the file is not such a JSON; names the byte.
+    In the folder `cache` it is named by path, size and modification time (or ETag) of its file. Raises as `entries`.
     """
     index = cache / f"{fingerprint('captions', 2, str(path), *seen_state(path))}.parquet"
     if not index.exists():
@@ -56,18 +53,9 @@ def open_index(path: UPath, cache: UPath) -> pl.LazyFrame:
 
 
 def _frames(path: UPath) -> Iterator[pl.DataFrame]:
-    rows: list[tuple[str, int, int]] = []
-    for row in entries(path):
-        rows.append(row)
-        if len(rows) == BATCH_ENTRIES:
-            yield _frame(rows)
-            rows = []
-    yield _frame(rows)
-
-
-def _frame(rows: Sequence[tuple[str, int, int]]) -> pl.DataFrame:
-    schema = {"video_id": pl.String, "offset": pl.Int64, "length": pl.Int64}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    remaining = entries(path)
+    while rows := list(islice(remaining, BATCH_ENTRIES)):
+        yield pl.DataFrame(rows, schema={"video_id": pl.String, "offset": pl.Int64, "length": pl.Int64}, orient="row")
 
 
 def entries(path: UPath) -> Iterator[tuple[str, int, int]]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,24 +93,15 @@ class CaptionSource:
         Raises:
             DataError: the JSON file is damaged; names it and the byte.
         """
-        if self.is_template:
-            return self._read_files(ids)
         path = UPath(self.place)
-        index = open_index(path, self.cache).filter(pl.col("video_id").is_in(list(ids))).collect()
-        texts = _read_ranges(path, list(zip(index["offset"], index["length"], strict=True)))
-        json_by_id = dict(zip(index["video_id"], texts, strict=True))
-        return {
-            video_id: _parse_json_entry(json_by_id[video_id]) if video_id in json_by_id else NO_CAPTIONS
-            for video_id in ids
-        }
-
-    def _read_files(self, ids: Sequence[str]) -> dict[str, list[Caption] | str]:
-        paths = {video_id: UPath(self.place.replace(_PLACEHOLDER, video_id)) for video_id in ids}
-        captions: dict[str, list[Caption] | str] = {}
-        for video_id, data in _contents(paths):
-            parsed = read_captions(data, paths[video_id].suffix) if data is not None else []
-            captions[video_id] = parsed or NO_CAPTIONS
-        return captions
+        if self.is_template:
+            paths = {video_id: UPath(self.place.replace(_PLACEHOLDER, video_id)) for video_id in ids}
+            parsed = {video_id: read_captions(data, path.suffix) for video_id, data in _contents(paths)}
+        else:
+            index = open_index(path, self.cache).filter(pl.col("video_id").is_in(list(ids))).collect()
+            entries = _read_ranges(path, list(zip(index["offset"], index["length"], strict=True)))
+            parsed = dict(zip(index["video_id"], map(_parse_json_entry, entries), strict=True))
+        return {video_id: parsed.get(video_id) or NO_CAPTIONS for video_id in ids}
 
 
 def captions_of(source: Source, workspace: Workspace) -> CaptionSource | None:
@@ -117,28 +109,24 @@ def captions_of(source: Source, workspace: Workspace) -> CaptionSource | None:
     return CaptionSource(source.captions, workspace.root / "captions") if source.captions else None
 
 
-def _contents(paths: dict[str, UPath]) -> Iterator[tuple[str, bytes | None]]:
-    """The key and the bytes of each file; None if the file does not exist."""
+def _contents(paths: dict[str, UPath]) -> Iterator[tuple[str, bytes]]:
+    """The key and the bytes of each file that exists."""
     if not paths:
         return
     first_path = next(iter(paths.values()))
     if is_local(first_path):
         for key, path in paths.items():
-            try:
+            with suppress(FileNotFoundError):
                 yield key, path.read_bytes()
-            except FileNotFoundError:
-                yield key, None
         return
     names = {key: first_path.fs._strip_protocol(str(path)) for key, path in paths.items()}
     data_by_name = first_path.fs.cat(list(names.values()), on_error="return")
     for key, name in names.items():
         data = data_by_name[name]
-        if isinstance(data, FileNotFoundError):
-            yield key, None
-        elif isinstance(data, Exception):
-            raise data
-        else:
+        if not isinstance(data, Exception):
             yield key, data
+        elif not isinstance(data, FileNotFoundError):
+            raise data
 
 
 def _parse_json_entry(data: bytes) -> list[Caption] | str:

@@ -16,7 +16,7 @@ from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import file_sha256, fingerprint
 from mmdata.optout.lists import update_standing
 from mmdata.sources.captions import captions_of
-from mmdata.sources.source_files import find_files, look_into, seen_state
+from mmdata.sources.source_files import Contents, find_files, look_into, seen_state
 from mmdata.stage import StageReport
 from mmdata.workspace.layout import Catalog, FileEntry, Part, Workspace
 
@@ -84,6 +84,8 @@ def look_at(
     """
     before = old_files.get(str(path))
     reading = fingerprint(READER_VERSION, source.kind, source.columns, source.part_rows)
+    size: int | None
+    seen: str | None
     try:
         if isinstance(captions, DataError):
             raise captions
@@ -101,18 +103,9 @@ def look_at(
         message = (
             f"{path}: cannot be read ({error}). Remedy: materialise `source_catalog` again when the file is complete."
         )
-        return {
-            "source": source.name,
-            "bytes": None,
-            "seen": None,
-            "reading": reading,
-            "digest": before.get("digest") if before else None,
-            "rows": 0,
-            "status": "unreadable",
-            "error": str(error) if isinstance(error, DataError) else message,
-            "lacks_columns": False,
-            "offsets": [],
-        }
+        size = seen = captions = None
+        digest = before.get("digest") if before else None
+        contents = Contents("unreadable", error=str(error) if isinstance(error, DataError) else message)
     entry: FileEntry = {
         "source": source.name,
         "bytes": size,
@@ -144,12 +137,7 @@ def _look_at_captions(source: Source, workspace: Workspace, may_index: bool) -> 
 
 
 def cut_parts(source: Source, files: Mapping[str, FileEntry], parts: Mapping[str, Part]) -> dict[str, Part]:
-    """All parts, with those of one source brought up to date. Pure.
-
-    Args:
-        files: the entries of the source's files, by path.
-        parts: the parts of all sources so far, by name.
-    """
+    """All parts, with those of one source brought up to date by the entries of its files. Pure."""
     old_parts = [part for part in parts.values() if part.source == source.name]
     new_paths = _renamed(files, old_parts)
     unmatched = {(new_paths.get(part.path, part.path), part.start): part for part in old_parts}
@@ -211,11 +199,7 @@ def _changes(old: Mapping[str, Part], new: Mapping[str, Part]) -> dict[str, int]
 
 
 def _report(
-    workspace: Workspace,
-    catalog: Catalog,
-    sources: set[str],
-    changes: dict[str, int],
-    opt_out_counts: Mapping[str, int],
+    workspace: Workspace, catalog: Catalog, sources: set[str], changes: dict[str, int], opt_out_counts: dict[str, int]
 ) -> StageReport:
     files = {path: entry for path, entry in catalog.files.items() if entry["source"] in sources}
     statuses = Counter(entry["status"] for entry in files.values())
@@ -232,12 +216,10 @@ def _report(
         for path, entry in sorted(files.items(), key=lambda item: (item[1]["status"] == "ok", item[0]))
     ]
     counts = {"rows": sum(part.stop - part.start for part in live), "parts": len(live), "files": len(files)}
+    counts |= {f"files_{status}": statuses[status] for status in ("ok", "empty", "unreadable")} | changes
     return StageReport(
         "source_catalog",
-        counts=counts
-        | {f"files_{status}": statuses[status] for status in ("ok", "empty", "unreadable")}
-        | changes
-        | {f"opt_out_{kind}": count for kind, count in opt_out_counts.items()},
+        counts=counts | {f"opt_out_{kind}": count for kind, count in opt_out_counts.items()},
         reasons={f"file_{status}": statuses[status] for status in ("empty", "unreadable") if statuses[status]},
         tables={"files": listed[:MAX_REPORTED_FILES]},
         paths={"catalog": str(workspace.catalog_path)},

@@ -35,23 +35,20 @@ class Columns:
 VIDEO_ID = "video_id"
 """Name of the column of video ids in the index of HowTo100M."""
 
-FAMILIES = {
-    # SAMPLE_ID, URL, TEXT, HEIGHT, WIDTH, LICENSE, NSFW, similarity
-    "laion-400m": Columns("URL", "TEXT"),
-    # URL, TEXT, WIDTH, HEIGHT, similarity, hash, punsafe, pwatermark, LANGUAGE, aesthetic
-    "laion-5b": Columns("URL", "TEXT", lang="LANGUAGE"),
-    # uid, url, text, original_width, original_height, clip_b32_similarity_score, …, face_bboxes, sha256
-    "datacomp": Columns("url", "text", expected_sha256="sha256"),
-}
-"""Family -> columns, spelled as they were published. Sources of kind `laion` read all of them."""
 
+def _published_columns(names: set[str]) -> Columns | None:
+    """The columns of LAION's and DataComp's tables, spelled as they were published; None for other tables.
 
-def family_of(column_names: Sequence[str]) -> str | None:
-    """The family that has such columns; None if there is none."""
-    names = set(column_names)
+    - LAION-400M: SAMPLE_ID, URL, TEXT, HEIGHT, WIDTH, LICENSE, NSFW, similarity
+    - LAION-5B: URL, TEXT, WIDTH, HEIGHT, similarity, hash, punsafe, pwatermark, LANGUAGE, aesthetic
+    - DataComp: uid, url, text, original_width, original_height, clip_b32_similarity_score, …, face_bboxes, sha256
+    """
     if {"URL", "TEXT"} <= names:
-        return "laion-400m" if "SAMPLE_ID" in names else "laion-5b"
-    return "datacomp" if {"url", "text"} <= names else None
+        has_language = "LANGUAGE" in names and "SAMPLE_ID" not in names
+        return Columns("URL", "TEXT", lang="LANGUAGE" if has_language else None)
+    if {"url", "text"} <= names:
+        return Columns("url", "text", expected_sha256="sha256" if "sha256" in names else None)
+    return None
 
 
 def columns_of(source: Source, names: Sequence[str], path: str) -> Columns:
@@ -61,38 +58,27 @@ def columns_of(source: Source, names: Sequence[str], path: str) -> Columns:
         MissingColumns: a needed column is missing; lists the columns of the file.
     """
     if source.kind == "howto100m":
-        return _index(names, path)
+        if VIDEO_ID not in names:
+            raise MissingColumns(
+                f"{path}: no column {VIDEO_ID} among its columns: {_listed(names)}. "
+                "Remedy: `files` names HowTo100M's index, HowTo100M_v1.csv, and `captions` its captions."
+            )
+        return Columns(url=VIDEO_ID)
     if source.kind != "laion":
-        return _mapped(source, names, path)
-    family = family_of(names)
-    if family is None:
+        mapped = Columns(**source.columns)
+        if missing := sorted(mapped.mapped - set(names)):
+            raise MissingColumns(
+                f"{path}: no column {', '.join(missing)} among its columns: {_listed(names)}. "
+                f"Remedy: correct `columns` of source {source.name} in corpus.yaml."
+            )
+        return mapped
+    published = _published_columns(set(names))
+    if published is None:
         raise MissingColumns(
             f"{path}: neither URL and TEXT (LAION) nor url and text (DataComp) among its columns: {_listed(names)}. "
             "Remedy: kind `pairs` with columns: {url: <column>, caption: <column>}."
         )
-    published = FAMILIES[family]
-    lang = published.lang if published.lang in names else None
-    sha256 = published.expected_sha256 if published.expected_sha256 in names else None
-    return Columns(published.url, published.caption, lang, sha256)
-
-
-def _mapped(source: Source, names: Sequence[str], path: str) -> Columns:
-    wanted = Columns(**source.columns)
-    if missing := sorted(wanted.mapped - set(names)):
-        raise MissingColumns(
-            f"{path}: no column {', '.join(missing)} among its columns: {_listed(names)}. "
-            f"Remedy: correct `columns` of source {source.name} in corpus.yaml."
-        )
-    return wanted
-
-
-def _index(names: Sequence[str], path: str) -> Columns:
-    if VIDEO_ID not in names:
-        raise MissingColumns(
-            f"{path}: no column {VIDEO_ID} among its columns: {_listed(names)}. "
-            "Remedy: `files` names HowTo100M's index, HowTo100M_v1.csv, and `captions` its captions."
-        )
-    return Columns(url=VIDEO_ID)
+    return published
 
 
 def _listed(names: Sequence[str]) -> str:

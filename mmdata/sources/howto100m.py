@@ -35,13 +35,8 @@ def clip_rows(
     """One row per clip; a video without clips gives one row with a problem.
 
     `extra` holds the columns of the index, and `captions`: the [start_s, end_s, text] that the clip was merged from.
-
-    Args:
-        file: see `place_uid`.
-        caption_counts: the counts of bad captions (see `clips_of`) are added to it.
-
-    Raises:
-        DataError: the file of captions is damaged.
+    The counts of bad captions (see `clips_of`) are added to `caption_counts`. Raises DataError if the file of captions
+    is damaged.
     """
     for batch in batches:
         ids = [None if video_id is None else video_id.strip() for video_id in batch.urls]

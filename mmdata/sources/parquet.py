@@ -145,17 +145,9 @@ def _batch_of(batch: pa.RecordBatch, first: int, columns: Columns) -> Batch:
     problems: list[str | None] = [None] * batch.num_rows
     for row in (*bad_urls, *bad_captions):
         problems[row] = "bad_encoding"
-    return Batch(
-        first,
-        urls,
-        captions,
-        text(columns.lang)[0],
-        text(columns.expected_sha256)[0],
-        _extras(batch, columns),
-        problems,
-        text(columns.start_s)[0],
-        text(columns.end_s)[0],
-    )
+    further = (columns.lang, columns.expected_sha256, columns.start_s, columns.end_s)
+    langs, hashes, starts, ends = (text(name)[0] for name in further)
+    return Batch(first, urls, captions, langs, hashes, _extras(batch, columns), problems, starts, ends)
 
 
 def _texts(column: pa.Array) -> tuple[list[str | None], list[int]]:
@@ -178,15 +170,7 @@ def _texts(column: pa.Array) -> tuple[list[str | None], list[int]]:
     except pa.ArrowInvalid:
         raw = column.cast(pa.large_binary()).to_pylist()
         values = [None if value is None else value.decode("utf-8", "replace") for value in raw]
-        return values, [n for n, value in enumerate(raw) if value is not None and not _is_utf8(value)]
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+        return values, [n for n, value in enumerate(values) if value is not None and value.encode() != raw[n]]
 
 
 def _extras(batch: pa.RecordBatch, columns: Columns) -> list[str | None]:

@@ -1,4 +1,4 @@
-"""Checks the raw values of a source row, and gives unusable rows a uid."""
+"""Checks the raw values of a source row, and gives unusable rows a uid; docs/sources.md explains each problem."""
 
 from __future__ import annotations
 
@@ -11,24 +11,6 @@ MAX_URL_CHARS = 8_192
 MAX_CAPTION_CHARS = 10_000
 MAX_TEXT_CHARS = 1_000_000  # for samples without a medium
 
-PROBLEMS = {
-    "malformed_row": "the line is no CSV record or JSON object of the file's shape",
-    "unreadable": "the Parquet row group that holds it is corrupt",
-    "bad_encoding": "URL or caption is not UTF-8",
-    "no_url": "no URL",
-    "not_http": "the URL's scheme is neither http nor https",
-    "bad_url": "the URL names no host",
-    "url_too_long": f"the URL has more than {MAX_URL_CHARS:,} characters",
-    "no_caption": "no caption, or nothing to be seen in it",
-    "caption_too_long": f"the caption has more than {MAX_CAPTION_CHARS:,} characters; cut, it would say something else",
-    "bad_video_id": "the video's id is not of letters, digits, - and _",
-    "no_captions": "the video has no timed captions",
-    "bad_captions": "the video's captions are not lists of start, end and text of one length",
-    "bad_sha256": "the expected SHA-256 is not 64 hex digits, so what is fetched could not be checked",
-    "bad_times": "start and end are not seconds or H:M:S of a span that has a length",
-}
-"""Problem -> what it means. A row gets the first problem that applies, in this order."""
-
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff]")
 _HTTP = re.compile(r"https?:", re.IGNORECASE)
 _HOST = re.compile(r"https?://[^/?#\s]*[^/?#\s@:]", re.IGNORECASE)
@@ -38,13 +20,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def problem_of(
     url: str | None, caption: str | None, expected_sha256: str | None = None, kind: str = "image"
 ) -> str | None:
-    """Why a row cannot be used; None if it can.
-
-    Args:
-        url: stripped; None for a text sample.
-        caption: as `clean_caption` gives it; a sound may have none.
-        expected_sha256: stripped and in lower case.
-    """
+    """Why a row cannot be used; None if it can. Values are stripped, and the caption went through `clean_caption`."""
     if kind != "text" and (problem := _url_problem(url)):
         return problem
     if not caption and kind != "audio":

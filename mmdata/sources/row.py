@@ -7,16 +7,8 @@ from typing import NamedTuple
 
 from mmdata.config import Source
 from mmdata.samples import sample_uid
+from mmdata.sources import problems
 from mmdata.sources.batches import Batch
-from mmdata.sources.problems import (
-    MAX_CAPTION_CHARS,
-    MAX_TEXT_CHARS,
-    MAX_URL_CHARS,
-    clean_caption,
-    parse_time,
-    place_uid,
-    problem_of,
-)
 from mmdata.urls import canonical_url
 
 KINDS = {"laion": "image", "pairs": "image", "video": "video", "audio": "audio", "text": "text", "howto100m": "video"}
@@ -41,37 +33,32 @@ class Row(NamedTuple):
 
 
 def read_rows(batches: Iterable[Batch], source: Source, file: str) -> Iterator[Row]:
-    """The rows of a source, good and bad; a bad row names its problem.
-
-    Args:
-        file: see `place_uid`.
-    """
+    """The rows of a source, good and bad; a bad row names its problem. `file` is as for `place_uid`."""
     kind = KINDS[source.kind]
-    max_chars = MAX_TEXT_CHARS if kind == "text" else MAX_CAPTION_CHARS
+    max_chars = problems.MAX_TEXT_CHARS if kind == "text" else problems.MAX_CAPTION_CHARS
     for batch in batches:
         for number, values in enumerate(zip(*batch.columns(), strict=True), batch.first):
             raw_url, raw_caption, raw_lang, raw_sha256, extra, problem, raw_start, raw_end = values
             url = raw_url.strip() if raw_url else None
-            caption = clean_caption(raw_caption) if raw_caption else None
+            caption = problems.clean_caption(raw_caption) if raw_caption else None
             sha256 = raw_sha256.strip().lower() if raw_sha256 else None
             start, end = (_time(raw_start), _time(raw_end)) if raw_start or raw_end else (None, None)
-            problem = problem or problem_of(url, caption, sha256, kind)
+            problem = problem or problems.problem_of(url, caption, sha256, kind)
             if problem is None and (raw_start or raw_end) and not _is_span(start, end):
                 problem, start, end = "bad_times", None, None
             if problem is None:
                 url = None if url is None else canonical_url(url)
                 uid = sample_uid(url, caption, start, end)
             else:
-                uid = place_uid(source.name, file, number)
-                url = url[:MAX_URL_CHARS] if url else None
+                uid = problems.place_uid(source.name, file, number)
+                url = url[: problems.MAX_URL_CHARS] if url else None
             caption = caption[:max_chars] if caption else None
             lang = raw_lang.strip() if raw_lang else None
-            lang, sha256 = lang or None, sha256 or None
-            yield Row(uid, kind, url or None, caption, start, end, lang, sha256, problem, number, extra)
+            yield Row(uid, kind, url or None, caption, start, end, lang or None, sha256 or None, problem, number, extra)
 
 
 def _time(text: str | None) -> float | None:
-    seconds = parse_time(text) if text else None
+    seconds = problems.parse_time(text) if text else None
     return None if seconds is None else round(seconds, 3)
 
 

@@ -38,11 +38,7 @@ class Contents:
 
 
 def find_files(source: Source) -> list[UPath]:
-    """The files that the pattern of a source matches, sorted, without hidden files.
-
-    Raises:
-        UserError: no file matches.
-    """
+    """The files that the pattern of a source matches, sorted, without hidden files. Raises UserError if none does."""
     pattern = UPath(source.files)
     if is_local(pattern):
         matches = glob.glob(pattern.path, recursive=True)  # noqa: PTH207 - the pattern is absolute, with ** anywhere

@@ -50,7 +50,6 @@ class RowsPart:
 
     @cached_property
     def spans(self) -> dict[str, tuple[int, int]]:
-        """Slice name -> its rows in the file: the first, and one after the last."""
         return slice_spans(self.part, self.source.slice_rows)
 
     @cached_property
@@ -111,15 +110,17 @@ class RowsPart:
     def stamp(self, stamps: Mapping[str, SliceStamp], opt_out_digest: str, reused: int) -> StageReport:
         """Write the stamp of the part, which names the opt-out that its tables follow.
 
-        Args:
-            stamps: of all slices.
-            reused: how many slices were not read, for the report.
-
         Raises:
             DataError: the slices hold fewer or more rows than the catalogue says.
         """
+        part = self.part
         ordered = {name: stamps[name] for name in self.spans}
-        _check_row_count(self.part, ordered)
+        rows = sum(stamp.counts["rows"] for stamp in ordered.values())
+        if rows != part.stop - part.start:
+            raise DataError(
+                f"{part.path}: {rows} rows were read, but the catalogue says {part.stop - part.start}. "
+                "Remedy: materialise source_catalog again, then source_rows."
+            )
         expected = fingerprint(self._settings, rows_input(self.part))
         named = named_settings(self.corpus, self.part, "rows")
         stamp = stamp_part(self.workspace, self.part.name, "rows", expected, ordered, None, opt_out_digest, named)
@@ -155,11 +156,7 @@ class RowsPart:
 
 
 def open_part(corpus: Corpus, workspace: Workspace, part_name: str) -> RowsPart:
-    """A part that is to be read.
-
-    Raises:
-        UserError: the catalogue has no such part, or corpus.yaml no longer has its source.
-    """
+    """A part that is to be read. Raises UserError if the catalogue has no such part, or corpus.yaml no such source."""
     part = workspace.part(part_name)
     source = next((source for source in corpus.sources if source.name == part.source), None)
     if source is None:
@@ -225,15 +222,6 @@ def _check_unchanged(workspace: Workspace, part: Part, captions: CaptionSource |
     if file_entry is None or catalogued != (*size_and_state, part.digest):
         raise DataError(f"{part.path}: has changed since it was catalogued. {_REMEDY}")
     return file_entry
-
-
-def _check_row_count(part: Part, slices: Mapping[str, SliceStamp]) -> None:
-    rows = sum(stamp.counts["rows"] for stamp in slices.values())
-    if rows != part.stop - part.start:
-        raise DataError(
-            f"{part.path}: {rows} rows were read, but the catalogue says {part.stop - part.start}. "
-            "Remedy: materialise source_catalog again, then source_rows."
-        )
 
 
 def _report(workspace: Workspace, part_name: str, stamp: PartStamp, reused: int) -> StageReport:

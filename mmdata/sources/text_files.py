@@ -106,18 +106,9 @@ def read_text(
         records = _records(path, file, nearest[1])
         for _ in range(start - nearest[0]):
             next(records, None)
-        first = start
-        waiting: list[Record | None] = []
-        for record in records:
-            waiting.append(record)
-            if first + len(waiting) == stop or len(waiting) == BATCH_ROWS:
-                yield _batch_of(waiting, first, columns)
-                first += len(waiting)
-                waiting = []
-            if first == stop:
-                return
-        if waiting:
-            yield _batch_of(waiting, first, columns)
+        while batch := list(islice(records, min(stop - start, BATCH_ROWS))):
+            yield _batch_of(batch, start, columns)
+            start += len(batch)
 
 
 def _records(path: UPath, file: BinaryIO, offset: int) -> Iterator[Record | None]:
@@ -175,9 +166,9 @@ def _batch_of(records: list[Record | None], first: int, columns: Columns) -> Bat
         texts = [_text(value) for value in raw]
         if parsed is None or any(isinstance(value, dict | list) for value in raw):
             problem = "malformed_row"
-        elif not all(text is None or text.isascii() or _is_utf8(text) for text in texts):
-            problem = "bad_encoding"
         url, caption = (None if text is None else _as_utf8(text) for text in texts)
+        if problem is None and [url, caption] != texts:
+            problem = "bad_encoding"
         batch.urls.append(url)
         batch.captions.append(caption)
         batch.langs.append(_optional(record, columns.lang))
@@ -208,14 +199,6 @@ def _text(value: Any) -> str | None:
 def _optional(record: Record, name: str | None) -> str | None:
     text = _text(record.get(name)) if name is not None else None
     return None if text is None else _as_utf8(text)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _as_utf8(text: str) -> str:

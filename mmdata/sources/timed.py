@@ -69,10 +69,7 @@ def cleaned(captions: Iterable[Caption]) -> tuple[list[Caption], Counter[str]]:
     for caption in captions:
         untagged = _TAG.sub(" ", caption.text) if "<" in caption.text or "{" in caption.text else caption.text
         text = clean_caption(html.unescape(untagged))
-        if (
-            not (math.isfinite(caption.start_s) and math.isfinite(caption.end_s))
-            or not 0 <= caption.start_s <= caption.end_s
-        ):
+        if not 0 <= caption.start_s <= caption.end_s < math.inf:  # False for NaN too
             counts["bad_times"] += 1
         elif not text:
             counts["empty"] += 1

@@ -100,12 +100,11 @@ def entries(matches: Matches, near: Sequence[Hit] = ()) -> set[tuple[Kind, bytes
     file of each sample, since a near-duplicate may return with another caption and so with another uid.
     """
     kept: set[tuple[Kind, bytes]] = {(selector.kind, selector.hash()) for selector in matches.selectors}
-    kept |= {("uid", hash_of("uid", hit.uid)) for hit in (*matches.hits, *near)}
-    for hit in (*matches.hits, *near) if near else ():
-        if hit.url_key is not None:
-            kept.add(("url", hash_of("url", hit.url_key)))
-        if hit.sha256 is not None:
-            kept.add(("sha256", hash_of("sha256", hit.sha256)))
+    hits = (*matches.hits, *near)
+    kept |= {("uid", hash_of("uid", hit.uid)) for hit in hits}
+    if near:
+        kept |= {("url", hash_of("url", hit.url_key)) for hit in hits if hit.url_key is not None}
+        kept |= {("sha256", hash_of("sha256", hit.sha256)) for hit in hits if hit.sha256 is not None}
     return kept
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
@@ -17,8 +18,6 @@ from mmdata.takedown.find import Hit, Matches, entries, holders
 from mmdata.takedown.parts import finish_rows, leave_out, part_names, remove_media
 from mmdata.workspace.layout import Workspace
 from mmdata.workspace.lease import leased
-
-KEEP_ALL_RELEASES = 1_000_000_000
 
 
 def forget(
@@ -39,9 +38,6 @@ def forget(
     Args:
         by: name of the person who signs.
         near: further samples to forget.
-
-    Returns:
-        The entry of the log.
 
     Raises:
         UserError: `by` is empty; or a build runs for longer than engine.wait_s.
@@ -74,11 +70,7 @@ def forget(
 
 
 def finish(corpus: Corpus, workspace: Workspace, *, by: str, progress: Progress = silent) -> list[int]:
-    """Finish every `forget` that was killed; returns the numbers of the entries that were finished.
-
-    Raises:
-        UserError: a build runs for longer than engine.wait_s.
-    """
+    """Finish every `forget` that was killed; returns the numbers of the entries. Raises as `forget` does."""
     if not unfinished(read_log(workspace)):
         return []
     with leased(workspace, "release", "forget", wait_s=corpus.engine.wait_s):
@@ -120,10 +112,6 @@ def still_held(workspace: Workspace) -> dict[str, str]:
 
 
 def purge(corpus: Corpus, workspace: Workspace) -> Garbage:
-    """Delete the releases that contain forgotten samples, and their shards; the latest and pinned releases stay.
-
-    Raises:
-        UserError: a build works on a release for longer than engine.wait_s.
-    """
+    """Delete the releases that contain forgotten samples, and their shards; the latest and pinned releases stay."""
     deletable = frozenset(release for release, protection in still_held(workspace).items() if not protection)
-    return collect_garbage(workspace, KEEP_ALL_RELEASES, grace_s=0.0, wait_s=corpus.engine.wait_s, drop=deletable)
+    return collect_garbage(workspace, sys.maxsize, grace_s=0.0, wait_s=corpus.engine.wait_s, drop=deletable)

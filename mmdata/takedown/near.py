@@ -18,6 +18,9 @@ from mmdata.workspace.layout import Workspace
 MAX_TARGETS = 20_000  # samples to find near-duplicates of; each is compared with all other samples
 BLOCK_ROWS = 2_048
 
+_Slice = tuple[str, str]
+"""Names of a part and of its slice."""
+
 
 @dataclass(frozen=True, slots=True)
 class Near:
@@ -49,7 +52,7 @@ def find_near(workspace: Workspace, matches: Matches, phash_bits: int | None, ma
     near: list[Near] = []
     for part in part_names(workspace):
         for name in slice_names(workspace, part, "features"):
-            near += _near_in_slice(workspace, part, name, matches, targets, phash_bits, max_distance)
+            near += _near_in_slice(workspace, (part, name), matches.uids, targets, phash_bits, max_distance)
     order = ("same URL", "same file", "phash", "embedding")
     return sorted(near, key=lambda match: (order.index(match.how), match.distance, match.hit.uid, match.hit.part))
 
@@ -91,18 +94,13 @@ def _targets(workspace: Workspace, matches: Matches) -> _Targets:
 
 
 def _near_in_slice(
-    workspace: Workspace,
-    part: str,
-    name: str,
-    matches: Matches,
-    targets: _Targets,
-    phash_bits: int | None,
-    max_distance: float,
+    workspace: Workspace, slice_: _Slice, uids: set[str], targets: _Targets, phash_bits: int | None, max_distance: float
 ) -> list[Near]:
+    part, name = slice_
     rows = pl.DataFrame(read_table(workspace.table(part, "rows", name), ["uid", "url", "kind", "source"]))
     media = pl.DataFrame(read_table(workspace.table(part, "media", name), ["uid", "sha256"]))
     frame = _features(workspace, part, name).join(rows, on="uid").join(media, on="uid")
-    frame = frame.filter(~pl.col("uid").is_in(sorted(matches.uids)))
+    frame = frame.filter(~pl.col("uid").is_in(sorted(uids)))
     by_hash = _nearest_hashes(frame["phash"], targets.hashes) if phash_bits is not None else None
     by_embedding = _nearest_embeddings(frame["embedding"], targets.embeddings)
     near = []

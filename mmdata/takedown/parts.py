@@ -46,8 +46,8 @@ class LeftOut:
 
     def masks(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """The rows of a table that belong to `uids` and to `by_content`, bool (n,) each."""
-        uids = table["uid"].to_pylist()
-        return tuple(np.array([uid in group for uid in uids], bool) for group in (self.uids, self.by_content))  # type: ignore[return-value]
+        uids = pl.Series(table["uid"])
+        return uids.is_in(list(self.uids)).to_numpy(), uids.is_in(list(self.by_content)).to_numpy()
 
 
 def part_names(workspace: Workspace) -> list[str]:
@@ -76,22 +76,18 @@ def left_out(workspace: Workspace, part: str, opt_out: OptOut) -> LeftOut:
     return LeftOut(frozenset(uids), frozenset(by_content - uids))
 
 
-def leave_out(corpus: Corpus, workspace: Workspace, part: str, opt_out: OptOut) -> int:
+def leave_out(corpus: Corpus, workspace: Workspace, part: str, opt_out: OptOut) -> None:
     """Remove the content of opted-out samples from the tables of a part; the caller then writes the rows stamp.
 
     Nothing is fetched or scored: stamps that were fresh stay fresh. The caller must hold the lease of the part.
-
-    Returns:
-        How many samples of the part are left out now.
     """
     left = left_out(workspace, part, opt_out)
     if not left.uids and not left.by_content:
-        return 0
+        return
     settings = _settings(corpus, workspace, part)
     for name in sorted({name for stage in PART_STAGES for name in slice_names(workspace, part, stage)}):
         _leave_out_of_slice(workspace, part, name, left, settings)
     _restamp_part(workspace, part, settings)
-    return len(left.uids) + len(left.by_content)
 
 
 def remove_media(workspace: Workspace, part: str) -> None:
@@ -219,26 +215,21 @@ def _slice_stamps(
     workspace: Workspace, part: str, stage: PartStage, names: Iterable[str]
 ) -> dict[str, SliceStamp] | None:
     """The stamps of the named slices; None if one of them has no stamp."""
-    stamps: dict[str, SliceStamp] = {}
-    for name in names:
-        stamp = workspace.slice_stamp(part, stage, name)
-        if stamp is None:
-            return None
-        stamps[name] = stamp
-    return stamps
+    stamps = {name: workspace.slice_stamp(part, stage, name) for name in names}
+    present = {name: stamp for name, stamp in stamps.items() if stamp is not None}
+    return present if len(present) == len(stamps) else None
 
 
 def _summed(stamp: PartStamp, slices: Mapping[str, SliceStamp]) -> PartStamp:
     """The part stamp with digest and counts of its slices as they are now; fingerprint and acceptance stay."""
+    retries = [slice_stamp.next_retry_at for slice_stamp in slices.values() if slice_stamp.next_retry_at]
     return replace(
         stamp,
         digest=part_digest({name: slice_stamp.digest for name, slice_stamp in slices.items()}),
         rows=sum(slice_stamp.rows for slice_stamp in slices.values()),
         counts=add_counts(slice_stamp.counts for slice_stamp in slices.values()),
         reasons=add_counts(slice_stamp.reasons for slice_stamp in slices.values()),
-        next_retry_at=min(
-            (slice_stamp.next_retry_at for slice_stamp in slices.values() if slice_stamp.next_retry_at), default=None
-        ),
+        next_retry_at=min(retries, default=None),
     )
 
 

@@ -14,11 +14,8 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
     """Read a part's rows into slices; slices that are up to date are not read again. Runs under the part's lease.
 
     The order is what makes a kill at any moment safe: the stamp that names the opt-out is written last. Until then
-    the part counts as stale, so no release is made of it, and the next run does the rest.
-
-    Raises:
-        UserError: the catalogue has no such part, or corpus.yaml no longer has its source.
-        DataError: the source file is missing or broken, or has changed since it was catalogued; names it.
+    the part counts as stale, so no release is made of it, and the next run does the rest. Raises as `open_part` and
+    `RowsPart.read_slices` do.
     """
     part = open_part(corpus, workspace, part_name)
     opt_out = load_opt_out(workspace)

@@ -20,9 +20,7 @@ def repacked_media(
 ) -> pa.Table:
     """The media table without the opted-out samples; writes a new tar that holds only the remaining members.
 
-    Args:
-        chosen: samples that are left out as a whole, bool (n,).
-        by_content: samples whose file is refused, bool (n,).
+    `chosen` and `by_content` are as for `redacted_media`.
     """
     new = redacted_media(media, chosen, by_content)
     addressed = pl.Series(media["offset"]).is_not_null().to_numpy() & (chosen | by_content)
@@ -36,9 +34,8 @@ def repacked_media(
     owners: dict[tuple[str, int], str] = {}
     members: dict[str, tuple[IO[bytes], int, int]] = {}
     with old.open("rb") as file:
-        for record in (
-            records
-        ):  # sorted by uid: a member that several samples share is named after the first, as when it was fetched
+        # in the order of uids: a member that several samples share is named after the first, as when it was fetched
+        for record in records:
             for ext, offset, length in _members(record):
                 owner = owners.setdefault((ext, offset), record["uid"])
                 members[f"{owner}.{ext}"] = (file, offset, length)
