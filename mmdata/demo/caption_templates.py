@@ -55,9 +55,5 @@ def english_caption(name: str, kind: str, colour: str, random: Random) -> str:
 
 
 def foreign_caption(names: dict[str, str], language: str) -> str:
-    """A caption in one of `LANGUAGES`.
-
-    Args:
-        names: language -> name of the subject.
-    """
+    """A caption in one of `LANGUAGES`; `names` are those of the subject, by language."""
     return _OTHER_LANGUAGES[language].format(name=names[language])

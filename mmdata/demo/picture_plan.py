@@ -95,14 +95,7 @@ class Row:
 
 
 def plan_rows(rows: int, emoji: Sequence[Emoji], photos: Sequence[Photo]) -> list[Row]:
-    """The demo's rows, in file order.
-
-    Args:
-        rows: number of rows; `SHARES` are shares of it.
-
-    Raises:
-        UserError: fewer rows than the oddities need.
-    """
+    """The demo's rows, in file order. Raises UserError for fewer rows than the oddities need."""
     if rows < MIN_ROWS:
         raise UserError(f"a demo needs at least {MIN_ROWS} rows, not {rows}. Remedy: ask for more rows.")
     random = Random(0)

@@ -86,12 +86,7 @@ def bomb_png(side_px: int = BOMB_SIDE_PX) -> bytes:
 
 
 def write_metadata(folder: Path, planned: Sequence[Row], base_url: str) -> None:
-    """Write inbox/pictures-*.parquet, and truth.parquet beside the inbox.
-
-    Args:
-        folder: of the demo.
-        base_url: of the site.
-    """
+    """Write inbox/pictures-*.parquet, and truth.parquet beside the inbox; `base_url` is that of the site."""
     random = Random(1)
     records = [_record(row, base_url, random) for row in planned]
     for number, row in enumerate(planned):
@@ -101,9 +96,8 @@ def write_metadata(folder: Path, planned: Sequence[Row], base_url: str) -> None:
     ends = [round(len(planned) * sum(_FILE_SHARES[: n + 1])) for n in range(len(_FILE_SHARES))]
     for file_number, (begin, end) in enumerate(pairwise([0, *ends])):
         file = f"pictures-{file_number:03d}.parquet"
-        pq.write_table(
-            pa.Table.from_pylist(records[begin:end], _LAION_COLUMNS), folder / "inbox" / file, row_group_size=200
-        )
+        table = pa.Table.from_pylist(records[begin:end], _LAION_COLUMNS)
+        pq.write_table(table, folder / "inbox" / file, row_group_size=200)
         for row_in_file, (record, row) in enumerate(zip(records[begin:end], planned[begin:end], strict=True)):
             uid = _uid(record, file, row_in_file)
             truth.append({"uid": uid, "file": file, "row": row_in_file, "planted": row.planted, "kind": row.kind})

@@ -145,12 +145,7 @@ def timed_captions(video: HowTo, lengths_s: Sequence[float]) -> dict[str, list[f
     """The video's captions as speech recognition gives them: lower case, cut anywhere, and with repeated words.
 
     In every second video each caption begins with the last words of the one before, as YouTube's captions do.
-
-    Args:
-        lengths_s: seconds of speech of each step.
-
-    Returns:
-        HowTo100M's lists `start`, `end`, `text`.
+    `lengths_s` are the seconds of speech of each step. Returns HowTo100M's lists `start`, `end`, `text`.
     """
     start, end, text = [], [], []
     step_start_s = 0.0

@@ -47,13 +47,9 @@ def recording_counts(pictures: int) -> RecordingCounts:
 def write_recordings(
     folder: Path, pictures: int, emoji: Sequence[Emoji], base_url: str, speak: Speak, progress: Progress
 ) -> None:
-    """Write inbox/howto/, inbox/sounds/, inbox/texts/ and the files under site/ that they point at.
+    """Write inbox/howto/, inbox/sounds/, inbox/texts/ of a demo's folder and the files under site/ that they point at.
 
-    Args:
-        folder: of the demo.
-        pictures: of the demo; the number of recordings follows from it.
-        base_url: of the site.
-        speak: the synthesiser.
+    The number of recordings follows from the number of `pictures`; `base_url` is that of the site.
     """
     counts = recording_counts(pictures)
     _write_videos(folder, plan_videos(counts.videos, emoji), speak, progress)

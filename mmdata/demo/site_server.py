@@ -30,13 +30,7 @@ _BYTE_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class SiteServer(ThreadingHTTPServer):
-    """A threading server whose open connections can be cut at once.
-
-    Args:
-        address: host and port; port 0 takes a free one.
-        handler: a subclass of SiteHandler.
-        site: the folder that is served.
-    """
+    """A threading server of a folder, whose open connections can be cut at once."""
 
     daemon_threads = True
     block_on_close = False

@@ -35,13 +35,7 @@ class DemoServer:
     - `cut/PATH`: half of the bytes that Content-Length promises
     - `endless/NAME`: a PNG signature and zeros without end, chunked; `huge/NAME`: the same with a Content-Length
 
-    Args:
-        site: the folder.
-        port: 0 takes a free one.
-        byte_s: seconds between the bytes of `slow`.
-
-    Raises:
-        UserError: the port is taken.
+    Port 0 takes a free one; `byte_s` are the seconds between the bytes of `slow`. Raises UserError if it is taken.
     """
 
     def __init__(self, site: Path | str, port: int = 0, byte_s: float = 1.0) -> None:
@@ -114,16 +108,7 @@ class _DemoHandler(SiteHandler):
             self.send_text(HTTPStatus.NOT_FOUND, "redirect/N/PATH")
             return
         left = int(count) - 1
-        self._redirect_to(f"/{rest}" if left <= 0 else f"/odd/redirect/{left}/{rest}")
-
-    def to_private(self, path: str) -> None:
-        self._redirect_to(PRIVATE_URL)
-
-    def to_metadata(self, path: str) -> None:
-        self._redirect_to(CLOUD_METADATA_URL)
-
-    def loop(self, path: str) -> None:
-        self._redirect_to(self.path)
+        self.redirect_to(f"/{rest}" if left <= 0 else f"/odd/redirect/{left}/{rest}")
 
     def slow(self, path: str) -> None:
         body = self._send_headers_of(path)
@@ -139,18 +124,6 @@ class _DemoHandler(SiteHandler):
             self.send_text(HTTPStatus.TOO_MANY_REQUESTS, "later, please", {"Retry-After": "1"})
         else:
             self.send_file(path)
-
-    def down(self, path: str) -> None:
-        self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, "down for ever")
-
-    def gone(self, path: str) -> None:
-        self.send_text(HTTPStatus.GONE, "gone")
-
-    def noai(self, path: str) -> None:
-        self.send_file(path, {"X-Robots-Tag": "noai"})
-
-    def mislabelled(self, path: str) -> None:
-        self.send_file(path, {"Content-Type": "text/plain; charset=utf-8"})
 
     def html(self, path: str) -> None:
         page = "<!doctype html><title>Sign in</title><p>Please sign in to see this picture.</p>"
@@ -190,14 +163,23 @@ class _DemoHandler(SiteHandler):
                 return
             yield bytes(_CHUNK_BYTES)
 
-    def _redirect_to(self, url: str) -> None:
+    def redirect_to(self, url: str) -> None:
         self.send_text(HTTPStatus.FOUND, "elsewhere", {"Location": url})
 
 
 _BEHAVIOURS: dict[str, Callable[[_DemoHandler, str], None]] = {
-    word: getattr(_DemoHandler, word.replace("-", "_"))
-    for word in (
-        *("redirect", "to-private", "to-metadata", "loop", "slow", "busy", "down", "gone"),
-        *("noai", "mislabelled", "html", "cut", "huge", "endless"),
-    )
+    "redirect": _DemoHandler.redirect,
+    "to-private": lambda handler, _: handler.redirect_to(PRIVATE_URL),
+    "to-metadata": lambda handler, _: handler.redirect_to(CLOUD_METADATA_URL),
+    "loop": lambda handler, _: handler.redirect_to(handler.path),
+    "slow": _DemoHandler.slow,
+    "busy": _DemoHandler.busy,
+    "down": lambda handler, _: handler.send_text(HTTPStatus.SERVICE_UNAVAILABLE, "down for ever"),
+    "gone": lambda handler, _: handler.send_text(HTTPStatus.GONE, "gone"),
+    "noai": lambda handler, path: handler.send_file(path, {"X-Robots-Tag": "noai"}),
+    "mislabelled": lambda handler, path: handler.send_file(path, {"Content-Type": "text/plain; charset=utf-8"}),
+    "html": _DemoHandler.html,
+    "cut": _DemoHandler.cut,
+    "huge": _DemoHandler.huge,
+    "endless": _DemoHandler.endless,
 }

