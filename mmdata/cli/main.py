@@ -25,36 +25,16 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    init.init,
-    build.build,
-    ui.ui,
-    plan.plan,
-    status.status,
-    explain.explain,
-    releases.verify,
-    releases.report,
-    releases.releases,
-    releases.diff,
-    releases.pin,
-    releases.unpin,
-    releases.rollback,
-    releases.gc,
-    forget.forget,
-    training.train,
-    training.evaluate,
-    training.export,
-    doctor.doctor,
-    demo.demo,
-    init.schema,
+    *(init.init, build.build, ui.ui, plan.plan, status.status, explain.explain, releases.verify, releases.report),
+    *(releases.releases, releases.diff, releases.pin, releases.unpin, releases.rollback, releases.gc, forget.forget),
+    *(training.train, training.evaluate, training.export, doctor.doctor, demo.demo, init.schema),
 ):
     app.command(command.__name__)(command)
 
 
 def run() -> NoReturn:
     """The `mmdata` command."""
-    os.environ.setdefault(
-        "NO_ALBUMENTATIONS_UPDATE", "1"
-    )  # else the import of img2dataset asks the network for updates
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import of img2dataset asks for updates
     try:
         app(prog_name="mmdata")
     except MMDataError as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmdata.config import Clips, Download, Instruct, Privacy, Score, Select, Shards, Synthesis
+from mmdata.config import Corpus
 from mmdata.fingerprint import canonical_json
 
 
@@ -44,18 +44,7 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     return [change for change in pairs if canonical_json(change.old) != canonical_json(change.new)]
 
 
+_SECTIONS = ("download", "clips", "privacy", "synthesis", "score", "select", "shards", "instruct")
 DEFAULTS: dict[str, Any] = {"seed": 0} | flat(
-    {
-        name: section().model_dump(mode="json")
-        for name, section in {
-            "download": Download,
-            "clips": Clips,
-            "privacy": Privacy,
-            "synthesis": Synthesis,
-            "score": Score,
-            "select": Select,
-            "shards": Shards,
-            "instruct": Instruct,
-        }.items()
-    }
+    {name: Corpus.model_fields[name].default.model_dump(mode="json") for name in _SECTIONS}
 )

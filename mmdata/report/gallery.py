@@ -84,15 +84,10 @@ def choose(table: pl.LazyFrame, concepts: Sequence[str]) -> Gallery:
     common, rare = (
         {name: _uids(kept.filter(pl.col("concept") == name), SAMPLES_PER_CONCEPT) for name in names} for names in ends
     )
-    reasons = (
-        table.filter(~pl.col("keep"))
-        .group_by("reason")
-        .len()
-        .sort(["len", "reason"], descending=[True, False])
-        .collect()
-    )["reason"].to_list()
-    filters = [reason for reason in reasons if reason and reason.startswith("filter:")][:MAX_FILTER_REASONS]
-    duplicates = [reason for reason in reasons if reason and reason.startswith("duplicate:")]
+    counted = table.filter(~pl.col("keep")).group_by("reason").len().sort("len", "reason", descending=[True, False])
+    reasons = counted.collect()["reason"].drop_nulls().to_list()
+    filters = [reason for reason in reasons if reason.startswith("filter:")][:MAX_FILTER_REASONS]
+    duplicates = [reason for reason in reasons if reason.startswith("duplicate:")]
     return Gallery(
         drawn=_uids(kept, 2 * MAX_SAMPLES),
         best=_uids(scored, MAX_SAMPLES, "clip_score", descending=True),
@@ -120,11 +115,10 @@ def fill(gallery: Gallery, table: pl.LazyFrame, workspace: Workspace) -> Gallery
 
 
 def _clips(kept: pl.LazyFrame) -> dict[str, list[str]]:
-    signatures = kept.select(pl.col("signature").cast(pl.String).unique().sort()).collect()["signature"].to_list()
+    signature = pl.col("signature").cast(pl.String)
+    signatures = kept.select(signature.unique().sort()).collect()["signature"].to_list()
     clip_signatures = [name for name in signatures if {"video", "audio"} & set(name.split("+"))]
-    return {
-        name: _uids(kept.filter(pl.col("signature").cast(pl.String) == name), MAX_CLIPS) for name in clip_signatures
-    }
+    return {name: _uids(kept.filter(signature == name), MAX_CLIPS) for name in clip_signatures}
 
 
 def _uids(table: pl.LazyFrame, count: int, by: str | None = None, descending: bool = False) -> list[str]:
@@ -136,7 +130,5 @@ def _uids(table: pl.LazyFrame, count: int, by: str | None = None, descending: bo
 
 
 def _pairs(table: pl.LazyFrame) -> list[tuple[str, str]]:
-    pairs = (
-        table.filter(pl.col("duplicate_of").is_not_null()).select("uid", "duplicate_of").bottom_k(MAX_PAIRS, by="uid")
-    )
-    return sorted(pairs.collect().iter_rows())
+    pairs = table.select("uid", "duplicate_of").drop_nulls("duplicate_of")
+    return sorted(pairs.bottom_k(MAX_PAIRS, by="uid").collect().iter_rows())
