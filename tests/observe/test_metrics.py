@@ -153,9 +153,3 @@ def test_nothing_is_counted_where_nobody_asks(tmp_path: Path) -> None:
     assert metrics.start(Observe()) is None
     run(tmp_path)
     assert not metrics.is_counting()
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        return int(server.server_address[1])
