@@ -119,7 +119,7 @@ class Stage(Section):
 class Align(Stage):
     """Stage 1: contrastive alignment."""
 
-    loss: Literal["infonce", "siglip", "triplet"] = Field("infonce", description="Of CLIP, SigLIP or hardest triplets.")
+    loss: Literal["infonce", "siglip", "triplet"] = Field("infonce", description="CLIP's, SigLIP's, or hard triplets.")
     weights: dict[str, float] = Field(
         default={"image": 1.0, "video": 1.0, "audio": 1.0}, description="Weight of the loss for each kind of pair."
     )
@@ -127,7 +127,7 @@ class Align(Stage):
     gather_with_grad: bool = Field(True, description="Gradients flow back through gathered features.")
     freeze_image: bool = Field(False, description="Train the image projection only.")
     freeze_text: bool = Field(False, description="Train the text projection only.")
-    crop_scale: float = Field(0.9, gt=0, le=1, description="Random crops of training pictures keep this share.")
+    crop_scale: float = Field(0.9, gt=0, le=1, description="Smallest share of a picture that a random crop keeps.")
     margin: float = Field(0.2, gt=0, description="Margin of the triplet loss, in cosine.")
     masked_weight: float = Field(0.0, ge=0, description="Weight of cross-modal masked prediction; 0: off.")
     mask_ratio: float = Field(0.6, gt=0, lt=1, description="Share of the patches that is hidden.")
@@ -189,7 +189,7 @@ class Data(Section):
     prefetch: int = Field(4, ge=1, description="Batches that each worker reads ahead.")
     block: int = Field(256, ge=1, description="Neighbouring samples that stay together in the first shuffle.")
     window_blocks: int = Field(64, ge=1, description="Blocks whose samples are shuffled together.")
-    frames: int = Field(8, ge=1, le=16, description="Frames read of a clip; fewer if they would fill over half a row.")
+    frames: int = Field(8, ge=1, le=16, description="Evenly spaced frames of a clip; fewer if they fill half a row.")
     augment: bool = Field(True, description="Vary copies of a sample: crop, colour, speed, gain, caption.")
     max_bad_share: float = Field(0.01, ge=0, le=1, description="A larger share of unreadable samples ends the run.")
 
@@ -246,7 +246,10 @@ def load_train_config(
     preset = preset or values.pop("preset", None)
     values.pop("preset", None)
     if preset is not None:
-        values = _merged(_preset(preset), values)
+        if preset not in PRESETS:
+            raise UserError(f"no preset {preset!r}; the presets are {', '.join(PRESETS)}")
+        text = (resources.files("training") / "presets" / f"{preset}.toml").read_text(encoding="utf-8")
+        values = _merged(tomllib.loads(text), values)
     for override in overrides or []:
         key, equals, text = override.partition("=")
         if not equals or not key:
@@ -256,12 +259,6 @@ def load_train_config(
         return TrainConfig.model_validate(values)
     except ValidationError as error:
         raise UserError("\n".join(f"{name}: {line}" for line in explain_validation(error, TrainConfig))) from None
-
-
-def _preset(name: str) -> dict[str, Any]:
-    if name not in PRESETS:
-        raise UserError(f"no preset {name!r}; the presets are {', '.join(PRESETS)}")
-    return tomllib.loads((resources.files("training") / "presets" / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def _value(text: str) -> Any:

@@ -27,10 +27,9 @@ from training.data.batch_readers import Share
 from training.data.sample_index import TrainingRelease, open_training_release
 from training.distributed.parallelism import parallelise
 from training.distributed.process_mesh import Mesh, join_processes
-from training.model.encoders import DualEncoder
+from training.model.encoders import DualEncoder, save_scorer
 from training.model.fusion import decoder_list
 from training.model.multimodal_lm import MultimodalLm
-from training.model.scorer_folder import save_scorer
 from training.stages.pipeline import RemoteLayer, cut_pipeline
 from training.stages.stage_model import PREVIOUS_STAGE, build_model, initialise_weights, load_model, stage_settings
 from training.stages.stage_reader import make_reader, make_validation_reader

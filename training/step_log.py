@@ -142,7 +142,8 @@ class StepFlops:
         """The operations of a step with this batch."""
         model = self._model
         pictures = len(batch.picture_of if isinstance(batch, PairBatch) else batch.picture.row)
-        seen = pictures * self._cost("vision", lambda: model.vision.maps(self._picture()), model.vision)
+        picture = torch.zeros(1, 3, *model.vision.preprocess.size, device=self._device)
+        seen = pictures * self._cost("vision", lambda: model.vision.maps(picture), model.vision)
         if isinstance(batch, PairBatch):
             tokens = batch.text[:1]
             return seen + len(batch.text) * self._cost("text", lambda: model.text(tokens), model.text)
@@ -161,9 +162,6 @@ class StepFlops:
                 forward()
             self._costs[key] = float(counter.get_total_flops()) * _passes(part)
         return self._costs[key]
-
-    def _picture(self) -> Tensor:
-        return torch.zeros(1, 3, *self._model.vision.preprocess.size, device=self._device)
 
 
 def _passes(part: Any) -> int:

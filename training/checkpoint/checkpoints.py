@@ -154,8 +154,6 @@ def check_release(
 
     Args:
         release_id, digest: of the release that is to be used now.
-        allowed: another release is fine.
-        folder: named in the error.
 
     Raises UserError: the releases differ, and that is not allowed.
     """

@@ -55,7 +55,6 @@ def random_crop(pixels_NCHW: torch.Tensor, scale: float, seed: int) -> torch.Ten
     Args:
         pixels_NCHW: uint8.
         scale: the crop has at least this share of the area.
-        seed: decides the crop.
     """
     height, width = pixels_NCHW.shape[-2:]
     draws = np.random.default_rng(seed)

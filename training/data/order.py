@@ -16,17 +16,11 @@ class Order:
 
     Blocks of neighbours, which lie together in a shard, are permuted. Then the samples of each window of
     `window_blocks` blocks are permuted, as a shuffle buffer of that size would do.
-
-    Args:
-        n: number of samples.
-        seed: decides the order.
-        block: samples of a block.
-        window_blocks: blocks of a window.
     """
 
     n: int
     seed: int
-    block: int = 256
+    block: int = 256  # samples
     window_blocks: int = 64
 
     def at(self, epoch: int, positions: np.ndarray) -> np.ndarray:

@@ -27,9 +27,8 @@ def answer(built: StageModel, pictures: Sequence[bytes], question: str = "", tok
         question: comes after the pictures; empty in stage `joint`, which has not learned to read questions.
         tokens: the most tokens of an answer. The likeliest token is taken each time.
 
-    Raises:
-        UserError: a question for a model that only captions, or no question for one that answers.
-        DataError: a picture that cannot be decoded.
+    Raises UserError: a question for a model that only captions, or no question for one that answers.
+    Raises DataError: a picture that cannot be decoded.
     """
     model, codec = built.generative()
     spec = MediaSpec(model.vision.preprocess)

@@ -71,10 +71,8 @@ def evaluate(
         classifier: uint8 N,3,H,W -> logits N,K for the Inception score; None: no Inception score.
 
     Returns: The content of metrics.json: stage, step, release, samples, metrics, and the answers.
-
-    Raises:
-        UserError: there is no checkpoint, it was trained on another release, or the release holds nothing out.
-        DataError: the checkpoint or the release is broken.
+    Raises UserError: there is no checkpoint, it was trained on another release, or the release holds nothing out.
+    Raises DataError: the checkpoint or the release is broken.
     """
     folder = find_checkpoint(checkpoint)
     run_folder, stage_folder = folder.parent.parent.parent, folder.parent.parent

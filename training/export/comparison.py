@@ -86,17 +86,16 @@ class Comparison:
         """A function that reads a text at once."""
         vocabulary = built.llm.get_input_embeddings().num_embeddings
         text = (torch.arange(TEXT_TOKENS_TIMED, device=self._mesh.device) % vocabulary)[None]
-        return lambda: float(
-            built.llm(input_ids=text, use_cache=False).logits[0, -1, 0]
-        )  # a float, so that the device is waited for
+        # a float, so that the device is waited for
+        return lambda: float(built.llm(input_ids=text, use_cache=False).logits[0, -1, 0])
 
 
 @torch.no_grad()
 def text_logits(built: StageModel) -> Tensor:
     """The language model's logits N,V at all N positions of TEXTS, without media."""
-    assert built.codec is not None
+    _, codec = built.generative()
     device = built.llm.get_input_embeddings().weight.device
-    rows = [built.codec.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"] for text in TEXTS]
+    rows = [codec.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"] for text in TEXTS]
     return torch.cat([built.llm(input_ids=row.to(device)).logits[0].float().cpu() for row in rows])
 
 

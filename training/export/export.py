@@ -31,9 +31,8 @@ from training.export.comparison import (
     tensor_bytes,
 )
 from training.export.exported import MEDIA_FOLDER, is_auto_tokenizer_right, load_exported, quiet, write_model
-from training.model.encoders import DualEncoder
+from training.model.encoders import DualEncoder, save_scorer
 from training.model.llm import merge_lora
-from training.model.scorer_folder import save_scorer
 from training.model.towers import OpenClipText, OpenClipVision
 from training.stages.stage_model import StageModel, load_model
 from training.stages.stage_step import validate
@@ -80,9 +79,8 @@ def export(
     Returns:
         The content of table.json: stage, step, release, device, a row for the checkpoint and each folder, and notes.
 
-    Raises:
-        UserError: an impossible request, an output that is not empty, or a checkpoint of another release.
-        DataError: the checkpoint or the release is broken.
+    Raises UserError: an impossible request, an output that is not empty, or a checkpoint of another release.
+    Raises DataError: the checkpoint or the release is broken.
     """
     folder = find_checkpoint(checkpoint)
     progress = read_progress(folder)
@@ -112,7 +110,10 @@ def export(
         }
         publish_json(UPath(draft / "table.json"), table)
         (draft / "table.md").write_text(markdown(table), encoding="utf-8")
-        _publish(draft, output)
+        for path in (*draft.rglob("*"), draft):
+            sync(path)
+        draft.rename(output)
+        sync(output.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return table
@@ -141,14 +142,6 @@ def _open_release(release: str, checkpoint: Path, progress: Progress, config: Tr
     remedy = "give the release that it was trained on, whose held-out samples it has not learned"
     check_release(progress, opened.id, opened.digest, config.allow_release_change, checkpoint, remedy)
     return opened
-
-
-def _publish(draft: Path, output: Path) -> None:
-    """Put everything on disk, then rename the folder."""
-    for path in (*draft.rglob("*"), draft):
-        sync(path)
-    draft.rename(output)
-    sync(output.parent)
 
 
 def _export_language_model(
@@ -223,7 +216,11 @@ def _export_towers(
 
     difference = float((embed(reopened) - embed(encoder)).abs().max())
     normalised = reopened.normalised(pixels).to(mesh.device)
-    seconds = alternating_s(*(partial(_embed_and_wait, m.to(mesh.device), normalised) for m in (encoder, reopened)))
+
+    def embed_and_wait(model: DualEncoder) -> float:
+        return float(model.vision(normalised).sum())  # a float, so that the device is waited for
+
+    seconds = alternating_s(*(partial(embed_and_wait, model.to(mesh.device)) for model in (encoder, reopened)))
     measured = (
         ("checkpoint", tensor_bytes(encoder), encoder, seconds[0], 0.0),
         ("open_clip", folder_bytes(draft), reopened, seconds[1], difference),
@@ -250,7 +247,3 @@ def _open_towers(folder: Path, encoder: DualEncoder) -> DualEncoder:
     vision, text = OpenClipVision(loaded.model.visual, loaded.preprocess), OpenClipText(loaded.model.text)
     scale, bias = float(loaded.model.logit_scale), float(encoder.logit_bias)
     return DualEncoder(vision, text, loaded.tokenizer, encoder.audio, scale, bias).eval()
-
-
-def _embed_and_wait(model: DualEncoder, pixels: Tensor) -> float:
-    return float(model.vision(pixels).sum())  # a float, so that the device is waited for

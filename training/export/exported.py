@@ -18,10 +18,9 @@ from mmdata.errors import DataError, UserError
 from mmdata.score.preprocess import Preprocess
 from training.config import Audio, Encoder, TrainConfig
 from training.data.text_codec import TextCodec, load_tokenizer
-from training.model.encoders import DualEncoder
+from training.model.encoders import DualEncoder, open_clip_description
 from training.model.fusion import FusedLayer, decoder_list
 from training.model.multimodal_lm import MultimodalLm
-from training.model.scorer_folder import open_clip_description
 from training.model.towers import AudioTower, HfVision, OpenClipVision
 from training.stages.pipeline import is_tied
 from training.stages.stage_model import StageModel
@@ -85,9 +84,8 @@ def load_exported(folder: Path) -> Exported:
     The model answers as its checkpoint did (`training.evaluate.answer`), and needs neither the checkpoint nor the
     models that training began from. Only the demo's towers are built from their package.
 
-    Raises:
-        UserError: the folder has no exported language model, or a package is missing.
-        DataError: one of its files is broken or missing.
+    Raises UserError: the folder has no exported language model, or a package is missing.
+    Raises DataError: one of its files is broken or missing.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -104,7 +102,8 @@ def load_exported(folder: Path) -> Exported:
             raise DataError(f"{path}: format {description['format']}; this mmdata reads format {FORMAT}")
         config = TrainConfig.model_validate(description["config"])
         vision = _build_vision(description["vision"])
-        audio = _build_audio(description["audio"])
+        heard = description["audio"]
+        audio = None if heard is None else AudioTower(Audio(**heard["config"]), heard["dim"])
         stage, tokenizer = description["stage"], description["tokenizer"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -243,10 +242,6 @@ def _audio_description(audio: AudioTower | None, config: Audio) -> dict[str, Any
     settings = config.config if config.kind == "logmel_vit" else audio.model.config.to_dict()
     described = config.model_copy(update={"model": None, "config": settings})
     return {"config": described.model_dump(mode="json"), "dim": audio.proj.out_features}
-
-
-def _build_audio(description: Mapping[str, Any] | None) -> AudioTower | None:
-    return None if description is None else AudioTower(Audio(**description["config"]), description["dim"])
 
 
 def _tokenizer(folder: Path, name: str) -> Any:

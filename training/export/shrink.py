@@ -195,10 +195,8 @@ def distil(teacher: Exported, release: TrainingRelease, steps: int, mesh: Mesh) 
     See `distillation_loss`. Batches, their order and learning rates are those of the stage; encoders stay frozen.
 
     Args: mesh: of one process.
-
-    Raises:
-        UserError: the model has only one layer.
-        DataError: the release has no samples for this stage, or the loss is not a number.
+    Raises UserError: the model has only one layer.
+    Raises DataError: the release has no samples for this stage, or the loss is not a number.
     """
     student, config = halved(teacher), teacher.config
     settings = stage_settings(teacher.stage, config)

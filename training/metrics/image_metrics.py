@@ -32,12 +32,10 @@ def fid_and_inception_score(
     large: read `fid` together with `fid_samples` and `fid_features`. Only this rank's pictures count.
 
     Args:
-        real: real pictures as the modules take them: one tensor (N x C x H x W), or batches.
-        generated: generated pictures, in the same form.
+        real, generated: pictures as the modules take them: one tensor (N x C x H x W), or batches.
         extractor: pictures to features (B x F).
         classifier: pictures to class logits (B x K); None: no Inception score.
         splits: groups of generated pictures; the Inception score is the mean over the groups.
-        batch_size: pictures of a tensor that are processed at a time.
         seed: of the division into groups. The global random state is not changed.
 
     Returns:

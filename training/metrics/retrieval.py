@@ -85,8 +85,7 @@ def retrieval_both_ways(
     """`retrieval` from images to texts (`image_to_text/…`) and from texts to images (`text_to_image/…`).
 
     Args:
-        image_groups_N: int64; an image and a text of one group answer each other. None for both: pair i is group i.
-        text_groups_M: int64; the groups of the texts.
+        image_groups_N, text_groups_M: int64; an image and a text of one group answer each other. None: pair i is one.
 
     Raises ValueError: as `retrieval`; or no groups, and not as many images as texts.
     """

@@ -1,18 +1,23 @@
-"""The dual encoder that stage 1 aligns, and how it is built from a configuration."""
+"""The dual encoder that stage 1 aligns: how it is built from a configuration, and written for mmdata to score with."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from upath import UPath
 
 from mmdata.errors import UserError
 from mmdata.score.preprocess import Preprocess
 from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS, forbid_remote_code
+from mmdata.storage.atomic import publish_bytes
 from training.config import Audio, Encoder
 from training.data.batch_types import PairBatch
 from training.model.masked_prediction import MaskedPrediction
@@ -232,3 +237,38 @@ def freeze_all_but(tower: nn.Module, names: Sequence[str]) -> None:
     """Freeze a tower except the parameters and modules of these names."""
     for name, parameter in tower.named_parameters():
         parameter.requires_grad_(any(name == kept or name.startswith(f"{kept}.") for kept in names))
+
+
+def save_scorer(encoder: DualEncoder, config: Encoder, folder: Path) -> None:
+    """Write the image and text towers as a scorer for the next refresh: `score: {model: <folder>}`.
+
+    `open_clip.create_model("local-dir:…")` opens the folder of open_clip towers. mmdata opens that of the demo's
+    packaged towers.
+
+    Raises UserError: the towers are Hugging Face encoders, which open_clip cannot open.
+    """
+    from safetensors.torch import save_file
+
+    if config.kind == "hf":
+        raise UserError("towers of kind `hf` cannot be a scorer: open_clip cannot open them. Remedy: kind `open_clip`.")
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {**encoder.vision.state_dict(), **encoder.text.state_dict(), "logit_scale": encoder.logit_scale.reshape(())}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    save_file(tensors, folder / "open_clip_model.safetensors")
+    described = {"base": "demo"} if config.kind == "demo" else open_clip_description(encoder, config)
+    publish_bytes(UPath(folder / "open_clip_config.json"), json.dumps(described, indent=1).encode())
+
+
+def open_clip_description(encoder: DualEncoder, config: Encoder) -> dict[str, Any]:
+    """What open_clip_config.json holds: the model's settings and its preprocessing."""
+    import open_clip
+
+    if config.config is not None:
+        model = open_clip_settings(config.config)
+    elif config.model.startswith("local-dir:"):
+        path = Path(config.model.partition(":")[2]) / "open_clip_config.json"
+        model = json.loads(path.read_text())["model_cfg"]
+    else:
+        model = open_clip.get_model_config(config.model)
+    preprocess = asdict(encoder.vision.preprocess)
+    return {"model_cfg": {**model, "custom_text": True}, "preprocess_cfg": {**preprocess, "mode": "RGB"}}

@@ -45,12 +45,7 @@ def chunked_kl(
     reference_head: Callable[[Tensor], Tensor],
     head: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """KL(reference || model) of the next-token distributions, summed over N positions, in chunks.
-
-    Args:
-        reference_ND, hidden_ND: hidden states of the two models.
-        reference_head, head: hidden states to logits.
-    """
+    """KL(reference || model) of the next-token distributions, summed over N positions, in chunks of hidden states."""
 
     def chunk_loss(reference: Tensor, hidden: Tensor) -> Tensor:
         with torch.no_grad():

@@ -51,7 +51,7 @@ class StageModel:
 
 def stage_settings(stage: StageName, config: TrainConfig) -> Stage:
     """The configuration's section of a stage."""
-    return {"align": config.align, "joint": config.joint, "instruct": config.instruct}[stage]
+    return config.align if stage == "align" else generative_settings(stage, config)
 
 
 def generative_settings(stage: StageName, config: TrainConfig) -> Generative:
@@ -152,10 +152,7 @@ def load_model(checkpoint: Path) -> tuple[StageModel, TrainConfig]:
     """Build the model of a checkpoint with its trained weights, on the CPU and in evaluation mode.
 
     Args: checkpoint: a checkpoint's folder, or the folder of a stage.
-
-    Raises:
-        UserError: there is no checkpoint.
-        DataError: the checkpoint is broken.
+    Raises UserError: there is no checkpoint; DataError: the checkpoint is broken.
     """
     folder = find_checkpoint(checkpoint)
     progress = read_progress(folder)

@@ -23,9 +23,8 @@ def make_reader(
 ) -> PairReader | RowReader:
     """The reader of a stage's batches from one split of a release.
 
-    Raises:
-        UserError: the release has no instructions of the configured form, or the ranks do not divide the batch.
-        DataError: the split has no samples for this stage.
+    Raises UserError: the release has no instructions of the configured form, or the ranks do not divide the batch.
+    Raises DataError: the split has no samples for this stage.
     """
     if batch_size % share.world:
         raise UserError(
