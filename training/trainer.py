@@ -34,28 +34,18 @@ Stopped = Literal["finished", "early", "signal"]
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """How a stage ended; the content of `result.json`.
-
-    Args:
-        folder: `<output>/<stage>`.
-        checkpoint: for the next stage: the best one under early stopping, else the last.
-        steps, samples: trained on so far, earlier runs included.
-        first_loss, last_loss: of the first and the last log line; NaN if there was nothing to do.
-        metrics: of the last validation.
-        stopped: `finished` all steps, `early` because validation no longer improved, or by a `signal`.
-        seconds: of the last run of this stage.
-    """
+    """How a stage ended; the content of `result.json`."""
 
     stage: StageName
-    folder: Path
-    checkpoint: Path
-    steps: int
-    samples: int
-    first_loss: float
-    last_loss: float
-    metrics: dict[str, float]
-    stopped: Stopped
-    seconds: float
+    folder: Path  # `<output>/<stage>`
+    checkpoint: Path  # for the next stage: the best one under early stopping, else the last
+    steps: int  # trained on so far, earlier runs included
+    samples: int  # trained on so far, earlier runs included
+    first_loss: float  # of the first and the last log line; NaN if there was nothing to do
+    last_loss: float  # of the first and the last log line; NaN if there was nothing to do
+    metrics: dict[str, float]  # of the last validation
+    stopped: Stopped  # `finished` all steps, `early` because validation no longer improved, or by a `signal`
+    seconds: float  # of the last run of this stage
 
     def is_complete(self, steps: int) -> bool:
         """Whether there is nothing left to train up to a number of steps."""

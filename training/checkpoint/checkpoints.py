@@ -40,28 +40,20 @@ class Progress:
     """How far a stage has come: everything in a checkpoint except tensors.
 
     No generator state is kept, since dropout is seeded by the step.
-
-    Args:
-        consumed: samples; this is the whole state of the loader.
-        best, best_step, waited: for early stopping: the best value of its metric, the step of that value, and the
-            validations since.
-        bad: unreadable samples that were replaced so far.
-        read: samples that were read so far.
-        metrics: of the last validation.
     """
 
     stage: StageName
     step: int
-    consumed: int
+    consumed: int  # samples; this is the whole state of the loader
     release_id: str
     release_digest: str
     config: dict[str, Any]
-    best: float | None = None
-    best_step: int | None = None
-    waited: int = 0
-    bad: int = 0
-    read: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
+    best: float | None = None  # for early stopping: the best value of its metric
+    best_step: int | None = None  # of that value
+    waited: int = 0  # validations since
+    bad: int = 0  # unreadable samples that were replaced so far
+    read: int = 0  # samples that were read so far
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last validation
     format: int = FORMAT
 
 

@@ -12,35 +12,20 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """B media-text pairs for contrastive training. The first S are real samples, the rest is padding.
+    """B media-text pairs for contrastive training. The first S are real samples, the rest is padding."""
 
-    Args:
-        text: int64 B,T; tokens of the captions.
-        weight: float32 B; 1 for a real sample, 0 for padding.
-        group: int64 B; a hash of the caption, so equal captions have equal groups.
-        is_clip: bool S; whether the sample's pictures are frames of a clip.
-        picture: uint8 M,3,H,W; pictures and frames of all samples, or None if there are none.
-        picture_of: int64 M; index of the sample that each picture belongs to.
-        sound: float32 N,L; 16 kHz, or None if there is none.
-        sound_of: int64 N; index of the sample that each sound belongs to.
-        uids: of the S samples.
-        read: S.
-        bad: unreadable samples that were replaced.
-        consumed: the loader's state after this batch, in samples.
-    """
-
-    text: Tensor
-    weight: Tensor
-    group: Tensor
-    is_clip: Tensor
-    picture: Tensor | None
-    picture_of: Tensor
-    sound: Tensor | None
-    sound_of: Tensor
-    uids: list[str]
-    read: int
-    bad: int
-    consumed: int
+    text: Tensor  # int64 B,T; tokens of the captions
+    weight: Tensor  # float32 B; 1 for a real sample, 0 for padding
+    group: Tensor  # int64 B; a hash of the caption, so equal captions have equal groups
+    is_clip: Tensor  # bool S; whether the sample's pictures are frames of a clip
+    picture: Tensor | None  # uint8 M,3,H,W; pictures and frames of all samples, or None if there are none
+    picture_of: Tensor  # int64 M; index of the sample that each picture belongs to
+    sound: Tensor | None  # float32 N,L; 16 kHz, or None if there is none
+    sound_of: Tensor  # int64 N; index of the sample that each sound belongs to
+    uids: list[str]  # of the S samples
+    read: int  # S
+    bad: int  # unreadable samples that were replaced
+    consumed: int  # the loader's state after this batch, in samples
 
     def split(self, size: int) -> Iterator[PairBatch]:
         """Runs of at most `size` samples, each with its own media; counts and uids stay those of the whole batch."""
@@ -63,19 +48,12 @@ class PairBatch:
 
 @dataclass(frozen=True, slots=True)
 class PlacedMedia:
-    """M media of one kind, and where they belong in the rows of a batch.
+    """M media of one kind, and where they belong in the rows of a batch."""
 
-    Args:
-        data: uint8 M,3,H,W for pictures, float32 M,S for sound at 16 kHz; None if M is 0.
-        row: int64 M; index of the row.
-        segment: int64 M; number of the sample within its row, from 1.
-        start: int64 M; column of the medium's first token.
-    """
-
-    data: Tensor | None
-    row: Tensor
-    segment: Tensor
-    start: Tensor
+    data: Tensor | None  # uint8 M,3,H,W for pictures, float32 M,S for sound at 16 kHz; None if M is 0
+    row: Tensor  # int64 M; index of the row
+    segment: Tensor  # int64 M; number of the sample within its row, from 1
+    start: Tensor  # int64 M; column of the medium's first token
 
     def of_rows(self, first: int, stop: int) -> PlacedMedia:
         """The media of rows `first` to `stop`, with rows counted from `first`."""
@@ -87,32 +65,19 @@ class PlacedMedia:
 
 @dataclass(frozen=True, slots=True)
 class RowBatch:
-    """R rows of L tokens for the language model; a row holds one or more samples.
+    """R rows of L tokens for the language model; a row holds one or more samples."""
 
-    Args:
-        input_ids: int64 R,L; padding and the columns of media hold the padding token.
-        labels: int64 R,L; IGNORED where nothing is learned.
-        position_ids: int64 R,L; they begin at 0 for each sample.
-        segment: int64 R,L; number of the sample within its row, from 1; 0 is padding.
-        picture, sound: media of all rows.
-        uids: of the samples, in the order of rows.
-        read: samples in the rows.
-        bad: unreadable samples that were replaced.
-        cut_tokens: text tokens that were cut off because they did not fit.
-        consumed: the loader's state after this batch, in samples; 0 for a batch that no loader made.
-    """
-
-    input_ids: Tensor
-    labels: Tensor
-    position_ids: Tensor
-    segment: Tensor
-    picture: PlacedMedia
-    sound: PlacedMedia
-    uids: list[str]
-    read: int
-    bad: int
-    cut_tokens: int
-    consumed: int = 0
+    input_ids: Tensor  # int64 R,L; padding and the columns of media hold the padding token
+    labels: Tensor  # int64 R,L; IGNORED where nothing is learned
+    position_ids: Tensor  # int64 R,L; they begin at 0 for each sample
+    segment: Tensor  # int64 R,L; number of the sample within its row, from 1; 0 is padding
+    picture: PlacedMedia  # media of all rows
+    sound: PlacedMedia  # media of all rows
+    uids: list[str]  # of the samples, in the order of rows
+    read: int  # samples in the rows
+    bad: int  # unreadable samples that were replaced
+    cut_tokens: int  # text tokens that were cut off because they did not fit
+    consumed: int = 0  # the loader's state after this batch, in samples; 0 for a batch that no loader made
 
     @property
     def media(self) -> dict[str, PlacedMedia]:

@@ -40,16 +40,11 @@ def parse_member_path(path: str) -> Member | None:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A record's turns, and its media in the order in which the turns show them, pictures before sounds.
+    """A record's turns, and its media in the order in which the turns show them, pictures before sounds."""
 
-    Args:
-        turns: each MEDIA_PLACEHOLDER in them stands for the next medium.
-        images, sounds: paths into shards, or data URIs.
-    """
-
-    turns: list[Turn]
-    images: list[str] = field(default_factory=list)
-    sounds: list[str] = field(default_factory=list)
+    turns: list[Turn]  # each MEDIA_PLACEHOLDER in them stands for the next medium
+    images: list[str] = field(default_factory=list)  # paths into shards, or data URIs
+    sounds: list[str] = field(default_factory=list)  # paths into shards, or data URIs
 
     @property
     def keys(self) -> list[str]:

@@ -27,34 +27,21 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class MediaSpec:
-    """What the encoders take.
+    """What the encoders take."""
 
-    Args:
-        preprocess: size, resize mode and normalisation of pictures.
-        frames: at most so many frames of a clip are read, evenly spaced.
-        audio_samples: length of a sound in samples at 16 kHz; 0: no sound is read.
-        augment: whether copies of a sample are varied by their seed.
-    """
-
-    preprocess: Preprocess
-    frames: int = 8
-    audio_samples: int = 0
-    augment: bool = False
+    preprocess: Preprocess  # size, resize mode and normalisation of pictures
+    frames: int = 8  # at most so many frames of a clip are read, evenly spaced
+    audio_samples: int = 0  # length of a sound in samples at 16 kHz; 0: no sound is read
+    augment: bool = False  # whether copies of a sample are varied by their seed
 
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """A sample's media.
+    """A sample's media."""
 
-    Args:
-        pictures: uint8 N,3,H,W; N is 1 for a picture, and the number of frames for a clip.
-        sound: float32 of `audio_samples`, or None.
-        is_clip: whether the pictures are frames.
-    """
-
-    pictures: torch.Tensor | None
-    sound: torch.Tensor | None
-    is_clip: bool = False
+    pictures: torch.Tensor | None  # uint8 N,3,H,W; N is 1 for a picture, and the number of frames for a clip
+    sound: torch.Tensor | None  # float32 of `audio_samples`, or None
+    is_clip: bool = False  # whether the pictures are frames
 
     @property
     def each_picture(self) -> list[torch.Tensor]:

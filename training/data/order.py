@@ -81,17 +81,11 @@ def _mix(bits: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The samples of a step.
+    """The samples of a step."""
 
-    Args:
-        epoch: from 0.
-        positions: int64; in that epoch's order.
-        consumed: samples consumed after the step; the loader's whole state.
-    """
-
-    epoch: int
-    positions: np.ndarray
-    consumed: int
+    epoch: int  # from 0
+    positions: np.ndarray  # int64; in that epoch's order
+    consumed: int  # samples consumed after the step; the loader's whole state
 
 
 def next_draw(consumed: int, batch_size: int, n: int) -> Draw:

@@ -40,37 +40,22 @@ _BATCH_LINES = 50_000  # lines in memory at once
 
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
-    """Which media of a record a model takes.
+    """Which media of a record a model takes."""
 
-    Args:
-        frames: at most so many frames of all clips together; embedded frames (data URIs) are not limited.
-        hears: whether the model has a sound tower; if not, records with sound are left out.
-        pictures: records with more pictures (or frames) than this have no room in a row and are left out.
-    """
-
-    frames: int = 8
-    hears: bool = True
-    pictures: int = MAX_IMAGES
+    frames: int = 8  # at most so many frames of all clips together; embedded frames (data URIs) are not limited
+    hears: bool = True  # whether the model has a sound tower; if not, records with sound are left out
+    pictures: int = MAX_IMAGES  # records with more pictures (or frames) have no room in a row and are left out
 
 
 @dataclass(frozen=True)
 class Records:
-    """An indexed instruction file.
+    """An indexed instruction file."""
 
-    Args:
-        path: of the JSONL.
-        index: memory-mapped rows of RECORD, in the file's order.
-        rows: memory-mapped int64; row numbers of samples in the split, one record's after another's.
-        limits: on the media of a record.
-        left_out: number of records that are not in the index: without a text answer, of another task, or over the
-            limits.
-    """
-
-    path: UPath
-    index: np.ndarray
-    rows: np.ndarray
-    limits: MediaLimits
-    left_out: int
+    path: UPath  # of the JSONL
+    index: np.ndarray  # memory-mapped rows of RECORD, in the file's order
+    rows: np.ndarray  # memory-mapped int64; row numbers of samples in the split, one record's after another's
+    limits: MediaLimits  # on the media of a record
+    left_out: int  # records that are not in the index: without a text answer, of another task, or over the limits
 
     def rows_of(self, at: int) -> np.ndarray:
         """Row numbers of a record's samples, in the order of `Conversation.keys`."""

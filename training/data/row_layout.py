@@ -16,22 +16,14 @@ from training.data.text_codec import IGNORED, Encoded
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How examples become rows of the language model.
+    """How examples become rows of the language model."""
 
-    Args:
-        picture_tokens, sound_tokens: columns that one medium takes in a row; 0: media stay outside the rows.
-        pack_length: tokens of a row.
-        max_text_tokens: a sample's text is cut there.
-        packed: whether several samples share a row.
-        template: whether turns are written as a conversation, or the last one as a bare caption.
-    """
-
-    picture_tokens: int
-    sound_tokens: int
-    pack_length: int
-    max_text_tokens: int
-    packed: bool
-    template: bool
+    picture_tokens: int  # columns that one medium takes in a row; 0: media stay outside the rows
+    sound_tokens: int  # columns that one medium takes in a row; 0: media stay outside the rows
+    pack_length: int  # tokens of a row
+    max_text_tokens: int  # a sample's text is cut there
+    packed: bool  # whether several samples share a row
+    template: bool  # whether turns are written as a conversation, or the last one as a bare caption
 
     def media_tokens(self, counts: np.ndarray) -> np.ndarray:
         """Columns that media take. Args: counts: int64 (...,2); pictures and sounds."""
@@ -40,17 +32,12 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRow:
-    """Samples that share a row, in tokens.
-
-    Args:
-        bad: unreadable samples that were replaced.
-        cut_tokens: text tokens that were cut off.
-    """
+    """Samples that share a row, in tokens."""
 
     examples: list[Example]
     encoded: list[Encoded]
-    bad: int
-    cut_tokens: int
+    bad: int  # unreadable samples that were replaced
+    cut_tokens: int  # text tokens that were cut off
 
 
 @dataclass(slots=True)

@@ -40,17 +40,11 @@ _COLUMNS = ["uid", "shard", "offset", "length", "signature", "split", "tokens", 
 
 @dataclass(frozen=True)
 class TrainingRelease:
-    """An opened release, checked against its manifest.
+    """An opened release, checked against its manifest."""
 
-    Args:
-        release: its manifest.
-        shards: names, in the manifest's order; `shard` in a row of the index is a position in it.
-        cache: local folder of the memory-mapped files.
-    """
-
-    release: Release
-    shards: tuple[str, ...]
-    cache: Path
+    release: Release  # its manifest
+    shards: tuple[str, ...]  # names, in the manifest's order; `shard` in a row of the index is a position in it
+    cache: Path  # local folder of the memory-mapped files
 
     @property
     def id(self) -> str:

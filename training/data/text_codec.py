@@ -23,17 +23,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An example in tokens.
+    """An example in tokens."""
 
-    Args:
-        ids: token ids, without columns for media.
-        labels: as long as `ids`; IGNORED where nothing is learned.
-        media_at: for each medium the index in `ids` that it comes before.
-    """
-
-    ids: list[int]
-    labels: list[int]
-    media_at: list[int] = field(default_factory=list)
+    ids: list[int]  # token ids, without columns for media
+    labels: list[int]  # as long as `ids`; IGNORED where nothing is learned
+    media_at: list[int] = field(default_factory=list)  # for each medium the index in `ids` that it comes before
 
 
 class TextCodec:

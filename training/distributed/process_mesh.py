@@ -17,17 +17,11 @@ from training.config import Parallel
 
 @dataclass(frozen=True)
 class Mesh:
-    """The arrangement of processes, seen from this one.
+    """The arrangement of processes, seen from this one."""
 
-    Args:
-        device: of this process.
-        groups: process groups by dimension (pp, dp, tp); empty on one process.
-        mesh: torch's device mesh; None on one process.
-    """
-
-    device: torch.device
-    groups: dict[str, Any]
-    mesh: Any = None
+    device: torch.device  # of this process
+    groups: dict[str, Any]  # process groups by dimension (pp, dp, tp); empty on one process
+    mesh: Any = None  # torch's device mesh; None on one process
 
     def size(self, name: str) -> int:
         return dist.get_world_size(self.groups[name]) if self.groups else 1

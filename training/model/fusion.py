@@ -16,15 +16,10 @@ CROSS_ATTENTION_EVERY = 4  # layers, for fusion `attention` with cross-attention
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Features of one depth of the encoder enter at one layer of the LLM.
+    """Features of one depth of the encoder enter at one layer of the LLM."""
 
-    Args:
-        layer: index of the layer of the LLM.
-        depth: as a share of the encoder's depth; 1 is its last feature map.
-    """
-
-    layer: int
-    depth: float
+    layer: int  # index of the layer of the LLM
+    depth: float  # as a share of the encoder's depth; 1 is its last feature map
 
 
 def fusion_plan(architecture: str, fusion: str, layers: int) -> list[Entry]:

@@ -64,28 +64,18 @@ def _sum_in_chunks(chunk_loss: Callable[[Tensor, Tensor], Tensor], first_ND: Ten
 
 @dataclass(frozen=True)
 class PairLogits:
-    """The inputs of a contrastive loss: B rows of this rank against N columns of all ranks.
+    """The inputs of a contrastive loss: B rows of this rank against N columns of all ranks."""
 
-    Args:
-        media_BD, text_BD: features of the rows, of unit length.
-        all_media_ND, all_text_ND: features of the columns.
-        own_B: column of each row's own pair.
-        weight_B: 0 for a row of padding or of another kind of medium.
-        usable_N: bool; columns that hold a pair of this kind.
-        same_BN: bool; columns with the row's caption, its own column among them. They are no negatives.
-        scale, bias: of the logits: exp(scale) multiplies the cosine, and SigLIP adds the bias.
-    """
-
-    media_BD: Tensor
-    text_BD: Tensor
-    all_media_ND: Tensor
-    all_text_ND: Tensor
-    own_B: Tensor
-    weight_B: Tensor
-    usable_N: Tensor
-    same_BN: Tensor
-    scale: Tensor
-    bias: Tensor
+    media_BD: Tensor  # features of the rows, of unit length
+    text_BD: Tensor  # features of the rows, of unit length
+    all_media_ND: Tensor  # features of the columns
+    all_text_ND: Tensor  # features of the columns
+    own_B: Tensor  # column of each row's own pair
+    weight_B: Tensor  # 0 for a row of padding or of another kind of medium
+    usable_N: Tensor  # bool; columns that hold a pair of this kind
+    same_BN: Tensor  # bool; columns with the row's caption, its own column among them. They are no negatives
+    scale: Tensor  # of the logits: exp(scale) multiplies the cosine, and SigLIP adds the bias
+    bias: Tensor  # of the logits: exp(scale) multiplies the cosine, and SigLIP adds the bias
 
     def cosines(self) -> tuple[Tensor, Tensor, Tensor]:
         """Cosines of media to text B,N and of text to media B,N, and a mask of each row's own column B,N."""

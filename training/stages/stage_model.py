@@ -27,20 +27,14 @@ SIGLIP_SCALE, SIGLIP_BIAS = 2.3026, -10.0  # log 10 and -10: the first values in
 
 @dataclass
 class StageModel:
-    """A stage's model, not wrapped, on the CPU.
-
-    Args:
-        llm, codec: None in stage `align`.
-        blocks: its repeated layers, which are sharded and recomputed one by one.
-        tied: whether the LLM's input and output embeddings are one matrix.
-    """
+    """A stage's model, not wrapped, on the CPU."""
 
     stage: StageName
     model: DualEncoder | MultimodalLm
-    llm: Any
-    codec: TextCodec | None
-    blocks: list[nn.Module]
-    tied: bool = False
+    llm: Any  # None in stage `align`
+    codec: TextCodec | None  # None in stage `align`
+    blocks: list[nn.Module]  # its repeated layers, which are sharded and recomputed one by one
+    tied: bool = False  # whether the LLM's input and output embeddings are one matrix
 
     def generative(self) -> tuple[MultimodalLm, TextCodec]:
         """The model and the codec of stages `joint` and `instruct`."""
