@@ -64,6 +64,22 @@ def training_rows(high: np.ndarray, low: np.ndarray, clusters: int, seed: int) -
     return np.sort(np.argsort(hash_words(high, low, seed, "clusters"), kind="stable")[:limit])
 
 
+def train_clusters(
+    embeddings: np.ndarray, high: np.ndarray, low: np.ndarray, scorer: str, configured: int | None, seed: int
+) -> Clusters:
+    """Train new clusters on a draw of the rows.
+
+    Args:
+        embeddings: float16, (n, dim); may be a memory map.
+        high, low: the halves of the rows' uids.
+        scorer: fingerprint of the model that made the embeddings.
+        configured: `dedup.clusters`.
+    """
+    count = cluster_count(len(embeddings), configured)
+    points = embeddings[training_rows(high, low, count, seed)]
+    return Clusters(train_centroids(points, count, seed), scorer, len(embeddings), configured or 0)
+
+
 def train_centroids(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     """Spherical k-means by FAISS on one thread, so that the same points give the same centroids.
 

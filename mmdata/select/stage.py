@@ -1,9 +1,9 @@
-"""The selection stage: reads what all releasable parts know, decides, and writes the draft of a release."""
+"""The selection stage: reads the tables of all releasable parts, decides, and writes the draft of a release."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -19,20 +19,12 @@ from mmdata.observe import logs
 from mmdata.releases.draft import Draft, ReleasePlan, find_draft, plan_release, write_draft
 from mmdata.score.features_reader import read_scorer_mark
 from mmdata.select.candidates import BATCH_ROWS, Slice, merge_candidates, read_candidates
-from mmdata.select.clusters import (
-    Clusters,
-    assign_clusters,
-    cluster_count,
-    read_clusters,
-    train_centroids,
-    training_rows,
-    write_clusters,
-)
+from mmdata.select.clusters import Clusters, assign_clusters, read_clusters, train_clusters, write_clusters
 from mmdata.select.decide import NO_CLUSTER, balance_and_repeat, drop_duplicates, drop_followers, is_kind, judge
 from mmdata.select.domains import cap_domains
 from mmdata.select.embeddings import gather_embeddings
 from mmdata.select.rates import Rates, rates_settings, read_lasting, read_rates, write_rates
-from mmdata.select.selection_summary import reasons_text, summarise
+from mmdata.select.selection_summary import Summary, summarise
 from mmdata.select.selection_table import write_selection
 from mmdata.select.semantic import semantic_leaders
 from mmdata.select.verdicts import Verdicts
@@ -40,6 +32,26 @@ from mmdata.stage import Progress, StageReport, silent
 from mmdata.workspace.layout import Part, Workspace
 
 _log = logs.logger(__name__)
+
+_TABLES = ("selection.parquet", "rates.json")
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What a selection reads.
+
+    Args:
+        slices: of all parts, in the order in which candidates count them.
+        scorer: fingerprint of the model that scored all parts; empty where nothing is scored.
+        concepts: the configured concept list.
+    """
+
+    corpus: Corpus
+    workspace: Workspace
+    slices: Sequence[Slice]
+    scorer: str
+    concepts: list[str] | None
+    progress: Progress
 
 
 def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = silent) -> StageReport:
@@ -53,124 +65,128 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
     """
     parts, refused = releasable_parts(corpus, workspace)
     if not parts:
-        why = reasons_text(refused) or "  the catalogue has no parts: materialise `source_catalog` first"
-        raise DataError(f"no part may enter a release:\n{why}\nRemedy: materialise the part assets of these parts.")
+        reasons = "\n".join(f"  {part}: {reason}" for part, reason in refused.items())
+        reasons = reasons or "  the catalogue has no parts: materialise `source_catalog` first"
+        raise DataError(f"no part may enter a release:\n{reasons}\nRemedy: materialise the part assets of these parts.")
     concepts = read_concepts(corpus.select.balance.concepts) if corpus.select.balance.concepts else None
     plan = plan_release(corpus, workspace, parts)
     folder = workspace.release_dir(plan.release_id)
     reused = plan.published or _is_drafted(workspace, plan, folder)
     if not reused:
-        _select(corpus, workspace, parts, concepts, plan, progress)
+        slices = _list_slices(workspace, parts)
+        scorer = _common_scorer(workspace, slices)
+        _write_selection(_Inputs(corpus, workspace, slices, scorer, concepts, progress), plan, folder)
     summary = summarise(folder, corpus.select.filter)
+    for part, reason in refused.items():
+        _log.warning("part stays out of the release", part=part, reason=reason, release=plan.release_id)
+    _log.info("samples are selected", release=plan.release_id, parts=len(parts), reused=reused, counts=summary.counts)
     names = tuple(part.name for part in parts)
     draft = Draft(plan.release_id, plan.inputs, plan.parent, names, refused, summary.counts, summary.reasons)
-    for name, why in refused.items():
-        _log.warning("part stays out of the release", part=name, reason=why, release=plan.release_id)
-    _log.info("samples are selected", release=plan.release_id, parts=len(parts), reused=reused, counts=summary.counts)
     write_draft(workspace, draft)
+    return _report(draft, summary, folder, scorer_name(corpus.score), reused)
+
+
+def _is_drafted(workspace: Workspace, plan: ReleasePlan, folder: UPath) -> bool:
+    """Whether the tables of the planned release were written by an earlier run."""
+    draft = find_draft(workspace)
+    is_complete = all((folder / name).exists() for name in _TABLES)
+    return is_complete and draft is not None and draft.release_id == plan.release_id
+
+
+def _report(draft: Draft, summary: Summary, folder: UPath, scorer: str, reused: bool) -> StageReport:
+    refused = [{"part": part, "reason": reason} for part, reason in draft.refused_parts.items()]
     return StageReport(
         stage="selection",
-        counts=summary.counts | {"parts": len(parts), "refused_parts": len(refused)},
+        counts=summary.counts | {"parts": len(draft.parts), "refused_parts": len(refused)},
         reasons=summary.reasons,
         numbers=summary.numbers(),
-        tables=summary.tables() | {"refused parts": [{"part": k, "reason": v} for k, v in refused.items()]},
-        images=summary.images(scorer_name(corpus.score)),
-        paths={name: str(folder / name) for name in ("selection.parquet", "rates.json")},
+        tables=summary.tables() | {"refused parts": refused},
+        images=summary.images(scorer),
+        paths={name: str(folder / name) for name in _TABLES},
         slices_done=0 if reused else 1,
         slices_reused=1 if reused else 0,
     )
 
 
-def _is_drafted(workspace: Workspace, plan: ReleasePlan, folder: UPath) -> bool:
-    draft = find_draft(workspace)
-    whole = all((folder / name).exists() for name in ("selection.parquet", "rates.json"))
-    return whole and draft is not None and draft.release_id == plan.release_id
-
-
-def _select(
-    corpus: Corpus,
-    workspace: Workspace,
-    parts: Sequence[Part],
-    concepts: list[str] | None,
-    plan: ReleasePlan,
-    progress: Progress,
-) -> None:
-    slices = _slices(workspace, parts)
-    scorer = _scorer(workspace, slices)
-    frame = _read(corpus, workspace, slices, concepts, progress)
-    settings = rates_settings(corpus.select, corpus.seed, fingerprint(concepts))
-    before = workspace.release_dir(plan.parent) / "rates.json" if plan.parent else None
-    parent = read_rates(before, settings) if before else None
-    rates = parent or (read_lasting(before, settings) if before else Rates(settings))
-    verdicts, cut = judge(frame, corpus.select, scorer, rates.cut)
-    rank = drop_duplicates(frame, verdicts, corpus.select.dedup)
-    known = read_clusters(workspace.release_dir(plan.parent) / "clusters.npz") if plan.parent else None
-    clusters, cluster = _cluster(corpus, workspace, slices, frame, verdicts, rank, scorer, known, progress)
+def _write_selection(inputs: _Inputs, plan: ReleasePlan, folder: UPath) -> None:
+    """Decide on every candidate and publish the tables of the release."""
+    corpus, select = inputs.corpus, inputs.corpus.select
+    frame = _read_all_candidates(inputs)
+    settings = rates_settings(select, corpus.seed, fingerprint(inputs.concepts))
+    parent_folder = inputs.workspace.release_dir(plan.parent) if plan.parent else None
+    parent_rates = read_rates(parent_folder / "rates.json", settings) if parent_folder else None
+    rates = parent_rates or Rates(settings)
+    if parent_rates is None and parent_folder:
+        rates = read_lasting(parent_folder / "rates.json", settings)
+    verdicts, cut = judge(frame, select, inputs.scorer, rates.cut)
+    rank = drop_duplicates(frame, verdicts, select.dedup)
+    parent_clusters = read_clusters(parent_folder / "clusters.npz") if parent_folder else None
+    clusters, cluster = _assign_and_compare(inputs, frame, verdicts, rank, parent_clusters)
     verdicts.settle()
-    cap_domains(frame, verdicts, corpus.select.balance, rank, corpus.seed)
+    cap_domains(frame, verdicts, select.balance, rank, corpus.seed)
     decision = balance_and_repeat(
         frame,
         verdicts,
         cluster,
-        corpus.select,
+        select,
         corpus.seed,
         corpus.shards.validation_fraction,
         replace(rates, cut=cut),
-        concepts,
-        sticky=parent is not None,
+        inputs.concepts,
+        sticky=parent_rates is not None,
     )
-    folder = workspace.release_dir(plan.release_id)
     if clusters is not None:
         write_clusters(folder / "clusters.npz", clusters)
     write_rates(folder / "rates.json", decision.rates)
-    write_selection(folder / "selection.parquet", frame, slices, verdicts, cluster, decision)
+    write_selection(folder / "selection.parquet", frame, inputs.slices, verdicts, cluster, decision)
 
 
-def _slices(workspace: Workspace, parts: Sequence[Part]) -> list[Slice]:
-    found = []
+def _list_slices(workspace: Workspace, parts: Sequence[Part]) -> list[Slice]:
+    slices = []
     for part in parts:
-        stamp = workspace.part_stamp(part.name, "rows")
-        for name in stamp.slices if stamp else ():
-            one = workspace.slice_stamp(part.name, "rows", name)
-            if one is None:
+        part_stamp = workspace.part_stamp(part.name, "rows")
+        for name in part_stamp.slices if part_stamp else ():
+            stamp = workspace.slice_stamp(part.name, "rows", name)
+            if stamp is None:
                 raise DataError(
-                    f"part {part.name}, slice {name}: its stamp is gone. Remedy: materialise source_rows again."
+                    f"part {part.name}, slice {name}: its stamp is missing. Remedy: materialise source_rows again."
                 )
-            found.append(Slice(part.name, name, one.rows))
-    return found
+            slices.append(Slice(part.name, name, stamp.rows))
+    return slices
 
 
-def _scorer(workspace: Workspace, slices: Sequence[Slice]) -> str:
-    """The fingerprint of the one scorer that all features come from."""
-    seen: dict[str, tuple[str, str]] = {}
-    for one in slices:
-        scorer = read_scorer_mark(workspace.table(one.part, "features", one.name))
-        seen.setdefault(scorer.fingerprint, (scorer.name, one.part))
-    if len(seen) > 1:
-        lines = "\n".join(f"  {name} ({key}), first in part {part}" for key, (name, part) in sorted(seen.items()))
-        raise DataError(
-            f"the parts were scored by {len(seen)} different models, and their scores do not compare:\n{lines}\n"
-            "Remedy: materialise features again for the parts of the model you do not want."
+def _common_scorer(workspace: Workspace, slices: Sequence[Slice]) -> str:
+    """The fingerprint of the scorer that all features come from. Raises DataError where they come from several."""
+    first_parts: dict[str, tuple[str, str]] = {}
+    for part_slice in slices:
+        scorer = read_scorer_mark(workspace.table(part_slice.part, "features", part_slice.name))
+        first_parts.setdefault(scorer.fingerprint, (scorer.name, part_slice.part))
+    if len(first_parts) > 1:
+        lines = "\n".join(
+            f"  {name} ({key}), first in part {part}" for key, (name, part) in sorted(first_parts.items())
         )
-    return next(iter(seen), "")
+        raise DataError(
+            f"the parts were scored by {len(first_parts)} different models, and their scores do not compare:\n"
+            f"{lines}\nRemedy: materialise features again for the parts of the model you do not want."
+        )
+    return next(iter(first_parts), "")
 
 
-def _read(
-    corpus: Corpus, workspace: Workspace, slices: Sequence[Slice], concepts: list[str] | None, progress: Progress
-) -> pl.DataFrame:
-    total = sum(one.rows for one in slices)
-    frames, done, first = [], 0, 0
+def _read_all_candidates(inputs: _Inputs) -> pl.DataFrame:
+    slices = inputs.slices
+    total = sum(part_slice.rows for part_slice in slices)
+    frames, rows_read, first = [], 0, 0
     while first < len(slices):
-        batch = _batch(slices, first)
-        frames.append(read_candidates(workspace, batch, first, corpus.select, concepts))
+        batch = _next_batch(slices, first)
+        frames.append(read_candidates(inputs.workspace, batch, first, inputs.corpus.select, inputs.concepts))
         first += len(batch)
-        done += len(frames[-1])
-        progress("selection", done, total)
+        rows_read += len(frames[-1])
+        inputs.progress("selection", rows_read, total)
     return merge_candidates(frames)
 
 
-def _batch(slices: Sequence[Slice], first: int) -> Sequence[Slice]:
-    """The next slices, up to about `BATCH_ROWS` rows."""
+def _next_batch(slices: Sequence[Slice], first: int) -> Sequence[Slice]:
+    """The slices from `first` on, up to about `BATCH_ROWS` rows."""
     rows = 0
     for stop in range(first, len(slices)):
         rows += slices[stop].rows
@@ -179,45 +195,49 @@ def _batch(slices: Sequence[Slice], first: int) -> Sequence[Slice]:
     return slices[first:]
 
 
-def _cluster(
-    corpus: Corpus,
-    workspace: Workspace,
-    slices: Sequence[Slice],
-    frame: pl.DataFrame,
-    verdicts: Verdicts,
-    rank: np.ndarray,
-    scorer: str,
-    known: Clusters | None,
-    progress: Progress,
+def _assign_and_compare(
+    inputs: _Inputs, frame: pl.DataFrame, verdicts: Verdicts, rank: np.ndarray, parent: Clusters | None
 ) -> tuple[Clusters | None, np.ndarray]:
-    """Cluster what is left and drop semantic duplicates; a row without an embedding has no cluster."""
+    """Assign the kept rows to clusters and drop semantic duplicates within each.
+
+    Args:
+        verdicts: duplicates are added to it.
+        rank: of every candidate, the best first.
+        parent: clusters of the parent release, which are used again while they fit.
+
+    Returns:
+        The clusters; and int32, one a candidate, `NO_CLUSTER` where a row is dropped or has no embedding.
+    """
+    select, seed = inputs.corpus.select, inputs.corpus.seed
     cluster = np.full(len(frame), NO_CLUSTER, np.int32)
     kept = verdicts.kept()
+    tables = [inputs.workspace.table(part_slice.part, "features", part_slice.name) for part_slice in inputs.slices]
     place, row = frame["place"].gather(kept).to_numpy(), frame["row"].gather(kept).to_numpy()
-    tables = [workspace.table(one.part, "features", one.name) for one in slices]
-    done = 0
-
-    def advance(rows: int) -> None:
-        nonlocal done
-        done += rows
-        progress("embeddings", done, len(kept))
-
-    with gather_embeddings(tables, place, row, advance) as (embeddings, which):
-        rows = kept[which]
+    advance = _row_counter(inputs.progress, len(kept))
+    with gather_embeddings(tables, place, row, advance) as (embeddings, positions):
+        rows = kept[positions]
         if len(rows) == 0:
-            return known, cluster
-        configured = corpus.select.dedup.clusters
-        clusters = known
-        if clusters is None or not clusters.fits(scorer, len(rows), configured):
-            count = cluster_count(len(rows), configured)
+            return parent, cluster
+        clusters, wanted = parent, select.dedup.clusters
+        if clusters is None or not clusters.fits(inputs.scorer, len(rows), wanted):
             high, low = frame["uid_high"].gather(rows).to_numpy(), frame["uid_low"].gather(rows).to_numpy()
-            points = embeddings[training_rows(high, low, count, corpus.seed)]
-            clusters = Clusters(train_centroids(points, count, corpus.seed), scorer, len(rows), configured or 0)
+            clusters = train_clusters(embeddings, high, low, inputs.scorer, wanted, seed)
         cluster[rows] = assign_clusters(embeddings, clusters.centroids)
-        eps = corpus.select.dedup.semantic_eps
-        if eps is not None:
-            # pictures and clips are never duplicates of each other, though they share clusters
+        if select.dedup.semantic_eps is not None:
+            # Pictures and clips share clusters, but are never duplicates of each other.
             kind_cluster = cluster[rows] * 2 + is_kind(frame, "video")[rows]
-            leaders = semantic_leaders(embeddings, kind_cluster, rank[rows], eps)
+            leaders = semantic_leaders(embeddings, kind_cluster, rank[rows], select.dedup.semantic_eps)
             drop_followers(verdicts, rows, leaders, "duplicate:semantic")
     return clusters, cluster
+
+
+def _row_counter(progress: Progress, total: int) -> Callable[[int], None]:
+    """A callback that adds up how many embeddings have been read, and reports the sum."""
+    rows_read = 0
+
+    def advance(rows: int) -> None:
+        nonlocal rows_read
+        rows_read += rows
+        progress("embeddings", rows_read, total)
+
+    return advance

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -550,6 +552,23 @@ def test_every_signature_goes_through_and_the_rare_ones_are_repeated(tmp_path: P
     assert (sides["split"] == 1).all()
     assert set(sides["side"]) == {"train", "validation"}
     assert set(table.filter(pl.col("signature") == "image+text", "keep")["split"]) == {"train", "validation"}
+
+
+def test_a_selection_decides_as_version_0_1_0_did(tmp_path: Path) -> None:
+    select = {
+        "filter": {"top_fraction": 0.8, "min_words": 2},
+        "dedup": {"phash_bits": 4},
+        "balance": {"max_ratio": 2.5, "tail_share": 0.05, "max_per_host": 150},
+        "oversample": {"threshold": 0.2, "max_repeats": 4},
+    }
+    # Without embeddings: the clusters that FAISS trains may differ from one processor to another.
+    samples = [given | {"embedding": None} for given in every_modality(np.random.default_rng(0))]
+    corpus = corpus_for(tmp_path, select, shards={"validation_fraction": 0.15})
+    workspace = build(corpus, {"web-000000": [samples[::2], samples[1::2]]})
+    select_samples(corpus, workspace)
+    table = selection(workspace)
+    assert table.height == 550
+    assert sha256(json.dumps(table.to_dicts()).encode()).hexdigest()[:16] == "99d942a3225668fd"
 
 
 def test_a_semantic_duplicate_is_never_of_another_kind(tmp_path: Path) -> None:
