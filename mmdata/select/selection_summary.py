@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,8 +118,3 @@ def _before_after(table: pl.LazyFrame, column: str) -> dict[str, tuple[int, int]
         .collect(engine="streaming")
     )
     return {str(name): (int(before), int(after)) for name, before, after in counted.iter_rows()}
-
-
-def reasons_text(reasons: Mapping[str, str]) -> str:
-    """Part -> why not, as lines for an error."""
-    return "\n".join(f"  {part}: {reason}" for part, reason in reasons.items())
