@@ -141,7 +141,7 @@ def _delete_runs(workspace: Workspace) -> None:
     """Delete the runs in Dagster's log that may show samples of the parts that lost some."""
     from mmdata.optout.forget_log import read_log
     from pipelines.home import dagster_home
-    from pipelines.run_removal import delete_runs
+    from pipelines.instance import delete_runs
 
     parts = {part for entry in read_log(workspace) for part in entry.parts}
     if parts and (dagster_home(workspace) / "history").exists():

@@ -1,7 +1,5 @@
 """The Dagster instance of a workspace."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +9,16 @@ import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
 
+from mmdata.workspace.layout import Workspace
 from pipelines import instance as pipelines_instance
 from pipelines.definitions import defs
 from pipelines.home import settings_template
-from pipelines.instance import HOST_TAG, PID_TAG, open_instance
+from pipelines.instance import HOST_TAG, PID_TAG, delete_runs, open_instance
 from pipelines.resources import POOLS
 from tests.support.standin_stages import Small
+
+NEEDLE = b"a caption that somebody wants forgotten"
+KEPT = b"a caption of another part"
 
 
 def test_dagster_takes_our_settings_and_the_pools_have_their_sizes(small: Small) -> None:
@@ -62,3 +64,27 @@ def test_a_killed_build_holds_no_slot_and_its_run_is_closed(small: Small, monkey
         assert after is not None
         assert after.status is dg.DagsterRunStatus.FAILURE
         assert not instance.event_log_storage.get_concurrency_info("publish").claimed_slots
+
+
+def test_runs_that_showed_a_sample_are_gone_from_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    workspace = Workspace(str(tmp_path / "workspace"))
+
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["web-000000", "web-000001"]))
+    def features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        text = NEEDLE if context.partition_key == "web-000000" else KEPT
+        return dg.MaterializeResult(metadata={"samples": text.decode()})
+
+    with open_instance(workspace) as instance:
+        for part in ("web-000001", "web-000000"):
+            dg.materialize([features], partition_key=part, instance=instance)
+    assert holders(tmp_path, NEEDLE)
+    assert delete_runs(workspace, {"web-000000"}) == 1
+    assert holders(tmp_path, NEEDLE) == []
+    assert holders(tmp_path, KEPT), "another part's runs stay"
+    with open_instance(workspace) as instance:
+        assert len(instance.get_runs()) == 1
+
+
+def holders(folder: Path, needle: bytes) -> list[str]:
+    return [str(path) for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]
