@@ -1,7 +1,7 @@
 """Logs: events with fields through the standard `logging`, as lines for people or as JSON, from every process.
 
-A module has `_log = logs.logger(__name__)` and says `_log.info("slice done", rows=10_000)`. What is being worked on
-(part, stage, slice, release) is said once, by `context`, and stands in every event within it.
+A module has `_log = logs.logger(__name__)` and calls `_log.info("slice done", rows=10_000)`. `context` sets fields
+(part, stage, slice, release) that every event within its block has.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mmdata.display import without_credentials
 from mmdata.errors import UserError
 
 ROOTS = ("mmdata", "pipelines")
-"""The loggers that are ours, and the only ones that `configure` touches."""
+"""Our loggers. `configure` changes no others."""
 
 FIELDS: Mapping[str, str] = {
     "part": "the part that is worked on",
@@ -41,7 +41,7 @@ FIELDS: Mapping[str, str] = {
     "samples": "the first few that a reason was counted for: `uid`, and `host` or `row`",
     "error": "what was wrong, in one line",
 }
-"""Fields that mean the same wherever they stand; others belong to their event."""
+"""Fields with the same meaning in every event; an event may have others."""
 
 SAMPLES_PER_REASON = 3
 MAX_VALUE_CHARS = 500
@@ -95,17 +95,17 @@ def current() -> dict[str, Any]:
     return dict(_context.get())
 
 
-def samples(log: Log, event: str, found: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
-    """Log one event for each reason: how many samples have it, and the first few of them.
+def samples(log: Log, event: str, failures: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Log one event for each reason: the number of samples, and the fields of the first few.
 
     Args:
-        found: reason and fields, a sample each.
+        failures: (reason, fields) of each sample.
     """
     if not log.isEnabledFor(logging.INFO):
         return
     counted: Counter[str] = Counter()
     first: dict[str, list[Mapping[str, Any]]] = {}
-    for reason, fields in found:
+    for reason, fields in failures:
         counted[reason] += 1
         if counted[reason] <= SAMPLES_PER_REASON:
             first.setdefault(reason, []).append(fields)
@@ -114,15 +114,15 @@ def samples(log: Log, event: str, found: Iterable[tuple[str, Mapping[str, Any]]]
 
 
 def clean(value: Any) -> Any:
-    """A value as it may be shown: no credentials, no query of a URL, nothing that moves a cursor, not too long."""
+    """Make a value safe to show: remove credentials, queries of URLs and control characters, and cut long text off."""
     if isinstance(value, bool | int) or value is None:
         return value
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, Mapping):
-        return {str(clean(str(key))): clean(one) for key, one in value.items()}
+        return {str(clean(str(key))): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [clean(one) for one in value]
+        return [clean(item) for item in value]
     text = _QUERY.sub(r"\1", without_credentials(str(value)))
     text = "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
     return text if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}…"
@@ -136,9 +136,9 @@ def line(event: str, fields: Mapping[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ",".join(f"{name}:{one}" for name, one in value.items()) or "-"
+        return ",".join(f"{name}:{item}" for name, item in value.items()) or "-"
     if isinstance(value, list):
-        return ";".join(_plain(one) for one in value)
+        return ";".join(_plain(item) for item in value)
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if re.search(r'[\s"=]', text) or not text else text
 
@@ -169,13 +169,13 @@ class JsonFormatter(logging.Formatter):
 
 
 def _text(record: logging.LogRecord) -> str:
-    # not the message: Dagster puts its own words before that, in the record itself
+    # the message of the record is not used: Dagster writes a prefix into it
     event = getattr(record, "event", None)
     return str(clean(record.getMessage())) if event is None else line(event, getattr(record, "fields", {}))
 
 
 class _Stderr(logging.StreamHandler[Any]):
-    """Writes to what is standard error at that moment: a progress bar puts itself in between."""
+    """Looks sys.stderr up at each write, because a progress bar replaces it for a while."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -186,13 +186,12 @@ class _Stderr(logging.StreamHandler[Any]):
 
 
 def configure(settings: Observe | None = None) -> None:
-    """Write events to standard error, as the environment says, or else the settings; a second call replaces the first.
+    """Write events to standard error. The environment goes before the settings; a second call replaces the first.
 
-    Where neither names a level it is `info` for JSON, which machines read, and `warning` for lines, which stand beside
-    what the commands print.
+    The default level is `info` for JSON, and `warning` for text, which is shown between the output of commands.
 
     Raises:
-        UserError: MMDATA_LOG or MMDATA_LOG_LEVEL says something else than is known.
+        UserError: MMDATA_LOG or MMDATA_LOG_LEVEL has an unknown value.
     """
     settings = settings or Observe()
     form = _environment_choice(FORMAT_VARIABLE, FORMATS) or settings.log_format
@@ -205,9 +204,8 @@ def configure(settings: Observe | None = None) -> None:
         for old in [installed for installed in target.handlers if isinstance(installed, _Stderr)]:
             target.removeHandler(old)
         target.addHandler(handler)
-        if (
-            target.level == logging.NOTSET or target.level > handler.level
-        ):  # never higher: a run of Dagster listens, too
+        # never raise the level: a run of Dagster has a handler here, too
+        if target.level == logging.NOTSET or target.level > handler.level:
             target.setLevel(handler.level)
 
 

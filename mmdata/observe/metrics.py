@@ -94,8 +94,7 @@ class Fetches:
         by_host: Counter[str] = Counter()
         for (host, _), count in self.urls.items():
             by_host[host] += count
-        ranked = sorted(by_host, key=lambda host: (-by_host[host], host))
-        top = set(ranked[:MAX_HOSTS_PER_SLICE])
+        top = sorted(by_host, key=lambda host: (-by_host[host], host))[:MAX_HOSTS_PER_SLICE]
         kept: Counter[tuple[str, str]] = Counter()
         for (host, outcome), count in self.urls.items():
             kept[host if host in top else OTHER, outcome] += count

@@ -1,8 +1,7 @@
 """Plain POSIX (ustar) tar bytes: the same members give the same bytes, on any machine and at any time.
 
-Reading is as plain as writing. Python's `tarfile` follows what a hostile archive asks for: a sparse member of a few
-bytes becomes gigabytes of zeros, a chain of extended headers a chain of calls. Here a header is 512 bytes that say a
-name and a size, or it is named as none of ours.
+Python's `tarfile` obeys hostile archives: it expands a sparse member of a few bytes into gigabytes of zeros, and
+recurses through extended headers. Here a header is 512 bytes with a name and a size; others are marked as not plain.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def headers(names: Sequence[str], sizes: np.ndarray) -> np.ndarray:
         uint8, one row of 512 a name.
 
     Raises:
-        ValueError: a name is over 100 bytes, or a size over 8 GiB: ustar can't say it.
+        ValueError: a name is over 100 bytes, or a size over 8 GiB: more than ustar can hold.
     """
     encoded = [name.encode("utf-8") for name in names]
     for name, raw, size in zip(names, encoded, sizes.tolist(), strict=True):
@@ -55,19 +54,18 @@ def headers(names: Sequence[str], sizes: np.ndarray) -> np.ndarray:
 
 
 class BrokenTar(ValueError):
-    """A file that is not a whole tar; the text says where it stops being one."""
+    """A file that is not a whole tar; the text names the byte of the error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a header says.
+    """One header of an archive.
 
     Args:
-        name: as it stands there; a name of more than 100 bytes is not put together.
+        name: from the header's name field; longer names (in two fields) are not joined.
         header_at: byte of the header in the archive.
-        size: bytes of data; they lie in the archive, all of them.
-        is_plain: a file like those that `headers` describes; anything else is a link, a device, a sparse file, an
-            extended header or has a name in two pieces.
+        size: bytes of data, all of which are in the archive.
+        is_plain: a file as `headers` writes it: no link, device, sparse file, extended header or two-field name.
     """
 
     name: str
@@ -81,10 +79,10 @@ class Entry:
 
 
 def entries(file: IO[bytes]) -> Iterator[Entry]:
-    """What lies in a tar, in its order. Headers are read, nothing is followed, expanded or unpacked.
+    """The headers of a tar, in order. No link is followed and no data is read.
 
     Raises:
-        BrokenTar: a header is damaged, or says more bytes than there are.
+        BrokenTar: a header is damaged, or its size is more than the bytes that are left.
     """
     end = file.seek(0, 2)
     at = 0
