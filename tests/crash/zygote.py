@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -148,7 +149,8 @@ def _work(order: Order, writer: int) -> None:
         road.WORK[order.work](Path(order.config))
         life = Life("done", steps=death.steps, broken_promises=tuple(disk.broken_promises))
     except BaseException as error:  # noqa: BLE001 - whatever it is, the test is to see it
-        life = Life(f"{type(error).__name__}: {error}")
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        life = Life(f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})")
     os.write(writer, json.dumps(asdict(life)).encode())
     os._exit(0)
 

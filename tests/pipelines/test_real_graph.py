@@ -52,7 +52,7 @@ def test_a_broken_slice_fails_its_part_and_the_rest_is_released_and_the_next_bui
     assert list(first.failed) == [broken]
     assert table.name in first.failed[broken]
     assert first.release_id is not None
-    assert read_draft(workspace).parts == sound
+    assert list(read_draft(workspace).parts) == sound
     assert verify_release(workspace.release_dir(first.release_id)).counts["samples"] > 0
 
     table.unlink()

@@ -98,5 +98,5 @@ def test_a_proxy_that_refuses_is_a_passing_failure_without_its_password(web, set
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://127.0.0.1", "127.0.0.1:3128", "https://p:1"])
 def test_the_configuration_refuses_bad_proxies(proxy):
-    with pytest.raises(ValueError, match="a proxy is http://host:port"):
+    with pytest.raises(ValueError, match="expected a proxy as http://host:port"):
         Download(proxy=proxy)
