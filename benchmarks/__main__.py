@@ -22,6 +22,7 @@ def names() -> list[str]:
 
 
 def main() -> None:
+    """Run the benchmarks and print a table of ratios."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("only", nargs="*", metavar="NAME", help="run only these")
     parser.add_argument("--quick", action="store_true", help="small inputs, only to see that it runs")

@@ -168,6 +168,7 @@ def _compare(console: Console, recalls: list[Metric], ranks: Mapping[str, np.nda
 
 
 def main() -> None:
+    """Train on the variants of a corpus and print the comparison."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data_worth", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small input, only to see that it runs")
     parser.add_argument("--corpus", type=Path, help="corpus.yaml of a built workspace; by default the demo is built")

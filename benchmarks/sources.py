@@ -197,6 +197,7 @@ def _video_captions(random: Random, words: list[list[str]]) -> dict[str, list[An
 
 
 def main() -> None:
+    """Measure the reading of timed captions at two sizes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sources", description=__doc__)
     parser.add_argument(
         "--clips", type=int, default=1_000_000, help="clips at the larger of the two sizes, approximately"

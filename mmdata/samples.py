@@ -177,7 +177,7 @@ def modality_signature(kind: str, has_caption: bool, has_audio: bool = False) ->
 
 
 def sample_key(uid: str, copy: int = 0) -> str:
-    """The key of a sample in a shard: its uid, and for further copies `<uid>_r01`, `<uid>_r02`, …"""
+    """The key of a sample in a shard: its uid; of further copies `<uid>_r01`, `<uid>_r02` and so on."""
     return uid if copy == 0 else f"{uid}_r{copy:02d}"
 
 

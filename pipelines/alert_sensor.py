@@ -68,6 +68,7 @@ class TargetState:
     description="Reports failed runs and checks to the targets of `alerts` in corpus.yaml, each of them once.",
 )
 def alerts(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
+    """Report the runs that have ended since the last tick."""
     try:
         settings, _ = corpus.open()
     except UserError as error:

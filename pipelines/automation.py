@@ -69,6 +69,7 @@ release = running_schedule(
     description="Compares the catalogue with the stamps in the workspace, and starts one run for each stale part.",
 )
 def new_parts(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
+    """Add partitions for new parts, and request one run for each stale part."""
     try:
         settings, workspace = corpus.open()
     except UserError as error:

@@ -72,6 +72,7 @@ def model_specs(asset: str) -> list[dg.AssetCheckSpec]:
 
 @interrupts_end_the_run()
 def download_share(corpus: CorpusResource, part: str) -> dg.AssetCheckResult:
+    """See the audit of the same name."""
     from mmdata.inspect import audit
 
     return _result(DOWNLOAD_SHARE, audit.download_share(*corpus.open(), part))
@@ -79,6 +80,7 @@ def download_share(corpus: CorpusResource, part: str) -> dg.AssetCheckResult:
 
 @interrupts_end_the_run()
 def scores_sound(corpus: CorpusResource, part: str) -> dg.AssetCheckResult:
+    """See the audit of the same name; a part that fails stays out of releases."""
     from mmdata.inspect import audit
 
     workspace = corpus.open()[1]
@@ -98,6 +100,7 @@ def release_check(spec: dg.AssetCheckSpec, corpus: CorpusResource) -> dg.AssetCh
 
 @interrupts_end_the_run()
 def shards_verify(corpus: CorpusResource) -> dg.AssetCheckResult:
+    """Whether the new shards of the draft release agree with its index, byte by byte."""
     from mmdata.inspect.audit import Finding
     from mmdata.publish.verify import verify_shards
 
@@ -111,6 +114,7 @@ def shards_verify(corpus: CorpusResource) -> dg.AssetCheckResult:
 
 @interrupts_end_the_run()
 def model_sound(asset: str, report: "StageReport") -> list[dg.AssetCheckResult]:
+    """Whether a stage's loss fell, and whether it was trained on the release that it names."""
     from mmdata.inspect import training_runs
     from mmdata.releases.manifest import open_release
 
@@ -126,6 +130,7 @@ def model_sound(asset: str, report: "StageReport") -> list[dg.AssetCheckResult]:
     asset="source_catalog", description="No part has failed for good or was refused, and every source file is readable."
 )
 def no_failed_parts(context: dg.AssetCheckExecutionContext, corpus: CorpusResource) -> dg.AssetCheckResult:
+    """See the audit of the same name."""
     from mmdata.inspect import audit
 
     finding = audit.no_failed_parts(*corpus.open(), running=running_parts(context.instance))

@@ -51,7 +51,7 @@ class CorpusResource(dg.ConfigurableResource):
         function: Callable[[Corpus, Workspace, Progress], StageReport],
     ) -> StageReport:
         """Run a stage over the corpus."""
-        with announced(context, stage, None) as started_at:
+        with announced(stage, None) as started_at:
             corpus, workspace = self.open()
             with stage_lease(context, workspace, stage, None, corpus.engine.wait_s) as lease:
                 return finished(function(corpus, workspace, lease_checking_progress(context, lease)), started_at)
@@ -61,7 +61,7 @@ class CorpusResource(dg.ConfigurableResource):
     ) -> StageReport:
         """Run a stage on the run's part; the workspace keeps a note of how the attempt ended."""
         part = context.partition_key
-        with announced(context, stage, part) as started_at:
+        with announced(stage, part) as started_at:
             corpus, workspace = self.open()
             entry = workspace.part(part)
             with stage_lease(context, workspace, stage, part, corpus.engine.wait_s) as lease:

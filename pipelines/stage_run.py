@@ -28,7 +28,7 @@ LOG_EVERY_S = 15.0
 
 
 @contextmanager
-def announced(context: dg.AssetExecutionContext, stage: str, part: str | None) -> Iterator[float]:
+def announced(stage: str, part: str | None) -> Iterator[float]:
     """Tell the log and the watcher that a stage begins and how it fails; our errors become Dagster's.
 
     Yields:

@@ -22,7 +22,7 @@ def measure_ours(workspace: str, stage: str, size: Size, out: str) -> float:
         train(
             workspace,
             [stage],  # type: ignore[list-item]
-            our_config(stage, size),
+            our_config(size),
             folder,
             on_line=lambda line: lines.append((time.monotonic(), line)),
         )
@@ -46,7 +46,7 @@ def speed_of(lines: list[tuple[float, dict[str, Any]]]) -> Speed:
     return Speed(work, seconds, padded, flops / seconds if lines[-1][1]["mfu"] else None, wait / seconds)
 
 
-def our_config(stage: str, size: Size) -> Any:
+def our_config(size: Size) -> Any:
     """The training configuration of a size: no validation, no checkpoint but the last, everything else as it comes."""
     from training.config import TrainConfig
 

@@ -22,6 +22,8 @@ PLAIN_LINE_EVERY_S = 5.0  # where the output is no terminal
 
 
 class StageOption(StrEnum):
+    """The values of --stage."""
+
     align = "align"
     joint = "joint"
     instruct = "instruct"

@@ -87,6 +87,8 @@ def _attach(handler: logging.Handler, log_levels: Mapping[str, int]) -> None:
 
 
 class ListHandler(logging.Handler):
+    """Collects events in a list."""
+
     def __init__(self, events: list[dict[str, Any]]) -> None:
         super().__init__()
         self._events = events
@@ -96,6 +98,8 @@ class ListHandler(logging.Handler):
 
 
 class DatagramHandler(logging.Handler):
+    """Sends each event as one datagram."""
+
     def __init__(self, connection: socket.socket) -> None:
         super().__init__()
         self._socket = connection

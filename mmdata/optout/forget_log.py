@@ -49,6 +49,7 @@ class Entry:
 
 
 def log_path(workspace: Workspace) -> UPath:
+    """The log of what was forgotten."""
     return workspace.root / "takedown" / "log.jsonl"
 
 

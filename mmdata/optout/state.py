@@ -33,8 +33,10 @@ def opt_out_digest(workspace: Workspace) -> str:
 
 
 def standing_path(workspace: Workspace) -> UPath:
+    """The state of the opt-out lists."""
     return workspace.root / "takedown" / "standing.json"
 
 
 def standing_table(workspace: Workspace, digest: str) -> UPath:
+    """The hashes of the entries of all opt-out lists."""
     return workspace.root / "takedown" / f"standing-{digest}.parquet"

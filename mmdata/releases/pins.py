@@ -23,6 +23,8 @@ class Mark(TypedDict):
 
 
 class RollbackMark(Mark):
+    """The mark of a release that a person went back from."""
+
     release: str  # its id
 
 

@@ -71,7 +71,7 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
     folder = workspace.release_dir(release)
     if (folder / "manifest.json").exists() and (known := read_json(folder / "shards.json")) is not None:
         return _report(workspace, release, [Shard(**shard) for shard in known["shards"]], 0, draft.parent)
-    selection = _kept(workspace, folder)
+    selection = _kept(folder)
     cohorts = assign_cohorts(draft.parts, parent_cohorts(workspace, draft.parent))
     total, done, written = int(selection["repeats"].sum()), 0, 0
     shards: list[Shard] = []
@@ -198,7 +198,7 @@ def _index(frame: pl.DataFrame, shard: Shard) -> pl.DataFrame:
     return frame.with_columns(**places).select(INDEX.names)
 
 
-def _kept(workspace: Workspace, folder: UPath) -> pl.DataFrame:
+def _kept(folder: UPath) -> pl.DataFrame:
     columns = ["uid", "part", "slice", "signature", "clip_score", "cluster", "concept", "repeats", "split"]
     path = folder / "selection.parquet"
     if not path.exists():

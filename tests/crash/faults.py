@@ -78,10 +78,10 @@ class Disk:
     def lose(self, seed: int) -> None:
         """The power goes: every file that was not synced is cut short, and some of what was pending is undone."""
         numbers = random.Random(seed)
-        for path in self.unsynced:
+        for path in list(self.unsynced):
             if path.is_file():
                 os.truncate(path, int(path.stat().st_size * numbers.random()))
-        for _, undo in reversed(self.pending):
+        for _, undo in reversed(list(self.pending)):
             if numbers.random() < 0.5:
                 undo()
 

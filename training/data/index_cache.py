@@ -66,6 +66,7 @@ def mark_complete(folder: Path, counts: Mapping[str, int]) -> None:
 
 
 def is_complete(folder: Path) -> bool:
+    """Whether an index was written to its end."""
     return (folder / _DONE).exists()
 
 
