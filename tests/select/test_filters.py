@@ -1,4 +1,4 @@
-"""Rules, presets and the top fraction."""
+"""Rules and the top fraction."""
 
 from __future__ import annotations
 
@@ -14,38 +14,10 @@ from hypothesis import strategies as st
 
 from mmdata.config import Filter
 from mmdata.select.decide import judge
-from mmdata.select.filters import ORDER, columns_read, cut_of, filter_reason, in_top_fraction, rules, top_count
-from mmdata.select.presets import PRESETS, resolve
-from tests.support.selecting import sample
+from mmdata.select.filters import ORDER, columns_read, cut_of, in_top_fraction, rules, top_count
+from tests.support.selecting import filter_reasons, sample
 
-MEASURES = (
-    *("black_ratio", "frozen_ratio", "audio_rms_db", "silence_ratio", "speech_ratio", "speech_overlap"),
-    "audio_score",
-)
 SCORES = st.lists(st.sampled_from([0.1, 0.2, 0.30000001, 0.5, -1.0, math.nan, math.inf]) | st.floats(-1, 1, width=32))
-
-
-def reasons(asked: Filter, *samples: dict[str, Any]) -> list[str | None]:
-    schema = {
-        "kind": pl.String,
-        "clip_score": pl.Float32,
-        "lang": pl.String,
-        "lang_prob": pl.Float32,
-        "n_words": pl.Int32,
-        "n_chars": pl.Int32,
-        "aspect": pl.Float32,
-        "sharpness": pl.Float32,
-        "original_width": pl.Int32,
-        "original_height": pl.Int32,
-        "extra": pl.String,
-        "caption": pl.String,
-        "duration_s": pl.Float64,
-        "audio_s": pl.Float64,
-        "faces": pl.Int32,
-        **dict.fromkeys(MEASURES, pl.Float32),
-    }
-    frame = pl.DataFrame([{name: one.get(name) for name in schema} for one in samples], schema=schema)
-    return frame.select(filter_reason(asked).alias("reason"))["reason"].to_list()
 
 
 @pytest.mark.parametrize(
@@ -74,59 +46,35 @@ def test_a_rule_keeps_what_meets_it_and_names_itself_for_what_does_not(
     key: str, bound: Any, good: dict, bad: dict, reason: str
 ) -> None:
     asked = Filter.model_validate({key: bound})
-    assert reasons(asked, sample(0, **good), sample(1, **{"clip_score": 0.5} | bad)) == [None, f"filter:{reason}"]
+    assert filter_reasons(asked, sample(0, **good), sample(1, **{"clip_score": 0.5} | bad)) == [
+        None,
+        f"filter:{reason}",
+    ]
 
 
 @pytest.mark.parametrize("score", [None, math.nan, math.inf, -math.inf])
 def test_a_score_that_is_no_number_is_dropped_with_its_own_reason(score: float | None) -> None:
     for asked in (Filter(min_clip_score=-1), Filter(top_fraction=1)):
-        assert reasons(asked, sample(0, clip_score=score)) == ["filter:nan_score"]
-    assert reasons(Filter(), sample(0, clip_score=score)) == [None]
+        assert filter_reasons(asked, sample(0, clip_score=score)) == ["filter:nan_score"]
+    assert filter_reasons(Filter(), sample(0, clip_score=score)) == [None]
 
 
 def test_text_alone_is_not_asked_for_a_picture() -> None:
     asked = Filter(min_clip_score=0.3, min_side=100, max_aspect=2, min_sharpness=1)
-    assert reasons(asked, {"kind": "text", "n_words": 5, "n_chars": 20}) == [None]
+    assert filter_reasons(asked, {"kind": "text", "n_words": 5, "n_chars": 20}) == [None]
 
 
 def test_the_first_failing_rule_is_the_reason() -> None:
     asked = Filter(min_clip_score=0.3, languages=["en"], min_words=3, max_aspect=2)
     worst = sample(0, clip_score=0.1, lang="de", n_words=1, aspect=9)
     better = sample(1, clip_score=0.5, lang="de", n_words=1, aspect=9)
-    assert reasons(asked, worst, better) == ["filter:clip_score", "filter:language"]
+    assert filter_reasons(asked, worst, better) == ["filter:clip_score", "filter:language"]
     assert [rule.name for rule in rules(asked)] == [name for name in ORDER if name in {r.name for r in rules(asked)}]
 
 
 def test_the_source_columns_are_parsed_only_if_a_rule_asks() -> None:
     assert "extra" not in columns_read(Filter(preset="datacomp-basic", min_clip_score=0.1))
     assert "extra" in columns_read(Filter(max_punsafe=0.1))
-
-
-def test_laion2b_asks_less_of_other_languages() -> None:
-    asked = Filter(preset="laion2b")
-    given = [("en", 0.29), ("en", 0.27), ("de", 0.27), ("de", 0.25), (None, 0.27)]
-    samples = [sample(i, lang=lang, clip_score=score) for i, (lang, score) in enumerate(given)]
-    low = "filter:clip_score"
-    assert reasons(asked, *samples) == [None, low, None, low, None]
-    assert reasons(asked.model_copy(update={}), sample(0, n_chars=4, clip_score=0.9)) == ["filter:min_chars"]
-
-
-def test_datacomp_basic_is_the_published_recipe() -> None:
-    good = {"lang": "en", "n_words": 3, "n_chars": 6, "aspect": 3.0, "original_width": 200, "original_height": 600}
-    bad = [{"lang": "fr"}, {"n_words": 2}, {"n_chars": 5}, {"aspect": 3.1}, {"original_width": 199}]
-    found = reasons(Filter(preset="datacomp-basic"), sample(0, **good), *(sample(0, **good | one) for one in bad))
-    wanted = ["language", "min_words", "min_chars", "max_aspect", "min_side"]
-    assert found == [None, *(f"filter:{name}" for name in wanted)]
-
-
-def test_keys_beside_a_preset_override_it() -> None:
-    assert resolve(Filter(preset="clip-l14-top30")).top_fraction == 0.3
-    own = resolve(Filter(preset="clip-l14-top30", min_clip_score=0.2))
-    assert (own.min_clip_score, own.top_fraction) == (0.2, None)
-    assert resolve(Filter(preset="datacomp-basic", min_side=64)).min_side == 64
-    low = sample(0, lang="de", clip_score=0.27)
-    assert reasons(Filter(preset="laion2b", min_clip_score=0.28), low) == ["filter:clip_score"]
-    assert all(resolve(Filter(preset=name)) for name in PRESETS)  # type: ignore[arg-type]
 
 
 @given(SCORES, st.floats(0.001, 1))
@@ -210,7 +158,7 @@ def test_rules_on_clips_and_sound_ask_what_has_them(
     key: str, bound: float, good: dict[str, Any], bad: list[dict[str, Any]], alone: list[dict[str, Any]]
 ) -> None:
     asked = Filter.model_validate({key: bound})
-    found = reasons(asked, {**CLIP, **good}, *alone, *({**CLIP, **one} for one in bad))
+    found = filter_reasons(asked, {**CLIP, **good}, *alone, *({**CLIP, **one} for one in bad))
     assert found == [None] * (1 + len(alone)) + [f"filter:{key}"] * len(bad)
 
 
@@ -219,6 +167,6 @@ def test_a_silent_clip_is_no_business_of_the_rules_on_sound() -> None:
     wordless = {"kind": "audio", "caption": None, "audio_s": 3.0, "speech_ratio": 0.9}
     for key, bound in (("min_speech", 0.5), ("max_silence", 0.1), ("min_overlap", 0.5), ("min_audio_score", 0.5)):
         asked = Filter.model_validate({key: bound})
-        assert reasons(asked, silent) == [None]
+        assert filter_reasons(asked, silent) == [None]
         if key in ("min_overlap", "min_audio_score"):
-            assert reasons(asked, wordless) == [None]
+            assert filter_reasons(asked, wordless) == [None]

@@ -1,20 +1,15 @@
-"""Repeat factors and sticky rates."""
+"""Repeat factors."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from upath import UPath
 
-from mmdata.config import Oversample, Select
-from mmdata.errors import DataError
+from mmdata.config import Oversample
 from mmdata.select.oversample import cluster_threshold, repeat_factors, round_by_draw, signature_factors
-from mmdata.select.rates import Rates, near, rates_settings, read_lasting, read_rates, stick, write_rates
 
 
 @given(st.lists(st.integers(0, 1000), max_size=20), st.floats(0.0001, 1), st.integers(1, 10))
@@ -58,41 +53,3 @@ def test_equally_common_clusters_are_not_repeated_however_many() -> None:
     counts = np.full(1000, 50)
     assert (repeat_factors(counts, 50_000, cluster_threshold(0.01, 1000), 4) == 1).all()
     assert cluster_threshold(0.01, 20) == 0.01
-
-
-@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_a_rate_sticks_within_its_tolerance_and_never_beyond(wanted: float, known: float, tolerance: float) -> None:
-    found = float(stick(np.array([wanted]), np.array([known]), tolerance)[0])
-    assert found in (wanted, known)
-    assert near(found, wanted, tolerance)
-    if tolerance == 0:
-        assert found == wanted
-
-
-def test_rates_come_back_to_the_last_bit_and_only_for_the_same_settings(tmp_path: Path) -> None:
-    path = UPath(tmp_path / "rates.json")
-    assert read_rates(path, "s") is None
-    assert read_lasting(path, "s") == Rates("s")
-    rates = Rates(
-        "s", {"image+text": float(np.nextafter(0.1, 1))}, {"猫": 1 / 3}, {"c1 text": 2.5}, {"text": 1.5}, 0.1 + 0.2
-    )
-    write_rates(path, rates)
-    assert read_rates(path, "s") == rates
-    assert read_rates(path, "other") is None
-    assert read_lasting(path, "other") == Rates("other", held_out=rates.held_out, cut=rates.cut)
-    path.write_text('{"settings": "s"}')
-    with pytest.raises(DataError, match=r"rates\.json"):
-        read_rates(path, "s")
-
-
-def test_settings_that_change_the_draws_or_the_quotas_void_the_rates() -> None:
-    base = rates_settings(Select(), 0, "concepts")
-    others = [
-        rates_settings(Select(), 1, "concepts"),
-        rates_settings(Select(), 0, "other concepts"),
-        rates_settings(Select.model_validate({"balance": {"max_ratio": 2}}), 0, "concepts"),
-        rates_settings(Select.model_validate({"oversample": {"max_repeats": 2}}), 0, "concepts"),
-    ]
-    assert base not in others
-    assert rates_settings(Select.model_validate({"balance": {"tolerance": 0.5}}), 0, "concepts") == base
-    assert rates_settings(Select.model_validate({"filter": {"min_words": 2}}), 0, "concepts") == base

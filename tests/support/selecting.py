@@ -12,15 +12,20 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from mmdata.config import Corpus
+from mmdata.config import Corpus, Filter
 from mmdata.config.load import parse_corpus
 from mmdata.engine.freshness import features_input, rows_input, stage_settings
 from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
 from mmdata.fingerprint import fingerprint
 from mmdata.releases.draft import read_draft
 from mmdata.samples import FEATURES, MEDIA, ROWS, sample_uid, table_of
+from mmdata.select.filters import filter_reason
 from mmdata.workspace.layout import Catalog, Part, Workspace
 
+MEASURES = (
+    *("black_ratio", "frozen_ratio", "audio_rms_db", "silence_ratio", "speech_ratio", "speech_overlap"),
+    "audio_score",
+)
 SCORER = {"name": "a test scorer", "fingerprint": "00c0ffee"}
 
 
@@ -143,3 +148,27 @@ def publish(workspace: Workspace, release_id: str) -> None:
 def selection(workspace: Workspace) -> pl.DataFrame:
     """The draft's selection table."""
     return pl.read_parquet(str(workspace.release_dir(read_draft(workspace).release_id) / "selection.parquet"))
+
+
+def filter_reasons(rules: Filter, *samples: dict[str, Any]) -> list[str | None]:
+    """The filter's reason for each sample; None where it is kept."""
+    schema = {
+        "kind": pl.String,
+        "clip_score": pl.Float32,
+        "lang": pl.String,
+        "lang_prob": pl.Float32,
+        "n_words": pl.Int32,
+        "n_chars": pl.Int32,
+        "aspect": pl.Float32,
+        "sharpness": pl.Float32,
+        "original_width": pl.Int32,
+        "original_height": pl.Int32,
+        "extra": pl.String,
+        "caption": pl.String,
+        "duration_s": pl.Float64,
+        "audio_s": pl.Float64,
+        "faces": pl.Int32,
+        **dict.fromkeys(MEASURES, pl.Float32),
+    }
+    frame = pl.DataFrame([{name: given.get(name) for name in schema} for given in samples], schema=schema)
+    return frame.select(filter_reason(rules).alias("reason"))["reason"].to_list()
