@@ -5,48 +5,15 @@ from __future__ import annotations
 import random
 from hashlib import blake2b
 
-import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdata.config import Select
-from mmdata.samples import draws, modality_signature, uid_words
-from mmdata.select.candidates import compact, merge_candidates
-from mmdata.select.decide import balance_and_repeat, drop_duplicates, judge
-from mmdata.select.rates import Rates
-from mmdata.select.selection_table import hex_uids
-from tests.support.selecting import sample
+from mmdata.samples import draws, modality_signature
+from tests.support.selecting import compacted, decide, sample
 
-SELECT = Select.model_validate(
-    {
-        "filter": {"top_fraction": 0.9, "max_aspect": 5},
-        "dedup": {"phash_bits": 3},
-        "balance": {"max_ratio": 1.5, "by": "tokens", "tail_share": 0},
-        "oversample": {"threshold": 0.5, "max_repeats": 3},
-    }
-)
-SCHEMA = {
-    "uid": pl.String,
-    "kind": pl.String,
-    "url": pl.String,
-    "caption": pl.String,
-    "problem": pl.String,
-    "copies": pl.Int32,
-    "status": pl.String,
-    "error": pl.String,
-    "sha256": pl.String,
-    "clip_score": pl.Float32,
-    "phash": pl.UInt64,
-    "aspect": pl.Float32,
-    "start_s": pl.Float64,
-    "end_s": pl.Float64,
-    "audio_s": pl.Float64,
-    "transcript": pl.String,
-    "features_problem": pl.String,
-    "cluster": pl.Int32,
-}
 SAMPLES = st.lists(
     st.builds(
         lambda number, like, score, caption, aspect: sample(
@@ -66,34 +33,6 @@ SAMPLES = st.lists(
     max_size=40,
     unique_by=lambda one: one["uid"],
 )
-
-
-def decide(frames: list[list[dict]], select: Select = SELECT) -> pl.DataFrame:
-    """Merge and decide; one row a uid."""
-    compacted = []
-    for place, rows in enumerate(frames):
-        joined = pl.DataFrame([{name: row.get(name) for name in SCHEMA} for row in rows], schema=SCHEMA)
-        compacted.append(
-            compact(joined, select).with_columns(joined["cluster"].fill_null(-1), place=pl.lit(place, pl.UInt32))
-        )
-    frame = merge_candidates(compacted)
-    verdicts, _ = judge(frame, select)
-    drop_duplicates(frame, verdicts, select.dedup)
-    verdicts.settle()
-    cluster = frame["cluster"].to_numpy()
-    decision = balance_and_repeat(frame, verdicts, cluster, select, 0, 0.2, Rates("s"))
-    return pl.DataFrame(
-        {
-            "uid": pl.Series(hex_uids(frame["uid_high"].to_numpy(), frame["uid_low"].to_numpy())),
-            "reason": verdicts.reasons(),
-            "leader": verdicts.leaders,
-            "copies": frame["copies"],
-            "rate": decision.rate,
-            "repeats": decision.repeats,
-            "validation": decision.validation,
-            "concept": decision.concept,
-        }
-    )
 
 
 @settings(max_examples=60)
@@ -136,11 +75,6 @@ def test_the_signature_is_that_of_the_sample(
     assert frame["signature"].to_list() == [wanted]
 
 
-def compacted(*rows: dict, select: Select = SELECT, **further: pl.DataType) -> pl.DataFrame:
-    schema = {**SCHEMA, **further}
-    return compact(pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema), select)
-
-
 def clip(number: int, url: str, start_s: float | None, end_s: float | None, **given: object) -> dict:
     return sample(number, kind="video", url=url, start_s=start_s, end_s=end_s, phash=None, **given)
 
@@ -170,14 +104,6 @@ def test_the_file_of_a_clip_is_the_same_number_for_ever() -> None:
     assert frame["file"].to_list() == [number, number, None, None]
 
 
-def test_a_picture_and_a_clip_are_never_duplicates_of_each_other() -> None:
-    same = {"sha256": "0" * 64, "phash": 77, "url": "https://host.test/a", "clip_score": 0.3}
-    kinds = ("image", "video", "audio", "video")
-    samples = [sample(number, kind=kind, uid=f"{number:032x}", **same) for number, kind in enumerate(kinds)]
-    reasons = decide([samples])["reason"].to_list()
-    assert reasons == [None, None, None, "duplicate:url"]
-
-
 def test_a_transcript_counts_as_words_where_there_is_no_caption() -> None:
     rows = [
         sample(0, kind="audio", caption=None, transcript="five words that were said"),
@@ -198,13 +124,3 @@ def test_seconds_are_those_of_the_clip_as_cut_and_pictures_have_none() -> None:
         sample(4, kind="text", url=None),
     ]
     assert compacted(*rows, select=select, duration_s=pl.Float64())["weight"].to_list() == [12500, 2250, 3000, 0, 0]
-
-
-@given(st.lists(st.integers(0, 2**128 - 1), unique=True))
-def test_words_sort_as_uids_and_become_them_again(numbers: list[int]) -> None:
-    uids = pl.Series([f"{number:032x}" for number in numbers], dtype=pl.String)
-    high, low = uid_words(uids)
-    assert hex_uids(high, low).to_pylist() == uids.to_list()
-    assert np.lexsort((low, high)).tolist() == uids.arg_sort().to_list()
-    some = np.array([*range(len(numbers)), -1])[::-1].astype(np.int32)
-    assert hex_uids(high, low, some).to_pylist() == [None, *uids.to_list()[::-1]]

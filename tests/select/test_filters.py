@@ -7,13 +7,11 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmdata.config import Filter
-from mmdata.select.decide import judge
 from mmdata.select.filters import ORDER, columns_read, cut_of, in_top_fraction, rules, top_count
 from tests.support.selecting import filter_reasons, sample
 
@@ -94,23 +92,6 @@ def test_the_top_count_is_not_misled_by_binary_fractions() -> None:
     assert (top_count(100, 0.07), top_count(1, 0.3), top_count(10, 0.3), top_count(0, 0.5)) == (7, 1, 3, 0)
 
 
-def test_the_top_fraction_is_of_all_scored_rows_and_other_rules_name_their_own_reason() -> None:
-    given = ["filter:language", None, None, "media:http_404", None]
-    frame = pl.DataFrame(
-        {
-            "reason": pl.Series(given, dtype=pl.Categorical),
-            "clip_score": pl.Series([0.9, 0.8, 0.1, None, 0.7], dtype=pl.Float32),
-            "uid_high": pl.Series(range(5), dtype=pl.UInt64),
-            "uid_low": pl.Series([0] * 5, dtype=pl.UInt64),
-        }
-    )
-    verdicts, cut = judge(frame, _select(top_fraction=0.5))  # 2 of the 4 scored rows: 0.9 and 0.8
-    assert cut is not None
-    assert (cut.score, cut.high) == (np.float32(0.8), 1)
-    low = "filter:top_fraction"
-    assert verdicts.reasons().to_list() == ["filter:language", None, low, "media:http_404", low]
-
-
 @given(
     st.lists(st.sampled_from([0.1, 0.2, 0.3, float("nan")]), max_size=40),
     st.sampled_from([0.01, 0.3, 0.5, 1.0]),
@@ -125,12 +106,6 @@ def test_a_cut_keeps_what_the_top_fraction_kept_ties_included(scores: list[float
         assert not top.any()
     else:
         assert (cut.keeps(given_scores, high, low) == top).all()
-
-
-def _select(**filters: Any) -> Any:
-    from mmdata.config import Select
-
-    return Select(filter=Filter(**filters))
 
 
 CLIP = {"kind": "video", "caption": "cut the bread", "duration_s": 8.0, "audio_s": 8.0}

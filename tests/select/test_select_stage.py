@@ -393,18 +393,6 @@ def test_tables_that_do_not_match_are_named(tmp_path: Path) -> None:
         select_samples(corpus, workspace)
 
 
-def test_embeddings_of_other_lengths_are_refused_and_useless_ones_left_out(tmp_path: Path) -> None:
-    useless = [sample(0, embedding=[0, 0]), sample(1, embedding=[math.nan, 1]), sample(2, embedding=[1, 0])]
-    corpus = corpus_for(tmp_path)
-    workspace = build(corpus, {"web-000000": [useless]})
-    select_samples(corpus, workspace)
-    told = dict(selection(workspace).select("uid", "cluster").iter_rows())
-    assert [told[one["uid"]] for one in useless] == [None, None, 0]
-    build(corpus, {"web-000001": [[sample(3, embedding=[1, 0, 0])]]})
-    with pytest.raises(DataError, match=r"web-000001.*embeddings of 3 numbers, where others have 2"):
-        select_samples(corpus, workspace)
-
-
 def test_embeddings_that_do_not_fit_in_memory_give_the_same_selection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,14 +12,18 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from mmdata.config import Corpus, Filter
+from mmdata.config import Corpus, Filter, Select
 from mmdata.config.load import parse_corpus
 from mmdata.engine.freshness import features_input, rows_input, stage_settings
 from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
 from mmdata.fingerprint import fingerprint
 from mmdata.releases.draft import read_draft
 from mmdata.samples import FEATURES, MEDIA, ROWS, sample_uid, table_of
+from mmdata.select.candidates import compact, merge_candidates
+from mmdata.select.decide import balance_and_repeat, drop_duplicates, judge
 from mmdata.select.filters import filter_reason
+from mmdata.select.rates import Rates
+from mmdata.select.selection_table import hex_uids
 from mmdata.workspace.layout import Catalog, Part, Workspace
 
 MEASURES = (
@@ -27,6 +31,36 @@ MEASURES = (
     "audio_score",
 )
 SCORER = {"name": "a test scorer", "fingerprint": "00c0ffee"}
+EVERY_STEP = Select.model_validate(
+    {
+        "filter": {"top_fraction": 0.9, "max_aspect": 5},
+        "dedup": {"phash_bits": 3},
+        "balance": {"max_ratio": 1.5, "by": "tokens", "tail_share": 0},
+        "oversample": {"threshold": 0.5, "max_repeats": 3},
+    }
+)
+
+
+CANDIDATE_COLUMNS = {
+    "uid": pl.String,
+    "kind": pl.String,
+    "url": pl.String,
+    "caption": pl.String,
+    "problem": pl.String,
+    "copies": pl.Int32,
+    "status": pl.String,
+    "error": pl.String,
+    "sha256": pl.String,
+    "clip_score": pl.Float32,
+    "phash": pl.UInt64,
+    "aspect": pl.Float32,
+    "start_s": pl.Float64,
+    "end_s": pl.Float64,
+    "audio_s": pl.Float64,
+    "transcript": pl.String,
+    "features_problem": pl.String,
+    "cluster": pl.Int32,
+}
 
 
 def corpus_for(root: Path, select: Mapping[str, Any] | None = None, **sections: Any) -> Corpus:
@@ -172,3 +206,35 @@ def filter_reasons(rules: Filter, *samples: dict[str, Any]) -> list[str | None]:
     }
     frame = pl.DataFrame([{name: given.get(name) for name in schema} for given in samples], schema=schema)
     return frame.select(filter_reason(rules).alias("reason"))["reason"].to_list()
+
+
+def compacted(*rows: dict[str, Any], select: Select = EVERY_STEP, **further: pl.DataType) -> pl.DataFrame:
+    """The candidates of one slice."""
+    schema = {**CANDIDATE_COLUMNS, **further}
+    return compact(pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema), select)
+
+
+def decide(frames: list[list[dict[str, Any]]], select: Select = EVERY_STEP) -> pl.DataFrame:
+    """Merge and decide; one row a uid."""
+    candidates = []
+    for place, rows in enumerate(frames):
+        clusters = pl.Series("cluster", [row.get("cluster", -1) for row in rows], dtype=pl.Int32)
+        candidates.append(compacted(*rows, select=select).with_columns(clusters, place=pl.lit(place, pl.UInt32)))
+    frame = merge_candidates(candidates)
+    verdicts, _ = judge(frame, select)
+    drop_duplicates(frame, verdicts, select.dedup)
+    verdicts.settle()
+    cluster = frame["cluster"].to_numpy()
+    decision = balance_and_repeat(frame, verdicts, cluster, select, 0, 0.2, Rates("s"))
+    return pl.DataFrame(
+        {
+            "uid": pl.Series(hex_uids(frame["uid_high"].to_numpy(), frame["uid_low"].to_numpy())),
+            "reason": verdicts.reasons(),
+            "leader": verdicts.leaders,
+            "copies": frame["copies"],
+            "rate": decision.rate,
+            "repeats": decision.repeats,
+            "validation": decision.validation,
+            "concept": decision.concept,
+        }
+    )
