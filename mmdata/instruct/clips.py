@@ -85,8 +85,8 @@ def audio_visual_match(sample: Sample, split: Split) -> Record | str:
     """A clip's frames with its own sound (yes) or that of another video (no), by hash."""
     if not sample.is_clip:
         return "no clip"
-    own = sound_of(sample.row)
-    if own is None or sample.row["synthetic"] == "audio":
+    own_sound = sound_of(sample.row)
+    if own_sound is None or sample.row["synthetic"] == "audio":
         return "no sound"
     if _is_silent(sample.row):
         return "silent"
@@ -94,7 +94,7 @@ def audio_visual_match(sample: Sample, split: Split) -> Record | str:
     if other is None:
         return "no other video's sound"  # nor a yes, or the answer could be told from who is asked
     yes, no = YES_NO[sample.lang]
-    sound, answer = (own, yes) if sample.bits >> 63 else (other, no)
+    sound, answer = (own_sound, yes) if sample.bits >> 63 else (other, no)
     instruction = sample.ask("audio_visual_match")
     frames = frames_of(sample.row)
     return sample.record("audio_visual_match", instruction, answer, input_video=frames, input_audio=sound)

@@ -74,23 +74,23 @@ def llava_form(record: Record) -> dict[str, Any]:
     """
     images = record.shown + ([record.output_image] if record.output_image is not None else [])
     heard = "<audio>\n" if record.input_audio is not None else ""
-    asked = "<image>\n" * len(record.shown) + heard + neutral(record.instruction)
+    prompt = "<image>\n" * len(record.shown) + heard + neutral(record.instruction)
     answer = "<image>" if record.output is None else neutral(record.output)
     form: dict[str, Any] = {"id": record.id, "task": record.task, "lang": record.lang}
     if images:
         form["image"] = images[0] if len(images) == 1 else images
     if record.input_audio is not None:
         form["audio"] = record.input_audio
-    form["conversations"] = [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]
+    form["conversations"] = [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}]
     return form
 
 
 def chat_form(record: Record) -> dict[str, Any]:
     """Chat messages whose content is a list of typed parts, as chat templates of Hugging Face processors take them."""
-    asked = [{"type": "image", "image": path} for path in record.shown]
+    content = [{"type": "image", "image": path} for path in record.shown]
     if record.input_audio is not None:
-        asked.append({"type": "audio", "audio": record.input_audio})
-    asked.append({"type": "text", "text": record.instruction})
+        content.append({"type": "audio", "audio": record.input_audio})
+    content.append({"type": "text", "text": record.instruction})
     if record.output is None:
         answer: dict[str, Any] = {"type": "image", "image": record.output_image}
     else:
@@ -99,7 +99,7 @@ def chat_form(record: Record) -> dict[str, Any]:
         "id": record.id,
         "task": record.task,
         "lang": record.lang,
-        "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": [answer]}],
+        "messages": [{"role": "user", "content": content}, {"role": "assistant", "content": [answer]}],
     }
 
 
@@ -108,7 +108,7 @@ FORMS: dict[str, Callable[[Record], dict[str, Any]]] = {"record": record_form, "
 
 def neutral(text: str) -> str:
     """Text without LLaVA's markers: `<image>` becomes `[image]`, and the others alike."""
-    return _MARKERS.sub(lambda found: f"[{found[1]}]", text)
+    return _MARKERS.sub(lambda match: f"[{match[1]}]", text)
 
 
 def line(form: dict[str, Any]) -> bytes:

@@ -92,23 +92,25 @@ def _read_slice(
     rows = _frame(read_table(workspace.table(part, "rows", name), _ROWS)).rename({"lang": "said_lang"})
     media = _frame(read_table(workspace.table(part, "media", name), ["uid", "ext", "further", "synthetic"]))
     scored = _frame(read_table(workspace.table(part, "features", name), _FEATURES))
-    found = (
+    joined = (
         group.drop("part", "slice")
         .join(rows, on="uid", how="left")
         .join(media, on="uid", how="left")
         .join(scored.with_row_index("row"), on="uid", how="left")
     )
-    if found["row"].null_count():
+    if missing := joined["row"].null_count():
         raise DataError(
-            f"part {part}, slice {name}: its tables lack {found['row'].null_count()} samples that the selection keeps. "
+            f"part {part}, slice {name}: its tables lack {missing} samples that the selection keeps. "
             "Remedy: materialise `selection` and `shards` again."
         )
     detected = pl.when(pl.col("lang_prob") >= SURE_LANGUAGE).then(pl.col("lang"))
     said = pl.col("said_lang").str.to_lowercase().str.extract(r"^([a-z]{2})(?:[-_].*)?$")
-    questions, answers = question_and_answer(found["extra"]) if with_qa else ([None] * len(found), [None] * len(found))
+    questions, answers = (
+        question_and_answer(joined["extra"]) if with_qa else ([None] * len(joined), [None] * len(joined))
+    )
     first = pl.when(pl.col("ext").is_not_null()).then(pl.concat_list("ext"))
     further = pl.col("further").list.eval(pl.element().struct.field("ext"))
-    return found.select(
+    return joined.select(
         "uid",
         "key",
         "shard",

@@ -41,26 +41,26 @@ def read_member(path: str, workspace_root: UPath | str) -> bytes:
     Raises:
         DataError: the path is of neither form, the shard is missing, or it has no such member.
     """
-    if found := _DATA.fullmatch(path):
+    if match := _DATA.fullmatch(path):
         try:
-            return base64.b64decode(found["data"], validate=True)
+            return base64.b64decode(match["data"], validate=True)
         except binascii.Error as error:
             raise DataError(f"{path[:60]}…: not valid base64 ({error})") from None
-    found = _PATH.fullmatch(path)
-    if found is None:
+    match = _PATH.fullmatch(path)
+    if match is None:
         raise DataError(f"{path[:200]!r}: expected `tar://<key>.<ext>::shards/<name>.tar` or a data URI")
-    shard = UPath(workspace_root) / found["shard"]
+    shard = UPath(workspace_root) / match["shard"]
     try:
-        offset, length = _members(shard)[found["member"]]
+        offset, length = _members(shard)[match["member"]]
         with shard.open("rb") as file:
             file.seek(offset)
             data = file.read(length)
     except FileNotFoundError:
         raise DataError(f"{shard}: no such shard. Remedy: `mmdata verify` says what else the release lacks.") from None
     except KeyError:
-        raise DataError(f"{shard}: no member {found['member']!r}") from None
+        raise DataError(f"{shard}: no member {match['member']!r}") from None
     if len(data) != length:
-        raise DataError(f"{shard}: ends within {found['member']!r}; the shard is cut short")
+        raise DataError(f"{shard}: ends within {match['member']!r}; the shard is cut short")
     return data
 
 

@@ -55,12 +55,12 @@ def caption_prints(captions: Iterable[str | None], count: int) -> CaptionPrints:
     identity = np.zeros(count, np.uint64)
     words = np.zeros((count, MASK_WORDS), np.uint64)
     for number, caption in enumerate(captions):
-        found = _WORD.findall((caption or "").casefold())
-        if not found:
+        caption_words = _WORD.findall((caption or "").casefold())
+        if not caption_words:
             continue
-        digest = hashlib.blake2b(" ".join(found).encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(" ".join(caption_words).encode(), digest_size=8).digest()
         identity[number] = int.from_bytes(digest, "little") or 1
-        for word in set(found):
+        for word in set(caption_words):
             bit = zlib.crc32(word.encode()) % (64 * MASK_WORDS)
             words[number, bit >> 6] |= np.uint64(1 << (bit & 63))
     return CaptionPrints(identity, words)
@@ -78,16 +78,16 @@ def find_neighbours(vectors: np.ndarray, prints: CaptionPrints, duplicate_cosine
     negative, reference = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
     if count < 2:
         return Neighbours(negative, reference)
-    for start, found in _candidates(vectors, min(CANDIDATES, count)):
-        own = np.arange(start, start + len(found))[:, None]
-        cosine = np.round(_cosines(vectors, own[:, 0], found), 9)
-        usable = (found >= 0) & (found != own) & (cosine < duplicate_cosine)
-        told = prints.identity[found] != 0
-        other = usable & told & (prints.identity[found] != prints.identity[own])
-        apart = other & (_overlap(prints.words[own], prints.words[found]) < MAX_CAPTION_OVERLAP)
+    for start, candidates in _candidates(vectors, min(CANDIDATES, count)):
+        queries = np.arange(start, start + len(candidates))[:, None]
+        cosine = np.round(_cosines(vectors, queries[:, 0], candidates), 9)
+        usable = (candidates >= 0) & (candidates != queries) & (cosine < duplicate_cosine)
+        has_words = prints.identity[candidates] != 0
+        other = usable & has_words & (prints.identity[candidates] != prints.identity[queries])
+        apart = other & (_overlap(prints.words[queries], prints.words[candidates]) < MAX_CAPTION_OVERLAP)
         similar = other & (cosine >= MIN_REFERENCE_COSINE)
-        negative[own[:, 0]] = _nearest(found, cosine, apart)
-        reference[own[:, 0]] = _nearest(found, cosine, similar)
+        negative[queries[:, 0]] = _nearest(candidates, cosine, apart)
+        reference[queries[:, 0]] = _nearest(candidates, cosine, similar)
     return Neighbours(negative, reference)
 
 
@@ -105,16 +105,16 @@ def _candidates(vectors: np.ndarray, k: int) -> Iterable[tuple[int, np.ndarray]]
     for start in range(0, count, 65_536):
         index.add(np.ascontiguousarray(vectors[start : start + 65_536], np.float32))
     for start in range(0, count, _BLOCK):
-        _, found = index.search(np.ascontiguousarray(vectors[start : start + _BLOCK], np.float32), k)
-        yield start, found
+        _, neighbours = index.search(np.ascontiguousarray(vectors[start : start + _BLOCK], np.float32), k)
+        yield start, neighbours
 
 
-def _cosines(vectors: np.ndarray, own: np.ndarray, found: np.ndarray) -> np.ndarray:
+def _cosines(vectors: np.ndarray, queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     """Cosines of each row with its candidates, float64 (m, k)."""
-    mine = np.asarray(vectors[own], np.float64)
-    out = np.empty(found.shape, np.float64)
-    for column in range(found.shape[1]):
-        theirs = np.asarray(vectors[found[:, column]], np.float64)
+    mine = np.asarray(vectors[queries], np.float64)
+    out = np.empty(candidates.shape, np.float64)
+    for column in range(candidates.shape[1]):
+        theirs = np.asarray(vectors[candidates[:, column]], np.float64)
         scale = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
         out[:, column] = (mine * theirs).sum(axis=1) / np.maximum(scale, 1e-12)
     return out
@@ -127,9 +127,9 @@ def _overlap(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return shared / np.maximum(either, 1)
 
 
-def _nearest(found: np.ndarray, cosine: np.ndarray, fits: np.ndarray) -> np.ndarray:
+def _nearest(candidates: np.ndarray, cosine: np.ndarray, fits: np.ndarray) -> np.ndarray:
     """The fitting candidate of the highest cosine, the lower row (hence uid) on a tie; -1 where none fits."""
     best = np.where(fits, cosine, -np.inf).max(axis=1, keepdims=True)
     tied = fits & (cosine == best)
-    chosen = np.where(tied, found, np.iinfo(np.int64).max).min(axis=1)
+    chosen = np.where(tied, candidates, np.iinfo(np.int64).max).min(axis=1)
     return np.where(fits.any(axis=1), chosen, -1)

@@ -22,7 +22,7 @@ from mmdata.instruct.forms import FORMS, Record, line
 from mmdata.instruct.kept import Kept, has_image, read_kept
 from mmdata.instruct.media_paths import data_uri, read_member
 from mmdata.instruct.neighbours import Neighbours, caption_prints, find_neighbours
-from mmdata.instruct.tasks import RULES, Told, make_records, no_neighbours
+from mmdata.instruct.tasks import RULES, RecordCounts, make_records, no_neighbours
 from mmdata.releases.draft import check_draft
 from mmdata.select.embeddings import gather_embeddings
 from mmdata.stage import Progress, StageReport, silent
@@ -50,9 +50,9 @@ def write_instructions(corpus: Corpus, workspace: Workspace, progress: Progress 
         raise DataError(f"{folder / 'index.parquet'}: not written yet. Remedy: materialise `shards` first.")
     shards = [shard["sha256"] for shard in (read_json(folder / "shards.json") or {"shards": []})["shards"]]
     inputs = fingerprint(release_id, CODE_VERSIONS["instructions"], corpus.instruct, corpus.seed, shards)
-    known = read_json(folder / "instructions.json")
-    if known is not None and known["inputs"] == inputs and all((folder / name).exists() for name in known["files"]):
-        return _report(known, folder, reused=True)
+    facts = read_json(folder / "instructions.json")
+    if facts is not None and facts["inputs"] == inputs and all((folder / name).exists() for name in facts["files"]):
+        return _report(facts, folder, reused=True)
     if (folder / "manifest.json").exists():
         raise DataError(
             f"release {release_id} is published and its instructions are not those that corpus.yaml asks for. "
@@ -87,14 +87,14 @@ def _write(corpus: Corpus, workspace: Workspace, folder: UPath, kept: Kept, prog
     done, total = 0, len(kept.frame)
     for split in sorted(set(kept.frame["split"]) | {"train"}):
         frame = kept.frame.filter(pl.col("split") == split)
-        told = Told(Counter(), Counter())
+        counts = RecordCounts(Counter(), Counter())
         records = make_records(
             frame,
             _neighbours(corpus, frame, kept),
             settings.tasks,
             settings.languages,
             corpus.seed,
-            told,
+            counts,
         )
         with _JsonlFiles(folder, split, settings.formats) as out:
             last = ""
@@ -109,10 +109,10 @@ def _write(corpus: Corpus, workspace: Workspace, folder: UPath, kept: Kept, prog
                     if done % PROGRESS_EVERY == 0:
                         progress("instructions", done, total)
         files |= out.facts()
-        skipped += told.skipped
+        skipped += counts.skipped
         table += [
             {"task": task, "language": lang, "split": split, "records": count}
-            for (task, lang), count in sorted(told.records.items())
+            for (task, lang), count in sorted(counts.records.items())
         ]
     progress("instructions", total, total)
     return {
@@ -127,9 +127,9 @@ def _write(corpus: Corpus, workspace: Workspace, folder: UPath, kept: Kept, prog
 
 def _neighbours(corpus: Corpus, frame: pl.DataFrame, kept: Kept) -> Neighbours:
     """Neighbours within one split's frame; samples without picture, caption or embedding have none."""
-    found = no_neighbours(len(frame))
+    neighbours = no_neighbours(len(frame))
     if not NEIGHBOUR_TASKS & set(corpus.instruct.tasks):
-        return found
+        return neighbours
     rows = np.flatnonzero(has_image(frame))
     place, row = frame["place"].to_numpy()[rows], frame["row"].to_numpy()[rows]
     with gather_embeddings(kept.features, place, row) as (vectors, usable):
@@ -137,10 +137,10 @@ def _neighbours(corpus: Corpus, frame: pl.DataFrame, kept: Kept) -> Neighbours:
         prints = caption_prints(frame["caption"].gather(rows), len(rows))
         eps = max(corpus.select.dedup.semantic_eps or 0.0, SAME_PICTURE)
         local = find_neighbours(vectors, prints, duplicate_cosine=1 - eps)
-    for ours, theirs in ((found.negative, local.negative), (found.reference, local.reference)):
+    for ours, theirs in ((neighbours.negative, local.negative), (neighbours.reference, local.reference)):
         has = theirs >= 0
         ours[rows[has]] = rows[theirs[has]]
-    return found
+    return neighbours
 
 
 @dataclass(slots=True)
@@ -174,31 +174,31 @@ class _JsonlFiles:
         return self._stack.__exit__(*error)
 
     def write(self, record: Record) -> None:
-        for one in self._files:
-            data = line(FORMS[one.form](record))
-            one.file.write(data)
-            one.sha256.update(data)
-            one.bytes += len(data)
-            one.records += 1
+        for output in self._files:
+            data = line(FORMS[output.form](record))
+            output.file.write(data)
+            output.sha256.update(data)
+            output.bytes += len(data)
+            output.records += 1
 
     def facts(self) -> dict[str, dict[str, Any]]:
         return {
-            one.name: {
-                "sha256": one.sha256.hexdigest(),
-                "bytes": one.bytes,
-                "records": one.records,
-                "format": one.form,
-                "split": one.split,
+            output.name: {
+                "sha256": output.sha256.hexdigest(),
+                "bytes": output.bytes,
+                "records": output.records,
+                "format": output.form,
+                "split": output.split,
             }
-            for one in self._files
+            for output in self._files
         }
 
 
 def _embedded(record: Record, root: UPath) -> Record:
     """The record with its pictures and sound inside it, as data URIs."""
     names = ("input_image", "reference_image", "output_image", "input_audio")
-    own: dict[str, Any] = {n: _uri(path, root) for n in names if (path := getattr(record, n)) is not None}
-    return replace(record, input_video=tuple(_uri(path, root) for path in record.input_video), **own)
+    embedded: dict[str, Any] = {n: _uri(path, root) for n in names if (path := getattr(record, n)) is not None}
+    return replace(record, input_video=tuple(_uri(path, root) for path in record.input_video), **embedded)
 
 
 @lru_cache(maxsize=256)

@@ -60,7 +60,7 @@ RULES: dict[str, str] = {
 
 
 @dataclass(slots=True)
-class Told:
+class RecordCounts:
     """What was counted while records were made: records by (task, language), and samples passed over by reason."""
 
     records: Counter[tuple[str, str]]
@@ -73,7 +73,7 @@ def make_records(
     tasks: Sequence[str],
     languages: Sequence[str],
     seed: int,
-    told: Told,
+    counts: RecordCounts,
     block: int = 20_000,
 ) -> Iterator[Record]:
     """Yield the records of one split's samples, in uid order, a sample's in the order of `tasks`.
@@ -81,7 +81,7 @@ def make_records(
     Args:
         frame: as `kept.Kept.frame`, of one split, in uid order.
         neighbours: rows into the same frame.
-        told: counts are added to it.
+        counts: counts are added to it.
     """
     split = Split(frame, neighbours, videos_of(frame), tasks)
     for start in range(0, len(frame), block):
@@ -99,10 +99,10 @@ def make_records(
                     lang = _language_of(row["question"] or "", languages, lang)
                 made = _make(task, Sample(row, at, lang, bits), split)
                 if isinstance(made, Record):
-                    told.records[task, lang] += 1
+                    counts.records[task, lang] += 1
                     yield made
                 else:
-                    told.skipped[f"{task}: {made}"] += 1
+                    counts.skipped[f"{task}: {made}"] += 1
 
 
 def _make(task: str, sample: Sample, split: Split) -> Record | str:
@@ -140,13 +140,13 @@ def _caption(task: str, sample: Sample, tasks: Sequence[str]) -> Record | str:
 def _match(sample: Sample, split: Split) -> Record | str:
     neighbour = int(split.neighbours.negative[sample.at])
     if neighbour < 0:
-        return "no hard negative"  # nor a positive, or the answer could be told from who is asked
+        return "no hard negative"  # nor a positive: the answer must not follow from which samples are asked
     yes, no = YES_NO[sample.lang]
     if sample.bits >> 63:
-        asked, answer = sample.caption, yes
+        caption, answer = sample.caption, yes
     else:
-        asked, answer = (split.row(neighbour)["caption"] or "").strip(), no
-    return sample.record("match", sample.ask("match", caption=asked), answer, input_image=sample.image)
+        caption, answer = (split.row(neighbour)["caption"] or "").strip(), no
+    return sample.record("match", sample.ask("match", caption=caption), answer, input_image=sample.image)
 
 
 def _reference_image(sample: Sample, split: Split) -> Record | str:
@@ -175,8 +175,8 @@ def _text_qa(sample: Sample) -> Record | str:
 
 def _language_of(text: str, languages: Sequence[str], otherwise: str) -> str:
     """The template language that a question reads naturally in."""
-    own = "zh" if re.search(r"[\u3400-\u9fff]", text) else "en"
-    return own if own in languages else otherwise
+    language = "zh" if re.search(r"[\u3400-\u9fff]", text) else "en"
+    return language if language in languages else otherwise
 
 
 def no_neighbours(count: int) -> Neighbours:

@@ -55,9 +55,14 @@ class ReleasePlan:
 
 
 def find_draft(workspace: Workspace) -> Draft | None:
-    """The draft; None before the first selection."""
+    """The draft; None before the first selection. Raises DataError if the file holds something else."""
     data = read_json(workspace.draft_path)
-    return None if data is None else Draft(**{**data, "parts": tuple(data["parts"])})
+    try:
+        return None if data is None else Draft(**{**data, "parts": tuple(data["parts"])})
+    except (KeyError, TypeError):
+        raise DataError(
+            f"{workspace.draft_path}: not a draft of a release. Remedy: delete it, and materialise `selection` again."
+        ) from None
 
 
 def read_draft(workspace: Workspace) -> Draft:

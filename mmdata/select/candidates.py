@@ -61,9 +61,9 @@ def read_candidates(
     tables = {}
     for stage, always in (("rows", _ROWS), ("media", _MEDIA), ("features", _FEATURES)):
         columns = [*always, *(name for name in _OPTIONAL[stage] if name in wanted)]  # type: ignore[index]
-        paths = [workspace.table(one.part, stage, one.name) for one in slices]  # type: ignore[arg-type]
+        paths = [workspace.table(slice_.part, stage, slice_.name) for slice_ in slices]  # type: ignore[arg-type]
         tables[stage] = _read(paths, columns)
-    sizes = np.array([one.rows for one in slices])
+    sizes = np.array([slice_.rows for slice_ in slices])
     for stage, table in tables.items():
         if not table["uid"].equals(tables["rows"]["uid"]) or len(table) != sizes.sum():
             raise DataError(_misaligned(workspace, slices, stage))
@@ -199,10 +199,10 @@ def _place_hash() -> pl.Expr:
 def _files(joined: pl.DataFrame) -> pl.Series:
     """The file of each clip and sound, as 64 bits that no version of Polars changes: the split is drawn by them."""
     urls = joined.select(pl.when(pl.col("kind").is_in(["video", "audio"])).then(pl.col("url")).alias("url"))["url"]
-    known = urls.drop_nulls().unique()
-    digests = [hashlib.blake2b(url.encode(), digest_size=8).digest() for url in known]
+    distinct = urls.drop_nulls().unique()
+    digests = [hashlib.blake2b(url.encode(), digest_size=8).digest() for url in distinct]
     hashes = pl.Series([int.from_bytes(digest, "little") for digest in digests], dtype=pl.UInt64)
-    return urls.replace_strict(known, hashes, default=None, return_dtype=pl.UInt64)
+    return urls.replace_strict(distinct, hashes, default=None, return_dtype=pl.UInt64)
 
 
 def _signature(captioned: pl.Expr) -> pl.Expr:
@@ -244,11 +244,12 @@ def _read(paths: Sequence[UPath], columns: Sequence[str]) -> pl.DataFrame:
 
 
 def _misaligned(workspace: Workspace, slices: Sequence[Slice], stage: str) -> str:
-    for one in slices:
-        uids = [_read([workspace.table(one.part, which, one.name)], ["uid"])["uid"] for which in ("rows", stage)]  # type: ignore[arg-type]
-        if not uids[0].equals(uids[1]) or len(uids[0]) != one.rows:
+    for slice_ in slices:
+        tables = [workspace.table(slice_.part, which, slice_.name) for which in ("rows", stage)]  # type: ignore[arg-type]
+        uids = [_read([table], ["uid"])["uid"] for table in tables]
+        if not uids[0].equals(uids[1]) or len(uids[0]) != slice_.rows:
             return (
-                f"part {one.part}, slice {one.name}: the {stage} table has {len(uids[1])} uids and not the {one.rows} "
-                f"of the rows table. Remedy: materialise {stage} for {one.part} again."
+                f"part {slice_.part}, slice {slice_.name}: the {stage} table has {len(uids[1])} uids "
+                f"and not the {slice_.rows} of the rows table. Remedy: materialise {stage} for {slice_.part} again."
             )
     return f"parts {slices[0].part} … {slices[-1].part}: the {stage} tables do not have the uids of the rows tables."

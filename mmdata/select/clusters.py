@@ -122,7 +122,7 @@ def assign_clusters(embeddings: np.ndarray, centroids: np.ndarray) -> np.ndarray
     Returns:
         int32, (n,).
     """
-    found = np.empty(len(embeddings), np.int32)
+    clusters_of_rows = np.empty(len(embeddings), np.int32)
     wide = np.ascontiguousarray(centroids.T, np.float32)
     exact = centroids.T.astype(np.float64)
     for start in range(0, len(embeddings), _BLOCK_ROWS):
@@ -133,8 +133,8 @@ def assign_clusters(embeddings: np.ndarray, centroids: np.ndarray) -> np.ndarray
         doubtful = np.flatnonzero((products >= (best - _DOUBT)[:, None]).sum(axis=1) > 1)
         if len(doubtful):
             nearest[doubtful] = (block[doubtful].astype(np.float64) @ exact).argmax(axis=1)
-        found[start : start + len(block)] = nearest
-    return found
+        clusters_of_rows[start : start + len(block)] = nearest
+    return clusters_of_rows
 
 
 def write_clusters(path: UPath, clusters: Clusters) -> None:

@@ -29,14 +29,14 @@ def match_concepts(captions: pl.Series, concepts: Sequence[str]) -> pl.Series:
             needles.setdefault(needle, place)
     if not needles:
         return pl.Series(captions.name, [[]] * len(captions), dtype=pl.List(pl.UInt32))
-    found = _plain_words(pl.col("caption")).str.extract_many(list(needles), overlapping=True)
+    matches = _plain_words(pl.col("caption")).str.extract_many(list(needles), overlapping=True)
     # `replace_strict` on strings of a list, flattened: one look-up a match.
     places = pl.element().replace_strict(list(needles), list(needles.values()), return_dtype=pl.UInt32)
     nothing = pl.lit([], pl.List(pl.UInt32))
     return (
         captions.rename("caption")
         .to_frame()
-        .select(found.list.eval(places).list.unique().list.sort().fill_null(nothing))["caption"]
+        .select(matches.list.eval(places).list.unique().list.sort().fill_null(nothing))["caption"]
         .rename(captions.name)
     )
 
@@ -77,7 +77,7 @@ def keep_probability(rows: int, row: np.ndarray, concept: np.ndarray, rates: np.
 def rarest(rows: int, row: np.ndarray, concept: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The rarest concept of each row, by counts; of equals the first of the list; -1 without a match."""
     order = np.lexsort((concept, counts[concept], row))
-    found, first = np.unique(row[order], return_index=True)
+    rows_matched, first = np.unique(row[order], return_index=True)
     result = np.full(rows, -1, np.int64)
-    result[found] = concept[order[first]]
+    result[rows_matched] = concept[order[first]]
     return result

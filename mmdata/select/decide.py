@@ -17,7 +17,7 @@ from mmdata.select.filters import REASON, Cut, cut_of, in_top_fraction, top_coun
 from mmdata.select.modality import modality_rates
 from mmdata.select.oversample import cluster_threshold, repeat_factors, round_by_draw, signature_factors
 from mmdata.select.presets import resolve
-from mmdata.select.rates import Rates, near, stick
+from mmdata.select.rates import Rates, keep_within_tolerance, near
 from mmdata.select.split import in_validation
 from mmdata.select.verdicts import STAYS, Verdicts
 
@@ -62,19 +62,19 @@ def judge(
         The verdicts; where the top fraction ended, if one is asked for and any row is scored.
     """
     verdicts = Verdicts(frame["reason"])
-    asked = resolve(select.filter)
-    if asked.top_fraction is None:
+    rules = resolve(select.filter)
+    if rules.top_fraction is None:
         return verdicts, None
     filtered = [0, *(i for i, name in enumerate(verdicts.names) if name.startswith(REASON))]
     pool = np.isin(verdicts.codes, filtered)
     scores = np.where(pool, frame["clip_score"].fill_null(float("nan")).to_numpy(), np.nan)
     uid = frame["uid_high"].to_numpy(), frame["uid_low"].to_numpy()
-    of = fingerprint("cut", scorer, asked.top_fraction)
-    top, wanted = None, top_count(int(np.isfinite(scores).sum()), asked.top_fraction)
-    if parent is not None and parent.of == of and asked.top_fraction_tolerance > 0:
+    of = fingerprint("cut", scorer, rules.top_fraction)
+    top, wanted = None, top_count(int(np.isfinite(scores).sum()), rules.top_fraction)
+    if parent is not None and parent.of == of and rules.top_fraction_tolerance > 0:
         top = parent.keeps(scores, *uid)
-    if top is None or not near(int(top.sum()), wanted, asked.top_fraction_tolerance):
-        top, parent = in_top_fraction(scores, asked.top_fraction), None
+    if top is None or not near(int(top.sum()), wanted, rules.top_fraction_tolerance):
+        top, parent = in_top_fraction(scores, rules.top_fraction), None
     # Rows without a picture have no score, and no score rule applies to them: nan_score took the others.
     below = (verdicts.codes == 0) & np.isfinite(scores) & ~top
     verdicts.drop(np.flatnonzero(below), f"{REASON}top_fraction")
@@ -155,13 +155,15 @@ def balance_and_repeat(
     factors = _factors(frame, kept, concept, len(names), concepts is not None, select.oversample)
     if sticky:
         before = np.array([rates.repeat.get(name, 1.0) for name in names])
-        factors = stick(factors, before, select.balance.tolerance)
+        factors = keep_within_tolerance(factors, before, select.balance.tolerance)
     signature = frame["signature"].gather(kept).cast(pl.String)
     of_signature = signature_factors(
         signature, select.oversample, rates.signature if sticky else None, select.balance.tolerance
     )
-    own = signature.replace_strict(of_signature, return_dtype=pl.Float64).to_numpy() if len(kept) else np.empty(0)
-    repeats = _repeat(frame, kept, concept, factors, concepts is not None, own, seed)
+    signature_factor = (
+        signature.replace_strict(of_signature, return_dtype=pl.Float64).to_numpy() if len(kept) else np.empty(0)
+    )
+    repeats = _repeat(frame, kept, concept, factors, concepts is not None, signature_factor, seed)
     repeats[validation] = 1
     repeat = {names[int(i)]: float(factors[i]) for i in np.flatnonzero(factors != 1.0)}
     return Decision(
@@ -199,16 +201,16 @@ def _balance_modalities(
         if "weight" in frame.columns
         else pl.repeat(1, len(kept), dtype=pl.Int32, eager=True)
     )
-    asked = pl.DataFrame([signature, pl.Series("draw", draws), weight.alias("weight")])
-    rates = modality_rates(asked, balance, None if parent is None else parent.modality)
+    samples = pl.DataFrame([signature, pl.Series("draw", draws), weight.alias("weight")])
+    rates = modality_rates(samples, balance, None if parent is None else parent.modality)
     if rates:
-        own = (
+        sample_rates = (
             signature.cast(pl.String)
             .replace_strict(list(rates), list(rates.values()), return_dtype=pl.Float64)
             .to_numpy()
         )
-        rate[kept] = own
-        verdicts.drop(kept[draws >= own], "balance:modality")
+        rate[kept] = sample_rates
+        verdicts.drop(kept[draws >= sample_rates], "balance:modality")
     return rates
 
 
@@ -235,16 +237,16 @@ def _balance_concepts(
     The other rows are neither counted nor thinned: what is said in a video need not name what the list holds.
     """
     kept = verdicts.kept()
-    asked = frame["kind"].cast(pl.String).is_in(list(balance.concept_kinds)).to_numpy()[kept]
+    of_thinned_kind = frame["kind"].cast(pl.String).is_in(list(balance.concept_kinds)).to_numpy()[kept]
     row, matched = flatten(frame["concepts"].gather(kept))
-    row, matched = row[asked[row]], matched[asked[row]]
+    row, matched = row[of_thinned_kind[row]], matched[of_thinned_kind[row]]
     counts = np.bincount(matched, minlength=len(concepts))
     p = concept_rates(counts, balance.concept_cap)
     if parent is not None:
-        p = stick(p, np.array([parent.concept.get(name, 1.0) for name in concepts]), balance.tolerance)
+        p = keep_within_tolerance(p, np.array([parent.concept.get(name, 1.0) for name in concepts]), balance.tolerance)
     probability = keep_probability(len(kept), row, matched, p)
     captioned = frame["signature"].gather(kept).cast(pl.String).str.split("+").list.contains("text").to_numpy()
-    probability[~(captioned & asked)] = 1.0
+    probability[~(captioned & of_thinned_kind)] = 1.0
     rate[kept] *= probability
     verdicts.drop(kept[draws_of(frame, kept, seed, "concept") >= probability], "balance:concept")
     row, matched = flatten(frame["concepts"])
@@ -275,13 +277,13 @@ def _repeat(
     seed: int,
 ) -> np.ndarray:
     """Repeats of each row: the largest factor of its concepts and its signature, rounded by its draw; 0 if dropped."""
-    own = of_signature.copy()
+    sample_factors = of_signature.copy()
     if listed:
         row, matched = flatten(frame["concepts"].gather(kept))
-        np.maximum.at(own, row, factors[matched])
+        np.maximum.at(sample_factors, row, factors[matched])
     else:
         named = concept[kept] >= 0
-        own[named] = np.maximum(own[named], factors[concept[kept][named]])
+        sample_factors[named] = np.maximum(sample_factors[named], factors[concept[kept][named]])
     repeats = np.zeros(len(frame), np.int32)
-    repeats[kept] = round_by_draw(own, draws_of(frame, kept, seed, "repeat"))
+    repeats[kept] = round_by_draw(sample_factors, draws_of(frame, kept, seed, "repeat"))
     return repeats

@@ -73,8 +73,8 @@ def near_hashes(hashes: pl.Series, rank: np.ndarray, bits: int) -> np.ndarray:
     rows = np.flatnonzero((leaders == STAYS) & hashes.is_not_null().to_numpy())
     if bits and len(rows) > 1:
         rows = rows[np.argsort(rank[rows])]
-        found = hashes.gather(rows).to_numpy()
-        pairs = list(near_pairs(found, bits))
+        values = hashes.gather(rows).to_numpy()
+        pairs = list(near_pairs(values, bits))
         low = np.concatenate([pair[0] for pair in pairs]) if pairs else np.empty(0, np.int64)
         high = np.concatenate([pair[1] for pair in pairs]) if pairs else np.empty(0, np.int64)
         chosen = keep_greedily(len(rows), low, high)
@@ -104,8 +104,8 @@ def keep_greedily(rows: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         open_still = ~(dropped[a] | dropped[b])
         a, b = a[open_still], b[open_still]
     leaders = np.full(rows, rows, np.int64)
-    told = ~dropped[low] & dropped[high]
-    np.minimum.at(leaders, high[told], low[told])
+    settled = ~dropped[low] & dropped[high]
+    np.minimum.at(leaders, high[settled], low[settled])
     return np.where(dropped, leaders, STAYS)
 
 
@@ -164,8 +164,8 @@ def _pairs_in_buckets(hashes: np.ndarray, mask: np.uint64, bits: int) -> Iterato
     while len(first):
         near = np.bitwise_count(sorted_hashes[first] ^ sorted_hashes[first + step]) <= bits
         if near.any():
-            one, other = order[first[near]], order[first[near] + step]
-            yield np.minimum(one, other), np.maximum(one, other)
+            left, right = order[first[near]], order[first[near] + step]
+            yield np.minimum(left, right), np.maximum(left, right)
         step += 1
         first = first[first + step < len(key)]
         first = first[key[first] == key[first + step]]

@@ -88,9 +88,9 @@ def read_vectors(table: UPath, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
         )
     if lengths[0] == 0:
         return np.empty((0, 0), np.float16), np.empty(0, np.int64)
-    found = flat.reshape(len(vectors), lengths[0])
-    usable = np.isfinite(found).all(axis=1) & found.any(axis=1)
-    return found[usable], present[usable]
+    matrix = flat.reshape(len(vectors), lengths[0])
+    usable = np.isfinite(matrix).all(axis=1) & matrix.any(axis=1)
+    return matrix[usable], present[usable]
 
 
 def _room(rows: int, dim: int, folder: str) -> np.ndarray:

@@ -51,7 +51,7 @@ class Rule:
     fails: pl.Expr
 
 
-def rules(asked: Filter) -> list[Rule]:
+def rules(settings: Filter) -> list[Rule]:
     """The rules that a filter sets, in the order of `ORDER`; `top_fraction` is not one, for it looks at all rows.
 
     They read rows, media and features columns: kind, caption, extra; original_width, original_height, duration_s,
@@ -63,47 +63,47 @@ def rules(asked: Filter) -> list[Rule]:
     what has no sound, and rules on length what has neither sound nor moving pictures; `min_overlap` and
     `min_audio_score` leave alone sound without a caption, too.
     """
-    return sorted(_rules(asked), key=lambda rule: ORDER.index(rule.name))
+    return sorted(_rules(settings), key=lambda rule: ORDER.index(rule.name))
 
 
-def _rules(asked: Filter) -> Iterator[Rule]:
-    other_score = other_language_score(asked)
-    asked = resolve(asked)
+def _rules(settings: Filter) -> Iterator[Rule]:
+    other_score = other_language_score(settings)
+    settings = resolve(settings)
     pictured = pl.col("kind").is_in(["image", "video"])
-    if asked.min_clip_score is not None or asked.top_fraction is not None:
+    if settings.min_clip_score is not None or settings.top_fraction is not None:
         yield Rule("nan_score", pictured & ~pl.col("clip_score").is_finite().fill_null(False))
-    if asked.min_clip_score is not None:
-        least: pl.Expr = pl.lit(asked.min_clip_score, pl.Float32)
+    if settings.min_clip_score is not None:
+        least: pl.Expr = pl.lit(settings.min_clip_score, pl.Float32)
         if other_score is not None:
             least = pl.when(pl.col("lang") == "en").then(least).otherwise(pl.lit(other_score, pl.Float32))
         yield Rule("clip_score", pictured & ~(pl.col("clip_score") >= least).fill_null(False))
-    if asked.languages is not None or asked.min_lang_prob > 0:
-        yield Rule("language", ~_is_known_language(asked))
+    if settings.languages is not None or settings.min_lang_prob > 0:
+        yield Rule("language", ~_is_known_language(settings))
     words, characters = pl.col("n_words").fill_null(0), pl.col("n_chars").fill_null(0)
     side = pl.min_horizontal("original_width", "original_height")
     clip, heard = pl.col("kind") == "video", pl.col("audio_s").is_not_null()
     said = heard & (pl.col("caption").str.len_bytes() > 0).fill_null(value=False)
     seconds, timed = pl.coalesce("duration_s", "audio_s"), clip | heard
     bounds: list[tuple[str, float | None, Callable[[pl.Expr], pl.Expr]]] = [
-        ("min_words", asked.min_words, lambda bound: words < bound),
-        ("max_words", asked.max_words, lambda bound: words > bound),
-        ("min_chars", asked.min_chars, lambda bound: characters < bound),
-        ("min_side", asked.min_side, lambda bound: pictured & ~_measured(side, bound)),
-        ("max_aspect", asked.max_aspect, lambda bound: pictured & ~_measured(-pl.col("aspect"), -bound)),
-        ("min_sharpness", asked.min_sharpness, lambda bound: pictured & ~_measured(pl.col("sharpness"), bound)),
-        ("max_faces", asked.max_faces, lambda bound: pictured & ~_measured(-pl.col("faces"), -bound)),
-        ("max_black", asked.max_black, lambda bound: clip & ~_measured(-pl.col("black_ratio"), -bound)),
-        ("max_frozen", asked.max_frozen, lambda bound: clip & ~_measured(-pl.col("frozen_ratio"), -bound)),
-        ("min_seconds", asked.min_seconds, lambda bound: timed & ~_measured(seconds, bound)),
-        ("max_seconds", asked.max_seconds, lambda bound: timed & ~_measured(-seconds, -bound)),
-        ("min_loudness_db", asked.min_loudness_db, lambda bound: heard & ~_measured(pl.col("audio_rms_db"), bound)),
-        ("max_silence", asked.max_silence, lambda bound: heard & ~_measured(-pl.col("silence_ratio"), -bound)),
-        ("min_speech", asked.min_speech, lambda bound: heard & ~_measured(pl.col("speech_ratio"), bound)),
-        ("max_speech", asked.max_speech, lambda bound: heard & ~_measured(-pl.col("speech_ratio"), -bound)),
-        ("min_overlap", asked.min_overlap, lambda bound: said & ~_measured(pl.col("speech_overlap"), bound)),
-        ("min_audio_score", asked.min_audio_score, lambda bound: said & ~_measured(pl.col("audio_score"), bound)),
-        ("punsafe", asked.max_punsafe, lambda bound: _said("punsafe") > bound),
-        ("pwatermark", asked.max_pwatermark, lambda bound: _said("pwatermark") > bound),
+        ("min_words", settings.min_words, lambda bound: words < bound),
+        ("max_words", settings.max_words, lambda bound: words > bound),
+        ("min_chars", settings.min_chars, lambda bound: characters < bound),
+        ("min_side", settings.min_side, lambda bound: pictured & ~_measured(side, bound)),
+        ("max_aspect", settings.max_aspect, lambda bound: pictured & ~_measured(-pl.col("aspect"), -bound)),
+        ("min_sharpness", settings.min_sharpness, lambda bound: pictured & ~_measured(pl.col("sharpness"), bound)),
+        ("max_faces", settings.max_faces, lambda bound: pictured & ~_measured(-pl.col("faces"), -bound)),
+        ("max_black", settings.max_black, lambda bound: clip & ~_measured(-pl.col("black_ratio"), -bound)),
+        ("max_frozen", settings.max_frozen, lambda bound: clip & ~_measured(-pl.col("frozen_ratio"), -bound)),
+        ("min_seconds", settings.min_seconds, lambda bound: timed & ~_measured(seconds, bound)),
+        ("max_seconds", settings.max_seconds, lambda bound: timed & ~_measured(-seconds, -bound)),
+        ("min_loudness_db", settings.min_loudness_db, lambda bound: heard & ~_measured(pl.col("audio_rms_db"), bound)),
+        ("max_silence", settings.max_silence, lambda bound: heard & ~_measured(-pl.col("silence_ratio"), -bound)),
+        ("min_speech", settings.min_speech, lambda bound: heard & ~_measured(pl.col("speech_ratio"), bound)),
+        ("max_speech", settings.max_speech, lambda bound: heard & ~_measured(-pl.col("speech_ratio"), -bound)),
+        ("min_overlap", settings.min_overlap, lambda bound: said & ~_measured(pl.col("speech_overlap"), bound)),
+        ("min_audio_score", settings.min_audio_score, lambda bound: said & ~_measured(pl.col("audio_score"), bound)),
+        ("punsafe", settings.max_punsafe, lambda bound: _said("punsafe") > bound),
+        ("pwatermark", settings.max_pwatermark, lambda bound: _said("pwatermark") > bound),
     ]
     for name, bound, fails in bounds:
         if bound is not None:
@@ -111,13 +111,13 @@ def _rules(asked: Filter) -> Iterator[Rule]:
             yield Rule(name, fails(exact).fill_null(False))
 
 
-def _is_known_language(asked: Filter) -> pl.Expr:
-    known = pl.col("lang").is_not_null()
-    if asked.min_lang_prob > 0:
-        known &= (pl.col("lang_prob") >= pl.lit(asked.min_lang_prob, pl.Float32)).fill_null(False)
-    if asked.languages is not None:
-        known &= pl.col("lang").is_in(asked.languages).fill_null(False)
-    return known
+def _is_known_language(settings: Filter) -> pl.Expr:
+    accepted = pl.col("lang").is_not_null()
+    if settings.min_lang_prob > 0:
+        accepted &= (pl.col("lang_prob") >= pl.lit(settings.min_lang_prob, pl.Float32)).fill_null(False)
+    if settings.languages is not None:
+        accepted &= pl.col("lang").is_in(settings.languages).fill_null(False)
+    return accepted
 
 
 def _measured(value: pl.Expr, least: pl.Expr) -> pl.Expr:
@@ -130,16 +130,16 @@ def _said(name: str) -> pl.Expr:
     return pl.col("extra").str.json_path_match(f"$.{name}").cast(pl.Float64, strict=False).fill_nan(None)
 
 
-def filter_reason(asked: Filter) -> pl.Expr:
+def filter_reason(settings: Filter) -> pl.Expr:
     """The reason (`filter:<rule>`) of the first rule that a row fails; null where it passes them all. Categorical."""
     # Categories from the start: a coalesce over numbers takes a quarter of the time of one over strings.
-    named = [(rule.fails, pl.lit(f"{REASON}{rule.name}", pl.Categorical)) for rule in rules(asked)]
+    named = [(rule.fails, pl.lit(f"{REASON}{rule.name}", pl.Categorical)) for rule in rules(settings)]
     return pl.coalesce([pl.when(fails).then(name) for fails, name in named] or pl.lit(None, pl.Categorical))
 
 
-def columns_read(asked: Filter) -> set[str]:
+def columns_read(settings: Filter) -> set[str]:
     """The columns that the filter's rules read."""
-    return {name for rule in rules(asked) for name in rule.fails.meta.root_names()}
+    return {name for rule in rules(settings) for name in rule.fails.meta.root_names()}
 
 
 def top_count(rows: int, fraction: float) -> int:

@@ -43,8 +43,8 @@ def modality_rates(frame: pl.DataFrame, balance: Balance, known: Mapping[str, fl
         rates[name] = 1.0
         if quotas[name] == total and before in (None, 1.0):
             continue
-        own = frame.filter(pl.col("signature") == name)
-        draws, weights = own["draw"].to_numpy(), own["weight"].to_numpy()
+        members = frame.filter(pl.col("signature") == name)
+        draws, weights = members["draw"].to_numpy(), members["weight"].to_numpy()
         if quotas[name] < total:
             rates[name] = rate_for(draws, weights, quotas[name])
         if before is not None and near(
@@ -56,8 +56,8 @@ def modality_rates(frame: pl.DataFrame, balance: Balance, known: Mapping[str, fl
 
 def _check_counted(totals: Mapping[str, int], balance: Balance) -> None:
     """Raise DataError where a mix gives a share to a signature whose samples have none of what is counted."""
-    asked = {name for name, share in (balance.mix or {}).items() if share > 0}
-    if bare := sorted(name for name in asked & totals.keys() if totals[name] == 0):
+    wanted_names = {name for name, share in (balance.mix or {}).items() if share > 0}
+    if bare := sorted(name for name in wanted_names & totals.keys() if totals[name] == 0):
         raise DataError(
             f"select.balance.mix asks for a share of `{bare[0]}`, whose samples have no {balance.by}. Remedy: "
             f"leave it out of the mix (it then stays whole), or set balance.by to what all of them have: samples."
@@ -94,8 +94,8 @@ def mix_quotas(totals: Mapping[str, int], mix: Mapping[str, float], tail_share: 
         DataError: a signature is missing, or so short that keeping to the mix would leave less than `tail_share` of
             what there is.
     """
-    asked = {name: Fraction(repr(share)) for name, share in mix.items() if share > 0}
-    shares = {name: share / sum(asked.values()) for name, share in asked.items()}
+    given_shares = {name: Fraction(repr(share)) for name, share in mix.items() if share > 0}
+    shares = {name: share / sum(given_shares.values()) for name, share in given_shares.items()}
     reach = {name: totals.get(name, 0) / share for name, share in shares.items()}
     scarce = min(reach, key=lambda name: (reach[name], name))
     size, everything = math.floor(reach[scarce]), sum(totals.values())

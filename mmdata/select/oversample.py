@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from mmdata.config import Oversample
-from mmdata.select.rates import stick
+from mmdata.select.rates import keep_within_tolerance
 
 
 def repeat_factors(counts: np.ndarray, rows: int, threshold: float, max_repeats: int) -> np.ndarray:
@@ -51,7 +51,7 @@ def signature_factors(
     threshold = cluster_threshold(oversample.threshold, len(names))
     factors = repeat_factors(counts, len(signatures), threshold, oversample.max_repeats)
     if known is not None:
-        factors = stick(factors, np.array([known.get(name, 1.0) for name in names]), tolerance)
+        factors = keep_within_tolerance(factors, np.array([known.get(name, 1.0) for name in names]), tolerance)
     return dict(zip(names, factors.tolist(), strict=True))
 
 

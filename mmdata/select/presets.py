@@ -52,11 +52,11 @@ def resolve(rules: Filter) -> Filter:
     """
     if rules.preset is None:
         return rules
-    own = {key: value for key, value in rules.model_dump().items() if key in rules.model_fields_set}
+    set_rules = {key: value for key, value in rules.model_dump().items() if key in rules.model_fields_set}
     recipe = PRESETS[rules.preset].values
-    if any(own.get(key) is not None for key in _SCORE_RULES):
+    if any(set_rules.get(key) is not None for key in _SCORE_RULES):
         recipe = {key: value for key, value in recipe.items() if key not in _SCORE_RULES}
-    return Filter.model_validate({**recipe, **own})
+    return Filter.model_validate({**recipe, **set_rules})
 
 
 def other_language_score(rules: Filter) -> float | None:

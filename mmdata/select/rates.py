@@ -51,7 +51,7 @@ def near(value: float, wanted: float, tolerance: float) -> bool:
     return abs(value - wanted) <= tolerance * abs(wanted)
 
 
-def stick(wanted: np.ndarray, known: np.ndarray, tolerance: float) -> np.ndarray:
+def keep_within_tolerance(wanted: np.ndarray, known: np.ndarray, tolerance: float) -> np.ndarray:
     """For each rate the known one while it is within the tolerance of the wanted one, else the wanted one."""
     return np.where(np.abs(known - wanted) <= tolerance * np.abs(wanted), known, wanted)
 

@@ -44,10 +44,10 @@ class Summary:
     def numbers(self) -> dict[str, float]:
         """Shares and the threshold, as measured values."""
         uids = max(self.counts["uids"], 1)
-        found = {"kept_share": self.counts["kept"] / uids, "repeat_factor": self._ratio("repeats", "kept")}
+        values = {"kept_share": self.counts["kept"] / uids, "repeat_factor": self._ratio("repeats", "kept")}
         if self.threshold is not None:
-            found["clip_score_threshold"] = self.threshold
-        return found
+            values["clip_score_threshold"] = self.threshold
+        return values
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Small tables for people."""

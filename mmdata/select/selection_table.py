@@ -60,8 +60,8 @@ def selection_rows(
 ) -> pa.Table:
     """A range of the selection table."""
     high, low = frame["uid_high"].to_numpy(), frame["uid_low"].to_numpy()
-    own = frame[rows]
-    place = own["place"].to_numpy()
+    piece = frame[rows]
+    place = piece["place"].to_numpy()
     leaders = verdicts.leaders[rows]
     keep = verdicts.codes[rows] == 0
     numbers, concept = cluster[rows], decision.concept[rows]
@@ -70,9 +70,12 @@ def selection_rows(
         "uid": hex_uids(high[rows], low[rows]),
         "part": _named([one.part for one in slices], place),
         "slice": _named([one.name for one in slices], place),
-        "copies": pa.array(own["copies"].to_numpy()),
-        "signature": own["signature"].cast(pl.String).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string()),
-        "clip_score": own["clip_score"].to_arrow(),
+        "copies": pa.array(piece["copies"].to_numpy()),
+        "signature": piece["signature"]
+        .cast(pl.String)
+        .to_arrow(compat_level=pl.CompatLevel.oldest())
+        .cast(pa.string()),
+        "clip_score": piece["clip_score"].to_arrow(),
         "keep": pa.array(keep),
         "reason": _named(verdicts.names, verdicts.codes[rows], keep),
         "duplicate_of": hex_uids(high, low, leaders),

@@ -51,8 +51,8 @@ def _leaders_in_cluster(points: np.ndarray, least: float) -> np.ndarray:
         for earlier in kept:
             high, low = _alike(points, unit, norms, block, earlier, least)
             # Pairs come sorted, so the first of a row names the best of those that stay.
-            found, first = np.unique(high, return_index=True)
-            leaders[found] = low[first]
+            followers, first = np.unique(high, return_index=True)
+            leaders[followers] = low[first]
             block = block[leaders[block] == STAYS]
         high, low = _alike(points, unit, norms, block, block, least)
         forward = low < high

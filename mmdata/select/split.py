@@ -35,17 +35,17 @@ def in_validation(
         return np.zeros(len(frame), bool), None
     group, draws = _groups(frame, seed)
     draws = _join_linked(group, draws, frame)
-    own = draws[group]
-    held_out = own < fraction
+    row_draws = draws[group]
+    held_out = row_draws < fraction
     if held_out.any():
         return held_out, None
-    draw = _stand_in(own) if parent_draw is None or not (own == parent_draw).any() else parent_draw
-    return own == draw, draw
+    draw = _stand_in(row_draws) if parent_draw is None or not (row_draws == parent_draw).any() else parent_draw
+    return row_draws == draw, draw
 
 
-def _stand_in(own: np.ndarray) -> float | None:
+def _stand_in(row_draws: np.ndarray) -> float | None:
     """The lowest draw among the groups no larger than the mean, lest one giant cluster become the validation set."""
-    sizes = pl.DataFrame({"draw": own}).group_by("draw").len()
+    sizes = pl.DataFrame({"draw": row_draws}).group_by("draw").len()
     if len(sizes) < MIN_GROUPS:
         return None
     return float(sizes.filter(pl.col("len") <= pl.col("len").mean())["draw"].to_numpy().min())
@@ -73,18 +73,18 @@ def _groups(frame: pl.DataFrame, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _join_linked(group: np.ndarray, draws: np.ndarray, frame: pl.DataFrame) -> np.ndarray:
     """Give linked groups the highest draw among them."""
-    one, other = [], []
+    pair, other = [], []
     for name in ("url", "sha256"):
         linked = np.flatnonzero((frame[name].is_duplicated() & frame[name].is_not_null()).to_numpy())
         if len(linked):
             pairs = pl.DataFrame({"value": frame[name].gather(linked), "group": group[linked]})
             firsts = pairs.select(pl.col("group").first().over("value"))["group"].to_numpy()
             differ = firsts != group[linked]
-            one.append(firsts[differ])
+            pair.append(firsts[differ])
             other.append(group[linked][differ])
-    if not one:
+    if not pair:
         return draws
-    a, b = np.concatenate(one), np.concatenate(other)
+    a, b = np.concatenate(pair), np.concatenate(other)
     joined = draws.copy()
     while True:
         highest = np.maximum(joined[a], joined[b])

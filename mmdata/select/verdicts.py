@@ -19,10 +19,10 @@ class Verdicts:
 
     def __init__(self, reasons: pl.Series) -> None:
         """Begin with what is known already: a reason (string or categorical) or null for each row."""
-        found = sorted(str(name) for name in reasons.drop_nulls().unique())
-        self.names: list[str] = ["", *found]
-        if found:
-            codes = reasons.cast(pl.Enum(found)).to_physical().cast(pl.UInt16) + 1
+        names = sorted(str(name) for name in reasons.drop_nulls().unique())
+        self.names: list[str] = ["", *names]
+        if names:
+            codes = reasons.cast(pl.Enum(names)).to_physical().cast(pl.UInt16) + 1
             self.codes = codes.fill_null(0).to_numpy().copy()
         else:
             self.codes = np.zeros(len(reasons), np.uint16)

@@ -43,8 +43,8 @@ class Cohort:
 
 def assign_cohorts(parts: Sequence[str], parent: Sequence[Cohort]) -> list[Cohort]:
     """Keep the parent's cohorts, and put the new parts, sorted, into new ones of at most 64."""
-    known = {part for cohort in parent for part in cohort.parts}
-    new = sorted(set(parts) - known)
+    placed_parts = {part for cohort in parent for part in cohort.parts}
+    new = sorted(set(parts) - placed_parts)
     cohorts = list(parent)
     for first in range(0, len(new), MAX_PARTS):
         cohorts.append(Cohort(f"c{len(cohorts):04d}", tuple(new[first : first + MAX_PARTS]), {}))
@@ -56,13 +56,13 @@ def bucket_count(total_bytes: int, shard_mb: float) -> int:
     return max(1, math.ceil(total_bytes / (shard_mb * 1e6)))
 
 
-def kept_buckets(known: int | None, total_bytes: int, shard_mb: float) -> int:
+def kept_buckets(current: int | None, total_bytes: int, shard_mb: float) -> int:
     """The number of buckets: as at the last release, unless shards would be under half or over twice `shard_mb`.
 
     Keeping it keeps the shards; but a filter that was relaxed may bring a cohort twenty times its first bytes.
     """
     wanted = bucket_count(total_bytes, shard_mb)
-    return known if known is not None and wanted / 2 <= known <= 2 * wanted else wanted
+    return current if current is not None and wanted / 2 <= current <= 2 * wanted else wanted
 
 
 def place(samples: pl.DataFrame, buckets: int, seed: int, cohort: str) -> pl.DataFrame:
@@ -87,7 +87,8 @@ def place(samples: pl.DataFrame, buckets: int, seed: int, cohort: str) -> pl.Dat
     placed = placed.sort("bucket", "_order", "uid", "copy")
     if buckets >= int(copies.max(initial=0)) + 1:
         return placed.drop("_order")
-    parts = [one[separated(one["uid"].to_list())] for one in placed.partition_by("bucket", maintain_order=True)]
+    by_bucket = placed.partition_by("bucket", maintain_order=True)
+    parts = [rows[separated(rows["uid"].to_list())] for rows in by_bucket]
     return pl.concat(parts).drop("_order") if parts else placed.drop("_order")
 
 
@@ -106,7 +107,7 @@ def separated(uids: Sequence[str]) -> list[int]:
             continue
         position = waiting.pop(0)
         gaps = range(len(out) - 1, -1, -1)
-        own = uids[position]
-        gap = next((g for g in gaps if uids[out[g]] != own and (g == 0 or uids[out[g - 1]] != own)), len(out))
+        uid = uids[position]
+        gap = next((g for g in gaps if uids[out[g]] != uid and (g == 0 or uids[out[g - 1]] != uid)), len(out))
         out.insert(gap, position)
     return out

@@ -66,8 +66,8 @@ def _write_offsets(folder: UPath, shards: Sequence[Mapping[str, Any]]) -> None:
     missing = [shard["name"] for shard in shards if not offsets_path(home / shard["name"]).exists()]
     index = scan_tables([folder / "index.parquet"], ["shard", "offset", "length"])
     places = index.filter(pl.col("shard").is_in(missing)).collect()
-    for (shard,), own in places.group_by("shard", maintain_order=True):
-        data = sample_offsets(own["offset"].to_numpy(), own["length"].to_numpy())
+    for (shard,), samples in places.group_by("shard", maintain_order=True):
+        data = sample_offsets(samples["offset"].to_numpy(), samples["length"].to_numpy())
         publish_bytes(offsets_path(home / str(shard)), data)
 
 

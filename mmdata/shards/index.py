@@ -71,8 +71,8 @@ class Tally:
         return pl.concat([pl.DataFrame(schema=schema), *self._rows])
 
     @staticmethod
-    def _uids(found: pl.DataFrame, limit: int) -> list[str]:
-        words = found.select("high", "low").unique().sort("high", "low").head(limit)
+    def _uids(rows: pl.DataFrame, limit: int) -> list[str]:
+        words = rows.select("high", "low").unique().sort("high", "low").head(limit)
         return [f"{high:016x}{low:016x}" for high, low in words.iter_rows()]
 
 

@@ -47,7 +47,7 @@ def load_members(workspace: Workspace, selection: pl.DataFrame) -> pl.DataFrame:
     # a uid may stand in several parts; the selection says which of them stands for it
     chosen = selection.select("uid", "part", "slice").unique("uid").partition_by("part", "slice")
     with ThreadPoolExecutor(cpu_count() or 1) as pool:
-        return pl.concat(list(pool.map(lambda own: _of_slice(workspace, own), chosen)))
+        return pl.concat(list(pool.map(lambda of_slice: _of_slice(workspace, of_slice), chosen)))
 
 
 def estimate_bytes(workspace: Workspace, selection: pl.DataFrame) -> dict[str, int]:
@@ -57,11 +57,11 @@ def estimate_bytes(workspace: Workspace, selection: pl.DataFrame) -> dict[str, i
         selection: uid, part, slice, split, repeats.
     """
 
-    def of_slice(own: pl.DataFrame) -> pl.DataFrame:
-        part, name = own.row(0)[own.columns.index("part")], own.row(0)[own.columns.index("slice")]
+    def of_slice(chosen_rows: pl.DataFrame) -> pl.DataFrame:
+        part, name = chosen_rows.select("part", "slice").row(0)
         rows = _table(workspace, part, name, "rows", ["uid", "url", "caption", "extra"])
         media = _table(workspace, part, name, "media", ["uid", "length", "further"])
-        joined = own.join(rows, on="uid", how="left").join(media, on="uid", how="left")
+        joined = chosen_rows.join(rows, on="uid", how="left").join(media, on="uid", how="left")
         text, facts = (_size("caption"), FACTS_BYTES + _size("url") + _size("extra"))
         size = (stored_size() + _padded(text) + _padded(facts)) * pl.col("repeats")
         return joined.group_by("split").agg(size.sum())
@@ -158,9 +158,9 @@ def facts(frame: pl.DataFrame) -> Iterator[bytes]:
         yield canonical_json(row).encode()
 
 
-def _of_slice(workspace: Workspace, own: pl.DataFrame) -> pl.DataFrame:
-    part, name = own.row(0)[1:]
-    uids = own.select("uid")
+def _of_slice(workspace: Workspace, chosen: pl.DataFrame) -> pl.DataFrame:
+    part, name = chosen.row(0)[1:]
+    uids = chosen.select("uid")
     rows = _table(workspace, part, name, "rows", _ROWS)
     features = _table(workspace, part, name, "features", ["uid", "lang", "transcript"])
     # the tar is named by the very table that was read: a re-fetch in between would part them

@@ -69,8 +69,8 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
     draft = check_draft(corpus, workspace)
     release = draft.release_id
     folder = workspace.release_dir(release)
-    if (folder / "manifest.json").exists() and (known := read_json(folder / "shards.json")) is not None:
-        return _report(workspace, release, [Shard(**shard) for shard in known["shards"]], 0, draft.parent)
+    if (folder / "manifest.json").exists() and (shards_file := read_json(folder / "shards.json")) is not None:
+        return _report(workspace, release, [Shard(**shard) for shard in shards_file["shards"]], 0, draft.parent)
     selection = _kept(folder)
     cohorts = assign_cohorts(draft.parts, parent_cohorts(workspace, draft.parent))
     total, done, written = int(selection["repeats"].sum()), 0, 0
@@ -87,13 +87,13 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
                 written += is_new
                 done += shard.samples
                 progress("shards", done, total)
-                told: dict[str, Any] = {
+                log_fields: dict[str, Any] = {
                     "release": release,
                     "shard": shard.name,
                     "samples": shard.samples,
                     "bytes": shard.bytes,
                 }
-                _log.debug("shard written" if is_new else "shard reused", **told)
+                _log.debug("shard written" if is_new else "shard reused", **log_fields)
             _log.info("cohort packed", release=release, cohort=cohort.name, shards=len(shards), written=written)
     publish_json(
         folder / "shards.json",
@@ -128,7 +128,7 @@ def _shards_of(
         placed = place(copies, cohort.buckets[split], corpus.seed, f"{cohort.name} {split}")
         for buckets in _batches(placed.partition_by("bucket", maintain_order=True), ROWS_AT_ONCE):
             loaded = load_members(workspace, pl.concat(buckets))
-            work = partial(_bring_about, workspace, settings, split, cohort.name, loaded)
+            work = partial(_write_or_reuse_shard, workspace, settings, split, cohort.name, loaded)
             with ThreadPoolExecutor(min(WRITERS, cpu_count() or 1)) as pool:
                 yield from pool.map(work, buckets)
 
@@ -164,7 +164,7 @@ def bucket_recipe(settings: str, frame: pl.DataFrame) -> str:
     return digest.hexdigest()[:32]
 
 
-def _bring_about(
+def _write_or_reuse_shard(
     workspace: Workspace, settings: str, split: str, cohort: str, members: pl.DataFrame, placed: pl.DataFrame
 ) -> tuple[Shard, pl.DataFrame, bool]:
     """The shard of a bucket, its samples, and whether it had to be written."""
@@ -172,9 +172,9 @@ def _bring_about(
     recipe = bucket_recipe(settings, frame)
     index = frame.select(_INDEXED)
     note = workspace.shards_dir / "recipes" / f"{recipe}.json"
-    known = read_json(note)
-    if known is not None:
-        shard = Shard(**known)
+    note_data = read_json(note)
+    if note_data is not None:
+        shard = Shard(**note_data)
         path = workspace.shards_dir / shard.name
         if path.exists() and path.stat().st_size == shard.bytes:
             return shard, index, False
@@ -216,14 +216,14 @@ def _settings(corpus: Corpus, workspace: Workspace, cohort: Cohort) -> str:
 def _rewritten(workspace: Workspace, release: str, shards: list[Shard], parent: str | None) -> dict[str, int]:
     """What of a release its parent has not: shards by name, their bytes, and samples by uid."""
     manifest = read_json(workspace.release_dir(parent) / "manifest.json") if parent else None
-    known = {shard["name"] for shard in manifest["shards"]} if manifest else set()
-    new = [shard for shard in shards if shard.name not in known]
-    own = scan_tables([workspace.release_dir(release) / "index.parquet"], ["uid", "shard"])
-    own = own.filter(pl.col("shard").is_in([shard.name for shard in new])).select("uid").unique()
+    old_names = {shard["name"] for shard in manifest["shards"]} if manifest else set()
+    new = [shard for shard in shards if shard.name not in old_names]
+    rewritten = scan_tables([workspace.release_dir(release) / "index.parquet"], ["uid", "shard"])
+    rewritten = rewritten.filter(pl.col("shard").is_in([shard.name for shard in new])).select("uid").unique()
     if parent and manifest:
         before = scan_tables([workspace.release_dir(parent) / "index.parquet"], ["uid"])
-        own = own.join(before, on="uid", how="anti")
-    samples = int(own.select(pl.len()).collect().item())
+        rewritten = rewritten.join(before, on="uid", how="anti")
+    samples = int(rewritten.select(pl.len()).collect().item())
     return {"shards_new": len(new), "bytes_new": sum(shard.bytes for shard in new), "samples_new": samples}
 
 

@@ -64,8 +64,8 @@ def _read_local(path: Path, ranges: Sequence[Range], buffer: memoryview) -> None
     handle = os.open(path, os.O_RDONLY)
     try:
         for offset, length, place in ranges:
-            found = os.preadv(handle, [buffer[place : place + length]], offset)
-            _check(found, offset, length)
+            count = os.preadv(handle, [buffer[place : place + length]], offset)
+            _check(count, offset, length)
     finally:
         os.close(handle)
 
@@ -87,9 +87,9 @@ def _read_remote(tar: UPath, ranges: Sequence[Range], buffer: memoryview) -> Non
 def _batches(ranges: Sequence[Range]) -> Iterator[list[Range]]:
     batch: list[Range] = []
     size = 0
-    for one in ranges:
-        batch.append(one)
-        size += one[1]
+    for range_ in ranges:
+        batch.append(range_)
+        size += range_[1]
         if size >= REMOTE_BYTES:
             yield batch
             batch, size = [], 0
@@ -97,6 +97,6 @@ def _batches(ranges: Sequence[Range]) -> Iterator[list[Range]]:
         yield batch
 
 
-def _check(found: int, offset: int, length: int) -> None:
-    if found != length:
-        raise EOFError(f"{found} bytes at offset {offset} where {length} should be")
+def _check(count: int, offset: int, length: int) -> None:
+    if count != length:
+        raise EOFError(f"{count} bytes at offset {offset} where {length} should be")

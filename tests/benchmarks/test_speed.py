@@ -39,12 +39,12 @@ def test_sizes_divide_as_the_clock_needs(device: str, quick: bool) -> None:
         assert size.samples % size.batch == 0, "every batch is full"
         assert size.batch % size.peer_micro == 0
         assert (size.clip is None) == (device == "cuda" or (stage == "align" and not quick))
-        assert our_config(stage, size).data.workers == size.workers
+        assert our_config(size).data.workers == size.workers
 
 
 def test_a_picture_takes_as_many_tokens_on_both_sides() -> None:
     size = joint_size("cpu", True, 2)
-    model = build_model("joint", our_config("joint", size)).model
+    model = build_model("joint", our_config(size)).model
     assert picture_tokens(size) == model.picture_tokens  # type: ignore[union-attr]
 
 

@@ -51,3 +51,13 @@ def test_the_next_release_is_the_latest_one_while_nothing_that_decides_changes(t
     other = plan_release(corpus_of(str(tmp_path), seed=1), built.workspace, parts)
     assert other.release_id != first
     assert (other.parent, other.published) == (first, False)
+
+
+def test_a_file_that_holds_no_draft_is_named_and_deleting_it_helps(tmp_path: Path) -> None:
+    built = build(str(tmp_path), PARTS)
+    (tmp_path / "selection.json").write_text('{"release_id": "0a", "parts": []}')
+    with pytest.raises(DataError, match=r"selection\.json: not a draft of a release\. Remedy: delete it"):
+        select_samples(built.corpus, built.workspace)
+    (tmp_path / "selection.json").unlink()
+    select_samples(built.corpus, built.workspace)
+    assert check_draft(built.corpus, built.workspace).counts

@@ -15,19 +15,19 @@ from mmdata.errors import DataError
 from mmdata.select.filters import Cut
 from mmdata.select.rates import (
     Rates,
+    keep_within_tolerance,
     near,
     rates_settings,
     read_cut_score,
     read_lasting,
     read_rates,
-    stick,
     write_rates,
 )
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_a_rate_sticks_within_its_tolerance_and_never_beyond(wanted: float, before: float, tolerance: float) -> None:
-    stuck = float(stick(np.array([wanted]), np.array([before]), tolerance)[0])
+    stuck = float(keep_within_tolerance(np.array([wanted]), np.array([before]), tolerance)[0])
     assert stuck in (wanted, before)
     assert near(stuck, wanted, tolerance)
     if tolerance == 0:
