@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from mmdata.storage.atomic import publish_bytes
 from mmdata.workspace.disk_use import DiskUse, disk_use, kind_of
 from mmdata.workspace.layout import Workspace
-from tests.support.buckets import s3_bucket
 
 FILES = {
     "catalog.json": 10,
@@ -21,15 +15,6 @@ FILES = {
     "parts/web-000000/media/0001-bb.tar": 1000,
     "shards/train.tar": 2000,
 }
-
-
-@pytest.fixture(params=["disk", "s3"])
-def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workspace]:
-    if request.param == "disk":
-        yield Workspace(str(tmp_path))
-        return
-    with s3_bucket() as url:
-        yield Workspace(url)
 
 
 def test_files_and_bytes_are_summed_by_kind_the_largest_first(workspace: Workspace) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,16 +20,6 @@ from mmdata.workspace import lease, lease_store
 from mmdata.workspace.layout import Workspace
 from mmdata.workspace.lease import LeaseLost, holder_of, leased
 from mmdata.workspace.lease_store import lease_path
-from tests.support.buckets import s3_bucket
-
-
-@pytest.fixture(params=["disk", "s3"])
-def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workspace]:
-    if request.param == "disk":
-        yield Workspace(str(tmp_path))
-        return
-    with s3_bucket() as url:
-        yield Workspace(url)
 
 
 def test_the_second_is_told_who_holds_it(workspace: Workspace) -> None:
