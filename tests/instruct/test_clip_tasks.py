@@ -224,11 +224,3 @@ def test_a_release_of_clips_verifies_with_its_records(tmp_path: Path) -> None:
     whole = made(tmp_path, tasks=CLIP_TASKS)
     publish_release(whole.corpus, whole.workspace)
     verify_release(whole.workspace.root)
-
-
-@pytest.mark.parametrize("count", [3, 4, 5])
-def test_each_order_is_drawn_but_the_one_that_is_right_already(count: int) -> None:
-    drawn = Counter(tuple(clips._shuffled(count, bits)) for bits in range(10_000))
-    assert tuple(range(count)) not in drawn
-    assert all(sorted(order) == list(range(count)) for order in drawn)
-    assert len(drawn) == {3: 5, 4: 23, 5: 119}[count]
