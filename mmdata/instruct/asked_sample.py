@@ -1,4 +1,4 @@
-"""A sample as the tasks see it: its row, what it shows and plays, and how it is asked about."""
+"""A sample as the tasks see it: its row, the paths of its media, and the instruction about it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _FRAME = re.compile(r"\d{3}\.(jpg|png|webp)")
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The samples of one split, and what is known of them together.
+    """The samples of one split, their neighbours and their videos.
 
     Args:
         frame: as `kept.Kept.frame`, in uid order.
         neighbours: rows into the same frame.
-        tasks: those that are asked for.
+        tasks: the tasks that the corpus asks for.
     """
 
     frame: pl.DataFrame
@@ -41,12 +41,12 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample of a split and the draws of one task.
+    """One sample of a split, for one task.
 
     Args:
-        at: its row in the split.
-        lang: of the template.
-        bits: 64 of hash.
+        at: row number in the split.
+        lang: language of the template.
+        bits: 64-bit hash of uid and task; it decides what is drawn.
     """
 
     row: dict[str, Any]
@@ -74,24 +74,24 @@ class Sample:
         return Record(f"{self.row['uid']}-{task}", task, self.lang, instruction, output, **media)
 
     def ask(self, task: str, **values: str) -> str:
-        """The instruction; the template is drawn by the hash."""
+        """The instruction, from a template that the hash chooses."""
         choices = TEMPLATES[task][self.lang]
         return fill(choices[self.bits % len(choices)], **values)
 
     def ask_for_caption(self, task: str, **values: str) -> str:
-        """The instruction, naming the caption's language where it is another than the template's."""
+        """The instruction; if the caption is in another language than the template, it also asks for that language."""
         text, spoken = self.ask(task, **values), self.row["caption_lang"]
         name = LANGUAGE_NAMES[self.lang].get(spoken or "")
         return text if name is None or spoken == self.lang else text + fill(ANSWER_IN[self.lang], language=name)
 
 
 def path_of(row: dict[str, Any]) -> str:
-    """The path of a kept sample's picture."""
+    """Path of the picture of a kept sample."""
     return member_path(row["key"], row["exts"][0], row["shard"])
 
 
 def frames_of(row: dict[str, Any], most: int = FRAMES_SHOWN) -> tuple[str, ...]:
-    """The paths of a clip's frames, at most so many of them, evenly spaced; of one, the middle."""
+    """Paths of at most `most` frames of a clip, evenly spaced. A single frame is the middle one."""
     frames = [ext for ext in row["exts"] or () if _FRAME.fullmatch(ext)]
     if len(frames) > most:
         places = np.linspace(0, len(frames) - 1, most).round() if most > 1 else np.array([len(frames) // 2])
@@ -100,5 +100,5 @@ def frames_of(row: dict[str, Any], most: int = FRAMES_SHOWN) -> tuple[str, ...]:
 
 
 def sound_of(row: dict[str, Any]) -> str | None:
-    """The path of a sample's sound; None where it has none."""
+    """Path of the sound of a sample; None if it has no sound."""
     return member_path(row["key"], "flac", row["shard"]) if "flac" in (row["exts"] or ()) else None

@@ -1,4 +1,4 @@
-"""Records about clips and sound: what is done, in which order, what comes next, what is said, what belongs together."""
+"""The tasks about clips and sound: step_caption, step_order, what_comes_next, transcribe and audio_visual_match."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from mmdata.instruct.asked_sample import Sample, Split, frames_of, sound_of
 from mmdata.instruct.forms import Record
 from mmdata.instruct.templates import YES_NO
 
-STEPS = (3, 5)  # clips that are put in order: at least, at most
-CLIPS_BEFORE = 4  # shown by what_comes_next
-FRAMES_BEFORE = 2  # of each of them
-MAX_GAP_S = 30.0  # between a clip and the one that comes next
-MIN_SPEECH = 0.1  # share of the sound that is speech, where that was measured: words are no transcript of a silence
-TRIES = 64  # clips looked at for the sound of another video
-MAX_SILENCE = 0.9  # share of the sound that is silent: nothing to match with
+STEPS = (3, 5)  # fewest and most clips to put in order
+CLIPS_BEFORE = 4  # most clips shown by what_comes_next
+FRAMES_BEFORE = 2  # frames of each of these clips
+MAX_GAP_S = 30.0  # longest gap between a clip and the one after it, in seconds
+MIN_SPEECH = 0.1  # least share of speech in sound to transcribe, if it was measured
+TRIES = 64  # most clips examined to find the sound of another video
+MAX_SILENCE = 0.9  # sound with a larger silent share is not matched
 
 
 def step_caption(sample: Sample) -> Record | str:
-    """A clip's frames, and what is done in it."""
+    """Frames of a clip; the answer is its caption."""
     if not sample.is_clip:
         return "no clip"
     if not sample.caption:
@@ -28,9 +28,10 @@ def step_caption(sample: Sample) -> Record | str:
 
 
 def step_order(sample: Sample, split: Split) -> Record | str:
-    """The middle frames of several clips of a video, shuffled; one record a video, with its first clip.
+    """Middle frames of several clips of a video, shuffled; the answer is their order in time.
 
-    A longer video shows a run of its clips, which one by hash.
+    Each video gives one record, under the uid of its first clip. If it has more than five clips, a hash chooses five
+    consecutive ones.
     """
     clips = split.videos.clips(sample.at)
     if not len(clips):
@@ -49,7 +50,7 @@ def step_order(sample: Sample, split: Split) -> Record | str:
 
 
 def what_comes_next(sample: Sample, split: Split) -> Record | str:
-    """The frames of the clips so far, and what is done in the one that follows."""
+    """Frames of the clips before this one; the answer is the caption of this one."""
     if not sample.is_clip:
         return "no clip"
     if not sample.caption:
@@ -67,7 +68,7 @@ def what_comes_next(sample: Sample, split: Split) -> Record | str:
 
 
 def transcribe(sample: Sample) -> Record | str:
-    """Sound, and the words that are said in it."""
+    """Sound; the answer is the words spoken in it."""
     sound = sound_of(sample.row)
     if sound is None:
         return "no sound"
@@ -82,7 +83,7 @@ def transcribe(sample: Sample) -> Record | str:
 
 
 def audio_visual_match(sample: Sample, split: Split) -> Record | str:
-    """A clip's frames with its own sound (yes) or that of another video (no), by hash."""
+    """Frames of a clip with its own sound (yes) or the sound of another video (no); a hash chooses which."""
     if not sample.is_clip:
         return "no clip"
     own_sound = sound_of(sample.row)
@@ -92,7 +93,7 @@ def audio_visual_match(sample: Sample, split: Split) -> Record | str:
         return "silent"
     other = _sound_of_another(sample, split)
     if other is None:
-        return "no other video's sound"  # nor a yes, or the answer could be told from who is asked
+        return "no other video's sound"  # no yes either: the answer must not follow from which samples are asked
     yes, no = YES_NO[sample.lang]
     sound, answer = (own_sound, yes) if sample.bits >> 63 else (other, no)
     instruction = sample.ask("audio_visual_match")
@@ -101,7 +102,7 @@ def audio_visual_match(sample: Sample, split: Split) -> Record | str:
 
 
 def _sound_of_another(sample: Sample, split: Split) -> str | None:
-    """A clip's sound of another video, by hash; the next one that is not silent."""
+    """Sound of a clip of another video, chosen by hash; silent ones are skipped."""
     heard = split.videos.heard
     for step in range(min(len(heard), TRIES)):
         row = split.row(int(heard[((sample.bits >> 8) + step) % len(heard)]))
@@ -115,7 +116,7 @@ def _is_silent(row: dict[str, Any]) -> bool:
 
 
 def _shuffled(count: int, bits: int) -> list[int]:
-    """An order of so many things, by hash; never the one that they had."""
+    """A permutation of `range(count)`, chosen by hash; never the identity."""
     left, order = list(range(count)), []
     for remaining in range(count, 0, -1):
         bits, at = divmod(bits, remaining)

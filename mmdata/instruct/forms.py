@@ -20,11 +20,11 @@ class Record:
 
     Args:
         id: `<uid>-<task>`.
-        lang: of the template.
-        output: the answer's text; None where the answer is a picture.
+        lang: language of the template.
+        output: text of the answer; None if the answer is a picture.
         input_image, reference_image, output_image: paths (see mmdata.instruct.media_paths) or data URIs.
-        input_video: the same of frames, in their order.
-        input_audio: of sound.
+        input_video: paths or data URIs of frames, in their order.
+        input_audio: path or data URI of sound.
     """
 
     id: str
@@ -61,16 +61,16 @@ def record_form(record: Record) -> dict[str, Any]:
 
 
 def record_of(form: Mapping[str, Any]) -> Record:
-    """The record that `record_form` wrote."""
+    """Read back a record that `record_form` wrote."""
     return Record(**{**form, "input_video": tuple(form.get("input_video") or ())})
 
 
 def llava_form(record: Record) -> dict[str, Any]:
-    """LLaVA's: as many `<image>` as there are pictures, and `image` is one path or the list of them in that order.
+    """LLaVA's form: one `<image>` per picture; `image` is the path, or the list of paths in that order.
 
-    Frames are pictures, too. Sound stands behind them: `<audio>`, and `audio` is its path.
+    Frames count as pictures. `<audio>` follows them, and `audio` is the path of the sound.
 
-    A marker that stands in the text itself (a caption may say `<image>`) becomes `[image]`, or it would be counted.
+    A marker within the text itself (a caption may contain `<image>`) becomes `[image]`, so that it is not counted.
     """
     images = record.shown + ([record.output_image] if record.output_image is not None else [])
     heard = "<audio>\n" if record.input_audio is not None else ""
@@ -86,7 +86,7 @@ def llava_form(record: Record) -> dict[str, Any]:
 
 
 def chat_form(record: Record) -> dict[str, Any]:
-    """Chat messages whose content is a list of typed parts, as chat templates of Hugging Face processors take them."""
+    """Chat messages with a list of typed parts as content, the form that Hugging Face chat templates take."""
     content = [{"type": "image", "image": path} for path in record.shown]
     if record.input_audio is not None:
         content.append({"type": "audio", "audio": record.input_audio})
@@ -107,12 +107,12 @@ FORMS: dict[str, Callable[[Record], dict[str, Any]]] = {"record": record_form, "
 
 
 def neutral(text: str) -> str:
-    """Text without LLaVA's markers: `<image>` becomes `[image]`, and the others alike."""
+    """The text with LLaVA's markers in square brackets: `<image>` becomes `[image]`."""
     return _MARKERS.sub(lambda match: f"[{match[1]}]", text)
 
 
 def line(form: dict[str, Any]) -> bytes:
-    """One line of JSONL, UTF-8, also for readers that break lines at U+0085, U+2028 and U+2029."""
+    """One line of JSONL in UTF-8. U+0085, U+2028 and U+2029 are escaped, since some readers break lines there."""
     text = _ENCODER.encode(form)
     if not text.isascii():
         text = _BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

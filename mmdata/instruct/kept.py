@@ -1,4 +1,4 @@
-"""The samples that a release keeps, with all that instructions need to know of them."""
+"""Reads the kept samples of a release, with the columns that instructions need."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ class Kept:
 
 
 def read_kept(workspace: Workspace, release_id: str, with_qa: bool, advance: Callable[[int], None]) -> Kept:
-    """Gather the first copies of a release from its selection, its index and the tables of their slices.
+    """Read the first copies of a release from its selection, its index and the tables of their slices.
 
-    Memory: the captions, and about 200 bytes a sample beside them.
+    Memory: the captions and about 200 more bytes a sample.
 
     Args:
         with_qa: look for question and answer in the source's own columns.
-        advance: told how many samples were read.
+        advance: called with the number of samples that were just read.
 
     Raises:
-        DataError: index and selection disagree, or a table lacks a sample that they name.
+        DataError: index and selection disagree, or a table lacks one of their samples.
     """
     folder = workspace.release_dir(release_id)
     columns = ["uid", "key", "shard", "split", "tokens", "copy"]
@@ -135,7 +135,7 @@ def _read_slice(
 
 
 def question_and_answer(extra: pl.Series) -> tuple[list[str | None], list[str | None]]:
-    """Question and answer from the sources' own columns (JSON objects); None where a row has no such pair."""
+    """Question and answer from the sources' own columns (JSON objects); None for a row without such a pair."""
     questions: list[str | None] = []
     answers: list[str | None] = []
     for text in extra:
@@ -184,5 +184,5 @@ def _no_columns() -> list[pl.Expr]:
 
 
 def has_image(frame: pl.DataFrame) -> np.ndarray:
-    """Which samples are pictures that are stored, bool (n,); clips are none."""
+    """Which samples are stored pictures, bool (n,); clips do not count."""
     return frame.select((pl.col("kind") == "image") & (pl.col("exts").list.len() > 0)).to_series().to_numpy()

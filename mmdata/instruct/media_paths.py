@@ -22,11 +22,11 @@ MIME = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "flac": "
 
 
 def member_path(key: str, ext: str, shard: str) -> str:
-    """The path of a sample's member, relative to the workspace.
+    """Path of a member of a sample, relative to the workspace.
 
     Args:
-        ext: of the member, such as `jpg`, `003.jpg`, `flac`.
-        shard: its name, with or without `.tar`.
+        ext: extension of the member, such as `jpg`, `003.jpg`, `flac`.
+        shard: name of the shard, with or without `.tar`.
     """
     return f"tar://{key}.{ext}::shards/{shard.removesuffix('.tar')}.tar"
 
@@ -65,14 +65,14 @@ def read_member(path: str, workspace_root: UPath | str) -> bytes:
 
 
 def data_uri(path: str, data: bytes) -> str:
-    """The bytes of a member as a data URI; the type is that of the path's extension."""
+    """Bytes of a member as a data URI; the extension in its path decides the media type."""
     ext = path.partition("::")[0].rpartition(".")[2]
     return f"data:{MIME.get(ext, 'application/octet-stream')};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 @lru_cache(maxsize=64)
 def _members(shard: UPath) -> dict[str, tuple[int, int]]:
-    """Member -> offset and length of its data. Kept, since a shard is named by its content and never changes."""
+    """Member -> offset and length of its data. Cached: a shard is named by its content and never changes."""
     try:
         with shard.open("rb") as file:
             return {entry.name: (entry.data_at, entry.size) for entry in entries(file) if entry.is_plain}

@@ -2,7 +2,7 @@
 
 FAISS finds candidates by inner product of unit embeddings: exactly up to FLAT_LIMIT samples, above it with an inverted
 file of 8-bit codes. Candidates are then ranked in float64 from the stored float16 embeddings, ties by uid, so that the
-choice does not hang on threads or on a BLAS.
+choice does not depend on threads or on a BLAS.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """For each sample the row of its neighbour, or -1 where none fits.
+    """For each sample the row of its neighbour, or -1 if none fits.
 
     Args:
         negative: the nearest picture whose caption says something else: int64 (n,).
@@ -39,7 +39,7 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True)
 class CaptionPrints:
-    """Captions boiled down, so that pairs compare without reading them again.
+    """Short hashes of captions, by which pairs are compared without reading the captions again.
 
     Args:
         identity: of the words in order: uint64 (n,); 0 for a caption without words.
@@ -51,7 +51,7 @@ class CaptionPrints:
 
 
 def caption_prints(captions: Iterable[str | None], count: int) -> CaptionPrints:
-    """Print captions: case, punctuation and spacing aside; a CJK character counts as a word."""
+    """Hash captions. Case, punctuation and spacing are ignored; a CJK character counts as a word."""
     identity = np.zeros(count, np.uint64)
     words = np.zeros((count, MASK_WORDS), np.uint64)
     for number, caption in enumerate(captions):
@@ -67,12 +67,12 @@ def caption_prints(captions: Iterable[str | None], count: int) -> CaptionPrints:
 
 
 def find_neighbours(vectors: np.ndarray, prints: CaptionPrints, duplicate_cosine: float) -> Neighbours:
-    """Find each sample's hard negative and its similar picture among the others given.
+    """Find the hard negative and the similar picture of each sample, among the same samples.
 
     Args:
         vectors: unit embeddings, float16 (n, dim), in uid order; may be a memory map.
         prints: of the captions, in the same order.
-        duplicate_cosine: pictures at least this near count as the same and are passed over.
+        duplicate_cosine: pictures with at least this cosine count as the same picture and are skipped.
     """
     count = len(vectors)
     negative, reference = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
@@ -99,7 +99,9 @@ def _candidates(vectors: np.ndarray, k: int) -> Iterable[tuple[int, np.ndarray]]
     lists = int(min(65_536, 4 * count**0.5))
     index = faiss.index_factory(dim, "Flat" if count < FLAT_LIMIT else f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
     if not index.is_trained:
-        sample = np.linspace(0, count - 1, min(count, 48 * lists)).astype(np.int64)  # uids are hashes: any will do
+        sample = np.linspace(0, count - 1, min(count, 48 * lists)).astype(
+            np.int64
+        )  # rows are in the order of uids, which are hashes: any spread is random
         index.train(np.ascontiguousarray(vectors[sample], np.float32))
         faiss.extract_index_ivf(index).nprobe = max(16, lists // 64)
     for start in range(0, count, 65_536):
@@ -121,14 +123,14 @@ def _cosines(vectors: np.ndarray, queries: np.ndarray, candidates: np.ndarray) -
 
 
 def _overlap(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Share of words in common (Jaccard), from the Bloom filters: float64 (m, k)."""
+    """Share of common words (Jaccard index), estimated from the Bloom filters: float64 (m, k)."""
     shared = np.bitwise_count(ours & theirs).sum(axis=-1, dtype=np.int64)
     either = np.bitwise_count(ours | theirs).sum(axis=-1, dtype=np.int64)
     return shared / np.maximum(either, 1)
 
 
 def _nearest(candidates: np.ndarray, cosine: np.ndarray, fits: np.ndarray) -> np.ndarray:
-    """The fitting candidate of the highest cosine, the lower row (hence uid) on a tie; -1 where none fits."""
+    """The fitting candidate of highest cosine; on a tie the lower row, hence the lower uid; -1 if none fits."""
     best = np.where(fits, cosine, -np.inf).max(axis=1, keepdims=True)
     tied = fits & (cosine == best)
     chosen = np.where(tied, candidates, np.iinfo(np.int64).max).min(axis=1)

@@ -1,4 +1,4 @@
-"""The instructions stage: JSONL files beside a release's shards, one a form and split."""
+"""The instructions stage: writes JSONL files into a release, one for each form and split."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from mmdata.workspace.layout import Workspace, read_json
 
 NEIGHBOUR_TASKS = {"match", "reference_image"}
 PROGRESS_EVERY = 256
-SAME_PICTURE = 1e-3  # least distance of two pictures that are not the same, where deduplication sets none
+SAME_PICTURE = 1e-3  # cosine distance below which two pictures are the same, if deduplication sets none
 
 
 def write_instructions(corpus: Corpus, workspace: Workspace, progress: Progress = silent) -> StageReport:
-    """Write the draft release's instruction records; nothing where they are there already.
+    """Write the instruction records of the draft release, unless they exist already.
 
     Writes releases/<id>/instruct-<format>-<split>.jsonl, then instructions.json. The same release and settings give the
-    same bytes. Only first copies give records, and a record's pictures are all of its own split.
+    same bytes. Only first copies give records. All media of a record are of the same split.
 
     Raises:
-        DataError: nothing is selected, the shards are not written, or a table or shard that they name is damaged.
+        DataError: nothing is selected, the shards are not written, or a table or shard is damaged.
     """
     release_id = check_draft(corpus, workspace).release_id
     folder = workspace.release_dir(release_id)
@@ -126,7 +126,7 @@ def _write(corpus: Corpus, workspace: Workspace, folder: UPath, kept: Kept, prog
 
 
 def _neighbours(corpus: Corpus, frame: pl.DataFrame, kept: Kept) -> Neighbours:
-    """Neighbours within one split's frame; samples without picture, caption or embedding have none."""
+    """Neighbours within one split. Samples without picture, caption or embedding have none."""
     neighbours = no_neighbours(len(frame))
     if not NEIGHBOUR_TASKS & set(corpus.instruct.tasks):
         return neighbours
@@ -155,7 +155,7 @@ class _OneFile:
 
 
 class _JsonlFiles:
-    """The files of one split, one a form, written side by side; each appears under its name when all are whole."""
+    """The JSONL files of one split, one for each form. They get their names together, when all are complete."""
 
     def __init__(self, folder: UPath, split: str, forms: list[Any]) -> None:
         self._folder, self._split, self._forms = folder, split, forms
@@ -195,7 +195,7 @@ class _JsonlFiles:
 
 
 def _embedded(record: Record, root: UPath) -> Record:
-    """The record with its pictures and sound inside it, as data URIs."""
+    """The record with its pictures and sound as data URIs."""
     names = ("input_image", "reference_image", "output_image", "input_audio")
     embedded: dict[str, Any] = {n: _uri(path, root) for n in names if (path := getattr(record, n)) is not None}
     return replace(record, input_video=tuple(_uri(path, root) for path in record.input_video), **embedded)

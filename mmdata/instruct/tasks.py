@@ -1,4 +1,4 @@
-"""Which records a sample gives: one a task, chosen, worded and answered by hashes of its uid."""
+"""Makes the records of each sample, at most one a task. Hashes of the uid choose template, language and answer."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ RULES: dict[str, str] = {
 
 @dataclass(slots=True)
 class RecordCounts:
-    """What was counted while records were made: records by (task, language), and samples passed over by reason."""
+    """Counts of records by (task, language), and of skipped samples by reason."""
 
     records: Counter[tuple[str, str]]
     skipped: Counter[str]
@@ -76,12 +76,12 @@ def make_records(
     counts: RecordCounts,
     block: int = 20_000,
 ) -> Iterator[Record]:
-    """Yield the records of one split's samples, in uid order, a sample's in the order of `tasks`.
+    """Yield the records of one split, in uid order; those of one sample in the order of `tasks`.
 
     Args:
         frame: as `kept.Kept.frame`, of one split, in uid order.
         neighbours: rows into the same frame.
-        counts: counts are added to it.
+        counts: records and skipped samples are added to it.
     """
     split = Split(frame, neighbours, videos_of(frame), tasks)
     for start in range(0, len(frame), block):
@@ -106,7 +106,7 @@ def make_records(
 
 
 def _make(task: str, sample: Sample, split: Split) -> Record | str:
-    """The record of a sample for a task, or the reason why there is none."""
+    """The record of a sample for a task, or the reason why it gives none."""
     if task in _ALONE:
         return _ALONE[task](sample)
     if task in _AMONG_OTHERS:
@@ -174,13 +174,13 @@ def _text_qa(sample: Sample) -> Record | str:
 
 
 def _language_of(text: str, languages: Sequence[str], otherwise: str) -> str:
-    """The template language that a question reads naturally in."""
+    """The template language that fits a question."""
     language = "zh" if re.search(r"[\u3400-\u9fff]", text) else "en"
     return language if language in languages else otherwise
 
 
 def no_neighbours(count: int) -> Neighbours:
-    """Where no task asks for any."""
+    """No neighbours for `count` samples, for when no task needs them."""
     return Neighbours(np.full(count, -1, np.int64), np.full(count, -1, np.int64))
 
 

@@ -18,7 +18,7 @@ ANSWER_IN: dict[str, str] = _TEXTS["answer_in"]
 
 
 def fill(template: str, **values: str) -> str:
-    """Put values into a template, in one pass: braces and placeholders inside a value stay as they are."""
+    """Put values into a template. Braces and placeholders inside a value stay as they are."""
     text = template
     parts: list[str] = []
     while text:

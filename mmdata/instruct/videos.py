@@ -1,4 +1,4 @@
-"""Which clips are of one video, and in which order."""
+"""Groups the clips of a split by video, in the order of time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Videos:
 
     Args:
         order: int64 (m,): rows of the split's frame that are clips with times, by video, start, end and uid.
-        place: int64 (n,): a row's place in `order`; -1: it is no such clip.
+        place: int64 (n,): position of a row in `order`; -1 if it is no such clip.
         start, stop: int64 (m,): where in `order` the clips of the same video begin and end.
-        heard: int64 (k,): rows of clips whose own sound is stored.
+        heard: int64 (k,): rows of clips that are stored with their own sound.
     """
 
     order: np.ndarray
@@ -26,12 +26,12 @@ class Videos:
     heard: np.ndarray
 
     def clips(self, at: int) -> np.ndarray:
-        """The rows of the clips of a row's video, in order; none where it is no clip."""
+        """Rows of all clips of the same video as row `at`, in order; empty if it is no clip."""
         place = int(self.place[at])
         return self.order[self.start[place] : self.stop[place]] if place >= 0 else self.order[:0]
 
     def before(self, at: int, most: int) -> np.ndarray:
-        """The rows of at most so many clips that come before a row's in its video, in order."""
+        """Rows of the at most `most` clips directly before row `at` in its video, in order."""
         place = int(self.place[at])
         return self.order[max(int(self.start[place]), place - most) : place] if place >= 0 else self.order[:0]
 

@@ -1,4 +1,4 @@
-"""Candidates: the rows of all releasable parts, reduced to the few compact columns that decide."""
+"""Candidates: the rows of all releasable parts, reduced to the compact columns that decisions need."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Slice:
 def read_candidates(
     workspace: Workspace, slices: Sequence[Slice], first: int, select: Select, concepts: Sequence[str] | None
 ) -> pl.DataFrame:
-    """The candidates of some slices, as `compact` makes them, with where each comes from.
+    """Candidates of some slices, as `compact` makes them, with their slice and row.
 
     Args:
         first: the number of the first of these slices among all; `place` counts from it.
@@ -83,7 +83,7 @@ def read_candidates(
 
 
 def compact(joined: pl.DataFrame, select: Select, concepts: Sequence[str] | None = None) -> pl.DataFrame:
-    """Reduce joined rows to what decides; about 70 bytes a row.
+    """Reduce joined rows to the columns that decisions need, about 70 bytes a row.
 
     Args:
         joined: columns of rows, media and features, the last one's `problem` as `features_problem`.
@@ -144,7 +144,7 @@ def merge_candidates(frames: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 def _uid_order(held: dict[str, pl.Series]) -> np.ndarray:
-    """The order by uid, then usable first, then place: sorted by one word, and ties mended."""
+    """The order by uid, then usable first, then place. Sorts by half of the uid, then orders the ties."""
     high = held["uid_high"].to_numpy()
     order = np.argsort(high)
     ordered = high[order]
@@ -191,7 +191,7 @@ def _own_reason(select: Select) -> pl.Expr:
 
 
 def _place_hash() -> pl.Expr:
-    """What a sample was taken from: the file, and of a clip its times too, so that clips of one file differ."""
+    """Hash of the origin of a sample: its file, and for a clip its times, so that clips of the same file differ."""
     times = [(pl.col(name) * 1000).round().cast(pl.Int64).hash(seed) for seed, name in enumerate(("start_s", "end_s"))]
     return pl.col("url").hash() ^ times[0] ^ times[1]
 
@@ -220,7 +220,7 @@ def _signature(captioned: pl.Expr) -> pl.Expr:
 
 
 def _weight(balance: Balance) -> pl.Expr | None:
-    """What a sample counts, in whole numbers, so that sums are exact in any order; None: one each."""
+    """Weight of a sample, a whole number, so that sums are exact in any order; None: each counts one."""
     if balance.by == "tokens":
         return estimate_tokens(pl.col("caption"))
     if balance.by == "seconds":

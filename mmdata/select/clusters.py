@@ -1,4 +1,4 @@
-"""k-means clusters of the embeddings: trained once, kept with the release, and taken over by the next one."""
+"""k-means clusters of the embeddings: trained once, stored with the release, and used again by later releases."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ split, so they are rare; old ones make clusters large, and comparing within a cl
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """Centroids, and what they hold for.
+    """Centroids, and what they were trained on.
 
     Args:
         centroids: float16, (k, dim). Half precision on purpose: products of fp16 numbers are exact in float64, so
             which centroid is nearest does not depend on the machine, its BLAS or the order of rows.
         scorer: fingerprint of the model whose embeddings they were trained on.
-        rows: embeddings there were at the time.
+        rows: number of embeddings at the time.
         configured: `dedup.clusters` at the time; 0 for null.
     """
 
@@ -43,12 +43,12 @@ class Clusters:
     configured: int
 
     def fits(self, scorer: str, rows: int, configured: int | None) -> bool:
-        """Whether a later release may take them over, so that its cluster numbers mean the same."""
+        """Whether a later release may use these clusters, so that its cluster numbers mean the same."""
         return self.scorer == scorer and self.configured == (configured or 0) and rows <= OUTGROWN * self.rows
 
 
 def cluster_count(rows: int, configured: int | None) -> int:
-    """How many clusters: as configured, else about the square root of the rows, and for small corpora a tenth of them.
+    """Number of clusters: as configured, else about the square root of the rows; for small corpora a tenth of them.
 
     max(sqrt(n), min(n / 10, 256)), and never more than there are rows.
     """
@@ -57,7 +57,7 @@ def cluster_count(rows: int, configured: int | None) -> int:
 
 
 def training_rows(high: np.ndarray, low: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """The rows that centroids are trained on: the lowest hashes, at most 256 a centroid, in uid order."""
+    """Rows to train centroids on: those with the lowest hashes, at most 256 for each centroid, in uid order."""
     limit = clusters * POINTS_PER_CENTROID
     if len(high) <= limit:
         return np.arange(len(high))
@@ -114,7 +114,7 @@ def train_centroids(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
 
 
 def assign_clusters(embeddings: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """The nearest centroid of each row by inner product; of equals, the lowest number.
+    """The nearest centroid of each row by inner product; on a tie, the lowest number.
 
     Args:
         embeddings: float16, (n, dim); may be a memory map, it is read in blocks.
@@ -151,10 +151,10 @@ def write_clusters(path: UPath, clusters: Clusters) -> None:
 
 
 def read_clusters(path: UPath) -> Clusters | None:
-    """The clusters of a release; None where it has none (no embeddings).
+    """The clusters of a release; None if it has none (no embeddings).
 
     Raises:
-        DataError: the file is there and cannot be read.
+        DataError: the file exists but cannot be read.
     """
     try:
         data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Balance over concepts (MetaCLIP, Xu et al. 2023): captions matched against a list, frequent concepts thinned."""
+"""Balance over concepts (MetaCLIP, Xu et al. 2023): match captions against a list, and thin frequent concepts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def match_concepts(captions: pl.Series, concepts: Sequence[str]) -> pl.Series:
 
 
 def _plain_words(text: pl.Expr) -> pl.Expr:
-    """Lower case, each run of anything but letters, marks and digits one space, and a space at both ends."""
+    """Lower case; runs of other characters than letters, marks and digits become one space; a space at both ends."""
     return pl.format(" {} ", text.str.to_lowercase().str.replace_all(r"[^\p{L}\p{M}\p{N}]+", " ").str.strip_chars(" "))
 
 
@@ -54,7 +54,7 @@ def flatten(matches: pl.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def concept_rates(counts: np.ndarray, cap: int) -> np.ndarray:
-    """MetaCLIP's p_e = min(1, t / count_e); 1 for a concept that nothing names."""
+    """MetaCLIP's p_e = min(1, t / count_e); 1 for a concept without matches."""
     return np.minimum(1.0, cap / np.maximum(counts, 1))
 
 
@@ -75,7 +75,7 @@ def keep_probability(rows: int, row: np.ndarray, concept: np.ndarray, rates: np.
 
 
 def rarest(rows: int, row: np.ndarray, concept: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The rarest concept of each row, by counts; of equals the first of the list; -1 without a match."""
+    """The concept of each row with the lowest count; on a tie the first of the list; -1 without a match."""
     order = np.lexsort((concept, counts[concept], row))
     rows_matched, first = np.unique(row[order], return_index=True)
     result = np.full(rows, -1, np.int64)

@@ -1,4 +1,4 @@
-"""The decisions over all candidates, in the order of the reasons: filter, duplicates, balance, repeats, split."""
+"""Decides about all candidates, in this order: filter, duplicates, balance, repeats, split."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ KINDS = ("image", "video", "audio", "text")
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided on n candidates, in their order.
+    """The decisions about n candidates, in their order.
 
     Args:
         concept: int32, place in `concept_names` of what a row's rarity is counted by; -1: nothing.
         rate: float64, keep probability after balancing; 0 for rows dropped before.
         repeats: int32.
         validation: bool, among the kept.
-        rates: what the next release starts from.
+        rates: rates that the next release keeps while they fit.
     """
 
     concept: np.ndarray
@@ -48,7 +48,7 @@ class Decision:
 def judge(
     frame: pl.DataFrame, select: Select, scorer: str = "", parent: Cut | None = None
 ) -> tuple[Verdicts, Cut | None]:
-    """The filter over all candidates: the reasons that rows have by themselves, and the top fraction.
+    """Filter all candidates, by the rules on single rows and by the top fraction.
 
     As in DataComp, the fraction is of all scored rows, those that another rule drops included; a row that fails both
     has the other rule's reason.
@@ -102,7 +102,7 @@ def drop_duplicates(frame: pl.DataFrame, verdicts: Verdicts, dedup: Dedup) -> np
 
 
 def is_kind(frame: pl.DataFrame, kind: str) -> np.ndarray:
-    """Which candidates are of a kind: bool, one a candidate."""
+    """Which candidates are of this kind, bool (n,)."""
     return (frame["kind"] == kind).fill_null(value=False).to_numpy()
 
 
@@ -124,7 +124,7 @@ def balance_and_repeat(
     concepts: Sequence[str] | None = None,
     sticky: bool = False,
 ) -> Decision:
-    """Balance what is left over modalities and concepts, repeat the rare, and hold out validation clusters.
+    """Balance the remaining rows over modalities and concepts, repeat rare ones, and hold out validation clusters.
 
     Args:
         frame: candidates.
@@ -215,7 +215,7 @@ def _balance_modalities(
 
 
 def _cluster_concepts(frame: pl.DataFrame, cluster: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Concepts where there is no list: cluster x signature, `c17 image+text`."""
+    """Concepts if no list is configured: cluster and signature, such as `c17 image+text`."""
     signatures = sorted(str(name) for name in frame["signature"].unique())
     code = frame["signature"].cast(pl.Enum(signatures)).to_physical().cast(pl.Int32).to_numpy()
     concept = np.where(cluster >= 0, cluster * len(signatures) + code, -1)

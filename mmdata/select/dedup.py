@@ -1,4 +1,4 @@
-"""What is the same: by URL, by bytes, by perceptual hash. The best-scored of a set stays; of equals, the lowest uid."""
+"""Duplicates by URL, bytes or perceptual hash. The one with the best score stays; on a tie, the lowest uid."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def near_hashes(hashes: pl.Series, rank: np.ndarray, bits: int) -> np.ndarray:
 
 
 def keep_greedily(rows: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Walk rows in order and drop each that is like an earlier one that stayed; in rounds, without a loop over rows.
+    """Go through the rows in order, and drop each that is like an earlier one that stays. Vectorised, in rounds.
 
     Args:
         low, high: the pairs that are alike, `low < high`; in any order.
@@ -131,7 +131,7 @@ def near_pairs(hashes: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.n
 
 
 def _blocks_to_agree(rows: int, bits: int) -> int:
-    """The number of blocks whose tables cost least, as if hashes were uniform; 0: compare all pairs."""
+    """The number of blocks with the cheapest tables, if hashes were uniform; 0: compare all pairs."""
     if rows <= _BRUTE_FORCE_ROWS:
         return 0
     cost = {0: rows * rows / 2}

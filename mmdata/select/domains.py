@@ -1,8 +1,8 @@
-"""Caps by host and by registrable domain: no single site makes up a corpus, nor one that was bought to poison it.
+"""Caps by host and by registrable domain, so that no single site, which may be poisoned, makes up much of a corpus.
 
-Without a list of public suffixes (a dependency whose data ages) the registrable domain is told by its shape: the last
-two labels, or the last three where the second-last is one that countries sell names under (`co.uk`, `com.au`). Where
-that is not right for a host of many people's pages, `balance.domain_suffixes` says so.
+Without a list of public suffixes (a dependency whose data ages) the registrable domain follows from its form: the last
+two labels, or the last three if the second-last is a public suffix of a country (`co.uk`, `com.au`). List other
+suffixes, such as those of hosts with pages of many people, in `balance.domain_suffixes`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REASON = "balance:domain_cap"
 
 
 def columns(balance: Balance) -> list[pl.Expr]:
-    """What the caps need of a candidate, as hashes: `host` and `domain` (UInt64; null without a URL), or nothing."""
+    """The columns that the caps need, as hashes: `host` and `domain` (UInt64; null without a URL), or none."""
     if not balance.caps_domains:
         return []
     named = {
@@ -30,7 +30,7 @@ def columns(balance: Balance) -> list[pl.Expr]:
 
 
 def over_cap(group: pl.Series, order: np.ndarray, most: int) -> np.ndarray:
-    """Places of the rows that are too many in their group: all but the `most` of lowest order.
+    """Rows beyond the cap of their group: all but the `most` rows of lowest order.
 
     Adding rows only ever takes places away from others: a row that goes now goes however many more come.
 
@@ -44,7 +44,7 @@ def over_cap(group: pl.Series, order: np.ndarray, most: int) -> np.ndarray:
 
 
 def cap_domains(frame: pl.DataFrame, verdicts: Verdicts, balance: Balance, rank: np.ndarray, seed: int) -> None:
-    """Drop what a host, then a registrable domain, has more than its cap.
+    """Drop the rows of a host, then of a registrable domain, that exceed its cap.
 
     Args:
         frame: candidates in uid order, with `columns`.
@@ -61,7 +61,7 @@ def cap_domains(frame: pl.DataFrame, verdicts: Verdicts, balance: Balance, rank:
 
 
 def _draw_order(frame: pl.DataFrame, rows: np.ndarray, seed: int) -> np.ndarray:
-    """By hash; rows stand in uid order, which parts equal hashes."""
+    """Random order, by hash. Rows are in uid order, which breaks ties."""
     high, low = frame["uid_high"].to_numpy()[rows], frame["uid_low"].to_numpy()[rows]
     order = np.empty(len(rows), np.int64)
     order[np.argsort(hash_words(high, low, seed, "domain"), kind="stable")] = np.arange(len(rows))

@@ -1,4 +1,4 @@
-"""Embeddings of chosen rows, gathered slice by slice; on disk where they would not fit in memory."""
+"""Gathers the embeddings of chosen rows, slice by slice; on disk if they would not fit in memory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MEMORY_LIMIT_BYTES = 2_000_000_000
 def gather_embeddings(
     tables: Sequence[UPath], place: np.ndarray, row: np.ndarray, advance: Callable[[int], None] = lambda rows: None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Read the embeddings of rows that lie scattered over features tables.
+    """Read the embeddings of rows from several features tables.
 
     Args:
         tables: features tables.
-        place: for each wanted row, which table it lies in.
-        row: and at which row of it.
-        advance: told how many of the wanted rows have been read.
+        place: for each wanted row, the number of its table.
+        row: for each wanted row, its row number in that table.
+        advance: called with the number of wanted rows that were just read.
 
     Yields:
         The embeddings, float16 (m, dim), a temporary memory map where they would take over 2 GB; and which of the
@@ -63,7 +63,7 @@ def gather_embeddings(
             yield held, np.arange(len(place))
         else:
             rows = np.flatnonzero(has)
-            for start in range(0, len(rows), 100_000):  # moved up in place: a second copy may not fit
+            for start in range(0, len(rows), 100_000):  # moved within the array: a second copy may not fit in memory
                 chunk = rows[start : start + 100_000]
                 held[start : start + len(chunk)] = held[chunk]
             yield held[: len(rows)], rows

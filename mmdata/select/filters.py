@@ -1,4 +1,4 @@
-"""Quality rules: each an expression that says which rows fail it; the first that fails is the reason."""
+"""Quality rules. Each is an expression for the rows that fail it; the first rule that a row fails is its reason."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ORDER = (
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule: its name, as it stands after `filter:` in a reason, and the rows that fail it (never null)."""
+    """A rule: its name, which follows `filter:` in a reason, and an expression for rows that fail it (never null)."""
 
     name: str
     fails: pl.Expr
@@ -121,12 +121,12 @@ def _is_known_language(settings: Filter) -> pl.Expr:
 
 
 def _measured(value: pl.Expr, least: pl.Expr) -> pl.Expr:
-    """Whether a measure is there, is a number, and is at least so much. Polars holds NaN for larger than all."""
+    """Whether a measure exists, is a number and is at least the bound. In Polars, NaN is larger than any number."""
     return (value.cast(pl.Float32).fill_nan(None) >= least).fill_null(False)
 
 
 def _said(name: str) -> pl.Expr:
-    """A number among the source's own columns; null where it has none."""
+    """A number in the source's own columns; null if it is missing."""
     return pl.col("extra").str.json_path_match(f"$.{name}").cast(pl.Float64, strict=False).fill_nan(None)
 
 
@@ -149,12 +149,12 @@ def top_count(rows: int, fraction: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The last row that a top fraction keeps: what has a higher score, or the same and no higher uid, is kept.
+    """The last row that a top fraction keeps. Rows with a higher score, or the same score and no higher uid, are kept.
 
     Args:
         score: as float64, which holds a float32 exactly.
         high, low: the halves of the row's uid.
-        of: fingerprint of the scorer and the fraction; the cut means nothing to others.
+        of: fingerprint of the scorer and the fraction; the cut is valid for these only.
     """
 
     score: float
@@ -169,7 +169,7 @@ class Cut:
 
 
 def cut_of(top: np.ndarray, scores: np.ndarray, high: np.ndarray, low: np.ndarray, of: str) -> Cut | None:
-    """The cut that gives the rows of a top fraction (see `in_top_fraction`); None where that is empty."""
+    """The cut of a top fraction (see `in_top_fraction`); None if that is empty."""
     kept = np.flatnonzero(top)
     if not len(kept):
         return None

@@ -1,4 +1,4 @@
-"""Balance over modality signatures: keep less of the common, by exact quotas on the lowest draws."""
+"""Balance over modality signatures: keep fewer samples of common ones, by exact quotas on the lowest draws."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def modality_rates(frame: pl.DataFrame, balance: Balance, known: Mapping[str, fl
 
 
 def _check_counted(totals: Mapping[str, int], balance: Balance) -> None:
-    """Raise DataError where a mix gives a share to a signature whose samples have none of what is counted."""
+    """Raise DataError if a mix gives a share to a signature without tokens or seconds to count."""
     wanted_names = {name for name, share in (balance.mix or {}).items() if share > 0}
     if bare := sorted(name for name in wanted_names & totals.keys() if totals[name] == 0):
         raise DataError(
@@ -65,7 +65,7 @@ def _check_counted(totals: Mapping[str, int], balance: Balance) -> None:
 
 
 def rate_for(draws: np.ndarray, weights: np.ndarray, quota: int) -> float:
-    """The rate that keeps the rows of lowest draw whose weights sum to at most the quota, and as many as fit."""
+    """The rate that keeps as many rows of lowest draw as fit, by weight, into the quota."""
     if 0 < quota <= len(weights) and (weights == 1).all():
         return float(np.nextafter(np.partition(draws, quota - 1)[quota - 1], 2.0))
     order = np.argsort(draws, kind="stable")
@@ -74,7 +74,7 @@ def rate_for(draws: np.ndarray, weights: np.ndarray, quota: int) -> float:
 
 
 def capped_quotas(totals: Mapping[str, int], max_ratio: float, tail_share: float) -> dict[str, int]:
-    """What each signature may keep so that the largest is at most `max_ratio` times the smallest.
+    """The quota of each signature, so that the largest is at most `max_ratio` times the smallest.
 
     A signature under `tail_share` of all, or with nothing to count (pictures and words have no seconds), does not set
     the cap (and is not capped by it).
@@ -88,7 +88,7 @@ def capped_quotas(totals: Mapping[str, int], max_ratio: float, tail_share: float
 
 
 def mix_quotas(totals: Mapping[str, int], mix: Mapping[str, float], tail_share: float) -> dict[str, int]:
-    """The largest release that has exactly this mix: quotas by largest remainder; what the mix leaves out gets 0.
+    """Quotas of the largest release with exactly this mix, by largest remainder; 0 for signatures outside the mix.
 
     Raises:
         DataError: a signature is missing, or so short that keeping to the mix would leave less than `tail_share` of
@@ -110,7 +110,7 @@ def mix_quotas(totals: Mapping[str, int], mix: Mapping[str, float], tail_share: 
 
 
 def largest_remainder(shares: Mapping[str, Fraction], size: int) -> dict[str, int]:
-    """Whole quotas that sum to `size` exactly; the left-over ones go to the largest remainders, then by name."""
+    """Whole quotas with the exact sum `size`; the remaining ones go to the largest remainders, then by name."""
     exact = {name: share * size for name, share in shares.items()}
     quotas = {name: math.floor(value) for name, value in exact.items()}
     by_remainder = sorted(exact, key=lambda name: (quotas[name] - exact[name], name))

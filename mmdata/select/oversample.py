@@ -1,4 +1,4 @@
-"""The long tail: repeat the rare (repeat factor sampling, LVIS, Gupta et al. 2019)."""
+"""Repeats samples of rare concepts (repeat factor sampling, LVIS, Gupta et al. 2019)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def repeat_factors(counts: np.ndarray, rows: int, threshold: float, max_repeats:
 
     Args:
         counts: rows of each concept; 0 gives 1.
-        rows: all rows, the ones without a concept too.
+        rows: number of all rows, with those without a concept.
 
     Returns:
         float64, as long as `counts`.

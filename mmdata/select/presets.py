@@ -1,4 +1,4 @@
-"""Published filter recipes, by the names people know them by."""
+"""Published filter recipes, under their common names."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _SCORE_RULES = frozenset({"min_clip_score", "top_fraction"})
 
 
 def resolve(rules: Filter) -> Filter:
-    """The filter with its preset's values filled in where the corpus says nothing itself.
+    """The filter, with values of its preset for the keys that the corpus does not set.
 
     A score rule of the corpus (`min_clip_score` or `top_fraction`) takes the place of the preset's.
     """

@@ -1,4 +1,4 @@
-"""Sticky rates: what a release decided by, kept by the next while it still fits, so that few shards change."""
+"""Rates of a release, which the next one keeps while they still fit, so that few shards change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmdata.workspace.layout import read_json
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a release's draws were compared with.
+    """The rates, factors and cuts that a release was selected by.
 
     Args:
         settings: fingerprint of the settings that the rates follow from; others make them void.
@@ -41,18 +41,18 @@ class Rates:
 
 
 def rates_settings(select: Select, seed: int, concepts: str) -> str:
-    """Fingerprint of what makes rates comparable: seed, balance, oversampling, and the concept list's content."""
+    """Fingerprint of the settings that rates depend on: seed, balance, oversampling and the concept list."""
     balance = select.balance.model_dump(exclude={"tolerance", *select.balance.unused})
     return fingerprint("rates", 2, seed, balance, select.oversample, concepts)
 
 
 def near(value: float, wanted: float, tolerance: float) -> bool:
-    """Whether a value is within the tolerance of what is wanted, relative to the latter."""
+    """Whether a value is within the relative tolerance of the wanted one."""
     return abs(value - wanted) <= tolerance * abs(wanted)
 
 
 def keep_within_tolerance(wanted: np.ndarray, known: np.ndarray, tolerance: float) -> np.ndarray:
-    """For each rate the known one while it is within the tolerance of the wanted one, else the wanted one."""
+    """For each rate the known one if it is within the tolerance of the wanted one, else the wanted one."""
     return np.where(np.abs(known - wanted) <= tolerance * np.abs(wanted), known, wanted)
 
 
@@ -62,7 +62,7 @@ def write_rates(path: UPath, rates: Rates) -> None:
 
 
 def read_rates(path: UPath, settings: str) -> Rates | None:
-    """A release's rates, if they were made with these settings; else None.
+    """Rates of a release; None if there are none, or if they were made with other settings.
 
     Raises:
         DataError: the file is there and is not what `write_rates` writes.

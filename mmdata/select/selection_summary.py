@@ -1,4 +1,4 @@
-"""What a selection did, read back from its table: counts, reasons, before-and-after tables and plots."""
+"""Summarises a selection from its table: counts, reasons, tables of before and after, and charts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Summary:
     scores: np.ndarray
 
     def numbers(self) -> dict[str, float]:
-        """Shares and the threshold, as measured values."""
+        """Shares and the score threshold."""
         uids = max(self.counts["uids"], 1)
         values = {"kept_share": self.counts["kept"] / uids, "repeat_factor": self._ratio("repeats", "kept")}
         if self.threshold is not None:

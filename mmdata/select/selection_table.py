@@ -1,4 +1,4 @@
-"""The selection table, written in pieces: ten million rows never stand in memory as text."""
+"""Writes the selection table in pieces, so that ten million rows are never in memory as text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_selection(
     decision: Decision,
 ) -> None:
     """Publish `selection.parquet`: SELECTION's columns, sorted by uid. The same decisions give the same bytes."""
-    # A dictionary of what never repeats costs time and room.
+    # A dictionary of values that never repeat costs time and space.
     repeating = [name for name in SELECTION.names if name not in {"uid", "duplicate_of", "clip_score", "rate"}]
     with (
         atomic_path(path) as draft,
@@ -58,7 +58,7 @@ def selection_rows(
     cluster: np.ndarray,
     decision: Decision,
 ) -> pa.Table:
-    """A range of the selection table."""
+    """The rows of a range of candidates, as SELECTION's columns."""
     high, low = frame["uid_high"].to_numpy(), frame["uid_low"].to_numpy()
     piece = frame[rows]
     place = piece["place"].to_numpy()
@@ -89,7 +89,7 @@ def selection_rows(
 
 
 def hex_uids(high: np.ndarray, low: np.ndarray, rows: np.ndarray | None = None) -> pa.Array:
-    """Words as uids of 32 hex digits: all of them, or those of some rows, null where a row is `STAYS`."""
+    """Uids as 32 hex digits, of all rows or of the given ones; null where a row number is `STAYS`."""
     missing = None
     if rows is not None:
         missing = rows == STAYS

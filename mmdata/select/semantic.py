@@ -1,4 +1,4 @@
-"""Semantic duplicates (SemDeDup, Abbas et al. 2023): pictures that mean the same, sought within a k-means cluster."""
+"""Semantic duplicates (SemDeDup, Abbas et al. 2023): near embeddings within the same k-means cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DOUBT = 1e-4  # a float32 product of unit fp16 vectors errs by less; within it,
 
 
 def semantic_leaders(embeddings: np.ndarray, cluster: np.ndarray, rank: np.ndarray, eps: float) -> np.ndarray:
-    """Leaders by meaning: a row goes if a better one of its cluster that stays has cosine >= 1 - eps with it.
+    """Leaders by embedding: a row is dropped if a better row of its cluster stays and has cosine >= 1 - eps with it.
 
     Greedy against what is kept, best rank first. Blocks of 1024 x 1024 products bound the memory; what decides is the
     exact product in float64, so that neither BLAS nor the order of rows does.
@@ -41,7 +41,7 @@ def semantic_leaders(embeddings: np.ndarray, cluster: np.ndarray, rank: np.ndarr
 
 
 def _leaders_in_cluster(points: np.ndarray, least: float) -> np.ndarray:
-    """Leaders among rows given best first."""
+    """Leaders among the rows of a cluster, which are in order of rank."""
     norms = np.sqrt(np.einsum("nd,nd->n", points, points, dtype=np.float64))
     unit = (points / norms[:, None]).astype(np.float32)
     leaders = np.full(len(points), STAYS, np.int64)

@@ -1,4 +1,4 @@
-"""Train and validation, parted by cluster, or by file where that was cut: what is alike stands on one side."""
+"""Splits into train and validation by cluster, or by file for clips, so that similar samples are in the same split."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def in_validation(
 
     A clip or sound goes with its file, whatever its clusters: the clips of a video are in many, and would chain them
     all together until nothing could be held out. Another row goes with its cluster; without one, with its bytes, else
-    alone. Groups that share a URL or the same bytes go together, and are held out only if each of them would be: what
-    was trained on once is not validated on later.
+    alone. Groups that share a URL or the same bytes go together, and are held out only if each of them would be: a
+    sample that was trained on once is never validated on later.
 
     Args:
         frame: the kept rows: cluster (Int32, null or negative: none), file, sha256 and url (UInt64 or null), uid_high
@@ -44,7 +44,7 @@ def in_validation(
 
 
 def _stand_in(row_draws: np.ndarray) -> float | None:
-    """The lowest draw among the groups no larger than the mean, lest one giant cluster become the validation set."""
+    """The lowest draw among groups no larger than the mean, so that no giant cluster becomes the validation set."""
     sizes = pl.DataFrame({"draw": row_draws}).group_by("draw").len()
     if len(sizes) < MIN_GROUPS:
         return None

@@ -1,4 +1,4 @@
-"""Why each row was dropped, and which row stands in for it: two compact arrays that the steps write into."""
+"""Why each row was dropped, and which row stays instead: two compact arrays that the steps write into."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Verdicts:
     """
 
     def __init__(self, reasons: pl.Series) -> None:
-        """Begin with what is known already: a reason (string or categorical) or null for each row."""
+        """Start from a reason (string or categorical) or null for each row."""
         names = sorted(str(name) for name in reasons.drop_nulls().unique())
         self.names: list[str] = ["", *names]
         if names:
@@ -29,7 +29,7 @@ class Verdicts:
         self.leaders = np.full(len(reasons), STAYS, np.int32)
 
     def kept(self) -> np.ndarray:
-        """The rows that nothing has dropped yet, in order."""
+        """The rows that are not dropped yet, in order."""
         return np.flatnonzero(self.codes == 0)
 
     def drop(self, rows: np.ndarray, reason: str, leaders: np.ndarray | None = None) -> None:
@@ -43,7 +43,7 @@ class Verdicts:
             self.leaders[rows] = leaders
 
     def settle(self) -> None:
-        """Follow leaders that were dropped as duplicates themselves, until each names a row that is none."""
+        """Replace leaders that were dropped as duplicates by their own leaders, until each is a row that is none."""
         rows = np.flatnonzero(self.leaders != STAYS)
         while len(rows):
             further = self.leaders[self.leaders[rows]]

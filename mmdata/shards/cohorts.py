@@ -1,7 +1,7 @@
 """Which shard a sample goes to: cohorts of parts, hashed buckets, and an order in which copies never meet.
 
-A cohort is what was first released together, at most 64 parts. Its samples stay in its shards, and its number of
-buckets is kept while it fits: new parts open new cohorts, and a changed decision rewrites one bucket.
+A cohort is the parts that were first released together, at most 64. Its samples stay in its shards, and its number of
+buckets stays while it fits. New parts go into new cohorts; a changed decision about a sample rewrites one bucket.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Cohort:
 
 
 def assign_cohorts(parts: Sequence[str], parent: Sequence[Cohort]) -> list[Cohort]:
-    """Keep the parent's cohorts, and put the new parts, sorted, into new ones of at most 64."""
+    """Keep the cohorts of the parent, and put new parts, sorted, into new cohorts of at most 64."""
     placed_parts = {part for cohort in parent for part in cohort.parts}
     new = sorted(set(parts) - placed_parts)
     cohorts = list(parent)
@@ -52,14 +52,14 @@ def assign_cohorts(parts: Sequence[str], parent: Sequence[Cohort]) -> list[Cohor
 
 
 def bucket_count(total_bytes: int, shard_mb: float) -> int:
-    """How many shards of about `shard_mb` (10^6 bytes) hold so many bytes; at least one."""
+    """Number of shards of about `shard_mb` megabytes (10^6 bytes) that hold `total_bytes`; at least one."""
     return max(1, math.ceil(total_bytes / (shard_mb * 1e6)))
 
 
 def kept_buckets(current: int | None, total_bytes: int, shard_mb: float) -> int:
-    """The number of buckets: as at the last release, unless shards would be under half or over twice `shard_mb`.
+    """The number of buckets of the last release, unless shards would be under half or over twice `shard_mb`.
 
-    Keeping it keeps the shards; but a filter that was relaxed may bring a cohort twenty times its first bytes.
+    The same number keeps the shards. But after a filter is relaxed, a cohort may hold twenty times its first bytes.
     """
     wanted = bucket_count(total_bytes, shard_mb)
     return current if current is not None and wanted / 2 <= current <= 2 * wanted else wanted
@@ -93,9 +93,9 @@ def place(samples: pl.DataFrame, buckets: int, seed: int, cohort: str) -> pl.Dat
 
 
 def separated(uids: Sequence[str]) -> list[int]:
-    """An order of the positions in which equal neighbours are parted, changing as little as it can.
+    """Positions reordered so that equal uids are not adjacent, with as few moves as possible.
 
-    Where no later sample can part a pair, an earlier place is sought; where there is none either, the pair stays.
+    If no later sample can stand between a pair, one of the pair moves to an earlier place; if there is none, it stays.
     """
     waiting = list(range(len(uids)))
     out: list[int] = []

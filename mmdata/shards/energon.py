@@ -1,4 +1,4 @@
-"""Metadata for Megatron-Energon: what `energon prepare` would write, taken from the index instead of from the bytes."""
+"""Metadata for Megatron-Energon, as `energon prepare` writes it, but made from the index instead of the shards."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ each by its extension, and a cooker of the reader's makes of them what its model
 
 
 def write_energon(folder: UPath, shards: Sequence[Mapping[str, Any]]) -> None:
-    """Write a release's `.nv-meta/`, and beside each of its shards the `.tar.idx` that Energon seeks by.
+    """Write `.nv-meta/` of a release, and for each shard a `.tar.idx` with the offsets of its samples.
 
     Args:
-        folder: the release's; holds index.parquet. Shards are named relative to it.
+        folder: folder of the release, which holds index.parquet. Shards are named relative to it.
         shards: as in shards.json.
     """
     split_parts = {
@@ -52,12 +52,12 @@ def _dataset(folder: UPath) -> dict[str, Any]:
 
 
 def offsets_path(shard: UPath) -> UPath:
-    """Where the offsets of a shard lie: a little-endian uint64 a sample, then the end of the last, in bytes."""
+    """Path of the offsets of a shard: one little-endian uint64 a sample, then the end of the last, in bytes."""
     return shard.with_name(shard.name + ".idx")
 
 
 def sample_offsets(starts: np.ndarray, lengths: np.ndarray) -> bytes:
-    """A shard's offsets in Energon's form, from where its samples start and how many bytes they take."""
+    """Offsets of a shard in Energon's format, from the start and length of each sample, in bytes."""
     return np.append(starts, starts[-1] + lengths[-1]).astype("<u8").tobytes()
 
 

@@ -1,4 +1,4 @@
-"""Reading a release's index a shard at a time: its rows lie in the order of the shards."""
+"""Reads the index of a release one shard at a time, which its row order allows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH_ROWS = 50_000
 def read_by_shard(path: UPath) -> Iterator[tuple[str, pl.DataFrame]]:
     """Each shard that the index names, with its rows: uid, key, shard, offset, length, split, copy.
 
-    Holds about one shard's rows, however large the release. A shard whose rows do not lie together comes twice.
+    Memory holds about the rows of one shard. A shard whose rows are not consecutive is yielded more than once.
 
     Raises:
         DataError: the index is missing or is not readable Parquet.
@@ -45,7 +45,7 @@ def read_by_shard(path: UPath) -> Iterator[tuple[str, pl.DataFrame]]:
 
 
 class Tally:
-    """What must hold over all shards together: no key twice, no uid in two splits. 18 bytes a sample."""
+    """Checks across all shards: no key occurs twice, no uid is in two splits. Takes 18 bytes a sample."""
 
     def __init__(self) -> None:
         self._rows: list[pl.DataFrame] = []
@@ -58,11 +58,11 @@ class Tally:
         self._rows.append(pl.DataFrame({"high": high, "low": low, "copy": copy, "validation": validation}))
 
     def doubled(self, limit: int) -> list[str]:
-        """Uids of which one copy stands more than once, at most so many."""
+        """At most `limit` uids of which one copy occurs more than once."""
         return self._uids(self._all().filter(pl.struct("high", "low", "copy").is_duplicated()), limit)
 
     def straddling(self, limit: int) -> list[str]:
-        """Uids that stand in more than one split, at most so many."""
+        """At most `limit` uids that are in more than one split."""
         sides = self._all().group_by("high", "low").agg(pl.col("validation").n_unique())
         return self._uids(sides.filter(pl.col("validation") > 1), limit)
 
@@ -77,7 +77,7 @@ class Tally:
 
 
 def _runs(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """The rows cut where the shard changes."""
+    """Split the rows where the shard changes."""
     starts = [0, *((rows["shard"] != rows["shard"].shift(1)).fill_null(value=False).arg_true().to_list())]
     for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
         if stop > start:

@@ -1,4 +1,4 @@
-"""What of a sample goes into its shard: media, caption and facts, and how many bytes they take there."""
+"""The members of a sample in its shard (media, caption, facts), and how many bytes they take."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ other samples does not change these bytes.
 CLIP_FACTS = ("start_s", "end_s", "duration_s", "fps", "frame_times_s", "audio_s", "synthetic", "transcript")
 """Further keys, each only where it has a value; `transcript` where it stands for a caption that the source lacks."""
 
-FACTS_BYTES = 400  # of a `.json` without its url and extra, about: enough to count buckets by
+FACTS_BYTES = 400  # typical size of a `.json` without url and extra; precise enough for the number of buckets
 
 _ROWS = ["uid", "url", "source", "caption", "extra", "start_s", "end_s"]
 _STORED = ["uid", "ext", "offset", "length", "further", "duration_s", "audio_s", "synthetic"]
@@ -35,23 +35,23 @@ _FRAME = r"^\d{3}\."
 
 
 def load_members(workspace: Workspace, selection: pl.DataFrame) -> pl.DataFrame:
-    """What the tables of the parts say of selected samples: one row a uid, in no order.
+    """Read the rows, media and features of selected samples: one row a uid, in no order.
 
     Args:
-        selection: uid, part, slice; the last two say where the other tables lie.
+        selection: uid, part, slice; part and slice name the tables to read.
 
     Returns:
         Columns: uid, url, source, caption, extra, start_s, end_s, lang, transcript; ext, tar, offset, length (of the
         first stored member, in that tar), further (the other ones), and what media says of them.
     """
-    # a uid may stand in several parts; the selection says which of them stands for it
+    # a uid may be in several parts; the selection names the one to read
     chosen = selection.select("uid", "part", "slice").unique("uid").partition_by("part", "slice")
     with ThreadPoolExecutor(cpu_count() or 1) as pool:
         return pl.concat(list(pool.map(lambda of_slice: _of_slice(workspace, of_slice), chosen)))
 
 
 def estimate_bytes(workspace: Workspace, selection: pl.DataFrame) -> dict[str, int]:
-    """About how many bytes selected samples take in shards, copies included, by split.
+    """Estimate the bytes of selected samples in shards, with their copies, by split.
 
     Args:
         selection: uid, part, slice, split, repeats.
@@ -73,10 +73,10 @@ def estimate_bytes(workspace: Workspace, selection: pl.DataFrame) -> dict[str, i
 
 
 def complete(placed: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
-    """The samples of a bucket with all that goes into their shard, in the order given.
+    """The samples of a bucket, in the given order, with everything that their shard holds.
 
     Args:
-        placed: a row a copy: uid, copy, signature, split, clip_score and whatever else is to be carried along.
+        placed: one row a copy: uid, copy, signature, split, clip_score; other columns are kept.
         members: from `load_members`, of these samples and maybe of others.
 
     Returns:
@@ -102,7 +102,7 @@ def complete(placed: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
 
 
 def stored_size() -> pl.Expr:
-    """Bytes that a sample's stored members take in a shard, from `length` and `further`."""
+    """Bytes of the stored members of a sample in a shard, from `length` and `further`."""
     first = pl.when(pl.col("length").is_not_null()).then(_padded(pl.col("length"))).otherwise(0)
     further = pl.col("further").list.eval(_padded(pl.element().struct.field("length"))).list.sum()
     return (first + further.fill_null(0)).alias("stored_size")
@@ -129,14 +129,14 @@ def _is_empty(text: pl.Expr) -> pl.Expr:
 
 
 def _frames() -> pl.Expr:
-    """Frames of a clip; 0 for anything else."""
+    """Number of frames of a clip; 0 for other samples."""
     further = pl.col("further").list.eval(pl.element().struct.field("ext").str.contains(_FRAME)).list.sum().fill_null(0)
     first = pl.col("ext").str.contains(_FRAME).fill_null(value=False)
     return (first.cast(pl.Int32) + further.cast(pl.Int32)).cast(pl.Int32)
 
 
 def augment_seeds(uids: pl.Series, copies: pl.Series) -> np.ndarray:
-    """What each copy is varied by, so that the copies of a sample are not the same again; uint64, 0 for the first."""
+    """Augmentation seed of each copy, uint64; 0 for the first copy, different for each other copy."""
     seeds = np.zeros(len(uids), np.uint64)
     for copy in copies.unique().to_list():
         if copy > 0:
@@ -146,7 +146,7 @@ def augment_seeds(uids: pl.Series, copies: pl.Series) -> np.ndarray:
 
 
 def facts(frame: pl.DataFrame) -> Iterator[bytes]:
-    """Each sample's `.json`: canonical, so that the same facts give the same bytes."""
+    """The `.json` of each sample, as canonical JSON: the same facts give the same bytes."""
     for row in frame.select(*FACTS, *CLIP_FACTS, "augment", "signature", "split", "extra").iter_rows(named=True):
         for name in CLIP_FACTS:
             if row[name] is None:
@@ -163,7 +163,7 @@ def _of_slice(workspace: Workspace, chosen: pl.DataFrame) -> pl.DataFrame:
     uids = chosen.select("uid")
     rows = _table(workspace, part, name, "rows", _ROWS)
     features = _table(workspace, part, name, "features", ["uid", "lang", "transcript"])
-    # the tar is named by the very table that was read: a re-fetch in between would part them
+    # the table that was read names its tar: after a re-fetch, another read would name another one
     table = read_table(workspace.table(part, "media", name), _MEDIA)
     tar = str(workspace.media_tar(part, name, table.schema.metadata))
     media = pl.DataFrame(table).with_columns(tar=pl.lit(tar))

@@ -1,4 +1,4 @@
-"""A shard in memory: laid out first, since the sizes are known, then filled in place."""
+"""Packs a shard in memory: the sizes are known, so the members are placed first and then read into place."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mmdata.storage.tar import BLOCK, END, headers, padded
 
 
 def pack(frame: pl.DataFrame) -> memoryview:
-    """The bytes of a shard; of each sample the stored media, the facts, the caption.
+    """The bytes of a shard: for each sample the stored media, the facts and the caption.
 
     Args:
-        frame: from `members.complete`, in the order in which the samples shall lie.
+        frame: from `members.complete`, in the order of the samples in the shard.
 
     Returns:
         The whole archive; it is the only copy of the media in memory.
@@ -37,7 +37,7 @@ def pack(frame: pl.DataFrame) -> memoryview:
     tars = frame.select("part", "tar")[owner]
     places = pl.Series("place", stored_at + BLOCK, dtype=pl.Int64)
     read_media(pl.concat([tars, stored.select("offset", "length")], how="horizontal").with_columns(places), view)
-    # after the media: members that lie together were read together, with the headers that they had
+    # headers last: neighbouring members were read at once, with the headers of the old tar between them
     names = [f"{keys[at]}.{ext}" for at, ext in stored.select("sample", "ext").iter_rows()]
     blocks[stored_at // BLOCK] = headers(names, length)
     for at, column, ext in ((facts_at, facts, "json"), (captions_at, captions, "txt")):

@@ -1,4 +1,4 @@
-"""The shards stage: the kept samples of a release go into shards; those that stand already are reused by name."""
+"""The shards stage: writes the kept samples of a release into shards, and reuses shards that exist already."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mmdata.workspace.layout import Workspace, read_json
 
 _log = logs.logger(__name__)
 
-WRITERS = 4  # shards in the making at once, each in memory
+WRITERS = 4  # shards that are made at the same time, each in memory
 ROWS_AT_ONCE = 1_000_000  # samples whose captions and columns are in memory at once: about 0.6 GB
 
 
@@ -44,7 +44,7 @@ class Shard:
 
     Args:
         name: `<split>-<cohort>-<bucket>-<first 12 hex digits of sha256>.tar`.
-        recipe: fingerprint of all that went in, in order; the same recipe gives the same bytes.
+        recipe: fingerprint of the contents, in order; the same recipe gives the same bytes.
     """
 
     name: str
@@ -60,11 +60,11 @@ class Shard:
 def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = silent) -> StageReport:
     """Write the shards of the release in the making, and its index.
 
-    A shard whose recipe was written before is reused by name, without reading any media. A killed run is continued in
-    the same way: what it finished is found by recipe.
+    A shard with the same recipe as an existing one is not written again, and no media are read for it. So a run
+    that was killed continues with the first shard that it had not finished.
 
     Raises:
-        DataError: nothing is selected, or a table or tar that the selection points at is not there.
+        DataError: nothing is selected, or a table or tar of a selected sample is missing.
     """
     draft = check_draft(corpus, workspace)
     release = draft.release_id
@@ -81,7 +81,7 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
             members = selection.filter(pl.col("part").is_in(cohort.parts))
             sized.append(_sized(corpus, workspace, cohort, members))
             for shard, frame, is_new in _shards_of(corpus, workspace, sized[-1], members):
-                # a row group a shard: whoever needs the samples of one reads no others
+                # one row group a shard, so that the samples of a shard are read without the others
                 index.write_table(_index(frame, shard).to_arrow().cast(INDEX), row_group_size=len(frame))
                 shards.append(shard)
                 written += is_new
@@ -103,7 +103,7 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
 
 
 def _sized(corpus: Corpus, workspace: Workspace, cohort: Cohort, members: pl.DataFrame) -> Cohort:
-    """The cohort with a number of buckets for each split that it has samples of."""
+    """The cohort, with the number of buckets for each of its splits."""
     if members.is_empty():
         return cohort
     sizes = estimate_bytes(workspace, members)
@@ -118,7 +118,7 @@ def _sized(corpus: Corpus, workspace: Workspace, cohort: Cohort, members: pl.Dat
 def _shards_of(
     corpus: Corpus, workspace: Workspace, cohort: Cohort, members: pl.DataFrame
 ) -> Iterator[tuple[Shard, pl.DataFrame, bool]]:
-    """The cohort's shards in order, each with its samples, and whether it had to be written."""
+    """The shards of the cohort in order, each with its samples and whether it is new."""
     settings = _settings(corpus, workspace, cohort)
     for split in SPLITS:
         chosen = members.filter(pl.col("split") == split)
@@ -134,7 +134,7 @@ def _shards_of(
 
 
 def _batches(buckets: Sequence[pl.DataFrame], rows: int) -> Iterator[list[pl.DataFrame]]:
-    """Neighbouring buckets together, up to so many rows, or one that has more."""
+    """Consecutive buckets, up to `rows` rows together; a larger bucket comes alone."""
     batch: list[pl.DataFrame] = []
     for bucket in buckets:
         if batch and sum(map(len, batch)) + len(bucket) > rows:
@@ -146,18 +146,18 @@ def _batches(buckets: Sequence[pl.DataFrame], rows: int) -> Iterator[list[pl.Dat
 
 
 def parent_cohorts(workspace: Workspace, parent: str | None) -> list[Cohort]:
-    """The cohorts of the release that this one follows; none before the first."""
+    """The cohorts of the parent release; empty if there is no parent."""
     manifest = read_json(workspace.release_dir(parent) / "manifest.json") if parent else None
     return [Cohort.from_json(data) for data in manifest["cohorts"]] if manifest else []
 
 
 def bucket_recipe(settings: str, frame: pl.DataFrame) -> str:
-    """Fingerprint of a bucket's bytes, told without reading media: keys, members, captions and facts in order."""
+    """Fingerprint of the bytes of a bucket, from keys, members, captions and facts in order. Reads no media."""
     digest = hashlib.sha256(settings.encode())
     members = stored_members(frame).group_by("sample").agg(stored=pl.format("{}:{}", "ext", "length"))
     rows = frame.select("key", "txt", "json").with_row_index("sample").join(members, "sample", "left")
     for key, stored, txt, facts in rows.sort("sample").select("key", "stored", "txt", "json").iter_rows():
-        # the facts hold the sha256 of the file as fetched; with the settings it was stored by, that names its bytes
+        # the facts hold the sha256 of the fetched file; with the storage settings it determines the stored bytes
         for piece in (key.encode(), " ".join(stored or []).encode(), txt, facts):
             digest.update(len(piece).to_bytes(8, "little"))
             digest.update(piece)
@@ -167,7 +167,7 @@ def bucket_recipe(settings: str, frame: pl.DataFrame) -> str:
 def _write_or_reuse_shard(
     workspace: Workspace, settings: str, split: str, cohort: str, members: pl.DataFrame, placed: pl.DataFrame
 ) -> tuple[Shard, pl.DataFrame, bool]:
-    """The shard of a bucket, its samples, and whether it had to be written."""
+    """The shard of a bucket, its samples, and whether the shard is new."""
     frame = complete(placed, members)
     recipe = bucket_recipe(settings, frame)
     index = frame.select(_INDEXED)
@@ -178,7 +178,7 @@ def _write_or_reuse_shard(
         path = workspace.shards_dir / shard.name
         if path.exists() and path.stat().st_size == shard.bytes:
             return shard, index, False
-    archive = pack(frame)  # held until the name, which is its hash, is known
+    archive = pack(frame)  # in memory until its hash, which is part of its name, is known
     sha256 = hashlib.sha256(archive).hexdigest()
     bucket = int(frame["bucket"][0])
     name = f"{split}-{cohort}-{bucket:05d}-{sha256[:12]}.tar"
@@ -207,14 +207,14 @@ def _kept(folder: UPath) -> pl.DataFrame:
 
 
 def _settings(corpus: Corpus, workspace: Workspace, cohort: Cohort) -> str:
-    """Fingerprint of what, beside a sample's own facts, decides its bytes in a shard."""
+    """Fingerprint of the settings that decide the bytes of a shard."""
     parts = workspace.catalog().parts
     media = sorted({stage_settings(corpus, parts[name], "media") for name in cohort.parts if name in parts})
     return fingerprint("shards", CODE_VERSIONS["shards"], media)
 
 
 def _rewritten(workspace: Workspace, release: str, shards: list[Shard], parent: str | None) -> dict[str, int]:
-    """What of a release its parent has not: shards by name, their bytes, and samples by uid."""
+    """Numbers of shards, bytes and samples of a release that its parent does not have."""
     manifest = read_json(workspace.release_dir(parent) / "manifest.json") if parent else None
     old_names = {shard["name"] for shard in manifest["shards"]} if manifest else set()
     new = [shard for shard in shards if shard.name not in old_names]

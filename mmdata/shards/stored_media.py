@@ -1,6 +1,6 @@
-"""Reading stored media out of the slices' tars: one range read a sample, in the order in which they lie.
+"""Reads stored media from the tars of the slices, in the order of their offsets.
 
-The members of a clip lie together in the slice's tar, and just so in the shard: they are one read.
+The members of a clip are consecutive in the tar and in the shard, so they are read at once.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from mmdata.storage.tar import padded
 Range = tuple[int, int, int]
 """Offset in the tar, length, and place in the buffer; bytes."""
 
-REMOTE_BYTES = 32_000_000  # asked of an object store at once
+REMOTE_BYTES = 32_000_000  # most bytes requested from an object store at once
 
 
 def read_media(frame: pl.DataFrame, buffer: memoryview) -> None:
     """Read the stored bytes of samples to their places in a buffer.
 
     Args:
-        frame: part, tar, offset, length, place (in the buffer), bytes; rows without an offset are passed over. What
-            lies between members that are read together (padding, and a header) is read along with them.
+        frame: part, tar, offset, length, place (in the buffer), bytes; rows without an offset are skipped. Padding
+            and headers between members that are read at once are read with them.
 
     Raises:
-        DataError: a tar is missing or shorter than the media table says; names it and the remedy.
+        DataError: a tar is missing, or shorter than the media table says.
     """
     wanted = frame.filter(pl.col("offset").is_not_null()).sort("tar", "offset", "place")
     for (name, part), group in wanted.group_by("tar", "part", maintain_order=True):
@@ -46,7 +46,7 @@ def read_media(frame: pl.DataFrame, buffer: memoryview) -> None:
 
 
 def _joined(members: Iterable[Range]) -> Iterator[Range]:
-    """Neighbours as one range: what lies a header apart, and will lie so in the buffer."""
+    """Join ranges that are one header apart both in the tar and in the buffer."""
     held: Range | None = None
     for offset, length, place in members:
         if held is not None:
@@ -76,7 +76,7 @@ def _read_remote(tar: UPath, ranges: Sequence[Range], buffer: memoryview) -> Non
         try:
             pieces = tar.fs.cat_ranges([tar.path] * len(batch), starts, ends, on_error="raise")
         except OSError:
-            if (size := tar.stat().st_size) < max(ends):  # stores refuse such a range, each with an error of its own
+            if (size := tar.stat().st_size) < max(ends):  # each store has its own error for a range past the end
                 raise EOFError(f"{size} bytes where {max(ends)} should be") from None
             raise
         for piece, (offset, length, place) in zip(pieces, batch, strict=True):
