@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from upath import UPath
 
 from mmdata.errors import DataError
@@ -67,8 +66,8 @@ def read_kept(workspace: Workspace, release_id: str, with_qa: bool, advance: Cal
     """
     folder = workspace.release_dir(release_id)
     columns = ["uid", "key", "shard", "split", "tokens", "copy"]
-    index = _frame(read_table(folder / "index.parquet", columns)).filter(pl.col("copy") == 0).drop("copy")
-    selection = _frame(read_table(folder / "selection.parquet", ["uid", "part", "slice", "keep"]))
+    index = pl.DataFrame(read_table(folder / "index.parquet", columns)).filter(pl.col("copy") == 0).drop("copy")
+    selection = pl.DataFrame(read_table(folder / "selection.parquet", ["uid", "part", "slice", "keep"]))
     joined = index.join(selection.filter(pl.col("keep")).drop("keep"), on="uid", how="left").sort("uid")
     if lost := joined["part"].null_count():
         raise DataError(
@@ -89,9 +88,9 @@ def read_kept(workspace: Workspace, release_id: str, with_qa: bool, advance: Cal
 def _read_slice(
     workspace: Workspace, part: str, name: str, group: pl.DataFrame, place: int, with_qa: bool
 ) -> pl.DataFrame:
-    rows = _frame(read_table(workspace.table(part, "rows", name), _ROWS)).rename({"lang": "said_lang"})
-    media = _frame(read_table(workspace.table(part, "media", name), ["uid", "ext", "further", "synthetic"]))
-    scored = _frame(read_table(workspace.table(part, "features", name), _FEATURES))
+    rows = pl.DataFrame(read_table(workspace.table(part, "rows", name), _ROWS)).rename({"lang": "said_lang"})
+    media = pl.DataFrame(read_table(workspace.table(part, "media", name), ["uid", "ext", "further", "synthetic"]))
+    scored = pl.DataFrame(read_table(workspace.table(part, "features", name), _FEATURES))
     joined = (
         group.drop("part", "slice")
         .join(rows, on="uid", how="left")
@@ -164,12 +163,6 @@ def _qa_of(text: str | None) -> tuple[str | None, str | None]:
 
 def _text_of(value: Any) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
-
-
-def _frame(table: pa.Table) -> pl.DataFrame:
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return frame
 
 
 def _no_columns() -> list[pl.Expr]:

@@ -66,6 +66,11 @@ def caption_prints(captions: Iterable[str | None], count: int) -> CaptionPrints:
     return CaptionPrints(identity, words)
 
 
+def no_neighbours(count: int) -> Neighbours:
+    """No neighbours for `count` samples."""
+    return Neighbours(np.full(count, -1, np.int64), np.full(count, -1, np.int64))
+
+
 def find_neighbours(vectors: np.ndarray, prints: CaptionPrints, duplicate_cosine: float) -> Neighbours:
     """Find the hard negative and the similar picture of each sample, among the same samples.
 
@@ -75,9 +80,9 @@ def find_neighbours(vectors: np.ndarray, prints: CaptionPrints, duplicate_cosine
         duplicate_cosine: pictures with at least this cosine count as the same picture and are skipped.
     """
     count = len(vectors)
-    negative, reference = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
+    neighbours = no_neighbours(count)
     if count < 2:
-        return Neighbours(negative, reference)
+        return neighbours
     for start, candidates in _candidates(vectors, min(CANDIDATES, count)):
         queries = np.arange(start, start + len(candidates))[:, None]
         cosine = np.round(_cosines(vectors, queries[:, 0], candidates), 9)
@@ -86,9 +91,9 @@ def find_neighbours(vectors: np.ndarray, prints: CaptionPrints, duplicate_cosine
         other = usable & has_words & (prints.identity[candidates] != prints.identity[queries])
         apart = other & (_overlap(prints.words[queries], prints.words[candidates]) < MAX_CAPTION_OVERLAP)
         similar = other & (cosine >= MIN_REFERENCE_COSINE)
-        negative[queries[:, 0]] = _nearest(candidates, cosine, apart)
-        reference[queries[:, 0]] = _nearest(candidates, cosine, similar)
-    return Neighbours(negative, reference)
+        neighbours.negative[queries[:, 0]] = _nearest(candidates, cosine, apart)
+        neighbours.reference[queries[:, 0]] = _nearest(candidates, cosine, similar)
+    return neighbours
 
 
 def _candidates(vectors: np.ndarray, k: int) -> Iterable[tuple[int, np.ndarray]]:

@@ -21,8 +21,8 @@ from mmdata.fingerprint import fingerprint
 from mmdata.instruct.forms import FORMS, Record, line
 from mmdata.instruct.kept import Kept, has_image, read_kept
 from mmdata.instruct.media_paths import data_uri, read_member
-from mmdata.instruct.neighbours import Neighbours, caption_prints, find_neighbours
-from mmdata.instruct.tasks import RULES, RecordCounts, make_records, no_neighbours
+from mmdata.instruct.neighbours import Neighbours, caption_prints, find_neighbours, no_neighbours
+from mmdata.instruct.tasks import RULES, RecordCounts, make_records
 from mmdata.releases.draft import check_draft
 from mmdata.select.embeddings import gather_embeddings
 from mmdata.stage import Progress, StageReport, silent

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
 from mmdata.instruct import clips
@@ -177,11 +176,6 @@ def _language_of(text: str, languages: Sequence[str], otherwise: str) -> str:
     """The template language that fits a question."""
     language = "zh" if re.search(r"[\u3400-\u9fff]", text) else "en"
     return language if language in languages else otherwise
-
-
-def no_neighbours(count: int) -> Neighbours:
-    """No neighbours for `count` samples, for when no task needs them."""
-    return Neighbours(np.full(count, -1, np.int64), np.full(count, -1, np.int64))
 
 
 _ALONE: dict[str, Callable[[Sample], Record | str]] = {

@@ -54,8 +54,8 @@ def test_what_is_not_stored_is_neither_picture_nor_clip() -> None:
 
 
 def test_the_hash_draws_among_all_templates() -> None:
-    asked = {Sample(picture(0), 0, "zh", bits).ask("caption") for bits in range(64)}
-    assert asked == set(TEMPLATES["caption"]["zh"])
+    instructions = {Sample(picture(0), 0, "zh", bits).ask("caption") for bits in range(64)}
+    assert instructions == set(TEMPLATES["caption"]["zh"])
 
 
 def test_another_language_than_the_templates_is_asked_for_by_name() -> None:

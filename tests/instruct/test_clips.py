@@ -46,8 +46,8 @@ def test_one_record_a_video_puts_its_clips_in_order() -> None:
         assert isinstance(record, Record) and record.output is not None
         shown = numbers(record.input_video)
         assert [frame for _, frame in shown] == [2] * 4, "the middle frame"
-        told = [shown[int(number) - 1][0] for number in record.output.split(", ")]
-        assert told == [0, 1, 2, 3]
+        answered = [shown[int(number) - 1][0] for number in record.output.split(", ")]
+        assert answered == [0, 1, 2, 3]
         assert [step for step, _ in shown] != [0, 1, 2, 3]
 
 

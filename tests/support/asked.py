@@ -9,8 +9,7 @@ import numpy as np
 import polars as pl
 
 from mmdata.instruct.asked_sample import Sample, Split
-from mmdata.instruct.neighbours import Neighbours
-from mmdata.instruct.tasks import no_neighbours
+from mmdata.instruct.neighbours import Neighbours, no_neighbours
 from mmdata.instruct.videos import videos_of
 
 SCHEMA: dict[str, Any] = {
