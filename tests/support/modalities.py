@@ -15,14 +15,13 @@ import numpy as np
 from PIL import Image
 
 from mmdata.config.load import parse_corpus
-from mmdata.engine.freshness import features_input, rows_input, stage_settings
-from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
+from mmdata.engine.part_run import SliceResult, publish_slice
 from mmdata.fingerprint import fingerprint
 from mmdata.media.flac import flac
 from mmdata.samples import FEATURES, MEDIA, ROWS, sample_uid, table_of
 from mmdata.storage.atomic import atomic_path
 from mmdata.workspace.layout import Catalog, Part, Workspace
-from tests.support.workspaces import SCORER, SELECT_ALL, Built
+from tests.support.workspaces import SCORER, SELECT_ALL, Built, stamp_stages
 
 FRAMES = 4
 VIDEOS = 12
@@ -158,14 +157,7 @@ def finish(built: Built, part: Part, samples: Sequence[dict[str, Any]]) -> None:
         tables["features"] = tables["features"].replace_schema_metadata({b"scorer": SCORER})
         for stage, table in tables.items():
             stamps[stage][name] = publish_slice(built.workspace, part.name, stage, name, "test", SliceResult(table))
-    upstream = rows_input(part)
-    digests: dict[str, str] = {}
-    for stage in ("rows", "media", "features"):
-        if stage == "features":
-            upstream = features_input(digests["rows"], digests["media"])
-        expected = fingerprint(stage_settings(built.corpus, part, stage), upstream)
-        digests[stage] = stamp_part(built.workspace, part.name, stage, expected, stamps[stage], None).digest
-        upstream = digests[stage]
+    stamp_stages(built, part, stamps)
 
 
 def _write_tar(workspace: Workspace, part: str, name: str, own: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -110,13 +110,18 @@ def finish_part(built: Built, part: Part, numbers: Sequence[int]) -> None:
         tables["features"] = features.replace_schema_metadata({b"scorer": SCORER})
         for stage, table in tables.items():
             stamps[stage][name] = publish_slice(workspace, part.name, stage, name, "test", SliceResult(table))
+    stamp_stages(built, part, stamps)
+
+
+def stamp_stages(built: Built, part: Part, stamps: Mapping[str, dict[str, Any]]) -> None:
+    """Stamp each stage of a part whose slices are published."""
     upstream = rows_input(part)
     digests: dict[str, str] = {}
     for stage in ("rows", "media", "features"):
         if stage == "features":
             upstream = features_input(digests["rows"], digests["media"])
         expected = fingerprint(stage_settings(built.corpus, part, stage), upstream)
-        digests[stage] = stamp_part(workspace, part.name, stage, expected, stamps[stage], None).digest
+        digests[stage] = stamp_part(built.workspace, part.name, stage, expected, stamps[stage], None).digest
         upstream = digests[stage]
 
 
