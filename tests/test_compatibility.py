@@ -17,27 +17,28 @@ from mmdata.samples import draws, sample_uid
 from mmdata.urls import canonical_url
 from tests.support.workspaces import build, release
 
-RELEASE_ID = "8afd995fadcf1aec"
+RELEASE_ID = "955db83341a1bbb6"
 SHARDS = [
-    "train-c0000-00000-a11ee1a71842.tar",
-    "train-c0000-00001-c3cf98966e48.tar",
-    "train-c0000-00002-14fb02626f13.tar",
-    "train-c0000-00003-c845f8c162ab.tar",
+    "train-c0000-00000-8e6d7d9a2179.tar",
+    "train-c0000-00001-2bd0539ca1ae.tar",
+    "train-c0000-00002-bba7797f8fa5.tar",
+    "train-c0000-00003-ba27946ce244.tar",
+    "train-c0000-00004-75cc511ff5d7.tar",
 ]
 """Shards are named by the SHA-256 of their bytes."""
 
 FILES = {
-    ".nv-meta/.info.yaml": "9434892545dafbc6",
+    ".nv-meta/.info.yaml": "07f1c110f23dd707",
     ".nv-meta/dataset.yaml": "576f5873f291e9b3",
-    ".nv-meta/split.yaml": "c9478204b615700d",
-    "instruct-chat-train.jsonl": "3d1778268702be3f",
-    "instruct-llava-train.jsonl": "569b7c6f8c3a33b9",
-    "instruct-record-train.jsonl": "cfadd8d89ff6875f",
-    "instructions.json": "e73a0f82c7124395",
+    ".nv-meta/split.yaml": "17438b7fdd30af70",
+    "instruct-chat-train.jsonl": "26ccc85a0524efdf",
+    "instruct-llava-train.jsonl": "b2a8a26a02c915bc",
+    "instruct-record-train.jsonl": "613d335b92dc774b",
+    "instructions.json": "623a8f10fe662b1a",
     "rates.json": "cfaf3c8cb1f713b8",
-    "shards.json": "386c2aa053b1ac2f",
-    "wids-validation.json": "d534d0d95549b077",
-    "wids.json": "d410bc2297d63156",
+    "shards.json": "aeee8c8c8a3e2f79",
+    "wids-validation.json": "00d32e8fe8c35b24",
+    "wids.json": "f59d40818d38bd0a",
 }
 """Files of the release -> the first digits of their SHA-256; not of Parquet, which names the version of its writer."""
 

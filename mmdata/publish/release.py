@@ -16,6 +16,7 @@ from mmdata.engine.freshness import releasable_parts
 from mmdata.errors import DataError
 from mmdata.observe import logs
 from mmdata.publish.croissant import croissant, json_ld
+from mmdata.publish.hugging_face import write_features
 from mmdata.releases.changes import change_images, change_tables, change_text
 from mmdata.releases.diff import Changes
 from mmdata.releases.draft import Draft, check_draft
@@ -60,6 +61,7 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
             raise DataError(f"{problem}. Remedy: delete it and materialise `shards` again.")
         _write_wids(folder, release, shards["shards"])
         write_energon(folder, shards["shards"])
+        write_features(folder, corpus.clips.keep_video)
         write_changes(workspace, draft, shards, corpus.releases)
         manifest = _manifest(corpus, workspace, draft, shards)
         manifest["files"] = _files(folder)

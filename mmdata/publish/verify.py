@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib.util import find_spec
 from os import cpu_count
-from typing import IO, Any
+from typing import Any
 
 import polars as pl
-from PIL import Image
 from upath import UPath
 
 from mmdata.errors import DataError
+from mmdata.publish.archive_problems import MemberChecks, archive_problems
 from mmdata.publish.release import sha256_of
 from mmdata.releases.draft import read_draft
 from mmdata.releases.manifest import Release, manifest_digest, open_release
-from mmdata.samples import key_uid, sample_key
+from mmdata.samples import sample_key
 from mmdata.shards.energon import offsets_path, sample_offsets
 from mmdata.shards.index import Tally, read_by_shard
 from mmdata.stage import Progress, StageReport, silent
-from mmdata.storage.tar import BLOCK, BrokenTar, entries, padded
+from mmdata.storage.tar import BrokenTar
 from mmdata.workspace.layout import Workspace, read_json
 
 MAX_PROBLEMS = 20  # named in an error; the rest are counted
-IMAGE_SIGNATURES = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n", "webp": b"RIFF"}
-SIGNATURES = {**IMAGE_SIGNATURES, "flac": b"fLaC"}
-EXTENSIONS = frozenset({*SIGNATURES, "mp4", "txt", "json"})
 
-_FRAME = re.compile(r"\d{3}\.(jpg|png|webp)")
 _PATHS = re.compile(  # no caption can hold a bare quote
     rb'"(?:(?:input_|reference_|output_)?image|(?:input_)?(?:video|audio))":(\[[^\]]*\]|"[^"]*")'
 )
@@ -52,7 +45,8 @@ def verify_release(release: str | UPath, progress: Progress = silent, decode: bo
     opened = open_release(release)
     shards = opened.manifest["shards"]
     problems = [*_file_problems(opened), *_instruction_problems(opened)]
-    problems += _all_shard_problems(opened.folder, shards, {s["name"] for s in shards}, progress, decode)
+    checks = MemberChecks(decode=decode, facts=opened.manifest["format"] > 1)
+    problems += _all_shard_problems(opened.folder, shards, {s["name"] for s in shards}, progress, checks)
     _raise_if_any(opened.id, problems)
     counts = {**_counts(shards), "files": len(opened.manifest["files"])}
     return StageReport("verify", counts=counts, paths={"release": str(opened.folder)})
@@ -74,7 +68,7 @@ def verify_shards(workspace: Workspace, release_id: str, progress: Progress = si
     manifest = read_json(workspace.release_dir(parent) / "manifest.json") if parent else None
     in_parent = {shard["sha256"] for shard in manifest["shards"]} if manifest else set()
     new = {shard["name"] for shard in written["shards"] if shard["sha256"] not in in_parent}
-    _raise_if_any(release_id, list(_all_shard_problems(folder, written["shards"], new, progress)))
+    _raise_if_any(release_id, list(_all_shard_problems(folder, written["shards"], new, progress, MemberChecks())))
     counts = {**_counts(written["shards"]), "shards_read": len(new)}
     return StageReport("verify", counts=counts, paths={"release": str(folder)})
 
@@ -96,7 +90,7 @@ def _raise_if_any(release_id: str, problems: list[str]) -> None:
 
 
 def _all_shard_problems(
-    folder: UPath, shards: list[dict[str, Any]], read: set[str], progress: Progress, decode: bool = False
+    folder: UPath, shards: list[dict[str, Any]], read: set[str], progress: Progress, checks: MemberChecks
 ) -> Iterator[str]:
     """Problems of the index and of all shards; the shards named in `read` are read byte by byte."""
     shards_dir = Workspace(folder.parent.parent).shards_dir
@@ -109,7 +103,7 @@ def _all_shard_problems(
     def check(shard: Mapping[str, Any], rows: pl.DataFrame) -> list[str]:
         return [
             *_row_problems(shard, rows),
-            *_shard_problems(shards_dir / shard["name"], shard, rows, shard["name"] in read, decode),
+            *_shard_problems(shards_dir / shard["name"], shard, rows, shard["name"] in read, checks),
         ]
 
     with ThreadPoolExecutor(workers) as pool:
@@ -182,7 +176,7 @@ def _file_problems(release: Release) -> Iterator[str]:
 
 
 def _shard_problems(
-    path: UPath, shard: Mapping[str, Any], rows: pl.DataFrame, every_byte: bool, decode: bool
+    path: UPath, shard: Mapping[str, Any], rows: pl.DataFrame, every_byte: bool, checks: MemberChecks
 ) -> Iterator[str]:
     name = shard["name"]
     if f"-{shard['sha256'][:12]}." not in name:
@@ -206,91 +200,6 @@ def _shard_problems(
     places = {key: (offset, length) for key, offset, length in rows.select("key", "offset", "length").iter_rows()}
     try:
         with path.open("rb") as file:
-            yield from _archive_problems(name, file, places, decode)
+            yield from archive_problems(name, file, places, checks)
     except (BrokenTar, EOFError, OSError) as error:
         yield f"{name}: not a whole tar ({error})"
-
-
-def _archive_problems(name: str, file: IO[bytes], places: Mapping[str, tuple[int, int]], decode: bool) -> Iterator[str]:
-    """Problems of the content of a shard, member by member. Nothing is unpacked to disk."""
-    seen: dict[str, dict[str, int]] = {}
-    starts: dict[str, int] = {}
-    ends: dict[str, int] = {}
-    signatures: dict[str, str] = {}
-    names: Counter[str] = Counter()
-    for entry in entries(file):
-        names[entry.name] += 1
-        key, dot, ext = entry.name.partition(".")
-        if not entry.is_plain or "/" in entry.name or "\\" in entry.name or not dot or not key:
-            yield f"{name}: member {entry.name!r} is not a plain file of a sample"
-            continue
-        if ext not in EXTENSIONS and not _FRAME.fullmatch(ext):
-            yield f"{name}: member {entry.name!r} has an unknown extension"
-            continue
-        seen.setdefault(key, {})[ext] = entry.size
-        starts.setdefault(key, entry.header_at)
-        ends[key] = entry.header_at + padded(entry.size)
-        file.seek(entry.data_at)
-        content = file.read(entry.size)
-        if problem := _member_problem(key, ext, content, decode):
-            yield f"{name}: member {entry.name}: {problem}"
-        elif ext == "json":
-            signatures[key] = str(json.loads(content).get("signature"))
-    for member in sorted(member for member, count in names.items() if count > 1):
-        yield f"{name}: member {member} occurs more than once"
-    for key in sorted(seen.keys() | places.keys()):
-        place = (starts[key], ends[key] - starts[key]) if key in seen else None
-        if place != places.get(key):
-            yield f"{name}: sample {key} is at {place}, the index says {places.get(key)} (offset, length)"
-        elif missing := {"txt", "json"} - seen[key].keys():
-            yield f"{name}: sample {key} has no {', '.join(sorted(missing))}"
-        elif key in signatures and (lacking := _lacking_kind(signatures[key], seen[key])):
-            yield f"{name}: sample {key} is {signatures[key]}, but contains no {lacking}"
-    file.seek(0, 2)
-    if file.tell() != max(ends.values(), default=0) + 2 * BLOCK:
-        yield f"{name}: {file.tell()} bytes, but its members end at {max(ends.values(), default=0)}"
-
-
-def _lacking_kind(signature: str, members: Collection[str]) -> str | None:
-    """The first kind of media that the signature of a sample names and its members lack."""
-    present = {
-        "image": any(ext in members for ext in IMAGE_SIGNATURES),
-        "video": any(_FRAME.fullmatch(ext) for ext in members),
-        "audio": "flac" in members,
-    }
-    return next((kind for kind, is_present in present.items() if kind in signature.split("+") and not is_present), None)
-
-
-def _member_problem(key: str, ext: str, content: bytes, decode: bool) -> str | None:
-    ext = ext.rpartition(".")[2]
-    if not content.startswith(SIGNATURES.get(ext, b"")) or (ext == "mp4" and content[4:8] != b"ftyp"):
-        return f"its bytes are not a {ext}"
-    try:
-        if ext == "txt":
-            content.decode("utf-8")
-        if ext == "json" and (uid := json.loads(content)["uid"]) != key_uid(key):
-            return f"its uid is {uid}"
-        if decode:
-            _decode(ext, content)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        return f"cannot be read ({error})"
-    return None
-
-
-def _decode(ext: str, content: bytes) -> None:
-    """Decode a picture, sound or video completely. Raises ValueError where that fails or gives nothing."""
-    try:
-        if ext in IMAGE_SIGNATURES:
-            Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "WEBP")).load()
-        if ext in ("flac", "mp4") and find_spec("av") is not None:
-            _decode_stream(content)
-    except Exception as error:  # noqa: BLE001 - decoders raise what they like on hostile bytes
-        raise ValueError(f"{type(error).__name__}: {error}") from None
-
-
-def _decode_stream(content: bytes) -> None:
-    import av
-
-    with av.open(io.BytesIO(content), options={"err_detect": "explode"}) as container:
-        if not sum(1 for _ in container.decode()):
-            raise ValueError("it has no frames")

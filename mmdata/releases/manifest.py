@@ -15,7 +15,10 @@ from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import canonical_json
 from mmdata.workspace.layout import Workspace, read_json
 
-FORMAT = 1
+FORMAT = 2
+"""Format of a new release. In format 1 the `.json` of a sample left out unknown facts, and `extra` was an object;
+since format 2 it follows `mmdata.shards.facts.FACTS`."""
+READABLE_FORMATS = (1, 2)
 _NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._+-]{1,200}")
 REQUIRED = (
     *("format", "release_id", "inputs", "parent", "created_at", "config", "scorer", "counts", "reasons"),
@@ -67,8 +70,12 @@ def open_release(path: str | UPath) -> Release:
         raise DataError(
             f"{folder / 'manifest.json'}: lacks {', '.join(missing)}; it is broken, or was not written by mmdata"
         )
-    if manifest["format"] != FORMAT:
-        raise DataError(f"{folder / 'manifest.json'}: format {manifest['format']}; this mmdata reads format {FORMAT}")
+    if manifest["format"] not in READABLE_FORMATS:
+        readable = " and ".join(map(str, READABLE_FORMATS))
+        raise DataError(
+            f"{folder / 'manifest.json'}: format {manifest['format']}; this mmdata reads the formats {readable}. "
+            "Remedy: update mmdata."
+        )
     names = [manifest["release_id"], *(shard["name"] for shard in manifest["shards"])]
     for name in (*map(str, names), *(name for path in manifest["files"] for name in str(path).split("/"))):
         _check_name(name, folder / "manifest.json")

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 
 import numpy as np
 import polars as pl
 
-from mmdata.fingerprint import canonical_json
 from mmdata.samples import caption_or_transcript, estimate_tokens, hash64, sample_key
+from mmdata.shards.facts import facts
 from mmdata.storage.tables import read_table
 from mmdata.storage.tar import padded
 from mmdata.workspace.layout import Workspace
 
-FACTS = ("uid", "url", "source", "lang", "clip_score", "sha256", "original_width", "original_height", "width", "height")
-"""The keys of a sample's `.json`, beside `signature`, `split` and the source's own columns under `extra`.
-
-Facts only: what a release decided (repeats, concept, cluster) stands in its index, so that a changed decision about
-other samples does not change these bytes.
-"""
-
-CLIP_FACTS = ("start_s", "end_s", "duration_s", "fps", "frame_times_s", "audio_s", "synthetic", "transcript")
-"""Further keys, each only where it has a value; `transcript` where it stands for a caption that the source lacks."""
-
-FACTS_BYTES = 400  # typical size of a `.json` without url and extra; precise enough for the number of buckets
+FACTS_BYTES = 600  # typical size of a `.json` without url and extra; precise enough for the number of buckets
 
 _ROWS = ["uid", "url", "source", "caption", "extra", "start_s", "end_s"]
 _STORED = ["uid", "ext", "offset", "length", "further", "duration_s", "audio_s", "synthetic"]
@@ -136,26 +124,14 @@ def _frames() -> pl.Expr:
 
 
 def augment_seeds(uids: pl.Series, copies: pl.Series) -> np.ndarray:
-    """Augmentation seed of each copy, uint64; 0 for the first copy, different for each other copy."""
+    """Augmentation seed of each copy, uint64 below 2^53 (exact in any reader of JSON); 0 for the first copy."""
     seeds = np.zeros(len(uids), np.uint64)
     for copy in copies.unique().to_list():
         if copy > 0:
             chosen = (copies == copy).to_numpy()
-            seeds[chosen] = np.maximum(hash64(uids.filter(pl.Series(chosen)), 0, f"augment {copy}"), np.uint64(1))
+            hashes = hash64(uids.filter(pl.Series(chosen)), 0, f"augment {copy}")
+            seeds[chosen] = np.maximum(hashes >> np.uint64(11), np.uint64(1))
     return seeds
-
-
-def facts(frame: pl.DataFrame) -> Iterator[bytes]:
-    """The `.json` of each sample, as canonical JSON: the same facts give the same bytes."""
-    for row in frame.select(*FACTS, *CLIP_FACTS, "augment", "signature", "split", "extra").iter_rows(named=True):
-        for name in CLIP_FACTS:
-            if row[name] is None:
-                del row[name]
-        if not row["augment"]:
-            del row["augment"]
-        row["extra"] = json.loads(row["extra"]) if row["extra"] else {}
-        row["clip_score"] = None if row["clip_score"] is None else round(row["clip_score"], 6)
-        yield canonical_json(row).encode()
 
 
 def _of_slice(workspace: Workspace, chosen: pl.DataFrame) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +14,7 @@ from mmdata.publish.release import sha256_of
 from mmdata.publish.verify import verify_release
 from mmdata.releases.manifest import manifest_digest
 from mmdata.samples import INDEX
+from mmdata.shards import members
 from mmdata.storage.tables import write_table
 from tests.support import workspaces
 from tests.support.workspaces import Built, build, release
@@ -134,3 +135,21 @@ def test_an_image_that_ends_early_is_found_by_decoding(tmp_path: Path, monkeypat
     verify_release(built.workspace.root)
     uid = next(uid for uid, picture in built.pictures.items() if len(picture) == 400)
     assert f"member {uid}.jpg: cannot be read" in problems(built, decode=True)
+
+
+def test_facts_of_format_1_are_only_accepted_in_releases_of_format_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_format_1(frame: pl.DataFrame) -> Iterator[bytes]:
+        for uid, signature in frame.select("uid", "signature").iter_rows():
+            yield json.dumps({"uid": uid, "signature": signature, "lang": None, "extra": {"rank": 1}}).encode()
+
+    monkeypatch.setattr(members, "facts", of_format_1)
+    built = build(str(tmp_path / "a"), PARTS)
+    release(built)
+    assert ".json: lacks audio_s, augment, clip_score" in problems(built)
+    folder = built.workspace.release_dir(str(built.workspace.latest()))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
+    reseal(built)
+    assert verify_release(built.workspace.root).counts["samples"] == 80

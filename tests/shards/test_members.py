@@ -11,6 +11,7 @@ import pytest
 
 from mmdata.releases.draft import read_draft
 from mmdata.select.stage import select_samples
+from mmdata.shards.facts import facts_problem
 from mmdata.shards.members import augment_seeds, complete, estimate_bytes, load_members, stored_members, stored_size
 from mmdata.storage.tar import padded
 from tests.support import modalities
@@ -58,7 +59,7 @@ def test_captions_and_transcripts_become_the_text(frame: pl.DataFrame) -> None:
     assert row_of(frame, heard)["txt"].decode() == heard["transcript"] == facts_of(frame, heard)["transcript"]
     captioned = modalities.sound(1)
     assert row_of(frame, captioned)["txt"].decode() == captioned["caption"]
-    assert "transcript" not in facts_of(frame, captioned)
+    assert facts_of(frame, captioned)["transcript"] == ""
 
 
 def test_a_clip_counts_its_frames_seconds_and_pixels(frame: pl.DataFrame) -> None:
@@ -72,10 +73,12 @@ def test_a_clip_counts_its_frames_seconds_and_pixels(frame: pl.DataFrame) -> Non
     assert picture == (0, None, 32 * 24)
 
 
-def test_facts_that_a_sample_lacks_are_left_out(frame: pl.DataFrame) -> None:
+def test_every_sample_has_all_facts_whatever_it_lacks(frame: pl.DataFrame) -> None:
     clip, picture = facts_of(frame, modalities.clip(2, 3)), facts_of(frame, modalities.picture(1))
     assert (clip["start_s"], clip["end_s"], clip["fps"], clip["signature"]) == (30.0, 40.0, 25.0, "audio+text+video")
-    assert set(picture).isdisjoint({"start_s", "fps", "audio_s", "synthetic", "transcript", "augment"})
+    names = ("start_s", "fps", "audio_s", "synthetic", "transcript", "augment")
+    assert [picture[name] for name in names] == [-1.0, -1.0, -1.0, "", "", 0]
+    assert {facts_problem(json.loads(data)) for data in frame["json"].to_list()} == {None}
 
 
 def test_the_bytes_of_the_facts_are_canonical(frame: pl.DataFrame) -> None:
@@ -88,7 +91,7 @@ def test_copies_have_seeds_of_their_own_and_the_first_has_none(frame: pl.DataFra
     assert set(frame.filter(pl.col("copy") == 0)["augment"]) == {0}
     seeds = frame.filter(pl.col("copy") == 1)["augment"]
     assert seeds.n_unique() == len(seeds)
-    assert seeds.min() > 0  # type: ignore[operator]
+    assert 0 < seeds.min() < seeds.max() < 2**53  # type: ignore[operator]
     uids, copies = pl.Series(["0" * 32] * 3), pl.Series([2, 0, 1])
     again = augment_seeds(uids, copies)
     assert again[1] == 0 and len(set(again.tolist())) == 3

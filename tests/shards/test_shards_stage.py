@@ -63,7 +63,7 @@ def test_what_went_in_comes_out(built: Built) -> None:
         uid = row["uid"]
         facts = json.loads(members.pop(f"{uid}.json"))
         assert members == {f"{uid}.jpg": built.pictures[uid], f"{uid}.txt": built.captions[uid].encode()}
-        assert (facts["uid"], facts["extra"], facts["signature"]) == (uid, {"LICENSE": "CC0"}, "image+text")
+        assert (facts["uid"], facts["extra"], facts["signature"]) == (uid, '{"LICENSE": "CC0"}', "image+text")
         assert row["pixels"] == 32 * 24
 
 

@@ -90,14 +90,20 @@ def variation_of(members: Mapping[str, bytes]) -> SeededVariation | None:
 def caption_variants(members: Mapping[str, bytes]) -> list[str]:
     """Other wordings of a sample's caption: the source's column `variants`, a list of texts."""
     extra = _json_member(members).get("extra")
+    extra = _parsed(extra) if isinstance(extra, str) else extra  # an object in releases of format 1
     variants = extra.get("variants") if isinstance(extra, dict) else None
     return [text for text in variants if isinstance(text, str) and text.strip()] if isinstance(variants, list) else []
 
 
 def _json_member(members: Mapping[str, bytes]) -> dict[str, Any]:
     """The sample's JSON member; empty if there is none, or if it is not a JSON object."""
-    try:
-        facts = json.loads(members.get("json", b"{}"))
-    except ValueError:
-        return {}
+    facts = _parsed(members.get("json", b"{}"))
     return facts if isinstance(facts, dict) else {}
+
+
+def _parsed(text: str | bytes) -> Any:
+    """The value of a JSON text; None if it is broken."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -157,12 +157,28 @@ def test_the_trainer_takes_the_seed_that_the_index_tells(repeated: TrainingRelea
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b'{"extra": 7}', b'{"extra": {"variants": "a"}}', b'{"extra": {"variants": [null]}}']
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"extra": 7}',
+        b'{"extra": "{"}',
+        b'{"extra": {"variants": "a"}}',
+        b'{"extra": {"variants": [null]}}',
+    ],
 )
 def test_facts_of_any_kind_are_read(data: bytes) -> None:
     assert variation_of({"json": data}) is None
     assert caption_variants({"json": data}) == []
     assert caption_variants({}) == []
+
+
+@pytest.mark.parametrize(
+    "extra", [{"variants": VARIANTS}, json.dumps({"variants": VARIANTS})], ids=["format 1", "format 2"]
+)
+def test_variants_are_read_from_releases_of_both_formats(extra: object) -> None:
+    assert caption_variants({"json": json.dumps({"extra": extra}).encode()}) == list(VARIANTS)
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.9, 1.0])
