@@ -91,21 +91,25 @@ def facts_problem(content: Any) -> str | None:
         return f"lacks {', '.join(missing)}"
     if unknown := sorted(content.keys() - _TYPES.keys()):
         return f"has unknown keys: {', '.join(unknown)[:200]}"
-    for name, wanted in _TYPES.items():
-        value = content[name]
-        if type(value) is not wanted:
-            return f"{name} is {type(value).__name__}, not {wanted.__name__}"
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            return f"{name} is {value}, which does not fit 64 bits"
-        if isinstance(value, float) and not math.isfinite(value):
-            return f"{name} is {value}"
-        if isinstance(value, str) and _LONE_SURROGATE.search(value):
-            return f"{name} is not valid Unicode"
-    for name, wanted_json in _JSON_TEXTS.items():
-        try:
-            is_wanted = isinstance(json.loads(content[name]), wanted_json)
-        except (ValueError, RecursionError):
-            is_wanted = False
-        if not is_wanted:
-            return f"{name} is not the text of a JSON {wanted_json.__name__}"
+    return next((problem for name in _TYPES if (problem := _value_problem(name, content[name]))), None)
+
+
+def _value_problem(name: str, value: Any) -> str | None:
+    if type(value) is not _TYPES[name]:
+        return f"{name} is {type(value).__name__}, not {_TYPES[name].__name__}"
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return f"{name} is {value}, which does not fit 64 bits"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{name} is {value}"
+    if isinstance(value, str) and _LONE_SURROGATE.search(value):
+        return f"{name} is not valid Unicode"
+    if name in _JSON_TEXTS and not _is_json(value, _JSON_TEXTS[name]):
+        return f"{name} is not the text of a JSON {_JSON_TEXTS[name].__name__}"
     return None
+
+
+def _is_json(text: str, wanted: type) -> bool:
+    try:
+        return isinstance(json.loads(text), wanted)
+    except (ValueError, RecursionError):
+        return False
