@@ -103,7 +103,7 @@ def _value_problem(name: str, value: Any) -> str | None:
         return f"{name} is {value}"
     if isinstance(value, str) and _LONE_SURROGATE.search(value):
         return f"{name} is not valid Unicode"
-    if name in _JSON_TEXTS and not _is_json(value, _JSON_TEXTS[name]):
+    if name in _JSON_TEXTS and not _is_json(str(value), _JSON_TEXTS[name]):
         return f"{name} is not the text of a JSON {_JSON_TEXTS[name].__name__}"
     return None
 
