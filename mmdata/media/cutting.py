@@ -134,7 +134,7 @@ class _DecodingPass:
             for packet in self._file.container.demux(self._streams):
                 for frame in self._decoded(packet):
                     if packet.stream is not self._file.video:
-                        self._take_sound(frame)
+                        self._take_sound(frame, packet)
                     elif frame.pts is not None:
                         self._take_picture(frame, is_first_frame)
                         is_first_frame = False
@@ -178,9 +178,11 @@ class _DecodingPass:
         self._decoded_until_s[self._file.video.index] = max(self._position_s, time_s)
         self._previous = time_s, frame
 
-    def _take_sound(self, frame: Any) -> None:
+    def _take_sound(self, frame: Any, packet: Any = None) -> None:
         if self._file.audio is not None:
-            until_s = self._sound.give_frame(frame, self._clips)
+            is_timed = packet is not None and packet.pts is not None
+            packet_s = float(packet.pts * packet.time_base) if is_timed else None
+            until_s = self._sound.give_frame(frame, self._clips, packet_s)
             index = self._file.audio.index
             self._decoded_until_s[index] = max(self._decoded_until_s[index], until_s)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any
 
 from mmdata.media.clip import ClipBuilder
@@ -23,33 +24,44 @@ class SoundResampler:
         self._origin_s = origin_s
         self._resampler: Any = None
         self._format: tuple[str, str, int] | None = None  # sample format, layout and rate of the resampler's input
-        self._expected_s = 0.0  # where the next frame begins, if nothing is missing
+        self._expected_s: float | None = None  # where the next frame begins, if nothing is missing
         self._next_sample: int | None = None  # the sample after the last one given
         self._end_sample = 0  # the furthest sample given
 
-    def give_frame(self, frame: Any, clips: Iterable[ClipBuilder]) -> float:
+    def give_frame(self, frame: Any, clips: Iterable[ClipBuilder], packet_s: float | None = None) -> float:
         """Give a frame to the clips, in pieces. Returns the time up to which sound was given, in seconds.
 
         Args:
             frame: None at the end of the sound: the resampler gives what it still holds.
             clips: in the order of their beginnings.
+            packet_s: the time of the packet that the frame comes from, for a first frame that has no time.
         """
         import av
 
         if frame is None:
             self._give(None, clips)
             return self._end_sample / SAMPLE_RATE
-        if frame.pts is not None:
-            format_of_frame = (frame.format.name, frame.layout.name, frame.sample_rate)
-            time_s = float(frame.pts * frame.time_base)
-            if format_of_frame != self._format or abs(time_s - self._expected_s) > MIN_GAP_S:
-                self._give(None, clips)
-                # we take the mean of the channels: the resampler's own mono is louder by 1.4, and clips
-                self._resampler = av.AudioResampler("fltp", None, SAMPLE_RATE, frame_size=PIECE_SAMPLES)
-                self._format, self._next_sample = format_of_frame, None
-            self._expected_s = time_s + frame.samples / frame.sample_rate
-            self._give(frame, clips)
+        time_s = self._time_s(frame, packet_s)
+        format_of_frame = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if format_of_frame != self._format or self._expected_s is None or abs(time_s - self._expected_s) > MIN_GAP_S:
+            self._give(None, clips)
+            # we take the mean of the channels: the resampler's own mono is louder by 1.4, and clips
+            self._resampler = av.AudioResampler("fltp", None, SAMPLE_RATE, frame_size=PIECE_SAMPLES)
+            self._format, self._next_sample = format_of_frame, None
+        self._expected_s = time_s + frame.samples / frame.sample_rate
+        self._give(frame, clips)
         return self._end_sample / SAMPLE_RATE
+
+    def _time_s(self, frame: Any, packet_s: float | None) -> float:
+        """Where a frame begins: one without a time follows the frame before it, as the second of a packet of ADPCM."""
+        if frame.pts is not None:
+            return float(frame.pts * frame.time_base)
+        time_s = self._expected_s
+        if time_s is None:
+            time_s = self._origin_s if packet_s is None else packet_s
+        frame.time_base = frame.time_base or Fraction(1, frame.sample_rate)
+        frame.pts = round(time_s / frame.time_base)
+        return time_s
 
     def _give(self, frame: Any, clips: Iterable[ClipBuilder]) -> None:
         if self._resampler is None:

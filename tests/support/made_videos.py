@@ -182,7 +182,7 @@ def _frame(number: int, at: float, recipe: Recipe) -> av.VideoFrame:
 def _add_sound(container: Any, recipe: Recipe) -> Any:
     stream = container.add_stream(recipe.sound, rate=RATE)
     stream.layout = "stereo"
-    if recipe.sound in ("aac", "libopus", "libmp3lame"):
+    if recipe.sound in ("aac", "libopus", "libmp3lame", "wmav2"):
         stream.bit_rate = 192_000
     return stream
 
