@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmdata.media.streams import choose_stream, tracks
+
 if TYPE_CHECKING:
     from mmdata.media.clip import ClipOptions
 
@@ -18,6 +20,11 @@ FORMATS_WITHOUT_DURATION = frozenset({"mp3", "aac", "amr"})
 """Formats whose length FFmpeg can only guess from the bit rate."""
 
 MAX_STREAMS = 64
+
+_NOTHING_OF_KIND = {
+    "video": ("no_video", "the file has no moving picture"),
+    "audio": ("no_sound", "the file has no sound"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +95,14 @@ def opened(path: Path, kind: str, options: ClipOptions) -> Iterator[OpenFile]:
 
 
 def _opened(container: Any, kind: str, options: ClipOptions) -> OpenFile:
-    from av.stream import Disposition
-
     if len(container.streams) > MAX_STREAMS:
         raise FileProblem("bomb", f"the file has {len(container.streams)} streams, more than {MAX_STREAMS}")
-    moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    video = moving[0] if moving and kind == "video" else None
-    audio = container.streams.audio[0] if container.streams.audio and (kind == "audio" or options.sound) else None
-    if kind == "video" and video is None:
-        raise FileProblem("no_video", "the file has no moving picture")
-    if kind == "audio" and audio is None:
-        raise FileProblem("no_sound", "the file has no sound")
+    video = choose_stream(container, "video") if kind == "video" else None
+    audio = choose_stream(container, "audio") if kind == "audio" or options.sound else None
+    if (video if kind == "video" else audio) is None:
+        if tracks(container, kind):
+            raise FileProblem("undecodable", f"FFmpeg has no decoder for the file's {kind} track")
+        raise FileProblem(*_NOTHING_OF_KIND[kind])
     start = (container.start_time or 0) / 1e6
     origin = start if start > 0 else 0.0
     has_duration = container.duration and container.format.name not in FORMATS_WITHOUT_DURATION

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmdata.media.orientation import orientation
+
 if TYPE_CHECKING:
     from mmdata.media.clip import ClipOptions
 
@@ -58,13 +60,13 @@ def scene_signature(frame: Any) -> np.ndarray:
 
 
 def shown_size(frame: Any, pixel_ratio: float = 1.0) -> tuple[int, int]:
-    """Width and height of a decoded frame as viewers show it: rotated, with square pixels."""
+    """Width and height of a decoded frame as viewers show it: upright, with square pixels."""
     width, height = max(1, round(frame.width * pixel_ratio)), frame.height
-    return (height, width) if round(frame.rotation / 90) % 2 else (width, height)
+    return (height, width) if orientation(frame).swaps_axes else (width, height)
 
 
 def upright_pixels(frame: Any, pixel_ratio: float = 1.0, colour_order: str = "rgb24") -> np.ndarray:
-    """A decoded frame as viewers show it: uint8 H,W,3, rotated, with square pixels.
+    """A decoded frame as viewers show it: uint8 H,W,3, turned and mirrored, with square pixels.
 
     Args:
         pixel_ratio: width of a pixel over its height.
@@ -76,5 +78,4 @@ def upright_pixels(frame: Any, pixel_ratio: float = 1.0, colour_order: str = "rg
 
         width = max(1, round(pixels.shape[1] * pixel_ratio))
         pixels = cv2.resize(pixels, (width, pixels.shape[0]), interpolation=cv2.INTER_AREA)
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.rot90(pixels, quarter_turns) if quarter_turns else pixels
+    return orientation(frame).upright(pixels)
