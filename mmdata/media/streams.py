@@ -27,8 +27,10 @@ def tracks(container: Any, kind: str) -> list[Any]:
 
 
 def _is_readable(stream: Any) -> bool:
-    """Whether FFmpeg has a decoder for the track, and knows its size or its channels, which an announced but empty
-    track of a transport stream lacks."""
+    """Whether FFmpeg has a decoder for the track, and knows its size or its channels.
+
+    It does not know them of a track that a transport stream announces, but has no packet of.
+    """
     context = stream.codec_context
     if context is None:
         return False
