@@ -1,4 +1,4 @@
-"""How a frame is turned and mirrored before it is shown, by the display matrix of its file (ISO/IEC 14496-12, 8.3.2)."""
+"""How a frame is turned and mirrored before it is shown: the display matrix of its file (ISO 14496-12, 8.3.2)."""
 
 from __future__ import annotations
 
