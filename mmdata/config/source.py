@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mmdata.config.section import RelativePath, Section
 
@@ -57,6 +57,11 @@ class Source(Section):
         description="`howto100m`: the timed captions, `raw_caption.json`, or one file a video such as "
         "captions/{video_id}.csv (also .vtt, .srt); relative to corpus.yaml, or a URL.",
     )
+    captions_encoding: str | None = Field(
+        None,
+        description="`howto100m`: the encoding of captions that are neither UTF-8 nor UTF-16, such as cp1251 or "
+        "gb18030; null: Windows-1252 if they look like a Western language, else their video is `bad_encoding`.",
+    )
     fetch_from: str | None = Field(
         None,
         description="A template such as https://mirror.example/{video_id}.mp4, to fetch files from there instead of "
@@ -70,6 +75,14 @@ class Source(Section):
             part_rows, slice_rows = PART_AND_SLICE_ROWS[data["kind"]]
             return {"part_rows": part_rows, "slice_rows": slice_rows, **data}
         return data
+
+    @field_validator("captions_encoding")
+    @classmethod
+    def _is_encoding(cls, name: str | None) -> str | None:
+        try:
+            return None if name is None else b"a".decode(name) and name
+        except (LookupError, UnicodeError):
+            raise ValueError(f"{name} is not an encoding that Python knows, such as cp1251 or gb18030") from None
 
     @model_validator(mode="after")
     def _mapping_is_complete(self) -> Source:

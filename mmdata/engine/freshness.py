@@ -73,6 +73,8 @@ def _row_settings(corpus: Corpus, part: Part) -> tuple[dict[str, Any], dict[str,
     source = next(source for source in corpus.sources if source.name == part.source)
     shape = corpus.clips.model_dump(include={"min_clip_s", "max_clip_s", "max_gap_s"})
     source_settings = {"kind": source.kind, "columns": source.columns, "slice_rows": source.slice_rows}
+    if source.captions_encoding:  # left out at its default, so that older stamps stay valid
+        source_settings["captions_encoding"] = source.captions_encoding
     return source_settings, shape if source.kind == "howto100m" else None
 
 

@@ -16,9 +16,10 @@ from upath import UPath
 
 from mmdata.config import Source
 from mmdata.errors import DataError
+from mmdata.sources.caption_encoding import BAD_ENCODING, decoded
 from mmdata.sources.caption_index import open_index
 from mmdata.sources.source_files import etag_of, seen_state
-from mmdata.sources.subtitles import BAD_CAPTIONS, read_captions, seconds
+from mmdata.sources.subtitles import BAD_CAPTIONS, MAX_CAPTIONS_BYTES, read_captions, seconds, spoken_text
 from mmdata.sources.timed import Caption
 from mmdata.storage.atomic import is_local
 from mmdata.workspace.layout import Workspace
@@ -35,6 +36,7 @@ class CaptionSource:
 
     place: str  # path of a JSON file, or a template of paths that contains {video_id}
     cache: UPath  # folder for the index of a JSON file
+    encoding: str | None = None  # of captions that are not UTF-8, as for `decoded`
 
     @property
     def is_template(self) -> bool:
@@ -88,7 +90,7 @@ class CaptionSource:
             yield name, str(info.get("size")), etag_of(info) or str(info)
 
     def read(self, ids: Sequence[str]) -> dict[str, list[Caption] | str]:
-        """The captions of each video, or the problem with them: `no_captions` or `bad_captions`.
+        """The captions of each video, or the problem with them: `no_captions`, `bad_captions` or `bad_encoding`.
 
         Raises:
             DataError: the JSON file is damaged; names it and the byte.
@@ -96,17 +98,22 @@ class CaptionSource:
         path = UPath(self.place)
         if self.is_template:
             paths = {video_id: UPath(self.place.replace(_PLACEHOLDER, video_id)) for video_id in ids}
-            parsed = {video_id: read_captions(data, path.suffix) for video_id, data in _contents(paths)}
+            parsed = {video_id: read_captions(data, path.suffix, self.encoding) for video_id, data in _contents(paths)}
         else:
             index = open_index(path, self.cache).filter(pl.col("video_id").is_in(list(ids))).collect()
             entries = _read_ranges(path, list(zip(index["offset"], index["length"], strict=True)))
-            parsed = dict(zip(index["video_id"], map(_parse_json_entry, entries), strict=True))
+            parsed = {
+                video_id: _parse_json_entry(data, self.encoding)
+                for video_id, data in zip(index["video_id"], entries, strict=True)
+            }
         return {video_id: parsed.get(video_id) or NO_CAPTIONS for video_id in ids}
 
 
 def captions_of(source: Source, workspace: Workspace) -> CaptionSource | None:
     """The timed captions of a source; None if it has no timed captions."""
-    return CaptionSource(source.captions, workspace.root / "captions") if source.captions else None
+    if source.captions is None:
+        return None
+    return CaptionSource(source.captions, workspace.root / "captions", source.captions_encoding)
 
 
 def _contents(paths: dict[str, UPath]) -> Iterator[tuple[str, bytes]]:
@@ -116,8 +123,8 @@ def _contents(paths: dict[str, UPath]) -> Iterator[tuple[str, bytes]]:
     first_path = next(iter(paths.values()))
     if is_local(first_path):
         for key, path in paths.items():
-            with suppress(FileNotFoundError):
-                yield key, path.read_bytes()
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                yield key, file.read(MAX_CAPTIONS_BYTES + 1)
         return
     names = {key: first_path.fs._strip_protocol(str(path)) for key, path in paths.items()}
     data_by_name = first_path.fs.cat(list(names.values()), on_error="return")
@@ -129,21 +136,18 @@ def _contents(paths: dict[str, UPath]) -> Iterator[tuple[str, bytes]]:
             raise data
 
 
-def _parse_json_entry(data: bytes) -> list[Caption] | str:
+def _parse_json_entry(data: bytes, encoding: str | None) -> list[Caption] | str:
+    text = decoded(data, encoding)
+    if text is None:
+        return BAD_ENCODING
     try:
-        value: Any = json.loads(data.decode("utf-8", "replace"), strict=False)
+        value: Any = json.loads(text, strict=False)
         lists = [value[name] for name in ("start", "end", "text")]
-        if not all(isinstance(values, list) for values in lists) or len({len(values) for values in lists}) != 1:
-            return BAD_CAPTIONS
     except (ValueError, KeyError, RecursionError):
         return BAD_CAPTIONS
-    return [Caption(seconds(start), seconds(end), _text(text)) for start, end, text in zip(*lists, strict=True)]
-
-
-def _text(value: Any) -> str:
-    """A value as text; lone surrogates, which JSON can contain, become question marks."""
-    text = "" if value is None else str(value)
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    if not all(isinstance(values, list) for values in lists) or len({len(values) for values in lists}) != 1:
+        return BAD_CAPTIONS
+    return [Caption(seconds(start), seconds(end), spoken_text(text)) for start, end, text in zip(*lists, strict=True)]
 
 
 def _read_ranges(path: UPath, ranges: Sequence[tuple[int, int]]) -> list[bytes]:

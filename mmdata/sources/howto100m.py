@@ -11,7 +11,7 @@ from mmdata.config import Clips, Source
 from mmdata.samples import sample_uid
 from mmdata.sources.batches import Batch
 from mmdata.sources.captions import NO_CAPTIONS, CaptionSource
-from mmdata.sources.problems import place_uid, problem_of
+from mmdata.sources.problems import MAX_CAPTION_CHARS, place_uid, problem_of
 from mmdata.sources.row import Row
 from mmdata.sources.timed import Clip, clips_of
 
@@ -68,8 +68,10 @@ def _rows(clips: Iterable[Clip], video_id: str, number: int, extra: str | None) 
     for position, clip in enumerate(clips):
         text, start_s, end_s = clip.text, clip.start_s, clip.end_s
         timed = [[caption.start_s, caption.end_s, caption.text] for caption in clip.captions]
-        columns = _JSON.encode({**index_columns, "captions": timed})
+        columns: str | None = _JSON.encode({**index_columns, "captions": timed})
         problem = problem_of(url, text)
+        if problem is not None:  # the text is too long to be kept whole
+            text, columns = text[:MAX_CAPTION_CHARS], extra
         uid = sample_uid(url, text, start_s, end_s)
         further = position > 0
         yield Row(uid, "video", url, text, start_s, end_s, None, None, problem, number, columns, further)

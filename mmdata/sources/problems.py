@@ -10,11 +10,19 @@ from mmdata.samples import sample_uid
 MAX_URL_CHARS = 8_192
 MAX_CAPTION_CHARS = 10_000
 MAX_TEXT_CHARS = 1_000_000  # for samples without a medium
+MAX_TIME_S = 1e8  # three years; no recording is longer
 
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff]")
 _HTTP = re.compile(r"https?:", re.IGNORECASE)
 _HOST = re.compile(r"https?://[^/?#\s]*[^/?#\s@:]", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_HOURS_MINUTES_SECONDS = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]*)?)")
+_SECONDS = re.compile(r"[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?")
+# White space and the characters that no font shows: of width zero, of direction, and the fillers of Hangul and Braille.
+_VISIBLE = re.compile(
+    "[^\\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
+)
 
 
 def problem_of(
@@ -43,25 +51,30 @@ def _url_problem(url: str | None) -> str | None:
 
 
 def parse_time(text: str) -> float | None:
-    """A time given in seconds (12.5) or as H:M:S (1:02:03.250 or 1:02:03,250), in seconds; None if it is neither."""
-    parts = text.strip().replace(",", ".").split(":")
-    try:
-        values = [float(part) for part in parts]
-    except ValueError:
-        return None
-    if len(values) > 3 or not all(math.isfinite(value) for value in values):
-        return None
-    if len(values) > 1 and any(value < 0 for value in values):
-        return None
-    seconds = float(sum(value * 60**power for power, value in enumerate(reversed(values))))
-    return seconds if math.isfinite(seconds) else None
+    """A time given in seconds (12.5) or as H:M:S (1:02:03.250 or 1:02:03,250), in seconds; None if it is neither.
+
+    Only a time in seconds may be negative.
+    """
+    text = text.strip().replace(",", ".")
+    if match := _HOURS_MINUTES_SECONDS.fullmatch(text):
+        hours, minutes, seconds = (float(part or 0) for part in match.groups())
+        time_s = hours * 3600 + minutes * 60 + seconds
+    else:
+        try:
+            time_s = float(text) if _SECONDS.fullmatch(text) else math.nan
+        except ValueError:  # such as 1.2.3
+            return None
+    return time_s if math.isfinite(time_s) else None
 
 
 def clean_caption(text: str) -> str:
-    """The caption in one line, without control characters; each run of white space becomes one space."""
+    """The caption in one line, without control characters; each run of white space becomes one space.
+
+    A caption in which nothing is visible becomes the empty string.
+    """
     if not text.isprintable():
         text = _CONTROL.sub("", text)
-    return " ".join(text.split())
+    return " ".join(text.split()) if _VISIBLE.search(text) else ""
 
 
 def place_uid(source: str, file: str, row: int) -> str:

@@ -59,8 +59,8 @@ def read_rows(batches: Iterable[Batch], source: Source, file: str) -> Iterator[R
 
 def _time(text: str | None) -> float | None:
     seconds = problems.parse_time(text) if text else None
-    return None if seconds is None else round(seconds, 3)
+    return None if seconds is None else round(seconds, 3) + 0.0  # -0.0 becomes 0.0, or one clip has two uids
 
 
 def _is_span(start: float | None, end: float | None) -> bool:
-    return start is not None and end is not None and 0 <= start < end
+    return start is not None and end is not None and 0 <= start < end <= problems.MAX_TIME_S

@@ -5,22 +5,21 @@ Pure functions on the captions of one video.
 
 from __future__ import annotations
 
-import html
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 from mmdata.config import Clips
-from mmdata.sources.problems import clean_caption
+from mmdata.sources.caption_encoding import BAD_ENCODING
+from mmdata.sources.markup import plain_text
+from mmdata.sources.problems import MAX_TIME_S, clean_caption
 
 MAX_ROLL_GAP_S = 1.0  # captions further apart than this do not repeat each other
 MIN_REPEATED_WORDS = 2  # a speaker may really say a single word twice
 MAX_REMEMBERED_WORDS = 100  # more than a rolling caption ever shows at once
-
-_TAG = re.compile(r"</?[a-zA-Z0-9.:_ -]{0,60}>|\{\\[^}]{0,60}\}")  # of VTT (<c>, <00:00:01.000>) and of SRT ({\an8})
 
 
 class Caption(NamedTuple):
@@ -51,8 +50,8 @@ def clips_of(captions: Iterable[Caption], settings: Clips) -> tuple[list[Clip], 
         captions: in any order.
 
     Returns:
-        The clips, each remaining word in exactly one of them; and the counts `bad_times`, `empty`, `repeated` and
-        `zero_length`.
+        The clips, each remaining word in exactly one of them; and the counts `bad_encoding`, `bad_times`, `empty`,
+        `repeated` and `zero_length`.
     """
     kept, counts = cleaned(captions)
     pieces = [piece for caption in kept for piece in split(caption, settings.max_clip_s)]
@@ -62,19 +61,22 @@ def clips_of(captions: Iterable[Caption], settings: Clips) -> tuple[list[Clip], 
 def cleaned(captions: Iterable[Caption]) -> tuple[list[Caption], Counter[str]]:
     """Captions in order, without tags, repetition and overlap, and the counts that `clips_of` returns.
 
-    The words of a caption without length go to its neighbour. A caption with invalid times is dropped.
+    The words of a caption without length go to its neighbour. A caption with invalid times or damaged letters (U+FFFD)
+    is dropped.
     """
     counts: Counter[str] = Counter()
     valid: list[Caption] = []
     for caption in captions:
-        untagged = _TAG.sub(" ", caption.text) if "<" in caption.text or "{" in caption.text else caption.text
-        text = clean_caption(html.unescape(untagged))
-        if not 0 <= caption.start_s <= caption.end_s < math.inf:  # False for NaN too
+        text = clean_caption(plain_text(caption.text))
+        if not 0 <= caption.start_s <= caption.end_s <= MAX_TIME_S:  # False for NaN too
             counts["bad_times"] += 1
         elif not text:
             counts["empty"] += 1
+        elif "\ufffd" in text:
+            counts[BAD_ENCODING] += 1
         else:
-            valid.append(Caption(round(caption.start_s, 3), round(caption.end_s, 3), text))
+            # adding 0.0 turns -0.0 into 0.0, or the same clip has two uids
+            valid.append(Caption(round(caption.start_s, 3) + 0.0, round(caption.end_s, 3) + 0.0, text))
     valid.sort(key=lambda caption: (caption.start_s, caption.end_s))
     return _no_overlap(_with_length(_unrolled(valid, counts), counts)), counts
 
@@ -107,7 +109,7 @@ def _repeated_words(before: Sequence[str], words: Sequence[str]) -> int:
     if not before or words[0] not in before:
         return 0
     for count in range(min(len(before), len(words)), 0, -1):
-        if before[-count:] == words[:count]:
+        if before[-1] == words[count - 1] and before[-count:] == words[:count]:
             whole = count in (len(before), len(words))
             return count if count >= MIN_REPEATED_WORDS or whole else 0
     return 0
@@ -132,14 +134,12 @@ def _with_length(captions: Sequence[Caption], counts: Counter[str]) -> list[Capt
 def _no_overlap(captions: Sequence[Caption]) -> list[Caption]:
     """Captions that end before the next one begins; captions that begin at the same time become one."""
     kept: list[Caption] = []
-    for caption in captions:
-        if kept and caption.start_s <= kept[-1].start_s:
-            last = kept[-1]
-            kept[-1] = Caption(last.start_s, max(last.end_s, caption.end_s), f"{last.text} {caption.text}")
-            continue
-        if kept and kept[-1].end_s > caption.start_s:
-            kept[-1] = kept[-1]._replace(end_s=caption.start_s)
-        kept.append(caption)
+    for start_s, group in groupby(captions, lambda caption: caption.start_s):
+        together = list(group)
+        if kept and kept[-1].end_s > start_s:
+            kept[-1] = kept[-1]._replace(end_s=start_s)
+        end_s = max(caption.end_s for caption in together)
+        kept.append(Caption(start_s, end_s, " ".join(caption.text for caption in together)))
     return kept
 
 
@@ -167,25 +167,27 @@ def merged(captions: Sequence[Caption], settings: Clips) -> list[Clip]:
     """Clips of neighbouring captions, each at least `min_clip_s` long if no long gap and no `max_clip_s` forbids it."""
     groups: list[list[Caption]] = []
     for caption in captions:
-        if groups and _may_join(groups[-1], caption, settings) and _length(groups[-1]) < settings.min_clip_s:
+        if groups and _fit_together(groups[-1], [caption], settings) and _length(groups[-1]) < settings.min_clip_s:
             groups[-1].append(caption)
         else:
             groups.append([caption])
-    for at in range(len(groups) - 1, 0, -1):  # a group that is still too short joins the one before it, if it fits
-        short = _length(groups[at]) < settings.min_clip_s
-        gap = groups[at][0].start_s - groups[at - 1][-1].end_s
-        fits = groups[at][-1].end_s - groups[at - 1][0].start_s <= settings.max_clip_s
-        if short and fits and gap <= settings.max_gap_s:
-            groups[at - 1] += groups.pop(at)
-    return [Clip(tuple(group), group[0].start_s, group[-1].end_s) for group in groups]
+    clips: list[Clip] = []  # from the last to the first
+    while groups:
+        group = groups.pop()
+        before = groups[-1] if groups else None
+        if before and _length(group) < settings.min_clip_s and _fit_together(before, group, settings):
+            before += group  # the group is still too short, so it joins the one before it
+        else:
+            clips.append(Clip(tuple(group), group[0].start_s, group[-1].end_s))
+    return clips[::-1]
 
 
 def _length(group: Sequence[Caption]) -> float:
     return group[-1].end_s - group[0].start_s
 
 
-def _may_join(group: Sequence[Caption], caption: Caption, settings: Clips) -> bool:
+def _fit_together(group: Sequence[Caption], following: Sequence[Caption], settings: Clips) -> bool:
     return (
-        caption.start_s - group[-1].end_s <= settings.max_gap_s
-        and caption.end_s - group[0].start_s <= settings.max_clip_s
+        following[0].start_s - group[-1].end_s <= settings.max_gap_s
+        and following[-1].end_s - group[0].start_s <= settings.max_clip_s
     )

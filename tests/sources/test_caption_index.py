@@ -102,10 +102,11 @@ def test_the_last_of_two_entries_counts(tmp_path: Path) -> None:
     assert read(tmp_path, f'{{"v": {one}, "w": {one}, "v": {two}}}') == [Caption(0, 5, "new")]
 
 
-def test_text_that_is_no_unicode_becomes_question_marks(tmp_path: Path) -> None:
+def test_text_that_is_no_unicode_is_known_by_a_sign(tmp_path: Path) -> None:
     half = r'{"v": {"start": [0], "end": [5], "text": ["half \ud83d of it"]}}'
-    assert read(tmp_path, half) == [Caption(0, 5, "half ? of it")]
-    assert read(tmp_path, half.replace(r"\ud83d", "\xe9").encode("latin-1")) == [Caption(0, 5, "half \ufffd of it")]
+    assert read(tmp_path, half) == [Caption(0, 5, "half \ufffd\ufffd\ufffd of it")]
+    assert read(tmp_path, half.replace(r"\ud83d", "\xe9").encode("latin-1")) == [Caption(0, 5, "half é of it")]
+    assert read(tmp_path, half.replace(r"\ud83d", "хлеб").encode("cp1251")) == "bad_encoding"
     (row,) = open_index(UPath(write(tmp_path / "k.json", r'{"\ud83d": {}}')), UPath(tmp_path)).collect().rows()
     assert row == ("?", 11, 2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -51,10 +52,27 @@ def test_tags_and_entities_go() -> None:
 def test_bad_times_are_counted_and_the_rest_goes_on() -> None:
     nan, inf = math.nan, math.inf
     cleaned_captions, counts = cleaned(
-        captions((nan, 1, "a"), (0, inf, "b"), (-1, 1, "c"), (5, 4, "d"), (1, 2, "  "), (2, 3, "kept"), (7, 7, "late"))
-    )
+        captions((nan, 1, "a"), (0, inf, "b"), (-1, 1, "c"), (5, 4, "d"), (1, 2, "  "), (2, 3, "kept"), (7, 7, "late"),
+                 (1e300, 1e300, "far"), (1, 2, "half \ufffd"), (1, 2, "&#" + "9" * 5_000 + ";"), (1, 2, "\u200b\u2800"))
+    )  # fmt: skip
     assert texts(cleaned_captions) == ["kept late"]
-    assert counts == {"bad_times": 4, "empty": 1, "zero_length": 1}
+    assert counts == {"bad_times": 5, "bad_encoding": 2, "empty": 2, "zero_length": 1}
+
+
+def test_zero_has_no_sign() -> None:
+    (caption,) = cleaned(captions((-0.0, 1, "a")))[0]
+    assert str(caption.start_s) == "0.0"
+
+
+@pytest.mark.parametrize(("step_s", "text"), [(0.0, "word {}"), (0.0, "a b a b a b {}"), (11.0, "word {}")])
+def test_the_time_is_in_proportion_to_the_captions(step_s: float, text: str) -> None:
+    def cpu_s(count: int) -> float:
+        many = [Caption(n * step_s, n * step_s + 1, text.format(n)) for n in range(count)]
+        started_s = time.process_time()
+        clips_of(many, Clips())
+        return time.process_time() - started_s
+
+    assert cpu_s(40_000) < 10 * min(cpu_s(10_000), cpu_s(10_000)) + 0.1
 
 
 def test_overlapping_captions_end_where_the_next_begins() -> None:
