@@ -49,7 +49,11 @@ class Download(Section):
     respect_robots: bool = Field(True, description="Honour `X-Robots-Tag: noai, noimageai, noindex, noimageindex`.")
     user_agent: str = Field("mmdata", description="Sent as the User-Agent, and matched against X-Robots-Tag.")
     min_success_share: float = Field(
-        0.1, ge=0, le=1, description="A part with a smaller share of fetched rows is not accepted into releases."
+        0.1,
+        ge=0,
+        le=1,
+        description="A part is not accepted into releases if a smaller share of its files gave "
+        "media. A file counts once, however many clips or captions it has.",
     )
 
     @field_validator("ports")

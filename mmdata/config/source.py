@@ -103,6 +103,8 @@ class Source(Section):
         if (self.captions is None) == (self.kind == "howto100m"):
             problem = "needs `captions`" if self.captions is None else "takes no `captions`; kind `howto100m` does"
             raise ValueError(f"a `{self.kind}` source {problem}")
+        if self.captions_encoding is not None and self.captions is None:
+            raise ValueError("`captions_encoding` belongs to the kind `howto100m`, whose `captions` are decoded by it")
         if self.fetch_from is not None and "{video_id}" not in self.fetch_from:
             raise ValueError("fetch_from: there is no {video_id} in it, so all rows would fetch the same file")
         return self

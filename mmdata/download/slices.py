@@ -71,7 +71,7 @@ def fetch_slice(
     fetches = seen_in(records, urls, since, fetch_seconds.get() or [])
     fetch_seconds.reset(token)
     table = signed(table_of(records, MEDIA), fingerprint, tar_sha256)
-    return replace(_result(table, fetched, time.monotonic() - started, unspoken), seen=fetches)
+    return replace(_result(table, urls, fetched, time.monotonic() - started, unspoken), seen=fetches)
 
 
 def _fetch_rows(rows: list[dict[str, Any]], work: SliceWork) -> tuple[int, list[Medium]]:
@@ -150,8 +150,10 @@ def _failures(
             yield record["error"], {"uid": record["uid"], "host": host_and_port(urls[record["uid"]] or "")}
 
 
-def _result(table: pa.Table, fetched: int, seconds: float, unspoken: int) -> SliceResult:
-    counts, reasons, next_retry_at = media_counts(table)
+def _result(
+    table: pa.Table, urls: Mapping[str, str | None], fetched: int, seconds: float, unspoken: int
+) -> SliceResult:
+    counts, reasons, next_retry_at = media_counts(table, urls)
     if unspoken:
         counts["unspoken"] = unspoken
     sizes = table["bytes"].drop_null().to_pylist()

@@ -11,7 +11,7 @@ from mmdata.config import Corpus
 from mmdata.download.media_counts import NOT_FETCHABLE
 from mmdata.download.media_settings import MediaSettings
 from mmdata.download.slices import fetch_slice
-from mmdata.engine.freshness import is_due, media_refusal, named_settings, stage_settings
+from mmdata.engine.freshness import fetched_files, is_due, media_refusal, named_settings, stage_settings
 from mmdata.engine.part_run import run_part_stage
 from mmdata.errors import DataError
 from mmdata.optout.hashes import load_opt_out
@@ -73,11 +73,12 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
 
 def _numbers(counts: Mapping[str, int], slices: Iterable[SliceStamp]) -> dict[str, float]:
     """The part's figures. The speed is that of one worker, in each slice's latest run."""
-    fetchable, total = counts.get("fetchable", 0), Counter[str]()
+    success, files = fetched_files(counts)
+    total = Counter[str]()
     for stamp in slices:
         total.update(stamp.numbers)
     return {
-        "success_share": counts.get("success", 0) / fetchable if fetchable else 1.0,
+        "success_share": success / files if files else 1.0,
         "mean_bytes": total["bytes"] / max(total["bodies"], 1),
         "urls_per_s": total["fetched"] / max(total["seconds"], 1e-9),
     }

@@ -72,7 +72,7 @@ def _row_settings(corpus: Corpus, part: Part) -> tuple[dict[str, Any], dict[str,
     """The settings that decide the rows of a part: those of its source, and of HowTo100M those of the clips."""
     source = next(source for source in corpus.sources if source.name == part.source)
     shape = corpus.clips.model_dump(include={"min_clip_s", "max_clip_s", "max_gap_s"})
-    source_settings = {"kind": source.kind, "columns": source.columns, "slice_rows": source.slice_rows}
+    source_settings: dict[str, Any] = {"kind": source.kind, "columns": source.columns, "slice_rows": source.slice_rows}
     if source.captions_encoding:  # left out at its default, so that older stamps stay valid
         source_settings["captions_encoding"] = source.captions_encoding
     return source_settings, shape if source.kind == "howto100m" else None
@@ -220,14 +220,24 @@ def refusal(corpus: Corpus, stage: PartStage, stamp: PartStamp) -> str | None:
 
 
 def media_refusal(counts: Mapping[str, int], least: float) -> str | None:
-    """Why too few of a part's URLs gave media; None if there are enough."""
-    success, fetchable = counts.get("success", 0), counts.get("fetchable", 0)
-    if fetchable == 0 or success >= least * fetchable:
+    """Why too few of a part's files gave media; None if there are enough."""
+    success, files = fetched_files(counts)
+    if files == 0 or success >= least * files:
         return None
-    share = success / fetchable
     return (
-        f"media: success share {share:.3f} ({success} of {fetchable}) is under download.min_success_share ({least:g})"
+        f"media: success share {success / files:.3f} ({success} of {files}) is under download.min_success_share "
+        f"({least:g})"
     )
+
+
+def fetched_files(counts: Mapping[str, int]) -> tuple[int, int]:
+    """How many files gave media, and how many files there are, by the counts of a media stamp.
+
+    A file counts once, whatever the number of its clips or captions, so that thousands of impossible clips of one video
+    do not hold a part back. Stamps of older versions count every row.
+    """
+    further_rows, further_success = counts.get("further_rows", 0), counts.get("further_success", 0)
+    return counts.get("success", 0) - further_success, counts.get("fetchable", 0) - further_rows
 
 
 def _input(part: Part, stage: PartStage, stamps: dict[str, PartStamp | None]) -> str:

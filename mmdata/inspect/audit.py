@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from mmdata.config import Corpus
-from mmdata.engine.freshness import configured_parts, plan_part
+from mmdata.engine.freshness import configured_parts, fetched_files, plan_part
 from mmdata.releases.draft import read_draft
 from mmdata.releases.drift import read_changes
 from mmdata.score.features_reader import is_cosine
@@ -44,11 +44,10 @@ def download_share(corpus: Corpus, workspace: Workspace, part: str) -> Finding:
     stamp = workspace.part_stamp(part, "media")
     if stamp is None:
         return Finding(False, f"part {part}: media is not finished")
-    statuses = _stage_frame(workspace, part, "media", ["status"]).collect()["status"]
-    share = float((statuses == "success").mean() or 0.0) if len(statuses) else 0.0  # type: ignore[arg-type]
-    numbers = {"rows": len(statuses), "success_share": share, "asked_for": corpus.download.min_success_share}
-    fetched = f"{int((statuses == 'success').sum()):,} of {len(statuses):,} rows fetched"
-    return Finding(stamp.accepted, stamp.reason or fetched, numbers)
+    success, files = fetched_files(stamp.counts)
+    share = success / files if files else 1.0
+    numbers = {"rows": stamp.rows, "success_share": share, "asked_for": corpus.download.min_success_share}
+    return Finding(stamp.accepted, stamp.reason or f"{success:,} of {files:,} files gave media", numbers)
 
 
 def scores_sound(workspace: Workspace, part: str) -> Finding:

@@ -40,8 +40,8 @@ def decoded(data: bytes, encoding: str | None = None) -> str | None:
     for mark, name in _MARKS.items():
         if data.startswith(mark):
             return data.decode(name, "replace")
-    if name := _unmarked_utf16(data):
-        return data.decode(name, "replace")
+    if utf16 := _unmarked_utf16(data):
+        return data.decode(utf16, "replace")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

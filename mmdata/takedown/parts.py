@@ -152,7 +152,7 @@ def _leave_out_of_slice(
     if media is not None and new_media is not None:
         stamp = stamps["media"]
         if stamp is not None:
-            counts, media_reasons, due = media_counts(new_media)
+            counts, media_reasons, due = media_counts(new_media, _urls(new_rows))
             kept_counts = {key: stamp.counts[key] for key in stamp.counts.keys() & {"unspoken"}}
             stamp = replace(stamp, counts=counts | kept_counts, reasons=dict(media_reasons), next_retry_at=due)
         _publish(workspace, part, "media", name, media, new_media, _carried(stamp, settings, "media", inputs))
@@ -254,6 +254,10 @@ def _table(workspace: Workspace, part: str, stage: PartStage, name: str) -> pa.T
 
 def _digest(stamp: SliceStamp | None) -> str:
     return stamp.digest if stamp is not None else ""
+
+
+def _urls(rows: pa.Table | None) -> dict[str, str | None]:
+    return {} if rows is None else dict(zip(rows["uid"].to_pylist(), rows["url"].to_pylist(), strict=True))
 
 
 def _uids(table: pa.Table, chosen: np.ndarray) -> set[str]:

@@ -119,6 +119,14 @@ def test_the_success_share_is_judged_as_the_corpus_asks_now(workspace: Workspace
     assert releasable_parts(corpus_of(download={"min_success_share": 0.01}), workspace) == ([PART], {})
 
 
+def test_the_clips_of_one_file_do_not_hold_a_part_back(workspace: Workspace) -> None:
+    counts = {"fetchable": 3_340, "success": 11, "further_rows": 3_328}
+    finish(corpus_of(), workspace, counts=counts)
+    assert releasable_parts(corpus_of(download={"min_success_share": 0.9}), workspace) == ([PART], {})
+    refused = releasable_parts(corpus_of(download={"min_success_share": 0.95}), workspace)[1]
+    assert "success share 0.917 (11 of 12)" in refused[PART.name]
+
+
 def test_the_number_format_makes_features_stale(workspace: Workspace) -> None:
     finish(corpus_of(), workspace)
     assert plan_part(corpus_of(score={"precision": "bf16"}), workspace, PART).stale == ("features",)

@@ -168,6 +168,27 @@ def test_a_file_a_video_gives_the_same_clips(inbox: Inbox, suffix: str, text: st
     assert missing["problem"] == "no_captions"
 
 
+def test_an_encoding_that_is_named_makes_the_part_stale_and_gives_its_clips(inbox: Inbox) -> None:
+    inbox.text("index.csv", f"{INDEX}{ID.format(0)},a,b,1,1\n")
+    folder = inbox.folder / "told"
+    folder.mkdir()
+    (folder / f"{ID.format(0)}.csv").write_bytes("start,end,text\n0,12,хлеб и масло\n".encode("cp1251"))
+    inbox.source = {"kind": "howto100m", "captions": str(folder / "{video_id}.csv")}
+    assert [row["problem"] for row in inbox.rows()] == ["bad_encoding"]
+    inbox.source |= {"captions_encoding": "cp1251"}
+    assert [plan.stale[0] for plan in plan_parts(inbox.corpus, inbox.workspace)] == ["rows"]
+    assert [row["caption"] for row in inbox.rows()] == ["хлеб и масло"]
+
+
+def test_a_clip_of_too_many_words_is_kept_by_its_beginning(inbox: Inbox) -> None:
+    inbox.text("index.csv", f"{INDEX}{ID.format(0)},a,b,1,1\n")
+    (inbox.folder / "raw.json").write_text(json.dumps({ID.format(0): captions_json((0, 12, "word " * 50_000))}))
+    inbox.source = {"kind": "howto100m", "captions": str(inbox.folder / "raw.json")}
+    (row,) = inbox.rows()
+    assert (row["problem"], len(row["caption"])) == ("caption_too_long", 10_000)
+    assert "captions" not in json.loads(row["extra"])
+
+
 def test_a_new_file_of_captions_makes_the_part_stale_and_gives_its_clips(inbox: Inbox) -> None:
     inbox.text("index.csv", f"{INDEX}{ID.format(0)},a,b,1,1\n{ID.format(1)},a,b,1,1\n")
     folder = inbox.folder / "told"
