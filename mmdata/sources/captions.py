@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -16,6 +17,8 @@ from upath import UPath
 
 from mmdata.config import Source
 from mmdata.errors import DataError
+from mmdata.fingerprint import file_sha256
+from mmdata.sources.caption_digest import CaptionFile, files_digest, known_digests
 from mmdata.sources.caption_encoding import BAD_ENCODING, decoded
 from mmdata.sources.caption_index import open_index
 from mmdata.sources.source_files import etag_of, seen_state
@@ -42,33 +45,64 @@ class CaptionSource:
     def is_template(self) -> bool:
         return _PLACEHOLDER in self.place
 
-    def state(self, may_index: bool = True) -> str:
-        """A text that changes with the captions: size and modification time of the JSON file, or of all template files.
+    def state(self) -> str:
+        """A text that changes when the captions may have changed: by sizes and times of change, without reading them.
 
-        A web server cannot list its files, so there the state is the template itself. The index of a JSON file is
-        written too, unless `may_index` is False, so that damage to the file is noticed at once.
+        A web server cannot list its files, so there the state of a template is the template itself.
 
         Raises:
-            DataError: the JSON file is damaged, or no file matches the template.
+            DataError: no file matches the template.
             OSError: there is no such file.
         """
-        path = UPath(self.place)
         if not self.is_template:
-            state = self._file_state()
-            if may_index:
-                open_index(path, self.cache)
-            return state
-        if path.protocol in ("http", "https"):
+            return self._file_state()
+        if self._is_on_web:
             return self.place
         count, total = 0, 0
         for name_size_version in self._listing():
-            text = "\x1f".join(name_size_version).encode("utf-8", "surrogateescape")
+            text = "\x1f".join(map(str, name_size_version)).encode("utf-8", "surrogateescape")
             digest = hashlib.blake2b(text, digest_size=16).digest()
             # a sum does not depend on the order in which the files are listed
             count, total = count + 1, (total + int.from_bytes(digest)) % 2**128
         if not count:
             raise DataError(f"{self.place}: no file matches it. Remedy: correct `captions` in corpus.yaml.")
         return f"{count} {total:032x}"
+
+    def digest(self, may_write: bool = True) -> str:
+        """The digest of the captions, which a copy of them has, too. Reads the JSON file, or the files that are new.
+
+        The files of an object store count by their ETags.
+
+        Args:
+            may_write: whether the digests of a template's files may be kept in the cache.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        path = UPath(self.place)
+        if not self.is_template:
+            return file_sha256(path)
+        if self._is_on_web:
+            return self.place
+        before, after = path.path.partition(_PLACEHOLDER)[0], path.path.rpartition(_PLACEHOLDER)[2]
+        files = (
+            CaptionFile(name[len(before) : len(name) - len(after)], size, version)
+            for name, size, version in self._listing()
+            if name.isprintable()  # others cannot be the captions of a video, and may be no Unicode
+        )
+        if not is_local(path):
+            return files_digest(files, lambda file: f"{file.size} {file.version}", known=None)
+        kept = known_digests(self.cache, self.place) if may_write else None
+        return files_digest(files, lambda file: file_sha256(Path(f"{before}{file.video_id}{after}")), kept)
+
+    def write_index(self) -> None:
+        """Write the index of a JSON file if it is missing. Raises DataError if the file is damaged."""
+        if not self.is_template:
+            open_index(UPath(self.place), self.cache)
+
+    @property
+    def _is_on_web(self) -> bool:
+        return UPath(self.place).protocol in ("http", "https")
 
     def has_changed(self, state: str | None) -> bool:
         """Whether the JSON file has changed since `state`. Always False for a template, whose files are many."""
@@ -77,17 +111,17 @@ class CaptionSource:
     def _file_state(self) -> str:
         return " ".join(map(str, seen_state(UPath(self.place))))
 
-    def _listing(self) -> Iterator[tuple[str, str, str]]:
+    def _listing(self) -> Iterator[tuple[str, int, str]]:
         """Name, size and modification time (or ETag) of each file that matches the template."""
         path = UPath(self.place)
         pattern = "*".join(map(glob.escape, path.path.split(_PLACEHOLDER)))
         if is_local(path):
             for name in glob.iglob(pattern):  # noqa: PTH207 - the pattern is absolute
                 facts = os.stat(name)  # noqa: PTH116 - as the other files of a source are looked at
-                yield name, str(facts.st_size), str(facts.st_mtime_ns)
+                yield name, facts.st_size, str(facts.st_mtime_ns)
             return
         for name, info in path.fs.glob(pattern, detail=True).items():
-            yield name, str(info.get("size")), etag_of(info) or str(info)
+            yield name, int(info.get("size") or 0), etag_of(info) or str(info)
 
     def read(self, ids: Sequence[str]) -> dict[str, list[Caption] | str]:
         """The captions of each video, or the problem with them: `no_captions`, `bad_captions` or `bad_encoding`.

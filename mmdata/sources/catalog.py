@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from upath import UPath
 
@@ -22,6 +23,13 @@ from mmdata.workspace.layout import Catalog, FileEntry, Part, Workspace
 
 READER_VERSION = 1  # raise it if the same file would be counted or judged differently
 MAX_REPORTED_FILES = 100
+
+
+class SeenCaptions(NamedTuple):
+    """What the timed captions of a source look like from outside, and the digest of their content."""
+
+    state: str
+    digest: str
 
 
 def update_catalog(corpus: Corpus, workspace: Workspace) -> StageReport:
@@ -50,8 +58,8 @@ def look_at_sources(corpus: Corpus, workspace: Workspace, old: Catalog, *, may_w
     """The catalogue of the source files as they are now, not yet written. Raises as `update_catalog` does.
 
     Args:
-        may_write: whether an index of captions may be written to the workspace; without it, damage to captions is
-            noticed later.
+        may_write: whether an index of captions and their digests may be written to the workspace; without it, damage
+            to captions is noticed later.
     """
     names = {source.name for source in corpus.sources}
     paths_by_source = {source.name: find_files(source) for source in corpus.sources}
@@ -59,7 +67,9 @@ def look_at_sources(corpus: Corpus, workspace: Workspace, old: Catalog, *, may_w
     files: dict[str, FileEntry] = {}
     for source in corpus.sources:
         paths = paths_by_source[source.name]
-        look = partial(look_at, source, old_files=old.files, captions=_look_at_captions(source, workspace, may_write))
+        look = partial(
+            look_at, source, old_files=old.files, captions=_look_at_captions(source, workspace, old.files, may_write)
+        )
         with ThreadPoolExecutor(min(8, len(paths), 2 * (os.cpu_count() or 1))) as pool:
             files |= zip(map(str, paths), pool.map(look, paths), strict=True)
         _check_columns(source, [files[str(path)] for path in paths])
@@ -74,13 +84,13 @@ def look_at_sources(corpus: Corpus, workspace: Workspace, old: Catalog, *, may_w
 
 
 def look_at(
-    source: Source, path: UPath, old_files: Mapping[str, FileEntry], captions: str | DataError | None = None
+    source: Source, path: UPath, old_files: Mapping[str, FileEntry], captions: SeenCaptions | DataError | None = None
 ) -> FileEntry:
     """The catalogue's entry of one file; an unchanged file keeps its old entry.
 
     Args:
         old_files: the entries of the last catalogue, by path.
-        captions: state of the source's timed captions, which count as content of the file; or the error in them.
+        captions: the source's timed captions, which count as content of the file; or the error in them.
     """
     before = old_files.get(str(path))
     reading = fingerprint(READER_VERSION, source.kind, source.columns, source.part_rows)
@@ -91,11 +101,14 @@ def look_at(
             raise captions
         size, seen = seen_state(path)
         is_same = before is not None and (before.get("bytes"), before.get("seen")) == (size, seen)
-        if before and is_same and (before.get("reading"), before.get("captions")) == (reading, captions):
-            return {**before, "source": source.name}
+        captions_digest = captions.digest if captions else None
+        is_known = before is not None and before.get("captions_digest") == captions_digest
+        if before and is_same and is_known and before.get("reading") == reading:
+            entry: FileEntry = {**before, "source": source.name}
+            return _with_captions(entry, captions)
         digest = before["digest"] if before and is_same and not captions else file_sha256(path)
         if captions:
-            digest = fingerprint(digest, captions)
+            digest = fingerprint(digest, captions.digest)
         contents = look_into(source, path, size)
         if seen_state(path) != (size, seen):
             raise OSError("it changed while it was read")
@@ -106,7 +119,7 @@ def look_at(
         size = seen = captions = None
         digest = before.get("digest") if before else None
         contents = Contents("unreadable", error=str(error) if isinstance(error, DataError) else message)
-    entry: FileEntry = {
+    entry = {
         "source": source.name,
         "bytes": size,
         "seen": seen,
@@ -118,15 +131,32 @@ def look_at(
         "lacks_columns": contents.lacks_columns,
         "offsets": contents.offsets,
     }
+    return _with_captions(entry, captions)
+
+
+def _with_captions(entry: FileEntry, captions: SeenCaptions | None) -> FileEntry:
     if captions:
-        entry["captions"] = captions
+        entry["captions"], entry["captions_digest"] = captions
     return entry
 
 
-def _look_at_captions(source: Source, workspace: Workspace, may_index: bool) -> str | DataError | None:
+def _look_at_captions(
+    source: Source, workspace: Workspace, old_files: Mapping[str, FileEntry], may_write: bool
+) -> SeenCaptions | DataError | None:
+    """The captions of a source; they are read only if their state is not the one of the last catalogue."""
     captions = captions_of(source, workspace)
+    if captions is None:
+        return None
     try:
-        return captions.state(may_index) if captions else None
+        state = captions.state()
+        if may_write:
+            captions.write_index()
+        entries = [entry for entry in old_files.values() if entry["source"] == source.name]
+        digests = (entry.get("captions_digest") for entry in entries if entry.get("captions") == state)
+        digest = next(filter(None, digests), None) or captions.digest(may_write)
+        if captions.has_changed(state):
+            raise OSError("it changed while it was read")
+        return SeenCaptions(state, digest)
     except DataError as error:
         return error
     except OSError as error:

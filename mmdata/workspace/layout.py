@@ -110,7 +110,8 @@ class FileEntry(TypedDict):
         status: ok | empty | unreadable; `error` says why it is not ok.
         lacks_columns: the file is not damaged, but has no URL or caption column.
         offsets: the byte at which each part begins, for text files.
-        captions: state of the timed captions that belong to the file.
+        captions: state of the timed captions that belong to the file, by sizes and times of change.
+        captions_digest: names the content of these captions.
         parts: names of the parts that the file is cut into.
     """
 
@@ -125,6 +126,7 @@ class FileEntry(TypedDict):
     lacks_columns: bool
     offsets: list[int]
     captions: NotRequired[str]
+    captions_digest: NotRequired[str]
     parts: NotRequired[list[str]]
 
 

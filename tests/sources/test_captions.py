@@ -10,6 +10,8 @@ import pytest
 from upath import UPath
 
 from mmdata.errors import DataError
+from mmdata.fingerprint import file_sha256
+from mmdata.sources import captions
 from mmdata.sources.captions import CaptionSource
 from mmdata.sources.timed import Caption
 from tests.sources.conftest import captions_json
@@ -71,11 +73,44 @@ def test_each_change_of_a_file_changes_the_state(folder: UPath) -> None:
     assert len({*states, source.state()}) == 5
 
 
-def test_the_state_of_a_file_that_is_no_captions_says_so(folder: UPath) -> None:
+def test_the_index_of_a_file_that_is_no_captions_says_so(folder: UPath) -> None:
     path = folder / "raw.json"
     path.write_text('{"a": {"start": [')
     with pytest.raises(DataError, match=r"raw\.json: byte 17"):
-        CaptionSource(str(path), folder / "cache").state()
+        CaptionSource(str(path), folder / "cache").write_index()
     path.unlink()
     with pytest.raises(FileNotFoundError):
         CaptionSource(str(path), folder / "cache").state()
+
+
+def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
+    folders = [UPath(tmp_path / name) for name in ("here", "copied elsewhere")]
+    digests = []
+    for folder in folders:
+        folder.mkdir()
+        for video in "ab":
+            (folder / f"{video}.csv").write_text(CSV.format(f"of {video}"))
+        digests.append(template(folder).digest())
+    assert digests[0] == digests[1]
+    assert template(folders[0]).state() != template(folders[1]).state()
+    (folders[1] / "b.csv").rename(folders[1] / "c.csv")
+    assert template(folders[1]).digest() != digests[0], "the words are of another video"
+
+
+def test_only_files_that_changed_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = UPath(tmp_path)
+    for video in "abc":
+        (folder / f"{video}.csv").write_text(CSV.format(f"of {video}"))
+    read: list[str] = []
+    monkeypatch.setattr(captions, "file_sha256", lambda path: (read.append(path.stem), file_sha256(path))[1])
+    first = template(folder).digest()
+    (folder / "b.csv").touch()
+    assert template(folder).digest(may_write=False) == first
+    read.clear()
+    assert template(folder).digest() == first
+    assert read == ["b"], "its time changed"
+    (folder / "b.csv").write_text(CSV.format("other"))
+    (known,) = (folder / "cache").iterdir()
+    known.write_bytes(b"damaged")
+    assert template(folder).digest() != first
+    assert read == ["b", "a", "b", "c"]

@@ -14,6 +14,7 @@ import pytest
 from mmdata.engine.freshness import plan_parts
 from mmdata.errors import DataError, UserError
 from mmdata.samples import sample_uid
+from mmdata.sources import captions
 from mmdata.sources.captions import CaptionSource
 from tests.sources.conftest import Inbox, captions_json
 
@@ -88,6 +89,42 @@ def test_new_captions_and_other_clip_lengths_make_the_part_stale(howto: Inbox) -
     assert {row["uid"] for row in after} - {row["uid"] for row in before} == {
         sample_uid("https://www.youtube.com/watch?v=abcdefghi02", "now it speaks", 0.0, 12.0)
     }
+
+
+@pytest.mark.parametrize("suffix", ["json", "csv"])
+def test_a_copied_corpus_has_nothing_to_do(tmp_path: Path, suffix: str) -> None:
+    here, there = Inbox(tmp_path / "here"), tmp_path / "there"
+    here.folder.mkdir()
+    here.text("HowTo100M_v1.csv", f"{INDEX}{ID.format(0)},a,b,1,1\n")
+    if suffix == "json":
+        (here.folder / "raw.json").write_text(json.dumps({ID.format(0): captions_json((0, 12, "cut it"))}))
+    else:
+        (here.folder / f"{ID.format(0)}.csv").write_text("start,end,text\n0,12,cut it\n")
+    name = {"json": "raw.json", "csv": "{video_id}.csv"}[suffix]
+    here.source = {"kind": "howto100m", "captions": str(here.folder / name)}
+    (row,) = here.rows()
+    shutil.copytree(here.folder, there, copy_function=shutil.copy)  # with new times of change
+    copied = Inbox(there, here.source | {"captions": str(there / name)})
+    assert copied.look().counts["parts_changed"] == 0
+    assert copied.live() == ["web-000000"]
+    assert [plan.stale for plan in plan_parts(copied.corpus, copied.workspace)] == [("media", "features")]
+    assert copied.rows() == [row]
+
+
+def test_unchanged_captions_are_not_read_again(howto: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    howto.look()
+    path = howto.folder / "raw_caption.json"
+    path.touch()
+    before = howto.workspace.catalog().parts
+    howto.look()
+    assert howto.workspace.catalog().parts == before, "the time changed and the content did not"
+    howto.read("web-000000")
+    with monkeypatch.context() as patch:
+        patch.setattr(captions, "file_sha256", lambda path: pytest.fail("read again"))
+        howto.look()
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("cut the bread", "cut the broad"), encoding="utf-8")
+    assert howto.look().counts["parts_changed"] == 1, "of equal size"
 
 
 @pytest.mark.parametrize("how", ["gone", "cut off"])
