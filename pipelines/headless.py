@@ -9,6 +9,7 @@ import dagster as dg
 
 from mmdata.engine.freshness import configured_parts, plan_part, plan_parts
 from mmdata.errors import DataError, MMDataError, UserError
+from mmdata.releases.holds import read_hold
 from mmdata.stage import StageReport
 from pipelines.definitions import defs
 from pipelines.home import record_build
@@ -74,7 +75,8 @@ def build(
         release_id = workspace.latest()
     if release_id is not None and release_error is None and not failed and parts is None:
         record_build(workspace, release_id)
-    return Build(collector.reports, failed, release_id, release_error)
+    is_held = release_error is None and read_hold(workspace) is not None
+    return Build(collector.reports, failed, release_id, release_error, is_held)
 
 
 def train(config_path: Path, *, verbose: bool = False, watcher: Watcher | None = None) -> list[StageReport]:

@@ -44,12 +44,14 @@ class Build:
         failed: part -> why it is not in the release.
         release_id: the latest release after the build; None before the first.
         error: why no release could be made; None: one was made, or none was to be made.
+        is_held: whether a release was made that does not become the latest by itself.
     """
 
     reports: list[StageReport]
     failed: dict[str, str]
     release_id: str | None
     error: str | None = None
+    is_held: bool = False
 
 
 @dataclass

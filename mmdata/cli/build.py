@@ -37,13 +37,14 @@ def build(
     """Bring every part up to date and make a release.
 
     Runs the same graph as the UI, without the UI. What is up to date is not built again. A part that fails does not
-    stop the other parts: the release holds the rest, and the exit code is 1.
+    stop the other parts: the release holds the rest, and the exit code is 1. It is 1, too, if the release is held.
     """
     options.log_as(log_format, log_level)
     for part_and_stage in redo or []:
         forget_stages(config, part_and_stage)
     chosen = parts.split(",") if parts else None
-    if run_build(config, parts=chosen, sources_only=sources_only, verbose=verbose, metrics_port=metrics_port).failed:
+    made = run_build(config, parts=chosen, sources_only=sources_only, verbose=verbose, metrics_port=metrics_port)
+    if made.failed or made.is_held:
         raise typer.Exit(1)
 
 

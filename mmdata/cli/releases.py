@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 IdArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="The id of a release, or its first digits.")]
 NoteOption = Annotated[str, typer.Option(help="The reason; it is shown in the list of releases.")]
 BYTES_PER_MB = 1e6
-MARKS = ("latest", "pinned", "rolled back")
+MARKS = ("latest", "pinned", "rolled back", "held")
 
 
 def releases(config: ConfigOption = CONFIG) -> None:
@@ -43,7 +43,7 @@ def releases(config: ConfigOption = CONFIG) -> None:
             release.shards,
             round(release.bytes / BYTES_PER_MB, 1),
             round(release.own_bytes / BYTES_PER_MB, 1),
-            ", ".join(compress(MARKS, (release.is_latest, release.is_pinned, release.is_rolled_back))),
+            ", ".join(compress(MARKS, (release.is_latest, release.is_pinned, release.is_rolled_back, release.is_held))),
             release.note,
         )
         for release in list_releases(workspace)
@@ -136,7 +136,7 @@ def unpin(release: IdArgument, config: ConfigOption = CONFIG) -> None:
 
 
 def rollback(release: IdArgument, config: ConfigOption = CONFIG, note: NoteOption = "") -> None:
-    """Make an earlier release the latest.
+    """Make another release the latest: an earlier one, or one that is held.
 
     Later releases are kept, but do not become the latest by themselves: only a change of the corpus makes a new
     release. To go forward again, give the later release.

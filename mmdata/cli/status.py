@@ -91,6 +91,8 @@ def _show_status(current: Status, every: bool) -> None:
         out.print(f"retries are due in {current.retries_due} parts: run mmdata build")
     elif current.next_retry_at:
         out.print(f"the next retries are due at {current.next_retry_at}")
+    if current.hold is not None:
+        out.print(f"held: {current.hold['why']}", markup=False)
     if current.release is None:
         out.print("no release yet: mmdata build")
     else:

@@ -2,23 +2,81 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from upath import UPath
 
 from mmdata.errors import UserError
 
+MAX_CHARACTERS = 500  # of a concept; the longest title of Wikipedia has 255
+_REMEDY = "Remedy: write one concept a line, or a JSON list of texts, in UTF-8."
+_COUNTED_LINE = re.compile(r'.*\S\s*[,;\t]\s*"?\d[\d.]*"?\s*')
+_QUOTED_LINE = re.compile(r"""(["']).*\1,?|\[|\]""")
+
 
 def read_concepts(path: str) -> list[str]:
-    """The concepts of a list: UTF-8, one a line. Blank lines, lines that begin with `#` and repetitions are skipped.
+    """The concepts of a list, without blanks around them and without repetitions.
+
+    The file is UTF-8, in one of these forms: one concept a line, where blank lines and lines that begin with `#` are
+    skipped; a JSON list of texts, as MetaCLIP publishes its `metadata.json`; a JSON object whose keys are the concepts
+    and whose values are counts (MetaCLIP's `entry_counts.json`), or one of a list for each language.
 
     Raises:
-        UserError: the file is missing, is not UTF-8 or holds no concept.
+        UserError: the file is missing, is of another form (says which it looks like), or holds no concept.
     """
     try:
-        lines = UPath(path).read_text(encoding="utf-8").splitlines()
+        text = UPath(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"select.balance.concepts: {path} cannot be read ({error})") from None
-    stripped = (line.strip() for line in lines)
-    names = list(dict.fromkeys(line for line in stripped if line and not line.startswith("#")))
-    if not names:
-        raise UserError(f"select.balance.concepts: {path} holds no concept. Remedy: write one a line, in UTF-8.")
-    return names
+        raise _problem(path, f"cannot be read ({error})") from None
+    names = _of_json(path, text) if text.lstrip()[:1] in ("[", "{") else _of_lines(path, text)
+    stripped = (name.strip() for name in names)
+    concepts = list(dict.fromkeys(name for name in stripped if name))
+    if not concepts:
+        raise _problem(path, "holds no concept")
+    longest = max(concepts, key=len)
+    if len(longest) > MAX_CHARACTERS:
+        raise _problem(path, f"has a concept of {len(longest):,} characters: {longest[:60]!r}…")
+    return concepts
+
+
+def _of_lines(path: str, text: str) -> list[str]:
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    for form, shape in (("a table with counts", _COUNTED_LINE), ("a list of quoted texts", _QUOTED_LINE)):
+        if lines and all(shape.fullmatch(line.strip()) for line in lines[1:] or lines):
+            raise _problem(path, f"looks like {form}: {lines[-1].strip()[:60]!r} would be one concept")
+    if path.lower().endswith((".csv", ".tsv", ".parquet")):
+        raise _problem(path, "is a table by its name")
+    return lines
+
+
+def _of_json(path: str, text: str) -> list[str]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _problem(path, f"begins as JSON does, but is not JSON ({error})") from None
+    if isinstance(value, dict) and value and all(isinstance(names, list) for names in value.values()):
+        value = [name for names in value.values() for name in names]
+    elif isinstance(value, dict):
+        value = _counted(path, value)
+    return list(_texts(path, value))
+
+
+def _counted(path: str, counts: Mapping[str, Any]) -> list[str]:
+    for name, count in counts.items():
+        if not isinstance(count, int | float) or isinstance(count, bool):
+            raise _problem(path, f"is a JSON object whose key {name[:60]!r} has no count, but {str(count)[:60]!r}")
+    return list(counts)
+
+
+def _texts(path: str, values: Iterable[Any]) -> Iterable[str]:
+    for place, value in enumerate(values):
+        if not isinstance(value, str):
+            raise _problem(path, f"is a JSON list whose element {place} is no text, but {str(value)[:60]!r}")
+        yield value
+
+
+def _problem(path: str, what: str) -> UserError:
+    return UserError(f"select.balance.concepts: {path} {what}. {_REMEDY}")

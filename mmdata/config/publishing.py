@@ -66,3 +66,10 @@ class Releases(Section):
     on_sudden_change: Literal["tell", "hold"] = Field(
         "tell", description="`hold`: such a release becomes the latest only when you run `mmdata rollback RELEASE`."
     )
+    max_loss: float = Field(
+        0.6,
+        gt=0,
+        le=1,
+        description="A release that keeps fewer samples than the latest one, by more than this share, is held: it "
+        "becomes the latest only when you run `mmdata rollback RELEASE`. Opted-out samples are not counted as lost.",
+    )

@@ -79,7 +79,9 @@ class Balance(Section):
     by: Literal["samples", "tokens", "seconds"] = Field("samples", description="What the ratio counts.")
     tail_share: float = Field(0.01, ge=0, lt=1, description="A signature below this share does not set the cap.")
     concepts: RelativePath | None = Field(
-        None, description="A concept list, one a line (MetaCLIP); null: no concept balance."
+        None,
+        description="A concept list: one a line, or JSON as MetaCLIP publishes it (a list of texts, or texts with their "
+        "counts); null: no concept balance.",
     )
     concept_kinds: list[Literal["image", "video", "audio", "text"]] = Field(
         default=["image"], min_length=1, description="Kinds of samples that are thinned by concepts."

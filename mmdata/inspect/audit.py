@@ -12,6 +12,7 @@ from mmdata.config import Corpus
 from mmdata.engine.freshness import configured_parts, fetched_files, plan_part
 from mmdata.releases.draft import read_draft
 from mmdata.releases.drift import read_changes
+from mmdata.releases.holds import read_hold
 from mmdata.score.features_reader import is_cosine
 from mmdata.stage import add_counts
 from mmdata.storage.tables import scan_tables
@@ -162,8 +163,11 @@ def no_split_leakage(workspace: Workspace) -> Finding:
 
 
 def no_sudden_change(workspace: Workspace) -> Finding:
-    """Whether the draft release resembles its parent; see `mmdata.releases.drift`."""
-    changes = read_changes(workspace, read_draft(workspace).release_id)
+    """Whether the draft release resembles its parent and is not held; see `mmdata.releases.drift` and `holds`."""
+    release = read_draft(workspace).release_id
+    changes, hold = read_changes(workspace, release), read_hold(workspace)
+    if hold is not None and hold["release"] == release:
+        return Finding(False, f"held: {hold['why']}")
     if changes is None:
         return Finding(True, "there is no earlier release to compare it with")
     sudden = changes["sudden"]

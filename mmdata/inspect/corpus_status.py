@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mmdata.config import Corpus
 from mmdata.engine.freshness import is_due, plan_part
 from mmdata.inspect.progress import Underway, corpus_eta_s, corpus_rates, underway
+from mmdata.releases.holds import Hold, read_hold
 from mmdata.releases.manifest import find_manifest
 from mmdata.stage import add_counts
 from mmdata.storage.atomic import is_local
@@ -62,6 +63,7 @@ class Status:
         next_retry_at: UTC ISO time of the first future retry; None if none is planned.
         unreadable: source file -> error.
         release: the latest release's manifest without its long lists; None before the first release.
+        hold: the newest release, if it is held, and why; None if it is not.
         underway: stages that have begun and not ended.
         eta_s: seconds until every part is up to date, one part at a time; None if no slice was ever finished.
         eta_without: sources and stages that the estimate leaves out, because it has no finished slice of them.
@@ -73,6 +75,7 @@ class Status:
     next_retry_at: str | None
     unreadable: Mapping[str, str]
     release: Mapping[str, Any] | None
+    hold: Hold | None
     underway: Sequence[Underway]
     eta_s: float | None
     eta_without: Sequence[str]
@@ -130,6 +133,7 @@ def corpus_status(corpus: Corpus, workspace: Workspace, now: datetime | None = N
             if entry.get("status") == "unreadable"
         },
         release=latest_release(workspace),
+        hold=read_hold(workspace),
         underway=stages_underway,
         eta_s=eta_s,
         eta_without=without,
@@ -230,6 +234,7 @@ def to_json(status: Status, hosts: FailingHosts | None, disk: Mapping[str, DiskU
         "reasons": status.reasons,
         "unreadable": status.unreadable,
         "release": status.release,
+        "held": status.hold,
         "not_ready": [
             {"part": part.part.name, "source": part.part.source, "rows": part.rows, **part.stages, "why": part.why}
             for part in status.parts

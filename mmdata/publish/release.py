@@ -21,6 +21,7 @@ from mmdata.releases.changes import change_images, change_tables, change_text
 from mmdata.releases.diff import Changes
 from mmdata.releases.draft import Draft, check_draft
 from mmdata.releases.drift import read_changes, write_changes
+from mmdata.releases.holds import hold_reason, write_hold
 from mmdata.releases.manifest import FORMAT, manifest_digest, public_config
 from mmdata.releases.pins import rolled_back
 from mmdata.score.features_reader import scorer_mark
@@ -39,7 +40,7 @@ NOT_LISTED = ("manifest.json", "croissant.json", "report.html")  # files about t
 def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
     """Publish the draft release; a release that is published already is left as it is.
 
-    It becomes the latest, unless a release of the same inputs was rolled back, or it changed suddenly and is held.
+    It becomes the latest, unless a release of the same inputs was rolled back, or it is held: see `hold_reason`.
 
     Raises:
         DataError: an earlier stage is missing, a shard is missing or cut, or a part is no longer accepted.
@@ -70,31 +71,30 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
         publish_json(folder / "manifest.json", manifest)
         sizes = {"shards": len(manifest["shards"]), "samples": sum(s["samples"] for s in manifest["shards"])}
         _log.info("release is published", release=release, parent=manifest["parent"], **sizes)
-    hold_reason = _hold_reason(corpus, workspace, manifest)
-    if hold_reason is None and workspace.latest() != release:
+    why_not = _rollback_reason(workspace, manifest)
+    why_held = hold_reason(workspace, manifest, corpus.releases) if why_not is None else None
+    write_hold(workspace, release, why_held)
+    why_not = why_not or why_held
+    if why_not is None and workspace.latest() != release:
         workspace.set_latest(release)
         _log.info("release is the latest", release=release)
-    latest = f"`{workspace.latest()}`" if hold_reason is None else f"stays `{workspace.latest()}`: {hold_reason}"
+    if why_held is not None:
+        _log.warning("release is held", release=release, why=why_held)
+    latest = f"`{workspace.latest()}`" if why_not is None else f"stays `{workspace.latest()}`: {why_not}"
     report = _report(folder, manifest, latest, read_changes(workspace, release))
     return replace(report, slices_reused=1) if is_published else replace(report, slices_done=1)
 
 
-def _hold_reason(corpus: Corpus, workspace: Workspace, manifest: dict[str, Any]) -> str | None:
-    """Why a published release does not become the latest by itself, and the command that makes it; None: it does."""
-    release = manifest["release_id"]
-    if workspace.latest() == release:
+def _rollback_reason(workspace: Workspace, manifest: dict[str, Any]) -> str | None:
+    """Why a release that a person went back from stays so, and the command that undoes that; None: nobody did."""
+    mark = rolled_back(workspace).get(manifest["inputs"])
+    if mark is None or workspace.latest() == manifest["release_id"]:
         return None
-    if mark := rolled_back(workspace).get(manifest["inputs"]):
-        earlier = mark["release"]
-        return (
-            f"the same inputs made release `{earlier}`, which was rolled back at {mark['at']}. "
-            f"`mmdata rollback {earlier}` makes it the latest again."
-        )
-    changes = read_changes(workspace, release)
-    if corpus.releases.on_sudden_change == "hold" and changes and changes["sudden"]:
-        sudden = "; ".join(changes["sudden"])
-        return f"release `{release}` changes suddenly: {sudden}. `mmdata rollback {release}` makes it the latest."
-    return None
+    earlier = mark["release"]
+    return (
+        f"the same inputs made release `{earlier}`, which was rolled back at {mark['at']}. "
+        f"`mmdata rollback {earlier}` makes it the latest again."
+    )
 
 
 def _check_parts(corpus: Corpus, workspace: Workspace, draft: Draft) -> None:

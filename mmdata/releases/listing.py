@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmdata.releases.holds import read_hold
 from mmdata.releases.manifest import find_manifest
 from mmdata.releases.pins import pins, rolled_back
 from mmdata.workspace.layout import Workspace
@@ -34,6 +35,7 @@ class ListedRelease:
     is_latest: bool
     is_pinned: bool
     is_rolled_back: bool
+    is_held: bool
     note: str
 
 
@@ -42,6 +44,7 @@ def list_releases(workspace: Workspace) -> list[ListedRelease]:
     manifests = read_manifests(workspace)
     uses = Counter(shard["name"] for manifest in manifests for shard in manifest["shards"])
     latest, pinned = workspace.latest(), pins(workspace)
+    hold = read_hold(workspace)
     rejected = {mark["release"]: mark for mark in rolled_back(workspace).values()}
     releases = []
     for manifest in manifests:
@@ -59,6 +62,7 @@ def list_releases(workspace: Workspace) -> list[ListedRelease]:
                 is_latest=release_id == latest,
                 is_pinned=release_id in pinned,
                 is_rolled_back=release_id in rejected,
+                is_held=hold is not None and hold["release"] == release_id,
                 note="; ".join(note for note in notes if note),
             )
         )

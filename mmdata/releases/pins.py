@@ -57,7 +57,7 @@ def rolled_back(workspace: Workspace) -> dict[str, RollbackMark]:
 
 
 def roll_back(workspace: Workspace, release_id: str, note: str = "") -> list[str]:
-    """Make an earlier release the latest, and keep the later ones from becoming it again.
+    """Make another release the latest: an earlier one, or a later one that was held or rolled back.
 
     The inputs of the later releases are stored, so that a build of the same inputs does not make one of them the
     latest. A change of the inputs (a row, a setting) makes a new release, whose parent is the one given here. To go
@@ -67,13 +67,15 @@ def roll_back(workspace: Workspace, release_id: str, note: str = "") -> list[str
         The ids of the releases that this rolls back: from the latest, by parents, to the one given.
 
     Raises:
-        UserError: there is no such release, or it is the latest already.
+        UserError: there is no such release, it is the latest already, or it holds no sample.
         DataError: a shard of it is missing.
     """
     target = named_release(workspace, release_id)
     latest = workspace.latest()
     if latest == target.id:
         raise UserError(f"{release_id} is the latest release already")
+    if not target.manifest["shards"]:
+        raise UserError(f"{target.id} holds no sample, and cannot be the latest. Remedy: choose another release.")
     _check_shards(workspace, target)
     marks = {inputs: mark for inputs, mark in rolled_back(workspace).items() if inputs != target.manifest["inputs"]}
     later = _later_manifests(workspace, latest, target.id)
@@ -102,7 +104,12 @@ def _check_shards(workspace: Workspace, release: Release) -> None:
 
 
 def _later_manifests(workspace: Workspace, latest: str | None, target_id: str) -> list[dict[str, Any]]:
-    """From the latest release back to the target, without it; only the latest if it does not descend from that one."""
+    """From the latest release back to the target, without it; only the latest if neither descends from the other.
+
+    Empty if the target descends from the latest: a step forward rolls nothing back.
+    """
+    if latest in _ancestors(workspace, target_id):
+        return []
     chain: list[dict[str, Any]] = []
     current = latest
     while current is not None and current != target_id:
@@ -113,6 +120,16 @@ def _later_manifests(workspace: Workspace, latest: str | None, target_id: str) -
         chain.append(manifest)
         current = manifest["parent"]
     return chain if current == target_id else chain[:1]
+
+
+def _ancestors(workspace: Workspace, release_id: str) -> set[str]:
+    """The releases from which a release descends; a damaged manifest, or a circle of parents, ends the search."""
+    ancestors: set[str] = set()
+    manifest = find_manifest(workspace, release_id)
+    while manifest and (parent := manifest.get("parent")) and parent not in ancestors:
+        ancestors.add(parent)
+        manifest = find_manifest(workspace, parent)
+    return ancestors
 
 
 def _mark(note: str) -> Mark:

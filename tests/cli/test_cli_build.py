@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from mmdata.cli.main import app
 from mmdata.errors import DataError
+from mmdata.releases.holds import write_hold
 from pipelines import headless
 from pipelines.home import dagster_home, record_build
 from tests.support.settled import make_settled
@@ -134,3 +135,9 @@ def test_a_build_that_leaves_a_part_out_is_not_recorded_as_done(small: Small) ->
     small.write("a.txt", "boom")
     assert CliRunner().invoke(app, ["build", "-c", str(small.config_path)]).exit_code == 1
     assert not (dagster_home(small.workspace) / "last_build.json").exists()
+
+
+def test_build_of_a_held_release_exits_with_1(small: Small) -> None:
+    write_hold(small.workspace, "0123", "it keeps 1 of 40 samples")
+    done = CliRunner().invoke(app, ["build", "-c", str(small.config_path)])
+    assert done.exit_code == 1, done.output
