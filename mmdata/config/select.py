@@ -80,7 +80,7 @@ class Balance(Section):
     tail_share: float = Field(0.01, ge=0, lt=1, description="A signature below this share does not set the cap.")
     concepts: RelativePath | None = Field(
         None,
-        description="A concept list: one a line, or JSON as MetaCLIP publishes it (a list of texts, or texts with their "
+        description="A concept list: one a line, or JSON as MetaCLIP publishes it (a list, or an object of texts and "
         "counts); null: no concept balance.",
     )
     concept_kinds: list[Literal["image", "video", "audio", "text"]] = Field(
