@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mmdata.media.downmix import audible
 from mmdata.media.flac import SAMPLE_RATE, flac, flac_seconds
 from mmdata.media.video_frames import Picture, encode_picture, scene_signature, upright_pixels
 
@@ -93,7 +94,7 @@ class ClipBuilder:
     _pictures: list[Picture] = field(default_factory=list)
     _scene_pictures: list[Picture] = field(default_factory=list)  # the first frame after each change of scene
     _last_signature: np.ndarray | None = None
-    _sound: list[tuple[int, np.ndarray]] = field(default_factory=list)  # first sample within the clip, samples
+    _sound: list[tuple[int, np.ndarray]] = field(default_factory=list)  # first sample within the clip, mixes
     _video: Any = None
 
     def __post_init__(self) -> None:
@@ -131,18 +132,18 @@ class ClipBuilder:
             self._target_times.pop(0)
             self._keep(time_s, frame)
 
-    def take_sound(self, first_sample: int, wave: np.ndarray) -> None:
+    def take_sound(self, first_sample: int, mixes: np.ndarray) -> None:
         """Keep the part of a piece of sound that lies within the clip.
 
         Args:
             first_sample: where the piece begins in the file, in samples at 16 kHz.
-            wave: float32 N, 16 kHz mono.
+            mixes: float32 1,N or 2,N at 16 kHz, see `mmdata.media.downmix.mix`.
         """
         clip_begin = round(self.start_s * SAMPLE_RATE)
         clip_end = round(self.end_s * SAMPLE_RATE)
-        begin, end = max(clip_begin, first_sample), min(clip_end, first_sample + len(wave))
+        begin, end = max(clip_begin, first_sample), min(clip_end, first_sample + mixes.shape[1])
         if begin < end:
-            self._sound.append((begin - clip_begin, wave[begin - first_sample : end - first_sample]))
+            self._sound.append((begin - clip_begin, mixes[:, begin - first_sample : end - first_sample]))
 
     def finish(self, decoded_until_s: float, file_duration_s: float | None) -> Cut | CutProblem:
         """The clip, or why there is none.
@@ -241,13 +242,13 @@ class ClipBuilder:
         if not self._sound:
             return None
         count = round(length_s * SAMPLE_RATE)
-        samples = np.zeros(count, np.float32)
+        samples = np.zeros((max(len(mixes) for _, mixes in self._sound), count), np.float32)
         covered = 0
-        for first_sample, wave in self._sound:
-            part = samples[first_sample : first_sample + len(wave)]
-            part[:] = wave[: len(part)]
-            covered += len(part)
-        return samples if covered >= MIN_SOUND_SHARE * count and count else None
+        for first_sample, mixes in self._sound:
+            part = samples[:, first_sample : first_sample + mixes.shape[1]]
+            part[:] = mixes[:, : part.shape[1]]  # the one mix of a mono piece is both mixes
+            covered += part.shape[1]
+        return audible(samples) if covered >= MIN_SOUND_SHARE * count and count else None
 
     def _has_voice(self, wave: np.ndarray) -> bool:
         from mmdata.media.voice_activity import speech_ratio

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmdata.media.streams import choose_stream, tracks
+from mmdata.media.streams import choose_picture, choose_sound, tracks
 
 if TYPE_CHECKING:
     from mmdata.media.clip import ClipOptions
@@ -58,6 +58,7 @@ class OpenFile:
         video, audio: the streams that are read; None if there is none or it is not wanted.
         origin_s: the container's start time; times are counted from it.
         pixel_ratio: width of a pixel over its height.
+        channel_names: of the sound, in the file's order.
     """
 
     container: Any
@@ -66,6 +67,7 @@ class OpenFile:
     origin_s: float
     facts: FileFacts
     pixel_ratio: float = 1.0
+    channel_names: tuple[str, ...] = ()
 
     @property
     def main(self) -> Any:
@@ -97,8 +99,8 @@ def opened(path: Path, kind: str, options: ClipOptions) -> Iterator[OpenFile]:
 def _opened(container: Any, kind: str, options: ClipOptions) -> OpenFile:
     if len(container.streams) > MAX_STREAMS:
         raise FileProblem("bomb", f"the file has {len(container.streams)} streams, more than {MAX_STREAMS}")
-    video = choose_stream(container, "video") if kind == "video" else None
-    audio = choose_stream(container, "audio") if kind == "audio" or options.sound else None
+    video = choose_picture(container) if kind == "video" else None
+    audio, channel_names = choose_sound(container) if kind == "audio" or options.sound else (None, ())
     if (video if kind == "video" else audio) is None:
         if tracks(container, kind):
             raise FileProblem("undecodable", f"FFmpeg has no decoder for the file's {kind} track")
@@ -121,7 +123,8 @@ def _opened(container: Any, kind: str, options: ClipOptions) -> OpenFile:
     if audio is not None:
         audio.codec_context.thread_count = 1
     pixel_ratio = float((video.sample_aspect_ratio or 1) if video is not None else 1)
-    return OpenFile(container, video, audio, origin, facts, pixel_ratio if 0.1 < pixel_ratio < 10 else 1.0)
+    pixel_ratio = pixel_ratio if 0.1 < pixel_ratio < 10 else 1.0
+    return OpenFile(container, video, audio, origin, facts, pixel_ratio, channel_names)
 
 
 def _measured_s(container: Any, origin_s: float, stream: Any) -> float:

@@ -79,7 +79,7 @@ class _DecodingPass:
         self._file, self._clips, self._on_cut = file, clips, on_cut
         self._streams = [stream for stream in (file.video, file.audio) if stream is not None]
         self._decoded_until_s = {stream.index: 0.0 for stream in self._streams}
-        self._sound = SoundResampler(file.origin_s)
+        self._sound = SoundResampler(file.origin_s, file.channel_names)
         self._previous: tuple[float, Any] | None = None  # time and frame that is on the screen
         self._may_seek = True
         self._last_sought_s = -1.0  # the beginning of a clip; it is sought only once
@@ -222,11 +222,11 @@ class _DecodingPass:
             self._start_over_without_seeking()
             return
         self._sought_time_s = target_s
-        self._sound = SoundResampler(self._file.origin_s)
+        self._sound = SoundResampler(self._file.origin_s, self._file.channel_names)
 
     def _start_over_without_seeking(self) -> None:
         """Read the file from its beginning, because seeking fails or its index points to the wrong places."""
         self._may_seek, self._seek_missed, self._sought_time_s = False, False, None
         self._file.container.seek(0, backward=True)
         self._decoded_until_s = dict.fromkeys(self._decoded_until_s, 0.0)
-        self._sound = SoundResampler(self._file.origin_s)
+        self._sound = SoundResampler(self._file.origin_s, self._file.channel_names)

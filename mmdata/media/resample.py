@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from mmdata.media.clip import ClipBuilder
+from mmdata.media.downmix import mono_gains
 from mmdata.media.flac import SAMPLE_RATE
 
 MIN_GAP_S = 0.02  # a smaller gap between two frames is rounding, not missing sound
@@ -18,10 +21,12 @@ class SoundResampler:
 
     Args:
         origin_s: the container's start time.
+        channel_names: of the track, in the file's order; they are used if the frames do not name theirs.
     """
 
-    def __init__(self, origin_s: float) -> None:
-        self._origin_s = origin_s
+    def __init__(self, origin_s: float, channel_names: Sequence[str] = ()) -> None:
+        self._origin_s, self._channel_names = origin_s, channel_names
+        self._gains = np.ones((1, 1), np.float32)  # of each channel in the mixes
         self._resampler: Any = None
         self._format: tuple[str, str, int] | None = None  # sample format, layout and rate of the resampler's input
         self._expected_s: float | None = None  # where the next frame begins, if nothing is missing
@@ -45,8 +50,8 @@ class SoundResampler:
         format_of_frame = (frame.format.name, frame.layout.name, frame.sample_rate)
         if format_of_frame != self._format or self._expected_s is None or abs(time_s - self._expected_s) > MIN_GAP_S:
             self._give(None, clips)
-            # we take the mean of the channels: the resampler's own mono is louder by 1.4, and clips
-            self._resampler = av.AudioResampler("fltp", None, SAMPLE_RATE, frame_size=PIECE_SAMPLES)
+            self._resampler = av.AudioResampler("flt", None, SAMPLE_RATE, frame_size=PIECE_SAMPLES)
+            self._gains = mono_gains(frame, self._channel_names)
             self._format, self._next_sample = format_of_frame, None
         self._expected_s = time_s + frame.samples / frame.sample_rate
         self._give(frame, clips)
@@ -67,15 +72,15 @@ class SoundResampler:
         if self._resampler is None:
             return
         for out in self._resampler.resample(frame):
-            wave = out.to_ndarray().mean(0)
+            mixes = self._gains @ out.to_ndarray().reshape(out.samples, -1).T
             first_sample = round((float(out.pts * out.time_base) - self._origin_s) * SAMPLE_RATE)
             if self._next_sample is not None and abs(first_sample - self._next_sample) < MIN_GAP_S * SAMPLE_RATE:
                 first_sample = self._next_sample  # rounding; a clock that runs slow or fast adds up to more
-            self._next_sample = first_sample + len(wave)
+            self._next_sample = first_sample + out.samples
             self._end_sample = max(self._end_sample, self._next_sample)
             for clip in clips:
                 if clip.start_s * SAMPLE_RATE > self._next_sample:
                     break
-                clip.take_sound(first_sample, wave)
+                clip.take_sound(first_sample, mixes)
         if frame is None:
             self._resampler = self._format = None

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmdata.media.downmix import own_channel_names
 
-def choose_stream(container: Any, kind: str) -> Any:
-    """The track that a player would show or play; None if there is none that can be decoded.
+
+def choose_picture(container: Any) -> Any:
+    """The picture track that a player would show; None if there is none that can be decoded.
 
     The order is that of FFmpeg: a track that the file marks as default goes first, then the one with most pixels or
     channels, then the first one. Covers are never taken, and tracks made for a few viewers only if there is no other.
-
-    Args:
-        kind: `video` or `audio`.
     """
-    readable = [stream for stream in tracks(container, kind) if _is_readable(stream)]
-    return max(readable, key=_rank, default=None)
+    sizes = {}
+    for stream in tracks(container, "video"):
+        context = stream.codec_context
+        if context is not None and context.width and context.height:
+            sizes[stream] = context.width * context.height
+    return max(sizes, key=lambda stream: _rank(stream, sizes[stream]), default=None)
+
+
+def choose_sound(container: Any) -> tuple[Any, tuple[str, ...]]:
+    """The sound track that a player would play, and the names of its channels; None if there is none to decode.
+
+    The order is that of `choose_picture`. A track of a transport stream that is announced but empty has no channels.
+    """
+    decodable = (stream for stream in tracks(container, "audio") if stream.codec_context is not None)
+    channels = {stream: names for stream in decodable if (names := own_channel_names(stream))}
+    chosen = max(channels, key=lambda stream: _rank(stream, len(channels[stream])), default=None)
+    return chosen, channels.get(chosen, ())
 
 
 def tracks(container: Any, kind: str) -> list[Any]:
@@ -26,18 +40,7 @@ def tracks(container: Any, kind: str) -> list[Any]:
     return [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
 
 
-def _is_readable(stream: Any) -> bool:
-    """Whether FFmpeg has a decoder for the track, and knows its size or its channels.
-
-    It does not know them of a track that a transport stream announces, but has no packet of.
-    """
-    context = stream.codec_context
-    if context is None:
-        return False
-    return bool(context.width and context.height) if stream.type == "video" else bool(context.channels)
-
-
-def _rank(stream: Any) -> tuple[bool, bool, int]:
+def _rank(stream: Any, size: int) -> tuple[bool, bool, int]:
     """How soon a track is taken; of two equal ones, `max` takes the first."""
     from av.stream import Disposition
 
@@ -49,6 +52,4 @@ def _rank(stream: Any) -> tuple[bool, bool, int]:
         | Disposition.clean_effects  # music and noises without the voices
         | Disposition.dependent  # is heard or seen together with another track only
     )
-    context = stream.codec_context
-    size = context.width * context.height if stream.type == "video" else context.channels
     return not stream.disposition & for_a_few, bool(stream.disposition & Disposition.default), size
