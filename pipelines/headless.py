@@ -11,10 +11,11 @@ from mmdata.engine.freshness import configured_parts, plan_part, plan_parts
 from mmdata.errors import DataError, MMDataError, UserError
 from mmdata.releases.holds import read_hold
 from mmdata.stage import StageReport
+from mmdata.workspace.lease import LeaseHeld, LeaseLost
 from pipelines.definitions import defs
 from pipelines.home import record_build
 from pipelines.instance import build_tags, open_instance
-from pipelines.partitions import WHY_TAG, running_parts, sync_parts, why_tag
+from pipelines.partitions import WHY_TAG, sync_parts, why_tag
 from pipelines.resources import CorpusResource
 from pipelines.watcher import Build, ReportCollector, Watcher, watched_by
 
@@ -28,6 +29,9 @@ def build(
     watcher: Watcher | None = None,
 ) -> Build:
     """Look at the sources, bring stale parts up to date, make a release.
+
+    A part that another build works on is waited for (`engine.wait_s`). If that build still holds it then, no release is
+    made: it would lose the samples of the part.
 
     Args:
         parts: work on these only; the release still holds every accepted part.
@@ -54,24 +58,26 @@ def build(
         chosen = [name for name in stale if parts is None or name in parts]
         watcher.plan(chosen)
         failed: dict[str, str] = {}
+        busy: list[str] = []
         for name in chosen:
             watcher.begin(name)
             plan = plan_part(corpus, workspace, workspace.part(name))
             if not plan.stale:
-                continue  # a run of the UI has built it meanwhile
-            if name in running_parts(instance):
-                failed[name] = f"part {name}: another run works on it. Remedy: wait for it, or stop it in the UI."
-                continue
+                continue  # another build has done it meanwhile
             try:
                 runner.run("build_part", name, plan.why)
+            except _PartBusy as error:
+                failed[name] = str(error)
+                busy.append(name)
             except DataError as error:
                 failed[name] = str(error)
-        watcher.begin(None)
-        release_error = None
-        try:
-            runner.run("publish_release")
-        except DataError as error:
-            release_error = str(error)
+        release_error = _why_no_release(busy)
+        if release_error is None:
+            watcher.begin(None)
+            try:
+                runner.run("publish_release")
+            except DataError as error:
+                release_error = str(error)
         release_id = workspace.latest()
     if release_id is not None and release_error is None and not failed and parts is None:
         record_build(workspace, release_id)
@@ -95,6 +101,20 @@ def train(config_path: Path, *, verbose: bool = False, watcher: Watcher | None =
     with open_instance(workspace) as instance, watched_by(collector, watcher or Watcher()):
         _JobRunner(instance, resource, collector, verbose).run("train_release")
     return collector.reports
+
+
+class _PartBusy(DataError):
+    """Another build holds a part, or has taken it over."""
+
+
+def _why_no_release(busy: Sequence[str]) -> str | None:
+    """Why no release may be made now: another build works on parts of it; None if it may."""
+    if not busy:
+        return None
+    return (
+        f"another build works on {', '.join(busy)}, and a release without them would lose their samples. Remedy: run "
+        "`mmdata build` again when it has ended, or let this build wait longer (engine.wait_s)"
+    )
 
 
 @dataclass(frozen=True)
@@ -123,6 +143,8 @@ class _JobRunner:
         error = self.collector.error
         if isinstance(error, KeyboardInterrupt) or _was_interrupted(result):
             raise KeyboardInterrupt
+        if isinstance(error, LeaseHeld | LeaseLost) and part is not None:
+            raise _PartBusy(str(error)) from error
         if isinstance(error, UserError) and part is not None:
             raise DataError(str(error)) from error
         if isinstance(error, MMDataError):

@@ -63,7 +63,7 @@ def stage_lease(
         wait_s: how long to wait at most.
 
     Raises:
-        UserError: the other process still holds it after that time.
+        LeaseHeld: the other process still holds it after that time.
     """
 
     def report_wait(holder: Holder) -> None:

@@ -41,6 +41,10 @@ EXPIRY_S = 120.0
 POLL_S = 1.0
 
 
+class LeaseHeld(UserError):
+    """Another process holds the lease, and has not released it while we waited."""
+
+
 class LeaseLost(DataError):
     """The lease is lost: it expired, or another process has taken it over."""
 
@@ -123,7 +127,7 @@ def leased(
         on_wait: called once, with the other holder, when the wait begins.
 
     Raises:
-        UserError: another process still holds the lease after `wait_s`; names it.
+        LeaseHeld: another process still holds the lease after `wait_s`; names it.
     """
     store = store_of(workspace, name)
     holder = _this_process(what, expiry_s)
@@ -132,7 +136,7 @@ def leased(
     has_waited = False
     while (current := store.take(holder)).token != holder.token:
         if time.monotonic() >= deadline:
-            raise UserError(
+            raise LeaseHeld(
                 f"{workspace.root}: {name} is held by {current}. Remedy: wait until it has ended, or stop it; if it is "
                 f"dead already, the lease expires at {current.expires_at}."
             )

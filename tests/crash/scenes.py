@@ -11,7 +11,7 @@ import shutil
 import tarfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,11 +41,16 @@ instruct: {{tasks: [caption, match]}}
 
 
 @contextmanager
-def pictures() -> Iterator[str]:
-    """A server of small pictures, `/<number>.jpg`; every eleventh is not there, every thirteenth is cut short."""
+def pictures(on_request: Callable[[str], None] = lambda path: None) -> Iterator[str]:
+    """A server of small pictures, `/<number>.jpg`; every eleventh is not there, every thirteenth is cut short.
+
+    Args:
+        on_request: is called with the path before a request is answered.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            on_request(self.path)
             number = int(self.path.strip("/").partition(".")[0])
             body = picture(number)
             if number % 13 == 12:

@@ -7,7 +7,9 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -86,34 +88,53 @@ def test_a_build_that_was_stopped_and_wakes_up_damages_nothing(
         assert outcome(folder) == scene.expected
 
 
-def test_two_commands_at_once_make_one_release(tmp_path: Path) -> None:
+def command(corpus: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", "from mmdata.cli.main import run; run()", "build", "-c", str(corpus / "corpus.yaml")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(("wait_s", "second_code"), [(3600, 0), pytest.param(0, 1, marks=pytest.mark.slow)])
+def test_a_second_command_waits_or_makes_no_release_without_the_busy_part(
+    tmp_path: Path, wait_s: int, second_code: int
+) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    (corpus / "corpus.yaml").write_text(CONFIG.format(top_fraction=0.9))
-    with pictures() as url:
-        write_rows(corpus, "a.parquet", url, 0, 24)
-        builds = [
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    "from mmdata.cli.main import run; run()",
-                    "build",
-                    "-c",
-                    str(corpus / "corpus.yaml"),
-                ],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for _ in range(2)
-        ]
-        said = [build.communicate(timeout=240)[0] for build in builds]
-    one, other = sorted(zip([build.returncode for build in builds], said, strict=True))
-    assert one[0] == 0, said
-    assert other[0] == 0 or "another run works on it" in other[1] or "is held by" in other[1], said
+    config = CONFIG.format(top_fraction=0.9).replace("timeout_s: 60", "timeout_s: 600, deadline_s: 600")
+    (corpus / "corpus.yaml").write_text(f"{config}engine: {{wait_s: {wait_s}}}\n")
+    asked, is_fetching, may_answer = Counter[str](), threading.Event(), threading.Event()
+
+    def on_request(path: str) -> None:
+        asked[path] += 1
+        if int(path.strip("/").partition(".")[0]) < 24:  # the first part
+            is_fetching.set()
+            may_answer.wait(600)
+
+    with pictures(on_request) as url:
+        write_rows(corpus, "a.parquet", url, 0, 48)
+        first = command(corpus)
+        assert is_fetching.wait(240)
+        second = command(corpus)
+        if wait_s:
+            while (line := second.stdout.readline() if second.stdout else "") and "waits for a lease" not in line:
+                pass
+            assert "part-web-000000" in line
+        else:
+            second.wait(240)
+            assert not list(corpus.glob("workspace/releases/*/manifest.json")), "a release without the busy part"
+        may_answer.set()
+        outputs = [build.communicate(timeout=240)[0] for build in (first, second)]
+    assert [first.returncode, second.returncode] == [0, second_code], outputs
     (made,) = [path.parent for path in corpus.glob("workspace/releases/*/manifest.json")]
-    assert f"release {made.name}" in one[1]
-    assert verify_release(made).counts["samples"] > 0
+    assert f"release {made.name}" in outputs[0]
+    if wait_s:
+        assert f"release {made.name}" in outputs[1]
+    else:
+        assert "no release was made: another build works on web-000000" in outputs[1]
+    assert verify_release(made).counts["samples"] > 30
+    assert set(asked.values()) == {1}, "the second build has fetched again what the first had"

@@ -13,7 +13,7 @@ import pytest
 from mmdata.errors import DataError, UserError
 from mmdata.releases.draft import read_draft
 from mmdata.stage import StageReport
-from mmdata.workspace.lease import leased
+from mmdata.workspace.lease import LeaseLost, leased
 from pipelines import headless
 from pipelines.headless import build
 from pipelines.instance import open_instance
@@ -85,17 +85,16 @@ def test_a_part_stopped_by_a_check_says_which(small: Small) -> None:
     assert "download_share" in build(small.config_path).failed["web-000000"]
 
 
-def test_a_part_that_another_run_works_on_is_left_to_it(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_with_a_run_that_holds_no_lease_is_built(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease decides who works on a part: a run in the queue of the UI finds the work done when its turn comes."""
     with dg.DagsterInstance.ephemeral() as instance:
         monkeypatch.setattr(headless, "open_instance", lambda workspace: nullcontext(instance))
         job = headless.defs.resolve_job_def("build_part")
         tags = {PARTITION_TAG: "web-000000"}
         instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
         result = build(small.config_path)
-    assert list(result.failed) == ["web-000000"]
-    assert "another run works on it" in result.failed["web-000000"]
-    assert small.workspace.part_stamp("web-000000", "rows") is None
-    assert read_draft(small.workspace).parts == ("web-000001",)
+    assert result.failed == {}
+    assert read_draft(small.workspace).parts == ("web-000000", "web-000001")
 
 
 @pytest.mark.usefixtures("light")
@@ -172,17 +171,33 @@ def test_a_part_that_another_build_works_on_is_waited_for(small: Small, light: N
     assert waited[3].startswith("another build, process")
 
 
-def test_a_part_that_stays_held_is_named_and_the_rest_is_released(small: Small, light: None) -> None:
+def test_no_release_is_made_without_a_part_that_stays_held(small: Small, light: None) -> None:
     config = small.config_path.read_text(encoding="utf-8")
     small.config_path.write_text(f"{config}\nengine: {{wait_s: 0}}\n", encoding="utf-8")
-    with leased(small.workspace, "part-web-000001", "another build"):
-        found = build(small.config_path)
-    assert list(found.failed) == ["web-000001"]
-    assert "part-web-000001 is held by another build" in found.failed["web-000001"]
-    assert found.release_id is not None
+    with leased(small.workspace, "part-web-000000", "another build"):
+        result = build(small.config_path)
+    assert list(result.failed) == ["web-000000"]
+    assert "part-web-000000 is held by another build" in result.failed["web-000000"]
+    assert (result.release_id, small.workspace.latest()) == (None, None)
+    assert str(result.error).startswith("another build works on web-000000")
+    assert small.workspace.part_stamp("web-000001", "features") is not None, "the free parts are built"
     with (
         leased(small.workspace, "release", "another build"),
         pytest.raises(UserError, match="release is held by another build"),
     ):
         build(small.config_path)
-    assert build(small.config_path).failed == {}
+    whole = build(small.config_path)
+    assert (whole.failed, whole.error) == ({}, None)
+    assert read_draft(small.workspace).parts == ("web-000000", "web-000001")
+
+
+def test_no_release_is_made_without_a_part_that_another_build_took_over(
+    small: Small, light: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any, **__: Any) -> StageReport:
+        raise LeaseLost("the lease part-web-000000 is lost")
+
+    monkeypatch.setattr(sys.modules["mmdata.score.stage"], "score_part", lost)
+    result = build(small.config_path)
+    assert sorted(result.failed) == ["web-000000", "web-000001"]
+    assert (result.release_id, str(result.error)[:31]) == (None, "another build works on web-0000")
