@@ -28,6 +28,12 @@ class Download(Section):
     retry_after_s: float = Field(
         86_400, gt=0, description="Seconds until a later run retries a URL; doubles each time."
     )
+    host_pause_s: float = Field(
+        3_600,
+        gt=0,
+        description="Seconds that a host is left alone after it has blocked us (many HTTP 429 or 503, a bot check); "
+        "doubles each time, up to a day.",
+    )
     threads: int = Field(32, ge=1, le=1024, description="Fetching threads in each process.")
     per_host: int = Field(8, ge=1, description="Connections open to one host at a time.")
     allow_hosts: list[str] = Field(

@@ -37,7 +37,8 @@ def fetch_image_rows(rows: list[dict[str, Any]], work: SliceWork) -> tuple[int, 
     if urls:
         load_img2dataset(download)
         install(Guard(download))
-    fetch = partial(_fetch_safely, download=download, privacy=settings.privacy, health=HostHealth(HOST_DOWN_AFTER))
+    health = HostHealth(HOST_DOWN_AFTER, work.pauses)
+    fetch = partial(_fetch_safely, download=download, privacy=settings.privacy, health=health)
     for url, image in fetch_all(urls, fetch, download.threads, download.per_host):
         attempts = records[url].attempts if url in records else 0
         record = record_of_fetch(rows_by_url[url][0]["uid"], url, image, attempts, download)
@@ -72,7 +73,8 @@ def _fetch_safely(url: str, download: Download, privacy: Privacy, health: HostHe
         return FetchedImage(host_down)
     try:
         image = with_privacy(fetch_image(url, download), download, privacy)
-    except (MemoryError, UserError):
+    except (MemoryError, UserError) as error:
+        health.record(url, FetchError("unexpected", str(error)))  # other threads may wait for the result
         raise
     except Exception as error:  # noqa: BLE001 - an unforeseen error of one URL must not end the slice
         image = FetchedImage(FetchError("unexpected", f"{type(error).__name__}: {error}", may_pass=True))

@@ -79,7 +79,7 @@ def _fetch_due(rows: list[dict[str, Any]], work: SliceWork) -> list[Medium]:
             settings=settings,
             spool=work.spool,
             pool=pool,
-            health=HostHealth(HOST_DOWN_AFTER),
+            health=HostHealth(HOST_DOWN_AFTER, work.pauses),
         )
         for url, (file, stored_clips) in fetch_all(list(rows_by_url), fetch, clips.threads, download.per_host):
             for sharer, clip in zip(rows_by_url[url], stored_clips, strict=True):
@@ -130,7 +130,11 @@ def _fetch(url: str, target: Path, settings: MediaSettings, health: HostHealth) 
     if (host_down := health.down_error(url)) is not None:
         return FetchedFile(host_down)
     fetch = fetch_from_site if is_site(url) else fetch_file
-    file = fetch(url, target, settings.download, settings.clips)
+    try:
+        file = fetch(url, target, settings.download, settings.clips)
+    except BaseException as error:
+        health.record(url, FetchError("unexpected", str(error)))  # other threads may wait for the result
+        raise
     health.record(url, file.failure)
     if settings.opt_out.covers_file(file.sha256):
         return replace(file, failure=FetchError(OPT_OUT, "the file's owner has opted out"))

@@ -25,6 +25,7 @@ from mmdata.optout.state import OPT_OUT
 from mmdata.samples import MEDIA, table_of
 from mmdata.storage.tables import read_table
 from mmdata.urls import host_and_port
+from mmdata.web.host_pauses import HostPauses
 from mmdata.web.hosts import fetch_seconds
 from mmdata.workspace.layout import Workspace
 from mmdata.workspace.media_record import MediaRecord, Member
@@ -58,7 +59,8 @@ def fetch_slice(
     earlier = _without_lifted_opt_outs(read_earlier(workspace, part_name, name, fingerprint), settings.opt_out)
     token = fetch_seconds.set([])
     with tempfile.TemporaryFile() as file, earlier.open_tar() as old_tar:
-        work = SliceWork(settings, earlier, old_tar, Spool(file), progress or _ignore_progress)
+        pauses = HostPauses(workspace, settings.download.host_pause_s)
+        work = SliceWork(settings, earlier, old_tar, Spool(file), pauses, progress or _ignore_progress)
         fetched, media = _fetch_rows(rows, work)
         media = [_refused_if_opted_out(medium, settings.opt_out) for medium in media]
         media, unspoken = _with_speech(media, rows, work)

@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 from mmdata.config import Download
 from mmdata.download.media_settings import MediaSettings
 from mmdata.web.failures import url_was_contacted
+from mmdata.web.host_pauses import HostPauses
 from mmdata.web.large_files import FetchedFile
 from mmdata.web.retries import next_retry_at, to_milliseconds
 from mmdata.workspace.media_record import MediaRecord
@@ -68,6 +69,7 @@ class SliceWork:
         earlier: the records of the slice's last run.
         old_tar: the tar of the last run, open.
         spool: takes the bytes that are fetched.
+        pauses: of the hosts that block us.
         advance: is called with the number of rows that are done.
     """
 
@@ -75,6 +77,7 @@ class SliceWork:
     earlier: Earlier
     old_tar: IO[bytes]
     spool: Spool
+    pauses: HostPauses
     advance: Callable[[int], None]
 
     def in_old_tar(self, offset: int | None, length: int | None) -> ByteRange:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -14,12 +15,14 @@ from mmdata.download.slices import fetch_slice
 from mmdata.engine.freshness import fetched_files, is_due, media_refusal, named_settings, stage_settings
 from mmdata.engine.part_run import run_part_stage
 from mmdata.errors import DataError
+from mmdata.observe import metrics
 from mmdata.optout.hashes import load_opt_out
 from mmdata.stage import Progress, StageReport, add_counts, silent
 from mmdata.storage.tables import read_table
 from mmdata.urls import host_and_port
 from mmdata.workspace.layout import SliceStamp, Workspace
 from mmdata.workspace.media_tar import remove_unaddressed
+from mmdata.workspace.paused_hosts import read_pauses
 
 
 def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Progress = silent) -> StageReport:
@@ -58,13 +61,18 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         accept=partial(_refusal, min_success_share=corpus.download.min_success_share),
     )
     progress("media", rows.rows, rows.rows)
+    pauses = read_pauses(workspace)
+    metrics.paused_hosts(len(pauses))
     return StageReport(
         "media",
         part_name,
         counts=result.stamp.counts,
         reasons=result.stamp.reasons,
         numbers=_numbers(result.stamp.counts, result.slices.values()),
-        tables={"failures by host": _failures_by_host(workspace, part_name, result.stamp.slices)},
+        tables={
+            "failures by host": _failures_by_host(workspace, part_name, result.stamp.slices),
+            "hosts left alone": [asdict(pause) for pause in pauses.values()],
+        },
         paths={"media": str(workspace.part_dir(part_name) / "media")},
         slices_done=result.done,
         slices_reused=result.reused,

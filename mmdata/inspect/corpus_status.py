@@ -20,6 +20,7 @@ from mmdata.stage import add_counts
 from mmdata.storage.atomic import is_local
 from mmdata.workspace.attempts import Attempt, last_attempts
 from mmdata.workspace.layout import PART_STAGES, Part, PartStage, PartStamp, Workspace
+from mmdata.workspace.paused_hosts import Pause, read_pauses
 
 if TYPE_CHECKING:
     from mmdata.inspect.failing_hosts import FailingHosts
@@ -61,6 +62,7 @@ class Status:
         reasons: stage -> reason -> rows that were refused or failed, over all parts.
         retries_due: number of parts whose retries are due now.
         next_retry_at: UTC ISO time of the first future retry; None if none is planned.
+        paused_hosts: the hosts that are left alone because they blocked us; see `Pause`.
         unreadable: source file -> error.
         release: the latest release's manifest without its long lists; None before the first release.
         hold: the newest release, if it is held, and why; None if it is not.
@@ -73,6 +75,7 @@ class Status:
     reasons: Mapping[str, Mapping[str, int]]
     retries_due: int
     next_retry_at: str | None
+    paused_hosts: Sequence[Pause]
     unreadable: Mapping[str, str]
     release: Mapping[str, Any] | None
     hold: Hold | None
@@ -127,6 +130,7 @@ def corpus_status(corpus: Corpus, workspace: Workspace, now: datetime | None = N
         },
         retries_due=sum(is_due(at, now) for at in retries),
         next_retry_at=min((at for at in retries if not is_due(at, now)), default=None),
+        paused_hosts=list(read_pauses(workspace).values()),
         unreadable={
             path: str(entry.get("error") or "unreadable")
             for path, entry in catalog.files.items()
@@ -231,6 +235,7 @@ def to_json(status: Status, hosts: FailingHosts | None, disk: Mapping[str, DiskU
         "eta_without": list(status.eta_without),
         "retries_due": status.retries_due,
         "next_retry_at": status.next_retry_at,
+        "paused_hosts": [asdict(pause) for pause in status.paused_hosts],
         "reasons": status.reasons,
         "unreadable": status.unreadable,
         "release": status.release,

@@ -66,6 +66,7 @@ METRICS: Mapping[str, Metric] = {
     ),
     "mmdata_pictures_total": Metric("counter", (), "Pictures that were scored."),
     "mmdata_scorer_pictures_per_second": Metric("gauge", (), "Scoring speed of the latest slice."),
+    "mmdata_paused_hosts": Metric("gauge", (), "Hosts that blocked us and are left alone."),
     "mmdata_lease_wait_seconds_total": Metric("counter", (), "Seconds of waiting for other builds."),
     "mmdata_stages_total": Metric("counter", ("stage", "outcome"), "Stage runs: done or failed."),
     "mmdata_shards_total": Metric("counter", ("outcome",), "Shards of releases: written or reused."),
@@ -239,6 +240,12 @@ def fetched(seen: Fetches | None) -> None:
     latency = _meter.of("mmdata_fetch_seconds")
     for seconds in seen.seconds:
         latency.observe(seconds)
+
+
+def paused_hosts(count: int) -> None:
+    """Set how many hosts are left alone."""
+    if _meter is not None:
+        _meter.of("mmdata_paused_hosts").set(count)
 
 
 def waited(seconds: float) -> None:

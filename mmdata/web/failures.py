@@ -15,7 +15,7 @@ from mmdata.display import without_credentials
 REFUSALS = frozenset(
     {
         *("bad_row", "bad_scheme", "bad_url", "userinfo", "bad_port", "private_address", "downgrade"),
-        *("robots", "bomb", "too_long", "site", "voice", "opt_out"),
+        *("robots", "bomb", "too_long", "site", "playlist", "voice", "opt_out"),
     }
 )
 """Error classes whose status is `refused`: our own rules forbid the medium, whatever the server would answer."""
@@ -24,10 +24,19 @@ DECODING_ERRORS = frozenset({"not_an_image", "undecodable"})
 """Error classes whose status is `failed_to_resize`: the file was fetched, but no picture can be made of it."""
 
 REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
-_RETRYABLE_HTTP_CODES = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+RATE_LIMIT_CODES = frozenset({420, 429, 430, 503, 509, 529, 999})
+"""HTTP codes by which a server says that it gets too many requests: standard ones, and those of some sites."""
+
+_RETRYABLE_HTTP_CODES = RATE_LIMIT_CODES | {408, 425, 500, 502, 504, 520, 521, 522, 523, 524}
 
 HOST_FAULTS = frozenset({"dns", "timeout", "deadline", "connection_refused", "connection_reset", "network", "tls"})
 """Error classes that are caused by the host, not by one URL. After enough of them in a row the host is skipped."""
+
+
+SITE_BLOCKED, HOST_BLOCKED, HOST_DOWN = "site_blocked", "host_blocked", "host_down"
+
+BLOCKS = frozenset({SITE_BLOCKED, *(f"http_{code}" for code in RATE_LIMIT_CODES)})
+"""Error classes by which a host turns us away, whatever the URL. After enough of them the host is left alone."""
 
 
 class FetchError(Exception):
@@ -55,7 +64,7 @@ class FetchError(Exception):
 
 def url_was_contacted(failure: FetchError | None) -> bool:
     """Whether a fetch that ended so reached its URL; it did not if the host was skipped for earlier failures."""
-    return failure is None or failure.error != "host_down"
+    return failure is None or failure.error not in (HOST_DOWN, HOST_BLOCKED)
 
 
 def as_fetch_error(error: BaseException) -> FetchError:

@@ -13,7 +13,9 @@ from typing import TypeVar
 
 from mmdata.observe import logs
 from mmdata.urls import host_and_port
-from mmdata.web.failures import HOST_FAULTS, FetchError
+from mmdata.web.failures import HOST_DOWN, HOST_FAULTS, FetchError
+from mmdata.web.host_pauses import HostPauses
+from mmdata.web.video_sites import site_of
 
 _log = logs.logger(__name__)
 Result = TypeVar("Result")
@@ -78,31 +80,42 @@ class HostQueue:
 
 
 class HostHealth:
-    """Knows which hosts are down: those whose last `limit` fetches all failed because of the host.
+    """Knows which hosts are not asked: those that are down, and those that block us.
 
-    Without it a slice with ten thousand URLs of a dead host would wait for ten thousand timeouts.
+    A host is down when its last `limit` fetches all failed because of the host. Without this, a slice with ten thousand
+    URLs of a dead host would wait for ten thousand timeouts.
+
+    Args:
+        pauses: knows which hosts block us; None: nobody counts blocks.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, pauses: HostPauses | None = None) -> None:
+        self._limit, self._pauses = limit, pauses
         self._faults: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def down_error(self, url: str) -> FetchError | None:
-        """Why a URL is not fetched: its host is down. None: the host is up."""
-        host = host_and_port(url)
-        if self._faults[host] < self._limit:
-            return None
-        detail = f"{host} failed {self._limit} times in a row; it is left alone until the next run"
-        return FetchError("host_down", detail, may_pass=True)
+        """Why a URL is not fetched now: its host is down or blocks us. None: fetch it, and `record` how that ended."""
+        host = asked_host(url)
+        if self._faults[host] >= self._limit:
+            detail = f"{host} failed {self._limit} times in a row; it is left alone until the next run"
+            return FetchError(HOST_DOWN, detail, may_pass=True)
+        return None if self._pauses is None else self._pauses.block_error(host, url)
 
     def record(self, url: str, failure: FetchError | None) -> None:
         """Count one finished fetch. Any answer, a 404 included, shows that the host is up."""
-        host, is_host_fault = host_and_port(url), failure is not None and failure.error in HOST_FAULTS
+        host, is_host_fault = asked_host(url), failure is not None and failure.error in HOST_FAULTS
         with self._lock:
             self._faults[host] = faults = self._faults[host] + 1 if is_host_fault else 0
         if faults == self._limit:
             _log.warning("host is down; the slice leaves it alone", host=host, failures=faults)
+        if self._pauses is not None:
+            self._pauses.record(host, url, failure)
+
+
+def asked_host(url: str) -> str:
+    """What is down or blocks as one: the site of a video page, else the host and port of a URL."""
+    return site_of(url) or host_and_port(url)
 
 
 def fetch_all(

@@ -7,10 +7,13 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from mmdata.config import Download
-from mmdata.web.failures import FetchError
+from mmdata.web.failures import BLOCKS, HOST_BLOCKED, FetchError
 
 FIRST_WAIT_S = 0.5
 MAX_WAIT_S = 30 * 86_400.0
+
+_NEVER_FINAL = (BLOCKS - {"http_503"}) | {HOST_BLOCKED}
+"""Error classes that say nothing about the URL, however often it was tried. A 503 may be the fault of one URL."""
 
 
 def backoff_s(url: str, attempt: int, first_s: float = FIRST_WAIT_S) -> float:
@@ -44,9 +47,11 @@ def next_retry_at(
 
     None: never, because the failure is final or `download.max_attempts` is reached.
     """
-    if not failure.may_pass or attempts >= download.max_attempts:
+    if not failure.may_pass or (attempts >= download.max_attempts and failure.error not in _NEVER_FINAL):
         return None
-    wait_s = max(backoff_s(url, attempts, download.retry_after_s), failure.retry_after_s or 0.0)
+    # a pause of the host says how long it takes
+    first_s = 0.0 if failure.error == HOST_BLOCKED else download.retry_after_s
+    wait_s = max(backoff_s(url, attempts, first_s), failure.retry_after_s or 0.0)
     return to_milliseconds((now or datetime.now(UTC)) + timedelta(seconds=min(wait_s, MAX_WAIT_S)))
 
 

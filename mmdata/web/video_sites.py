@@ -18,10 +18,11 @@ from mmdata.config import Clips, Download
 from mmdata.display import shown
 from mmdata.fingerprint import file_sha256
 from mmdata.urls import host_name
-from mmdata.web.failures import FetchError
+from mmdata.web.failures import SITE_BLOCKED, FetchError
 from mmdata.web.guard import Guard, GuardedOpener
 from mmdata.web.large_files import FetchedFile, large_file_limits
 from mmdata.web.limits import Fetch, fetching
+from mmdata.web.site_errors import site_error
 
 VIDEO_SITES = frozenset(
     {"youtube.com", "youtu.be", "vimeo.com", "dailymotion.com", "bilibili.com", "twitch.tv", "tiktok.com"}
@@ -29,15 +30,6 @@ VIDEO_SITES = frozenset(
 """Registrable domains whose pages show a video; any other URL is that of a file."""
 
 YT_DLP_FORMAT = "b[height<=480]/b"  # a single file with picture and sound, because no other program may merge two
-TRANSIENT_ERROR_WORDS = (
-    "timed out",
-    "temporar",
-    "HTTP Error 429",
-    "HTTP Error 5",
-    "Connection",
-    "reset by peer",
-    "IncompleteRead",
-)
 _log = logging.getLogger(__name__)
 
 
@@ -52,8 +44,14 @@ class _DebugLogger:
 
 def is_site(url: str) -> bool:
     """Whether a URL is a page of a video site."""
+    return site_of(url) is not None
+
+
+def site_of(url: str) -> str | None:
+    """The video site that a URL is a page of, such as `youtube.com`; None: it is the URL of a file."""
     host = host_name(url)
-    return any(host == site or host.endswith(f".{site}") for site in VIDEO_SITES)
+    site = next((site for site in VIDEO_SITES if host == site or host.endswith(f".{site}")), None)
+    return "youtube.com" if site == "youtu.be" else site
 
 
 def fetch_from_site(url: str, target: Path, download: Download, clips: Clips) -> FetchedFile:
@@ -104,6 +102,15 @@ def _client(yt_dlp: Any, options: dict[str, Any], guard: Guard) -> Any:
             return opener
 
     class Client(yt_dlp.YoutubeDL):
+        def process_ie_result(self, ie_result: Any, *args: Any, **options: Any) -> Any:
+            if ie_result.get("_type", "video") not in ("video", "url", "url_transparent"):
+                detail = (
+                    "the page is a playlist, and a sample is one video: yt-dlp would write all of them to one file. "
+                    "Remedy: list the page of each video as a row of its own"
+                )
+                raise FetchError("playlist", detail)
+            return super().process_ie_result(ie_result, *args, **options)
+
         def build_request_director(self, handlers: Any, preferences: Any = None) -> Any:
             return super().build_request_director([GuardedRH])
 
@@ -122,6 +129,8 @@ def _options(target: Path, limits: Download, clips: Clips) -> dict[str, Any]:
 
     def on_info(info: dict[str, Any], *, incomplete: bool = False) -> str | None:
         del incomplete
+        if info.get("is_live"):
+            raise FetchError("site_upcoming", "a live stream that has not ended", may_pass=True)
         if (info.get("duration") or 0) > clips.max_duration_s:
             raise FetchError("too_long", f"{info['duration']:.0f} s is over clips.max_duration_s")
         return None
@@ -152,8 +161,11 @@ def _options(target: Path, limits: Download, clips: Clips) -> dict[str, Any]:
 
 
 def _failure_of(fetch: Fetch, error: Exception) -> FetchError:
-    """Why a fetch ended: the guard's own failure if there is one, else the error of yt-dlp."""
-    if fetch.failure is not None and not fetch.failure.error.startswith("http_"):
-        return fetch.failure
-    text = str(error).strip() or type(error).__name__
-    return FetchError("site_failed", text, may_pass=any(words in text for words in TRANSIENT_ERROR_WORDS))
+    """Why a fetch ended: the guard's own failure if there is one, else what the text of yt-dlp means."""
+    guarded = fetch.failure
+    if guarded is not None and not guarded.error.startswith("http_"):
+        return guarded
+    failure = site_error(str(error).strip() or type(error).__name__)
+    if guarded is not None and failure.error == SITE_BLOCKED:
+        failure.retry_after_s = guarded.retry_after_s
+    return failure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from mmdata.workspace.attempts import begin_attempt
+from mmdata.workspace.paused_hosts import Pause, write_pause
 from tests.cli.conftest import Mmdata
 from tests.support.standin_stages import Small
 
@@ -41,6 +42,18 @@ def test_status_names_what_is_stuck_and_what_to_do(small: Small, mmdata: Mmdata)
     begin_attempt(small.workspace, "web-000002", "media")
     done = mmdata("status", "-c", small.config_path)
     assert "stuck: web-000002, media: its process died at work. Remedy: `mmdata build`" in done.stdout
+
+
+def test_status_names_the_hosts_that_are_left_alone(small: Small, mmdata: Mmdata) -> None:
+    small.build()
+    since, until = "2026-11-28T10:00:00+00:00", "2026-11-28T11:00:00+00:00"
+    write_pause(small.workspace, Pause("youtube.com", "site_blocked", since, until, 2))
+    shown = mmdata("status", "-c", small.config_path).stdout
+    (line,) = [line for line in shown.splitlines() if line.startswith("youtube.com")]
+    assert line.split() == ["youtube.com", "site_blocked", since, until, "2"]
+    told = json.loads(mmdata("status", "-c", small.config_path, "--json").stdout)
+    pause = {"host": "youtube.com", "reason": "site_blocked", "since": since, "until": until, "times": 2}
+    assert told["paused_hosts"] == [pause]
 
 
 def test_status_of_a_corpus_that_was_never_built(small: Small, mmdata: Mmdata) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import time
 
 import pyarrow as pa
 
@@ -11,7 +12,9 @@ from mmdata.download import image_rows
 from mmdata.download.stage import fetch_part
 from mmdata.engine import part_run
 from mmdata.storage.tables import read_table
-from tests.support.hostile_server import jpeg
+from mmdata.web.host_pauses import BLOCKS_BEFORE_PAUSE
+from mmdata.workspace.paused_hosts import read_pauses
+from tests.support.hostile_server import answer, jpeg
 from tests.support.media_parts import assert_whole, records
 
 
@@ -95,3 +98,38 @@ def test_skipped_urls_of_a_host_that_is_down_count_no_attempt(web, handmade, mon
     tries = {record["error"]: record["attempts"] for record in records(part)}
     assert tries["host_down"] == 0
     assert max(tries.values()) == 1
+
+
+def test_a_host_that_blocks_in_mid_run_is_left_alone_and_its_rows_are_due_again(web, handmade, monkeypatch):
+    """The first 40 pictures come, then the server answers 429 to everything, then it calms down."""
+    blocked = answer(b"", "429 Too Many Requests")
+    served = {f"/p/{number}": answer(jpeg(number)) for number in range(400)}
+    first_part = dict(list(served.items())[:40])
+    web.files |= served | {path: blocked for path in served if path not in first_part}
+    given = {"min_success_share": 0, "host_pause_s": 0.5, "retry_after_s": 0.001, "threads": 4}
+    part = handmade([{"url": web.url(path)} for path in served], [{"url": web.url("/q/1")}], **given)
+    report = fetch_part(part.corpus, part.workspace, part.name)
+    assert report.counts["success"] >= 1
+    asked = report.reasons["http_429"]
+    assert BLOCKS_BEFORE_PAUSE <= asked <= BLOCKS_BEFORE_PAUSE + 40
+    assert report.reasons["host_blocked"] > 300
+    assert web.hits["/q/1"] == 0, "the next slice knows of the block, too"
+    assert all(record["next_retry_at"] for record in records(part) if record["error"])
+    assert {record["attempts"] for record in records(part) if record["error"] == "host_blocked"} == {0}
+    (pause,) = read_pauses(part.workspace).values()
+    assert (pause.reason, pause.host) == ("http_429", f"{web.address}:{web.port}")
+    assert report.tables["hosts left alone"][0]["host"] == pause.host
+
+    sent = web.hits.total()
+    time.sleep(0.6)
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert read_pauses(part.workspace)[pause.host].times == 2
+    assert web.hits.total() - sent == 1, "one URL finds out that the host still blocks"
+
+    web.files |= served
+    time.sleep(1.2)
+    before = {path for path in served if web.files[path] and web.hits[path]}
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert read_pauses(part.workspace) == {}
+    assert assert_whole(part) >= 400
+    assert all(web.hits[path] == 1 for path in first_part if path in before)

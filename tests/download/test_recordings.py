@@ -6,6 +6,8 @@ import hashlib
 import json
 import sys
 import tarfile
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -15,6 +17,9 @@ from mmdata.download.stage import fetch_part
 from mmdata.engine import freshness
 from mmdata.samples import MEDIA
 from mmdata.web import hosts, retries
+from mmdata.web.large_files import FetchedFile
+from mmdata.web.site_errors import site_error
+from mmdata.workspace.paused_hosts import read_pauses
 from tests.support.film_server import Film, FilmServer
 from tests.support.made_videos import make, number_in_jpeg, wave_in
 from tests.support.media_parts import members, outcomes, records, tar_of
@@ -270,3 +275,28 @@ def test_faces_are_counted_when_they_are_to_be_blurred(films, part):
     films_part = part([clip(films.url("/film.mkv"), 0, 2)], sections={"privacy": {"blur_faces": True}})
     fetch_part(films_part.corpus, films_part.workspace, films_part.name)
     assert (outcomes(films_part), records(films_part)[0]["faces"]) == (["success"], 0)
+
+
+def test_a_site_that_asks_for_a_bot_check_in_mid_run_is_left_alone(part, monkeypatch):
+    """As YouTube does with HowTo100M: after some videos it asks everybody of an address to sign in."""
+    pages = [f"https://www.youtube.com/watch?v={number:03d}" for number in range(60)]
+    asked = []
+
+    def fetch_from_site(url, *_):
+        asked.append(url)
+        text = "Private video" if len(asked) <= 5 else "[youtube] x: Sign in to confirm you\u2019re not a bot."
+        return FetchedFile(site_error(text))
+
+    monkeypatch.setattr(recordings, "fetch_from_site", fetch_from_site)
+    given = {"clips": {"threads": 1}, "per_host": 1, "min_success_share": 0}
+    films_part = part([clip(page, 0, 2) for page in pages], **given)
+    fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+    now = datetime.now(UTC)
+    tally = Counter(outcomes(films_part))
+    assert tally == {"site_private": 5, "site_blocked": 10, "host_blocked": 45}
+    assert len(asked) == 15
+    due = {record["error"]: record["next_retry_at"] for record in records(films_part)}
+    assert due["site_private"] is None
+    assert now < due["host_blocked"] < now + timedelta(hours=2)
+    assert due["site_blocked"] is not None
+    assert list(read_pauses(films_part.workspace)) == ["youtube.com"]

@@ -18,6 +18,7 @@ class Film:
     Args:
         breaks: after how many bytes the first, second, … answer ends early; later answers are whole.
         ranges: whether the header Range is respected.
+        status: of every answer; None: what fits the request.
         before: called with the film and the number of the request, from 0, before each answer.
     """
 
@@ -29,6 +30,7 @@ class Film:
     ranges: bool = True
     before: Callable[[Film, int], None] | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    status: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class FilmServer:
             fits = condition is None or condition in (film.etag, film.modified)
             start = int(byte_range.removeprefix("bytes=").rstrip("-")) if byte_range and film.ranges and fits else 0
             status = 200 if not start else 206 if start < len(film.body) else 416
+            status = film.status or status
         self.requests.append(Request(path, byte_range, condition, status, handler.headers.get("User-Agent")))
         body = film.body[start:] if film is not None and status != 416 else b""
         handler.send_response(status)

@@ -10,7 +10,9 @@ import pytest
 
 from mmdata.urls import host_and_port
 from mmdata.web.failures import FetchError
-from mmdata.web.hosts import HostHealth, fetch_all
+from mmdata.web.host_pauses import BLOCKS_BEFORE_PAUSE, HostPauses
+from mmdata.web.hosts import HostHealth, asked_host, fetch_all
+from mmdata.workspace.layout import Workspace
 
 REFUSED, NOT_FOUND = FetchError("connection_refused", ""), FetchError("http_404", "")
 
@@ -104,3 +106,25 @@ def test_a_host_is_down_after_failures_in_a_row_and_up_after_any_answer():
 )
 def test_hosts_are_counted_by_name_and_port(url, host):
     assert host_and_port(url) == host
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://www.youtube.com/watch?v=x", "youtube.com"),
+        ("https://youtu.be/x", "youtube.com"),
+        ("https://m.youtube.com/x", "youtube.com"),
+        ("http://A.example:81/x", "a.example:81"),
+    ],
+)
+def test_a_site_blocks_as_one_under_all_its_names(url, host):
+    assert asked_host(url) == host
+
+
+def test_a_host_that_blocks_is_not_asked(tmp_path):
+    health = HostHealth(32, HostPauses(Workspace(str(tmp_path)), 60))
+    for number in range(BLOCKS_BEFORE_PAUSE):
+        url = ("https://youtu.be/{}", "https://www.youtube.com/watch?v={}")[number % 2].format(number)
+        assert health.down_error(url) is None
+        health.record(url, FetchError("site_blocked", "", may_pass=True))
+    assert health.down_error("https://m.youtube.com/x").error == "host_blocked"

@@ -132,5 +132,23 @@ def test_a_page_without_a_video_is_a_final_failure(films, fetch):
     fetched, _ = fetch("/words")
     assert (fetched.failure.error, fetched.failure.may_pass) == ("site_failed", False)
     fetched, _ = fetch("/gone")
-    assert fetched.failure.error == "site_failed"
+    assert (fetched.failure.error, fetched.failure.may_pass) == ("site_removed", False)
     assert "404" in fetched.failure.detail
+
+
+def test_a_page_of_several_videos_is_refused_and_none_of_them_is_fetched(films, fetch):
+    videos = "".join(f'<p><video src="/film.mp4?{number}" type="video/mp4"></video></p>' for number in range(3))
+    films.films["/several"] = Film(f"<html><body>{videos}</body></html>".encode(), mime="text/html", etag=None)
+    fetched, target = fetch("/several")
+    assert (fetched.failure.error, fetched.failure.status) == ("playlist", "refused")
+    assert "Remedy: list the page of each video" in fetched.failure.detail
+    assert films.count("/film.mp4") == 0
+    assert not target.exists()
+
+
+def test_a_site_that_throttles_or_fails_for_a_while_is_due_again(films, fetch):
+    for path, status, error in (("/busy", "429", "site_blocked"), ("/down", "503", "site_later")):
+        films.films[path] = Film(b"", status=int(status), headers={"Retry-After": "90"})
+        fetched, _ = fetch(path)
+        assert (fetched.failure.error, fetched.failure.may_pass) == (error, True)
+    assert fetch("/busy")[0].failure.retry_after_s == 90
