@@ -88,9 +88,9 @@ def _show_status(current: Status, every: bool) -> None:
     if reasons:
         out.print(table("refused and failed", ("stage", "reason", "rows"), reasons))
     if current.paused_hosts:
-        columns = ("host", "reason", "since", "until", "times")
+        fields = ("host", "reason", "since", "until", "times")
         pauses = [(pause.host, pause.reason, pause.since, pause.until, pause.times) for pause in current.paused_hosts]
-        out.print(table("hosts that block us and are left alone; one URL tries each after its time", columns, pauses))
+        out.print(table("hosts that block us and are left alone; one URL tries each after its time", fields, pauses))
     if current.retries_due:
         out.print(f"retries are due in {current.retries_due} parts: run mmdata build")
     elif current.next_retry_at:
