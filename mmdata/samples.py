@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -169,6 +170,15 @@ def sample_uid(url: str | None, caption: str | None, start_s: float | None = Non
     times = "" if start_s is None or end_s is None else f"{start_s:.3f}-{end_s:.3f}"
     text = "\x1f".join((url or "", times, caption or ""))
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def own_columns(extra: str | None) -> dict[str, Any]:
+    """The columns in the column `extra` of a row; empty if the text is no JSON object, or is nested too deeply."""
+    try:
+        columns = json.loads(extra) if extra else {}
+    except (ValueError, RecursionError):
+        return {}
+    return columns if isinstance(columns, dict) else {}
 
 
 def modality_signature(kind: str, has_caption: bool, has_audio: bool = False) -> str:

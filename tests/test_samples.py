@@ -17,6 +17,7 @@ from mmdata.samples import (
     estimate_tokens,
     key_uid,
     modality_signature,
+    own_columns,
     sample_key,
     sample_uid,
 )
@@ -102,3 +103,9 @@ def test_every_column_is_described_in_a_sentence_and_parquet_does_not_carry_it(s
         assert len(description.split()) >= 3, name
     assert schema.metadata is None
     assert all(field.metadata is None for field in schema)
+
+
+def test_columns_that_cannot_be_read_are_none() -> None:
+    assert own_columns('{"a": 1}') == {"a": 1}
+    for extra in (None, "", "[1]", "{", "[" * 100_000, '{"a": ' + "9" * 5_000 + "}"):
+        assert own_columns(extra) == {}

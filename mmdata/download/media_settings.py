@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.parse import quote
 from mmdata.config import Clips, Corpus, Download, Privacy, Synthesis
 from mmdata.media.clip import ClipOptions
 from mmdata.optout.hashes import NO_OPT_OUT, OptOut
+from mmdata.samples import own_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class MediaSettings:
         """The URL that the file of a row is fetched from; None if the row has no `video_id` that fits into a URL."""
         if self.fetch_from is None:
             return str(row["url"])
-        video_id = json.loads(row["extra"] or "{}").get("video_id")
+        video_id = own_columns(row["extra"]).get("video_id")
         if not isinstance(video_id, str | int) or not str(video_id).strip("."):  # dots alone name another folder
             return None
         return self.fetch_from.replace("{video_id}", quote(str(video_id), safe=""))

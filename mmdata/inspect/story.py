@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ from mmdata.engine.freshness import plan_part, releasable_parts
 from mmdata.errors import UserError
 from mmdata.optout.hashes import when_forgotten
 from mmdata.optout.state import OPT_OUT
+from mmdata.samples import own_columns
 from mmdata.storage.tables import scan_tables
 from mmdata.workspace.layout import Part, Workspace
 
@@ -166,5 +166,4 @@ def _left_out(workspace: Workspace, uid: str) -> str:
 
 def extra_columns(sighting: Sighting) -> dict[str, Any]:
     """The further columns that a sample has in its source."""
-    extra = json.loads(sighting.rows.get("extra") or "{}")
-    return extra if isinstance(extra, dict) else {}
+    return own_columns(sighting.rows.get("extra"))

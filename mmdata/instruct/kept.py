@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import polars as pl
 from upath import UPath
 
 from mmdata.errors import DataError
-from mmdata.samples import caption_or_transcript
+from mmdata.samples import caption_or_transcript, own_columns
 from mmdata.storage.tables import read_table
 from mmdata.workspace.layout import Workspace
 
@@ -145,15 +144,7 @@ def question_and_answer(extra: pl.Series) -> tuple[list[str | None], list[str | 
 
 
 def _qa_of(text: str | None) -> tuple[str | None, str | None]:
-    if not text:
-        return None, None
-    try:
-        columns = json.loads(text)
-    except ValueError:
-        return None, None
-    if not isinstance(columns, dict):
-        return None, None
-    lowered = {str(name).lower(): value for name, value in columns.items()}
+    lowered = {name.lower(): value for name, value in own_columns(text).items()}
     for question_name, answer_name in QA_COLUMNS:
         question, answer = _text_of(lowered.get(question_name)), _text_of(lowered.get(answer_name))
         if question and answer:

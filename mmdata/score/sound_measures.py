@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,8 @@ import numpy as np
 
 from mmdata.errors import UserError
 from mmdata.media.flac import SAMPLE_RATE
+from mmdata.samples import own_columns
+from mmdata.sources.problems import MAX_TIME_S
 
 SILENCE_DB = -50.0  # of full scale; a window below it is silent
 SILENCE_WINDOW_SAMPLES = 480  # 30 ms
@@ -120,15 +121,18 @@ def caption_spans(row: Mapping[str, Any]) -> list[Span] | None:
     if not row["caption"]:
         return None
     sound_s, clip_start_s = float(row["audio_s"]), float(row["start_s"] or 0.0)
-    extra = json.loads(row["extra"]) if row["extra"] else {}
-    timed = extra.get("captions") if isinstance(extra, dict) else None
+    timed = own_columns(row["extra"]).get("captions")
     if not isinstance(timed, list):
         return [(0.0, sound_s)]
-    entries = [entry for entry in timed if isinstance(entry, list) and len(entry) == 3]  # start, end, text
-    spans = [
-        (max(0.0, float(start) - clip_start_s), min(sound_s, float(end) - clip_start_s)) for start, end, _ in entries
-    ]
+    # start, end, text; other sources may have a column of this name with other contents
+    entries = [entry for entry in timed if isinstance(entry, list) and len(entry) == 3]
+    times = [(start, end) for start, end, _ in entries if _is_time(start) and _is_time(end)]
+    spans = [(max(0.0, start - clip_start_s), min(sound_s, end - clip_start_s)) for start, end in times]
     return [(start, end) for start, end in spans if end > start] or [(0.0, sound_s)]
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_TIME_S
 
 
 def _total_s(spans: Sequence[Span]) -> float:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from mmdata.config import Clips, Source
-from mmdata.samples import sample_uid
+from mmdata.samples import own_columns, sample_uid
 from mmdata.sources.batches import Batch
 from mmdata.sources.captions import NO_CAPTIONS, CaptionSource
 from mmdata.sources.problems import MAX_CAPTION_CHARS, place_uid, problem_of
@@ -64,7 +64,7 @@ def clip_rows(
 
 def _rows(clips: Iterable[Clip], video_id: str, number: int, extra: str | None) -> Iterator[Row]:
     url = WATCH_URL.format(video_id=video_id)
-    index_columns = json.loads(extra) if extra else {}
+    index_columns = own_columns(extra)
     for position, clip in enumerate(clips):
         text, start_s, end_s = clip.text, clip.start_s, clip.end_s
         timed = [[caption.start_s, caption.end_s, caption.text] for caption in clip.captions]

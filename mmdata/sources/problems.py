@@ -10,11 +10,14 @@ from mmdata.samples import sample_uid
 MAX_URL_CHARS = 8_192
 MAX_CAPTION_CHARS = 10_000
 MAX_TEXT_CHARS = 1_000_000  # for samples without a medium
+MAX_NESTING = 100  # of the JSON of a row; about ten times as much raises RecursionError in one reader or another
 MAX_TIME_S = 1e8  # three years; no recording is longer
 
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff]")
 _HTTP = re.compile(r"https?:", re.IGNORECASE)
 _HOST = re.compile(r"https?://[^/?#\s]*[^/?#\s@:]", re.IGNORECASE)
+_LONG_REFERENCE = re.compile(r"#[0-9]{1000,}")
+_JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HOURS_MINUTES_SECONDS = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]*)?)")
 _SECONDS = re.compile(r"[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?")
@@ -35,6 +38,8 @@ def problem_of(
         return "no_caption"
     if caption and len(caption) > (MAX_TEXT_CHARS if kind == "text" else MAX_CAPTION_CHARS):
         return "caption_too_long"
+    if caption and _LONG_REFERENCE.search(caption):
+        return "bad_caption"
     if expected_sha256 and not _SHA256.fullmatch(expected_sha256):
         return "bad_sha256"
     return None
@@ -65,6 +70,18 @@ def parse_time(text: str) -> float | None:
         except ValueError:  # such as 1.2.3
             return None
     return time_s if math.isfinite(time_s) else None
+
+
+def is_too_nested(json_text: str) -> bool:
+    """Whether lists and objects are nested deeper than `MAX_NESTING` in a JSON text."""
+    if json_text.count("[") + json_text.count("{") <= MAX_NESTING:
+        return False
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", _JSON_STRING.sub("", json_text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_NESTING:
+            return True
+    return False
 
 
 def clean_caption(text: str) -> str:

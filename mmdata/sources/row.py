@@ -43,6 +43,8 @@ def read_rows(batches: Iterable[Batch], source: Source, file: str) -> Iterator[R
             caption = problems.clean_caption(raw_caption) if raw_caption else None
             sha256 = raw_sha256.strip().lower() if raw_sha256 else None
             start, end = (_time(raw_start), _time(raw_end)) if raw_start or raw_end else (None, None)
+            if extra and problems.is_too_nested(extra):
+                problem, extra = problem or "malformed_row", None
             problem = problem or problems.problem_of(url, caption, sha256, kind)
             if problem is None and (raw_start or raw_end) and not _is_span(start, end):
                 problem, start, end = "bad_times", None, None

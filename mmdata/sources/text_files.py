@@ -16,6 +16,7 @@ from upath import UPath
 
 from mmdata.sources.batches import BATCH_ROWS, Batch
 from mmdata.sources.columns import Columns
+from mmdata.sources.problems import is_too_nested
 
 BROKEN = (OSError, EOFError, zlib.error, LZMAError, csv.Error)
 """The errors that a file raises if it is cut off, or not compressed as its name says."""
@@ -146,6 +147,8 @@ def _csv_values(reader: Iterator[list[str]]) -> Iterator[list[str]]:
 
 
 def _parsed(line: str) -> Record | None:
+    if is_too_nested(line):
+        return None
     try:
         value = json.loads(line, parse_constant=_no_number)
     except (ValueError, RecursionError):

@@ -48,5 +48,6 @@ def test_captions_are_timed_by_the_clip_and_cut_at_its_ends() -> None:
     assert caption_spans(row) == [(0, 4)]
     timed = [[9, 11, "a"], [12, 13, "b"], [15, 16, "after the end"], ["no span"]]
     assert caption_spans(row | {"extra": json.dumps({"captions": timed})}) == [(0, 1), (2, 3)]
-    assert caption_spans(row | {"extra": "[]"}) == [(0, 4)]
+    for extra in ("[]", '{"captions": [["a", null, "b"], [true, 1e999, 2]]}', "[" * 5_000 + "]" * 5_000, "{nonsense"):
+        assert caption_spans(row | {"extra": extra}) == [(0, 4)]
     assert caption_spans(row | {"caption": None}) is None

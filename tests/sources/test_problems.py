@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.sources.problems import clean_caption, parse_time, place_uid, problem_of
+from mmdata.sources.problems import clean_caption, is_too_nested, parse_time, place_uid, problem_of
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
 
@@ -14,7 +14,8 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text(e
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("12.5", 12.5), ("1:02", 62), ("1:00:00,250", 3600.25), (" 3 ", 3), ("-4", -4), ("1:-2", None), ("", None),
-     ("a:b", None), ("1e308:00:00", None), ("inf", None), ("nan", None), ("1:2:3:4", None), ("1e3", 1000)],
+     ("a:b", None), ("1e308:00:00", None), ("inf", None), ("nan", None), ("1:2:3:4", None), ("1e3", 1000),
+     ("-0:00:02", None), ("-1:02", None), ("1_0", None), ("1.2.3", None), ("1:2.5:3", None), ("0x10", None)],
 )  # fmt: skip
 def test_times_in_many_forms(text: str, seconds: float | None) -> None:
     assert parse_time(text) == seconds
@@ -33,6 +34,9 @@ def test_times_in_many_forms(text: str, seconds: float | None) -> None:
         ("http://example.com/a", "x" * 10_001, None, "image", "caption_too_long"),
         (None, "x" * 10_001, None, "text", None),
         ("http://example.com/a", "words", "abc", "image", "bad_sha256"),
+        ("http://example.com/a", "words &#" + "9" * 5_000 + ";", None, "image", "bad_caption"),
+        (None, "&amp;#" + "9" * 5_000, None, "text", "bad_caption"),
+        ("http://example.com/a", "call #123456789", None, "image", None),
     ],
 )
 def test_the_first_problem_of_a_row(
@@ -44,6 +48,18 @@ def test_the_first_problem_of_a_row(
 
 def test_a_caption_becomes_one_line_without_control_characters() -> None:
     assert clean_caption("  two\n\tlines\x00 \u2003 and\x1b more ") == "two lines and more"
+
+
+@pytest.mark.parametrize("text", ["\u200b\u200b", "\u2800", "\u3164 \xa0", "\ufeff\u2060", "\ufe0f", "\x00 \n"])
+def test_a_caption_in_which_nothing_is_visible_is_empty(text: str) -> None:
+    assert clean_caption(text) == ""
+    assert clean_caption(f"{text}a") != ""
+
+
+def test_nesting_is_counted_outside_of_strings() -> None:
+    assert not is_too_nested("[" * 100 + "]" * 100)
+    assert is_too_nested('{"a":' * 101 + "1" + "}" * 101)
+    assert not is_too_nested('["' + r"[[\"[" * 100 + '"]' + "[]" * 200)
 
 
 def test_the_uid_of_a_bad_row_is_that_of_its_place() -> None:

@@ -145,3 +145,18 @@ def test_text_needs_no_url_and_may_be_long(inbox: Inbox) -> None:
     ]
     assert rows[1]["caption"] == long.strip()
     assert rows[0]["uid"] == sample_uid(None, "short")
+
+
+@pytest.mark.parametrize("depth", [101, 500, *range(900, 1_000, 9), 993, 20_000])
+def test_a_row_that_is_nested_too_deeply_is_malformed_alone(inbox: Inbox, depth: int) -> None:
+    nested = '{"URL": "http://example.com/a.jpg", "TEXT": "nested", "x": ' + "[" * depth + "]" * depth + "}\n"
+    inbox.text("a.jsonl", '{"URL": "http://example.com/b.jpg", "TEXT": "flat"}\n' + nested)
+    assert [row["problem"] for row in inbox.rows()] == [None, "malformed_row"]
+
+
+def test_a_time_of_minus_zero_is_zero_and_an_endless_one_is_bad(inbox: Inbox) -> None:
+    inbox.source = {"kind": "audio", "columns": {"url": "u", "start_s": "s", "end_s": "e"}}
+    spans = [("0", "1"), ("-0.0", "1"), ("-0:00:01", "2"), ("0", "1e300")]
+    inbox.text("a.csv", "u,s,e\n" + "".join(f"http://example.com/a.mp3,{start},{end}\n" for start, end in spans))
+    rows = inbox.rows()
+    assert [(row["problem"], row["copies"]) for row in rows] == [(None, 2), ("bad_times", 1), ("bad_times", 1)]
