@@ -39,8 +39,11 @@ _ROWS_COLUMNS = (
     Column("problem", pa.string(), "Why the row cannot be used; null if it can be used."),
     Column("copies", pa.int32(), "Number of identical source rows that became this row.", nullable=False),
     Column("row", pa.int64(), "Number of the first of these source rows in its file, counted from 0.", nullable=False),
-    Column("extra", pa.string(), "All other columns of the source row, as a JSON object."),
+    Column("extra", pa.string(), "The other columns of the source row that are kept, as a JSON object."),
 )
+EXPECTED_MD5 = "expected_md5"
+"""Key in `extra` of the MD5 in hex that the fetched file must have."""
+
 ROWS = _schema(_ROWS_COLUMNS)
 """What the source says about each sample, one row per uid. Written by mmdata.sources."""
 

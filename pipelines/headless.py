@@ -10,6 +10,7 @@ import dagster as dg
 from mmdata.engine.freshness import configured_parts, plan_part, plan_parts
 from mmdata.errors import DataError, MMDataError, UserError
 from mmdata.releases.holds import read_hold
+from mmdata.sources.catalog import bad_sources
 from mmdata.stage import StageReport
 from mmdata.workspace.lease import LeaseHeld, LeaseLost
 from pipelines.definitions import defs
@@ -48,12 +49,13 @@ def build(
     with open_instance(workspace) as instance, watched_by(collector, watcher):
         runner = _JobRunner(instance, resource, collector, verbose)
         runner.run("refresh_catalog")
+        bad = bad_sources(corpus.sources, workspace.catalog().files)
         names = [part.name for part in configured_parts(corpus, workspace)]
         sync_parts(instance, names)
         if unknown := set(parts or ()).difference(names):
             raise UserError(f"no part {', '.join(sorted(unknown))} in this corpus; `mmdata status` lists the parts")
         if sources_only:
-            return Build(collector.reports, {}, workspace.latest())
+            return Build(collector.reports, {}, workspace.latest(), bad_sources=bad)
         stale = [plan.part.name for plan in plan_parts(corpus, workspace) if plan.stale]
         chosen = [name for name in stale if parts is None or name in parts]
         watcher.plan(chosen)
@@ -79,10 +81,10 @@ def build(
             except DataError as error:
                 release_error = str(error)
         release_id = workspace.latest()
-    if release_id is not None and release_error is None and not failed and parts is None:
+    if release_id is not None and release_error is None and not failed and not bad and parts is None:
         record_build(workspace, release_id)
     is_held = release_error is None and read_hold(workspace) is not None
-    return Build(collector.reports, failed, release_id, release_error, is_held)
+    return Build(collector.reports, failed, release_id, release_error, is_held, bad)
 
 
 def train(config_path: Path, *, verbose: bool = False, watcher: Watcher | None = None) -> list[StageReport]:

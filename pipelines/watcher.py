@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -45,6 +45,7 @@ class Build:
         release_id: the latest release after the build; None before the first.
         error: why no release could be made; None: one was made, or none was to be made.
         is_held: whether a release was made that does not become the latest by itself.
+        bad_sources: source -> why none of its files could be read.
     """
 
     reports: list[StageReport]
@@ -52,6 +53,7 @@ class Build:
     release_id: str | None
     error: str | None = None
     is_held: bool = False
+    bad_sources: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -36,15 +36,16 @@ def build(
 ) -> None:
     """Bring every part up to date and make a release.
 
-    Runs the same graph as the UI, without the UI. What is up to date is not built again. A part that fails does not
-    stop the other parts: the release holds the rest, and the exit code is 1. It is 1, too, if the release is held.
+    Runs the same graph as the UI, without the UI. What is up to date is not built again. A part that fails, or
+    a source of which no file can be read, does not stop the others: the release holds the rest, and the exit code is 1.
+    It is 1, too, if the release is held.
     """
     options.log_as(log_format, log_level)
     for part_and_stage in redo or []:
         forget_stages(config, part_and_stage)
     chosen = parts.split(",") if parts else None
     made = run_build(config, parts=chosen, sources_only=sources_only, verbose=verbose, metrics_port=metrics_port)
-    if made.failed or made.is_held:
+    if made.failed or made.bad_sources or made.is_held:
         raise typer.Exit(1)
 
 
@@ -98,6 +99,9 @@ def run_build(
             result = build_graph(config, parts=parts, sources_only=sources_only, verbose=verbose, watcher=progress)
     finally:
         metrics.stop()
+    for error in result.bad_sources.values():
+        out.print("\n[red]a source is left out:[/red]")
+        out.print(error, markup=False)
     for part, error in result.failed.items():
         out.print(f"\n[red]part {part} is left out:[/red]")
         out.print(error, markup=False)

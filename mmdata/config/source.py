@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,11 +10,13 @@ from mmdata.config.section import RelativePath, Section
 
 SOURCE_KINDS = Literal["laion", "pairs", "video", "audio", "text", "howto100m"]
 
+_OF_FILES = frozenset({"lang", "expected_sha256", "expected_md5"})
+
 COLUMNS_OF_KIND: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    "pairs": (frozenset({"url", "caption"}), frozenset({"lang", "expected_sha256"})),
-    "video": (frozenset({"url", "caption"}), frozenset({"lang", "expected_sha256", "start_s", "end_s"})),
-    "audio": (frozenset({"url"}), frozenset({"caption", "lang", "expected_sha256", "start_s", "end_s"})),
-    "text": (frozenset({"caption"}), frozenset({"lang"})),
+    "pairs": (frozenset({"url", "caption"}), _OF_FILES | {"punsafe", "pwatermark", "face_bboxes"}),
+    "video": (frozenset({"url", "caption"}), _OF_FILES | {"punsafe", "pwatermark", "start_s", "end_s"}),
+    "audio": (frozenset({"url"}), _OF_FILES | {"caption", "start_s", "end_s"}),
+    "text": (frozenset({"caption"}), frozenset({"lang", "punsafe"})),
 }
 """Kinds that take a mapping of columns -> the names that they need, and the names that they may have."""
 
@@ -30,8 +32,9 @@ class Source(Section):
         description="`laion` reads LAION-5B, LAION-400M and DataComp columns as they are, `howto100m` the index of "
         "HowTo100M; `pairs` (pictures), `video`, `audio` and `text` take a mapping."
     )
-    files: RelativePath = Field(
-        description="Glob of the metadata files, relative to corpus.yaml, or a URL such as s3://…"
+    files: RelativePath | Annotated[list[RelativePath], Field(min_length=1)] = Field(
+        description="Glob of the metadata files, relative to corpus.yaml, or a URL such as s3://…; or a list of them. "
+        "{a,b} and {00..31} stand for each of these."
     )
     part_rows: int = Field(
         200_000,
@@ -50,7 +53,18 @@ class Source(Section):
     columns: dict[str, str] = Field(
         default_factory=dict,
         description="`pairs`, `video`, `audio`, `text`: name -> column of the file. Names: url, caption, lang, "
-        "expected_sha256, and start_s, end_s (seconds) if a row is a clip of a longer file.",
+        "expected_sha256, expected_md5; start_s, end_s (seconds) if a row is a clip of a longer file; punsafe, "
+        "pwatermark (0 to 1) and face_bboxes for the rules and the blurring that read them.",
+    )
+    header: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="The names of the columns of CSV and TSV files without a header line, such as [caption, url].",
+    )
+    keep_columns: list[str] | None = Field(
+        None,
+        description="The columns of the file that are kept in `extra`; null: all that do not hold binary data. "
+        "Mapped columns need not be named.",
     )
     captions: RelativePath | None = Field(
         None,
@@ -83,6 +97,17 @@ class Source(Section):
             return None if name is None else b"a".decode(name) and name
         except (LookupError, UnicodeError):
             raise ValueError(f"{name} is not an encoding that Python knows, such as cp1251 or gb18030") from None
+
+    @property
+    def patterns(self) -> list[str]:
+        """The globs in `files`."""
+        return [self.files] if isinstance(self.files, str) else list(self.files)
+
+    @model_validator(mode="after")
+    def _header_names_columns_once(self) -> Source:
+        if self.header and len(set(self.header)) < len(self.header):
+            raise ValueError("header: names a column twice")
+        return self
 
     @model_validator(mode="after")
     def _mapping_is_complete(self) -> Source:

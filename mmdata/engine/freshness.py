@@ -15,7 +15,7 @@ from mmdata.fingerprint import fingerprint
 from mmdata.optout.state import opt_out_digest
 from mmdata.workspace.layout import PART_STAGES, Part, PartStage, PartStamp, Workspace
 
-CODE_VERSIONS: dict[str, int] = {"rows": 2, "media": 2, "features": 2, "selection": 2, "shards": 3, "instructions": 2}
+CODE_VERSIONS: dict[str, int] = {"rows": 3, "media": 2, "features": 2, "selection": 2, "shards": 3, "instructions": 2}
 """Raise a number when a stage's code writes something else than before: all older results are then stale."""
 
 
@@ -75,6 +75,8 @@ def _row_settings(corpus: Corpus, part: Part) -> tuple[dict[str, Any], dict[str,
     source_settings: dict[str, Any] = {"kind": source.kind, "columns": source.columns, "slice_rows": source.slice_rows}
     if source.captions_encoding:  # left out at its default, so that older stamps stay valid
         source_settings["captions_encoding"] = source.captions_encoding
+    further = source.model_dump(include={"header", "keep_columns"}, exclude_none=True)
+    source_settings |= {name: {name: value} for name, value in further.items()}
     return source_settings, shape if source.kind == "howto100m" else None
 
 

@@ -17,11 +17,12 @@ from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import file_sha256, fingerprint
 from mmdata.optout.lists import update_standing
 from mmdata.sources.captions import captions_of
+from mmdata.sources.patterns import folder_columns
 from mmdata.sources.source_files import Contents, find_files, look_into, seen_state
 from mmdata.stage import StageReport
 from mmdata.workspace.layout import Catalog, FileEntry, Part, Workspace
 
-READER_VERSION = 1  # raise it if the same file would be counted or judged differently
+READER_VERSION = 2  # raise it if the same file would be counted or judged differently
 MAX_REPORTED_FILES = 100
 
 
@@ -35,6 +36,9 @@ class SeenCaptions(NamedTuple):
 def update_catalog(corpus: Corpus, workspace: Workspace) -> StageReport:
     """Look at every source file and bring the catalogue up to date.
 
+    A source that matches no file, or of which no file has the needed columns, stops no other source: it is listed as
+    unreadable, with its error, and its parts stay as they are.
+
     A file is identified by its content, which is hashed again only if its size or modification time (on an object
     store: its ETag) has changed. The parts of a changed file keep their names as far as their ranges still exist; their
     digests differ then, so they are stale. Parts whose range or file no longer exists are marked `removed`; the parts
@@ -42,8 +46,8 @@ def update_catalog(corpus: Corpus, workspace: Workspace) -> StageReport:
     status and its error, and stops nothing else; parts that an unreadable file gave earlier stay as they are.
 
     Raises:
-        UserError: an opt-out list cannot be read, the pattern of a source matches no file, none of its files has the
-            needed columns, or two sources match the same file. The catalogue is not changed then.
+        UserError: an opt-out list cannot be read, two sources match the same file, or no source has a file with the
+            needed columns. The catalogue is not changed then.
     """
     opt_out_counts = update_standing(corpus.optout, workspace)
     old = workspace.catalog()
@@ -67,15 +71,21 @@ def look_at_sources(corpus: Corpus, workspace: Workspace, old: Catalog, *, may_w
     files: dict[str, FileEntry] = {}
     for source in corpus.sources:
         paths = paths_by_source[source.name]
+        if not paths:
+            files |= {path: entry for path, entry in old.files.items() if entry["source"] == source.name}
+            files[source.patterns[0]] = _without_files(source)
+            continue
         look = partial(
             look_at, source, old_files=old.files, captions=_look_at_captions(source, workspace, old.files, may_write)
         )
         with ThreadPoolExecutor(min(8, len(paths), 2 * (os.cpu_count() or 1))) as pool:
             files |= zip(map(str, paths), pool.map(look, paths), strict=True)
-        _check_columns(source, [files[str(path)] for path in paths])
+    _check_columns(corpus.sources, files)
     parts = dict(old.parts)
     for source in corpus.sources:
         entries = {path: entry for path, entry in files.items() if entry["source"] == source.name}
+        if not paths_by_source[source.name]:
+            continue  # a folder that is not mounted has no files; its parts stay
         parts = cut_parts(source, entries, parts)
     for path, entry in files.items():
         entry["parts"] = sorted(part.name for part in parts.values() if part.path == path and not part.removed)
@@ -93,7 +103,9 @@ def look_at(
         captions: the source's timed captions, which count as content of the file; or the error in them.
     """
     before = old_files.get(str(path))
-    reading = fingerprint(READER_VERSION, source.kind, source.columns, source.part_rows)
+    further = [value for value in (source.header, source.keep_columns) if value is not None]
+    reading = fingerprint(READER_VERSION, source.kind, source.columns, source.part_rows, *further)
+    folders = folder_columns(str(path))
     size: int | None
     seen: str | None
     try:
@@ -106,9 +118,12 @@ def look_at(
         if before and is_same and is_known and before.get("reading") == reading:
             entry: FileEntry = {**before, "source": source.name}
             return _with_captions(entry, captions)
-        digest = before["digest"] if before and is_same and not captions else file_sha256(path)
-        if captions:
-            digest = fingerprint(digest, captions.digest)
+        if before and is_same and not captions:
+            digest = before["digest"]
+        else:
+            digest = file_sha256(path)
+            if captions or folders:
+                digest = fingerprint(digest, *filter(None, (captions_digest, folders)))
         contents = look_into(source, path, size)
         if seen_state(path) != (size, seen):
             raise OSError("it changed while it was read")
@@ -209,10 +224,48 @@ def _check_claims(paths_by_source: Mapping[str, Sequence[UPath]]) -> None:
                 )
 
 
-def _check_columns(source: Source, entries: Sequence[FileEntry]) -> None:
-    readable = [entry for entry in entries if entry["status"] == "ok" or entry["lacks_columns"]]
-    if readable and all(entry["lacks_columns"] for entry in readable):
-        raise UserError(f"source {source.name}: none of its files has the needed columns. {readable[0]['error']}")
+def _without_files(source: Source) -> FileEntry:
+    """The entry of a source that has no file; its place is the pattern."""
+    error = (
+        f"source {source.name}: no file matches {', '.join(source.patterns)}. Remedy: correct `files` in corpus.yaml."
+    )
+    return {
+        "source": source.name,
+        "bytes": None,
+        "seen": None,
+        "reading": "",
+        "digest": None,
+        "rows": 0,
+        "status": "unreadable",
+        "error": error,
+        "lacks_columns": True,
+        "offsets": [],
+    }
+
+
+def bad_sources(sources: Sequence[Source], files: Mapping[str, FileEntry]) -> dict[str, str]:
+    """Source -> error, for each source that has no file, or none with the needed columns. Damaged files do not count.
+
+    Args:
+        files: the entries of the catalogue, by path.
+    """
+    bad: dict[str, str] = {}
+    for source in sources:
+        without_files = files.get(source.patterns[0])
+        if without_files is not None and without_files["lacks_columns"] and without_files["bytes"] is None:
+            bad[source.name] = str(without_files["error"])
+            continue
+        own = [entry for entry in files.values() if entry["source"] == source.name]
+        readable = [entry for entry in own if entry["status"] == "ok" or entry["lacks_columns"]]
+        if readable and all(entry["lacks_columns"] for entry in readable):
+            bad[source.name] = f"source {source.name}: none of its files has the needed columns. {readable[0]['error']}"
+    return bad
+
+
+def _check_columns(sources: Sequence[Source], files: Mapping[str, FileEntry]) -> None:
+    bad = bad_sources(sources, files)
+    if bad and len(bad) == len(sources):
+        raise UserError("\n".join(bad.values()))
 
 
 def _changes(old: Mapping[str, Part], new: Mapping[str, Part]) -> dict[str, int]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
-from mmdata.sources.batches import BATCH_ROWS, Batch, MissingColumns, unreadable_rows
-from mmdata.sources.columns import Columns
+from mmdata.sources.batches import BATCH_ROWS, MAX_BATCH_BYTES, Batch, MissingColumns, unreadable_rows
+from mmdata.sources.columns import Columns, distinct
+from mmdata.sources.parquet_values import Texts, extras_of, hex_texts_of, is_binary, texts_of
 
 CORRUPT = (pa.ArrowException, OSError)
 """The errors that pyarrow raises if a file is not sound Parquet."""
@@ -48,16 +50,19 @@ def parquet_columns(path: UPath) -> tuple[list[str], int]:
 def check_text_columns(path: UPath, columns: Columns) -> None:
     """Raises MissingColumns if the URL, caption or time column holds lists or structs, which have no text form."""
     with path.open("rb") as file, pq.ParquetFile(file) as parquet:
-        schema = parquet.schema_arrow
-    for name in columns.text:
-        if pa.types.is_nested(schema.field(name).type):
-            raise MissingColumns(f"{path}: column {name} holds {schema.field(name).type}, not text")
+        for field in parquet.schema_arrow:
+            if field.name in columns.text and pa.types.is_nested(field.type):
+                raise MissingColumns(
+                    f"{path}: column {field.name} holds {field.type}, not text. "
+                    "Remedy: name another column, or write the file again with one text in each row."
+                )
 
 
 def read_parquet(path: UPath, columns: Columns, start: int, stop: int) -> Iterator[Batch]:
-    """Rows `start` to `stop`, in batches; other row groups are not read, and only one batch is in memory at a time.
+    """Rows `start` to `stop`, in batches; row groups and columns that are not needed are not read.
 
-    If a row group cannot be decoded, its remaining rows get the problem `unreadable`.
+    Only one batch is in memory at a time. If a row group cannot be decoded, its remaining rows get the problem
+    `unreadable`. The batches say which binary columns were left out.
 
     Raises:
         OSError: the storage failed; the data may be sound.
@@ -65,64 +70,131 @@ def read_parquet(path: UPath, columns: Columns, start: int, stop: int) -> Iterat
     with path.open("rb") as raw:
         file = _FileWithFailure(raw)
         with pq.ParquetFile(file) as parquet:
+            selection = _selection(parquet.schema_arrow, columns)
             group_start = 0
             for group in range(parquet.metadata.num_row_groups):
                 group_stop = group_start + parquet.metadata.row_group(group).num_rows
                 span = max(start, group_start), min(stop, group_stop)
                 if span[0] < span[1]:
-                    yield from _read_group(file, parquet, group, group_start, span, columns)
+                    yield from _Group(file, parquet, group, selection).read(group_start, span)
                 group_start = group_stop
 
 
-def _read_group(
-    file: _FileWithFailure,
-    parquet: pq.ParquetFile,
-    group: int,
-    group_start: int,
-    span: tuple[int, int],
-    columns: Columns,
-) -> Iterator[Batch]:
-    """The rows of `span` in one row group; `group_start` is the number of the group's first row in the file."""
-    row, (start, stop) = group_start, span
-    batches = parquet.iter_batches(_batch_rows(file, parquet, group), row_groups=[group], use_threads=False)
-    while row < stop:
-        try:
-            batch = next(batches, None)
-        except CORRUPT:
-            if file.failed:
-                raise
-            batch = None
-        if batch is None:
-            yield unreadable_rows(max(row, start), stop - max(row, start), "unreadable")
-            return
-        begin, end = max(start - row, 0), min(stop - row, batch.num_rows)
-        if begin < end:
-            yield _batch_of(batch.slice(begin, end - begin), row + begin, columns)
-        row += batch.num_rows
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """The columns of a file that are read.
 
-
-def _batch_rows(file: _FileWithFailure, parquet: pq.ParquetFile, group: int) -> int:
-    """Rows per batch; fewer if a dictionary holds very long values, so that a batch of them fits into memory.
-
-    The file holds a dictionary value once, but in memory the value is repeated in every row that uses it.
+    Args:
+        asked: the names to ask the reader for; None: all, since a name does not tell the columns apart.
+        given: the distinct names of what the reader then gives, in its order.
+        extras: name in `extra` -> distinct name.
+        left_out: binary columns that are not wanted.
     """
-    metadata = parquet.metadata.row_group(group)
-    chunks = [metadata.column(number) for number in range(metadata.num_columns)]
-    names = [
-        chunk.path_in_schema for chunk in chunks if chunk.has_dictionary_page and chunk.physical_type == "BYTE_ARRAY"
-    ]
-    if not names:
-        return BATCH_ROWS
-    longest = 1
-    try:
-        with pq.ParquetFile(file, read_dictionary=names) as encoded:
-            first = next(encoded.iter_batches(1, row_groups=[group], columns=names, use_threads=False))
-        for column in first.columns:
-            for values in _dictionaries(column):
-                longest = max(longest, pc.max(pc.binary_length(values.cast(pa.large_binary()))).as_py() or 1)
-    except (*CORRUPT, StopIteration):
-        return BATCH_ROWS  # reading the rows will report the damage
-    return max(1, min(BATCH_ROWS, MAX_DICTIONARY_BATCH_BYTES // longest))
+
+    columns: Columns
+    asked: list[str] | None
+    given: list[str]
+    extras: dict[str, str]
+    left_out: frozenset[str]
+
+    def has(self, path_in_schema: str) -> bool:
+        """Whether a column chunk, such as `image.bytes`, belongs to a column that is asked for."""
+        return self.asked is None or _belongs(path_in_schema, self.asked)
+
+
+def _selection(schema: pa.Schema, columns: Columns) -> _Selection:
+    names = distinct(schema.names)
+    types = dict(zip(names, schema.types, strict=True))
+    extras = columns.extra_names([*names, *columns.constants])
+    wanted = columns.kept or frozenset()  # a binary column that corpus.yaml names is read as text
+    left_out = {name for name in extras.values() if name in types and name not in wanted and is_binary(types[name])}
+    extras = {name: column for name, column in sorted(extras.items()) if column not in left_out}
+    needed = columns.mapped | set(extras.values())
+    asked: list[str] | None = [name for name in names if name in needed]
+    given = list(asked or ())
+    if names != schema.names or any(_belongs(name, names, below=True) for name in names):
+        asked, given = None, names
+    return _Selection(columns, asked, given, extras, frozenset(left_out))
+
+
+def _belongs(path: str, names: Collection[str], *, below: bool = False) -> bool:
+    """Whether a dotted path is one of the names, or lies below one of them (with `below`: only below)."""
+    pieces = path.split(".")
+    return any(".".join(pieces[:count]) in names for count in range(1, len(pieces) + (not below)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """One row group of a file."""
+
+    file: _FileWithFailure
+    parquet: pq.ParquetFile
+    number: int
+    selection: _Selection
+
+    def read(self, first: int, span: tuple[int, int]) -> Iterator[Batch]:
+        """The rows of `span`; `first` is the number of the group's first row in the file."""
+        row, (start, stop) = first, span
+        batches = self.parquet.iter_batches(
+            self._batch_rows(), row_groups=[self.number], columns=self.selection.asked, use_threads=False
+        )
+        left_out = self._left_out_bytes()
+        while row < stop:
+            try:
+                batch = next(batches, None)
+            except CORRUPT:
+                if self.file.failed:
+                    raise
+                batch = None
+            if batch is None:
+                yield unreadable_rows(max(row, start), stop - max(row, start), "unreadable")
+                return
+            begin, end = max(start - row, 0), min(stop - row, batch.num_rows)
+            if begin < end:
+                yield _batch_of(batch.slice(begin, end - begin), row + begin, self.selection, left_out)
+            row += batch.num_rows
+
+    @property
+    def _chunks(self) -> list[pq.ColumnChunkMetaData]:
+        metadata = self.parquet.metadata.row_group(self.number)
+        return [metadata.column(number) for number in range(metadata.num_columns)]
+
+    def _left_out_bytes(self) -> dict[str, float]:
+        """Column -> mean bytes a row, for the binary columns that are not read."""
+        rows = max(1, self.parquet.metadata.row_group(self.number).num_rows)
+        sizes: Counter[str] = Counter()
+        for chunk in self._chunks:
+            for name in self.selection.left_out:
+                if _belongs(chunk.path_in_schema, [name]):
+                    sizes[name] += chunk.total_uncompressed_size
+        return {name: size / rows for name, size in sizes.items()}
+
+    def _batch_rows(self) -> int:
+        """Rows per batch; fewer if the values are long, so that a batch of them fits into memory.
+
+        The file holds a dictionary value once, but in memory the value is repeated in every row that uses it.
+        """
+        chunks = [chunk for chunk in self._chunks if self.selection.has(chunk.path_in_schema)]
+        group_bytes = sum(chunk.total_uncompressed_size for chunk in chunks)
+        group_rows = self.parquet.metadata.row_group(self.number).num_rows
+        rows = min(BATCH_ROWS, max(1, group_rows * MAX_BATCH_BYTES // max(1, group_bytes)))
+        names = [
+            chunk.path_in_schema
+            for chunk in chunks
+            if chunk.has_dictionary_page and chunk.physical_type == "BYTE_ARRAY"
+        ]
+        if not names:
+            return rows
+        longest = 1
+        try:
+            with pq.ParquetFile(self.file, read_dictionary=names) as encoded:
+                first = next(encoded.iter_batches(1, row_groups=[self.number], columns=names, use_threads=False))
+            for column in first.columns:
+                for values in _dictionaries(column):
+                    longest = max(longest, pc.max(pc.binary_length(values.cast(pa.large_binary()))).as_py() or 1)
+        except (*CORRUPT, StopIteration):
+            return rows  # reading the rows will report the damage
+        return max(1, min(rows, MAX_DICTIONARY_BATCH_BYTES // longest))
 
 
 def _dictionaries(column: pa.Array) -> Iterator[pa.Array]:
@@ -136,78 +208,24 @@ def _dictionaries(column: pa.Array) -> Iterator[pa.Array]:
             yield from _dictionaries(column.field(number))
 
 
-def _batch_of(batch: pa.RecordBatch, first: int, columns: Columns) -> Batch:
-    def text(name: str | None) -> tuple[list[str | None], list[int]]:
-        return ([None] * batch.num_rows, []) if name is None else _texts(batch.column(name))
+def _batch_of(batch: pa.RecordBatch, first: int, selection: _Selection, left_out: Mapping[str, float]) -> Batch:
+    columns, rows = selection.columns, batch.num_rows
+    batch = batch.rename_columns(selection.given)
+
+    def text(name: str | None) -> Texts:
+        if name is None or name in columns.constants:
+            return [columns.constants.get(name or "")] * rows, []
+        return texts_of(batch.column(name))
+
+    def digest(name: str | None, digest_bytes: int) -> list[str | None]:
+        return text(name)[0] if name not in batch.schema.names else hex_texts_of(batch.column(name), digest_bytes)
 
     urls, bad_urls = text(columns.url)
     captions, bad_captions = text(columns.caption)
-    problems: list[str | None] = [None] * batch.num_rows
+    problems: list[str | None] = [None] * rows
     for row in (*bad_urls, *bad_captions):
         problems[row] = "bad_encoding"
-    further = (columns.lang, columns.expected_sha256, columns.start_s, columns.end_s)
-    langs, hashes, starts, ends = (text(name)[0] for name in further)
-    return Batch(first, urls, captions, langs, hashes, _extras(batch, columns), problems, starts, ends)
-
-
-def _texts(column: pa.Array) -> tuple[list[str | None], list[int]]:
-    """The values of a column as text, and the indexes of the values that were not valid UTF-8."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return _texts(column.dictionary_decode())
-    if pa.types.is_null(kind):
-        return [None] * len(column), []
-    if pa.types.is_duration(kind):
-        return [None if value is None else str(value.total_seconds()) for value in column.to_pylist()], []
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
-        if not binary:
-            return column.cast(pa.string()).to_pylist(), []
-    try:
-        text = column.cast(pa.large_string())
-        text.validate(full=True)
-        return pl.Series(values=text).to_list(), []
-    except pa.ArrowInvalid:
-        raw = column.cast(pa.large_binary()).to_pylist()
-        values = [None if value is None else value.decode("utf-8", "replace") for value in raw]
-        return values, [n for n, value in enumerate(values) if value is not None and value.encode() != raw[n]]
-
-
-def _extras(batch: pa.RecordBatch, columns: Columns) -> list[str | None]:
-    """All other columns as a JSON object per row, keys sorted; NaN and infinities become null."""
-    names = sorted(set(batch.schema.names) - columns.mapped)
-    if not names:
-        return [None] * batch.num_rows
-    frame = pl.DataFrame({name: _jsonable(batch.column(name)) for name in names})
-    return frame.select(pl.struct(names).struct.json_encode()).to_series().to_list()
-
-
-def _jsonable(column: pa.Array) -> pl.Series:
-    if _is_plain(column.type):
-        try:
-            column.validate(full=True)
-            return pl.Series(values=column)
-        except pa.ArrowInvalid:  # text that is not UTF-8
-            pass
-    if pa.types.is_nested(column.type):
-        return pl.Series([None if value is None else _shown(value) for value in column], dtype=pl.String)
-    return pl.Series(_texts(column)[0], dtype=pl.String)
-
-
-def _shown(value: pa.Scalar) -> str:
-    try:
-        return str(value.as_py())
-    except UnicodeDecodeError:
-        return "text that is no UTF-8"
-
-
-def _is_plain(kind: pa.DataType) -> bool:
-    """Whether polars can write the type as JSON."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _is_plain(kind.value_type)
-    if pa.types.is_struct(kind):
-        return all(_is_plain(field.type) for field in kind)
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    half = pa.types.is_float16(kind)
-    number = pa.types.is_integer(kind) or (pa.types.is_floating(kind) and not half)
-    return text or number or pa.types.is_boolean(kind) or pa.types.is_null(kind)
+    langs, starts, ends = (text(name)[0] for name in (columns.lang, columns.start_s, columns.end_s))
+    hashes, md5s = digest(columns.expected_sha256, 32), digest(columns.expected_md5, 16)
+    extras = extras_of(batch, selection.extras, columns.constants)
+    return Batch(first, urls, captions, langs, hashes, extras, problems, starts, ends, md5s, left_out=left_out)

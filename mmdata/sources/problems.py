@@ -19,6 +19,7 @@ _HOST = re.compile(r"https?://[^/?#\s]*[^/?#\s@:]", re.IGNORECASE)
 _LONG_REFERENCE = re.compile(r"#[0-9]{1000,}")
 _JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _HOURS_MINUTES_SECONDS = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]*)?)")
 _SECONDS = re.compile(r"[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?")
 # White space and the characters that no font shows: of width zero, of direction, and the fillers of Hangul and Braille.
@@ -28,8 +29,18 @@ _VISIBLE = re.compile(
 )
 
 
+_MISSING = frozenset(
+    ("nan", "-nan", "<na>", "n/a", "na", "#n/a", "#na", "#n/a n/a", "null", "none", "\\n", "1.#ind", "1.#qnan")
+)
+"""What pandas, databases and spreadsheets write for a value that is missing, in lower case."""
+
+
 def problem_of(
-    url: str | None, caption: str | None, expected_sha256: str | None = None, kind: str = "image"
+    url: str | None,
+    caption: str | None,
+    expected_sha256: str | None = None,
+    kind: str = "image",
+    expected_md5: str | None = None,
 ) -> str | None:
     """Why a row cannot be used; None if it can. Values are stripped, and the caption went through `clean_caption`."""
     if kind != "text" and (problem := _url_problem(url)):
@@ -42,7 +53,7 @@ def problem_of(
         return "bad_caption"
     if expected_sha256 and not _SHA256.fullmatch(expected_sha256):
         return "bad_sha256"
-    return None
+    return "bad_md5" if expected_md5 and not _MD5.fullmatch(expected_md5) else None
 
 
 def _url_problem(url: str | None) -> str | None:
@@ -82,6 +93,11 @@ def is_too_nested(json_text: str) -> bool:
         if depth > MAX_NESTING:
             return True
     return False
+
+
+def is_missing(text: str) -> bool:
+    """Whether a value says that there is none, such as `NaN` or `NULL`."""
+    return len(text) < 12 and text.strip().lower() in _MISSING  # 12: longer than the longest, with some spaces
 
 
 def clean_caption(text: str) -> str:

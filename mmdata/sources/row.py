@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from mmdata.config import Source
-from mmdata.samples import sample_uid
+from mmdata.samples import EXPECTED_MD5, sample_uid
 from mmdata.sources import problems
 from mmdata.sources.batches import Batch
 from mmdata.urls import canonical_url
@@ -38,14 +38,16 @@ def read_rows(batches: Iterable[Batch], source: Source, file: str) -> Iterator[R
     max_chars = problems.MAX_TEXT_CHARS if kind == "text" else problems.MAX_CAPTION_CHARS
     for batch in batches:
         for number, values in enumerate(zip(*batch.columns(), strict=True), batch.first):
-            raw_url, raw_caption, raw_lang, raw_sha256, extra, problem, raw_start, raw_end = values
+            raw_lang, extra, problem = values[2], values[4], values[5]  # `nan` is a language, too (Min Nan)
+            given = (None if value is None or problems.is_missing(value) else value for value in values)
+            raw_url, raw_caption, _, raw_sha256, _, _, raw_start, raw_end, raw_md5 = given
             url = raw_url.strip() if raw_url else None
             caption = problems.clean_caption(raw_caption) if raw_caption else None
-            sha256 = raw_sha256.strip().lower() if raw_sha256 else None
+            sha256, md5 = (value.strip().lower() if value else None for value in (raw_sha256, raw_md5))
             start, end = (_time(raw_start), _time(raw_end)) if raw_start or raw_end else (None, None)
             if extra and problems.is_too_nested(extra):
                 problem, extra = problem or "malformed_row", None
-            problem = problem or problems.problem_of(url, caption, sha256, kind)
+            problem = problem or problems.problem_of(url, caption, sha256, kind, md5)
             if problem is None and (raw_start or raw_end) and not _is_span(start, end):
                 problem, start, end = "bad_times", None, None
             if problem is None:
@@ -56,7 +58,15 @@ def read_rows(batches: Iterable[Batch], source: Source, file: str) -> Iterator[R
                 url = url[: problems.MAX_URL_CHARS] if url else None
             caption = caption[:max_chars] if caption else None
             lang = raw_lang.strip() if raw_lang else None
+            if md5 and problem is None:
+                extra = _with_md5(extra, md5)
             yield Row(uid, kind, url or None, caption, start, end, lang or None, sha256 or None, problem, number, extra)
+
+
+def _with_md5(extra: str | None, md5: str) -> str:
+    """`extra` with the MD5 that the file must have. A column of its own would make every older table stale."""
+    member = f'"{EXPECTED_MD5}":"{md5}"}}'
+    return f"{extra[:-1]},{member}" if extra and extra != "{}" else "{" + member
 
 
 def _time(text: str | None) -> float | None:

@@ -12,15 +12,17 @@ from typing import Any
 from upath import UPath
 
 from mmdata.config import Source
-from mmdata.errors import DataError, UserError
+from mmdata.errors import DataError
 from mmdata.sources.batches import Batch, MissingColumns
 from mmdata.sources.columns import columns_of
+from mmdata.sources.lines import BROKEN
 from mmdata.sources.parquet import CORRUPT, check_text_columns, parquet_columns, read_parquet
-from mmdata.sources.text_files import BROKEN, first_columns, is_json_lines, outline, read_text
+from mmdata.sources.patterns import expanded, folder_columns
+from mmdata.sources.text_files import first_columns, is_json, outline, read_text
 from mmdata.storage.atomic import is_local
 
 PARQUET = frozenset({".parquet", ".pq"})
-TEXT = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json"})
+TEXT = frozenset({".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json"})
 
 MAX_PARQUET_ROWS_PER_BYTE = 100
 """A Parquet footer with more rows is forged or damaged; each claimed row would become a row of the table."""
@@ -38,29 +40,17 @@ class Contents:
 
 
 def find_files(source: Source) -> list[UPath]:
-    """The files that the pattern of a source matches, sorted, without hidden files. Raises UserError if none does."""
-    pattern = UPath(source.files)
-    if is_local(pattern):
-        matches = glob.glob(pattern.path, recursive=True)  # noqa: PTH207 - the pattern is absolute, with ** anywhere
-        names = [name for name in matches if Path(name).is_file()]
-    else:
-        details = pattern.fs.glob(pattern.path, detail=True)
-        names = [pattern.fs.unstrip_protocol(name) for name, facts in details.items() if facts["type"] == "file"]
-    paths = [UPath(name) for name in sorted(names)]
-    paths = [path for path in paths if not path.name.startswith(".")]
-    if not paths:
-        raise UserError(
-            f"source {source.name}: no file matches {source.files}. Remedy: correct `files` in corpus.yaml."
-        )
-    return paths
-
-
-def relative_name(source: Source, path: str) -> str:
-    """The path of a file relative to the folder that the pattern of the source begins with."""
-    fixed = source.files[: min((source.files.find(sign) for sign in "*?[" if sign in source.files), default=None)]
-    root = UPath(fixed.rpartition("/")[0] + "/").path.rstrip("/") + "/"
-    whole = UPath(path).path
-    return whole.removeprefix(root) if whole.startswith(root) else whole.rpartition("/")[2]
+    """The files that the patterns of a source match, sorted, without hidden files; empty if there are none."""
+    names: set[str] = set()
+    for text in expanded(source.patterns):
+        pattern = UPath(text)
+        if is_local(pattern):
+            matches = glob.glob(pattern.path, recursive=True)  # noqa: PTH207 - the pattern is absolute, with ** anywhere
+            names |= {name for name in matches if Path(name).is_file()}
+        else:
+            details = pattern.fs.glob(pattern.path, detail=True)
+            names |= {pattern.fs.unstrip_protocol(name) for name, facts in details.items() if facts["type"] == "file"}
+    return [path for path in (UPath(name) for name in sorted(names)) if not path.name.startswith(".")]
 
 
 def seen_state(path: UPath) -> tuple[int, str]:
@@ -90,11 +80,11 @@ def look_into(source: Source, path: UPath, size: int) -> Contents:
                 claim = f"says that it has {rows:,} rows, in {size:,} bytes: its footer is forged or damaged"
                 return Contents("unreadable", error=f"{path}: {claim}. Remedy: remove the file.")
         else:
-            text_outline = outline(path, source.part_rows)
+            text_outline = outline(path, source.part_rows, source.header)
             names, rows, offsets = text_outline.columns, text_outline.rows, text_outline.offsets
         if rows == 0 and not names:
             return Contents("empty", error="0 rows")
-        columns = columns_of(source, names, str(path))
+        columns = columns_of(source, names, str(path), folder_columns(str(path)))
         if kind in PARQUET:
             check_text_columns(path, columns)
     except MissingColumns as error:
@@ -118,13 +108,14 @@ def read_batches(
         DataError: the file is damaged or lacks a needed column; names it.
         OSError: the storage failed; a later try may succeed.
     """
+    constants = folder_columns(str(path))
     try:
         if _kind(path) in PARQUET:
-            columns = columns_of(source, parquet_columns(path)[0], str(path))
+            columns = columns_of(source, parquet_columns(path)[0], str(path), constants)
             yield from read_parquet(path, columns, start, stop)
         else:
-            columns = columns_of(source, first_columns(path), str(path))
-            yield from read_text(path, columns, start, stop, nearest)
+            columns = columns_of(source, first_columns(path, source.header), str(path), constants)
+            yield from read_text(path, columns, start, stop, nearest, source.header)
     except (*CORRUPT, *BROKEN) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the storage failed; errors of the parsers have no number
@@ -142,5 +133,5 @@ def _kind(path: UPath) -> str:
 
 
 def _broken(path: UPath, error: Exception) -> str:
-    kind = "Parquet" if _kind(path) in PARQUET else "JSON Lines" if is_json_lines(path) else "CSV"
+    kind = "Parquet" if _kind(path) in PARQUET else "JSON" if is_json(path) else "CSV"
     return f"{path}: cannot be read as {kind} ({type(error).__name__}: {error}). Remedy: repair or remove the file."

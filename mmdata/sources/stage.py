@@ -27,15 +27,19 @@ from mmdata.optout.state import OPT_OUT
 from mmdata.sources.batches import Batch
 from mmdata.sources.captions import CaptionSource, captions_of
 from mmdata.sources.howto100m import clip_rows
+from mmdata.sources.patterns import relative_name
 from mmdata.sources.row import read_rows
 from mmdata.sources.rows_table import rows_table, without_opted_out
-from mmdata.sources.source_files import read_batches, relative_name, seen_state
+from mmdata.sources.source_files import read_batches, seen_state
 from mmdata.stage import Progress, StageReport
 from mmdata.workspace.layout import FileEntry, Part, PartStamp, SliceStamp, Workspace
 
 _log = logs.logger(__name__)
 
 SLICE_NAME = "{:04d}"
+LEFT_OUT = "left_out_bytes: "
+"""Begins the name of the count of bytes in a binary column that is left out of `extra`; the column's name follows."""
+
 _REMEDY = "Remedy: materialise `source_catalog`, which looks at the file again."
 
 
@@ -136,14 +140,15 @@ class RowsPart:
             batches = read_batches(source, UPath(part.path), start, stop, nearest)
             names = iter([name for name in pending if start <= self.spans[name][0] < stop])
             for rows in _cut_into_slices(batches, start, stop, source.slice_rows):
+                further_counts = _left_out_bytes(rows)
                 if captions:
                     caption_counts: Counter[str] = Counter()
                     clips = clip_rows(rows, source, file_name, self.corpus.clips, captions, caption_counts)
                     result = rows_table(clips, part)
-                    added = {f"captions_{name}": count for name, count in sorted(caption_counts.items())}
-                    result = replace(result, counts={**result.counts, **added})
+                    further_counts |= {f"captions_{name}": count for name, count in sorted(caption_counts.items())}
                 else:
                     result = rows_table(read_rows(rows, source, file_name), part)
+                result = replace(result, counts={**result.counts, **further_counts})
                 yield next(names), replace(result, numbers={"seconds": time.perf_counter() - started_s})
                 started_s = time.perf_counter()
 
@@ -203,6 +208,15 @@ def _cut_into_slices(batches: Iterator[Batch], start: int, stop: int, slice_rows
         raise DataError(f"row {row}: the file ends here, though the catalogue says {stop} rows. {_REMEDY}")
 
 
+def _left_out_bytes(batches: Sequence[Batch]) -> dict[str, int]:
+    """Count -> bytes, one count for each binary column that is not written to `extra`."""
+    sizes: Counter[str] = Counter()
+    for batch in batches:
+        for name, mean_bytes in batch.left_out.items():
+            sizes[LEFT_OUT + name] += round(mean_bytes * len(batch))
+    return dict(sorted(sizes.items()))
+
+
 def _nearest_offset(file_entry: FileEntry, source: Source, part: Part) -> tuple[int, int]:
     """A row at or before the part's first row, and the byte where that row begins."""
     number, offsets = part.start // source.part_rows, file_entry.get("offsets") or []
@@ -227,12 +241,18 @@ def _check_unchanged(workspace: Workspace, part: Part, captions: CaptionSource |
 def _report(workspace: Workspace, part_name: str, stamp: PartStamp, reused: int) -> StageReport:
     by_count = sorted(stamp.reasons.items(), key=lambda item: -item[1])
     bad = [{"problem": problem, "rows": count} for problem, count in by_count]
+    left_out = [
+        {"column": name.removeprefix(LEFT_OUT), "bytes": size}
+        for name, size in stamp.counts.items()
+        if name.startswith(LEFT_OUT)
+    ]
+    tables = {"bad rows": bad, "binary columns left out of extra": left_out}
     return StageReport(
         "rows",
         part_name,
         counts=stamp.counts,
         reasons=stamp.reasons,
-        tables={"bad rows": bad} if bad else {},
+        tables={name: table for name, table in tables.items() if table},
         paths={"rows": str(workspace.part_dir(part_name) / "rows")},
         slices_done=len(stamp.slices) - reused,
         slices_reused=reused,

@@ -18,7 +18,7 @@ from mmdata.errors import DataError
 from mmdata.releases.holds import write_hold
 from pipelines import headless
 from pipelines.home import dagster_home, record_build
-from tests.support.settled import make_settled
+from tests.support.settled import make_settled, write_config
 from tests.support.standin_stages import Small
 
 HEAVY = ["dagster", "matplotlib", "torch", "open_clip", "faiss", "cv2", "av", "pandas", "PIL"]
@@ -141,3 +141,18 @@ def test_build_of_a_held_release_exits_with_1(small: Small) -> None:
     write_hold(small.workspace, "0123", "it keeps 1 of 40 samples")
     done = CliRunner().invoke(app, ["build", "-c", str(small.config_path)])
     assert done.exit_code == 1, done.output
+
+
+def test_a_source_that_cannot_be_read_is_named_and_the_exit_code_is_1(tmp_path: Path) -> None:
+    make_settled(tmp_path)
+    (tmp_path / "cc3m.tsv").write_text("a cat\thttp://e/1\n")
+    pairs = {"kind": "pairs", "columns": {"url": "url", "caption": "caption"}}
+    good = {"name": "web", "kind": "laion", "files": "inbox/*.parquet"}
+    write_config(tmp_path, sources=[good, {"name": "cc3m", "files": "cc3m.tsv", **pairs}])
+    arguments = ["build", "-c", str(tmp_path / "corpus.yaml"), "--sources-only"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 1, done.output
+    assert "a source is left out" in done.output
+    assert "header: [caption, url]" in " ".join(done.output.split())
+    write_config(tmp_path, sources=[good, {"name": "cc3m", "files": "cc3m.tsv", "header": ["caption", "url"], **pairs}])
+    assert CliRunner().invoke(app, arguments).exit_code == 0

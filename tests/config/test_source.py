@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,3 +40,24 @@ def test_parts_of_videos_are_small() -> None:
 def test_a_path_alone_is_a_list() -> None:
     assert OptOutList.model_validate("lists/a.txt") == OptOutList(path="lists/a.txt")
     assert OptOutList.model_validate({"path": "a.csv", "column": "link", "holds": "url"}).holds == "url"
+
+
+def test_files_are_one_pattern_or_several(tmp_path: Path) -> None:
+    def patterns(files: Any) -> list[str]:
+        return (
+            parse_corpus({"workspace": "w", "sources": [{"name": "a", "kind": "laion", "files": files}]}, tmp_path)
+            .sources[0]
+            .patterns
+        )
+
+    assert patterns("in/*.csv") == [str(tmp_path / "in/*.csv")]
+    assert patterns(["in/*.csv", "s3://b/*"]) == [str(tmp_path / "in/*.csv"), "s3://b/*"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [({"header": ["url", "url"]}, "names a column twice"), ({"header": []}, "header"), ({"files": []}, "files")],
+)
+def test_keys_that_say_nothing_are_refused(source: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        parse_corpus({"workspace": "w", "sources": [{"name": "a", "kind": "laion", "files": "x", **source}]})

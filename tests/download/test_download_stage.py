@@ -9,9 +9,13 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from mmdata.config.load import parse_corpus
 from mmdata.download.stage import fetch_part
 from mmdata.engine import freshness
 from mmdata.errors import DataError
+from mmdata.sources.catalog import update_catalog
+from mmdata.takedown.read_part import read_part
+from mmdata.workspace.layout import Workspace
 from tests.support.hostile_server import answer, jpeg
 from tests.support.media_parts import assert_whole, by_url, records
 
@@ -162,3 +166,29 @@ def test_rows_must_be_read_first(handmade):
     part.workspace.clear_part_stamp(part.name, "rows")
     with pytest.raises(DataError, match="materialise source_rows"):
         fetch_part(part.corpus, part.workspace, part.name)
+
+
+def test_rows_that_are_read_again_by_newer_code_keep_their_pictures(web, tmp_path, monkeypatch):
+    monkeypatch.setitem(freshness.CODE_VERSIONS, "rows", 2)
+    urls = [web.url(f"/jpg/{number}") for number in range(3)]
+    path = tmp_path / "a.tsv"
+    path.write_text("URL\tTEXT\n" + "".join(f"{url}\tcaption {n}\n" for n, url in enumerate(urls)))
+    source = {"name": "web", "kind": "laion", "files": str(path)}
+    download = {"allow_hosts": ["127.0.0.0/8"], "retries": 0}
+    corpus = parse_corpus({"workspace": str(tmp_path / "w"), "sources": [source], "download": download})
+    workspace = Workspace(corpus.workspace)
+    for version in (2, 3):
+        monkeypatch.setitem(freshness.CODE_VERSIONS, "rows", version)
+        update_catalog(corpus, workspace)
+        (part,) = workspace.catalog().live_parts()
+        assert "rows" in freshness.plan_part(corpus, workspace, part).stale
+        read_part(corpus, workspace, part.name)
+        assert ("media" in freshness.plan_part(corpus, workspace, part).stale) == (version == 2)
+        fetch_part(corpus, workspace, part.name)
+    path.write_text(path.read_text() + f"{web.url('/jpg/3')}\tone more\n")
+    update_catalog(corpus, workspace)
+    read_part(corpus, workspace, part.name)
+    assert fetch_part(corpus, workspace, part.name).counts["success"] == 4
+    assert {path: hits for path, hits in web.hits.items() if path.startswith("/jpg/")} == {
+        f"/jpg/{n}": 1 for n in range(4)
+    }

@@ -6,7 +6,7 @@ from mmdata.sources.batches import Batch, unreadable_rows
 
 
 def test_a_split_batch_keeps_its_row_numbers_and_columns() -> None:
-    columns = [[f"{name}{row}" for row in range(5)] for name in ("u", "c", "l", "h", "x", "p", "s", "e")]
+    columns = [[f"{name}{row}" for row in range(5)] for name in ("u", "c", "l", "h", "x", "p", "s", "e", "m")]
     head, tail = Batch(10, *columns).split(2)
     assert (head.first, len(head), tail.first, len(tail)) == (10, 2, 12, 3)
     assert [[*left, *right] for left, right in zip(head.columns(), tail.columns(), strict=True)] == columns

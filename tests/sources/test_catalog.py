@@ -9,11 +9,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from mmdata.config import Corpus
 from mmdata.config.load import parse_corpus
 from mmdata.engine.freshness import plan_parts
 from mmdata.errors import UserError
+from mmdata.inspect.corpus_status import corpus_status
 from mmdata.sources import catalog as catalog_module
-from mmdata.sources.catalog import update_catalog
+from mmdata.sources.catalog import bad_sources, update_catalog
 from mmdata.workspace.layout import Workspace
 
 
@@ -181,3 +183,63 @@ def test_two_workspaces_have_the_same_parts(inbox, tmp_path):
     other = Workspace(str(tmp_path / "other"))
     update_catalog(inbox.corpus, other)
     assert other.catalog_path.read_bytes() == inbox.workspace.catalog_path.read_bytes()
+
+
+def sources_of(inbox, *sources: dict) -> tuple[Corpus, Workspace]:
+    data = {"workspace": str(inbox.folder / "workspace"), "sources": [*sources], "score": {"model": "demo"}}
+    corpus = parse_corpus(data)
+    return corpus, Workspace(corpus.workspace)
+
+
+def test_a_source_that_cannot_be_read_holds_up_no_other(inbox):
+    inbox.pairs("good.parquet", 3)
+    inbox.text("cc3m.tsv", "a cat\thttp://e/1\n")
+    pairs = {"kind": "pairs", "columns": {"url": "url", "caption": "caption"}}
+    sources = [
+        {"name": "good", "kind": "laion", "files": str(inbox.path("*.parquet"))},
+        {"name": "cc3m", "files": str(inbox.path("*.tsv")), **pairs},
+        {"name": "gone", "files": str(inbox.path("*.jsonl")), **pairs},
+    ]
+    corpus, workspace = sources_of(inbox, *sources)
+    report = update_catalog(corpus, workspace)
+    assert (report.counts["rows"], report.reasons) == (3, {"file_unreadable": 2})
+    assert {part.source for part in workspace.catalog().live_parts()} == {"good"}
+    bad = bad_sources(corpus.sources, workspace.catalog().files)
+    assert bad.keys() == {"cc3m", "gone"}
+    assert "header: [caption, url]" in bad["cc3m"]
+    assert "no file matches" in bad["gone"]
+    assert set(corpus_status(corpus, workspace).unreadable.values()) <= set("\n".join(bad.values()).split("\n")) | {
+        entry["error"] for entry in workspace.catalog().files.values()
+    }
+    before = workspace.catalog_path.read_bytes()
+    update_catalog(corpus, workspace)
+    assert workspace.catalog_path.read_bytes() == before
+
+
+def test_a_source_whose_folder_is_not_mounted_keeps_its_parts(inbox):
+    inbox.pairs("a.parquet", 3)
+    other = inbox.text("b.csv", "URL,TEXT\nhttp://e/1,one\n")
+    sources = [
+        {"name": name, "kind": "laion", "files": str(inbox.path(glob))}
+        for name, glob in (("a", "*.parquet"), ("b", "*.csv"))
+    ]
+    corpus, workspace = sources_of(inbox, *sources)
+    update_catalog(corpus, workspace)
+    parts = workspace.catalog().parts
+    other.rename(inbox.folder / "b.csv")
+    report = update_catalog(corpus, workspace)
+    assert (workspace.catalog().parts, report.counts["parts_removed"]) == (parts, 0)
+    assert bad_sources(corpus.sources, workspace.catalog().files).keys() == {"b"}
+    (inbox.folder / "b.csv").rename(other)
+    update_catalog(corpus, workspace)
+    assert (workspace.catalog().parts, bad_sources(corpus.sources, workspace.catalog().files)) == (parts, {})
+
+
+def test_a_file_that_moves_to_another_hive_folder_is_read_again(inbox):
+    inbox.source = {"files": str(inbox.folder / "inbox/*/*.parquet")}
+    for lang in ("en", "de"):
+        inbox.path(f"lang={lang}").mkdir(parents=True)
+    path = inbox.pairs("lang=en/a.parquet", 2)
+    inbox.rows()
+    path.rename(inbox.path("lang=de/a.parquet"))
+    assert [row["extra"] for row in inbox.rows()] == ['{"lang":"de"}'] * 2

@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 from datetime import time, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from upath import UPath
 
 from mmdata.errors import UserError
+from mmdata.sources.batches import MAX_BATCH_BYTES
+from mmdata.sources.columns import Columns
+from mmdata.sources.parquet import read_parquet
 from tests.sources.conftest import Inbox
 
 
 def test_a_corrupt_row_group_costs_its_own_rows_alone(inbox):
     texts = [f"caption {n} " + "lorem ipsum " * 20 for n in range(300)]
     path = inbox.parquet("a.parquet", {"URL": [f"http://e/{n}" for n in range(300)], "TEXT": texts}, row_group_size=100)
-    import pyarrow.parquet as pq
 
     column = pq.ParquetFile(path).metadata.row_group(1).column(1)
     data = bytearray(path.read_bytes())
@@ -42,7 +48,6 @@ def test_parquet_columns_of_odd_types(inbox):
             "TEXT": pa.array(["x", "y"]).dictionary_encode(),
             "day": [datetime.date(2020, 1, 2)] * 2,
             "price": [decimal.Decimal("1.50")] * 2,
-            "raw": [b"\x00\xff", None],
             "map": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int64())),
             "nothing": pa.nulls(2),
         },
@@ -51,7 +56,7 @@ def test_parquet_columns_of_odd_types(inbox):
     assert first["caption"] == "x"
     extra = json.loads(first["extra"])
     assert (extra["day"], extra["price"], extra["nothing"]) == ("2020-01-02", "1.50", None)
-    assert json.loads(second["extra"])["raw"] is None
+    assert json.loads(second["extra"])["map"] is None
 
 
 def test_a_caption_column_of_lists_is_no_caption_column(inbox):
@@ -89,3 +94,82 @@ def test_times_of_a_type_that_has_no_text_are_refused(inbox: Inbox) -> None:
     inbox.source = {"kind": "video", "columns": {"url": "url", "caption": "text", "start_s": "s", "end_s": "e"}}
     with pytest.raises(UserError, match="column s holds list"):
         inbox.look()
+
+
+def test_binary_columns_are_left_out_and_counted(inbox: Inbox) -> None:
+    pictures = [{"bytes": bytes(1_000), "path": "a.jpg"}] * 4
+    inbox.parquet(
+        "a.parquet",
+        {
+            "URL": [f"http://e/{n}" for n in range(4)],
+            "TEXT": list("abcd"),
+            "image": pictures,
+            "jpg": [bytes([n]) * 500 for n in range(4)],
+            "many": [[b"x"], None, [], [b"y"]],
+            "encoded": pa.array([b"x"] * 4).dictionary_encode(),
+            "n": [1, 2, 3, 4],
+        },
+        row_group_size=3,
+    )
+    inbox.source = {"slice_rows": 2}
+    rows = inbox.rows()
+    assert [json.loads(row["extra"]) for row in rows] == [{"n": n} for n in (1, 2, 3, 4)]
+    report = inbox.read("web-000000")
+    left_out = {row["column"]: row["bytes"] for row in report.tables["binary columns left out of extra"]}
+    assert left_out.keys() == {"image", "jpg", "many", "encoded"}
+    assert 2_000 < left_out["jpg"] < 5_000  # with the headers of small pages
+    inbox.source |= {"keep_columns": ["many"]}
+    assert json.loads(inbox.rows()[0]["extra"]) == {"many": "[b'x']"}
+
+
+def test_a_table_of_pictures_is_read_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pictures = [{"bytes": np.random.default_rng(n).bytes(40_000), "path": f"{n}.jpg"} for n in range(1_000)]
+    long = ["words " * 5_000] * 1_000
+    urls = [f"http://e/{n}" for n in range(1_000)]
+    pq.write_table(pa.table({"url": urls, "caption": long, "image": pictures}), path, use_dictionary=False)
+    before = pa.total_allocated_bytes()
+    sizes, peak = [], 0
+    for batch in read_parquet(UPath(path), Columns("url", "caption"), 0, 1_000):
+        sizes.append(len(batch))
+        peak = max(peak, pa.total_allocated_bytes() - before)
+        assert batch.extras == [None] * len(batch)
+    assert sum(sizes) == 1_000
+    assert max(sizes) * 30_000 < 2 * MAX_BATCH_BYTES  # the captions alone take 30 MB
+    assert peak < 100_000_000
+
+
+@pytest.mark.parametrize("extra", [{"sim": [1]}, {"sim.1": ["c"]}])
+def test_a_column_that_is_there_twice_and_not_needed_keeps_both_values(inbox: Inbox, extra: dict[str, Any]) -> None:
+    columns = [pa.array(["http://e/1"]), pa.array(["a"]), pa.array([1]), pa.array(["b"]), pa.array([2])]
+    table = pa.Table.from_arrays(columns, ["URL", "TEXT", "sim", "sim", "TEXT.b"])
+    for name, values in extra.items():
+        table = table.append_column(name, pa.array(values))
+    pq.write_table(table, inbox.path("a.parquet"))
+    (row,) = inbox.rows()
+    kept = json.loads(row["extra"])
+    assert sorted(map(str, kept.values())) == sorted(map(str, [1, "b", 2, *extra[next(iter(extra))]]))
+
+
+def test_a_needed_column_that_is_there_twice_makes_that_file_unreadable_alone(inbox: Inbox) -> None:
+    columns = [pa.array(["http://e/1"]), pa.array(["a"]), pa.array(["b"])]
+    pq.write_table(pa.Table.from_arrays(columns, ["URL", "TEXT", "TEXT"]), inbox.path("spark.parquet"))
+    inbox.pairs("good.parquet", 2)
+    assert inbox.look().reasons == {"file_unreadable": 1}
+    errors = [entry["error"] for entry in inbox.workspace.catalog().files.values() if entry["error"]]
+    assert "spark.parquet: has more than one column TEXT" in errors[0]
+    assert len(inbox.rows()) == 2
+
+
+def test_nan_and_the_words_for_a_missing_value_are_no_captions(inbox: Inbox) -> None:
+    inbox.parquet("a.parquet", {"URL": ["http://e/1"] * 2, "TEXT": [float("nan"), None]})
+    inbox.parquet("b.parquet", {"URL": ["http://e/2", "nan", "http://e/3"], "TEXT": ["nan", "words", "nan bread"]})
+    assert [row["problem"] for row in inbox.rows()] == ["no_caption", "no_caption", "no_caption", "no_url", None]
+
+
+def test_digests_stored_as_bytes_are_read_in_hex(inbox: Inbox) -> None:
+    digests = {"sha256": pa.array([bytes(32)], pa.binary(32)), "md5": [bytes(16)]}
+    inbox.parquet("a.parquet", {"url": ["http://e/1"], "text": ["a"], **digests})
+    (row,) = inbox.rows()
+    assert (row["expected_sha256"], row["problem"]) == ("00" * 32, None)
+    assert json.loads(row["extra"]) == {"expected_md5": "00" * 16}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.sources.problems import clean_caption, is_too_nested, parse_time, place_uid, problem_of
+from mmdata.sources.problems import clean_caption, is_missing, is_too_nested, parse_time, place_uid, problem_of
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
 
@@ -66,3 +66,32 @@ def test_the_uid_of_a_bad_row_is_that_of_its_place() -> None:
     uids = {place_uid("web", "a.csv", 1), place_uid("web", "a.csv", 2), place_uid("web", "b.csv", 1)}
     assert len(uids) == 3
     assert place_uid("web", "a.csv", 1) in uids
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\u200b\u200b", "\ufeff", "\u00ad \u200d", "\u2800", "\u3164", "\x00\x1b", "\u202e\u2066", "\u00a0"],
+)
+def test_a_caption_of_which_nothing_can_be_seen_is_empty(text: str) -> None:
+    assert clean_caption(text) == ""
+
+
+@pytest.mark.parametrize("text", ["!", "👍🏽", "猫", "e\u0301", "\u200ba", "\U0001fae9", "“"])
+def test_a_caption_of_one_visible_character_is_kept(text: str) -> None:
+    assert clean_caption(text) == text
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", " NULL ", "None", "<NA>", "#N/A", "\\N"])
+def test_what_programs_write_for_a_missing_value_is_missing(text: str) -> None:
+    assert is_missing(text)
+
+
+@pytest.mark.parametrize("text", ["", "nan bread", "0", "no", "Nano", "none of them"])
+def test_words_are_not_missing(text: str) -> None:
+    assert not is_missing(text)
+
+
+def test_an_md5_has_32_hex_digits() -> None:
+    assert problem_of("http://e/a", "words", expected_md5="0" * 32) is None
+    assert problem_of("http://e/a", "words", expected_md5="0" * 31) == "bad_md5"
+    assert "`bad_md5`" in PAGE

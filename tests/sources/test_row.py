@@ -160,3 +160,29 @@ def test_a_time_of_minus_zero_is_zero_and_an_endless_one_is_bad(inbox: Inbox) ->
     inbox.text("a.csv", "u,s,e\n" + "".join(f"http://example.com/a.mp3,{start},{end}\n" for start, end in spans))
     rows = inbox.rows()
     assert [(row["problem"], row["copies"]) for row in rows] == [(None, 2), ("bad_times", 1), ("bad_times", 1)]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_missing_values_are_missing_in_every_format(inbox, name):
+    pairs = [("http://e/1", "nan"), ("http://e/2", "\u200b\u200b"), ("NaN", "words"), ("http://e/3", "NULL")]
+    write(inbox, name, pairs)
+    assert [row["problem"] for row in inbox.rows()] == ["no_caption", "no_caption", "no_url", "no_caption"]
+
+
+def test_missing_times_are_those_of_a_whole_file(inbox: Inbox) -> None:
+    nan = float("nan")
+    inbox.parquet("v.parquet", {"url": ["http://e/v.mp4"] * 2, "text": ["a", "b"], "s": [nan, 1.0], "e": [nan, 2.5]})
+    inbox.source = {"kind": "video", "columns": {"url": "url", "caption": "text", "start_s": "s", "end_s": "e"}}
+    assert [(row["start_s"], row["end_s"], row["problem"]) for row in inbox.rows()] == [
+        (None, None, None),
+        (1, 2.5, None),
+    ]
+
+
+def test_an_expected_md5_is_kept_in_extra(inbox: Inbox) -> None:
+    md5 = "AB" * 16
+    inbox.text("a.csv", f"URL,TEXT,md5,n\nhttp://e/1,a,{md5},1\nhttp://e/2,b,,2\nhttp://e/3,c,xyz,3\n")
+    first, second, third = inbox.rows()
+    assert json.loads(first["extra"]) == {"n": "1", "expected_md5": md5.lower()}
+    assert json.loads(second["extra"]) == {"n": "2"}
+    assert third["problem"] == "bad_md5"

@@ -23,7 +23,7 @@ def test_every_row_is_accounted_for_and_every_uid_stands_once(pairs, cut):
     part = Part("web-000000", "web", "in/a.parquet", 0, len(pairs), "d")
     nulls: list[str | None] = [None] * len(pairs)
     urls, captions = [url for url, _ in pairs], [caption for _, caption in pairs]
-    whole = Batch(0, urls, captions, nulls, nulls, nulls, nulls, nulls, nulls)
+    whole = Batch(0, urls, captions, *[nulls] * 7)
     source = Source(name="web", kind="laion", files="in/*.parquet")
     table = rows_table(read_rows([whole], source, "a.parquet"), part).table
     pieces = whole.split(cut) if cut < len(pairs) else (whole,)

@@ -41,3 +41,21 @@ def test_sources_on_another_file_system():
     reports = [read_part(corpus, workspace, part.name) for part in workspace.catalog().live_parts()]
     assert [dict(report.reasons) for report in reports] == [{"malformed_row": 1}, {}]
     files.rm("/sources-test", recursive=True)
+
+
+def test_files_may_be_a_list_of_patterns_with_braces(inbox):
+    for name in ("a.parquet", "b.parquet", "c.parquet", "x00.parquet", "x01.parquet", "x02.parquet"):
+        inbox.pairs(name, 1)
+    inbox.source = {
+        "files": [str(inbox.path("{a,b}.parquet")), str(inbox.path("x{00..01}.parquet")), str(inbox.path("a.*"))]
+    }
+    inbox.look()
+    assert [part.path.rpartition("/")[2] for part in inbox.workspace.catalog().live_parts()] == [
+        "a.parquet", "b.parquet", "x00.parquet", "x01.parquet",
+    ]  # fmt: skip
+
+
+def test_a_file_of_no_known_format_says_which_there_are(inbox):
+    inbox.pairs("a.parquet", 1)
+    inbox.text("a.csv.7z", b"7z")
+    assert inbox.look().reasons == {"file_unreadable": 1}

@@ -7,6 +7,10 @@ import json
 
 import pyarrow as pa
 import pytest
+from upath import UPath
+
+from mmdata.sources.columns import Columns
+from mmdata.sources.text_files import read_text
 
 
 def test_csv_with_quoted_newlines_blank_lines_and_short_rows(inbox):
@@ -80,3 +84,65 @@ def test_compressed_and_tab_separated_text(inbox):
     rows = inbox.rows()
     assert [row["url"] for row in rows] == [*(f"http://e/{n}" for n in range(8)), "http://f/1"]
     assert rows[-1]["caption"] == "a, b"
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.tsv.gz"])
+@pytest.mark.parametrize("part_rows", [2, 100])
+def test_a_file_without_a_header_line_is_read_by_the_key_header(inbox, name, part_rows):
+    inbox.source = {"header": ["caption", "url"], "part_rows": part_rows, "slice_rows": 2}
+    inbox.source |= {"kind": "pairs", "columns": {"url": "url", "caption": "caption"}}
+    delimiter = "," if ".csv" in name else "\t"
+    text = "".join(f"caption {n}{delimiter}http://e/{n}\n" for n in range(5)).encode()
+    inbox.text(name, gzip.compress(text) if name.endswith("gz") else text)
+    assert [(row["caption"], row["url"]) for row in inbox.rows()] == [
+        (f"caption {n}", f"http://e/{n}") for n in range(5)
+    ]
+
+
+def test_no_row_of_a_tsv_is_lost_by_a_quote_in_whatever_parts(inbox):
+    captions = ["a cat", '"Big" house', '"The old man', "dog", 'in the "sky', 'He said "hi', '"whole"', "last"]
+    inbox.source = {"part_rows": 3, "slice_rows": 2}
+    lines = [f"http://e/{n}\t{caption}\n" for n, caption in enumerate(captions)]
+    inbox.text("a.tsv", "URL\tTEXT\n" + "".join(lines))
+    rows = inbox.rows()
+    assert [(row["url"], row["caption"]) for row in rows] == [(f"http://e/{n}", c) for n, c in enumerate(captions)]
+    assert {row["problem"] for row in rows} == {None}
+
+
+def test_lines_that_a_quote_had_swallowed_are_rows_in_every_part(inbox):
+    lines = [f"http://e/{n},{chr(34) if n % 4 == 1 else ''}caption {n}" for n in range(12)]
+    inbox.text("a.csv", "URL,TEXT\n" + "\n".join(lines) + "\n")
+    for part_rows in (100, 5, 1):
+        inbox.source = {"part_rows": part_rows, "slice_rows": part_rows}
+        rows = sorted(inbox.rows(), key=lambda row: row["row"])
+        assert [row["problem"] for row in rows] == ["malformed_row" if n % 4 == 1 else None for n in range(12)]
+        assert all(row["url"] == f"http://e/{row['row']}" for row in rows if row["problem"] is None)
+
+
+def test_a_column_that_is_there_twice_and_not_needed_keeps_both_values(inbox):
+    inbox.text("a.csv", "URL,TEXT,note,note,note.1\nhttp://e/1,one,a,b,c\n")
+    inbox.text("b.tsv", "URL\tTEXT\tTEXT\nhttp://e/2\ttwo\t2\n")
+    (row,) = inbox.rows()
+    assert json.loads(row["extra"]) == {"note": "a", "note.2": "b", "note.1": "c"}
+    (error,) = [entry["error"] for entry in inbox.workspace.catalog().files.values() if entry["status"] == "unreadable"]
+    assert "b.tsv: has more than one column TEXT" in error
+    assert "Remedy" in error
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz"])
+def test_a_json_array_is_read_in_parts(inbox, name):
+    inbox.source = {"part_rows": 2, "slice_rows": 2}
+    objects = [{"URL": f"http://e/{n}", "TEXT": f"caption {n}", "n": n} for n in range(5)]
+    text = json.dumps([*objects, 7], indent=1).encode()
+    inbox.text(name, gzip.compress(text) if name.endswith("gz") else text)
+    rows = inbox.rows()
+    assert [(row["url"], row["problem"]) for row in rows[:5]] == [(f"http://e/{n}", None) for n in range(5)]
+    assert (json.loads(rows[4]["extra"]), rows[5]["problem"]) == ({"n": 4}, "malformed_row")
+
+
+def test_batches_of_long_lines_are_bounded_by_bytes(inbox, monkeypatch):
+    monkeypatch.setattr("mmdata.sources.text_files.MAX_BATCH_BYTES", 1_000)
+    path = UPath(inbox.text("a.csv", "URL,TEXT\n" + "".join(f"http://e/{n},{'x' * 300}\n" for n in range(20))))
+    batches = list(read_text(path, Columns("URL", "TEXT"), 0, 20))
+    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4]
+    assert [batch.first for batch in batches] == [0, 4, 8, 12, 16]
