@@ -252,12 +252,12 @@ def bad_sources(sources: Sequence[Source], files: Mapping[str, FileEntry]) -> di
     bad: dict[str, str] = {}
     for source in sources:
         without_files = files.get(source.patterns[0])
-        if without_files is not None and without_files["lacks_columns"] and without_files["bytes"] is None:
+        if without_files is not None and without_files.get("lacks_columns") and without_files.get("bytes") is None:
             bad[source.name] = str(without_files["error"])
             continue
         own = [entry for entry in files.values() if entry["source"] == source.name]
-        readable = [entry for entry in own if entry["status"] == "ok" or entry["lacks_columns"]]
-        if readable and all(entry["lacks_columns"] for entry in readable):
+        readable = [entry for entry in own if entry.get("status") == "ok" or entry.get("lacks_columns")]
+        if readable and all(entry.get("lacks_columns") for entry in readable):
             bad[source.name] = f"source {source.name}: none of its files has the needed columns. {readable[0]['error']}"
     return bad
 
