@@ -28,7 +28,8 @@ from mmdata.select.embeddings import gather_embeddings
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.storage.atomic import atomic_path, publish_json
 from mmdata.storage.tables import read_table
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 
 NEIGHBOUR_TASKS = {"match", "reference_image"}
 PROGRESS_EVERY = 256

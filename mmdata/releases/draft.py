@@ -17,7 +17,8 @@ from mmdata.fingerprint import fingerprint
 from mmdata.releases.manifest import find_manifest
 from mmdata.releases.pins import rolled_back
 from mmdata.storage.atomic import publish_json
-from mmdata.workspace.layout import PART_STAGES, Part, PartStage, Workspace, read_json
+from mmdata.workspace.json_files import read_derived
+from mmdata.workspace.layout import PART_STAGES, Part, PartStage, Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,8 @@ class ReleasePlan:
 
 
 def find_draft(workspace: Workspace) -> Draft | None:
-    """The draft; None before the first selection. Raises DataError if the file holds something else."""
-    data = read_json(workspace.draft_path)
-    try:
-        return None if data is None else Draft(**{**data, "parts": tuple(data["parts"])})
-    except (KeyError, TypeError):
-        raise DataError(
-            f"{workspace.draft_path}: not a draft of a release. Remedy: delete it, and materialise `selection` again."
-        ) from None
+    """The draft; None before the first selection, or if its file is damaged."""
+    return read_derived(workspace.draft_path, lambda data: Draft(**{**data, "parts": tuple(data["parts"])}))
 
 
 def read_draft(workspace: Workspace) -> Draft:
@@ -131,6 +126,9 @@ def plan_release(corpus: Corpus, workspace: Workspace, parts: Sequence[Part]) ->
     rejected = find_manifest(workspace, mark["release"]) if mark else None
     if mark and rejected:  # a person went back from this release: it exists, and must not become the latest again
         return ReleasePlan(mark["release"], inputs, rejected.get("parent"), published=True)
+    draft = find_draft(workspace)
+    if draft is not None and (draft.release_id, draft.inputs) == (latest, inputs):  # its manifest is gone
+        return ReleasePlan(draft.release_id, inputs, draft.parent, published=False)
     release_id = fingerprint(inputs, latest)
     published = (workspace.release_dir(release_id) / "manifest.json").exists()
     return ReleasePlan(release_id, inputs, latest, published)

@@ -25,7 +25,8 @@ from mmdata.select.selection_summary import Summary, summarise
 from mmdata.stage import StageReport
 from mmdata.storage.atomic import publish_bytes
 from mmdata.storage.tables import scan_tables
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 
 MAX_SHARDS = 40
 MAX_CONCEPTS = 12

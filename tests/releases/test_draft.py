@@ -53,11 +53,13 @@ def test_the_next_release_is_the_latest_one_while_nothing_that_decides_changes(t
     assert (other.parent, other.published) == (first, False)
 
 
-def test_a_file_that_holds_no_draft_is_named_and_deleting_it_helps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ['{"release_id": "0a", "parts": []}', "{}", "[]", '{"release', ""])
+def test_a_damaged_draft_counts_as_none_and_is_written_again(tmp_path: Path, content: str) -> None:
     built = build(str(tmp_path), PARTS)
-    (tmp_path / "selection.json").write_text('{"release_id": "0a", "parts": []}')
-    with pytest.raises(DataError, match=r"selection\.json: not a draft of a release\. Remedy: delete it"):
-        select_samples(built.corpus, built.workspace)
-    (tmp_path / "selection.json").unlink()
     select_samples(built.corpus, built.workspace)
-    assert check_draft(built.corpus, built.workspace).counts
+    draft = check_draft(built.corpus, built.workspace)
+    built.workspace.draft_path.write_text(content)
+    with pytest.raises(DataError, match=r"selection\.json: nothing is selected yet"):
+        check_draft(built.corpus, built.workspace)
+    select_samples(built.corpus, built.workspace)
+    assert check_draft(built.corpus, built.workspace) == draft
