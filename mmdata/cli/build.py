@@ -57,11 +57,12 @@ def forget_results(config: Path, name: str) -> None:
         UserError: there is no such part, stage, slice or release.
     """
     from mmdata.errors import UserError
-    from mmdata.publish.redo import forget_release
     from mmdata.workspace.layout import PART_STAGES
 
     corpus, workspace = options.open_corpus(config)
     if name == "release":
+        from mmdata.publish.redo import forget_release
+
         forget_release(corpus, workspace)
         return
     part, _, rest = name.partition(":")
@@ -71,7 +72,7 @@ def forget_results(config: Path, name: str) -> None:
         raise UserError(f"--redo {name}: no part {part} in this corpus; `mmdata status` lists the parts")
     if not stages:
         raise UserError(f"--redo {name}: no stage {wanted!r}; the stages are {', '.join(PART_STAGES)}")
-    if slice_name and not workspace.table(part, "rows", slice_name).exists():
+    if slice_name and not any(workspace.table(part, stage, slice_name).exists() for stage in PART_STAGES):
         raise UserError(f"--redo {name}: {part} has no slice {slice_name}")
     for stage in reversed(stages):
         if slice_name:

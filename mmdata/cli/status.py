@@ -100,8 +100,10 @@ def _show_status(current: Status, every: bool) -> None:
     if current.release is None:
         out.print("no release yet: mmdata build")
     else:
-        plain: dict[str, object] = {key: current.release[key] for key in ("release_id", "path", "created_at", "shards")}
-        out.print(facts("latest release", plain | current.release["counts"]))
+        plain = {key: current.release.get(key) for key in ("release_id", "path", "created_at", "shards")}
+        out.print(facts("latest release", plain | current.release.get("counts", {})))
+        if problem := current.release["problem"]:
+            out.print(f"the latest release is damaged: {problem}", markup=False)
 
 
 def _show_hosts(worst: FailingHosts) -> None:

@@ -152,7 +152,7 @@ def read_hashes(path: UPath, digest: str) -> list[tuple[Kind, bytes]]:
 
 _REMEDY = (
     "Nothing is built, so that no opted-out sample returns. Remedy: restore the folder takedown/ from a copy; "
-    "a standing list is read again by materialising `source_catalog`."
+    "or delete takedown/standing.json: `mmdata build --sources-only` reads the lists again."
 )
 
 

@@ -57,7 +57,9 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
         instructions = read_json(folder / "instructions.json")
         for stage, output in (("shards", shards), ("instructions", instructions)):
             if output is None:
-                raise DataError(f"release {release}: `{stage}` is not made yet. Remedy: materialise `{stage}` first.")
+                raise DataError(
+                    f"release {release}: `{stage}` is not made yet. Remedy: `mmdata build`, or materialise `{stage}`."
+                )
         assert shards is not None
         _check_parts(corpus, workspace, draft)
         if problem := next(shard_problems(workspace, shards["shards"]), None):
@@ -104,7 +106,7 @@ def _check_parts(corpus: Corpus, workspace: Workspace, draft: Draft) -> None:
     if gone := sorted(set(draft.parts) - ready):
         raise DataError(
             f"parts {', '.join(gone[:10])} were selected but are not accepted any more. "
-            "Remedy: materialise them again, then `selection`."
+            "Remedy: `mmdata build` brings them up to date and selects again."
         )
 
 

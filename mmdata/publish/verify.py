@@ -64,7 +64,7 @@ def verify_shards(workspace: Workspace, release_id: str, progress: Progress = si
     """
     folder = workspace.release_dir(release_id)
     if (written := read_json(folder / "shards.json")) is None:
-        raise DataError(f"release {release_id}: no shards yet. Remedy: materialise `shards` first.")
+        raise DataError(f"release {release_id}: no shards yet. Remedy: `mmdata build`, or materialise `shards`.")
     parent = read_draft(workspace).parent
     manifest = find_manifest(workspace, parent)
     in_parent = {shard["sha256"] for shard in manifest["shards"]} if manifest else set()

@@ -64,7 +64,7 @@ def read_draft(workspace: Workspace) -> Draft:
     """The draft. Raises DataError before the first selection."""
     draft = find_draft(workspace)
     if draft is None:
-        raise DataError(f"{workspace.draft_path}: nothing is selected yet. Remedy: materialise `selection` first.")
+        raise DataError(f"{workspace.draft_path}: nothing is selected yet. Remedy: `mmdata build` (`selection`).")
     return draft
 
 
@@ -84,7 +84,7 @@ def check_draft(corpus: Corpus, workspace: Workspace) -> Draft:
     if release_inputs(corpus, workspace, draft.parts) != draft.inputs:
         raise DataError(
             f"release {draft.release_id}: corpus.yaml or a part has changed since its samples were selected. "
-            "Remedy: materialise `selection` again, then what follows it."
+            "Remedy: `mmdata build`, or materialise `selection` and what follows it."
         )
     return draft
 
@@ -127,15 +127,15 @@ def plan_release(corpus: Corpus, workspace: Workspace, parts: Sequence[Part]) ->
     if mark and rejected:  # a person went back from this release: it exists, and must not become the latest again
         return ReleasePlan(mark["release"], inputs, rejected.get("parent"), published=True)
     draft = find_draft(workspace)
-    if draft is not None and (draft.release_id, draft.inputs) == (latest, inputs):  # its manifest is gone
-        return ReleasePlan(draft.release_id, inputs, draft.parent, published=False)
-    release_id = fingerprint(inputs, latest)
+    is_lost = manifest is None and draft is not None and draft.inputs == inputs  # the manifest, or `releases/latest`
+    release_id = draft.release_id if draft and is_lost else fingerprint(inputs, latest)
+    parent = draft.parent if draft and is_lost else latest
     published = (workspace.release_dir(release_id) / "manifest.json").exists()
-    return ReleasePlan(release_id, inputs, latest, published)
+    return ReleasePlan(release_id, inputs, parent, published)
 
 
 def _digest(workspace: Workspace, part: str, stage: PartStage) -> str:
     stamp = workspace.part_stamp(part, stage)
     if stamp is None:
-        raise DataError(f"part {part}: the stamp of {stage} is gone. Remedy: materialise {stage} again.")
+        raise DataError(f"part {part}: the stamp of {stage} is gone. Remedy: `mmdata build` finishes the part.")
     return stamp.digest

@@ -48,7 +48,7 @@ def report_release(folder: UPath | str) -> StageReport:
     folder = UPath(folder)
     manifest = read_json(folder / "manifest.json")
     if manifest is None:
-        raise UserError(f"{folder}: no release there (no manifest.json). Remedy: materialise `release` first.")
+        raise UserError(f"{folder}: no release there (no manifest.json). Remedy: `mmdata build`.")
     workspace = Workspace(folder.parent.parent)
     table = scan_tables([folder / "selection.parquet"])
     summary = summarise(folder, Filter.model_validate(manifest["config"]["select"]["filter"]))

@@ -29,7 +29,7 @@ from mmdata.shards.shard import Shard, shard_problems
 from mmdata.shards.stored_media import TarCheck
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.storage.atomic import atomic_path, publish_json
-from mmdata.storage.tables import scan_tables
+from mmdata.storage.tables import scan_tables, table_remedy
 from mmdata.workspace.json_files import read_derived
 from mmdata.workspace.layout import Workspace
 
@@ -211,7 +211,7 @@ def _kept(folder: UPath) -> pl.DataFrame:
     columns = ["uid", "part", "slice", "signature", "clip_score", "cluster", "concept", "repeats", "split"]
     path = folder / "selection.parquet"
     if not path.exists():
-        raise DataError(f"{path}: the selection is not there. Remedy: materialise `selection` again.")
+        raise DataError(f"{path}: the selection is not there. {table_remedy(path)}")
     return scan_tables([path], [*columns, "keep"]).filter("keep").drop("keep").collect()
 
 

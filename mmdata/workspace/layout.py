@@ -253,9 +253,14 @@ class Workspace:
             withdraw(*(sorted(folder.glob(pattern)) if folder.exists() else ()))
 
     def forget_slice(self, part: str, stage: PartStage, slice_name: str) -> None:
-        """Delete a slice's stamp, so that the next run does the slice again; sound media are not fetched again."""
+        """Delete a slice's stamp and table, so that the next run does the slice again.
+
+        The table of media stays: the next run uses again what is sound of the media that it addresses.
+        """
         self.clear_part_stamp(part, stage)
         self.clear_slice_stamp(part, stage, slice_name)
+        if stage != "media":
+            withdraw(self.table(part, stage, slice_name))
 
     def _slice_stamp_path(self, part: str, stage: PartStage, slice_name: str) -> UPath:
         return self.part_dir(part) / stage / f"{slice_name}.json"
