@@ -43,5 +43,5 @@ def test_a_release_of_other_inputs_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_without_a_release_there_is_nothing_to_make_again(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no release yet. Remedy: `mmdata build`"):
+    with pytest.raises(UserError, match=r"no release yet\. Remedy: `mmdata build`"):
         forget_release(corpus_of(str(tmp_path)), Workspace(str(tmp_path)))
