@@ -211,6 +211,40 @@ def estimate_tokens(captions: pl.Expr) -> pl.Expr:
     return (cjk + (words * 4 + 2) // 3).fill_null(0).cast(pl.Int32)
 
 
+_SCORE_COLUMNS = {
+    "punsafe": ("punsafe", "nsfw_score_opennsfw2", "NSFW"),  # of LAION-5B, COYO-700M and LAION-400M
+    "pwatermark": ("pwatermark", "watermark_score"),  # of LAION-5B and COYO-700M
+}
+SOURCE_SCORES = tuple(_SCORE_COLUMNS)
+"""The scores of the source itself that a rule of the selection reads."""
+
+_SCORE_OF_LABEL = {"UNLIKELY": 0.0, "UNSURE": 0.5, "NSFW": 1.0}
+
+
+def source_score(name: str) -> pl.Expr:
+    """The probability that the source itself gives (`punsafe` or `pwatermark`), from column `extra`: float64.
+
+    Null where the source gives none. It may be there under the name that LAION-5B, COYO-700M or LAION-400M has for it;
+    the labels of LAION-400M become 0 (UNLIKELY), 0.5 (UNSURE) and 1 (NSFW).
+    """
+    names = _SCORE_COLUMNS[name]
+    return pl.col("extra").map_batches(lambda extra: _scores_in(extra, names), return_dtype=pl.Float64)
+
+
+def _scores_in(extra: pl.Series, names: Sequence[str]) -> pl.Series:
+    """The first score of each row. A name that no row has costs a search for it, and no parsing of the JSON."""
+    extra = extra.cast(pl.String)
+    texts = pl.Series(extra.name, [None] * len(extra), pl.String)
+    for name in names:
+        if extra.str.contains(f'"{name}"', literal=True).any():
+            texts = pl.select(pl.coalesce(texts, extra.str.json_path_match(f"$.{name}"))).to_series()
+    scores = texts.cast(pl.Float64, strict=False).fill_nan(None)
+    if scores.null_count() > texts.null_count():
+        labels = texts.replace_strict(_SCORE_OF_LABEL, default=None, return_dtype=pl.Float64)
+        scores = pl.select(pl.coalesce(scores, labels)).to_series()
+    return scores
+
+
 def draws(uids: pl.Series, seed: int, stage: str) -> pl.Series:
     """A uniform random number in [0, 1) for each uid, which depends on seed, stage and uid only, not on the order.
 

@@ -84,6 +84,8 @@ def _show_status(current: Status, every: bool) -> None:
         out.print(f"about {duration(current.eta_s)} of work left, one part at a time{exception}", markup=False)
     for path, error in current.unreadable.items():
         out.print(f"unreadable: {path}: {error}", markup=False)
+    for warning in current.idle_rules:
+        out.print(f"warning: {warning}", markup=False)
     reasons = [(stage, *item) for stage, counts in current.reasons.items() for item in Counter(counts).most_common()]
     if reasons:
         out.print(table("refused and failed", ("stage", "reason", "rows"), reasons))
@@ -100,10 +102,8 @@ def _show_status(current: Status, every: bool) -> None:
     if current.release is None:
         out.print("no release yet: mmdata build")
     else:
-        plain = {key: current.release.get(key) for key in ("release_id", "path", "created_at", "shards")}
-        out.print(facts("latest release", plain | current.release.get("counts", {})))
-        if problem := current.release["problem"]:
-            out.print(f"the latest release is damaged: {problem}", markup=False)
+        plain: dict[str, object] = {key: current.release[key] for key in ("release_id", "path", "created_at", "shards")}
+        out.print(facts("latest release", plain | current.release["counts"]))
 
 
 def _show_hosts(worst: FailingHosts) -> None:

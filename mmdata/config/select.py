@@ -32,8 +32,15 @@ class Filter(Section):
     min_side: int | None = Field(None, ge=1, description="Pixels of the original's shorter side.")
     max_aspect: float | None = Field(None, ge=1, description="Longer side over shorter side.")
     min_sharpness: float | None = Field(None, ge=0, description="Variance of the Laplacian.")
-    max_punsafe: float | None = Field(None, ge=0, le=1, description="The source's own `punsafe`, where it has one.")
-    max_pwatermark: float | None = Field(None, ge=0, le=1, description="The source's own `pwatermark`.")
+    max_punsafe: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="The source's own `punsafe`, where it has one; docs/sources.md says under which names.",
+    )
+    max_pwatermark: float | None = Field(
+        None, ge=0, le=1, description="The source's own `pwatermark`, in the same way."
+    )
     max_faces: int | None = Field(None, ge=0, description="Faces in a picture, or in the frame of a clip with most.")
     min_audio_score: float | None = Field(None, ge=-1, le=1, description="Sound-text cosine of score.audio_model.")
     min_speech: float | None = Field(None, ge=0, le=1, description="Share of the sound that is speech.")

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmdata.config import Corpus
 from mmdata.engine.freshness import is_due, plan_part
-from mmdata.errors import DataError
 from mmdata.inspect.progress import Underway, corpus_eta_s, corpus_rates, underway
 from mmdata.releases.holds import Hold, read_hold
-from mmdata.releases.manifest import DAMAGED_REMEDY, find_manifest
+from mmdata.releases.manifest import find_manifest
+from mmdata.select.idle_rules import idle_rules
 from mmdata.stage import add_counts
 from mmdata.storage.atomic import is_local
 from mmdata.workspace.attempts import Attempt, last_attempts
@@ -65,6 +65,7 @@ class Status:
         next_retry_at: UTC ISO time of the first future retry; None if none is planned.
         paused_hosts: the hosts that are left alone because they blocked us; see `Pause`.
         unreadable: source file -> error.
+        idle_rules: warnings about rules of the selection that judge nothing.
         release: the latest release's manifest without its long lists; None before the first release.
         hold: the newest release, if it is held, and why; None if it is not.
         underway: stages that have begun and not ended.
@@ -78,6 +79,7 @@ class Status:
     next_retry_at: str | None
     paused_hosts: Sequence[Pause]
     unreadable: Mapping[str, str]
+    idle_rules: Sequence[str]
     release: Mapping[str, Any] | None
     hold: Hold | None
     underway: Sequence[Underway]
@@ -120,6 +122,11 @@ def corpus_status(corpus: Corpus, workspace: Workspace, now: datetime | None = N
         source, rows = rows_of[each.part]
         rows_left[source, each.stage] -= rows * each.slices_done // max(each.slices, 1)
     eta_s, without = corpus_eta_s(rows_left, rates, corpus.engine.workers)
+    rows_stamps = {
+        status.part: stamp
+        for status in parts
+        if status.stages["rows"] == "done" and (stamp := once.part_stamp(status.part.name, "rows")) is not None
+    }
     retries = [status.next_retry_at for status in parts if status.next_retry_at is not None]
     return Status(
         parts=parts,
@@ -137,6 +144,7 @@ def corpus_status(corpus: Corpus, workspace: Workspace, now: datetime | None = N
             for path, entry in catalog.files.items()
             if entry.get("status") == "unreadable"
         },
+        idle_rules=idle_rules(corpus.select.filter, rows_stamps),
         release=latest_release(workspace),
         hold=read_hold(workspace),
         underway=stages_underway,
@@ -239,6 +247,7 @@ def to_json(status: Status, hosts: FailingHosts | None, disk: Mapping[str, DiskU
         "paused_hosts": [asdict(pause) for pause in status.paused_hosts],
         "reasons": status.reasons,
         "unreadable": status.unreadable,
+        "idle_rules": list(status.idle_rules),
         "release": status.release,
         "held": status.hold,
         "not_ready": [
@@ -255,27 +264,17 @@ def to_json(status: Status, hosts: FailingHosts | None, disk: Mapping[str, DiskU
 
 
 def latest_release(workspace: Workspace) -> dict[str, Any] | None:
-    """The latest release's manifest, with the lengths of its long lists instead of the lists; None: no release yet.
-
-    Its key `problem` says that the manifest is gone or damaged, and the remedy; else it is null.
-    """
+    """The latest release's manifest, with the lengths of its long lists instead of the lists."""
     release_id = workspace.latest()
-    if release_id is None:
-        return None
-    release = {"release_id": release_id, "path": str(workspace.release_dir(release_id))}
-    try:
-        manifest = find_manifest(workspace, release_id)
-        problem = None if manifest else f"its manifest.json is gone. {DAMAGED_REMEDY}"
-    except DataError as error:
-        manifest, problem = None, str(error)
+    manifest = find_manifest(workspace, release_id)
     if manifest is None:
-        return {**release, "problem": problem}
+        return None
     return {
-        **release,
-        "created_at": manifest["created_at"],
-        "counts": manifest["counts"],
-        "reasons": dict(Counter(manifest["reasons"]).most_common()),
-        "scorer": manifest["scorer"],
-        "shards": len(manifest["shards"]),
-        "problem": problem,
+        "release_id": release_id,
+        "path": str(workspace.release_dir(str(release_id))),
+        "created_at": manifest.get("created_at"),
+        "counts": manifest.get("counts", {}),
+        "reasons": dict(Counter(manifest.get("reasons", {})).most_common()),
+        "scorer": manifest.get("scorer", {}),
+        "shards": len(manifest.get("shards", [])),
     }

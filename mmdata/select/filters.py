@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from mmdata.config import Filter
+from mmdata.samples import source_score
 from mmdata.select.presets import other_language_score, resolve
 
 REASON = "filter:"
@@ -102,8 +103,8 @@ def _rules(settings: Filter) -> Iterator[Rule]:
         ("max_speech", settings.max_speech, lambda bound: heard & ~_measured(-pl.col("speech_ratio"), -bound)),
         ("min_overlap", settings.min_overlap, lambda bound: said & ~_measured(pl.col("speech_overlap"), bound)),
         ("min_audio_score", settings.min_audio_score, lambda bound: said & ~_measured(pl.col("audio_score"), bound)),
-        ("punsafe", settings.max_punsafe, lambda bound: _said("punsafe") > bound),
-        ("pwatermark", settings.max_pwatermark, lambda bound: _said("pwatermark") > bound),
+        ("punsafe", settings.max_punsafe, lambda bound: source_score("punsafe") > bound),
+        ("pwatermark", settings.max_pwatermark, lambda bound: source_score("pwatermark") > bound),
     ]
     for name, bound, fails in bounds:
         if bound is not None:
@@ -123,11 +124,6 @@ def _is_known_language(settings: Filter) -> pl.Expr:
 def _measured(value: pl.Expr, least: pl.Expr) -> pl.Expr:
     """Whether a measure exists, is a number and is at least the bound. In Polars, NaN is larger than any number."""
     return (value.cast(pl.Float32).fill_nan(None) >= least).fill_null(False)
-
-
-def _said(name: str) -> pl.Expr:
-    """A number in the source's own columns; null if it is missing."""
-    return pl.col("extra").str.json_path_match(f"$.{name}").cast(pl.Float64, strict=False).fill_nan(None)
 
 
 def filter_reason(settings: Filter) -> pl.Expr:

@@ -23,13 +23,14 @@ from mmdata.select.clusters import Clusters, assign_clusters, read_clusters, tra
 from mmdata.select.decide import NO_CLUSTER, balance_and_repeat, drop_duplicates, drop_followers, is_kind, judge
 from mmdata.select.domains import cap_domains
 from mmdata.select.embeddings import gather_embeddings
+from mmdata.select.idle_rules import idle_rules
 from mmdata.select.rates import Rates, rates_settings, read_lasting, read_rates, write_rates
 from mmdata.select.selection_summary import Summary, summarise
 from mmdata.select.selection_table import write_selection
 from mmdata.select.semantic import semantic_leaders
 from mmdata.select.verdicts import Verdicts
 from mmdata.stage import Progress, StageReport, silent
-from mmdata.workspace.layout import Part, Workspace, redo_remedy
+from mmdata.workspace.layout import Part, Workspace
 
 _log = logs.logger(__name__)
 
@@ -66,8 +67,8 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
     parts, refused = releasable_parts(corpus, workspace)
     if not parts:
         reasons = "\n".join(f"  {part}: {reason}" for part, reason in refused.items())
-        reasons = reasons or "  the catalogue has no parts: `mmdata build --sources-only` looks for them"
-        raise DataError(f"no part may enter a release:\n{reasons}\nRemedy: `mmdata build` works on these parts.")
+        reasons = reasons or "  the catalogue has no parts: materialise `source_catalog` first"
+        raise DataError(f"no part may enter a release:\n{reasons}\nRemedy: materialise the part assets of these parts.")
     concepts = read_concepts(corpus.select.balance.concepts) if corpus.select.balance.concepts else None
     plan = plan_release(corpus, workspace, parts)
     folder = workspace.release_dir(plan.release_id)
@@ -80,10 +81,14 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
     for part, reason in refused.items():
         _log.warning("part stays out of the release", part=part, reason=reason, release=plan.release_id)
     _log.info("samples are selected", release=plan.release_id, parts=len(parts), reused=reused, counts=summary.counts)
+    stamps = {part: stamp for part in parts if (stamp := workspace.part_stamp(part.name, "rows")) is not None}
+    warnings = idle_rules(corpus.select.filter, stamps)
+    for warning in warnings:
+        _log.warning(warning, release=plan.release_id)
     names = tuple(part.name for part in parts)
     draft = Draft(plan.release_id, plan.inputs, plan.parent, names, refused, summary.counts, summary.reasons)
     write_draft(workspace, draft)
-    return _report(draft, summary, folder, scorer_name(corpus.score), reused)
+    return _report(draft, summary, folder, scorer_name(corpus.score), reused, warnings)
 
 
 def _is_drafted(workspace: Workspace, plan: ReleasePlan, folder: UPath) -> bool:
@@ -93,14 +98,18 @@ def _is_drafted(workspace: Workspace, plan: ReleasePlan, folder: UPath) -> bool:
     return is_complete and draft is not None and draft.release_id == plan.release_id
 
 
-def _report(draft: Draft, summary: Summary, folder: UPath, scorer: str, reused: bool) -> StageReport:
+def _report(
+    draft: Draft, summary: Summary, folder: UPath, scorer: str, reused: bool, warnings: Sequence[str]
+) -> StageReport:
     refused = [{"part": part, "reason": reason} for part, reason in draft.refused_parts.items()]
     return StageReport(
         stage="selection",
         counts=summary.counts | {"parts": len(draft.parts), "refused_parts": len(refused)},
         reasons=summary.reasons,
         numbers=summary.numbers(),
-        tables=summary.tables() | {"refused parts": refused},
+        tables=summary.tables()
+        | {"refused parts": refused}
+        | ({"rules that judge nothing": [{"warning": warning} for warning in warnings]} if warnings else {}),
         images=summary.images(scorer),
         paths={name: str(folder / name) for name in _TABLES},
         slices_done=0 if reused else 1,
@@ -148,8 +157,9 @@ def _list_slices(workspace: Workspace, parts: Sequence[Part]) -> list[Slice]:
         for name in part_stamp.slices if part_stamp else ():
             stamp = workspace.slice_stamp(part.name, "rows", name)
             if stamp is None:
-                remedy = redo_remedy(part.name, "rows", name)
-                raise DataError(f"part {part.name}, slice {name}: its stamp is missing. {remedy}")
+                raise DataError(
+                    f"part {part.name}, slice {name}: its stamp is missing. Remedy: materialise source_rows again."
+                )
             slices.append(Slice(part.name, name, stamp.rows))
     return slices
 
@@ -166,7 +176,7 @@ def _common_scorer(workspace: Workspace, slices: Sequence[Slice]) -> str:
         )
         raise DataError(
             f"the parts were scored by {len(first_parts)} different models, and their scores do not compare:\n"
-            f"{lines}\nRemedy: `mmdata build --redo PART:features` for the parts of the model that you do not want."
+            f"{lines}\nRemedy: materialise features again for the parts of the model you do not want."
         )
     return next(iter(first_parts), "")
 

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
+import polars as pl
 import pyarrow as pa
 
 from mmdata.engine.part_run import SliceResult
 from mmdata.optout.hashes import OptOut
 from mmdata.optout.redact import redacted_rows, rows_counts
-from mmdata.samples import ROWS
+from mmdata.samples import ROWS, SOURCE_SCORES, source_score
 from mmdata.sources.row import Row
 from mmdata.workspace.layout import Part
 
@@ -45,8 +46,15 @@ def rows_table(rows: Iterable[Row], part: Part) -> SliceResult:
     table = pa.table({name: pa.array(columns[name], ROWS.field(name).type) for name in ROWS.names}, schema=ROWS)
     table = table.sort_by("uid")
     counts = {"rows": source_rows, "samples": samples, "uids": uids, "usable": uids - problems.total()}
-    counts |= {"repeated": samples - uids, "bad": problems.total()}
+    counts |= {"repeated": samples - uids, "bad": problems.total()} | _with_scores(table)
     return SliceResult(table, counts, dict(sorted(problems.items())))
+
+
+def _with_scores(table: pa.Table) -> dict[str, int]:
+    """How many samples have a score of the source that a rule of the selection may read; only those that some have."""
+    frame = pl.DataFrame({"extra": pl.Series(values=table["extra"], dtype=pl.String)})
+    with_scores = frame.select(source_score(name).is_not_null().sum().alias(name) for name in SOURCE_SCORES).row(0)
+    return {f"with_{name}": count for name, count in zip(SOURCE_SCORES, with_scores, strict=True) if count}
 
 
 def without_opted_out(result: SliceResult, opt_out: OptOut) -> SliceResult:

@@ -37,6 +37,23 @@ SCORES = st.lists(st.sampled_from([0.1, 0.2, 0.30000001, 0.5, -1.0, math.nan, ma
         ("min_sharpness", 10.0, {"sharpness": 11.0}, {"sharpness": math.nan}, "min_sharpness"),
         ("max_punsafe", 0.5, {"extra": '{"punsafe": 0.5}'}, {"extra": '{"punsafe": 0.51}'}, "punsafe"),
         ("max_punsafe", 0.5, {"extra": None}, {"extra": '{"punsafe": "0.9"}'}, "punsafe"),
+        # the columns of COYO-700M and LAION-400M
+        (
+            "max_punsafe",
+            0.5,
+            {"extra": '{"nsfw_score_opennsfw2": 0.5}'},
+            {"extra": '{"nsfw_score_opennsfw2": 0.6}'},
+            "punsafe",
+        ),
+        ("max_punsafe", 0.5, {"extra": '{"NSFW": "UNSURE"}'}, {"extra": '{"NSFW": "NSFW"}'}, "punsafe"),
+        ("max_punsafe", 0.4, {"extra": '{"NSFW": "UNLIKELY"}'}, {"extra": '{"NSFW": "UNSURE"}'}, "punsafe"),
+        (
+            "max_pwatermark",
+            0.8,
+            {"extra": '{"watermark_score": 0.8}'},
+            {"extra": '{"watermark_score": "0.9"}'},
+            "pwatermark",
+        ),
         ("max_pwatermark", 0.8, {"extra": '{"punsafe": 1}'}, {"extra": '{"pwatermark": 0.9}'}, "pwatermark"),
     ],
 )

@@ -47,3 +47,11 @@ def test_a_slice_holds_each_uid_once_and_is_sorted(inbox):
     assert table["copies"].to_pylist() == [40, 40]
     assert table["uid"].to_pylist() == sorted(table["uid"].to_pylist())
     assert report.counts == {"rows": 80, "samples": 80, "uids": 2, "usable": 2, "repeated": 78, "bad": 0}
+
+
+def test_samples_with_a_score_of_the_source_are_counted(inbox):
+    inbox.parquet("a.parquet", {"URL": ["http://e/1", "http://e/2"], "TEXT": ["x", "y"], "NSFW": ["UNSURE", None]})
+    inbox.look()
+    counts = inbox.read("web-000000").counts
+    assert counts["with_punsafe"] == 1
+    assert "with_pwatermark" not in counts

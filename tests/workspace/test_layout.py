@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mmdata.errors import DataError, UserError
-from mmdata.workspace.json_files import read_json
 from mmdata.workspace.layout import (
     TAR_KEY,
     Catalog,
@@ -17,6 +16,7 @@ from mmdata.workspace.layout import (
     Workspace,
     media_tar_name,
     part_digest,
+    read_json,
 )
 
 PART = Part("web-000000", "web", "inbox/a.parquet", 0, 10, "ab" * 32)

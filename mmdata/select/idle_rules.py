@@ -1,0 +1,36 @@
+"""Rules of the filter that judge nothing, because no row of a source has the column that they read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from mmdata.config import Filter
+from mmdata.samples import SOURCE_SCORES
+from mmdata.select.presets import resolve
+from mmdata.workspace.layout import Part, PartStamp
+
+
+def idle_rules(settings: Filter, rows_stamps: Mapping[Part, PartStamp]) -> list[str]:
+    """A warning for each rule on a source's own score (`max_punsafe`, `max_pwatermark`) that no row of a source has.
+
+    Args:
+        rows_stamps: part -> the stamp of its rows.
+    """
+    usable: Counter[str] = Counter()
+    scored: dict[str, Counter[str]] = {name: Counter() for name in SOURCE_SCORES}
+    for part, stamp in rows_stamps.items():
+        usable[part.source] += stamp.counts.get("usable", 0)
+        for name in SOURCE_SCORES:
+            scored[name][part.source] += stamp.counts.get(f"with_{name}", 0)
+    warnings = []
+    for name in SOURCE_SCORES:
+        key = f"max_{name}"
+        sources = sorted(source for source, rows in usable.items() if rows and not scored[name][source])
+        if getattr(resolve(settings), key) is not None and sources:
+            warnings.append(
+                f"select.filter.{key} judges no row of source {', '.join(sources)}: no row has a {name}. Remedy: name "
+                f"the column that holds it, columns: {{{name}: <column>}}, in that source of corpus.yaml, or take the "
+                "rule out."
+            )
+    return warnings
