@@ -10,12 +10,15 @@ REPLACEMENT = "\ufffd"
 _JOINERS = "\u200c\u200d"  # needed inside words of Persian and Hindi, and inside emoji
 _MARKDOWN = re.compile(r"([\\`*_\[\]()!|~#])")
 
-# A password may contain @ or a slash, so it extends to the last @; a number after a host and a colon is a port.
-_USERINFO = re.compile(r"(?<=://)[^\s/:@]+(?::(?!\d+(?:[/?#\s]|$))\S*)?@")
-_SIGNED = re.compile(
-    r"(?i)([?&#](?:[^=&#\s]*(?:token|secret|signature|passw|credential|api_?key|access_?key|jwt)[^=&#\s]*|sig|key|auth)=)"
-    r"[^&#\s\"']+"
-)
+# Every pattern here must take time in proportion to the text, because strangers write it (tests/hostile/test_regexes.py).
+_WORD = re.compile(r"\S+")
+# A password may contain @ or a slash, so it extends to the last @; a number after a host and a colon is a port. The
+# pattern is applied to text that ends with an @, so a password always ends there.
+_USERINFO = re.compile(r"(?<=://)[^\s/:@]++(?::(?!\d++[/?#])\S*)?@")
+_PARAMETER_NAME = re.compile(r"(?<![^=&#\s])([^=&#\s]++)=")
+_PARAMETER_VALUE = re.compile(r"[^&#\s\"']+")
+_SECRET_NAME = re.compile(r"(?i)token|secret|signature|passw|credential|api_?key|access_?key|jwt")
+_SHORT_SECRET_NAMES = frozenset({"sig", "key", "auth"})
 # API keys of well-known services, anywhere in the text: Hugging Face, AWS, GitHub, OpenAI.
 _KEYS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{20,}|(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,})\b"
@@ -25,8 +28,15 @@ _BEARER = re.compile(r"(?i)\b(bearer|basic) [A-Za-z0-9+/_.=-]{12,}")
 
 def without_credentials(text: str) -> str:
     """The text without API keys, and without the user names, passwords and signatures of its URLs."""
-    text = _USERINFO.sub("", _SIGNED.sub(r"\1…", text))
+    text = _without_secret_parameters(text)
+    if "://" in text:
+        text = _WORD.sub(_without_userinfo, text)
     return _BEARER.sub(r"\1 …", _KEYS.sub("…", text))
+
+
+def cut(text: str, most: int) -> str:
+    """The text, or its first `most` characters and an ellipsis."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def printable(text: str) -> str:
@@ -51,6 +61,30 @@ def markdown(text: str, most: int = 160) -> str:
     escaped = _MARKDOWN.sub(r"\\\1", html.escape(flat, quote=False))
     # a zero-width space keeps viewers from turning addresses into links
     return escaped.replace("://", ":\u200b//").replace("www.", "www\u200b.")
+
+
+def _without_secret_parameters(text: str) -> str:
+    """The text with an ellipsis for the value of each `?name=value` or `&name=value` whose name says that it is secret."""
+    pieces, kept_from, at = [], 0, 0
+    while (name := _PARAMETER_NAME.search(text, at)) is not None:
+        at = name.end()
+        if _is_secret(name, text) and (value := _PARAMETER_VALUE.match(text, at)) is not None:
+            pieces += [text[kept_from:at], "…"]
+            at = kept_from = value.end()
+    return "".join([*pieces, text[kept_from:]])
+
+
+def _is_secret(name: re.Match[str], text: str) -> bool:
+    before, mark, after = name[1].partition("?")
+    if text[name.start() - 1 : name.start()] in ("&", "#"):
+        before, mark, after = "", "?", name[1]
+    short = after.rpartition("?")[2].lower()
+    return bool(mark) and (short in _SHORT_SECRET_NAMES or _SECRET_NAME.search(after) is not None)
+
+
+def _without_userinfo(word: re.Match[str]) -> str:
+    end = word[0].rfind("@") + 1
+    return _USERINFO.sub("", word[0][:end]) + word[0][end:]
 
 
 def _is_shown(char: str) -> bool:

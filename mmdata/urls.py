@@ -1,5 +1,8 @@
 """URLs: the canonical form, the key to compare URLs by, the host, and the registrable domain.
 
+A host with letters beyond ASCII is written as browsers write it (UTS 46, not transitional): `faß.de` is `xn--fa-hia.de`.
+The older IDNA 2003 of Python's own codec made `fass.de` of it, which is another owner's host.
+
 We use no list of public suffixes, since such a list needs regular updates. The registrable domain is the last two
 labels of the host, or the last three if the middle one is among `SECOND_LEVEL`, as in `example.co.uk`.
 """
@@ -21,6 +24,8 @@ SECOND_LEVEL = (
 )
 """Labels under which countries register names, as in `co.uk`."""
 
+MAX_LABEL_CHARS = 63  # of a host name, by RFC 1035
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _AUTHORITY = r"^[a-zA-Z][a-zA-Z0-9+.-]*://(?:[^/?#]*@)?([^/?#]*)"  # after the login data, before the path
 _IP_ADDRESS = r":|^[0-9.]+$"
 
@@ -29,9 +34,10 @@ def canonical_url(url: str) -> str:
     """The canonical form of a URL: scheme and host in lower case, no default port, no fragment, escapes in upper case.
 
     Path, query and their order stay, since a server may answer differently to another spelling. Text that is not an
-    absolute URL is returned without outer spaces. Whether a URL may be fetched is decided in `mmdata.web.guard`.
+    absolute URL is returned without outer spaces. Half a surrogate pair becomes U+FFFD, as in browsers.
+    Whether a URL may be fetched is decided in `mmdata.web.guard`.
     """
-    url = url.strip()
+    url = _SURROGATE.sub("\ufffd", url).strip()
     try:
         scheme, netloc, path, query, _fragment = urlsplit(url)
         if not scheme or not netloc:
@@ -40,15 +46,32 @@ def canonical_url(url: str) -> str:
         name, colon, port = host.rpartition(":")
         if not colon or not port.isdigit():
             name, port = host.rstrip(":"), ""
-        name = name.lower().rstrip(".")
-        if not name.isascii():
-            name = name.encode("idna").decode("ascii")
+        name = ascii_host(name).rstrip(".")
     except (ValueError, UnicodeError):
         return url
     scheme = scheme.lower()
     if port and _DEFAULT_PORTS.get(scheme) != port:
         name = f"{name}:{port}"
     return urlunsplit((scheme, user + at + name, _escape(path) or "/", _escape(query), ""))
+
+
+def ascii_host(host: str) -> str:
+    """A host in lower case and in ASCII, as it is looked up: `Bücher.example` is `xn--bcher-kva.example`.
+
+    The mapping is that of browsers (UTS 46, not transitional); what they allow beyond IDNA 2008, such as emoji, stays
+    allowed.
+
+    Raises:
+        UnicodeError: a character of the host may not stand in one, or a label is too long.
+    """
+    if host.isascii():
+        return host.lower()
+    import idna
+
+    labels = idna.uts46_remap(host, std3_rules=False, transitional=False).split(".")
+    if any(len(label) > MAX_LABEL_CHARS for label in labels):
+        raise UnicodeError(f"a label of the host is longer than {MAX_LABEL_CHARS} characters")
+    return ".".join(label if label.isascii() else f"xn--{label.encode('punycode').decode()}" for label in labels)
 
 
 def url_key(url: str) -> str | None:
@@ -60,20 +83,20 @@ def url_key(url: str) -> str | None:
 
 
 def host_and_port(url: str) -> str:
-    """The `host:port` of a URL in lower case, without login data; the empty string if the URL has no host.
+    """The `host:port` of a URL in lower case and ASCII, without login data; the empty string if the URL has no host.
 
     Requests are limited, counted and reported per host by this key.
     """
     try:
-        return urlsplit(url).netloc.rpartition("@")[2].lower()
+        return _ascii_or_lower(urlsplit(url).netloc.rpartition("@")[2])
     except ValueError:
         return ""
 
 
 def host_name(url: str) -> str:
-    """The host of a URL in lower case, without port, brackets or final dot; the empty string if it has none."""
+    """The host of a URL in lower case and ASCII, without port, brackets or final dot; the empty string if it has none."""
     try:
-        return (urlsplit(url).hostname or "").rstrip(".")
+        return _ascii_or_lower(urlsplit(url).hostname or "").rstrip(".")
     except ValueError:
         return ""
 
@@ -85,7 +108,7 @@ def domains_of(host_port: str) -> tuple[str, ...]:
     Raises:
         ValueError: the brackets of the host hold no IPv6 address.
     """
-    host = urlsplit(f"//{host_port}").hostname or ""
+    host = _ascii_or_lower(urlsplit(f"//{host_port}").hostname or "")
     labels = host.split(".")
     if ":" in host or labels[-1].isdigit():
         return (host,)
@@ -94,7 +117,9 @@ def domains_of(host_port: str) -> tuple[str, ...]:
 
 def host_and_port_expr(url: pl.Expr) -> pl.Expr:
     """`host_and_port` over a column of URLs; null instead of the empty string."""
-    host_port = url.str.extract(_AUTHORITY, 1).str.to_lowercase()
+    import polars as pl
+
+    host_port = url.str.extract(_AUTHORITY, 1).str.to_lowercase().map_batches(_ascii_hosts, return_dtype=pl.String)
     return _null_if_empty(host_port)
 
 
@@ -128,6 +153,20 @@ def registrable_domain(host: pl.Expr, suffixes: list[str] | None = None) -> pl.E
         .then(host)
         .otherwise(pl.coalesce(*(host.str.extract(pattern, 1) for pattern in patterns), host))
     )
+
+
+def _ascii_or_lower(host: str) -> str:
+    """`ascii_host`, or the host in lower case if it cannot be written in ASCII: nobody is asked there."""
+    try:
+        return ascii_host(host)
+    except UnicodeError:
+        return host.lower()
+
+
+def _ascii_hosts(hosts: pl.Series) -> pl.Series:
+    """`_ascii_or_lower` of each host; a column in ASCII, which is the rule, is returned as it is."""
+    foreign = hosts.filter(hosts.str.contains(r"[^\x00-\x7f]")).unique().to_list()
+    return hosts.replace({host: _ascii_or_lower(host) for host in foreign}) if foreign else hosts
 
 
 def _null_if_empty(text: pl.Expr) -> pl.Expr:

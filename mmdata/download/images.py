@@ -27,7 +27,7 @@ from mmdata.media.image_header import ImageHeader, read_header
 from mmdata.media.image_to_bmp import reduced_jpeg, rgba_on_white, viewed_as_bmp
 from mmdata.observe import logs
 from mmdata.urls import host_and_port
-from mmdata.web.failures import FetchError, as_fetch_error
+from mmdata.web.failures import FetchError
 from mmdata.web.large_files import FetchedFile
 from mmdata.web.limits import Fetch, fetching
 from mmdata.web.retries import wait_before_retry_s
@@ -154,7 +154,7 @@ def _fetch_once(url: str, download: Download, deadline: float) -> tuple[bytes, F
             fetch.failure = None
             return stream.getvalue(), fetch
         if fetch.failure is None:
-            fetch.failure = as_fetch_error(ValueError(message))
+            fetch.failure = FetchError("bad_url", str(message))  # urllib refused it before the guard saw it
         return b"", fetch
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 from mmdata.errors import UserError
-from mmdata.urls import domains_of, url_key
+from mmdata.urls import ascii_host, domains_of, url_key
 
 Kind = Literal["url", "domain", "uid", "sha256"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -95,10 +95,8 @@ def _domain_hashes(authority: str) -> tuple[bytes, ...]:
 
 
 def _domain(text: str) -> str | None:
-    name = text.lower().removeprefix("*.").strip(".")
     try:
-        if not name.isascii():
-            name = name.encode("idna").decode("ascii")
+        name = ascii_host(text.removeprefix("*.")).strip(".")
     except UnicodeError:
         return None
     if not name or len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):

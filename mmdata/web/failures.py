@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import math
 import socket
 import ssl
 import urllib.error
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
-from mmdata.display import without_credentials
+from mmdata.display import cut, without_credentials
+from mmdata.web.header_values import retry_after_s
 
 REFUSALS = frozenset(
     {
@@ -37,6 +35,10 @@ SITE_BLOCKED, HOST_BLOCKED, HOST_DOWN = "site_blocked", "host_blocked", "host_do
 
 BLOCKS = frozenset({SITE_BLOCKED, *(f"http_{code}" for code in RATE_LIMIT_CODES)})
 """Error classes by which a host turns us away, whatever the URL. After enough of them the host is left alone."""
+MAX_DETAIL_CHARS = 500
+"""A longer message is cut: strangers write status lines and error texts, and a table keeps the detail of each row."""
+
+MAX_MESSAGE_CHARS = 65_536  # what is read of a message, to search it for credentials before it is cut
 
 
 class FetchError(Exception):
@@ -44,13 +46,14 @@ class FetchError(Exception):
 
     Args:
         error: the error class, such as `http_404` or `private_address`; failures are counted by it.
-        detail: the full message; credentials are removed from it.
+        detail: the message; credentials are removed from it, and it is cut to MAX_DETAIL_CHARS.
         may_pass: a later try may succeed.
         retry_after_s: how many seconds the server asked us to wait.
     """
 
     def __init__(self, error: str, detail: str, may_pass: bool = False, retry_after_s: float | None = None) -> None:
-        self.error, self.detail = error, without_credentials(detail)
+        self.error = error
+        self.detail = cut(without_credentials(detail[:MAX_MESSAGE_CHARS]), MAX_DETAIL_CHARS)
         self.may_pass, self.retry_after_s = may_pass, retry_after_s
         super().__init__(f"{error}: {self.detail}")
 
@@ -92,25 +95,9 @@ def as_fetch_error(error: BaseException) -> FetchError:
         (http.client.HTTPException, "bad_response", False),
         (socket.gaierror, "dns", True),
         (OSError, "network", True),
-        (ValueError, "bad_url", False),
+        (ValueError, "bad_response", True),  # a header that cannot be read; `check_url` has accepted the URL
     )
     for kinds, name, may_pass in classes:
         if isinstance(error, kinds):
             return FetchError(name, text, may_pass)
     return FetchError("unexpected", text)
-
-
-def retry_after_s(header: str | None, now: datetime | None = None) -> float | None:
-    """Seconds to wait by a Retry-After header, which holds seconds or a date; None if it holds neither."""
-    if not header:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            due = parsedate_to_datetime(header)
-        except ValueError:
-            return None
-        due = due if due.tzinfo is not None else due.replace(tzinfo=UTC)
-        seconds = (due - (now or datetime.now(UTC))).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None

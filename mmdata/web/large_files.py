@@ -90,7 +90,10 @@ class _Body:
 
     def fetch_rest(self, limits: Download) -> None:
         """Fetch what is missing. Raises FetchError, or what urllib raises."""
-        request = urllib.request.Request(self._url)
+        try:
+            request = urllib.request.Request(self._url)
+        except ValueError as error:
+            raise FetchError("bad_url", str(error)) from None
         if self.length and self._validator:
             request.add_header("Range", f"bytes={self.length}-")
             request.add_header("If-Range", self._validator)

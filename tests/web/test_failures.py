@@ -5,40 +5,23 @@ from __future__ import annotations
 import http.client
 import ssl
 import urllib.error
-from datetime import UTC, datetime
 from email.message import Message
 
 import pytest
 
 from mmdata.samples import STATUSES
-from mmdata.web.failures import FetchError, as_fetch_error, retry_after_s, url_was_contacted
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        (None, None),
-        ("", None),
-        ("120", 120.0),
-        ("-5", 0.0),
-        ("soon", None),
-        ("nan", None),
-        ("inf", None),
-        ("Thu, 01 Jan 2026 00:02:00 GMT", 120.0),
-        ("Thu, 01 Jan 2026 00:02:00 -0000", 120.0),
-        ("Wed, 31 Dec 2025 00:00:00 GMT", 0.0),
-        ("Thu, 99 Jan 2026 00:02:00 GMT", None),
-    ],
-)
-def test_retry_after_is_read_as_seconds_and_as_a_date(header, seconds):
-    assert retry_after_s(header, NOW) == seconds
-
+from mmdata.web.failures import MAX_DETAIL_CHARS, FetchError, as_fetch_error, url_was_contacted
 
 def test_details_carry_no_credentials():
     error = FetchError("x", "http://user:secret@host/a -> https://token@other/b")
     assert error.detail == "http://host/a -> https://other/b"
+
+
+def test_a_detail_is_short_however_long_the_message_is():
+    long = FetchError("x", "https://me:secret@host/?sig=secret " + "y" * 10_000_000)
+    assert len(long.detail) == MAX_DETAIL_CHARS + 1
+    assert long.detail.startswith("https://host/?sig=… yyy")
+    assert len(FetchError("x", "y" * MAX_DETAIL_CHARS).detail) == MAX_DETAIL_CHARS
 
 
 @pytest.mark.parametrize(
@@ -53,6 +36,7 @@ def test_details_carry_no_credentials():
         (UnicodeError("idna"), "bad_url", False),
         (OSError(101, "unreachable"), "network", True),
         (KeyError("x"), "unexpected", False),
+        (ValueError("a number of 5,000 digits"), "bad_response", True),
         (urllib.error.HTTPError("http://a/", 503, "Busy", Message(), None), "http_503", True),
         (urllib.error.HTTPError("http://a/", 404, "Gone", Message(), None), "http_404", False),
     ],
