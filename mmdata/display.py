@@ -10,11 +10,10 @@ REPLACEMENT = "\ufffd"
 _JOINERS = "\u200c\u200d"  # needed inside words of Persian and Hindi, and inside emoji
 _MARKDOWN = re.compile(r"([\\`*_\[\]()!|~#])")
 
-# Every pattern here must take time in proportion to the text, because strangers write it (tests/hostile/test_regexes.py).
+# Strangers write the text, so each pattern must take time in proportion to it (tests/hostile/test_regexes.py).
 _WORD = re.compile(r"\S+")
-# A password may contain @ or a slash, so it extends to the last @; a number after a host and a colon is a port. The
-# pattern is applied to text that ends with an @, so a password always ends there.
-_USERINFO = re.compile(r"(?<=://)[^\s/:@]++(?::(?!\d++[/?#])\S*)?@")
+# A password may contain @ or a slash, so it extends to the last @; a number after a host and a colon is a port.
+_LOGIN = re.compile(r"[^\s/:@]++(?::(?!\d++[/?#])\S*)?@")
 _PARAMETER_NAME = re.compile(r"(?<![^=&#\s])([^=&#\s]++)=")
 _PARAMETER_VALUE = re.compile(r"[^&#\s\"']+")
 _SECRET_NAME = re.compile(r"(?i)token|secret|signature|passw|credential|api_?key|access_?key|jwt")
@@ -30,7 +29,7 @@ def without_credentials(text: str) -> str:
     """The text without API keys, and without the user names, passwords and signatures of its URLs."""
     text = _without_secret_parameters(text)
     if "://" in text:
-        text = _WORD.sub(_without_userinfo, text)
+        text = _WORD.sub(_without_logins, text)
     return _BEARER.sub(r"\1 …", _KEYS.sub("…", text))
 
 
@@ -64,7 +63,7 @@ def markdown(text: str, most: int = 160) -> str:
 
 
 def _without_secret_parameters(text: str) -> str:
-    """The text with an ellipsis for the value of each `?name=value` or `&name=value` whose name says that it is secret."""
+    """The text with an ellipsis for the value of each `?name=value` and `&name=value` whose name tells of a secret."""
     pieces, kept_from, at = [], 0, 0
     while (name := _PARAMETER_NAME.search(text, at)) is not None:
         at = name.end()
@@ -75,16 +74,21 @@ def _without_secret_parameters(text: str) -> str:
 
 
 def _is_secret(name: re.Match[str], text: str) -> bool:
-    before, mark, after = name[1].partition("?")
-    if text[name.start() - 1 : name.start()] in ("&", "#"):
-        before, mark, after = "", "?", name[1]
-    short = after.rpartition("?")[2].lower()
-    return bool(mark) and (short in _SHORT_SECRET_NAMES or _SECRET_NAME.search(after) is not None)
+    is_first = text[name.start() - 1 : name.start()] not in ("&", "#")
+    parameter = name[1].partition("?")[2] if is_first else name[1]
+    return parameter.rpartition("?")[2].lower() in _SHORT_SECRET_NAMES or _SECRET_NAME.search(parameter) is not None
 
 
-def _without_userinfo(word: re.Match[str]) -> str:
-    end = word[0].rfind("@") + 1
-    return _USERINFO.sub("", word[0][:end]) + word[0][end:]
+def _without_logins(word: re.Match[str]) -> str:
+    """A word without the login data of the URLs in it."""
+    text, end = word[0], word[0].rfind("@") + 1
+    pieces, at = [], 0
+    while (scheme := text.find("://", at, end)) >= 0:
+        host = scheme + 3
+        pieces.append(text[at:host])
+        login = _LOGIN.match(text, host, end)  # the text ends in @ there, so a password never needs a second try
+        at = login.end() if login is not None else host
+    return "".join([*pieces, text[at:]])
 
 
 def _is_shown(char: str) -> bool:

@@ -1,7 +1,7 @@
 """URLs: the canonical form, the key to compare URLs by, the host, and the registrable domain.
 
-A host with letters beyond ASCII is written as browsers write it (UTS 46, not transitional): `faß.de` is `xn--fa-hia.de`.
-The older IDNA 2003 of Python's own codec made `fass.de` of it, which is another owner's host.
+A host with letters beyond ASCII is written as browsers write it (UTS 46, not transitional): `faß.de` is
+`xn--fa-hia.de`. Python's own codec, IDNA 2003, would make `fass.de` of it, which is another owner's host.
 
 We use no list of public suffixes, since such a list needs regular updates. The registrable domain is the last two
 labels of the host, or the last three if the middle one is among `SECOND_LEVEL`, as in `example.co.uk`.
@@ -94,7 +94,7 @@ def host_and_port(url: str) -> str:
 
 
 def host_name(url: str) -> str:
-    """The host of a URL in lower case and ASCII, without port, brackets or final dot; the empty string if it has none."""
+    """The host of a URL in lower case and ASCII, without port, brackets or final dot; the empty string: it has none."""
     try:
         return _ascii_or_lower(urlsplit(url).hostname or "").rstrip(".")
     except ValueError:

@@ -51,7 +51,7 @@ HOSTS = {
         ("https://βόλος.example/", "https://xn--nxasmm1c.example/"),
         ("https://☃.example/", "https://xn--n3h.example/"),
         ("https://a_b.Bücher。example:443/", "https://a_b.xn--bcher-kva.example/"),
-        ("https://１２７.０.０.１/", "https://127.0.0.1/"),
+        ("https://\uff11\uff12\uff17.\uff10.0.1/", "https://127.0.0.1/"),
         ("https://xn--fa-hia.de/", "https://xn--fa-hia.de/"),
         ("http://host.example/\ud83d.jpg?\udc00", "http://host.example/%EF%BF%BD.jpg?%EF%BF%BD"),
         ("http://\ud83d.example/", "http://\ufffd.example/"),

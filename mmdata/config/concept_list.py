@@ -13,7 +13,7 @@ from mmdata.errors import UserError
 
 MAX_CHARACTERS = 500  # of a concept; the longest title of Wikipedia has 255
 _REMEDY = "Remedy: write one concept a line, or a JSON list of texts, in UTF-8."
-_COUNTED_LINE = re.compile(r'.*\S\s*[,;\t]\s*"?\d[\d.]*"?\s*')
+_COUNTED_LINE = re.compile(r'.*\S(?:\s*+[,;]|[^\S\t]*+\t)\s*+"?\d[\d.]*+"?\s*+')
 _QUOTED_LINE = re.compile(r"""(["']).*\1,?|\[|\]""")
 
 
@@ -44,8 +44,9 @@ def read_concepts(path: str) -> list[str]:
 
 def _of_lines(path: str, text: str) -> list[str]:
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    for form, shape in (("a table with counts", _COUNTED_LINE), ("a list of quoted texts", _QUOTED_LINE)):
-        if lines and all(shape.fullmatch(line.strip()) for line in lines[1:] or lines):
+    forms = {"a table with counts": _COUNTED_LINE.fullmatch, "a list of quoted texts": _QUOTED_LINE.fullmatch}
+    for form, has_form in forms.items():
+        if lines and all(has_form(line.strip()) for line in lines[1:] or lines):
             raise _problem(path, f"looks like {form}: {lines[-1].strip()[:60]!r} would be one concept")
     if path.lower().endswith((".csv", ".tsv", ".parquet")):
         raise _problem(path, "is a table by its name")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_MARKERS = re.compile(r"<\s*(/?\s*(?:image|video|audio|im_start|im_end|im_patch))\s*>", re.IGNORECASE)
+_MARKERS = re.compile(r"<\s*+(/?\s*+(?:image|video|audio|im_start|im_end|im_patch))\s*+>", re.IGNORECASE)
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _BREAKS = re.compile("[\x85\u2028\u2029]")

@@ -48,7 +48,7 @@ MAX_VALUE_CHARS = 500
 """Longer values are cut off: a server decides how long its answer is."""
 
 _LOGGING_ARGUMENTS = ("exc_info", "stack_info", "stacklevel", "extra")
-_QUERY = re.compile(r"(?<=://)([^\s?#]*)[?#][^\s'\">)]*")
+_URL = re.compile(r"(://[^\s?#]*+)(?:[?#][^\s'\">)]*+)?")  # the address up to its query, and the rest
 _context: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar(
     "mmdata_log_context", default=MappingProxyType({})
 )
@@ -123,7 +123,7 @@ def clean(value: Any) -> Any:
         return {str(clean(str(key))): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [clean(item) for item in value]
-    text = _QUERY.sub(r"\1", without_credentials(str(value)))
+    text = _URL.sub(r"\1", without_credentials(str(value)))
     text = "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
     return text if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}…"
 

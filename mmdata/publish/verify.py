@@ -26,8 +26,10 @@ from mmdata.workspace.layout import Workspace, read_json
 
 MAX_PROBLEMS = 20  # named in an error; the rest are counted
 
-_PATHS = re.compile(  # no caption can hold a bare quote
-    rb'"(?:(?:input_|reference_|output_)?image|(?:input_)?(?:video|audio))":(\[[^\]]*\]|"[^"]*")'
+# No caption can hold a bare quote. A list or text that lacks its end reaches to the end of the line: a search for the
+# end that fails would be made again from each name in the line.
+_PATHS = re.compile(
+    rb'"(?:(?:input_|reference_|output_)?image|(?:input_)?(?:video|audio))":(\[[^\]]*+(?:\]|\Z)|"[^"]*+(?:"|\Z))'
 )
 _SHARD = re.compile(rb"::shards/([^\"]+)")
 

@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("mmdata", "pipelines", "training")
 METHODS = frozenset({"search", "match", "fullmatch", "sub", "subn", "findall", "finditer", "split"})
 ALPHABETS = ["a", " ", "0", "<", "&", "\n", "-", ".", ":", "/", "@", "?", "#", "=", "_", "A", "'", '"', "é", "字", ","]
-MAX_TEXTS = 300  # per expression
+NAMED_PARTS = ("LITERAL", "RANGE")
+CATEGORIES = dict(DIGIT=r"\d", NOT_DIGIT=r"\D", SPACE=r"\s", NOT_SPACE=r"\S", WORD=r"\w", NOT_WORD=r"\W")  # noqa: C408
+MAX_TEXTS = 100  # per expression
 
 
 class Expression(NamedTuple):
@@ -49,13 +51,10 @@ def _methods_by_name(trees: Any) -> dict[str, set[str]]:
 
 
 def _expressions_of(path: Path, tree: ast.Module, methods: dict[str, set[str]]) -> Iterator[Expression]:
-    constants = {
-        target.id: text
-        for node in tree.body
-        if isinstance(node, ast.Assign) and (text := _text(node.value, {})) is not None
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
+    constants: dict[str, str] = {}
+    for node in tree.body:  # in order, because one constant may be made of others
+        if isinstance(node, ast.Assign) and (text := _text(node.value, constants)) is not None:
+            constants |= {target.id: text for target in node.targets if isinstance(target, ast.Name)}
     names = {
         id(node.value): target.id
         for node in ast.walk(tree)
@@ -72,27 +71,34 @@ def _expressions_of(path: Path, tree: ast.Module, methods: dict[str, set[str]]) 
         if method not in METHODS | {"compile"} or (pattern := _text(node.args[0], constants)) is None:
             continue
         used = {method} if method != "compile" else methods.get(names.get(id(node), ""), set())
-        flags = re.NOFLAG
-        for argument in [*node.args[1:], *(keyword.value for keyword in node.keywords)]:
-            for attribute in ast.walk(argument):
-                if isinstance(attribute, ast.Attribute) and isinstance(flag := getattr(re, attribute.attr, None), re.RegexFlag):
-                    flags |= flag
         anchored = bool(used) and used <= {"match", "fullmatch"}
-        yield Expression(f"{path.relative_to(ROOT)}:{node.lineno}", pattern, int(flags), anchored)
+        yield Expression(f"{path.relative_to(ROOT)}:{node.lineno}", pattern, _flags(node), anchored)
+
+
+def _flags(call: ast.Call) -> int:
+    """The flags among the arguments of a call: `re.DOTALL | re.IGNORECASE`."""
+    arguments = [*call.args[1:], *(keyword.value for keyword in call.keywords)]
+    names = [part.attr for argument in arguments for part in ast.walk(argument) if isinstance(part, ast.Attribute)]
+    flags = [flag for name in names if isinstance(flag := getattr(re, name, None), re.RegexFlag)]
+    return sum(map(int, set(flags)))
 
 
 def _text(node: ast.expr, constants: dict[str, str]) -> str | None:
-    """The value of an expression that is text: literals, their sums, and f-strings with constants of the module."""
+    """The value of an expression that is text: literals, their sums, and f-strings with constants of the module.
+
+    Bytes are read as Latin-1: the pattern then takes the same time with text.
+    """
     if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else None
+        value = node.value.decode("latin-1") if isinstance(node.value, bytes) else node.value
+        return value if isinstance(value, str) else None
     if isinstance(node, ast.Name):
         return constants.get(node.id)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         left, right = _text(node.left, constants), _text(node.right, constants)
         return None if left is None or right is None else left + right
     if isinstance(node, ast.JoinedStr):
-        pieces = [_text(part.value if isinstance(part, ast.FormattedValue) else part, constants) for part in node.values]
-        return "".join(piece if piece is not None else "x" for piece in pieces)
+        parts = [part.value if isinstance(part, ast.FormattedValue) else part for part in node.values]
+        return "".join(_text(part, constants) or "x" for part in parts)
     return None
 
 
@@ -141,8 +147,7 @@ def _example(tree: Any, before: str, repeats: list[tuple[str, list[str]]]) -> st
         elif name in ("SUBPATTERN", "ATOMIC_GROUP"):
             text += _example(argument[-1] if name == "SUBPATTERN" else argument, before + text, repeats)
         elif name == "BRANCH":
-            texts = [_example(branch, before + text, repeats) for branch in argument[1]]
-            text += texts[0]
+            text += next(iter([_example(branch, before + text, repeats) for branch in argument[1]]))
         elif name == "ASSERT" and argument[0] > 0:
             _example(argument[1], before + text, repeats)
         elif name == "ASSERT":
@@ -173,25 +178,17 @@ def _letters(tree: Any) -> list[str]:
     return []
 
 
-def _members(argument: Any) -> list[str]:
-    """Characters of a class, or outside of a negated one: the first of its parts, and signs that split texts."""
-    negated = str(argument[0][0]) == "NEGATE"
-    pattern = re.compile(re._compiler._compile_class(argument) if False else _class_text(argument))  # type: ignore[attr-defined]
-    candidates = [*(chr(part[1] if str(part[0]) == "LITERAL" else part[1][0]) for part in argument if str(part[0]) in ("LITERAL", "RANGE") and not negated), *ALPHABETS, "\t"]
-    return [letter for letter in dict.fromkeys(candidates) if pattern.fullmatch(letter)][:5]
+def _members(parts: Any) -> list[str]:
+    """A few characters that a class matches: those that it names, and signs that split texts."""
+    named = [chr(value if str(kind) == "LITERAL" else value[0]) for kind, value in parts if str(kind) in NAMED_PARTS]
+    pattern = re.compile(f"[{''.join(_class_part(str(kind), value) for kind, value in parts)}]")
+    return [letter for letter in dict.fromkeys([*named, *ALPHABETS, "\t"]) if pattern.fullmatch(letter)][:5]
 
 
-def _class_text(argument: Any) -> str:
-    categories = {"DIGIT": r"\d", "NOT_DIGIT": r"\D", "SPACE": r"\s", "NOT_SPACE": r"\S", "WORD": r"\w", "NOT_WORD": r"\W"}
-    text = ""
-    for operator, value in argument:
-        name = str(operator)
-        if name == "NEGATE":
-            text += "^"
-        elif name == "LITERAL":
-            text += re.escape(chr(value))
-        elif name == "RANGE":
-            text += f"{re.escape(chr(value[0]))}-{re.escape(chr(value[1]))}"
-        else:
-            text += categories[str(value).removeprefix("CATEGORY_")]
-    return f"[{text}]"
+def _class_part(kind: str, value: Any) -> str:
+    """One part of a parsed class, written as a pattern again."""
+    if kind == "NEGATE":
+        return "^"
+    if kind == "CATEGORY":
+        return CATEGORIES[str(value).removeprefix("CATEGORY_")]
+    return "-".join(re.escape(chr(code)) for code in ([value] if kind == "LITERAL" else value))

@@ -12,6 +12,7 @@ import pytest
 from mmdata.samples import STATUSES
 from mmdata.web.failures import MAX_DETAIL_CHARS, FetchError, as_fetch_error, url_was_contacted
 
+
 def test_details_carry_no_credentials():
     error = FetchError("x", "http://user:secret@host/a -> https://token@other/b")
     assert error.detail == "http://host/a -> https://other/b"

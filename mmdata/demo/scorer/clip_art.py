@@ -24,6 +24,9 @@ EMOJI_SETS = {"noto"}  # icon sets whose icons are emoji
 _RENDERED_WIDTH_PX = 256
 _MAX_SVG_BYTES = 1_000_000
 _MAX_KEYWORD_CHARS = 40
+# An element without an end reaches to the end of the file. A search that fails would be made again from each start.
+_TITLE = re.compile(r"<dc:title>((?:(?!</dc:title>).)*+)", re.DOTALL)
+_KEYWORD = re.compile(r"<rdf:li[^>]*+>((?:(?!</rdf:li>).)*+)", re.DOTALL)
 _MEANINGLESS = re.compile(
     r"clip ?art by|part of|collection|untitled|^\W*$|^(image|drawing|new|unknown|none|clip ?art|icon|svg)$|https?:",
     re.I,
@@ -124,8 +127,8 @@ def _renderer(svg: str, name: str) -> Callable[[], Image.Image]:
 
 def _clip_art_captions(svg: str, key: str) -> tuple[str, ...]:
     """Captions from title, keywords and folder of a picture; empty where it has neither title nor keyword."""
-    titles = [_plain_text(xml) for xml in re.findall(r"<dc:title>(.*?)</dc:title>", svg, re.S)]
-    keywords = [_plain_text(xml) for xml in re.findall(r"<rdf:li[^>]*>(.*?)</rdf:li>", svg, re.S)]
+    titles = [_plain_text(xml) for xml in _TITLE.findall(svg)]
+    keywords = [_plain_text(xml) for xml in _KEYWORD.findall(svg)]
     people = set(titles[1:])  # the first title is the picture's, the others are names of its authors
     folders = [part.replace("_", " ") for part in key.split("/")[:-1]]
     title = next((text for text in titles[:1] if _is_meaningful(text)), "")
@@ -152,5 +155,5 @@ def _plain_text(xml: str) -> str:
     try:
         text = "".join(ElementTree.fromstring(f"<a>{xml}</a>").itertext())
     except ElementTree.ParseError:
-        text = re.sub(r"<[^>]*>", " ", xml)
+        text = re.sub(r"<[^>]*+(?:>|\Z)", " ", xml)
     return re.sub(r"[\s_]+", " ", text).strip(" .")
