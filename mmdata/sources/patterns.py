@@ -14,7 +14,7 @@ from mmdata.config import Source
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 _RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)")
-_BRACES = re.compile(r"\{([^{}]*,[^{}]*|[0-9]+\.\.[0-9]+)\}")
+_BRACES = re.compile(r"\{([^{},]*+,[^{}]*+|[0-9]+\.\.[0-9]+)\}")
 _HIVE_FOLDER = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=([^=]*)")
 
 
