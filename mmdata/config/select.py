@@ -73,6 +73,13 @@ class Dedup(Section):
     semantic_eps: float | None = Field(
         0.05, ge=0, le=1, description="Duplicate if cosine >= 1 - eps within a cluster (SemDeDup); null: off."
     )
+    text_similarity: float | None = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="Texts (of kind text) are duplicates if the Jaccard similarity of their 4-character pieces is at "
+        "least this (found by MinHash); texts under 28 characters never are; null: off.",
+    )
     clusters: int | None = Field(None, ge=1, description="k-means clusters; null: about the square root of the rows.")
 
 

@@ -15,7 +15,7 @@ from mmdata.fingerprint import fingerprint
 from mmdata.optout.state import opt_out_digest
 from mmdata.workspace.layout import PART_STAGES, Part, PartStage, PartStamp, Workspace
 
-CODE_VERSIONS: dict[str, int] = {"rows": 3, "media": 2, "features": 2, "selection": 2, "shards": 3, "instructions": 2}
+CODE_VERSIONS: dict[str, int] = {"rows": 3, "media": 2, "features": 2, "selection": 3, "shards": 3, "instructions": 3}
 """Raise a number when a stage's code writes something else than before: all older results are then stale."""
 
 

@@ -15,7 +15,7 @@ from mmdata.errors import DataError
 from mmdata.optout.state import OPT_OUT
 from mmdata.samples import caption_or_transcript, estimate_tokens, modality_signature, uid_words
 from mmdata.select import domains
-from mmdata.select.concepts import match_concepts
+from mmdata.select.concepts import match_concepts, plain_words
 from mmdata.select.filters import columns_read, filter_reason
 from mmdata.storage.tables import REMEDY, scan_tables
 from mmdata.workspace.layout import PartStage, Workspace
@@ -91,7 +91,8 @@ def compact(joined: pl.DataFrame, select: Select, concepts: Sequence[str] | None
     Returns:
         uid_high, uid_low (UInt64), copies (Int32), signature and kind (Categorical), clip_score (Float32), url, file,
         sha256, phash (UInt64: hash of the URL with the clip's times; of the URL alone, where the sample is a clip or
-        sound; first 16 digits of the SHA-256; the perceptual hash), reason (Categorical: what drops the row by
+        sound; first 16 digits of the SHA-256; the perceptual hash), words (UInt64: near-duplicates by picture are
+        sought among rows with the same number only), reason (Categorical: what drops the row by
         itself, or null), host and domain (UInt64, where balance caps them),
         weight (Int32: tokens or milliseconds, where balance counts those), concepts (List(UInt32),
         where there is a concept list).
@@ -108,6 +109,7 @@ def compact(joined: pl.DataFrame, select: Select, concepts: Sequence[str] | None
         _files(joined).alias("file"),
         pl.col("sha256").str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64, strict=False),
         pl.col("phash").cast(pl.UInt64),
+        _words_of_clip().alias("words"),
         _own_reason(select).alias("reason"),
     ]
     columns += domains.columns(select.balance)
@@ -194,6 +196,19 @@ def _place_hash() -> pl.Expr:
     """Hash of the origin of a sample: its file, and for a clip its times, so that clips of the same file differ."""
     times = [(pl.col(name) * 1000).round().cast(pl.Int64).hash(seed) for seed, name in enumerate(("start_s", "end_s"))]
     return pl.col("url").hash() ^ times[0] ^ times[1]
+
+
+def _words_of_clip() -> pl.Expr:
+    """Hash of the words of a clip that was cut from a file; a number of its own for a clip with sound and no words.
+
+    Clips of one film look alike while other things are said and done in them. Everything else has 0: its picture alone
+    decides. So it does for mute clips without words.
+    """
+    is_cut = (pl.col("kind") == "video") & pl.col("start_s").is_not_null()
+    words = plain_words(pl.col("caption"))
+    has_words = (words.str.strip_chars(" ").str.len_bytes() > 0).fill_null(False)
+    of_clip = pl.when(has_words).then(words.hash()).when(pl.col("audio_s").is_not_null()).then(pl.col("uid").hash())
+    return pl.when(is_cut).then(of_clip).fill_null(0).cast(pl.UInt64)
 
 
 def _files(joined: pl.DataFrame) -> pl.Series:

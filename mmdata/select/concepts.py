@@ -19,7 +19,7 @@ def match_concepts(captions: pl.Series, concepts: Sequence[str]) -> pl.Series:
     Returns:
         List(UInt32): places in `concepts`, ascending; empty without a match or without a caption.
     """
-    spelled = pl.Series("concept", concepts, dtype=pl.String).to_frame().select(_plain_words(pl.col("concept")))
+    spelled = pl.Series("concept", concepts, dtype=pl.String).to_frame().select(plain_words(pl.col("concept")))
     needles: dict[str, int] = {}
     for place, (words, cjk) in enumerate(
         spelled.select("concept", cjk=pl.col("concept").str.contains(_CJK)).iter_rows()
@@ -29,7 +29,7 @@ def match_concepts(captions: pl.Series, concepts: Sequence[str]) -> pl.Series:
             needles.setdefault(needle, place)
     if not needles:
         return pl.Series(captions.name, [[]] * len(captions), dtype=pl.List(pl.UInt32))
-    matches = _plain_words(pl.col("caption")).str.extract_many(list(needles), overlapping=True)
+    matches = plain_words(pl.col("caption")).str.extract_many(list(needles), overlapping=True)
     # `replace_strict` on strings of a list, flattened: one look-up a match.
     places = pl.element().replace_strict(list(needles), list(needles.values()), return_dtype=pl.UInt32)
     nothing = pl.lit([], pl.List(pl.UInt32))
@@ -41,7 +41,7 @@ def match_concepts(captions: pl.Series, concepts: Sequence[str]) -> pl.Series:
     )
 
 
-def _plain_words(text: pl.Expr) -> pl.Expr:
+def plain_words(text: pl.Expr) -> pl.Expr:
     """Lower case; runs of other characters than letters, marks and digits become one space; a space at both ends."""
     return pl.format(" {} ", text.str.to_lowercase().str.replace_all(r"[^\p{L}\p{M}\p{N}]+", " ").str.strip_chars(" "))
 

@@ -84,19 +84,24 @@ def judge(
 def drop_duplicates(frame: pl.DataFrame, verdicts: Verdicts, dedup: Dedup) -> np.ndarray:
     """Drop the duplicates that metadata shows: URL (with a clip's times), SHA-256, perceptual hash.
 
-    Samples of different kinds are never duplicates: a video's sound alone is another sample than the video.
+    Samples of different kinds are never duplicates: a video's sound alone is another sample than the video. Clips with
+    other words are none by perceptual hash.
 
     Returns:
         The rank of every row (see `preference`), for the semantic step.
     """
     rank = preference(frame["clip_score"].fill_null(float("nan")).to_numpy())
-    for of_kind in (is_kind(frame, kind) for kind in KINDS):
-        kept = np.flatnonzero((verdicts.codes == 0) & of_kind)
+    for kind in KINDS:
+        kept = np.flatnonzero((verdicts.codes == 0) & is_kind(frame, kind))
         for name, wanted in (("url", dedup.url), ("sha256", dedup.exact), ("phash", dedup.phash_bits is not None)):
             if not wanted or not len(kept):
                 continue
             values, ranks = frame[name].gather(kept), rank[kept]
-            same = near_hashes(values, ranks, dedup.phash_bits or 0) if name == "phash" else same_value(values, ranks)
+            if name == "phash":
+                words = frame["words"].gather(kept) if kind == "video" else None
+                same = near_hashes(values, ranks, dedup.phash_bits or 0, words)
+            else:
+                same = same_value(values, ranks)
             kept = drop_followers(verdicts, kept, same, f"duplicate:{name}")
     return rank
 

@@ -57,7 +57,7 @@ def same_value(values: pl.Series, rank: np.ndarray) -> np.ndarray:
     return leaders
 
 
-def near_hashes(hashes: pl.Series, rank: np.ndarray, bits: int) -> np.ndarray:
+def near_hashes(hashes: pl.Series, rank: np.ndarray, bits: int, group: pl.Series | None = None) -> np.ndarray:
     """Leaders by perceptual hash: a row goes if a better one that stays differs in at most `bits` bits.
 
     Exact: the same as comparing every pair, best rank first. Equal hashes are folded, and pairs are sought by
@@ -68,13 +68,16 @@ def near_hashes(hashes: pl.Series, rank: np.ndarray, bits: int) -> np.ndarray:
         hashes: UInt64; null is like nothing.
         rank: distinct integers, the lower the better.
         bits: 0 … 16.
+        group: UInt64, well mixed or 0; rows of different groups are not alike. None: all are of one group.
     """
-    leaders = same_value(hashes, rank)
+    leaders = same_value(hashes if group is None else hashes ^ group, rank)
     rows = np.flatnonzero((leaders == STAYS) & hashes.is_not_null().to_numpy())
     if bits and len(rows) > 1:
         rows = rows[np.argsort(rank[rows])]
         values = hashes.gather(rows).to_numpy()
-        pairs = list(near_pairs(values, bits))
+        pairs = list(
+            near_pairs(values, bits) if group is None else _pairs_in_groups(values, group.gather(rows).to_numpy(), bits)
+        )
         low = np.concatenate([pair[0] for pair in pairs]) if pairs else np.empty(0, np.int64)
         high = np.concatenate([pair[1] for pair in pairs]) if pairs else np.empty(0, np.int64)
         chosen = keep_greedily(len(rows), low, high)
@@ -123,11 +126,25 @@ def near_pairs(hashes: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.n
     for chosen in combinations(range(len(masks)), agreeing):
         key = np.uint64(sum(masks[block] for block in chosen))
         skipped = [np.uint64(masks[block]) for block in range(chosen[-1]) if block not in chosen]
-        for low, high in _pairs_in_buckets(hashes, key, bits):
+        for low, high in _pairs_in_buckets(hashes, hashes & key, bits):
             # A pair that agrees on an earlier block too was found by an earlier table.
             differing = hashes[low] ^ hashes[high]
             new = np.logical_and.reduce([differing & mask != 0 for mask in skipped]) if skipped else slice(None)
             yield low[new], high[new]
+
+
+def _pairs_in_groups(hashes: np.ndarray, group: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`near_pairs` within each group. All small groups are gone through at once; most have one row."""
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.append(True, group[order[1:]] != group[order[:-1]]))
+    sizes = np.diff(np.append(starts, len(order)))
+    for at in np.flatnonzero(sizes > _BRUTE_FORCE_ROWS):
+        rows = order[starts[at] : starts[at] + sizes[at]]
+        for low, high in near_pairs(hashes[rows], bits):
+            yield rows[low], rows[high]
+    rows = np.sort(order[np.repeat((sizes > 1) & (sizes <= _BRUTE_FORCE_ROWS), sizes)])
+    for low, high in _pairs_in_buckets(hashes[rows], group[rows], bits):
+        yield rows[low], rows[high]
 
 
 def _blocks_to_agree(rows: int, bits: int) -> int:
@@ -154,8 +171,8 @@ def _all_pairs(hashes: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.n
                 yield low[earlier], high[earlier]
 
 
-def _pairs_in_buckets(hashes: np.ndarray, mask: np.uint64, bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    key = hashes & mask
+def _pairs_in_buckets(hashes: np.ndarray, key: np.ndarray, bits: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs (low < high) with the same key whose hashes differ in at most `bits` bits."""
     order = np.argsort(key)
     key, sorted_hashes = key[order], hashes[order]
     # Rows i and i + step share a bucket; the list of such i only shrinks as the step grows.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import polars as pl
 
 from mmdata.select.dedup import keep_greedily
 from mmdata.select.verdicts import STAYS
@@ -38,6 +39,19 @@ def semantic_leaders(embeddings: np.ndarray, cluster: np.ndarray, rank: np.ndarr
             dropped = chosen != STAYS
             leaders[rows[dropped]] = rows[chosen[dropped]]
     return leaders
+
+
+def comparison_groups(cluster: np.ndarray, is_clip: np.ndarray, words: pl.Series) -> np.ndarray:
+    """A number for each row, int32: only rows of one number are compared.
+
+    Pictures and clips share clusters, but are never duplicates of each other. Clips are compared where their words are
+    the same, too: see `words` of `candidates.compact`.
+    """
+    groups = cluster.copy()
+    of_clips = pl.DataFrame({"cluster": cluster[is_clip], "words": words.filter(pl.Series(is_clip))})
+    ranks = of_clips.select(pl.struct("cluster", "words").rank("dense")).to_series().to_numpy()
+    groups[is_clip] = ranks.astype(np.int32) + cluster.max(initial=0)
+    return groups
 
 
 def _leaders_in_cluster(points: np.ndarray, least: float) -> np.ndarray:

@@ -24,10 +24,11 @@ from mmdata.select.decide import NO_CLUSTER, balance_and_repeat, drop_duplicates
 from mmdata.select.domains import cap_domains
 from mmdata.select.embeddings import gather_embeddings
 from mmdata.select.idle_rules import idle_rules
+from mmdata.select.near_texts import near_text_leaders, read_captions
 from mmdata.select.rates import Rates, rates_settings, read_lasting, read_rates, write_rates
 from mmdata.select.selection_summary import Summary, summarise
 from mmdata.select.selection_table import write_selection
-from mmdata.select.semantic import semantic_leaders
+from mmdata.select.semantic import comparison_groups, semantic_leaders
 from mmdata.select.verdicts import Verdicts
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.workspace.layout import Part, Workspace
@@ -129,6 +130,7 @@ def _write_selection(inputs: _Inputs, plan: ReleasePlan, folder: UPath) -> None:
         rates = read_lasting(parent_folder / "rates.json", settings)
     verdicts, cut = judge(frame, select, inputs.scorer, rates.cut)
     rank = drop_duplicates(frame, verdicts, select.dedup)
+    _drop_near_texts(inputs, frame, verdicts, rank)
     parent_clusters = read_clusters(parent_folder / "clusters.npz") if parent_folder else None
     clusters, cluster = _assign_and_compare(inputs, frame, verdicts, rank, parent_clusters)
     verdicts.settle()
@@ -204,6 +206,17 @@ def _next_batch(slices: Sequence[Slice], first: int) -> Sequence[Slice]:
     return slices[first:]
 
 
+def _drop_near_texts(inputs: _Inputs, frame: pl.DataFrame, verdicts: Verdicts, rank: np.ndarray) -> None:
+    """Drop texts that are nearly those of a better row. Only the captions of the texts that are left are read."""
+    similarity = inputs.corpus.select.dedup.text_similarity
+    rows = np.flatnonzero((verdicts.codes == 0) & is_kind(frame, "text"))
+    if similarity is None or len(rows) < 2:
+        return
+    tables = [inputs.workspace.table(part_slice.part, "rows", part_slice.name) for part_slice in inputs.slices]
+    texts = read_captions(tables, frame["place"].gather(rows).to_numpy(), frame["row"].gather(rows).to_numpy())
+    drop_followers(verdicts, rows, near_text_leaders(texts, rank[rows], similarity), "duplicate:text")
+
+
 def _assign_and_compare(
     inputs: _Inputs, frame: pl.DataFrame, verdicts: Verdicts, rank: np.ndarray, parent: Clusters | None
 ) -> tuple[Clusters | None, np.ndarray]:
@@ -233,9 +246,8 @@ def _assign_and_compare(
             clusters = train_clusters(embeddings, high, low, inputs.scorer, wanted, seed)
         cluster[rows] = assign_clusters(embeddings, clusters.centroids)
         if select.dedup.semantic_eps is not None:
-            # Pictures and clips share clusters, but are never duplicates of each other.
-            kind_cluster = cluster[rows] * 2 + is_kind(frame, "video")[rows]
-            leaders = semantic_leaders(embeddings, kind_cluster, rank[rows], select.dedup.semantic_eps)
+            group = comparison_groups(cluster[rows], is_kind(frame, "video")[rows], frame["words"].gather(rows))
+            leaders = semantic_leaders(embeddings, group, rank[rows], select.dedup.semantic_eps)
             drop_followers(verdicts, rows, leaders, "duplicate:semantic")
     return clusters, cluster
 

@@ -80,3 +80,48 @@ def test_balancing_drops_the_rows_whose_draw_is_not_below_the_rate_of_their_moda
     assert set(decision.rate[signature == "text"]) == {1.0}
     assert set(decision.rate[signature == "image+text"]) == {decision.rates.modality["image+text"]}
     assert (decision.repeats == kept).all()
+
+
+def cut(number: int, caption: str | None, **given: object) -> dict:
+    """A clip of ten seconds; all show the same picture."""
+    of_clip = {"kind": "video", "phash": 77, "start_s": 10.0 * number, "end_s": 10.0 * number + 10}
+    return sample(number, caption=caption, **{"url": "https://host.test/film", **of_clip, "sha256": None, **given})
+
+
+def near_duplicates(*clips: dict) -> list[bool]:
+    """Which of the clips are dropped by their perceptual hash."""
+    frame = compacted(*clips)
+    verdicts = Verdicts(frame["reason"])
+    drop_duplicates(frame, verdicts, Dedup(phash_bits=3))
+    dropped = dict(zip(frame["uid_low"], verdicts.reasons() == "duplicate:phash", strict=True))
+    return [bool(dropped[int(clip["uid"][16:], 16)]) for clip in clips]
+
+
+def test_clips_that_look_alike_are_told_apart_by_their_words() -> None:
+    first, second = cut(0, "then stir it for a while"), cut(1, "finally serve it", phash=76)
+    assert near_duplicates(first, second) == [False, False]
+    assert near_duplicates(first, cut(1, "finally serve it", url="https://host.test/other")) == [False, False]
+    assert sum(near_duplicates(first, cut(1, "Then stir it, for a while!", phash=76))) == 1
+    heard = [cut(0, None, transcript="stir it", audio_s=10.0), cut(1, None, transcript="serve it", audio_s=10.0)]
+    assert near_duplicates(*heard) == [False, False]
+
+
+def test_clips_without_words_are_told_apart_by_their_sound_or_else_by_their_picture() -> None:
+    assert near_duplicates(cut(0, None, audio_s=10.0), cut(1, "", audio_s=10.0)) == [False, False]
+    assert sum(near_duplicates(cut(0, None), cut(1, None))) == 1
+
+
+def test_whole_films_are_compared_by_picture_whatever_their_captions() -> None:
+    whole = {"start_s": None, "end_s": None}
+    films = [cut(number, f"title {number}", url=f"https://host.test/{number}", **whole) for number in range(2)]
+    assert sum(near_duplicates(*films)) == 1
+
+
+def test_many_clips_with_the_same_words_are_compared_as_pictures_are() -> None:
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**62, 1500).tolist()
+    clips = [cut(n, "music", phash=hashes[n % 1500] ^ (n >= 1500)) for n in range(3000)]
+    others = [cut(3000 + n, f"words {n % 700}", phash=hashes[0]) for n in range(1400)]
+    dropped = near_duplicates(*clips, *others)
+    assert sum(dropped[:3000]) == 1500
+    assert sum(dropped[3000:]) == 700

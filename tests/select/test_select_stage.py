@@ -570,3 +570,45 @@ def test_a_semantic_duplicate_is_never_of_another_kind(tmp_path: Path) -> None:
     table = selection(workspace)
     for signature in ("image+text", "text+video"):
         assert sorted(table.filter(pl.col("signature") == signature)["keep"]) == [False, True]
+
+
+def test_a_text_with_one_character_more_is_dropped_for_the_other(tmp_path: Path) -> None:
+    said = "stir the onions in a pan with some butter until they are soft"
+    captions = [said, said + "!", "serve the onions in a bowl as long as they are hot", "recipe 1", "recipe 2"]
+    texts = [sample(n, kind="text", url=None, caption=caption, clip_score=None) for n, caption in enumerate(captions)]
+    for similarity, stay in ((0.75, 4), (None, 5)):
+        corpus = corpus_for(tmp_path, {"dedup": {"text_similarity": similarity}})
+        workspace = build(corpus, {"txt-000000": [texts[::2], texts[1::2]]})
+        select_samples(corpus, workspace)
+        table = selection(workspace)
+        assert table["keep"].sum() == stay
+    select_samples(corpus_for(tmp_path, {}), workspace)
+    (row,) = selection(workspace).filter(~pl.col("keep")).to_dicts()
+    assert row["reason"] == "duplicate:text"
+    assert {row["uid"], row["duplicate_of"]} == {texts[0]["uid"], texts[1]["uid"]}
+
+
+def test_clips_of_one_video_with_near_embeddings_and_other_words_all_stay(tmp_path: Path) -> None:
+    same = points(1)[0]
+    words = [f"step {number}" for number in range(8)] * 2
+    clips = [
+        sample(
+            n,
+            kind="video",
+            url="https://host.test/film",
+            caption=caption,
+            start_s=10.0 * n,
+            end_s=10.0 * n + 10,
+            sha256=None,
+            embedding=same,
+            duration_s=10.0,
+        )
+        for n, caption in enumerate(words)
+    ]
+    corpus = corpus_for(tmp_path, {"dedup": {"phash_bits": None, "semantic_eps": 0.05, "clusters": 1}})
+    workspace = build(corpus, {"web-000000": [clips]})
+    select_samples(corpus, workspace)
+    table = selection(workspace)
+    captions = {clip["uid"]: clip["caption"] for clip in clips}
+    assert sorted(captions[uid] for uid in table.filter("keep")["uid"]) == words[:8]
+    assert set(table["reason"].drop_nulls()) == {"duplicate:semantic"}
