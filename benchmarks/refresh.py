@@ -103,14 +103,14 @@ def _write(folder: Path, base: str, name: str, first: int, count: int) -> None:
 
 def _added_by_release(folder: Path, workspace_name: str) -> dict[str, Any]:
     """The shards and bytes that the latest release adds to its parent, and its uids."""
-    from mmdata.releases.manifest import open_release
+    from mmdata.releases.manifest import find_manifest, open_release
     from mmdata.storage.tables import read_table
-    from mmdata.workspace.layout import Workspace, read_json
+    from mmdata.workspace.layout import Workspace
 
     workspace = Workspace(_corpus(folder, workspace_name).workspace)
     release = open_release(workspace.root)
     parent = release.manifest["parent"]
-    parent_manifest = read_json(workspace.release_dir(parent) / "manifest.json") if parent else None
+    parent_manifest = find_manifest(workspace, parent)
     old_names = {shard["name"] for shard in parent_manifest["shards"]} if parent_manifest else set()
     new = [shard for shard in release.manifest["shards"] if shard["name"] not in old_names]
     uids = set(read_table(release.folder / "index.parquet", ["uid"])["uid"].to_pylist())

@@ -33,5 +33,5 @@ class PartFailed(DataError):
         lines = "\n".join(f"  slice {name}: {error}" for name, error in sorted(failures.items()))
         super().__init__(
             f"part {part}: {len(failures)} slice(s) failed in stage {stage}; the rest is kept.\n{lines}\n"
-            f"Remedy: repair the cause, then materialise {stage} for {part} again; only these slices run."
+            f"Remedy: repair the cause, then `mmdata build`, or materialise {stage} for {part}; only these slices run."
         )

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from upath import UPath
 
-from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.storage.atomic import is_local, publish_bytes, publish_json
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_derived
+from mmdata.workspace.layout import Workspace
 
 RECORD_HOLDS_FOR = timedelta(hours=12)
 """How long a build that changes nothing may be left out of the UI.
@@ -53,13 +53,13 @@ def record_build(workspace: Workspace, release_id: str) -> None:
 
 def is_recorded(workspace: Workspace, release_id: str) -> bool:
     """Whether the instance recorded a whole build of this release so lately that the UI needs no new record."""
-    try:
-        record = read_json(_record_path(workspace))
-    except DataError:  # damaged: the next build writes it anew
+    recorded = read_derived(
+        _record_path(workspace),
+        lambda record: (record["workspace"], record["release_id"], datetime.fromisoformat(record["at"])),
+    )
+    if recorded is None or recorded[:2] != (str(workspace.root), release_id):
         return False
-    if record is None or (record["workspace"], record["release_id"]) != (str(workspace.root), release_id):
-        return False
-    return timedelta() <= datetime.now(UTC) - datetime.fromisoformat(record["at"]) < RECORD_HOLDS_FOR
+    return timedelta() <= datetime.now(UTC) - recorded[2] < RECORD_HOLDS_FOR
 
 
 def _record_path(workspace: Workspace) -> UPath:

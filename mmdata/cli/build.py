@@ -25,8 +25,9 @@ def build(
     redo: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PART[:STAGE]",
-            help="Build the rows, media or features of this part again, or all three; can be repeated.",
+            metavar="PART[:STAGE[:SLICE]]",
+            help="Build the rows, media or features of this part again, or all three; of a slice, only media that are "
+            "damaged are fetched again. `release` makes again what is damaged of the latest release. Can be repeated.",
         ),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also show Dagster's log.")] = False,
@@ -41,32 +42,43 @@ def build(
     It is 1, too, if the release is held.
     """
     options.log_as(log_format, log_level)
-    for part_and_stage in redo or []:
-        forget_stages(config, part_and_stage)
+    for name in redo or []:
+        forget_results(config, name)
     chosen = parts.split(",") if parts else None
     made = run_build(config, parts=chosen, sources_only=sources_only, verbose=verbose, metrics_port=metrics_port)
     if made.failed or made.bad_sources or made.is_held:
         raise typer.Exit(1)
 
 
-def forget_stages(config: Path, part_and_stage: str) -> None:
-    """Delete what the stages of a part have made, given as `PART` or `PART:STAGE`.
+def forget_results(config: Path, name: str) -> None:
+    """Delete what the next build is to make again: `PART`, `PART:STAGE`, `PART:STAGE:SLICE`, or `release`.
 
     Raises:
-        UserError: there is no such part or stage.
+        UserError: there is no such part, stage, slice or release.
     """
     from mmdata.errors import UserError
     from mmdata.workspace.layout import PART_STAGES
 
-    _, workspace = options.open_corpus(config)
-    part, _, wanted = part_and_stage.partition(":")
+    corpus, workspace = options.open_corpus(config)
+    if name == "release":
+        from mmdata.publish.redo import forget_release
+
+        forget_release(corpus, workspace)
+        return
+    part, _, rest = name.partition(":")
+    wanted, _, slice_name = rest.partition(":")
     stages = [stage for stage in PART_STAGES if wanted in ("", stage)]
     if part not in workspace.catalog().parts:
-        raise UserError(f"--redo {part_and_stage}: no part {part} in this corpus; `mmdata status` lists the parts")
+        raise UserError(f"--redo {name}: no part {part} in this corpus; `mmdata status` lists the parts")
     if not stages:
-        raise UserError(f"--redo {part_and_stage}: no stage {wanted!r}; the stages are {', '.join(PART_STAGES)}")
+        raise UserError(f"--redo {name}: no stage {wanted!r}; the stages are {', '.join(PART_STAGES)}")
+    if slice_name and not any(workspace.table(part, stage, slice_name).exists() for stage in PART_STAGES):
+        raise UserError(f"--redo {name}: {part} has no slice {slice_name}")
     for stage in reversed(stages):
-        workspace.forget_stage(part, stage)
+        if slice_name:
+            workspace.forget_slice(part, stage, slice_name)
+        else:
+            workspace.forget_stage(part, stage)
 
 
 def run_build(

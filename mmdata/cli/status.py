@@ -50,7 +50,7 @@ def status(
 
 
 def _show_status(current: Status, every: bool) -> None:
-    from mmdata.cli.console import console, facts, print_table, table
+    from mmdata.cli.console import console, print_table, table
     from mmdata.inspect.progress import duration
     from mmdata.workspace.layout import PART_STAGES
 
@@ -97,13 +97,22 @@ def _show_status(current: Status, every: bool) -> None:
         out.print(f"retries are due in {current.retries_due} parts: run mmdata build")
     elif current.next_retry_at:
         out.print(f"the next retries are due at {current.next_retry_at}")
+    _show_latest_release(current)
+
+
+def _show_latest_release(current: Status) -> None:
+    from mmdata.cli.console import console, facts
+
+    out = console()
     if current.hold is not None:
         out.print(f"held: {current.hold['why']}", markup=False)
     if current.release is None:
         out.print("no release yet: mmdata build")
-    else:
-        plain: dict[str, object] = {key: current.release[key] for key in ("release_id", "path", "created_at", "shards")}
-        out.print(facts("latest release", plain | current.release["counts"]))
+        return
+    shown = {key: current.release.get(key) for key in ("release_id", "path", "created_at", "shards")}
+    out.print(facts("latest release", shown | current.release.get("counts", {})))
+    if problem := current.release["problem"]:
+        out.print(f"the latest release is damaged: {problem}", markup=False)
 
 
 def _show_hosts(worst: FailingHosts) -> None:

@@ -16,7 +16,8 @@ from mmdata.demo.picture_plan import HARMLESS_ODDITIES
 from mmdata.engine.freshness import configured_parts
 from mmdata.errors import UserError
 from mmdata.storage.tables import scan_tables
-from mmdata.workspace.layout import Part, Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Part, Workspace
 
 TRUE_PAIRS = frozenset({"clean", "rare", "near_duplicate", "exact_duplicate", "repeated_url", *HARMLESS_ODDITIES})
 """What is planted where a picture has its own English caption and no other fault: what a filter should keep."""

@@ -20,7 +20,7 @@ from mmdata.optout.hashes import load_opt_out
 from mmdata.stage import Progress, StageReport, add_counts, silent
 from mmdata.storage.tables import read_table
 from mmdata.urls import host_and_port
-from mmdata.workspace.layout import SliceStamp, Workspace
+from mmdata.workspace.layout import SliceStamp, Workspace, redo_remedy
 from mmdata.workspace.media_tar import remove_unaddressed
 from mmdata.workspace.paused_hosts import read_pauses
 
@@ -35,7 +35,7 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
     part = workspace.part(part_name)
     rows = workspace.part_stamp(part_name, "rows")
     if rows is None:
-        raise DataError(f"part {part_name} has no rows yet. Remedy: materialise source_rows for {part_name} first.")
+        raise DataError(f"part {part_name} has no rows yet. {redo_remedy(part_name, 'rows')}")
     inputs = {name: _slice_digest(workspace, part_name, name) for name in rows.slices}
     settings = stage_settings(corpus, part, "media")
     remove_unaddressed(workspace, part_name, inputs)
@@ -99,7 +99,7 @@ def _refusal(slices: Mapping[str, SliceStamp], min_success_share: float) -> str 
 def _slice_digest(workspace: Workspace, part_name: str, name: str) -> str:
     stamp = workspace.slice_stamp(part_name, "rows", name)
     if stamp is None:
-        raise DataError(f"part {part_name}: slice {name} of rows has no stamp. Remedy: materialise source_rows again.")
+        raise DataError(f"part {part_name}: slice {name} of rows has no stamp. {redo_remedy(part_name, 'rows', name)}")
     return stamp.digest
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmdata.config import Corpus
 from mmdata.engine.freshness import is_due, plan_part
+from mmdata.errors import DataError
 from mmdata.inspect.progress import Underway, corpus_eta_s, corpus_rates, underway
 from mmdata.releases.holds import Hold, read_hold
-from mmdata.releases.manifest import find_manifest
+from mmdata.releases.manifest import DAMAGED_REMEDY, find_manifest
 from mmdata.select.idle_rules import idle_rules
 from mmdata.stage import add_counts
 from mmdata.storage.atomic import is_local
@@ -264,17 +265,27 @@ def to_json(status: Status, hosts: FailingHosts | None, disk: Mapping[str, DiskU
 
 
 def latest_release(workspace: Workspace) -> dict[str, Any] | None:
-    """The latest release's manifest, with the lengths of its long lists instead of the lists."""
+    """The latest release's manifest, with the lengths of its long lists instead of the lists; None: no release yet.
+
+    Its key `problem` says that the manifest is gone or damaged, and the remedy; else it is null.
+    """
     release_id = workspace.latest()
-    manifest = find_manifest(workspace, release_id)
-    if manifest is None:
+    if release_id is None:
         return None
+    release = {"release_id": release_id, "path": str(workspace.release_dir(release_id))}
+    try:
+        manifest = find_manifest(workspace, release_id)
+        problem = None if manifest else f"its manifest.json is gone. {DAMAGED_REMEDY}"
+    except DataError as error:
+        manifest, problem = None, str(error)
+    if manifest is None:
+        return {**release, "problem": problem}
     return {
-        "release_id": release_id,
-        "path": str(workspace.release_dir(str(release_id))),
-        "created_at": manifest.get("created_at"),
-        "counts": manifest.get("counts", {}),
-        "reasons": dict(Counter(manifest.get("reasons", {})).most_common()),
-        "scorer": manifest.get("scorer", {}),
-        "shards": len(manifest.get("shards", [])),
+        **release,
+        "created_at": manifest["created_at"],
+        "counts": manifest["counts"],
+        "reasons": dict(Counter(manifest["reasons"]).most_common()),
+        "scorer": manifest["scorer"],
+        "shards": len(manifest["shards"]),
+        "problem": problem,
     }

@@ -6,9 +6,9 @@ from mmdata.config import Corpus
 from mmdata.engine.freshness import plan_parts, releasable_parts
 from mmdata.errors import MMDataError
 from mmdata.optout.lists import lists_changed
-from mmdata.publish.release import shard_problems
 from mmdata.releases.draft import find_draft, plan_release
 from mmdata.releases.manifest import find_manifest
+from mmdata.shards.shard import shard_problems
 from mmdata.sources.catalog import look_at_sources
 from mmdata.workspace.layout import Workspace
 
@@ -51,4 +51,4 @@ def _is_whole(workspace: Workspace, release_id: str) -> bool:
     manifest = find_manifest(workspace, release_id)
     if manifest is None or not all((folder / name).exists() for name in RELEASE_FILES):
         return False
-    return next(shard_problems(workspace, manifest["shards"]), None) is None
+    return not any(shard_problems(workspace, manifest["shards"]))

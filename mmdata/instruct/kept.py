@@ -11,6 +11,7 @@ import polars as pl
 from upath import UPath
 
 from mmdata.errors import DataError
+from mmdata.releases.manifest import DAMAGED_REMEDY
 from mmdata.samples import caption_or_transcript, own_columns
 from mmdata.storage.tables import read_table
 from mmdata.workspace.layout import Workspace
@@ -71,7 +72,7 @@ def read_kept(workspace: Workspace, release_id: str, with_qa: bool, advance: Cal
     if lost := joined["part"].null_count():
         raise DataError(
             f"{folder / 'index.parquet'}: {lost} samples are not among the kept ones of selection.parquet. "
-            "Remedy: materialise `shards` again."
+            f"{DAMAGED_REMEDY}"
         )
     pieces: list[pl.DataFrame] = []
     features: list[UPath] = []
@@ -98,8 +99,7 @@ def _read_slice(
     )
     if missing := joined["row"].null_count():
         raise DataError(
-            f"part {part}, slice {name}: its tables lack {missing} samples that the selection keeps. "
-            "Remedy: materialise `selection` and `shards` again."
+            f"part {part}, slice {name}: its tables lack {missing} samples that the selection keeps. {DAMAGED_REMEDY}"
         )
     detected = pl.when(pl.col("lang_prob") >= SURE_LANGUAGE).then(pl.col("lang"))
     said = pl.col("said_lang").str.to_lowercase().str.extract(r"^([a-z]{2})(?:[-_].*)?$")

@@ -24,11 +24,13 @@ from mmdata.instruct.media_paths import data_uri, read_member
 from mmdata.instruct.neighbours import Neighbours, caption_prints, find_neighbours, no_neighbours
 from mmdata.instruct.tasks import RULES, RecordCounts, make_records
 from mmdata.releases.draft import check_draft
+from mmdata.releases.manifest import DAMAGED_REMEDY
 from mmdata.select.embeddings import gather_embeddings
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.storage.atomic import atomic_path, publish_json
 from mmdata.storage.tables import read_table
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 
 NEIGHBOUR_TASKS = {"match", "reference_image"}
 PROGRESS_EVERY = 256
@@ -47,7 +49,7 @@ def write_instructions(corpus: Corpus, workspace: Workspace, progress: Progress 
     release_id = check_draft(corpus, workspace).release_id
     folder = workspace.release_dir(release_id)
     if not (folder / "index.parquet").exists():
-        raise DataError(f"{folder / 'index.parquet'}: not written yet. Remedy: materialise `shards` first.")
+        raise DataError(f"{folder / 'index.parquet'}: not written yet. Remedy: `mmdata build` (`shards`).")
     shards = [shard["sha256"] for shard in (read_json(folder / "shards.json") or {"shards": []})["shards"]]
     inputs = fingerprint(release_id, CODE_VERSIONS["instructions"], corpus.instruct, corpus.seed, shards)
     facts = read_json(folder / "instructions.json")
@@ -56,7 +58,7 @@ def write_instructions(corpus: Corpus, workspace: Workspace, progress: Progress 
     if (folder / "manifest.json").exists():
         raise DataError(
             f"release {release_id} is published and its instructions are not those that corpus.yaml asks for. "
-            "Remedy: materialise `selection` again; changed `instruct` settings make a new release."
+            f"{DAMAGED_REMEDY}"
         )
     kept = _gather(corpus, workspace, release_id, progress)
     summary = _write(corpus, workspace, folder, kept, progress)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mmdata.media.side_data import side_data
+
 NATIVE_ORDER = [
     *("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR"),
     *("TC", "TFL", "TFC", "TFR", "TBL", "TBC", "TBR"),
@@ -34,10 +36,10 @@ def mono_gains(frame: Any, file_channel_names: Sequence[str] = ()) -> np.ndarray
     names = tuple(channel.name for channel in frame.layout.channels)
     if "NONE" in names and len(names) == len(file_channel_names):
         names = tuple(file_channel_names)
-    levels = frame.side_data.get("DOWNMIX_INFO")  # what AC-3 says of its centre and its surround channels
+    levels = side_data(frame, "DOWNMIX_INFO")  # what AC-3 says of its centre and its surround channels
     if levels is None:
         return _gains(names)
-    _, centre, _, surround = struct.unpack_from("=i4xddd", bytes(levels))
+    _, centre, _, surround = struct.unpack_from("=i4xddd", levels)
     return _gains(names, centre, surround)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mmdata.media.side_data import side_data
+
 MATRIX_BYTES = 36  # nine int32, in rows
 
 
@@ -27,17 +29,26 @@ class Orientation:
         return pixels[::-1] if self.mirrors_y else pixels
 
 
+TURNS = (
+    Orientation(),
+    Orientation(True, mirrors_y=True),
+    Orientation(False, True, True),
+    Orientation(True, mirrors_x=True),
+)
+"""By quarters of a turn counterclockwise."""
+
+
 def orientation(frame: Any) -> Orientation:
     """How a decoded frame is shown.
 
     A matrix may also scale, shear or turn by any angle; the nearest of the eight orientations is taken then. A matrix
     of zeros says nothing.
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None or len(bytes(data)) < MATRIX_BYTES:
-        return Orientation()
+    data = side_data(frame, "DISPLAYMATRIX")
+    if data is None or len(data) < MATRIX_BYTES:
+        return TURNS[round(frame.rotation / 90) % 4]
     # x' = a x + c y, y' = b x + d y, in coordinates that grow to the right and downwards
-    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(data), np.int32)[:5])
+    a, b, _, c, d = (int(value) for value in np.frombuffer(data, np.int32)[:5])
     if abs(b) + abs(c) > abs(a) + abs(d):
         return Orientation(True, mirrors_x=c < 0, mirrors_y=b < 0)
     return Orientation(False, mirrors_x=a < 0, mirrors_y=d < 0)

@@ -15,7 +15,8 @@ from mmdata.optout.forget_log import Entry, forgotten_path, read_log
 from mmdata.optout.selectors import HASH_BYTES, KINDS, Kind, Selector, hash_of, hashes_of_url
 from mmdata.optout.state import opt_out_digest, standing_path, standing_table
 from mmdata.storage.tables import read_table, write_table
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 
 SCHEMA = pa.schema([pa.field("kind", pa.string(), nullable=False), pa.field("hash", pa.binary(16), nullable=False)])
 """A table of hashes, sorted by both columns."""
@@ -151,7 +152,7 @@ def read_hashes(path: UPath, digest: str) -> list[tuple[Kind, bytes]]:
 
 _REMEDY = (
     "Nothing is built, so that no opted-out sample returns. Remedy: restore the folder takedown/ from a copy; "
-    "a standing list is read again by materialising `source_catalog`."
+    "or delete takedown/standing.json: `mmdata build --sources-only` reads the lists again."
 )
 
 

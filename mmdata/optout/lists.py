@@ -17,7 +17,8 @@ from mmdata.optout.hashes import hashes_digest, read_hashes, write_hashes
 from mmdata.optout.selectors import KINDS, Kind, Selector, guess_selector, selector_of
 from mmdata.optout.state import standing_path, standing_table
 from mmdata.storage.atomic import publish_json, withdraw
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PARQUET = frozenset({".parquet", ".pq"})

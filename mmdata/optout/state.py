@@ -11,7 +11,8 @@ from upath import UPath
 
 from mmdata.fingerprint import fingerprint
 from mmdata.optout.forget_log import read_log
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 
 OPT_OUT = "opt_out"
 """The `problem` of a row, the `error` of media and the reason of a selection, if a sample is left out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,15 +22,17 @@ from mmdata.releases.diff import Changes
 from mmdata.releases.draft import Draft, check_draft
 from mmdata.releases.drift import read_changes, write_changes
 from mmdata.releases.holds import hold_reason, write_hold
-from mmdata.releases.manifest import FORMAT, manifest_digest, public_config
+from mmdata.releases.manifest import FORMAT, find_manifest, manifest_digest, public_config
 from mmdata.releases.pins import rolled_back
 from mmdata.score.features_reader import scorer_mark
 from mmdata.shards.cohorts import SPLITS
 from mmdata.shards.energon import write_energon
+from mmdata.shards.shard import shard_problems
 from mmdata.stage import StageReport
 from mmdata.storage.atomic import TEMPORARY, publish_bytes, publish_json
 from mmdata.storage.tables import read_table, scan_tables
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 
 _log = logs.logger(__name__)
 
@@ -48,18 +50,20 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
     draft = check_draft(corpus, workspace)
     release = draft.release_id
     folder = workspace.release_dir(release)
-    manifest = read_json(folder / "manifest.json")
+    manifest = find_manifest(workspace, release)
     is_published = manifest is not None
     if manifest is None:
         shards = read_json(folder / "shards.json")
         instructions = read_json(folder / "instructions.json")
         for stage, output in (("shards", shards), ("instructions", instructions)):
             if output is None:
-                raise DataError(f"release {release}: `{stage}` is not made yet. Remedy: materialise `{stage}` first.")
+                raise DataError(
+                    f"release {release}: `{stage}` is not made yet. Remedy: `mmdata build`, or materialise `{stage}`."
+                )
         assert shards is not None
         _check_parts(corpus, workspace, draft)
         if problem := next(shard_problems(workspace, shards["shards"]), None):
-            raise DataError(f"{problem}. Remedy: delete it and materialise `shards` again.")
+            raise DataError(f"{problem}. Remedy: `mmdata build` (or materialise `shards`) writes it again.")
         _write_wids(folder, release, shards["shards"])
         write_energon(folder, shards["shards"])
         write_features(folder, corpus.clips.keep_video)
@@ -102,17 +106,8 @@ def _check_parts(corpus: Corpus, workspace: Workspace, draft: Draft) -> None:
     if gone := sorted(set(draft.parts) - ready):
         raise DataError(
             f"parts {', '.join(gone[:10])} were selected but are not accepted any more. "
-            "Remedy: materialise them again, then `selection`."
+            "Remedy: `mmdata build` brings them up to date and selects again."
         )
-
-
-def shard_problems(workspace: Workspace, shards: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Which shards are missing or have another size than `bytes` says; their content is not read."""
-    for shard in shards:
-        path = workspace.shards_dir / shard["name"]
-        size = path.stat().st_size if path.exists() else None
-        if size != shard["bytes"]:
-            yield f"{path} " + ("is not there" if size is None else f"has {size} bytes, not {shard['bytes']}")
 
 
 def _write_wids(folder: UPath, release: str, shards: list[dict[str, Any]]) -> None:

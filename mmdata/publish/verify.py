@@ -16,13 +16,14 @@ from mmdata.errors import DataError
 from mmdata.publish.archive_problems import MemberChecks, archive_problems
 from mmdata.publish.release import sha256_of
 from mmdata.releases.draft import read_draft
-from mmdata.releases.manifest import Release, manifest_digest, open_release
+from mmdata.releases.manifest import DAMAGED_REMEDY, Release, find_manifest, manifest_digest, open_release
 from mmdata.samples import sample_key
 from mmdata.shards.energon import offsets_path, sample_offsets
 from mmdata.shards.index import Tally, read_by_shard
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.storage.tar import BrokenTar
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 
 MAX_PROBLEMS = 20  # named in an error; the rest are counted
 
@@ -65,9 +66,9 @@ def verify_shards(workspace: Workspace, release_id: str, progress: Progress = si
     """
     folder = workspace.release_dir(release_id)
     if (written := read_json(folder / "shards.json")) is None:
-        raise DataError(f"release {release_id}: no shards yet. Remedy: materialise `shards` first.")
+        raise DataError(f"release {release_id}: no shards yet. Remedy: `mmdata build`, or materialise `shards`.")
     parent = read_draft(workspace).parent
-    manifest = read_json(workspace.release_dir(parent) / "manifest.json") if parent else None
+    manifest = find_manifest(workspace, parent)
     in_parent = {shard["sha256"] for shard in manifest["shards"]} if manifest else set()
     new = {shard["name"] for shard in written["shards"] if shard["sha256"] not in in_parent}
     _raise_if_any(release_id, list(_all_shard_problems(folder, written["shards"], new, progress, MemberChecks())))
@@ -87,7 +88,7 @@ def _raise_if_any(release_id: str, problems: list[str]) -> None:
             f"release {release_id} does not verify, {len(problems)} problem(s):\n"
             + "\n".join(f"  {problem}" for problem in problems[:MAX_PROBLEMS])
             + more
-            + "\nRemedy: delete the shards named and materialise `shards` again, or restore them from a copy."
+            + f"\n{DAMAGED_REMEDY}"
         )
 
 

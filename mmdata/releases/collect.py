@@ -17,7 +17,8 @@ from mmdata.errors import UserError
 from mmdata.releases.listing import read_manifests
 from mmdata.releases.pins import pins
 from mmdata.storage.atomic import TEMPORARY, is_local, withdraw
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 from mmdata.workspace.lease import leased
 from mmdata.workspace.media_tar import unaddressed
 

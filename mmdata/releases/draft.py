@@ -17,7 +17,8 @@ from mmdata.fingerprint import fingerprint
 from mmdata.releases.manifest import find_manifest
 from mmdata.releases.pins import rolled_back
 from mmdata.storage.atomic import publish_json
-from mmdata.workspace.layout import PART_STAGES, Part, PartStage, Workspace, read_json
+from mmdata.workspace.json_files import read_derived
+from mmdata.workspace.layout import PART_STAGES, Part, PartStage, Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +56,15 @@ class ReleasePlan:
 
 
 def find_draft(workspace: Workspace) -> Draft | None:
-    """The draft; None before the first selection. Raises DataError if the file holds something else."""
-    data = read_json(workspace.draft_path)
-    try:
-        return None if data is None else Draft(**{**data, "parts": tuple(data["parts"])})
-    except (KeyError, TypeError):
-        raise DataError(
-            f"{workspace.draft_path}: not a draft of a release. Remedy: delete it, and materialise `selection` again."
-        ) from None
+    """The draft; None before the first selection, or if its file is damaged."""
+    return read_derived(workspace.draft_path, lambda data: Draft(**{**data, "parts": tuple(data["parts"])}))
 
 
 def read_draft(workspace: Workspace) -> Draft:
     """The draft. Raises DataError before the first selection."""
     draft = find_draft(workspace)
     if draft is None:
-        raise DataError(f"{workspace.draft_path}: nothing is selected yet. Remedy: materialise `selection` first.")
+        raise DataError(f"{workspace.draft_path}: nothing is selected yet. Remedy: `mmdata build` (`selection`).")
     return draft
 
 
@@ -89,7 +84,7 @@ def check_draft(corpus: Corpus, workspace: Workspace) -> Draft:
     if release_inputs(corpus, workspace, draft.parts) != draft.inputs:
         raise DataError(
             f"release {draft.release_id}: corpus.yaml or a part has changed since its samples were selected. "
-            "Remedy: materialise `selection` again, then what follows it."
+            "Remedy: `mmdata build`, or materialise `selection` and what follows it."
         )
     return draft
 
@@ -131,13 +126,16 @@ def plan_release(corpus: Corpus, workspace: Workspace, parts: Sequence[Part]) ->
     rejected = find_manifest(workspace, mark["release"]) if mark else None
     if mark and rejected:  # a person went back from this release: it exists, and must not become the latest again
         return ReleasePlan(mark["release"], inputs, rejected.get("parent"), published=True)
-    release_id = fingerprint(inputs, latest)
+    draft = find_draft(workspace)
+    is_lost = manifest is None and draft is not None and draft.inputs == inputs  # the manifest, or `releases/latest`
+    release_id = draft.release_id if draft and is_lost else fingerprint(inputs, latest)
+    parent = draft.parent if draft and is_lost else latest
     published = (workspace.release_dir(release_id) / "manifest.json").exists()
-    return ReleasePlan(release_id, inputs, latest, published)
+    return ReleasePlan(release_id, inputs, parent, published)
 
 
 def _digest(workspace: Workspace, part: str, stage: PartStage) -> str:
     stamp = workspace.part_stamp(part, stage)
     if stamp is None:
-        raise DataError(f"part {part}: the stamp of {stage} is gone. Remedy: materialise {stage} again.")
+        raise DataError(f"part {part}: the stamp of {stage} is gone. Remedy: `mmdata build` finishes the part.")
     return stamp.digest

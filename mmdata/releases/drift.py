@@ -17,7 +17,8 @@ from mmdata.releases.diff import Changes, Diff, diff_releases
 from mmdata.releases.draft import Draft
 from mmdata.releases.manifest import Release, open_release
 from mmdata.storage.atomic import publish_json
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 
 WATCHED_FIELDS = ("signature", "source", "domain", "language")
 STORED_NAMES = 20  # per field, in changes.json

@@ -6,14 +6,15 @@ releases/held.json   the Hold of the newest release, if it is held
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 from mmdata.config import Releases
 from mmdata.optout.state import OPT_OUT
 from mmdata.releases.drift import read_changes
 from mmdata.releases.manifest import find_manifest
-from mmdata.storage.atomic import publish_json
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.storage.atomic import publish_json, withdraw
+from mmdata.workspace.json_files import read_derived
+from mmdata.workspace.layout import Workspace
 
 REASONS_NAMED = 3
 
@@ -27,7 +28,8 @@ class Hold(TypedDict):
 
 def read_hold(workspace: Workspace) -> Hold | None:
     """The hold of the newest release; None if it is not held, or was made the latest since."""
-    hold = cast("Hold | None", read_json(workspace.releases_dir / "held.json"))
+    path = workspace.releases_dir / "held.json"
+    hold = read_derived(path, lambda data: Hold(release=str(data["release"]), why=str(data["why"])))
     return None if hold is None or hold["release"] == workspace.latest() else hold
 
 
@@ -37,7 +39,7 @@ def write_hold(workspace: Workspace, release_id: str, why: str | None) -> None:
     if why is not None:
         publish_json(path, Hold(release=release_id, why=why))
     else:
-        path.unlink(missing_ok=True)
+        withdraw(path)
 
 
 def hold_reason(workspace: Workspace, manifest: Mapping[str, Any], limits: Releases) -> str | None:

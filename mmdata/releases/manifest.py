@@ -13,7 +13,8 @@ from mmdata.config import Corpus
 from mmdata.display import without_credentials
 from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import canonical_json
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 
 FORMAT = 2
 """Format of a new release. In format 1 the `.json` of a sample left out unknown facts, and `extra` was an object;
@@ -23,6 +24,12 @@ _NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._+-]{1,200}")
 REQUIRED = (
     *("format", "release_id", "inputs", "parent", "created_at", "config", "scorer", "counts", "reasons"),
     *("signatures", "cohorts", "shards", "files", "digest"),
+)
+
+
+DAMAGED_REMEDY = (
+    "Remedy: `mmdata build --redo release` makes the latest release again; restore an older one from a copy, or delete "
+    "its folder."
 )
 
 
@@ -60,15 +67,11 @@ def open_release(path: str | UPath) -> Release:
     elif (given / "releases" / "latest").exists():
         latest = given / "releases" / "latest"
         folder = given / "releases" / _check_name(latest.read_text().strip(), latest)
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_manifest(folder)
     if manifest is None:
         raise UserError(
             f"{given}: no release there (no manifest.json). "
             "Remedy: give a folder under releases/, releases/latest, or a workspace."
-        )
-    if missing := [key for key in REQUIRED if key not in manifest]:
-        raise DataError(
-            f"{folder / 'manifest.json'}: lacks {', '.join(missing)}; it is broken, or was not written by mmdata"
         )
     if manifest["format"] not in READABLE_FORMATS:
         readable = " and ".join(map(str, READABLE_FORMATS))
@@ -83,8 +86,23 @@ def open_release(path: str | UPath) -> Release:
 
 
 def find_manifest(workspace: Workspace, release_id: str | None) -> dict[str, Any] | None:
-    """The manifest of a release by its id, unchecked; None without an id, or if there is no such release."""
-    return read_json(workspace.release_dir(release_id) / "manifest.json") if release_id else None
+    """The manifest of a release by its id; None without an id, or if there is no such release.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    return read_manifest(workspace.release_dir(release_id)) if release_id else None
+
+
+def read_manifest(folder: UPath) -> dict[str, Any] | None:
+    """The manifest in the folder of a release; None if there is none. Raises DataError if it is damaged."""
+    path = folder / "manifest.json"
+    manifest = read_json(path, DAMAGED_REMEDY)
+    if manifest is not None and (missing := [key for key in REQUIRED if key not in manifest]):
+        raise DataError(
+            f"{path}: lacks {', '.join(missing)}; it is broken, or was not written by mmdata. {DAMAGED_REMEDY}"
+        )
+    return manifest
 
 
 def _check_name(name: str, file: UPath) -> str:

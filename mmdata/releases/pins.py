@@ -12,7 +12,12 @@ from typing import Any, TypedDict, cast
 from mmdata.errors import DataError, UserError
 from mmdata.releases.manifest import Release, find_manifest, open_release
 from mmdata.storage.atomic import publish_json
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
+
+_REMEDY = (
+    "Remedy: restore it from a copy, or delete it and set the marks again with `mmdata pin` and `mmdata rollback`."
+)
 
 
 class Mark(TypedDict):
@@ -30,7 +35,7 @@ class RollbackMark(Mark):
 
 def pins(workspace: Workspace) -> dict[str, Mark]:
     """The marks of the pinned releases, by id."""
-    return cast("dict[str, Mark]", read_json(workspace.releases_dir / "pins.json") or {})
+    return cast("dict[str, Mark]", read_json(workspace.releases_dir / "pins.json", _REMEDY) or {})
 
 
 def pin(workspace: Workspace, release_id: str, note: str = "") -> str:
@@ -53,7 +58,7 @@ def unpin(workspace: Workspace, release_id: str) -> str:
 
 def rolled_back(workspace: Workspace) -> dict[str, RollbackMark]:
     """The marks of the releases that were rolled back, by the fingerprint of their inputs."""
-    return cast("dict[str, RollbackMark]", read_json(workspace.releases_dir / "rolled_back.json") or {})
+    return cast("dict[str, RollbackMark]", read_json(workspace.releases_dir / "rolled_back.json", _REMEDY) or {})
 
 
 def roll_back(workspace: Workspace, release_id: str, note: str = "") -> list[str]:
@@ -113,8 +118,11 @@ def _later_manifests(workspace: Workspace, latest: str | None, target_id: str) -
     chain: list[dict[str, Any]] = []
     current = latest
     while current is not None and current != target_id:
-        manifest = find_manifest(workspace, current)
-        # a damaged manifest, or a circle of parents, ends the search
+        try:
+            manifest = find_manifest(workspace, current)
+        except DataError:
+            manifest = None
+        # a missing or damaged manifest, or a circle of parents, ends the search
         if manifest is None or any(earlier["release_id"] == current for earlier in chain):
             return chain[:1]
         chain.append(manifest)

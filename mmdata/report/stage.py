@@ -25,7 +25,8 @@ from mmdata.select.selection_summary import Summary, summarise
 from mmdata.stage import StageReport
 from mmdata.storage.atomic import publish_bytes
 from mmdata.storage.tables import scan_tables
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 
 MAX_SHARDS = 40
 MAX_CONCEPTS = 12
@@ -47,7 +48,7 @@ def report_release(folder: UPath | str) -> StageReport:
     folder = UPath(folder)
     manifest = read_json(folder / "manifest.json")
     if manifest is None:
-        raise UserError(f"{folder}: no release there (no manifest.json). Remedy: materialise `release` first.")
+        raise UserError(f"{folder}: no release there (no manifest.json). Remedy: `mmdata build`.")
     workspace = Workspace(folder.parent.parent)
     table = scan_tables([folder / "selection.parquet"])
     summary = summarise(folder, Filter.model_validate(manifest["config"]["select"]["filter"]))

@@ -22,6 +22,7 @@ from mmdata.media.cores import cores
 from mmdata.score import picture_measures
 from mmdata.score.preprocess import Preprocess, fit_picture, resized_size
 from mmdata.storage.atomic import is_local
+from mmdata.workspace.layout import redo_remedy, split_media_tar_name
 
 if TYPE_CHECKING:
     from mmdata.media.faces import FaceFinder
@@ -244,6 +245,6 @@ def _open_local(tar: UPath) -> IO[bytes]:
         copy.flush()
         return copy
     except FileNotFoundError:
-        raise DataError(
-            f"{tar}: no such file, but the media table lists pictures in it. Remedy: run `media` again."
-        ) from None
+        slice_name, _ = split_media_tar_name(tar.name)
+        remedy = redo_remedy(tar.parent.parent.name, "media", slice_name)
+        raise DataError(f"{tar}: no such file, but the media table lists pictures in it. {remedy}") from None

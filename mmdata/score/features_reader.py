@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from mmdata.errors import DataError
-from mmdata.storage.tables import REMEDY, raise_unless_broken, read_table
+from mmdata.storage.tables import raise_unless_broken, read_table, table_remedy
 from mmdata.workspace.layout import PartStage, Workspace
 
 MAX_ABS_COSINE = 1.001  # rounding may carry the cosine of two float32 unit vectors a little over 1
@@ -49,9 +49,9 @@ def read_scorer_mark(path: UPath) -> ScorerMark:
             mark = scorer_mark(pq.read_schema(file).metadata)
     except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         raise_unless_broken(error)
-        raise DataError(f"{path}: cannot be read as a features table ({error}). {REMEDY}") from error
+        raise DataError(f"{path}: cannot be read as a features table ({error}). {table_remedy(path)}") from error
     if mark is None:
-        raise DataError(f"{path}: names no scorer. {REMEDY}")
+        raise DataError(f"{path}: names no scorer. {table_remedy(path)}")
     return mark
 
 

@@ -15,6 +15,7 @@ from mmdata.config.scorers import SCHEMAS, resolved, scorer_name
 from mmdata.errors import UserError, first_line
 from mmdata.score.preprocess import Preprocess
 from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS, forbid_remote_code
+from mmdata.storage.digests import changed_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,12 @@ def _load_open_clip(score: Score, name: str) -> tuple[Any, Any]:
     import open_clip
 
     has_schema = score.model.startswith(SCHEMAS)
-    if score.model.startswith("local-dir:") and (tuned := _load_tuned_demo(Path(score.model.partition(":")[2]))):
-        return tuned
+    if score.model.startswith("local-dir:"):
+        folder = Path(score.model.partition(":")[2])
+        if problem := changed_file([folder / "open_clip_model.safetensors"]):
+            raise UserError(f"score.model: {problem}. Remedy: restore it from a copy, or train it again.")
+        if tuned := _load_tuned_demo(folder):
+            return tuned
     forbid_remote_code()
     try:
         model = open_clip.create_model(

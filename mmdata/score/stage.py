@@ -29,7 +29,7 @@ from mmdata.score.scorer import load_scorer
 from mmdata.score.sound_scoring import score_sounds
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.storage.tables import read_table
-from mmdata.workspace.layout import PartStage, PartStamp, SliceStamp, Workspace
+from mmdata.workspace.layout import PartStage, PartStamp, SliceStamp, Workspace, redo_remedy
 
 MAX_NAN_SHARE = 0.1  # of pictures without finite numbers; above it the model or its precision is at fault
 ROW_COLUMNS = ("uid", "kind", "caption", "problem", "start_s", "extra")
@@ -132,7 +132,7 @@ def score_slice(
     if not rows["uid"].equals(media["uid"]):
         raise DataError(
             f"{workspace.table(part_name, 'media', slice_name)}: its uids are not those of the slice's rows. "
-            f"Remedy: materialise media for {part_name} again."
+            f"{redo_remedy(part_name, 'media', slice_name)}"
         )
     threads = score.threads or max(1, cores() // workers)
     if workers > 1:
@@ -196,22 +196,22 @@ def _clear_stamps_of_changed_checkpoint(
 def _finished_stamp(workspace: Workspace, part_name: str, stage: PartStage) -> PartStamp:
     stamp = workspace.part_stamp(part_name, stage)
     if stamp is None:
-        raise DataError(f"part {part_name}: {stage} is not finished. Remedy: materialise {stage} for it first.")
+        raise DataError(f"part {part_name}: {stage} is not finished. {redo_remedy(part_name, stage)}")
     return stamp
 
 
 def _slice_inputs(workspace: Workspace, part_name: str, rows: PartStamp, media: PartStamp) -> dict[str, str]:
     """Slice name -> digest of its rows and media."""
     if rows.slices != media.slices:
-        raise DataError(f"part {part_name}: media is older than rows. Remedy: materialise media for it again.")
+        raise DataError(f"part {part_name}: media is older than rows. Remedy: `mmdata build` brings it up to date.")
     inputs = {}
     for name in rows.slices:
         rows_stamp = workspace.slice_stamp(part_name, "rows", name)
         media_stamp = workspace.slice_stamp(part_name, "media", name)
         if rows_stamp is None or media_stamp is None:
-            raise DataError(
-                f"part {part_name}: a stamp of slice {name} is missing. Remedy: materialise rows and media again."
-            )
+            missing: PartStage = "rows" if rows_stamp is None else "media"
+            remedy = redo_remedy(part_name, missing, name)
+            raise DataError(f"part {part_name}: the {missing} stamp of slice {name} is missing. {remedy}")
         inputs[name] = freshness.features_input(rows_stamp.digest, media_stamp.digest)
     return inputs
 

@@ -17,8 +17,8 @@ from mmdata.samples import caption_or_transcript, estimate_tokens, modality_sign
 from mmdata.select import domains
 from mmdata.select.concepts import match_concepts, plain_words
 from mmdata.select.filters import columns_read, filter_reason
-from mmdata.storage.tables import REMEDY, scan_tables
-from mmdata.workspace.layout import PartStage, Workspace
+from mmdata.storage.tables import scan_tables, table_remedy
+from mmdata.workspace.layout import PART_STAGES, PartStage, Workspace, redo_remedy
 
 BATCH_ROWS = 250_000
 UNUSABLE = "^(opt_out$|(bad_row|media|features):)"
@@ -58,10 +58,11 @@ def read_candidates(
         DataError: a table is missing, or tables of a slice do not have the same uids; names part and slice.
     """
     wanted = columns_read(select.filter) | _weight_columns(select.balance)
+    always: dict[PartStage, Sequence[str]] = {"rows": _ROWS, "media": _MEDIA, "features": _FEATURES}
     tables = {}
-    for stage, always in (("rows", _ROWS), ("media", _MEDIA), ("features", _FEATURES)):
-        columns = [*always, *(name for name in _OPTIONAL[stage] if name in wanted)]  # type: ignore[index]
-        paths = [workspace.table(slice_.part, stage, slice_.name) for slice_ in slices]  # type: ignore[arg-type]
+    for stage in PART_STAGES:
+        columns = [*always[stage], *(name for name in _OPTIONAL[stage] if name in wanted)]
+        paths = [workspace.table(slice_.part, stage, slice_.name) for slice_ in slices]
         tables[stage] = _read(paths, columns)
     sizes = np.array([slice_.rows for slice_ in slices])
     for stage, table in tables.items():
@@ -255,16 +256,16 @@ def _read(paths: Sequence[UPath], columns: Sequence[str]) -> pl.DataFrame:
     except (OSError, pl.exceptions.PolarsError) as error:
         missing = next((path for path in paths if not path.exists()), None)
         named = missing or (paths[0] if len(paths) == 1 else f"{paths[0]} … {paths[-1]}")
-        raise DataError(f"{named}: cannot be read ({error}). {REMEDY}") from error
+        raise DataError(f"{named}: cannot be read ({error}). {table_remedy(missing or paths[0])}") from error
 
 
-def _misaligned(workspace: Workspace, slices: Sequence[Slice], stage: str) -> str:
+def _misaligned(workspace: Workspace, slices: Sequence[Slice], stage: PartStage) -> str:
     for slice_ in slices:
-        tables = [workspace.table(slice_.part, which, slice_.name) for which in ("rows", stage)]  # type: ignore[arg-type]
+        tables = [workspace.table(slice_.part, which, slice_.name) for which in ("rows", stage)]
         uids = [_read([table], ["uid"])["uid"] for table in tables]
         if not uids[0].equals(uids[1]) or len(uids[0]) != slice_.rows:
             return (
                 f"part {slice_.part}, slice {slice_.name}: the {stage} table has {len(uids[1])} uids "
-                f"and not the {slice_.rows} of the rows table. Remedy: materialise {stage} for {slice_.part} again."
+                f"and not the {slice_.rows} of the rows table. {redo_remedy(slice_.part, stage, slice_.name)}"
             )
     return f"parts {slices[0].part} … {slices[-1].part}: the {stage} tables do not have the uids of the rows tables."

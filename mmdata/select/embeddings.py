@@ -11,7 +11,7 @@ import pyarrow as pa
 from upath import UPath
 
 from mmdata.errors import DataError
-from mmdata.storage.tables import read_table
+from mmdata.storage.tables import read_table, table_remedy
 
 MEMORY_LIMIT_BYTES = 2_000_000_000
 
@@ -52,7 +52,7 @@ def gather_embeddings(
                 if vectors.shape[1] != held.shape[1]:
                     raise DataError(
                         f"{table}: embeddings of {vectors.shape[1]} numbers, where others have {held.shape[1]}. "
-                        "Remedy: materialise features again for all parts."
+                        f"{table_remedy(table)} Do so for each part that was scored by another model."
                     )
                 has[wanted[usable]] = True
                 held[wanted[usable]] = vectors
@@ -83,8 +83,7 @@ def read_vectors(table: UPath, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
     lengths = np.unique(np.asarray(vectors.value_lengths())) if len(vectors) else np.array([0])
     if len(lengths) != 1:
         raise DataError(
-            f"{table}: embeddings of different lengths ({lengths[0]} to {lengths[-1]} numbers). "
-            "Remedy: materialise features for this part again."
+            f"{table}: embeddings of different lengths ({lengths[0]} to {lengths[-1]} numbers). {table_remedy(table)}"
         )
     if lengths[0] == 0:
         return np.empty((0, 0), np.float16), np.empty(0, np.int64)

@@ -14,7 +14,7 @@ from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.select.filters import Cut
 from mmdata.storage.atomic import publish_json
-from mmdata.workspace.layout import read_json
+from mmdata.workspace.json_files import read_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from mmdata.select.selection_table import write_selection
 from mmdata.select.semantic import comparison_groups, semantic_leaders
 from mmdata.select.verdicts import Verdicts
 from mmdata.stage import Progress, StageReport, silent
-from mmdata.workspace.layout import Part, Workspace
+from mmdata.workspace.layout import Part, Workspace, redo_remedy
 
 _log = logs.logger(__name__)
 
@@ -68,8 +68,8 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
     parts, refused = releasable_parts(corpus, workspace)
     if not parts:
         reasons = "\n".join(f"  {part}: {reason}" for part, reason in refused.items())
-        reasons = reasons or "  the catalogue has no parts: materialise `source_catalog` first"
-        raise DataError(f"no part may enter a release:\n{reasons}\nRemedy: materialise the part assets of these parts.")
+        reasons = reasons or "  the catalogue has no parts: `mmdata build --sources-only` looks for them"
+        raise DataError(f"no part may enter a release:\n{reasons}\nRemedy: `mmdata build` works on these parts.")
     concepts = read_concepts(corpus.select.balance.concepts) if corpus.select.balance.concepts else None
     plan = plan_release(corpus, workspace, parts)
     folder = workspace.release_dir(plan.release_id)
@@ -159,9 +159,8 @@ def _list_slices(workspace: Workspace, parts: Sequence[Part]) -> list[Slice]:
         for name in part_stamp.slices if part_stamp else ():
             stamp = workspace.slice_stamp(part.name, "rows", name)
             if stamp is None:
-                raise DataError(
-                    f"part {part.name}, slice {name}: its stamp is missing. Remedy: materialise source_rows again."
-                )
+                remedy = redo_remedy(part.name, "rows", name)
+                raise DataError(f"part {part.name}, slice {name}: its stamp is missing. {remedy}")
             slices.append(Slice(part.name, name, stamp.rows))
     return slices
 
@@ -178,7 +177,7 @@ def _common_scorer(workspace: Workspace, slices: Sequence[Slice]) -> str:
         )
         raise DataError(
             f"the parts were scored by {len(first_parts)} different models, and their scores do not compare:\n"
-            f"{lines}\nRemedy: materialise features again for the parts of the model you do not want."
+            f"{lines}\nRemedy: `mmdata build --redo PART:features` for the parts of the model that you do not want."
         )
     return next(iter(first_parts), "")
 

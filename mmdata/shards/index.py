@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from mmdata.errors import DataError
+from mmdata.releases.manifest import DAMAGED_REMEDY
 from mmdata.samples import uid_words
 from mmdata.storage.tables import raise_unless_broken
 
@@ -37,9 +38,7 @@ def read_by_shard(path: UPath) -> Iterator[tuple[str, pl.DataFrame]]:
                     held.append(rows)
     except (OSError, pa.ArrowException) as error:
         raise_unless_broken(error)
-        raise DataError(
-            f"{path}: cannot be read as Parquet ({error}). Remedy: materialise `shards` again, or restore a copy."
-        ) from error
+        raise DataError(f"{path}: cannot be read as Parquet ({error}). {DAMAGED_REMEDY}") from error
     if held:
         yield str(held[0]["shard"][0]), pl.concat(held)
 

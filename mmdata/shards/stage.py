@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from os import cpu_count
 from typing import Any
@@ -20,14 +20,18 @@ from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.observe import logs
 from mmdata.releases.draft import check_draft
+from mmdata.releases.manifest import DAMAGED_REMEDY, find_manifest
 from mmdata.samples import INDEX
 from mmdata.shards.cohorts import SPLITS, Cohort, assign_cohorts, kept_buckets, place
 from mmdata.shards.members import complete, estimate_bytes, load_members, stored_members
 from mmdata.shards.packing import pack
+from mmdata.shards.shard import Shard, shard_problems
+from mmdata.shards.stored_media import TarCheck
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.storage.atomic import atomic_path, publish_json
-from mmdata.storage.tables import scan_tables
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.storage.tables import scan_tables, table_remedy
+from mmdata.workspace.json_files import read_derived
+from mmdata.workspace.layout import Workspace
 
 _log = logs.logger(__name__)
 
@@ -36,25 +40,6 @@ ROWS_AT_ONCE = 1_000_000  # samples whose captions and columns are in memory at 
 
 
 _INDEXED = [*(name for name in INDEX.names if name not in ("shard", "offset", "length")), "size"]
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A shard of a release.
-
-    Args:
-        name: `<split>-<cohort>-<bucket>-<first 12 hex digits of sha256>.tar`.
-        recipe: fingerprint of the contents, in order; the same recipe gives the same bytes.
-    """
-
-    name: str
-    split: str
-    cohort: str
-    bucket: int
-    sha256: str
-    bytes: int
-    samples: int
-    recipe: str
 
 
 def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = silent) -> StageReport:
@@ -69,9 +54,11 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
     draft = check_draft(corpus, workspace)
     release = draft.release_id
     folder = workspace.release_dir(release)
-    if (folder / "manifest.json").exists() and (shards_file := read_json(folder / "shards.json")) is not None:
-        return _report(workspace, release, [Shard(**shard) for shard in shards_file["shards"]], 0, draft.parent)
+    if (manifest := find_manifest(workspace, release)) is not None:
+        rewritten = _restore_missing_shards(corpus, workspace, manifest)
+        return _report(workspace, release, [Shard(**shard) for shard in manifest["shards"]], rewritten, draft.parent)
     selection = _kept(folder)
+    tars = TarCheck()
     cohorts = assign_cohorts(draft.parts, parent_cohorts(workspace, draft.parent))
     total, done, written = int(selection["repeats"].sum()), 0, 0
     shards: list[Shard] = []
@@ -80,7 +67,7 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
         for cohort in cohorts:
             members = selection.filter(pl.col("part").is_in(cohort.parts))
             sized.append(_sized(corpus, workspace, cohort, members))
-            for shard, frame, is_new in _shards_of(corpus, workspace, sized[-1], members):
+            for shard, frame, is_new in _shards_of(corpus, workspace, sized[-1], members, tars):
                 # one row group a shard, so that the samples of a shard are read without the others
                 index.write_table(_index(frame, shard).to_arrow().cast(INDEX), row_group_size=len(frame))
                 shards.append(shard)
@@ -102,6 +89,24 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
     return _report(workspace, release, shards, written, draft.parent)
 
 
+def _restore_missing_shards(corpus: Corpus, workspace: Workspace, manifest: Mapping[str, Any]) -> int:
+    """Write the shards of a published release again that are missing or cut; returns how many.
+
+    Raises:
+        DataError: the samples of such a shard are not what they were, so that the same shard cannot be written.
+    """
+    lost = {shard["cohort"] for shard in manifest["shards"] if any(shard_problems(workspace, [shard]))}
+    if not lost:
+        return 0
+    selection, tars, written = _kept(workspace.release_dir(manifest["release_id"])), TarCheck(), 0
+    for cohort in (Cohort.from_json(data) for data in manifest["cohorts"] if data["name"] in lost):
+        members = selection.filter(pl.col("part").is_in(cohort.parts))
+        written += sum(is_new for _, _, is_new in _shards_of(corpus, workspace, cohort, members, tars))
+    if problem := next(shard_problems(workspace, manifest["shards"]), None):
+        raise DataError(f"{problem}, and cannot be written again as it was. {DAMAGED_REMEDY}")
+    return written
+
+
 def _sized(corpus: Corpus, workspace: Workspace, cohort: Cohort, members: pl.DataFrame) -> Cohort:
     """The cohort, with the number of buckets for each of its splits."""
     if members.is_empty():
@@ -116,7 +121,7 @@ def _sized(corpus: Corpus, workspace: Workspace, cohort: Cohort, members: pl.Dat
 
 
 def _shards_of(
-    corpus: Corpus, workspace: Workspace, cohort: Cohort, members: pl.DataFrame
+    corpus: Corpus, workspace: Workspace, cohort: Cohort, members: pl.DataFrame, tars: TarCheck
 ) -> Iterator[tuple[Shard, pl.DataFrame, bool]]:
     """The shards of the cohort in order, each with its samples and whether it is new."""
     settings = _settings(corpus, workspace, cohort)
@@ -128,7 +133,7 @@ def _shards_of(
         placed = place(copies, cohort.buckets[split], corpus.seed, f"{cohort.name} {split}")
         for buckets in _batches(placed.partition_by("bucket", maintain_order=True), ROWS_AT_ONCE):
             loaded = load_members(workspace, pl.concat(buckets))
-            work = partial(_write_or_reuse_shard, workspace, settings, split, cohort.name, loaded)
+            work = partial(_write_or_reuse_shard, workspace, settings, split, cohort.name, loaded, tars)
             with ThreadPoolExecutor(min(WRITERS, cpu_count() or 1)) as pool:
                 yield from pool.map(work, buckets)
 
@@ -147,7 +152,7 @@ def _batches(buckets: Sequence[pl.DataFrame], rows: int) -> Iterator[list[pl.Dat
 
 def parent_cohorts(workspace: Workspace, parent: str | None) -> list[Cohort]:
     """The cohorts of the parent release; empty if there is no parent."""
-    manifest = read_json(workspace.release_dir(parent) / "manifest.json") if parent else None
+    manifest = find_manifest(workspace, parent)
     return [Cohort.from_json(data) for data in manifest["cohorts"]] if manifest else []
 
 
@@ -165,19 +170,23 @@ def bucket_recipe(settings: str, frame: pl.DataFrame) -> str:
 
 
 def _write_or_reuse_shard(
-    workspace: Workspace, settings: str, split: str, cohort: str, members: pl.DataFrame, placed: pl.DataFrame
+    workspace: Workspace,
+    settings: str,
+    split: str,
+    cohort: str,
+    members: pl.DataFrame,
+    tars: TarCheck,
+    placed: pl.DataFrame,
 ) -> tuple[Shard, pl.DataFrame, bool]:
     """The shard of a bucket, its samples, and whether the shard is new."""
     frame = complete(placed, members)
     recipe = bucket_recipe(settings, frame)
     index = frame.select(_INDEXED)
     note = workspace.shards_dir / "recipes" / f"{recipe}.json"
-    note_data = read_json(note)
-    if note_data is not None:
-        shard = Shard(**note_data)
-        path = workspace.shards_dir / shard.name
-        if path.exists() and path.stat().st_size == shard.bytes:
-            return shard, index, False
+    shard = read_derived(note, lambda data: Shard(**data))
+    if shard is not None and not any(shard_problems(workspace, [asdict(shard)])):
+        return shard, index, False
+    tars.require_sound(frame)
     archive = pack(frame)  # in memory until its hash, which is part of its name, is known
     sha256 = hashlib.sha256(archive).hexdigest()
     bucket = int(frame["bucket"][0])
@@ -202,7 +211,7 @@ def _kept(folder: UPath) -> pl.DataFrame:
     columns = ["uid", "part", "slice", "signature", "clip_score", "cluster", "concept", "repeats", "split"]
     path = folder / "selection.parquet"
     if not path.exists():
-        raise DataError(f"{path}: the selection is not there. Remedy: materialise `selection` again.")
+        raise DataError(f"{path}: the selection is not there. {table_remedy(path)}")
     return scan_tables([path], [*columns, "keep"]).filter("keep").drop("keep").collect()
 
 
@@ -215,7 +224,7 @@ def _settings(corpus: Corpus, workspace: Workspace, cohort: Cohort) -> str:
 
 def _rewritten(workspace: Workspace, release: str, shards: list[Shard], parent: str | None) -> dict[str, int]:
     """Numbers of shards, bytes and samples of a release that its parent does not have."""
-    manifest = read_json(workspace.release_dir(parent) / "manifest.json") if parent else None
+    manifest = find_manifest(workspace, parent)
     old_names = {shard["name"] for shard in manifest["shards"]} if manifest else set()
     new = [shard for shard in shards if shard.name not in old_names]
     rewritten = scan_tables([workspace.release_dir(release) / "index.parquet"], ["uid", "shard"])

@@ -1,20 +1,25 @@
 """Reads stored media from the tars of the slices, in the order of their offsets.
 
-The members of a clip are consecutive in the tar and in the shard, so they are read at once.
+The members of a clip are consecutive in the tar and in the shard, so they are read at once. A tar whose bytes changed
+on the disk is not packed.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Lock
 
 import polars as pl
 from upath import UPath
 
 from mmdata.errors import DataError
+from mmdata.fingerprint import file_sha256
 from mmdata.storage.atomic import is_local
 from mmdata.storage.tar import padded
+from mmdata.workspace.layout import redo_remedy, split_media_tar_name
 
 Range = tuple[int, int, int]
 """Offset in the tar, length, and place in the buffer; bytes."""
@@ -42,7 +47,52 @@ def read_media(frame: pl.DataFrame, buffer: memoryview) -> None:
             else:
                 _read_remote(tar, ranges, buffer)
         except (FileNotFoundError, EOFError) as error:
-            raise DataError(f"{tar}: {error}. Remedy: materialise media for {part} again.") from error
+            raise DataError(f"{tar}: {error}. {_remedy(tar, str(part))}") from error
+
+
+class TarCheck:
+    """Compares media tars with the SHA-256 in their names, each once, whichever thread needs it first."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._checks: dict[str, Future[str]] = {}  # tar -> SHA-256
+
+    def require_sound(self, frame: pl.DataFrame) -> None:
+        """Read the tars of samples.
+
+        Args:
+            frame: part, tar, offset.
+
+        Raises:
+            DataError: a tar is missing, or its bytes are not those that were stored.
+        """
+        tars = frame.filter(pl.col("offset").is_not_null()).select("tar", "part").unique(maintain_order=True)
+        for name, part in tars.iter_rows():
+            tar = UPath(name)
+            _, digits = split_media_tar_name(tar.name)
+            try:
+                is_sound = not digits or self._sha256(tar).startswith(digits)
+            except FileNotFoundError as error:
+                raise DataError(f"{tar}: {error}. {_remedy(tar, part)}") from error
+            if not is_sound:
+                raise DataError(f"{tar}: its bytes have changed since they were stored. {_remedy(tar, part)}")
+
+    def _sha256(self, tar: UPath) -> str:
+        with self._lock:
+            is_first = str(tar) not in self._checks
+            check = self._checks.setdefault(str(tar), Future())
+        if is_first:
+            try:
+                check.set_result(file_sha256(tar))
+            except OSError as error:
+                check.set_exception(error)
+            finally:
+                check.cancel()  # after any other error, so that no thread waits for ever
+        return check.result()
+
+
+def _remedy(tar: UPath, part: str) -> str:
+    return redo_remedy(part, "media", split_media_tar_name(tar.name)[0])
 
 
 def _joined(members: Iterable[Range]) -> Iterator[Range]:

@@ -128,9 +128,7 @@ def look_at(
         if seen_state(path) != (size, seen):
             raise OSError("it changed while it was read")
     except (OSError, DataError) as error:
-        message = (
-            f"{path}: cannot be read ({error}). Remedy: materialise `source_catalog` again when the file is complete."
-        )
+        message = f"{path}: cannot be read ({error}). Remedy: `mmdata build` when the file is complete."
         size = seen = captions = None
         digest = before.get("digest") if before else None
         contents = Contents("unreadable", error=str(error) if isinstance(error, DataError) else message)

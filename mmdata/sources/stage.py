@@ -40,7 +40,7 @@ SLICE_NAME = "{:04d}"
 LEFT_OUT = "left_out_bytes: "
 """Begins the name of the count of bytes in a binary column that is left out of `extra`; the column's name follows."""
 
-_REMEDY = "Remedy: materialise `source_catalog`, which looks at the file again."
+_REMEDY = "Remedy: `mmdata build` looks at the file again."
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class RowsPart:
         if rows != part.stop - part.start:
             raise DataError(
                 f"{part.path}: {rows} rows were read, but the catalogue says {part.stop - part.start}. "
-                "Remedy: materialise source_catalog again, then source_rows."
+                "Remedy: `mmdata build` looks at the file again."
             )
         expected = fingerprint(self._settings, rows_input(self.part))
         named = named_settings(self.corpus, self.part, "rows")

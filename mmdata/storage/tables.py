@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from upath import UPath
 from mmdata.errors import DataError
 from mmdata.storage.atomic import atomic_path, is_local
 
-REMEDY = "Remedy: `mmdata build --redo PART:STAGE` makes it anew."
+_PART_TABLE = re.compile(r"parts/([^/]+)/(rows|media|features)/([^/]+)\.parquet$")
 
 
 def write_table(path: UPath, table: pa.Table) -> None:
@@ -37,7 +38,14 @@ def read_table(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
             return pq.read_table(file, columns=names)
     except (OSError, pa.ArrowException) as error:
         raise_unless_broken(error)
-        raise DataError(f"{path}: cannot be read as Parquet ({error}). {REMEDY}") from error
+        raise DataError(f"{path}: cannot be read as Parquet ({error}). {table_remedy(path)}") from error
+
+
+def table_remedy(path: UPath) -> str:
+    """The command that makes a damaged table of a workspace again."""
+    of_part = _PART_TABLE.search(path.as_posix())
+    name = ":".join(of_part.groups()) if of_part else "release"
+    return f"Remedy: `mmdata build --redo {name}` makes it again."
 
 
 def raise_unless_broken(error: Exception) -> None:

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from mmdata.storage.atomic import publish_json, withdraw
-from mmdata.workspace.layout import PART_STAGES, PartStage, Workspace, read_json
+from mmdata.workspace.json_files import read_derived
+from mmdata.workspace.layout import PART_STAGES, PartStage, Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,7 @@ class Attempt:
 
 def last_attempt(workspace: Workspace, part: str, stage: PartStage) -> Attempt | None:
     """The unfinished attempt at a stage; None if the latest one succeeded or there was none."""
-    data = read_json(workspace.part_dir(part) / f"{stage}.attempt.json")
-    return None if data is None else Attempt(**data)
+    return read_derived(workspace.part_dir(part) / f"{stage}.attempt.json", lambda data: Attempt(**data))
 
 
 def last_attempts(workspace: Workspace, part: str) -> dict[PartStage, Attempt]:

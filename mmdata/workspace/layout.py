@@ -12,7 +12,6 @@ releases/latest                     the id of the newest release
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NotRequired, TypedDict
@@ -22,6 +21,7 @@ from upath import UPath
 from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.storage.atomic import is_local, publish_bytes, publish_json, withdraw
+from mmdata.workspace.json_files import DELETE_IT, MALFORMED, read_derived, read_json
 
 PartStage = Literal["rows", "media", "features"]
 PART_STAGES: tuple[PartStage, ...] = ("rows", "media", "features")
@@ -201,7 +201,10 @@ class Workspace:
         data = read_json(self.catalog_path)
         if data is None:
             return Catalog()
-        return Catalog(files=data["files"], parts={name: Part(**part) for name, part in data["parts"].items()})
+        try:
+            return Catalog(files=data["files"], parts={name: Part(**part) for name, part in data["parts"].items()})
+        except MALFORMED as error:
+            raise DataError(f"{self.catalog_path}: not a catalogue ({error!r}). {DELETE_IT}") from None
 
     def write_catalog(self, catalog: Catalog) -> None:
         publish_json(
@@ -217,8 +220,8 @@ class Workspace:
             raise UserError(f"no part {name!r} in {self.catalog_path}; `mmdata status` lists the parts") from None
 
     def slice_stamp(self, part: str, stage: PartStage, slice_name: str) -> SliceStamp | None:
-        data = read_json(self._slice_stamp_path(part, stage, slice_name))
-        return None if data is None else SliceStamp(**data)
+        """The stamp of a slice; None if it is not finished, or its stamp is damaged."""
+        return read_derived(self._slice_stamp_path(part, stage, slice_name), lambda data: SliceStamp(**data))
 
     def write_slice_stamp(self, part: str, stage: PartStage, slice_name: str, stamp: SliceStamp) -> None:
         publish_json(self._slice_stamp_path(part, stage, slice_name), asdict(stamp))
@@ -228,8 +231,9 @@ class Workspace:
         withdraw(self._slice_stamp_path(part, stage, slice_name))
 
     def part_stamp(self, part: str, stage: PartStage) -> PartStamp | None:
-        data = read_json(self.part_dir(part) / f"{stage}.json")
-        return None if data is None else PartStamp(**{**data, "slices": tuple(data["slices"])})
+        """The stamp of a part; None if it is not finished, or its stamp is damaged."""
+        path = self.part_dir(part) / f"{stage}.json"
+        return read_derived(path, lambda data: PartStamp(**{**data, "slices": tuple(data["slices"])}))
 
     def write_part_stamp(self, part: str, stage: PartStage, stamp: PartStamp) -> None:
         publish_json(self.part_dir(part) / f"{stage}.json", asdict(stamp))
@@ -247,6 +251,16 @@ class Workspace:
         folder = self.part_dir(part) / stage
         for pattern in ("*.json", "*.parquet"):
             withdraw(*(sorted(folder.glob(pattern)) if folder.exists() else ()))
+
+    def forget_slice(self, part: str, stage: PartStage, slice_name: str) -> None:
+        """Delete a slice's stamp and table, so that the next run does the slice again.
+
+        The table of media stays: the next run uses again what is sound of the media that it addresses.
+        """
+        self.clear_part_stamp(part, stage)
+        self.clear_slice_stamp(part, stage, slice_name)
+        if stage != "media":
+            withdraw(self.table(part, stage, slice_name))
 
     def _slice_stamp_path(self, part: str, stage: PartStage, slice_name: str) -> UPath:
         return self.part_dir(part) / stage / f"{slice_name}.json"
@@ -270,23 +284,6 @@ class Workspace:
         return sorted(d.name for d in self.releases_dir.iterdir() if (d / "manifest.json").exists())
 
 
-def read_json(path: UPath) -> dict[str, Any] | None:
-    """Read a JSON object; None if there is no such file. Raises DataError, naming the file, if it is not valid JSON."""
-    try:
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: not valid JSON ({error}). Remedy: delete it; the stage that writes it runs again."
-        ) from None
-    if not isinstance(data, dict):
-        raise DataError(
-            f"{path}: expected a JSON object, found {type(data).__name__}. Remedy: delete it and run again."
-        )
-    return data
-
-
 def part_digest(digests: Mapping[str, str]) -> str:
     """The digest of a part's stage, from the digests of its slices."""
     return fingerprint(dict(digests))
@@ -295,3 +292,14 @@ def part_digest(digests: Mapping[str, str]) -> str:
 def media_tar_name(slice_name: str, tar_sha256: str) -> str:
     """The file name of a slice's tar with this SHA-256."""
     return f"{slice_name}-{tar_sha256[:12]}.tar" if tar_sha256 else f"{slice_name}.tar"
+
+
+def split_media_tar_name(name: str) -> tuple[str, str]:
+    """The slice and the first digits of the SHA-256 in the file name of a slice's tar; no digits in old names."""
+    slice_name, _, digits = name.removesuffix(".tar").partition("-")
+    return slice_name, digits
+
+
+def redo_remedy(part: str, stage: PartStage, slice_name: str | None = None) -> str:
+    """The remedy for a damaged or missing table or tar: the command that makes it again."""
+    return f"Remedy: `mmdata build --redo {':'.join(filter(None, (part, stage, slice_name)))}`."

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from upath import UPath
 
-from mmdata.errors import DataError
 from mmdata.storage.atomic import publish_json
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_derived
+from mmdata.workspace.layout import Workspace
 
 FORGOTTEN_AFTER = timedelta(days=90)
 """A pause that ended so long ago, and was not followed by a request, is dropped from the file."""
@@ -40,12 +41,12 @@ class Pause:
 
 def read_pauses(workspace: Workspace) -> dict[str, Pause]:
     """Host -> its pause. A damaged file counts as empty: blocks are found out again."""
-    try:
-        data = read_json(_path(workspace)) or {}
-        pauses = [Pause(host=host, **values) for host, values in data.items()]
-        return {pause.host: pause for pause in pauses if isinstance(pause.is_over(datetime.now(UTC)), bool)}
-    except (DataError, TypeError, ValueError):
-        return {}
+
+    def pauses(data: dict[str, Any]) -> dict[str, Pause]:
+        read = [Pause(host=host, **values) for host, values in data.items()]
+        return {pause.host: pause for pause in read if isinstance(pause.is_over(datetime.now(UTC)), bool)}
+
+    return read_derived(_path(workspace), pauses) or {}
 
 
 def write_pause(workspace: Workspace, pause: Pause) -> None:

@@ -19,7 +19,8 @@ from mmdata.errors import DataError, PartFailed
 from mmdata.fingerprint import fingerprint
 from mmdata.storage.atomic import TEMPORARY, publish_json
 from mmdata.storage.tables import read_table, scan_tables, write_table
-from mmdata.workspace.layout import Part, SliceStamp, Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Part, SliceStamp, Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUTS = {"0000": "a", "0001": "b", "0002": "c"}

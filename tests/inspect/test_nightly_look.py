@@ -16,8 +16,8 @@ def test_the_report_says_what_a_new_file_implies(built: Nightly) -> None:
     assert "web-000002" in built.workspace.catalog().parts, "the catalogue is written"
 
 
-def test_a_damaged_stamp_does_not_stop_the_update(built: Nightly) -> None:
-    (built.workspace.part_dir("web-000000") / "rows.json").write_text("{")
+def test_a_damaged_manifest_does_not_stop_the_update(built: Nightly) -> None:
+    (built.workspace.release_dir(str(built.workspace.latest())) / "manifest.json").write_text("{")
     built.write("c.parquet", range(60, 75))
     report = refresh_catalog(built.corpus, built.workspace)
     assert report.text[PLAN].startswith("cannot be planned: ")

@@ -11,6 +11,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmdata.media.clip import Cut
 from tests.support.cutting import cut
@@ -95,3 +96,25 @@ def test_an_odd_matrix_gives_the_nearest_orientation(tmp_path, matrix, nearest):
     expected = {(a * x + c * y, b * x + d * y): colour for (x, y), colour in CORNERS.items()}
     results, _ = cut(_film(tmp_path / "film.mp4", matrix), [(0.0, 1.0)], keep_video=True)
     _check(results[0], expected, (64, 48) if a else (48, 64))
+
+
+def test_frames_with_side_data_that_pyav_does_not_know_are_turned(tmp_path):
+    """Motion JPEG whose frames carry EXIF, as cameras write it: PyAV raises when it is asked for a frame's matrix."""
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    for (x, y), colour in CORNERS.items():
+        pixels[24 * (y > 0) :, 32 * (x > 0) :] = colour
+    picture, exif, jpeg = Image.fromarray(pixels), Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    picture.save(jpeg, "jpeg", exif=exif, quality=95)
+    path = tmp_path / "film.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for number in range(10):
+            packet = av.Packet(jpeg.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 10)
+            packet.is_keyframe = True
+            container.mux(packet)
+    expected = {(-y, x): colour for (x, y), colour in CORNERS.items()}
+    results, _ = cut(path, [(0.0, 1.0)], keep_video=True)
+    _check(results[0], expected, (48, 64))

@@ -10,7 +10,8 @@ from mmdata.config import OptOutList
 from mmdata.optout.forget_log import Entry, append
 from mmdata.optout.lists import update_standing
 from mmdata.optout.state import opt_out_digest, standing_path, standing_table
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 
 
 def test_the_digest_follows_lists_and_log_and_counts_removed_entries(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from mmdata.releases.pins import pin, roll_back
 from mmdata.select.stage import select_samples
 from mmdata.shards.stage import write_shards
 from mmdata.storage.atomic import TEMPORARY
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 from mmdata.workspace.lease import leased
 from tests.releases.conftest import RELEASES, Grown, build_history
 from tests.support.buckets import s3_bucket

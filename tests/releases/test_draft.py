@@ -19,7 +19,7 @@ PARTS = {"web-000000": range(8)}
 def test_a_draft_comes_back_and_is_not_written_twice(tmp_path: Path) -> None:
     workspace = Workspace(str(tmp_path))
     assert find_draft(workspace) is None
-    with pytest.raises(DataError, match=r"selection\.json: nothing is selected yet\. Remedy: materialise `selection`"):
+    with pytest.raises(DataError, match=r"selection\.json: nothing is selected yet\. Remedy: `mmdata build`"):
         read_draft(workspace)
     draft = Draft("0a", "0b", None, ("web-000000",), {"web-000001": "2% fetched"}, {"kept": 1}, {"filter:words": 2})
     write_draft(workspace, draft)
@@ -33,10 +33,10 @@ def test_a_draft_is_refused_after_a_setting_or_a_part_has_changed(tmp_path: Path
     built = build(str(tmp_path), PARTS)
     select_samples(built.corpus, built.workspace)
     assert check_draft(built.corpus, built.workspace) == read_draft(built.workspace)
-    with pytest.raises(DataError, match=r"has changed since .* Remedy: materialise `selection` again"):
+    with pytest.raises(DataError, match=r"has changed since .* Remedy: `mmdata build`"):
         check_draft(corpus_of(str(tmp_path), seed=1), built.workspace)
     built.workspace.clear_part_stamp("web-000000", "media")
-    with pytest.raises(DataError, match=r"part web-000000: the stamp of media is gone\. Remedy: materialise media"):
+    with pytest.raises(DataError, match=r"part web-000000: the stamp of media is gone\. Remedy: `mmdata build`"):
         check_draft(built.corpus, built.workspace)
 
 
@@ -53,11 +53,13 @@ def test_the_next_release_is_the_latest_one_while_nothing_that_decides_changes(t
     assert (other.parent, other.published) == (first, False)
 
 
-def test_a_file_that_holds_no_draft_is_named_and_deleting_it_helps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ['{"release_id": "0a", "parts": []}', "{}", "[]", '{"release', ""])
+def test_a_damaged_draft_counts_as_none_and_is_written_again(tmp_path: Path, content: str) -> None:
     built = build(str(tmp_path), PARTS)
-    (tmp_path / "selection.json").write_text('{"release_id": "0a", "parts": []}')
-    with pytest.raises(DataError, match=r"selection\.json: not a draft of a release\. Remedy: delete it"):
-        select_samples(built.corpus, built.workspace)
-    (tmp_path / "selection.json").unlink()
     select_samples(built.corpus, built.workspace)
-    assert check_draft(built.corpus, built.workspace).counts
+    draft = check_draft(built.corpus, built.workspace)
+    built.workspace.draft_path.write_text(content)
+    with pytest.raises(DataError, match=r"selection\.json: nothing is selected yet"):
+        check_draft(built.corpus, built.workspace)
+    select_samples(built.corpus, built.workspace)
+    assert check_draft(built.corpus, built.workspace) == draft

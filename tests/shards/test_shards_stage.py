@@ -205,7 +205,7 @@ def test_a_media_tar_that_is_gone_is_named(built: Built) -> None:
     select_samples(built.corpus, built.workspace)
     tar = built.workspace.media_tar("web-000001", "0000", None)
     tar.write_bytes(b"short")
-    with pytest.raises(DataError, match=r"web-000001/media/0000.tar.*materialise media for web-000001"):
+    with pytest.raises(DataError, match=r"web-000001/media/0000.tar.*--redo web-000001:media:0000`"):
         write_shards(built.corpus, built.workspace)
 
 

@@ -18,6 +18,7 @@ from mmdata.engine.freshness import features_input, rows_input, stage_settings
 from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
 from mmdata.fingerprint import fingerprint
 from mmdata.releases.draft import read_draft
+from mmdata.releases.manifest import REQUIRED
 from mmdata.samples import FEATURES, MEDIA, ROWS, sample_uid, table_of
 from mmdata.select.candidates import compact, merge_candidates
 from mmdata.select.decide import balance_and_repeat, drop_duplicates, judge
@@ -174,7 +175,7 @@ def _only(samples: Any, schema: pa.Schema) -> list[dict[str, Any]]:
 def publish(workspace: Workspace, release_id: str) -> None:
     """Make the draft a release, as far as the next selection can tell."""
     draft = read_draft(workspace)
-    manifest = {"inputs": draft.inputs, "parent": draft.parent, "release_id": release_id}
+    manifest = {**dict.fromkeys(REQUIRED), "inputs": draft.inputs, "parent": draft.parent, "release_id": release_id}
     (workspace.release_dir(release_id) / "manifest.json").write_text(json.dumps(manifest))
     workspace.set_latest(release_id)
 

@@ -27,6 +27,7 @@ from mmdata.engine.part_run import SliceResult, run_part_stage
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.releases.draft import Draft, read_draft, write_draft
+from mmdata.releases.manifest import REQUIRED
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.storage.atomic import publish_bytes, publish_json
 from mmdata.storage.tables import read_table, write_table
@@ -201,7 +202,9 @@ def write_instructions(corpus: Corpus, workspace: Workspace, progress: Progress 
 
 def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
     draft = read_draft(workspace)
-    publish_json(workspace.release_dir(draft.release_id) / "manifest.json", {**asdict(draft), "counts": {"kept": 1}})
+    empty = {**dict.fromkeys(REQUIRED), "config": {}, "shards": [], "cohorts": [], "files": {}}
+    manifest = {**empty, **asdict(draft), "counts": {"kept": 1}}
+    publish_json(workspace.release_dir(draft.release_id) / "manifest.json", manifest)
     workspace.set_latest(draft.release_id)
     return StageReport("release", counts={"shards": 1}, text={"latest": f"`{draft.release_id}`"})
 

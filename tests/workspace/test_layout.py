@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmdata.errors import DataError, UserError
+from mmdata.workspace.json_files import read_json
 from mmdata.workspace.layout import (
     TAR_KEY,
     Catalog,
@@ -16,7 +17,6 @@ from mmdata.workspace.layout import (
     Workspace,
     media_tar_name,
     part_digest,
-    read_json,
 )
 
 PART = Part("web-000000", "web", "inbox/a.parquet", 0, 10, "ab" * 32)

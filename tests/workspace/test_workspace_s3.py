@@ -12,7 +12,8 @@ from mmdata.select.stage import select_samples
 from mmdata.shards.stage import write_shards
 from mmdata.storage.atomic import publish_json
 from mmdata.storage.tables import scan_tables
-from mmdata.workspace.layout import Workspace, read_json
+from mmdata.workspace.json_files import read_json
+from mmdata.workspace.layout import Workspace
 from tests.support.buckets import s3_bucket
 from tests.support.workspaces import build, release
 

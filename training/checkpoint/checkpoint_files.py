@@ -13,13 +13,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import ReadItem
 
 from mmdata.errors import DataError
+from mmdata.storage.digests import SUFFIX, changed_file, write_digests
 
 METADATA_FILE = ".metadata"
+REMEDY = "Remedy: delete this checkpoint; training continues from the one before."
 _ALLOWED_CLASSES = {
     "torch.distributed.checkpoint.metadata": {
         *("Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "TensorProperties", "ChunkStorageMetadata"),
@@ -36,14 +39,33 @@ def load_state(state: dict[str, Any], checkpoint: Path, single_process: bool = F
     """Load the tensors and values named in a state from a checkpoint, in place.
 
     Args: single_process: this process loads without the others, although it may be one of several.
-    Raises DataError: the checkpoint is broken, or holds something that torch never writes.
+    Raises DataError: the checkpoint is broken or was changed, or holds something that torch never writes.
     """
+    _require_unchanged(checkpoint, single_process)
     try:
         dcp.load(state, storage_reader=CheckpointReader(checkpoint), planner=LoadPlanner(), no_dist=single_process)
     except dcp.CheckpointException as error:
         cause = next((failure for failure, _ in error.failures.values()), error)
         reason = str(cause) if isinstance(cause, DataError) else f"{type(cause).__name__}: {cause}"
-        raise DataError(f"{checkpoint}: cannot be read ({reason}). Remedy: delete this checkpoint.") from None
+        raise DataError(f"{checkpoint}: cannot be read ({reason}). {REMEDY}") from None
+
+
+def write_own_digests(draft: Path) -> None:
+    """Write a digest beside each file that this process wrote; torch numbers the files by rank."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    write_digests(draft.glob(f"__{rank}_*.distcp"))
+
+
+def _require_unchanged(checkpoint: Path, single_process: bool) -> None:
+    """Compare the files of a checkpoint with their digests; several processes share the reading."""
+    files = [digest.with_name(digest.name.removesuffix(SUFFIX)) for digest in sorted(checkpoint.glob(f"*{SUFFIX}"))]
+    if single_process or not dist.is_initialized():
+        problems = [changed_file(files)]
+    else:
+        problems = [None] * dist.get_world_size()
+        dist.all_gather_object(problems, changed_file(files[dist.get_rank() :: dist.get_world_size()]))
+    if problem := next(filter(None, problems), None):
+        raise DataError(f"{problem}. {REMEDY}")
 
 
 class CheckpointWriter(dcp.FileSystemWriter):

@@ -27,7 +27,15 @@ from torch.optim import Optimizer
 
 from mmdata.errors import DataError, UserError
 from mmdata.storage.atomic import TEMPORARY, sync
-from training.checkpoint.checkpoint_files import CheckpointReader, CheckpointWriter, load_state
+from mmdata.storage.digests import changed_file, write_digests
+from training.checkpoint.checkpoint_files import (
+    METADATA_FILE,
+    REMEDY,
+    CheckpointReader,
+    CheckpointWriter,
+    load_state,
+    write_own_digests,
+)
 from training.config import StageName
 
 FORMAT = 1
@@ -74,8 +82,11 @@ def save(folder: Path, model: nn.Module, optimizer: Optimizer | None, progress: 
         state["optimizer"] = get_optimizer_state_dict(model, optimizer, options=_FLAT)
     with warnings.catch_warnings(action="ignore"):  # torch's, that a single process has no process group
         dcp.save(state, checkpoint_id=draft, storage_writer=CheckpointWriter(draft))
+    write_own_digests(draft)
+    _barrier()
     if is_main:
         (draft / META).write_text(json.dumps(asdict(progress), indent=1))
+        write_digests([draft / METADATA_FILE, draft / META])
         for path in draft.iterdir():
             sync(path)
         sync(draft)
@@ -128,9 +139,11 @@ def read_progress(checkpoint: Path) -> Progress:
         values = json.loads((checkpoint / META).read_text())
         progress = Progress(**values)
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{checkpoint / META}: cannot be read ({error}). Remedy: delete this checkpoint.") from None
+        raise DataError(f"{checkpoint / META}: cannot be read ({error}). {REMEDY}") from None
     if progress.format != FORMAT:
         raise DataError(f"{checkpoint}: format {progress.format}; this mmdata reads format {FORMAT}")
+    if problem := changed_file([checkpoint / META]):
+        raise DataError(f"{problem}. {REMEDY}")
     return progress
 
 

@@ -16,6 +16,7 @@ from upath import UPath
 
 from mmdata.errors import UserError
 from mmdata.storage.atomic import TEMPORARY, publish_json, sync
+from mmdata.storage.digests import write_digests
 from training.checkpoint.checkpoints import Progress, check_release, find_checkpoint, read_progress
 from training.config import TrainConfig
 from training.data.sample_index import TrainingRelease, open_training_release
@@ -110,6 +111,7 @@ def export(
         }
         publish_json(UPath(draft / "table.json"), table)
         (draft / "table.md").write_text(markdown(table), encoding="utf-8")
+        write_digests(sorted(draft.rglob("*.safetensors")))
         for path in (*draft.rglob("*"), draft):
             sync(path)
         draft.rename(output)

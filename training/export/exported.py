@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmdata.errors import DataError, UserError
 from mmdata.score.preprocess import Preprocess
+from mmdata.storage.digests import changed_file
 from training.config import Audio, Encoder, TrainConfig
 from training.data.text_codec import TextCodec, load_tokenizer
 from training.model.encoders import DualEncoder, open_clip_description
@@ -90,6 +91,8 @@ def load_exported(folder: Path) -> Exported:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    if problem := changed_file([*folder.glob("*.safetensors"), *(folder / MEDIA_FOLDER).glob("*.safetensors")]):
+        raise DataError(f"{problem}. Remedy: export the checkpoint again.")
     path = folder / MEDIA_FOLDER / "config.json"
     if not path.is_file():
         raise UserError(

@@ -18,6 +18,7 @@ from mmdata.errors import UserError
 from mmdata.score.preprocess import Preprocess
 from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS, forbid_remote_code
 from mmdata.storage.atomic import publish_bytes
+from mmdata.storage.digests import write_digests
 from training.config import Audio, Encoder
 from training.data.batch_types import PairBatch
 from training.model.masked_prediction import MaskedPrediction
@@ -255,6 +256,7 @@ def save_scorer(encoder: DualEncoder, config: Encoder, folder: Path) -> None:
     state = {**encoder.vision.state_dict(), **encoder.text.state_dict(), "logit_scale": encoder.logit_scale.reshape(())}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     save_file(tensors, folder / "open_clip_model.safetensors")
+    write_digests([folder / "open_clip_model.safetensors"])
     described = {"base": "demo"} if config.kind == "demo" else open_clip_description(encoder, config)
     publish_bytes(UPath(folder / "open_clip_config.json"), json.dumps(described, indent=1).encode())
 
