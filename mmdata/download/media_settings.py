@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from mmdata.config import Clips, Corpus, Download, Privacy, Synthesis
+from mmdata.engine.freshness import Reuse
 from mmdata.media.clip import ClipOptions
 from mmdata.optout.hashes import NO_OPT_OUT, OptOut
 from mmdata.samples import own_columns
@@ -20,6 +21,7 @@ class MediaSettings:
     Args:
         fetch_from: template of the URLs that videos and sound are fetched from; None: from the URLs of their rows.
         opt_out: files in it are not kept.
+        reuse: slice -> what it takes over from its run before; slices without a run before are missing.
     """
 
     download: Download
@@ -29,12 +31,16 @@ class MediaSettings:
     seed: int
     fetch_from: str | None
     opt_out: OptOut = NO_OPT_OUT
+    reuse: Mapping[str, Reuse] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, corpus: Corpus, source_name: str, opt_out: OptOut) -> MediaSettings:
+    def of(
+        cls, corpus: Corpus, source_name: str, opt_out: OptOut, reuse: Mapping[str, Reuse] | None = None
+    ) -> MediaSettings:
         """The settings of a corpus for the parts of one of its sources."""
         fetch_from = next((source.fetch_from for source in corpus.sources if source.name == source_name), None)
-        return cls(corpus.download, corpus.clips, corpus.privacy, corpus.synthesis, corpus.seed, fetch_from, opt_out)
+        sections = (corpus.download, corpus.clips, corpus.privacy, corpus.synthesis)
+        return cls(*sections, corpus.seed, fetch_from, opt_out, reuse or {})
 
     @property
     def clip_options(self) -> ClipOptions:

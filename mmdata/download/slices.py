@@ -56,7 +56,7 @@ def fetch_slice(
     started, started_at = time.monotonic(), datetime.now(UTC)
     workspace = Workspace(root)
     rows = read_table(workspace.table(part_name, "rows", name)).to_pylist()
-    earlier = _without_lifted_opt_outs(read_earlier(workspace, part_name, name, fingerprint), settings.opt_out)
+    earlier = _valid_earlier(workspace, part_name, name, fingerprint, settings)
     token = fetch_seconds.set([])
     with tempfile.TemporaryFile() as file, earlier.open_tar() as old_tar:
         pauses = HostPauses(workspace, settings.download.host_pause_s)
@@ -132,12 +132,20 @@ def _refused_if_opted_out(medium: Medium, opt_out: OptOut) -> Medium:
     return Medium(MediaRecord(medium.record.uid, "refused", error=OPT_OUT, detail=OPT_OUT, sha256=sha256))
 
 
-def _without_lifted_opt_outs(earlier: Earlier, opt_out: OptOut) -> Earlier:
-    """The earlier records without files that were left out and may be used again; they are fetched again."""
+def _valid_earlier(
+    workspace: Workspace, part_name: str, name: str, fingerprint: str, settings: MediaSettings
+) -> Earlier:
+    """The results of an earlier run, without the records of rows that are fetched as if for the first time.
+
+    These are files whose opt-out was lifted, and failures that a changed setting may have caused.
+    """
+    reuse = settings.reuse.get(name)
+    also_valid, due_errors = ((), frozenset[str]()) if reuse is None else ((reuse.settings,), reuse.again.errors)
+    earlier = read_earlier(workspace, part_name, name, fingerprint, *also_valid)
     records = {
         uid: record
         for uid, record in earlier.records.items()
-        if record.error != OPT_OUT or opt_out.covers_file(record.sha256)
+        if record.error not in due_errors and (record.error != OPT_OUT or settings.opt_out.covers_file(record.sha256))
     }
     return replace(earlier, records=records)
 

@@ -12,7 +12,15 @@ from mmdata.config import Corpus
 from mmdata.download.media_counts import NOT_FETCHABLE
 from mmdata.download.media_settings import MediaSettings
 from mmdata.download.slices import fetch_slice
-from mmdata.engine.freshness import fetched_files, is_due, media_refusal, named_settings, stage_settings
+from mmdata.engine.deciding_settings import deciding_settings
+from mmdata.engine.freshness import (
+    fetched_files,
+    is_due,
+    media_refusal,
+    media_reuse,
+    named_settings,
+    stage_settings,
+)
 from mmdata.engine.part_run import run_part_stage
 from mmdata.errors import DataError
 from mmdata.observe import metrics
@@ -26,7 +34,7 @@ from mmdata.workspace.paused_hosts import read_pauses
 
 
 def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Progress = silent) -> StageReport:
-    """Fetch what is missing of a part's media, and the failures whose retry is due. Successes are not fetched again.
+    """Fetch what is missing of a part's media, and the failures that are due again. Successes are not fetched again.
 
     Raises:
         DataError: the part's rows are not read yet.
@@ -38,12 +46,15 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         raise DataError(f"part {part_name} has no rows yet. {redo_remedy(part_name, 'rows')}")
     inputs = {name: _slice_digest(workspace, part_name, name) for name in rows.slices}
     settings = stage_settings(corpus, part, "media")
+    reuse_of = partial(media_reuse, corpus, part, workspace.part_stamp(part_name, "media"))
+    stamps = {name: workspace.slice_stamp(part_name, "media", name) for name in inputs}
+    reuse = {name: reuse_of(stamp) for name, stamp in stamps.items() if stamp is not None}
     remove_unaddressed(workspace, part_name, inputs)
     work = partial(
         fetch_slice,
         root=str(workspace.root),
         part_name=part_name,
-        settings=MediaSettings.of(corpus, part.source, load_opt_out(workspace)),
+        settings=MediaSettings.of(corpus, part.source, load_opt_out(workspace), reuse),
         fingerprint=settings,
         progress=_PartProgress(progress, rows.rows) if corpus.engine.in_this_process else None,
     )
@@ -57,7 +68,8 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         work=work,
         engine=corpus.engine,
         named=named_settings(corpus, part, "media"),
-        is_due=lambda stamp: is_due(stamp.next_retry_at),
+        deciding=deciding_settings(corpus, part.source),
+        is_due=lambda stamp: is_due(stamp.next_retry_at) or bool(reuse_of(stamp).again.rows),
         accept=partial(_refusal, min_success_share=corpus.download.min_success_share),
     )
     progress("media", rows.rows, rows.rows)

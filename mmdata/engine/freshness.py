@@ -11,16 +11,20 @@ from typing import Any
 from mmdata.config import Corpus, Score
 from mmdata.config.scorers import resolved
 from mmdata.config.setting_changes import changed_settings, flat
+from mmdata.engine.deciding_settings import (
+    CLIP_KINDS,
+    LIMITS,
+    DueAgain,
+    deciding_settings,
+    due_again,
+    only_widened,
+)
 from mmdata.fingerprint import fingerprint
 from mmdata.optout.state import opt_out_digest
-from mmdata.workspace.layout import PART_STAGES, Part, PartStage, PartStamp, Workspace
+from mmdata.workspace.layout import PART_STAGES, Part, PartStage, PartStamp, SliceStamp, Workspace
 
 CODE_VERSIONS: dict[str, int] = {"rows": 3, "media": 2, "features": 2, "selection": 3, "shards": 3, "instructions": 3}
 """Raise a number when a stage's code writes something else than before: all older results are then stale."""
-
-
-CLIP_KINDS = frozenset({"howto100m", "video", "audio"})
-"""Kinds of sources whose samples are cut from files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +132,18 @@ def features_input(rows_digest: str, media_digest: str) -> str:
 
 
 def plan_part(
-    corpus: Corpus, workspace: Workspace, part: Part, now: datetime | None = None, opt_out: str | None = None
+    corpus: Corpus,
+    workspace: Workspace,
+    part: Part,
+    now: datetime | None = None,
+    opt_out: str | None = None,
+    *,
+    with_retries: bool = True,
 ) -> PartPlan:
     """Which stages of a part must run, and why.
 
     Args:
+        with_retries: failed rows that are due make the media stale; False: only what is not valid is stale.
         opt_out: `opt_out_digest` of the workspace, if the caller has read it already.
     """
     opt_out = opt_out_digest(workspace) if opt_out is None else opt_out
@@ -153,13 +164,59 @@ def plan_part(
         elif stage == "rows" and stamp.opt_out != opt_out:
             stale.append(stage)
             reasons.append("rows: the opt-out has changed")
-        elif stage == "media" and is_due(stamp.next_retry_at, now):
+        elif stage == "media" and with_retries and (due := _retries(corpus, part, stamp, now)):
             stale.append(stage)
-            due = stamp.next_retry_at or ""
-            reasons.append(f"media: retries due since {stamp.next_retry_at}")
+            reasons.append(f"media: {due}")
     settings = [stage_settings(corpus, part, stage) for stage in PART_STAGES]
     state = [rows_input(part), settings, stale, due, *([opt_out] if opt_out else [])]
     return PartPlan(part, tuple(stale), "; ".join(reasons), fingerprint(*state))
+
+
+def _retries(corpus: Corpus, part: Part, stamp: PartStamp, now: datetime | None) -> str:
+    """Which failed rows of a part are due, in words; empty if none is."""
+    again = part_due_again(corpus, part, stamp)
+    due = [f"retries due since {stamp.next_retry_at}"] if is_due(stamp.next_retry_at, now) else []
+    return "; ".join(due + ([f"retries due: {again}"] if again.rows else []))
+
+
+def part_due_again(corpus: Corpus, part: Part, stamp: PartStamp) -> DueAgain:
+    """The failed rows of a part that are due again because a setting has changed."""
+    return due_again({**_limits(stamp), **stamp.deciding}, deciding_settings(corpus, part.source), stamp.reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """What a fetch of a slice takes over from the run before.
+
+    Args:
+        settings: `stage_settings` that its table must have been made with, besides the present ones.
+        again: the failed rows that are fetched again, because a setting has changed.
+    """
+
+    settings: str
+    again: DueAgain
+
+
+def media_reuse(corpus: Corpus, part: Part, part_stamp: PartStamp | None, stamp: SliceStamp) -> Reuse:
+    """What the next fetch of a slice may take over. A limit that was only widened makes nothing stale that is stored.
+
+    Args:
+        part_stamp: tells the limits if the slice's stamp is of a version that did not keep them.
+    """
+    before = {**(_limits(part_stamp) if part_stamp is not None else {}), **stamp.deciding}
+    now = deciding_settings(corpus, part.source)
+    settings = _media_settings(corpus, part)
+    if only_widened(before, now):
+        for name in LIMITS:
+            section, _, key = name.partition(".")
+            if name in before and section in settings:
+                settings[section] = {**settings[section], key: before[name]}
+    digest = fingerprint("media", CODE_VERSIONS["media"], *settings.values())
+    return Reuse(digest, due_again(before, now, stamp.reasons))
+
+
+def _limits(stamp: PartStamp) -> dict[str, Any]:
+    return {name: stamp.settings[name] for name in LIMITS if name in stamp.settings}
 
 
 def what_changed(corpus: Corpus, part: Part, stage: PartStage, stamp: PartStamp) -> str:
@@ -198,7 +255,7 @@ def releasable_parts(corpus: Corpus, workspace: Workspace) -> tuple[list[Part], 
     refused: dict[str, str] = {}
     opt_out = opt_out_digest(workspace)
     for part in configured_parts(corpus, workspace):
-        plan = plan_part(corpus, workspace, part, datetime.min.replace(tzinfo=UTC), opt_out)
+        plan = plan_part(corpus, workspace, part, opt_out=opt_out, with_retries=False)
         fresh = [stage for stage in PART_STAGES if stage not in plan.stale]
         stamps = {stage: workspace.part_stamp(part.name, stage) for stage in fresh}
         rejected = next(

@@ -63,6 +63,7 @@ def run_part_stage(
     work: Work,
     engine: Engine,
     named: Mapping[str, Any] | None = None,
+    deciding: Mapping[str, Any] | None = None,
     is_due: Callable[[SliceStamp], bool] = lambda stamp: False,
     accept: Callable[[Mapping[str, SliceStamp]], str | None] = lambda slices: None,
 ) -> PartResult:
@@ -76,6 +77,7 @@ def run_part_stage(
         upstream: digest of the part's input, for the part's own fingerprint.
         work: the slice function.
         named: the settings by name, kept in the part's stamp.
+        deciding: the settings that failures are decided by, kept in the stamps of the slices and of the part.
         is_due: whether a fresh slice must run again anyway (retries).
         accept: given all slices' stamps, returns the reason why the part may not enter a release, or None.
 
@@ -104,7 +106,7 @@ def run_part_stage(
         _log.info("slices to do", slices=len(pending), reused=reused, workers=engine.workers)
         for name, outcome in map_slices(work, pending, engine):
             if isinstance(outcome, SliceResult):
-                stamps[name] = publish_slice(workspace, part, stage, name, pending[name], outcome)
+                stamps[name] = publish_slice(workspace, part, stage, name, pending[name], outcome, deciding)
                 log_slice(stage, name, stamps[name], len(stamps), len(inputs))
                 metrics.fetched(outcome.seen)
             else:
@@ -116,13 +118,26 @@ def run_part_stage(
         raise PartFailed(part, stage, failures, transient)
     ordered = {name: stamps[name] for name in inputs}
     part_stamp = stamp_part(
-        workspace, part, stage, fingerprint(settings, upstream), ordered, accept(ordered), settings=named
+        workspace,
+        part,
+        stage,
+        fingerprint(settings, upstream),
+        ordered,
+        accept(ordered),
+        settings=named,
+        deciding=deciding,
     )
     return PartResult(part_stamp, ordered, done=len(pending), reused=reused)
 
 
 def publish_slice(
-    workspace: Workspace, part: str, stage: PartStage, name: str, expected: str, result: SliceResult
+    workspace: Workspace,
+    part: str,
+    stage: PartStage,
+    name: str,
+    expected: str,
+    result: SliceResult,
+    deciding: Mapping[str, Any] | None = None,
 ) -> SliceStamp:
     """Publish a slice's table, then its stamp."""
     write_table(workspace.table(part, stage, name), result.table)
@@ -134,6 +149,7 @@ def publish_slice(
         reasons=dict(result.reasons),
         numbers=dict(result.numbers),
         next_retry_at=result.next_retry_at,
+        deciding=dict(deciding or {}),
     )
     workspace.write_slice_stamp(part, stage, name, stamp)
     return stamp
@@ -162,12 +178,13 @@ def stamp_part(
     reason: str | None,
     opt_out: str = "",
     settings: Mapping[str, Any] | None = None,
+    deciding: Mapping[str, Any] | None = None,
 ) -> PartStamp:
     """Write the part's stamp from its slices' stamps.
 
     Args:
         reason: why the part may not enter a release; None: it may.
-        settings: by name.
+        settings, deciding: by name.
     """
     retries = [stamp.next_retry_at for stamp in slices.values() if stamp.next_retry_at]
     stamp = PartStamp(
@@ -182,6 +199,7 @@ def stamp_part(
         next_retry_at=min(retries, default=None),
         opt_out=opt_out,
         settings=dict(settings or {}),
+        deciding=dict(deciding or {}),
     )
     workspace.write_part_stamp(part, stage, stamp)
     return stamp

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmdata.config import Corpus
-from mmdata.engine.freshness import is_due, plan_part
+from mmdata.engine.freshness import is_due, part_due_again, plan_part
 from mmdata.errors import DataError
 from mmdata.inspect.progress import Underway, corpus_eta_s, corpus_rates, underway
 from mmdata.releases.holds import Hold, read_hold
@@ -197,9 +197,7 @@ class _ReadOnce(Workspace):
 
 def part_status(corpus: Corpus, workspace: _ReadOnce, part: Part) -> PartStatus:
     """The state of one part."""
-    plan = plan_part(
-        corpus, workspace, part, now=datetime.min.replace(tzinfo=UTC)
-    )  # due retries are reported separately
+    plan = plan_part(corpus, workspace, part, with_retries=False)  # due retries are reported separately
     attempts = workspace.attempts(part.name)
     stages: dict[str, State] = {}
     notes: list[str] = []
@@ -218,7 +216,10 @@ def part_status(corpus: Corpus, workspace: _ReadOnce, part: Part) -> PartStatus:
             stages[stage] = "failed"
             notes.append(f"{stage}: failed {attempt.tries}x: {attempt.error}")
     media = workspace.part_stamp(part.name, "media")
-    retry = media.next_retry_at if media is not None and "media" not in plan.stale else None
+    retry = None
+    if media is not None and "media" not in plan.stale:
+        is_due_again = bool(part_due_again(corpus, part, media).rows)
+        retry = datetime.now(UTC).isoformat() if is_due_again else media.next_retry_at
     return PartStatus(part, part.stop - part.start, stages, "; ".join(notes) or plan.why, retry)
 
 

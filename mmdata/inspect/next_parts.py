@@ -13,6 +13,7 @@ from mmdata.engine.freshness import (
     PartPlan,
     features_input,
     is_due,
+    media_reuse,
     named_settings,
     rows_input,
     stage_settings,
@@ -134,6 +135,7 @@ def _media_or_features_slices(
         shares |= {name: shares[name] + rows.rows - sum(shares.values()) for name in rows.slices[:1]}
         return _Slices(shares, len(rows.slices))
     settings = stage_settings(corpus, part, stage)
+    part_stamp = workspace.part_stamp(part.name, "media")
     slices = _Slices(of=len(rows.slices))
     for name in rows.slices:
         read = workspace.slice_stamp(part.name, "rows", name)
@@ -142,10 +144,16 @@ def _media_or_features_slices(
             slices.rows[name] = read.rows if read else 0
             continue
         digest = read.digest if stage == "media" or fetched is None else features_input(read.digest, fetched.digest)
-        if not _is_fresh(workspace, part, stage, name, fingerprint(settings, digest)):
+        is_fresh = _is_fresh(workspace, part, stage, name, fingerprint(settings, digest))
+        if stage == "features" or fetched is None:
+            if not is_fresh:
+                slices.rows[name] = read.rows
+            continue
+        reuse = media_reuse(corpus, part, part_stamp, fetched)
+        if not is_fresh and not _is_fresh(workspace, part, stage, name, fingerprint(reuse.settings, digest)):
             slices.rows[name] = read.rows
-        elif stage == "media" and fetched is not None and is_due(fetched.next_retry_at, now):
-            slices.rows[name], urls = _due_retries(workspace, part, name, now)
+        elif not is_fresh or reuse.again.rows or is_due(fetched.next_retry_at, now):
+            slices.rows[name], urls = _due_retries(workspace, part, name, now, reuse.again.errors)
             slices.urls_due += urls
     return slices
 
@@ -155,10 +163,10 @@ def _is_fresh(workspace: Workspace, part: Part, stage: PartStage, name: str, exp
     return stamp is not None and stamp.fingerprint == expected and workspace.table(part.name, stage, name).exists()
 
 
-def _due_retries(workspace: Workspace, part: Part, name: str, now: datetime) -> tuple[int, int]:
-    """The numbers of rows and of distinct URLs of a slice whose retry is due."""
-    media = pl.DataFrame(read_table(workspace.table(part.name, "media", name), ["uid", "next_retry_at"]))
-    due = media.filter(pl.col("next_retry_at") <= now).select("uid")
+def _due_retries(workspace: Workspace, part: Part, name: str, now: datetime, errors: frozenset[str]) -> tuple[int, int]:
+    """The numbers of rows and of distinct URLs of a slice that are due: by their time, or by their error."""
+    media = pl.DataFrame(read_table(workspace.table(part.name, "media", name), ["uid", "error", "next_retry_at"]))
+    due = media.filter((pl.col("next_retry_at") <= now) | pl.col("error").is_in(list(errors))).select("uid")
     rows = pl.DataFrame(read_table(workspace.table(part.name, "rows", name), ["uid", "url"]))
     urls = due.join(rows, on="uid", how="left")["url"].n_unique()
     return len(due), urls

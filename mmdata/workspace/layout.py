@@ -61,6 +61,7 @@ class SliceStamp:
         rows: number of rows of the table.
         counts, reasons, numbers: as in `StageReport`.
         next_retry_at: UTC ISO time from which a re-run has something to retry; None: never.
+        deciding: of `media`: the settings that its failures were decided by, by name (see mmdata.engine).
     """
 
     fingerprint: str
@@ -70,6 +71,7 @@ class SliceStamp:
     reasons: Mapping[str, int] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
     next_retry_at: str | None = None
+    deciding: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class PartStamp:
         accepted: whether the part may enter a release; if not, `reason` says why.
         opt_out: in the stamp of `rows`: the opt-out that all tables of the part follow; see mmdata.takedown.
         settings: the settings in the fingerprint, by name; empty in stamps of versions that did not keep them.
+        deciding: as in `SliceStamp`.
     """
 
     fingerprint: str
@@ -96,6 +99,7 @@ class PartStamp:
     next_retry_at: str | None = None
     opt_out: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    deciding: Mapping[str, Any] = field(default_factory=dict)
 
 
 class FileEntry(TypedDict):

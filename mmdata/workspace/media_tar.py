@@ -61,8 +61,12 @@ class Earlier:
         return self.tar.open("rb") if self.tar is not None else io.BytesIO()
 
 
-def read_earlier(workspace: Workspace, part_name: str, name: str, settings: str) -> Earlier:
-    """The results of an earlier run of a slice; empty if its settings differ, or table or tar is damaged or gone."""
+def read_earlier(workspace: Workspace, part_name: str, name: str, *settings: str) -> Earlier:
+    """The results of an earlier run of a slice; empty if table or tar is damaged or gone, or was made otherwise.
+
+    Args:
+        settings: fingerprints of the settings that the table may have been made with.
+    """
     path = workspace.table(part_name, "media", name)
     if not path.exists():
         return Earlier({}, None)
@@ -72,7 +76,7 @@ def read_earlier(workspace: Workspace, part_name: str, name: str, settings: str)
         return Earlier({}, None)  # damaged; this run replaces it
     metadata = table.schema.metadata or {}
     tar = workspace.media_tar(part_name, name, metadata)
-    if metadata.get(SETTINGS_KEY) != settings.encode() or not tar.exists():
+    if metadata.get(SETTINGS_KEY, b"").decode() not in settings or not tar.exists():
         return Earlier({}, None)
     with tar.open("rb") as file:
         if metadata.get(TAR_KEY) != _sha256(file).encode():

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from datetime import UTC, datetime, timedelta
 
+import cv2
 import numpy as np
 import pytest
 
 from mmdata.config.load import parse_corpus
 from mmdata.download.stage import fetch_part
-from mmdata.engine import freshness
+from mmdata.engine import deciding_settings, freshness
 from mmdata.errors import DataError
 from mmdata.sources.catalog import update_catalog
 from mmdata.takedown.read_part import read_part
 from mmdata.workspace.layout import Workspace
+
+
+from mmdata.inspect.next_parts import part_work
 from tests.support.hostile_server import answer, jpeg
 from tests.support.media_parts import assert_whole, by_url, records
 
@@ -192,3 +197,98 @@ def test_rows_that_are_read_again_by_newer_code_keep_their_pictures(web, tmp_pat
     assert {path: hits for path, hits in web.hits.items() if path.startswith("/jpg/")} == {
         f"/jpg/{n}": 1 for n in range(4)
     }
+
+
+def plan(part):
+    return freshness.plan_part(part.corpus, part.workspace, part.workspace.part(part.name))
+
+
+def errors(part) -> list[str]:
+    return [record["error"] or record["status"] for record in sorted(records(part), key=lambda r: r["uid"])]
+
+
+def test_hosts_that_are_allowed_now_are_asked_and_what_they_refuse_is_not_asked_twice(web, handmade):
+    part = handmade([{"url": web.url("/jpg/1")}, {"url": web.url("/status/404")}], allow_hosts=[], min_success_share=0)
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert (errors(part), web.hits.total()) == (["private_address"] * 2, 0)
+    assert plan(part).stale == ("features",)
+    part.with_download(allow_hosts=["127.0.0.0/8"])
+    why = plan(part).why
+    assert plan(part).stale == ("media", "features")
+    assert "2 rows (private_address 2), because of download.allow_hosts: [] -> " in why
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert sorted(errors(part)) == ["http_404", "success"]
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert web.hits == {"/jpg/1": 1, "/status/404": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "narrow", "wide"),
+    [
+        ("/status/403", "http_403", {"user_agent": "mmdata"}, {"user_agent": "Mozilla/5.0"}),
+        ("/jpg/7", "too_large", {"max_bytes": 2_000}, {"max_bytes": 3_000_000}),
+        ("/large", "bomb", {"max_pixels": 100_000}, {"max_pixels": 1_000_000}),
+        ("/tagged?tag=noai", "robots", {"respect_robots": True}, {"respect_robots": False}),
+        ("/garbled", "not_an_image", {}, {}),
+    ],
+)
+def test_a_mended_setting_asks_the_failed_rows_again_and_keeps_what_is_stored(
+    web, handmade, monkeypatch, path, error, narrow, wide
+):
+    small = cv2.imencode(".jpg", np.full((20, 20, 3), 9, np.uint8))[1].tobytes()
+    web.files |= {
+        "/small": answer(small),
+        "/large": answer(jpeg(3, 640, 480)),
+        "/garbled": answer(b"\x00\x01 no picture"),
+    }
+    monkeypatch.setattr(deciding_settings, "READERS", 1)
+    rows = [{"url": web.url("/small")}, {"url": web.url(path)}, {"url": web.url("/status/410")}]
+    part = handmade(rows[:2], rows[2:], **narrow)
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert sorted(errors(part)) == sorted(["success", error])
+    hits = web.hits.copy()
+    first = by_url(part)[web.url("/small")]
+    part.with_download(**wide)
+    monkeypatch.setattr(deciding_settings, "READERS", 2)
+    assert plan(part).stale[0] == "media"
+    entry = part.workspace.part(part.name)
+    work = part_work(part.corpus, part.workspace, plan(part), entry, datetime.now(UTC)).stages[0]
+    assert (work.rows, work.urls_due) == (1, 1), "the plan counts the rows that are fetched"
+    report = fetch_part(part.corpus, part.workspace, part.name)
+    name = path.partition("?")[0]
+    assert (web.hits - hits) == {name: 1}
+    assert by_url(part)[web.url("/small")]["fetched_at"] == first["fetched_at"]
+    assert report.slices_done == (2 if error in ("too_large", "bomb", "robots") else 1)
+    assert plan(part).stale == ("features",)
+    again = fetch_part(part.corpus, part.workspace, part.name)
+    assert (again.slices_done, web.hits - hits) == (0, {name: 1})
+
+
+def test_a_killed_run_after_a_widened_limit_keeps_what_is_stored(web, handmade):
+    part = handmade([{"url": web.url("/jpg/1")}, {"url": web.url("/short")}], [{"url": web.url("/jpg/2")}])
+    fetch_part(part.corpus, part.workspace, part.name)
+    part.with_download(max_bytes=30_000_000, max_pixels=200_000_000)
+    part.workspace.clear_part_stamp(part.name, "media")
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert (web.hits["/jpg/1"], web.hits["/jpg/2"]) == (1, 1)
+
+
+def test_a_narrower_limit_fetches_everything_again(web, handmade):
+    part = handmade([{"url": web.url("/jpg/1")}])
+    for max_bytes, hits in ((20_000_000, 1), (30_000_000, 1), (25_000_000, 2)):
+        part.with_download(max_bytes=max_bytes)
+        fetch_part(part.corpus, part.workspace, part.name)
+        assert web.hits["/jpg/1"] == hits
+
+
+def test_stamps_of_before_ask_once_for_what_mmdata_could_not_read_then(web, handmade):
+    web.files["/garbled"] = answer(b"\x00\x01 no picture")
+    part = handmade([{"url": web.url("/jpg/1")}, {"url": web.url("/garbled")}, {"url": web.url("/status/404")}])
+    fetch_part(part.corpus, part.workspace, part.name)
+    for path in (part.workspace.part_dir(part.name)).glob("**/*.json"):
+        stamp = json.loads(path.read_text())
+        stamp.pop("deciding", None)
+        path.write_text(json.dumps(stamp))
+    for _ in range(2):
+        fetch_part(part.corpus, part.workspace, part.name)
+    assert web.hits == {"/jpg/1": 1, "/garbled": 2, "/status/404": 1}

@@ -10,6 +10,7 @@ import pytest
 
 from mmdata.config import Corpus, Score
 from mmdata.config.load import parse_corpus
+from mmdata.engine.deciding_settings import deciding_settings
 from mmdata.engine.freshness import (
     features_input,
     plan_part,
@@ -38,13 +39,16 @@ def finish(
     retry: str | None = None,
     refuse: str | None = None,
     counts: dict[str, int] | None = None,
+    reasons: dict[str, int] | None = None,
 ) -> None:
     """Stamp all the stages of PART as the stages would."""
 
     def stamp(stage: str, upstream: str, next_retry_at: str | None = None, reason: str | None = None) -> str:
         expected = fingerprint(stage_settings(corpus, PART, stage), upstream)
-        slices = {"0000": SliceStamp("f", f"digest of {stage}", 10, counts=counts or {}, next_retry_at=next_retry_at)}
-        return stamp_part(workspace, PART.name, stage, expected, slices, reason).digest
+        numbers = {"counts": counts or {}, "reasons": reasons or {}, "next_retry_at": next_retry_at}
+        slices = {"0000": SliceStamp("f", f"digest of {stage}", 10, **numbers)}
+        deciding = deciding_settings(corpus, PART.source)
+        return stamp_part(workspace, PART.name, stage, expected, slices, reason, deciding=deciding).digest
 
     rows = stamp("rows", rows_input(PART))
     media = stamp("media", rows, retry, refuse)
@@ -99,6 +103,18 @@ def test_retries_make_a_part_stale_when_they_fall_due_and_never_hold_it_back(wor
     assert plan_part(corpus_of(), workspace, PART, NOW - timedelta(seconds=1)).stale == ()
     assert plan_part(corpus_of(), workspace, PART, NOW).stale == ("media", "features")
     assert releasable_parts(corpus_of(), workspace)[0] == [PART]
+
+
+def test_a_mended_setting_makes_a_part_with_such_failures_stale_and_never_holds_it_back(workspace: Workspace) -> None:
+    mended = corpus_of(download={"user_agent": "Mozilla/5.0"})
+    finish(corpus_of(), workspace, reasons={"http_404": 9})
+    assert plan_part(mended, workspace, PART).stale == ()
+    finish(corpus_of(), workspace, reasons={"http_403": 3, "http_404": 9})
+    plan = plan_part(mended, workspace, PART)
+    assert plan.stale == ("media", "features")
+    assert plan.why.startswith("media: retries due: 3 rows (http_403 3), because of download.user_agent: ")
+    assert plan.fingerprint != plan_part(corpus_of(), workspace, PART).fingerprint
+    assert releasable_parts(mended, workspace)[0] == [PART]
 
 
 def test_a_part_that_was_not_accepted_is_held_back_with_its_reason(workspace: Workspace) -> None:

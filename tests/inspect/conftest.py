@@ -17,6 +17,7 @@ import pytest
 
 from mmdata.config import Corpus
 from mmdata.config.load import parse_corpus
+from mmdata.engine.deciding_settings import deciding_settings
 from mmdata.engine.freshness import features_input, is_due, named_settings, plan_parts, stage_settings
 from mmdata.engine.part_run import SliceResult, run_part_stage
 from mmdata.inspect.next_build import RefreshPlan, plan_refresh
@@ -147,6 +148,7 @@ class Nightly:
             work=lambda name: self._fetch(part, name) if stage == "media" else self._score(part, name),
             engine=corpus.engine,
             named=named_settings(corpus, entry, stage),
+            deciding=deciding_settings(corpus, entry.source),
             is_due=lambda stamp: is_due(stamp.next_retry_at, now),
         ).done
 
