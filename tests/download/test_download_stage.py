@@ -15,12 +15,10 @@ from mmdata.config.load import parse_corpus
 from mmdata.download.stage import fetch_part
 from mmdata.engine import deciding_settings, freshness
 from mmdata.errors import DataError
+from mmdata.inspect.next_parts import part_work
 from mmdata.sources.catalog import update_catalog
 from mmdata.takedown.read_part import read_part
 from mmdata.workspace.layout import Workspace
-
-
-from mmdata.inspect.next_parts import part_work
 from tests.support.hostile_server import answer, jpeg
 from tests.support.media_parts import assert_whole, by_url, records
 
