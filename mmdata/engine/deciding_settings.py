@@ -15,8 +15,8 @@ from typing import Any
 
 from mmdata.config import Corpus
 from mmdata.config.setting_changes import Change
+from mmdata.failure_classes import BLOCKS, DECODING_ERRORS, HOST_BLOCKED, HOST_DOWN, HOST_FAULTS, TEMPORARY_CODES
 from mmdata.fingerprint import fingerprint
-from mmdata.web.failures import BLOCKS, DECODING_ERRORS, HOST_BLOCKED, HOST_DOWN, HOST_FAULTS
 
 READERS = 2
 """Raise it when mmdata reads files or answers that it could not read: rows that failed so are tried once again."""
@@ -34,7 +34,7 @@ LIMITS = (
 """Settings that only refuse: what is stored under a narrower limit is what a wider one would store."""
 
 _TEMPORARY = HOST_FAULTS | BLOCKS | {"truncated", "site_later", "site_upcoming", "site_failed", "unexpected"}
-_TEMPORARY |= {f"http_{code}" for code in (408, 425, 500, 502, 504, 520, 521, 522, 523, 524)}
+_TEMPORARY |= {f"http_{code}" for code in TEMPORARY_CODES}
 _TURNED_AWAY = BLOCKS | {
     f"http_{code}" for code in (400, 401, 402, 403, 405, 406, 407, 409, 412, 415, 418, 421, 426, 451)
 }

@@ -8,6 +8,7 @@ import ssl
 import urllib.error
 
 from mmdata.display import cut, without_credentials
+from mmdata.failure_classes import DECODING_ERRORS, HOST_BLOCKED, HOST_DOWN, RATE_LIMIT_CODES, TEMPORARY_CODES
 from mmdata.web.header_values import retry_after_s
 
 REFUSALS = frozenset(
@@ -18,23 +19,9 @@ REFUSALS = frozenset(
 )
 """Error classes whose status is `refused`: our own rules forbid the medium, whatever the server would answer."""
 
-DECODING_ERRORS = frozenset({"not_an_image", "undecodable"})
-"""Error classes whose status is `failed_to_resize`: the file was fetched, but no picture can be made of it."""
-
 REDIRECT_CODES = frozenset({301, 302, 303, 307, 308})
-RATE_LIMIT_CODES = frozenset({420, 429, 430, 503, 509, 529, 999})
-"""HTTP codes by which a server says that it gets too many requests: standard ones, and those of some sites."""
+_RETRYABLE_HTTP_CODES = RATE_LIMIT_CODES | TEMPORARY_CODES
 
-_RETRYABLE_HTTP_CODES = RATE_LIMIT_CODES | {408, 425, 500, 502, 504, 520, 521, 522, 523, 524}
-
-HOST_FAULTS = frozenset({"dns", "timeout", "deadline", "connection_refused", "connection_reset", "network", "tls"})
-"""Error classes that are caused by the host, not by one URL. After enough of them in a row the host is skipped."""
-
-
-SITE_BLOCKED, HOST_BLOCKED, HOST_DOWN = "site_blocked", "host_blocked", "host_down"
-
-BLOCKS = frozenset({SITE_BLOCKED, *(f"http_{code}" for code in RATE_LIMIT_CODES)})
-"""Error classes by which a host turns us away, whatever the URL. After enough of them the host is left alone."""
 MAX_DETAIL_CHARS = 500
 """A longer message is cut: strangers write status lines and error texts, and a table keeps the detail of each row."""
 

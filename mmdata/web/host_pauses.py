@@ -6,8 +6,9 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from mmdata.failure_classes import BLOCKS, HOST_BLOCKED, HOST_FAULTS
 from mmdata.observe import logs
-from mmdata.web.failures import BLOCKS, HOST_BLOCKED, HOST_FAULTS, FetchError
+from mmdata.web.failures import FetchError
 from mmdata.web.retries import MAX_WAIT_S
 from mmdata.workspace.layout import Workspace
 from mmdata.workspace.paused_hosts import Pause, end_pause, read_pauses, write_pause

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
+from mmdata.failure_classes import HOST_DOWN, HOST_FAULTS
 from mmdata.observe import logs
 from mmdata.urls import host_and_port
-from mmdata.web.failures import HOST_DOWN, HOST_FAULTS, FetchError
+from mmdata.web.failures import FetchError
 from mmdata.web.host_pauses import HostPauses
 from mmdata.web.video_sites import site_of
 

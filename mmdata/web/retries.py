@@ -7,7 +7,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from mmdata.config import Download
-from mmdata.web.failures import BLOCKS, HOST_BLOCKED, FetchError
+from mmdata.failure_classes import BLOCKS, HOST_BLOCKED
+from mmdata.web.failures import FetchError
 
 FIRST_WAIT_S = 0.5
 MAX_WAIT_S = 30 * 86_400.0

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from mmdata.web.failures import SITE_BLOCKED, FetchError
+from mmdata.failure_classes import SITE_BLOCKED
+from mmdata.web.failures import FetchError
 
 SITE_ERRORS: tuple[tuple[str, bool, str], ...] = (
     # error class, whether it may pass, texts; the first line that matches counts

@@ -16,9 +16,10 @@ from typing import Any
 
 from mmdata.config import Clips, Download
 from mmdata.display import shown
+from mmdata.failure_classes import SITE_BLOCKED
 from mmdata.fingerprint import file_sha256
 from mmdata.urls import host_name
-from mmdata.web.failures import SITE_BLOCKED, FetchError
+from mmdata.web.failures import FetchError
 from mmdata.web.guard import Guard, GuardedOpener
 from mmdata.web.large_files import FetchedFile, large_file_limits
 from mmdata.web.limits import Fetch, fetching

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmdata.web.failures import BLOCKS
+from mmdata.failure_classes import BLOCKS
 from mmdata.web.site_errors import MAX_TEXT_CHARS, SITE_ERRORS, site_error
 
 LOGIN = "Use --cookies-from-browser or --cookies for the authentication. See  https://github.com/yt-dlp/yt-dlp/wiki/FAQ"
