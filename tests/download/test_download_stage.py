@@ -167,7 +167,7 @@ def test_slices_run_in_processes_too(web, handmade):
 def test_rows_must_be_read_first(handmade):
     part = handmade([])
     part.workspace.clear_part_stamp(part.name, "rows")
-    with pytest.raises(DataError, match="materialise source_rows"):
+    with pytest.raises(DataError, match="--redo w-000000:rows"):
         fetch_part(part.corpus, part.workspace, part.name)
 
 
