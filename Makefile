@@ -58,8 +58,8 @@ test-all: setup-dev ## Run every test, then the quick ones on each other Python 
 soak: setup-dev ## Kill builds some thousands of times: DEATHS=3000 SEED=0
 	$(BIN)/python -m tests.crash.soak --deaths $(or $(DEATHS),3000) --seed $(or $(SEED),0)
 
-fuzz: setup-dev ## Feed some twenty thousand damaged files to the readers
-	MMDATA_FUZZ=20 $(BIN)/python -m pytest tests/hostile/test_fuzz.py
+fuzz: setup-dev ## Feed some ten thousands of damaged files, captions and rows to the readers
+	MMDATA_FUZZ=20 $(BIN)/python -m pytest --durations=0 tests/hostile/test_fuzz*.py
 
 lint: setup-dev ## Format check, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

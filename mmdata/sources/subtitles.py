@@ -50,7 +50,7 @@ def from_cues(text: str) -> list[Caption]:
     spoken: list[str] = []
     is_webvtt = text.lstrip().startswith("WEBVTT")
     is_speech = True
-    for line in text.splitlines():
+    for line in text.replace("\r\r\n", "\n").splitlines():  # a line end that was converted twice
         if new_times := _times_of(line):
             if times is not None:
                 captions.append(_cue(times, _without_head(spoken, is_webvtt)))
@@ -161,5 +161,5 @@ def spoken_text(value: Any) -> str:
         # lone surrogates, which JSON can contain, become U+FFFD
         text = value if value.isascii() else value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
         return "" if text.strip() in _MISSING else text
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
-    return str(value) if is_number else ""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number and not (isinstance(value, float) and math.isnan(value)) else ""

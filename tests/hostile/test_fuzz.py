@@ -6,19 +6,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.support.fuzzing import SEED, TIMES
 from tests.support.hostile_inputs import FUZZED
 
 WORKER = Path(__file__).with_name("fuzz_worker.py")
-TIMES = int(os.environ.get("MMDATA_FUZZ", "1"))
-SEED = 1 if TIMES == 1 else int(time.time())
 
 
 @pytest.mark.timeout(300 * TIMES)

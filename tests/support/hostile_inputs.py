@@ -192,6 +192,9 @@ TEXTS = [
 FUZZED = {"images": 200, "films": 30, "captions": 300, "tables": 300, "weights": 200}
 """Damaged files of each kind that every run of the tests tries."""
 
+BY_GRAMMAR = {"caption files": 1_000, "caption entries": 1_000, "rows": 200}
+"""Inputs of each kind that a grammar writes in every run of the tests."""
+
 
 def counts() -> dict[str, int]:
     """How many there are of each kind, as docs/security.md says."""
@@ -202,6 +205,7 @@ def counts() -> dict[str, int]:
         "archives": hostile_tars.COUNT,
         "texts": len(TEXTS),
         **{f"damaged files: {kind}": count for kind, count in FUZZED.items()},
+        **{f"by grammar: {kind}": count for kind, count in BY_GRAMMAR.items()},
     }
 
 

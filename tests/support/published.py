@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 import threading
 from collections import Counter
@@ -69,6 +70,9 @@ class Web:
             def do_GET(self) -> None:
                 web.hits[self.path] += 1
                 path, _, query = self.path.partition("?")
+                if not re.fullmatch(r"/\d+\.jpg", path) or not re.fullmatch(r"(quality=\d+)?", query):
+                    self.send_error(404)
+                    return
                 body = picture(int(path.strip("/").removesuffix(".jpg")), int(query.partition("=")[2] or 90))
                 self.send_response(200)
                 self.send_header("Content-Type", "image/jpeg")
