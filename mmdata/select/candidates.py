@@ -195,7 +195,9 @@ def _own_reason(select: Select) -> pl.Expr:
 
 def _place_hash() -> pl.Expr:
     """Hash of the origin of a sample: its file, and for a clip its times, so that clips of the same file differ."""
-    times = [(pl.col(name) * 1000).round().cast(pl.Int64).hash(seed) for seed, name in enumerate(("start_s", "end_s"))]
+    # bad rows of older workspaces may have times that no integer holds; they are null here
+    milliseconds = [(pl.col(name) * 1000).round().cast(pl.Int64, strict=False) for name in ("start_s", "end_s")]
+    times = [column.hash(seed) for seed, column in enumerate(milliseconds)]
     return pl.col("url").hash() ^ times[0] ^ times[1]
 
 

@@ -48,8 +48,8 @@ def read_rows(batches: Iterable[Batch], source: Source, file: str) -> Iterator[R
             if extra and problems.is_too_nested(extra):
                 problem, extra = problem or "malformed_row", None
             problem = problem or problems.problem_of(url, caption, sha256, kind, md5)
-            if problem is None and (raw_start or raw_end) and not _is_span(start, end):
-                problem, start, end = "bad_times", None, None
+            if (raw_start or raw_end) and not _is_span(start, end):
+                problem, start, end = problem or "bad_times", None, None
             if problem is None:
                 url = None if url is None else canonical_url(url)
                 uid = sample_uid(url, caption, start, end)

@@ -93,6 +93,11 @@ def test_clips_of_one_file_are_no_duplicates_and_the_same_clip_told_twice_is() -
     assert frame["url"].n_unique() == 4
 
 
+def test_times_that_no_integer_holds_stop_nothing() -> None:
+    frame = compacted(*(clip(number, "https://example.org/a", 0.0, end_s) for number, end_s in enumerate((1.0, 1e300))))
+    assert frame["url"].n_unique() == 2
+
+
 def test_the_file_of_a_clip_is_the_same_number_for_ever() -> None:
     frame = compacted(
         clip(0, "https://host.test/a.mp4", 0.0, 5.0),

@@ -156,10 +156,14 @@ def test_a_row_that_is_nested_too_deeply_is_malformed_alone(inbox: Inbox, depth:
 
 def test_a_time_of_minus_zero_is_zero_and_an_endless_one_is_bad(inbox: Inbox) -> None:
     inbox.source = {"kind": "audio", "columns": {"url": "u", "start_s": "s", "end_s": "e"}}
-    spans = [("0", "1"), ("-0.0", "1"), ("-0:00:01", "2"), ("0", "1e300")]
-    inbox.text("a.csv", "u,s,e\n" + "".join(f"http://example.com/a.mp3,{start},{end}\n" for start, end in spans))
+    spans = [("0", "1"), ("-0.0", "1"), ("-0:00:01", "2"), ("0", "1e300"), ("0", "1e300")]
+    urls = [*["http://example.com/a.mp3"] * 4, ""]
+    lines = (f"{url},{start},{end}\n" for url, (start, end) in zip(urls, spans, strict=True))
+    inbox.text("a.csv", "u,s,e\n" + "".join(lines))
     rows = inbox.rows()
-    assert [(row["problem"], row["copies"]) for row in rows] == [(None, 2), ("bad_times", 1), ("bad_times", 1)]
+    expected = [(None, 2), ("bad_times", 1), ("bad_times", 1), ("no_url", 1)]
+    assert [(row["problem"], row["copies"]) for row in rows] == expected
+    assert [row["end_s"] for row in rows] == [1, None, None, None], "a time that no integer holds stops the selection"
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])

@@ -127,10 +127,12 @@ def _write(path: Path, records: list[dict[str, Any]]) -> None:
         columns = {name: [_cell(record.get(name)) for record in records] for name in names}
         pq.write_table(pa.table(columns), path, row_group_size=7)
         return
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-        writer.writerow(names)
-        writer.writerows([_cell(record.get(name)) for name in names] for record in records)
+    table = [names, *([_cell(record.get(name)) or "" for name in names] for record in records)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            csv.writer(file).writerows(table)
+        else:  # a row of TSV is a line; it knows no quotation marks
+            file.writelines("\t".join(" ".join(cell.split()) for cell in row) + "\n" for row in table)
 
 
 def _line(record: dict[str, Any]) -> str:
