@@ -124,7 +124,7 @@ class ClipBuilder:
             if self.options.choose == "scene":
                 self._note_scene(time_s, frame)
             if self._video is not None:
-                self._video.add_picture(time_s, upright_pixels(frame, self.pixel_ratio))
+                self._video.add_picture(time_s, upright_pixels(frame, self.pixel_ratio, self.options.image_size))
 
     def take_last_picture(self, time_s: float, frame: Any, frame_s: float) -> None:
         """Take what the clip needs of the file's last frame, which is on the screen for `frame_s` seconds."""

@@ -12,6 +12,7 @@ import numpy as np
 from mmdata.media.flac import SAMPLE_RATE, audio_frames
 
 TICKS_PER_S = 90_000
+BT709, LIMITED_RANGE = 1, 1  # numbers of ITU-T H.273 for matrix, primaries and transfer, and of FFmpeg for the range
 # mbtree=0: x264's macroblock tree gives different bytes on different processors, and sometimes on the same one
 CODEC, OPTIONS = "libx264", {"preset": "veryfast", "crf": "23", "threads": "1", "x264-params": "mbtree=0"}
 
@@ -47,7 +48,8 @@ class ClipVideo:
         pts = max(round((time_s - self._start_s) * TICKS_PER_S), self._last_pts + 1)
         self._last_pts = pts
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-        frame = frame.reformat(width=self._stream.width, height=self._stream.height, format="yuv420p")
+        size = self._stream.width, self._stream.height
+        frame = frame.reformat(*size, "yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE)
         frame.pts, frame.time_base = pts, Fraction(1, TICKS_PER_S)
         self._container.mux(self._stream.encode(frame))
 
@@ -79,6 +81,9 @@ class ClipVideo:
         self._stream = self._container.add_stream(CODEC, rate=30, options=OPTIONS)
         self._stream.width, self._stream.height = (max(2, round(side * scale / 2) * 2) for side in (width, height))
         self._stream.pix_fmt, self._stream.time_base = "yuv420p", Fraction(1, TICKS_PER_S)
-        self._stream.codec_context.time_base = Fraction(1, TICKS_PER_S)
+        context = self._stream.codec_context
+        context.time_base = Fraction(1, TICKS_PER_S)
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = LIMITED_RANGE
         self._sound = self._container.add_stream("aac", rate=SAMPLE_RATE)
         self._sound.layout = "mono"

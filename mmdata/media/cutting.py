@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mmdata.media.clip import ClipBuilder, ClipOptions, Cut, CutProblem
-from mmdata.media.container import FileFacts, OpenFile, opened
+from mmdata.media.colour import colour_problem
+from mmdata.media.container import FileFacts, FileProblem, OpenFile, opened
 from mmdata.media.resample import SoundResampler
 from mmdata.media.video_frames import shown_size
 
@@ -168,6 +169,8 @@ class _DecodingPass:
             self._seek_missed = any(clip.needs_picture_before(time_s) for clip in self._clips)
             if self._seek_missed:
                 return
+        if (detail := colour_problem(frame, self._file.video.codec_context.codec_tag)) is not None:
+            raise FileProblem("unknown_colours", detail)
         if is_first:  # only a frame says how it is rotated; the file's header does not
             width, height = shown_size(frame, self._file.pixel_ratio)
             self._file.facts = replace(self._file.facts, width=width, height=height)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmdata.media.colour import reduced_rgb, rgb_pixels
 from mmdata.media.orientation import orientation
 
 if TYPE_CHECKING:
@@ -36,12 +37,7 @@ def encode_picture(time_s: float, frame: Any, pixel_ratio: float, options: ClipO
     """A decoded frame as an upright JPEG: shorter side `image_size`, never enlarged, faces blurred if asked for."""
     import cv2
 
-    pixels = upright_pixels(frame, pixel_ratio, "bgr24")
-    height, width = pixels.shape[:2]
-    scale = options.image_size / min(height, width)
-    if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    pixels = cv2.cvtColor(upright_pixels(frame, pixel_ratio, options.image_size), cv2.COLOR_RGB2BGR)
     faces = None
     if options.blur_faces:
         from mmdata.media.faces import blur_faces
@@ -55,7 +51,7 @@ def scene_signature(frame: Any) -> np.ndarray:
     """A decoded frame as int16 36,64,3: hue, saturation and value, reduced; two frames are compared by their mean."""
     import cv2
 
-    reduced = frame.reformat(width=SIGNATURE_SIZE[0], height=SIGNATURE_SIZE[1], format="rgb24").to_ndarray()
+    reduced = reduced_rgb(frame, *SIGNATURE_SIZE)
     return cv2.cvtColor(reduced, cv2.COLOR_RGB2HSV).astype(np.int16)
 
 
@@ -65,17 +61,15 @@ def shown_size(frame: Any, pixel_ratio: float = 1.0) -> tuple[int, int]:
     return (height, width) if orientation(frame).swaps_axes else (width, height)
 
 
-def upright_pixels(frame: Any, pixel_ratio: float = 1.0, colour_order: str = "rgb24") -> np.ndarray:
-    """A decoded frame as viewers show it: uint8 H,W,3, turned and mirrored, with square pixels.
+def upright_pixels(frame: Any, pixel_ratio: float, image_size: int) -> np.ndarray:
+    """A decoded frame as viewers show it: uint8 H,W,3 RGB, turned and mirrored, with square pixels.
 
     Args:
         pixel_ratio: width of a pixel over its height.
-        colour_order: `rgb24` or `bgr24`.
+        image_size: pixels of the shorter side; smaller frames are not enlarged.
     """
-    pixels = frame.to_ndarray(format=colour_order)
-    if pixel_ratio != 1:
-        import cv2
-
-        width = max(1, round(pixels.shape[1] * pixel_ratio))
-        pixels = cv2.resize(pixels, (width, pixels.shape[0]), interpolation=cv2.INTER_AREA)
-    return orientation(frame).upright(pixels)
+    width, height = max(1, round(frame.width * pixel_ratio)), frame.height
+    scale = image_size / min(width, height)
+    if scale < 1:
+        width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    return orientation(frame).upright(rgb_pixels(frame, (width, height)))
