@@ -14,6 +14,7 @@ from typing import Any
 from mmdata.media.clip import ClipBuilder, ClipOptions, Cut, CutProblem
 from mmdata.media.colour import colour_problem
 from mmdata.media.container import FileFacts, FileProblem, OpenFile, opened
+from mmdata.media.deinterlace import Deinterlacer
 from mmdata.media.resample import SoundResampler
 from mmdata.media.video_frames import shown_size
 
@@ -81,6 +82,7 @@ class _DecodingPass:
         self._streams = [stream for stream in (file.video, file.audio) if stream is not None]
         self._decoded_until_s = {stream.index: 0.0 for stream in self._streams}
         self._sound = SoundResampler(file.origin_s, file.channel_names)
+        self._deinterlacer = Deinterlacer()
         self._previous: tuple[float, Any] | None = None  # time and frame that is on the screen
         self._may_seek = True
         self._last_sought_s = -1.0  # the beginning of a clip; it is sought only once
@@ -116,6 +118,8 @@ class _DecodingPass:
                 self._start_over_without_seeking()
                 has_ended = False
         self._take_sound(None)
+        for frame in self._deinterlacer.flush():
+            self._take_picture(frame, self._previous is None)
         if self._previous is not None:
             frame_s = 1 / (self._file.facts.fps or 25.0)
             for clip in self._clips:
@@ -130,6 +134,7 @@ class _DecodingPass:
         import av
 
         self._previous = None
+        self._deinterlacer = Deinterlacer()
         is_first_frame = True
         try:
             for packet in self._file.container.demux(self._streams):
@@ -137,8 +142,9 @@ class _DecodingPass:
                     if packet.stream is not self._file.video:
                         self._take_sound(frame, packet)
                     elif frame.pts is not None:
-                        self._take_picture(frame, is_first_frame)
-                        is_first_frame = False
+                        for whole_frame in self._deinterlacer.frames(frame):
+                            self._take_picture(whole_frame, is_first_frame)
+                            is_first_frame = False
                     if self._seek_missed:
                         return False
                 if self._errors_in_a_row > MAX_ERRORS_IN_A_ROW:

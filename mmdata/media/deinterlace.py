@@ -11,6 +11,7 @@ FILTER = "bwdif", "mode=send_frame:parity=auto:deint=all"
 BLOCK = 16  # pixels; a block is judged as a whole
 MIN_COMBED_SHARE = 0.002  # of the blocks of a frame; fewer are noise
 MIN_COMBING = 4.0  # of 255: what is weaker is not seen
+MIN_CHANGE = 2.0  # of 255 from frame to frame; what stands still has no combs, but may have fine lines
 COMBING_RATIO = 1.5  # how much more a combed line differs from its neighbours than from the next lines of its own field
 
 
@@ -23,7 +24,8 @@ class Deinterlacer:
     def __init__(self) -> None:
         self._graph: Any = None
         self._format: tuple[int, int, str] | None = None  # size and pixel format of the graph's input
-        self._waiting: deque[Any] = deque()  # frames that the filter has not given back
+        self._waiting: deque[tuple[Any, np.ndarray]] = deque()  # frames that the filter has not given back, and luma
+        self._luma_before: np.ndarray | None = None
 
     def frames(self, frame: Any) -> list[Any]:
         """The frames that are ready when one more was decoded."""
@@ -35,7 +37,7 @@ class Deinterlacer:
             ready = self.flush()
             self._open(frame)
             self._format = format_of_frame
-        self._waiting.append(frame)
+        self._waiting.append((frame, _luma(frame)))
         self._graph.vpush(frame)
         return ready + self._pull()
 
@@ -45,7 +47,7 @@ class Deinterlacer:
             return []
         self._graph.vpush(None)
         ready = self._pull()
-        self._graph = self._format = None
+        self._graph = self._format = self._luma_before = None
         self._waiting.clear()
         return ready
 
@@ -70,34 +72,39 @@ class Deinterlacer:
                 filtered = self._graph.vpull()
             except (av.BlockingIOError, av.EOFError):
                 break
-            original = self._waiting.popleft()
-            if is_combed(original):
+            original, luma = self._waiting.popleft()
+            luma_after = self._waiting[0][1] if self._waiting else luma
+            if is_combed(luma, luma_after if self._luma_before is None else self._luma_before):
                 filtered.pts, filtered.time_base = original.pts, original.time_base
                 ready.append(filtered)
             else:
                 ready.append(original)
+            self._luma_before = luma
         return ready
 
 
-def is_combed(frame: Any) -> bool:
-    """Whether the lines of a decoded frame show two moments.
+def is_combed(luma: np.ndarray, other_luma: np.ndarray) -> bool:
+    """Whether the lines of a frame show two moments.
 
     Where something moves, each line then differs more from the lines beside it than from the next ones of its field.
+
+    Args:
+        luma: int16 H,W in 0..255.
+        other_luma: of the frame before or after.
     """
-    luma = frame.reformat(format="gray").to_ndarray().astype(np.int16)
-    height, width = luma.shape[0] // BLOCK * BLOCK, luma.shape[1] // BLOCK * BLOCK
-    if height < 2 * BLOCK or not width:
-        return False
-    lines = luma[:, :width]
-    middle = lines[2:-2]
-    beside = np.abs(2 * middle - lines[1:-3] - lines[3:-1])
-    in_field = np.abs(2 * middle - lines[:-4] - lines[4:])
-    combing, detail = (_block_means(values) for values in (beside, in_field))
-    combed = (combing > 2 * MIN_COMBING) & (combing > COMBING_RATIO * detail)
-    return float(combed.mean()) >= MIN_COMBED_SHARE
+    middle = luma[2:-2]
+    beside = np.abs(2 * middle - luma[1:-3] - luma[3:-1])
+    in_field = np.abs(2 * middle - luma[:-4] - luma[4:])
+    combing, detail, change = (_block_means(values) for values in (beside, in_field, np.abs(middle - other_luma[2:-2])))
+    combed = (combing > 2 * MIN_COMBING) & (combing > COMBING_RATIO * detail) & (change > MIN_CHANGE)
+    return bool(combed.size) and float(combed.mean()) >= MIN_COMBED_SHARE
+
+
+def _luma(frame: Any) -> np.ndarray:
+    return np.asarray(frame.reformat(format="gray").to_ndarray().astype(np.int16))
 
 
 def _block_means(values: np.ndarray) -> np.ndarray:
-    rows = values.shape[0] // BLOCK
-    blocks = values[: rows * BLOCK].reshape(rows, BLOCK, values.shape[1] // BLOCK, BLOCK)
+    rows, columns = values.shape[0] // BLOCK, values.shape[1] // BLOCK
+    blocks = values[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
     return np.asarray(blocks.mean((1, 3)))
