@@ -17,7 +17,7 @@ from mmdata.samples import draws, sample_uid
 from mmdata.urls import canonical_url
 from tests.support.workspaces import build, release
 
-RELEASE_ID = "9d3d709ae78f4aa8"
+RELEASE_ID = "c5a3a3cac98b147c"
 SHARDS = [
     "train-c0000-00000-8e6d7d9a2179.tar",
     "train-c0000-00001-2bd0539ca1ae.tar",
@@ -34,11 +34,11 @@ FILES = {
     "instruct-chat-train.jsonl": "26ccc85a0524efdf",
     "instruct-llava-train.jsonl": "b2a8a26a02c915bc",
     "instruct-record-train.jsonl": "613d335b92dc774b",
-    "instructions.json": "df8cdd7c16f05948",
+    "instructions.json": "a4fd15c364aba527",
     "rates.json": "cfaf3c8cb1f713b8",
-    "shards.json": "ccf476cecf790cdc",
-    "wids-validation.json": "e8842f4233b00324",
-    "wids.json": "8c4668abdc71371e",
+    "shards.json": "911f507a21d0cd4f",
+    "wids-validation.json": "06375ff55f99aa4d",
+    "wids.json": "0033ea542e76c372",
 }
 """Files of the release -> the first digits of their SHA-256; not of Parquet, which names the version of its writer."""
 

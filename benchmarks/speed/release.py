@@ -66,7 +66,7 @@ def _corpus(folder: Path, shard_mb: float) -> Corpus:
             "score": {"model": "demo"},
             "select": {"dedup": nothing, "balance": {"max_ratio": None}, "oversample": {"max_repeats": 1}},
             "shards": {"shard_mb": shard_mb, "validation_fraction": 0},
-            "instruct": {"tasks": []},
+            "instruct": {"tasks": ["transcribe"], "formats": []},
         }
     )
 

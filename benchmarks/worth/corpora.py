@@ -104,13 +104,13 @@ def variant_of(corpus: Corpus, name: str, workspace: str) -> Corpus:
         even = {"balance": Balance(max_ratio=None), "oversample": Oversample(max_repeats=1)}
         select = select.model_copy(update=even)
     if name == "raw":
-        nothing = Dedup(url=False, exact=False, phash_bits=None, semantic_eps=None)
+        nothing = Dedup(url=False, exact=False, phash_bits=None, text_similarity=None, semantic_eps=None)
         select = Select(filter=Filter(), dedup=nothing, balance=select.balance, oversample=select.oversample)
     changes = {
         "workspace": workspace,
         "select": select,
         "shards": corpus.shards.model_copy(update={"validation_fraction": 0.0}),
-        "instruct": corpus.instruct.model_copy(update={"tasks": []}),
+        "instruct": corpus.instruct.model_copy(update={"tasks": ["transcribe"], "formats": []}),
     }
     return corpus.model_copy(update=changes)
 

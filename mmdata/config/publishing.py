@@ -34,7 +34,11 @@ TASKS = Literal[
 class Instruct(Section):
     """Which instruction records are written beside the shards."""
 
-    tasks: list[TASKS] = Field(default=["caption", "match", "reference_image"], description="Tasks to write.")
+    tasks: list[TASKS] = Field(
+        default_factory=list,
+        description="Tasks to write; empty: those that the samples can give: caption, match and reference_image of "
+        "pictures, caption of clips, transcribe of sound, text_qa of texts.",
+    )
     languages: list[Literal["en", "zh"]] = Field(default=["en", "zh"], min_length=1, description="Template languages.")
     formats: list[Literal["record", "llava", "chat"]] = Field(
         default=["record", "llava", "chat"], description="JSONL forms; one file each."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,18 +22,22 @@ from mmdata.instruct.forms import FORMS, Record, line
 from mmdata.instruct.kept import Kept, has_image, read_kept
 from mmdata.instruct.media_paths import data_uri, read_member
 from mmdata.instruct.neighbours import Neighbours, caption_prints, find_neighbours, no_neighbours
-from mmdata.instruct.tasks import RULES, RecordCounts, make_records
+from mmdata.instruct.tasks import RULES, RecordCounts, default_tasks, make_records
+from mmdata.observe import logs
 from mmdata.releases.draft import check_draft
 from mmdata.releases.manifest import DAMAGED_REMEDY
 from mmdata.select.embeddings import gather_embeddings
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.storage.atomic import atomic_path, publish_json
-from mmdata.storage.tables import read_table
+from mmdata.storage.tables import read_table, scan_tables
 from mmdata.workspace.json_files import read_json
 from mmdata.workspace.layout import Workspace
 
+_log = logs.logger(__name__)
+
 NEIGHBOUR_TASKS = {"match", "reference_image"}
 PROGRESS_EVERY = 256
+SKIPS_NAMED = 4  # in the warning about empty files
 SAME_PICTURE = 1e-3  # cosine distance below which two pictures are the same, if deduplication sets none
 
 
@@ -60,14 +64,23 @@ def write_instructions(corpus: Corpus, workspace: Workspace, progress: Progress 
             f"release {release_id} is published and its instructions are not those that corpus.yaml asks for. "
             f"{DAMAGED_REMEDY}"
         )
-    kept = _gather(corpus, workspace, release_id, progress)
-    summary = _write(corpus, workspace, folder, kept, progress)
+    tasks = _tasks(corpus, folder)
+    kept = _gather(workspace, release_id, "text_qa" in tasks, progress)
+    summary = _write(corpus, workspace, folder, kept, tasks, progress)
     facts = {"format": 1, "release_id": release_id, "inputs": inputs, "images": corpus.instruct.images, **summary}
     publish_json(folder / "instructions.json", facts)
+    if empty := _empty_files(facts):
+        _log.warning("instruction files are empty", release=release_id, why=empty)
     return _report(facts, folder, reused=False)
 
 
-def _gather(corpus: Corpus, workspace: Workspace, release_id: str, progress: Progress) -> Kept:
+def _tasks(corpus: Corpus, folder: UPath) -> Sequence[str]:
+    if corpus.instruct.tasks:
+        return corpus.instruct.tasks
+    return default_tasks(scan_tables([folder / "index.parquet"], ["signature"]).unique().collect()["signature"])
+
+
+def _gather(workspace: Workspace, release_id: str, with_qa: bool, progress: Progress) -> Kept:
     path = workspace.release_dir(release_id) / "index.parquet"
     total = int(np.count_nonzero(read_table(path, ["copy"])["copy"].to_numpy() == 0))
     done = 0
@@ -77,10 +90,12 @@ def _gather(corpus: Corpus, workspace: Workspace, release_id: str, progress: Pro
         done += samples
         progress("instructions: reading", done, total)
 
-    return read_kept(workspace, release_id, "text_qa" in corpus.instruct.tasks, advance)
+    return read_kept(workspace, release_id, with_qa, advance)
 
 
-def _write(corpus: Corpus, workspace: Workspace, folder: UPath, kept: Kept, progress: Progress) -> dict[str, Any]:
+def _write(
+    corpus: Corpus, workspace: Workspace, folder: UPath, kept: Kept, tasks: Sequence[str], progress: Progress
+) -> dict[str, Any]:
     settings = corpus.instruct
     files: dict[str, dict[str, Any]] = {}
     table: list[dict[str, Any]] = []
@@ -92,8 +107,8 @@ def _write(corpus: Corpus, workspace: Workspace, folder: UPath, kept: Kept, prog
         counts = RecordCounts(Counter(), Counter())
         records = make_records(
             frame,
-            _neighbours(corpus, frame, kept),
-            settings.tasks,
+            _neighbours(corpus, frame, kept, tasks),
+            tasks,
             settings.languages,
             corpus.seed,
             counts,
@@ -120,17 +135,17 @@ def _write(corpus: Corpus, workspace: Workspace, folder: UPath, kept: Kept, prog
     return {
         "counts": _counts(table, total, files),
         "skipped": dict(sorted(skipped.items())),
-        "rules": {task: RULES[task] for task in settings.tasks},
+        "rules": {task: RULES[task] for task in tasks},
         "table": table,
-        "examples": [examples[task][lang] for task in settings.tasks for lang in sorted(examples.get(task, {}))],
+        "examples": [examples[task][lang] for task in tasks for lang in sorted(examples.get(task, {}))],
         "files": files,
     }
 
 
-def _neighbours(corpus: Corpus, frame: pl.DataFrame, kept: Kept) -> Neighbours:
+def _neighbours(corpus: Corpus, frame: pl.DataFrame, kept: Kept, tasks: Sequence[str]) -> Neighbours:
     """Neighbours within one split. Samples without picture, caption or embedding have none."""
     neighbours = no_neighbours(len(frame))
-    if not NEIGHBOUR_TASKS & set(corpus.instruct.tasks):
+    if not NEIGHBOUR_TASKS & set(tasks):
         return neighbours
     rows = np.flatnonzero(has_image(frame))
     place, row = frame["place"].to_numpy()[rows], frame["row"].to_numpy()[rows]
@@ -228,6 +243,19 @@ def _counts(table: list[dict[str, Any]], samples: int, files: dict[str, dict[str
     }
 
 
+def _empty_files(facts: dict[str, Any]) -> str:
+    """Which files have no record, why, and what to do; empty if each has one."""
+    names = [name for name, one in facts["files"].items() if one["records"] == 0]
+    if not names:
+        return ""
+    reasons = sorted(facts["skipped"].items(), key=lambda item: (-item[1], item[0]))[:SKIPS_NAMED]
+    skipped = f" Skipped most: {', '.join(f'{reason} ({count:,})' for reason, count in reasons)}." if reasons else ""
+    return (
+        f"{', '.join(names)}: no record of {', '.join(facts['rules']) or 'any task'}.{skipped} "
+        "Remedy: name tasks under instruct.tasks that the samples can give; docs/formats.md says what each needs."
+    )
+
+
 def _report(facts: dict[str, Any], folder: UPath, reused: bool) -> StageReport:
     counts = facts["counts"]
     return StageReport(
@@ -246,6 +274,7 @@ def _report(facts: dict[str, Any], folder: UPath, reused: bool) -> StageReport:
                 for name, one in facts["files"].items()
             ],
         },
+        text={"empty files": empty} if (empty := _empty_files(facts)) else {},
         paths={name: str(folder / name) for name in [*facts["files"], "instructions.json"]},
         slices_done=0 if reused else 1,
         slices_reused=1 if reused else 0,

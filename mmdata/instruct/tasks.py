@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -56,6 +56,22 @@ RULES: dict[str, str] = {
         "another video of the same split (no)"
     ),
 }
+
+
+DEFAULT_TASKS: dict[str, tuple[str, ...]] = {
+    "image": ("caption", "match", "reference_image"),
+    "video": ("caption",),
+    "audio": ("transcribe",),
+    "text": ("text_qa",),
+}
+"""Medium of a sample -> the tasks that are written for it unless corpus.yaml names others; `text`: it has no medium."""
+
+
+def default_tasks(signatures: Iterable[str]) -> list[str]:
+    """The tasks that samples of these signatures can give, in the order of `RULES`."""
+    media = {medium for signature in signatures for medium in set(signature.split("+")) - {"text"} or {"text"}}
+    wanted = {task for medium in media for task in DEFAULT_TASKS[medium]}
+    return [task for task in RULES if task in wanted]
 
 
 @dataclass(slots=True)

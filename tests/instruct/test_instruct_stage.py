@@ -14,8 +14,10 @@ import pytest
 from mmdata.errors import DataError
 from mmdata.instruct.media_paths import read_member
 from mmdata.instruct.stage import write_instructions
-from tests.support import tiny_release
+from mmdata.workspace.layout import Catalog, Part, Workspace
+from tests.support import modalities, tiny_release
 from tests.support.tiny_release import Tiny
+from tests.support.workspaces import SELECT_ALL, Built, release
 
 FORMS, SPLITS = ("record", "llava", "chat"), ("train", "validation")
 
@@ -211,3 +213,41 @@ def test_without_shards_the_error_names_the_remedy(tmp_path: Path) -> None:
     (tiny.folder / "index.parquet").unlink()
     with pytest.raises(DataError, match="materialise `shards`"):
         write_instructions(tiny.corpus, tiny.workspace)
+
+
+def built_of(root: Path, source: str, samples: list[dict[str, Any]], **instruct: Any) -> Built:
+    """A release of one source of the mixed corpus."""
+    sections = {"select": SELECT_ALL, "shards": {"validation_fraction": 0.2}, "instruct": instruct}
+    built = Built(modalities.corpus_at(root, **sections), Workspace(root))
+    part = Part(f"{source}-000000", source, "inbox/x", 0, len(samples), source)
+    built.workspace.write_catalog(Catalog(parts={part.name: part}))
+    modalities.finish(built, part, samples)
+    release(built)
+    return built
+
+
+def summary_of(built: Built) -> dict[str, Any]:
+    path = built.workspace.release_dir(str(built.workspace.latest())) / "instructions.json"
+    summary: dict[str, Any] = json.loads(path.read_text())
+    return summary
+
+
+def test_texts_and_sounds_give_records_without_a_setting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    texts = built_of(tmp_path / "texts", "txt", [modalities.text(number) for number in range(10)])
+    sounds = built_of(tmp_path / "sounds", "wav", [modalities.sound(number) for number in range(12)])
+    assert summary_of(texts)["counts"]["by_task"] == {"text_qa": 10}
+    assert summary_of(sounds)["counts"]["by_task"] == {"transcribe": 12}
+    assert "instruction files are empty" not in caplog.text
+
+
+def test_an_empty_file_is_a_warning_that_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    built = built_of(tmp_path, "txt", [modalities.text(number) for number in range(10)], tasks=["caption"])
+    assert summary_of(built)["counts"]["records"] == 0
+    assert [record.levelname for record in caplog.records if "instruction files are empty" in record.message] == [
+        "WARNING"
+    ]
+    why = write_instructions(built.corpus, built.workspace).text["empty files"]
+    assert "instruct-chat-train.jsonl" in why
+    assert (
+        "no record of caption. Skipped most: caption: no picture (10). Remedy: name tasks under instruct.tasks" in why
+    )

@@ -10,7 +10,7 @@ import pytest
 
 from mmdata.config import Instruct
 from mmdata.instruct.forms import Record
-from mmdata.instruct.tasks import DETAILED_TOKENS, RULES, RecordCounts, make_records
+from mmdata.instruct.tasks import DETAILED_TOKENS, RULES, RecordCounts, default_tasks, make_records
 from tests.support.asked import clip, picture, split_of
 
 ALL = tuple(RULES)
@@ -122,3 +122,19 @@ def test_blocks_change_nothing_and_records_keep_their_order() -> None:
     assert {record.lang for record in whole} == {"en", "zh"}
     assert sum(counts.records.values()) == len(whole)
     assert sum(counts.records.values()) + sum(counts.skipped.values()) == len(rows) * len(ALL)
+
+
+@pytest.mark.parametrize(
+    ("signatures", "tasks"),
+    [
+        (["image+text"], ["caption", "match", "reference_image"]),
+        (["text"], ["text_qa"]),
+        (["audio+text", "audio"], ["transcribe"]),
+        (["text+video"], ["caption"]),
+        (["audio+text+video", "text"], ["caption", "text_qa", "transcribe"]),
+        (["image+text", "audio+image+text"], ["caption", "match", "reference_image", "transcribe"]),
+        ([], []),
+    ],
+)
+def test_the_tasks_follow_from_the_signatures(signatures: list[str], tasks: list[str]) -> None:
+    assert default_tasks(signatures) == tasks
