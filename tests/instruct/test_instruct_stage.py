@@ -211,7 +211,7 @@ def test_a_record_asks_for_the_captions_own_language(tiny: Tiny) -> None:
 def test_without_shards_the_error_names_the_remedy(tmp_path: Path) -> None:
     tiny = tiny_release.build(tmp_path, samples=8)
     (tiny.folder / "index.parquet").unlink()
-    with pytest.raises(DataError, match="materialise `shards`"):
+    with pytest.raises(DataError, match=r"`mmdata build` \(`shards`\)"):
         write_instructions(tiny.corpus, tiny.workspace)
 
 
