@@ -21,6 +21,9 @@ class Download(Section):
     deadline_s: float = Field(60, gt=0, description="Wall-clock seconds for one URL, redirects included.")
     max_bytes: int = Field(20_000_000, ge=1, description="Bytes of one response; a longer one is refused.")
     max_pixels: int = Field(100_000_000, ge=1, description="Pixels an image may decode to; a larger one is refused.")
+    decode_timeout_s: float = Field(
+        30, gt=0, description="Seconds after which the process that decodes a large or unusual picture is killed."
+    )
     retries: int = Field(
         2, ge=0, le=10, description="Further attempts within one run, for faults that may be temporary."
     )

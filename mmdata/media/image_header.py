@@ -1,15 +1,24 @@
-"""Reads an image's header: format, size and special properties. Nothing is decoded. Used by `download.images`."""
+"""Reads an image's header: format, size and special properties. Nothing is decoded. Used by `download.images`.
+
+The time is bounded by the size of the file, whatever a stranger puts into it; only a TIFF's tables are not.
+"""
 
 from __future__ import annotations
 
 import io
-import struct
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
+from mmdata.media.colour_profile import profile_to_apply
+from mmdata.media.gif_frame import first_frame
+from mmdata.media.jpeg_markers import NO_JPEG, JpegFacts, jpeg_facts
+from mmdata.media.png_chunks import SIGNATURE, lean_png
 from mmdata.web.failures import FetchError
 
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EXIF_ORIENTATION = 0x0112
+_COPIES = 3  # of the pixels, which a decode holds at once: as decoded, as blended on white, and as encoded for resizing
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +30,11 @@ class ImageHeader:
         width, height: in pixels, as stored.
         mode: Pillow's name of the pixel format.
         bits: of one channel; 8 except in some PNG.
-        orientation: by EXIF, 1 to 8; 1 is upright.
+        orientation: by EXIF, or by XMP if there is no EXIF, 1 to 8; 1 is upright.
         has_key_colour: one colour means transparent.
+        has_frames: it is an animation.
+        profile: the ICC profile to convert the colours by; None if they are those of sRGB.
+        jpeg: what the markers of a JPEG say.
     """
 
     format: str
@@ -32,6 +44,9 @@ class ImageHeader:
     bits: int = 8
     orientation: int = 1
     has_key_colour: bool = False
+    has_frames: bool = False
+    profile: bytes | None = None
+    jpeg: JpegFacts = NO_JPEG
 
     @property
     def pixels(self) -> int:
@@ -56,14 +71,27 @@ class ImageHeader:
 
     @property
     def is_plain(self) -> bool:
-        """Whether OpenCV decodes it as viewers do: 8 bits, upright, no CMYK, no key colour."""
+        """Whether OpenCV decodes it as viewers do: 8 bits, upright, no CMYK, no key colour, no profile, no film."""
         return (
             self.format in ("JPEG", "PNG", "WEBP", "BMP")
             and self.mode in ("RGB", "RGBA", "L", "P")
             and self.bits <= 8
             and not self.is_turned
             and not self.has_key_colour
+            and not self.has_frames
+            and self.profile is None
         )
+
+    @property
+    def passes(self) -> int:
+        """Pixels times the passes over them; the time of a decode grows with it."""
+        return self.pixels * max(1, self.jpeg.scans)
+
+    def decode_bytes(self, image_size: int) -> int:
+        """An upper bound of the memory in bytes that decoding takes: pixels x bytes of a pixel x copies."""
+        reduction = self.reduction(image_size) if self.is_rgb_jpeg else 1
+        coefficients = self.pixels * 6 if self.jpeg.has_many_scans else 0  # libjpeg keeps 16 bits of all three channels
+        return self.pixels // reduction**2 * 4 * _COPIES + coefficients
 
     def reduction(self, image_size: int) -> int:
         """The largest of 1, 2, 4 and 8 by which the sides can be divided so that the shorter keeps `image_size`."""
@@ -71,25 +99,52 @@ class ImageHeader:
         return next(factor for factor in (8, 4, 2, 1) if factor == 1 or shorter >= factor * image_size)
 
 
+def lean_body(body: bytes) -> bytes:
+    """The file without what no picture needs, but a decoder may lose the picture or much time by.
+
+    Raises:
+        FetchError: `bomb` if the file has more pieces than an honest encoder writes.
+    """
+    if body.startswith(SIGNATURE):
+        return lean_png(body)
+    return first_frame(body) if body.startswith((b"GIF87a", b"GIF89a")) else body
+
+
 def read_header(body: bytes) -> ImageHeader:
-    """Read an image's header. Raises FetchError `not_an_image`, or `bomb` if Pillow itself refuses the size."""
+    """Read the header of an image's `lean_body`.
+
+    Raises:
+        FetchError: `not_an_image`, `hdr`, or `bomb`: Pillow refuses the size, or a JPEG has too many scans or segments.
+    """
     from PIL import Image
 
+    jpeg = jpeg_facts(body) if body.startswith(b"\xff\xd8") else NO_JPEG
     try:
+        image: Any  # a class of the format
         with Image.open(io.BytesIO(body), formats=readable_formats()) as image:
             # MPO is the format of phones: a JPEG that is followed by further images
             name = "JPEG" if image.format == "MPO" else str(image.format)
+            orientation = _orientation(image)
+            width, height = image.size
+            if name == "TIFF" and image.tag_v2.get(_EXIF_ORIENTATION) in range(5, 9):
+                width, height = height, width  # Pillow swaps them here, but by another reader of the orientation
             return ImageHeader(
                 name,
-                image.width,
-                image.height,
-                image.mode,
+                width,
+                height,
+                # the fourth byte of a BMP's pixels is rarely transparency, and OpenCV takes it as that
+                "BGRX" if name == "BMP" and body[28:30] == b"\x20\0" else image.mode,
                 bits=body[24] if name == "PNG" else 8,  # IHDR: width, height, then the bit depth
-                orientation=_orientation(image),
+                orientation=orientation,
                 has_key_colour="transparency" in image.info,
+                has_frames=name == "WEBP" and image.is_animated,
+                profile=profile_to_apply(image, body),
+                jpeg=jpeg,
             )
     except Image.DecompressionBombError as error:
         raise FetchError("bomb", str(error)) from None
+    except FetchError:
+        raise
     except Exception as error:  # noqa: BLE001 - Pillow's parsers raise anything on hostile bytes
         raise FetchError("not_an_image", f"starts with {body[:12]!r} ({type(error).__name__})") from None
 
@@ -107,17 +162,15 @@ def readable_formats() -> tuple[str, ...]:
     return tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN)
 
 
-def _orientation(image: object) -> int:
-    """EXIF's orientation if it stands in the header. `getexif` would decode a whole PNG to look behind its pixels."""
+def _orientation(image: Any) -> int:
+    """The orientation, as Pillow's `exif_transpose` reads it: EXIF first, then XMP; 1 if both are missing or damaged.
+
+    It is called as a method of the base class, because that of PNG decodes the whole picture to look behind its pixels.
+    """
     from PIL import Image
 
-    exif_bytes = getattr(image, "info", {}).get("exif")
-    if not exif_bytes:
-        return 1
-    exif = Image.Exif()
     try:
-        exif.load(exif_bytes)
-        value = exif.get(_EXIF_ORIENTATION, 1)
-    except (SyntaxError, struct.error, ValueError, KeyError, OSError, TypeError, IndexError):
-        return 1  # a damaged EXIF block rotates nothing
-    return value if value in range(1, 9) else 1
+        value = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
+        return int(value) if value in range(1, 9) else 1
+    except Exception:  # noqa: BLE001 - Pillow's parsers raise anything on hostile bytes; damaged facts turn nothing
+        return 1
