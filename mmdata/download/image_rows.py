@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from mmdata.config import Download, Privacy
+from mmdata.download import picture_process
 from mmdata.download.images import FetchedImage, fetch_image, load_img2dataset, with_privacy
 from mmdata.download.spool import ByteRange, Medium, SliceWork, is_settled, record_of_fetch
 from mmdata.errors import UserError
@@ -39,13 +41,14 @@ def fetch_image_rows(rows: list[dict[str, Any]], work: SliceWork) -> tuple[int, 
         install(Guard(download))
     health = HostHealth(HOST_DOWN_AFTER, work.pauses)
     fetch = partial(_fetch_safely, download=download, privacy=settings.privacy, health=health)
-    for url, image in fetch_all(urls, fetch, download.threads, download.per_host):
-        attempts = records[url].attempts if url in records else 0
-        record = record_of_fetch(rows_by_url[url][0]["uid"], url, image, attempts, download)
-        records[url] = _with_picture(record, image)
-        if image.data is not None:
-            pictures[url] = work.spool.add(image.data)
-        work.advance(len(rows_by_url[url]))
+    with closing(picture_process):
+        for url, image in fetch_all(urls, fetch, download.threads, download.per_host):
+            attempts = records[url].attempts if url in records else 0
+            record = record_of_fetch(rows_by_url[url][0]["uid"], url, image, attempts, download)
+            records[url] = _with_picture(record, image)
+            if image.data is not None:
+                pictures[url] = work.spool.add(image.data)
+            work.advance(len(rows_by_url[url]))
     media = [
         medium
         for url, sharers in rows_by_url.items()

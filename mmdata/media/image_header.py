@@ -132,8 +132,7 @@ def read_header(body: bytes) -> ImageHeader:
                 name,
                 width,
                 height,
-                # the fourth byte of a BMP's pixels is rarely transparency, and OpenCV takes it as that
-                "BGRX" if name == "BMP" and body[28:30] == b"\x20\0" else image.mode,
+                _bmp_mode(body, image.mode) if name == "BMP" else image.mode,
                 bits=body[24] if name == "PNG" else 8,  # IHDR: width, height, then the bit depth
                 orientation=orientation,
                 has_key_colour="transparency" in image.info,
@@ -147,6 +146,15 @@ def read_header(body: bytes) -> ImageHeader:
         raise
     except Exception as error:  # noqa: BLE001 - Pillow's parsers raise anything on hostile bytes
         raise FetchError("not_an_image", f"starts with {body[:12]!r} ({type(error).__name__})") from None
+
+
+def _bmp_mode(body: bytes, mode: str) -> str:
+    """The mode of a BMP, with a name of its own where OpenCV errs.
+
+    It takes any fourth byte as transparency, and makes a light grey of the white of 16 bits.
+    """
+    bits = int.from_bytes(body[28:30], "little")
+    return {16: "BGR;16", 32: "BGRX"}.get(bits, mode)
 
 
 @cache

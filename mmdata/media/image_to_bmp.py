@@ -34,6 +34,9 @@ def as_bmp(body: bytes, header: ImageHeader, reduction: int) -> bytes | None:
         body = _whole_jpeg(body, header)
     if header.is_rgb_jpeg and not (header.is_plain and reduction == 1 and header.jpeg.end >= 0):
         return jpeg_as_bmp(body, header, reduction)
+    is_plain_otherwise = header.profile is None and not header.is_turned
+    if header.bits == 16 and header.mode == "RGB" and header.has_key_colour and is_plain_otherwise:
+        return _bmp(_on_white((_decoded(body) >> 8).astype(np.uint8)))  # Pillow compares its 8 bits with the key's 16
     if not header.is_plain:
         return viewed_as_bmp(body, header, reduction)
     if header.format == "PNG" and len(body) > MAX_PACKED_BYTES:
@@ -231,4 +234,7 @@ def _with_eight_bits(image: Any) -> Any:
     levels = np.asarray(image)
     if image.mode.startswith("F"):
         return Image.fromarray((levels * (1.0 if levels.max() > 1 else 255.0)).clip(0, 255).astype(np.uint8))
-    return Image.fromarray((levels.clip(0, 65535) >> 8).astype(np.uint8))
+    grey = Image.fromarray((levels.clip(0, 65535) >> 8).astype(np.uint8))
+    if isinstance(key := image.info.get("transparency"), int):
+        grey.putalpha(Image.fromarray(np.where(levels == key, 0, 255).astype(np.uint8)))
+    return grey

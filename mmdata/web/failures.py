@@ -14,11 +14,7 @@ from mmdata.web.header_values import retry_after_s
 REFUSALS = frozenset(
     {
         *("bad_row", "bad_scheme", "bad_url", "userinfo", "bad_port", "private_address", "downgrade"),
-<<<<<<< HEAD
-        *("robots", "bomb", "too_long", "site", "playlist", "voice", "opt_out"),
-=======
-        *("robots", "bomb", "hdr", "too_long", "site", "voice", "opt_out"),
->>>>>>> 5c2b39b (Pictures: markers and chunks are walked before decoding, colours become sRGB, cut files are told from whole ones, large ones decode in a process)
+        *("robots", "bomb", "hdr", "too_long", "site", "playlist", "voice", "opt_out"),
     }
 )
 """Error classes whose status is `refused`: our own rules forbid the medium, whatever the server would answer."""
