@@ -61,6 +61,7 @@ def _hangs_on_its_tail(data: bytes) -> bool:
     import cv2
 
     first, second = (
-        cv2.imdecode(np.frombuffer(data + tail, np.uint8), cv2.IMREAD_UNCHANGED) for tail in (END, _OTHER_TAIL)
+        cv2.imdecode(np.frombuffer(data.rstrip(b"\xff") + tail, np.uint8), cv2.IMREAD_UNCHANGED)
+        for tail in (END, _OTHER_TAIL)
     )
     return first is None or second is None or not np.array_equal(first, second)
