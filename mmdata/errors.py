@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class MMDataError(Exception):
     """Base class of the errors that mmdata raises on purpose; the text can be shown without a traceback."""
@@ -13,6 +16,34 @@ class UserError(MMDataError):
 
 class DataError(MMDataError):
     """The data is bad: a corrupt file, a failed check, a shard that does not verify. CLI exit code 1."""
+
+
+_MACHINE_REMEDIES = {
+    errno.ENOSPC: "free space (`mmdata status --disk`, `mmdata gc`), then the same command again; what is done is kept",
+    errno.EDQUOT: "raise the quota or free space, then the same command again; what is done is kept",
+    errno.EROFS: "mount the disk writable, or name another folder",
+    errno.EACCES: "give your user the permission, or name another folder",
+    errno.EPERM: "give your user the permission, or name another folder",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n 65536`), then run the same command again",
+    errno.EISDIR: "name a file, not a folder",
+    errno.ENOTDIR: "name another folder: a part of this path is a file",
+}
+
+
+_SQLITE_ERRORS = {"SQLITE_FULL": errno.ENOSPC, "SQLITE_READONLY": errno.EROFS, "SQLITE_PERM": errno.EACCES}
+
+
+def describe_machine_error(error: BaseException) -> str | None:
+    """What the machine refused, of which file, and the remedy; None if neither the error nor its causes say so."""
+    cause: BaseException | None = error
+    while cause is not None:
+        number = cause.errno if isinstance(cause, OSError) else None
+        number = _SQLITE_ERRORS.get(getattr(cause, "sqlite_errorname", ""), number)
+        if number in _MACHINE_REMEDIES:
+            file = getattr(cause, "filename2", None) or getattr(cause, "filename", None)
+            return f"{f'{file}: ' if file else ''}{os.strerror(number)}. Remedy: {_MACHINE_REMEDIES[number]}."
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def first_line(error: BaseException) -> str:

@@ -21,7 +21,7 @@ def main() -> int:
     options = parser.parse_args()
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     from mmdata.display import shown
-    from mmdata.errors import MMDataError, UserError
+    from mmdata.errors import MMDataError, UserError, describe_machine_error
     from training.config import STAGES, load_train_config
     from training.run import train
 
@@ -32,6 +32,12 @@ def main() -> int:
     except MMDataError as error:
         sys.stderr.write(f"error: {shown(str(error))}\n")
         return 2 if isinstance(error, UserError) else 1
+    except Exception as error:
+        refusal = describe_machine_error(error)
+        if refusal is None:
+            raise
+        sys.stderr.write(f"error: {shown(refusal)}\n")
+        return 2
     for result in results:
         sys.stdout.write(f"{result.stage}: {result.stopped} after {result.steps} steps; {result.checkpoint}\n")
     return 0

@@ -92,7 +92,7 @@ def run_build(
     """Build, and show the progress. Raises DataError where no release could be made."""
     from mmdata.cli.console import BuildProgress, console
     from mmdata.errors import DataError
-    from mmdata.observe import metrics
+    from mmdata.observe import logs, metrics
 
     corpus, workspace = options.open_corpus(config)
     out = console()
@@ -107,7 +107,7 @@ def run_build(
 
     metrics.start(options.observed(corpus, metrics_port))
     try:
-        with BuildProgress(out) as progress:
+        with BuildProgress(out) as progress, logs.shown_elsewhere("stage failed", "slice failed"):
             result = build_graph(config, parts=parts, sources_only=sources_only, verbose=verbose, watcher=progress)
     finally:
         metrics.stop()

@@ -161,7 +161,9 @@ class BuildProgress(Watcher):
 
     def failed(self, stage: str, part: str | None, error: BaseException) -> None:
         self._remove_stage_bar()
-        self.out.print(f"[red]failed[/red]  {escape(f'{_stage_and_part(stage, part):<26} {_first_line(error)}')}")
+        # the error of a stage that belongs to no part ends the command, which prints it
+        reason = _first_line(error) if part is not None else ""
+        self.out.print(f"[red]failed[/red]  {escape(f'{_stage_and_part(stage, part):<26} {reason}'.rstrip())}")
 
     def _remove_stage_bar(self) -> None:
         if self.stage_bar is not None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
 import typer
 
 from mmdata.cli import build, demo, doctor, explain, forget, init, plan, releases, status, training, ui
 from mmdata.cli.extras import remedy_for
 from mmdata.display import shown
-from mmdata.errors import MMDataError, UserError
+from mmdata.errors import MMDataError, UserError, describe_machine_error
 
 DONE, DATA_PROBLEM, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
@@ -24,6 +25,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"mmdata {version('mmdata')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Build balanced, deduplicated multimodal training shards from web metadata, as one Dagster graph."""
+
+
 for command in (
     *(init.init, build.build, ui.ui, plan.plan, status.status, explain.explain, releases.verify, releases.report),
     *(releases.releases, releases.diff, releases.pin, releases.unpin, releases.rollback, releases.gc, forget.forget),
@@ -47,6 +65,12 @@ def run() -> NoReturn:
         if remedy is None:
             raise
         sys.stderr.write(f"error: {remedy}\n")
+        sys.exit(USER_ERROR)
+    except Exception as error:
+        refusal = describe_machine_error(error)
+        if refusal is None or os.environ.get("MMDATA_DEBUG") == "1":
+            raise
+        sys.stderr.write(f"error: {shown(refusal)}\n")
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; what is finished is kept\n")

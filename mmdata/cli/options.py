@@ -25,7 +25,7 @@ ReleaseArgument = Annotated[
     str,
     typer.Argument(
         metavar="RELEASE",
-        help="The folder of a release, `releases/latest` or a workspace; or an id, or `latest`, in the corpus.",
+        help="The folder of a release, `releases/latest` or a workspace; or an id (or its first digits), or `latest`.",
     ),
 ]
 
@@ -62,6 +62,7 @@ def find_release(release: str, config: Path) -> UPath:
     """The folder of a release, given its path or id. Raises UserError where there is none."""
     from mmdata.errors import UserError
     from mmdata.releases.manifest import open_release
+    from mmdata.releases.pins import named_release
 
     if is_path(release):
         return open_release(release).folder
@@ -69,7 +70,7 @@ def find_release(release: str, config: Path) -> UPath:
     name = workspace.latest() if release == "latest" else release
     if name is None:
         raise UserError(f"{workspace.root}: no release yet. Remedy: mmdata build -c {config}")
-    return open_release(workspace.release_dir(name)).folder
+    return named_release(workspace, name).folder
 
 
 def is_path(release: str) -> bool:

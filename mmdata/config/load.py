@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from mmdata.config import Corpus
 from mmdata.display import without_credentials
-from mmdata.errors import UserError
+from mmdata.errors import UserError, describe_machine_error
 
 SHOWN_CHARS = 200
 """How much of a wrong value an error shows."""
@@ -36,6 +36,8 @@ def load_corpus(path: str | Path) -> Corpus:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Remedy: `mmdata init DIR` writes a commented corpus.yaml.") from None
+    except OSError as error:
+        raise UserError(describe_machine_error(error) or f"{path}: cannot be read ({error.strerror})") from None
     except RecursionError:
         raise UserError(
             f"{path}: nested too deeply. Remedy: start from the file that `mmdata init DIR` writes."

@@ -185,6 +185,19 @@ class _Stderr(logging.StreamHandler[Any]):
         return sys.stderr
 
 
+_shown_elsewhere: set[str] = set()
+
+
+@contextmanager
+def shown_elsewhere(*events: str) -> Iterator[None]:
+    """Within the block, these events are left out of text on standard error, since a command shows them itself."""
+    _shown_elsewhere.update(events)
+    try:
+        yield
+    finally:
+        _shown_elsewhere.difference_update(events)
+
+
 def configure(settings: Observe | None = None) -> None:
     """Write events to standard error. The environment goes before the settings; a second call replaces the first.
 
@@ -198,6 +211,8 @@ def configure(settings: Observe | None = None) -> None:
     level = _environment_choice(LEVEL_VARIABLE, LEVELS) or settings.log_level
     handler = _Stderr()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    if form == "text":
+        handler.addFilter(lambda record: getattr(record, "event", None) not in _shown_elsewhere)
     handler.setLevel((level or ("info" if form == "json" else "warning")).upper())
     for name in ROOTS:
         target = logging.getLogger(name)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +12,7 @@ from mmdata.publish.verify import verify_release
 from tests.crash.scenes import Scene, digest_of, make_scenes, order, outcome, pictures
 from tests.crash.seeds import SEEDS
 from tests.crash.zygote import Zygote
+from tests.support.small_disk import small_disk
 
 STEPS_TRIED = 4  # for each seed, half of them in each scene
 SIZES_KB = (96, 224, 352)  # of the disk; the work of a scene takes about 500
@@ -59,20 +57,3 @@ def test_a_small_disk_that_runs_full(stage: tuple[Zygote, list[Scene]], size_kb:
         assert zygote.live(order(folder, scene.work)).end == "done"
         assert outcome(folder) == scene.expected
         verify_release(folder / "workspace")
-
-
-@contextmanager
-def small_disk(folder: Path, size_kb: int) -> Iterator[object]:
-    """A disk of its own at a folder; what is given makes it large. Skips where none may be mounted."""
-    folder.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_kb}k", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(mount, check=False, capture_output=True)
-    except OSError:
-        done = None
-    if done is None or done.returncode:
-        pytest.skip("no tmpfs can be mounted here")
-    try:
-        yield lambda: subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)

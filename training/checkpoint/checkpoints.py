@@ -25,7 +25,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from mmdata.errors import DataError, UserError
+from mmdata.errors import DataError, UserError, describe_machine_error, first_line
 from mmdata.storage.atomic import TEMPORARY, sync
 from mmdata.storage.digests import changed_file, write_digests
 from training.checkpoint.checkpoint_files import (
@@ -69,6 +69,7 @@ def save(folder: Path, model: nn.Module, optimizer: Optimizer | None, progress: 
     """Write a checkpoint under a temporary name, rename it to `folder/step-…`, then delete older ones.
 
     Args: keep: the newest checkpoints that stay, besides the best one.
+    Raises DataError: it cannot be written, because the disk is full for example; the older ones stay.
     """
     name = step_name(progress.step)
     draft, final = folder / f"{TEMPORARY}{name}", folder / name
@@ -80,8 +81,7 @@ def save(folder: Path, model: nn.Module, optimizer: Optimizer | None, progress: 
     state: dict[str, Any] = {"model": get_model_state_dict(model)}
     if optimizer is not None:
         state["optimizer"] = get_optimizer_state_dict(model, optimizer, options=_FLAT)
-    with warnings.catch_warnings(action="ignore"):  # torch's, that a single process has no process group
-        dcp.save(state, checkpoint_id=draft, storage_writer=CheckpointWriter(draft))
+    _write_state(state, draft, final)
     write_own_digests(draft)
     _barrier()
     if is_main:
@@ -98,6 +98,17 @@ def save(folder: Path, model: nn.Module, optimizer: Optimizer | None, progress: 
                 shutil.rmtree(old, ignore_errors=True)
     _barrier()
     return final
+
+
+def _write_state(state: dict[str, Any], draft: Path, final: Path) -> None:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch's, that a single process has no process group
+            dcp.save(state, checkpoint_id=draft, storage_writer=CheckpointWriter(draft))
+    except dcp.CheckpointException as error:  # torch makes it no Exception, and hides the cause in it
+        failure: BaseException = next((failure for failure, _ in error.failures.values()), error)
+        reason = describe_machine_error(failure) or first_line(failure)
+        shutil.rmtree(draft, ignore_errors=True)
+        raise DataError(f"{final}: the checkpoint cannot be written, and the older ones stay. {reason}") from failure
 
 
 def step_name(step: int) -> str:
