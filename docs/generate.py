@@ -37,7 +37,7 @@ TRAINING = """# Configuration: train.toml
 
 <!-- Written by `make docs` from training/config.py; edit the models, not this page. -->
 
-A TOML file over a preset, for `mmdata train --config FILE`; `--set key=value` goes over both. What the settings are
+A TOML file over a preset, for `mmdata train --settings FILE`; `--set key=value` goes over both. What the settings are
 for: [training.md](training.md). An unknown key is an error that names the nearest known one.
 
 """

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from mmdata.engine.freshness import configured_parts, plan_part, plan_parts
-from mmdata.errors import DataError, MMDataError, UserError
+from mmdata.errors import DataError, MMDataError, UserError, describe_machine_error
 from mmdata.releases.holds import read_hold
 from mmdata.sources.catalog import bad_sources
 from mmdata.stage import StageReport
@@ -61,6 +61,7 @@ def build(
         watcher.plan(chosen)
         failed: dict[str, str] = {}
         busy: list[str] = []
+        has_user_error = False
         for name in chosen:
             watcher.begin(name)
             plan = plan_part(corpus, workspace, workspace.part(name))
@@ -71,20 +72,22 @@ def build(
             except _PartBusy as error:
                 failed[name] = str(error)
                 busy.append(name)
-            except DataError as error:
+            except MMDataError as error:
                 failed[name] = str(error)
+                has_user_error = has_user_error or isinstance(error, UserError)
         release_error = _why_no_release(busy)
         if release_error is None:
             watcher.begin(None)
             try:
                 runner.run("publish_release")
-            except DataError as error:
+            except MMDataError as error:
                 release_error = str(error)
+                has_user_error = has_user_error or isinstance(error, UserError)
         release_id = workspace.latest()
     if release_id is not None and release_error is None and not failed and not bad and parts is None:
         record_build(workspace, release_id)
     is_held = release_error is None and read_hold(workspace) is not None
-    return Build(collector.reports, failed, release_id, release_error, is_held, bad)
+    return Build(collector.reports, failed, release_id, release_error, is_held, bad, has_user_error)
 
 
 def train(config_path: Path, *, verbose: bool = False, watcher: Watcher | None = None) -> list[StageReport]:
@@ -147,10 +150,10 @@ class _JobRunner:
             raise KeyboardInterrupt
         if isinstance(error, LeaseHeld | LeaseLost) and part is not None:
             raise _PartBusy(str(error)) from error
-        if isinstance(error, UserError) and part is not None:
-            raise DataError(str(error)) from error
         if isinstance(error, MMDataError):
             raise error
+        if error is not None and (refusal := describe_machine_error(error)):
+            raise UserError(refusal) from error
         raise DataError(_reason_of_failure(result, job)) from error
 
 

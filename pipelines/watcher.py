@@ -46,6 +46,7 @@ class Build:
         error: why no release could be made; None: one was made, or none was to be made.
         is_held: whether a release was made that does not become the latest by itself.
         bad_sources: source -> why none of its files could be read.
+        user_error: a part or the release failed by a mistake of the user, such as a missing package.
     """
 
     reports: list[StageReport]
@@ -54,6 +55,7 @@ class Build:
     error: str | None = None
     is_held: bool = False
     bad_sources: Mapping[str, str] = field(default_factory=dict)
+    user_error: bool = False
 
 
 @dataclass

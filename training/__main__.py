@@ -15,7 +15,9 @@ def main() -> int:
     parser.add_argument("release", help="a release's folder, releases/latest, or a workspace")
     parser.add_argument("--stage", default="all", choices=["align", "joint", "instruct", "all"], help="default: all")
     parser.add_argument("--preset", help="tiny, smollm2, b32-0.5b, l14-1b, l14-7b")
-    parser.add_argument("--config", type=Path, metavar="TOML", help="settings, over those of the preset")
+    parser.add_argument(
+        "--settings", "--config", type=Path, metavar="TOML", dest="config", help="settings, over the preset"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="over both")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for checkpoints and logs")
     options = parser.parse_args()

@@ -39,7 +39,7 @@ def build(
 
     Runs the same graph as the UI, without the UI. What is up to date is not built again. A part that fails, or
     a source of which no file can be read, does not stop the others: the release holds the rest, and the exit code is 1.
-    It is 1, too, if the release is held.
+    It is 1, too, if the release is held, and 2 if a part failed because a package is missing or a setting is wrong.
     """
     options.log_as(log_format, log_level)
     for name in redo or []:
@@ -47,7 +47,7 @@ def build(
     chosen = parts.split(",") if parts else None
     made = run_build(config, parts=chosen, sources_only=sources_only, verbose=verbose, metrics_port=metrics_port)
     if made.failed or made.bad_sources or made.is_held:
-        raise typer.Exit(1)
+        raise typer.Exit(2 if made.user_error else 1)
 
 
 def forget_results(config: Path, name: str) -> None:
@@ -89,9 +89,9 @@ def run_build(
     verbose: bool = False,
     metrics_port: int | None = None,
 ) -> Build:
-    """Build, and show the progress. Raises DataError where no release could be made."""
+    """Build, and show the progress. Raises DataError or UserError where no release could be made."""
     from mmdata.cli.console import BuildProgress, console
-    from mmdata.errors import DataError
+    from mmdata.errors import DataError, UserError
     from mmdata.observe import logs, metrics
 
     corpus, workspace = options.open_corpus(config)
@@ -118,7 +118,8 @@ def run_build(
         out.print(f"\n[red]part {part} is left out:[/red]")
         out.print(error, markup=False)
     if result.error is not None:
-        raise DataError(f"no release was made: {result.error}")
+        error_class = UserError if result.user_error else DataError
+        raise error_class(f"no release was made: {result.error}")
     if not sources_only:
         _show_release(out, workspace, result)
     return result

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmdata.cli.options import CONFIG, ReleaseArgument, find_release, is_path, open_corpus
+from mmdata.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +33,11 @@ class StageOption(StrEnum):
 
 CorpusOption = Annotated[
     Path,
-    typer.Option("--corpus", "-c", help="The corpus.yaml of the corpus, if RELEASE is an id.", envvar="MMDATA_CONFIG"),
+    typer.Option(
+        *("--config", "--corpus", "-c"),
+        help="The corpus.yaml of the corpus, if RELEASE is an id.",
+        envvar="MMDATA_CONFIG",
+    ),
 ]
 CheckpointArgument = Annotated[
     Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint, or the folder of a stage, such as DIR/align.")
@@ -45,7 +50,9 @@ def train(
     preset: Annotated[
         str | None, typer.Option(help="tiny, smollm2, b32-0.5b, l14-1b, l14-7b; default: train.preset.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="TOML", help="A train.toml; it overrides the preset.")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(metavar="TOML", help="A train.toml; it overrides the preset.")
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting that replaces both; can be repeated."),
@@ -66,10 +73,13 @@ def train(
     from mmdata.releases.manifest import open_release
     from training.config import load_train_config
 
+    if corpus.suffix == ".toml":
+        raise UserError(f"--config names corpus.yaml, and {corpus} is training settings. Remedy: --settings {corpus}")
     opened = open_release(find_release(release, corpus))
-    settings = _settings(release, corpus, preset, config)
-    chosen = load_train_config(settings.preset, settings.config, [*settings.set, *(overrides or [])])
-    folder = output or _folder(opened, settings)
+    corpus_settings = _settings(release, corpus, preset, settings)
+    every_override = [*corpus_settings.set, *(overrides or [])]
+    chosen = load_train_config(corpus_settings.preset, corpus_settings.config, every_override)
+    folder = output or _folder(opened, corpus_settings)
     out = console()
     out.print(f"release {opened.id}, models in {folder}", markup=False)
     from training.run import train as run
@@ -192,13 +202,13 @@ class StageProgress:
         self.out.print(f"        {step_text(self.stage, line, self.steps)}", markup=False)
 
 
-def _settings(release: str, corpus: Path, preset: str | None, config: Path | None) -> Train:
+def _settings(release: str, corpus: Path, preset: str | None, toml: Path | None) -> Train:
     """The training settings: of the options, or of corpus.yaml where no option is given and RELEASE is an id."""
     from mmdata.config import Train
 
-    if preset is None and config is None and not is_path(release):
+    if preset is None and toml is None and not is_path(release):
         return open_corpus(corpus)[0].train
-    return Train(preset=preset, config=None if config is None else str(config))
+    return Train(preset=preset, config=None if toml is None else str(toml))
 
 
 def _folder(release: Release, settings: Train) -> Path:
@@ -211,7 +221,5 @@ def _folder(release: Release, settings: Train) -> Path:
 
 
 def _must_exist(checkpoint: Path) -> None:
-    from mmdata.errors import UserError
-
     if not checkpoint.exists():
         raise UserError(f"{checkpoint}: no such folder. Remedy: give the folder of a trained stage, such as DIR/align.")

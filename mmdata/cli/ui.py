@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated
 import typer
 
 from mmdata.cli import options
+from mmdata.errors import UserError
 
 
 def ui(
@@ -40,6 +42,7 @@ def run_ui(config: Path, port: int, host: str = "127.0.0.1", metrics_port: int |
     from pipelines.instance import open_instance
 
     corpus, workspace = options.open_corpus(config)
+    _require_free(host, port)
     open_instance(workspace).dispose()  # this sets the sizes of the pools
     home = dagster_home(workspace)
     environment = os.environ | {"DAGSTER_HOME": str(home), "MMDATA_CONFIG": str(config.absolute())}
@@ -50,6 +53,19 @@ def run_ui(config: Path, port: int, host: str = "127.0.0.1", metrics_port: int |
     # Not in the folder of the corpus: Dagster would read a pyproject.toml or a .env there.
     with gathered(options.observed(corpus, metrics_port), home / "metrics") as metrics_environment:
         return run_until_stopped(command, environment | metrics_environment, home)
+
+
+def _require_free(host: str, port: int) -> None:
+    """Raises UserError if the address cannot be listened on: Dagster would run on, without its web server."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.create_server(address[:2], family=family):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{host}:{port} cannot be listened on ({os.strerror(error.errno or 0)}). Remedy: give another --port, or "
+            "stop the program that uses it (perhaps another `mmdata ui`)."
+        ) from None
 
 
 def run_until_stopped(command: list[str], environment: dict[str, str], folder: Path) -> int:

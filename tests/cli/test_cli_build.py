@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mmdata.cli.main import app
-from mmdata.errors import DataError
+from mmdata.errors import DataError, UserError
 from mmdata.releases.holds import write_hold
 from pipelines import headless
 from pipelines.home import dagster_home, record_build
@@ -55,6 +55,26 @@ def test_build_without_any_sound_part_is_a_data_error(small: Small) -> None:
     done = CliRunner().invoke(app, ["build", "-c", str(small.config_path)])
     assert isinstance(done.exception, DataError)
     assert "no part is ready" in str(done.exception)
+
+
+def test_an_error_is_printed_once(small: Small) -> None:
+    small.write("a.txt", "boom")
+    small.write("b.txt", "boom")
+    done = CliRunner().invoke(app, ["build", "-c", str(small.config_path)])
+    printed = f"{done.output}\nerror: {done.exception}"
+    assert printed.count("no part is ready") == 1
+    assert "stage failed" not in printed
+
+
+def test_a_missing_package_is_an_error_of_the_user(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks_package(*_: object, **__: object) -> None:
+        raise UserError("PyAV is missing. Remedy: pip install 'mmdata[video]'")
+
+    monkeypatch.setattr(sys.modules["mmdata.download.stage"], "fetch_part", lacks_package)
+    done = CliRunner().invoke(app, ["build", "-c", str(small.config_path)])
+    assert isinstance(done.exception, UserError)
+    assert "no release was made" in str(done.exception)
+    assert "pip install 'mmdata[video]'" in done.output
 
 
 def test_build_takes_parts_by_name(small: Small) -> None:

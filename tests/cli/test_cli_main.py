@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -78,4 +80,36 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "app", fails)
     monkeypatch.setenv("MMDATA_DEBUG", "1")
     with pytest.raises(DataError):
+        main.run()
+
+
+def test_the_version_is_that_of_the_package(mmdata: Any) -> None:
+    done = mmdata("--version")
+    assert (done.returncode, done.stdout) == (0, f"mmdata {version('mmdata')}\n")
+
+
+@pytest.mark.parametrize("command", ["build", "status", "plan", "releases"])
+def test_a_folder_as_corpus_yaml_is_one_line_with_a_remedy(mmdata: Any, tmp_path: Path, command: str) -> None:
+    done = mmdata(command, "-c", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path}: Is a directory. Remedy: name a file, not a folder.\n"
+
+
+def test_an_error_of_a_full_disk_is_one_line_with_a_remedy(mmdata: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/shards/a.tar")
+
+    monkeypatch.setattr(main, "app", full)
+    done = mmdata("build")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: /data/shards/a.tar: No space left on device. Remedy: free space")
+    assert done.stderr.count("\n") == 1
+
+
+def test_any_other_error_keeps_its_traceback(mmdata: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(main, "app", broken)
+    with pytest.raises(ZeroDivisionError):
         main.run()

@@ -14,7 +14,7 @@ from tests.cli.conftest import Released
 
 
 def test_a_release_is_found_by_its_folder_its_workspace_its_id_and_as_the_latest(released: Released) -> None:
-    names = (str(released.folder), str(released.built.workspace.root), released.id, "latest")
+    names = (str(released.folder), str(released.built.workspace.root), released.id, released.id[:5], "latest")
     assert {Path(find_release(name, released.config).path) for name in names} == {released.folder}
 
 

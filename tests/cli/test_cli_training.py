@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from mmdata.cli.main import app
+from mmdata.errors import UserError
 from tests.cli.conftest import Mmdata
 from tests.support.workspaces import Built, build, release
 
@@ -56,6 +59,12 @@ def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ready:
     monkeypatch.delenv("MMDATA_CONFIG", raising=False)
     monkeypatch.chdir(tmp_path)
     return made
+
+
+def test_training_settings_as_corpus_yaml_name_the_right_option() -> None:
+    done = CliRunner().invoke(app, ["train", "latest", "--config", "train.toml"])
+    assert isinstance(done.exception, UserError)
+    assert "Remedy: --settings train.toml" in str(done.exception)
 
 
 def test_train_shows_each_stage_and_puts_the_models_beside_the_release(ready: Ready, mmdata: Mmdata) -> None:

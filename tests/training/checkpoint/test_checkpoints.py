@@ -17,6 +17,7 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 
 from mmdata.errors import DataError, UserError
+from tests.support.small_disk import small_disk
 from training.checkpoint import checkpoints
 from training.checkpoint.checkpoints import (
     Progress,
@@ -119,3 +120,14 @@ def test_weights_that_are_missing_are_named_and_the_others_loaded(tmp_path: Path
     assert load_weights(checkpoint, larger, lambda name: "weight" in name) == ["1.weight"]
     assert torch.equal(larger[0].weight, saved[0].weight)
     assert not torch.equal(larger[0].bias, saved[0].bias)
+
+
+def test_a_full_disk_is_named_with_its_remedy_and_the_older_checkpoint_stays(tmp_path: Path) -> None:
+    """torch raises a BaseException that hides the cause among the failures of its ranks."""
+    folder = tmp_path / "disk"
+    with small_disk(folder, 300):
+        save(folder, nn.Linear(100, 100), None, replace(PROGRESS, step=1), keep=1)
+        with pytest.raises(DataError, match=r"step-00000002: .* No space left on device\. Remedy: free space"):
+            save(folder, nn.Linear(300, 300), None, replace(PROGRESS, step=2), keep=1)
+        assert [path.name for path in folder.iterdir()] == ["step-00000001"]
+        assert load_weights(folder / "step-00000001", nn.Linear(100, 100), lambda _: True) == []
