@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from mmdata import __version__
 from mmdata.config.section import Section
+
+PROJECT_URL = "https://pypi.org/project/mmdata/"
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OWN_HEADERS = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "range", "if-range", "user-agent"}
+)
+_SECRET_HEADER_WORDS = ("authorization", "cookie", "token", "key", "secret", "auth", "session", "password")
 
 
 class Download(Section):
@@ -56,7 +65,18 @@ class Download(Section):
         "Proxies of the environment (HTTPS_PROXY, …) are not used.",
     )
     respect_robots: bool = Field(True, description="Honour `X-Robots-Tag: noai, noimageai, noindex, noimageindex`.")
-    user_agent: str = Field("mmdata", description="Sent as the User-Agent, and matched against X-Robots-Tag.")
+    user_agent: str = Field(
+        "mmdata",
+        description="Who asks: sent as the User-Agent with `contact`; its first word is our name in X-Robots-Tag.",
+    )
+    contact: str | None = Field(
+        None, description="URL or mail address for complaints, sent in the User-Agent; null: the page of mmdata."
+    )
+    headers: dict[str, str] = Field(
+        default_factory=dict,
+        description="Further headers of each request to any host, e.g. `Accept` or `Referer`. Those with credentials "
+        "(`Authorization`, `Cookie`, …) are not sent on to the host of a redirect.",
+    )
     min_success_share: float = Field(
         0.1,
         ge=0,
@@ -64,6 +84,38 @@ class Download(Section):
         description="A part is not accepted into releases if a smaller share of its files gave "
         "media. A file counts once, however many clips or captions it has.",
     )
+
+    @property
+    def agent(self) -> str:
+        """The User-Agent: name, version, and where to complain. A name that has its own details keeps them."""
+        name = f"mmdata/{__version__}" if self.user_agent == "mmdata" else self.user_agent
+        if self.contact is None and self.user_agent != "mmdata":
+            return name
+        return f"{name} (+{self.contact or PROJECT_URL})"
+
+    @staticmethod
+    def is_secret_header(name: str) -> bool:
+        """Whether the value of a header may be a credential."""
+        return any(word in name.lower() for word in _SECRET_HEADER_WORDS)
+
+    @field_validator("headers")
+    @classmethod
+    def _are_headers(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not _HEADER_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
+                raise ValueError(f"{name!r} is not a header with a value of printable ASCII")
+            if name.lower() in _OWN_HEADERS:
+                raise ValueError(f"{name} is set by mmdata; set user_agent for User-Agent, leave the others out")
+        if len({name.lower() for name in headers}) < len(headers):
+            raise ValueError("a header is given twice")
+        return headers
+
+    @field_validator("user_agent", "contact")
+    @classmethod
+    def _is_one_line(cls, text: str | None) -> str | None:
+        if text is not None and not (text.strip() and text.isascii() and text.isprintable()):
+            raise ValueError("expected printable ASCII in one line")
+        return text
 
     @field_validator("ports")
     @classmethod

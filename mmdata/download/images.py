@@ -34,12 +34,14 @@ class FetchedImage(FetchedFile):
         data: the JPEG to store; None if there is a failure.
         original_size, size: (width, height) in pixels, upright, before and after resizing.
         faces: how many it shows; None if they were not searched for.
+        final_url: where the body came from, after redirects; None if that is not known.
     """
 
     data: bytes | None = None
     original_size: tuple[int, int] = (0, 0)
     size: tuple[int, int] = (0, 0)
     faces: int | None = None
+    final_url: str | None = None
 
 
 def load_img2dataset(download: Download) -> None:
@@ -58,7 +60,11 @@ def fetch_image(url: str, download: Download) -> FetchedImage:
     while True:
         body, fetch = _fetch_once(url, download, deadline)
         if fetch.failure is None:
-            return process_image(body, download, fetch.etag)
+            return replace(process_image(body, download, fetch.etag), final_url=fetch.final_url)
+        if fetch.partial:  # the length may be wrong, and the picture whole
+            image = process_image(fetch.partial, download, fetch.etag)
+            if image.failure is None:
+                return replace(image, final_url=fetch.final_url)
         wait_s = wait_before_retry_s(url, fetch.failure, attempt, download.retries, deadline)
         if wait_s is None:
             return FetchedImage(fetch.failure, etag=fetch.etag)

@@ -14,15 +14,13 @@ import re
 import socket
 import ssl
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from mmdata.config import Download
+from mmdata.urls import ascii_host, canonical_url
 from mmdata.web.addresses import (
     AllowList,
     Resolver,
@@ -31,13 +29,24 @@ from mmdata.web.addresses import (
     resolve_within,
     system_resolver,
 )
-from mmdata.web.failures import FetchError, as_fetch_error
-from mmdata.web.limits import Fetch, LimitedSocket, LimitedTLSSocket, active_fetch, current_fetch
+from mmdata.web.bodies import Body
+from mmdata.web.failures import FetchError
+from mmdata.web.header_values import content_range, validator
+from mmdata.web.limits import (
+    Fetch,
+    LimitedSocket,
+    LimitedTLSSocket,
+    active_fetch,
+    current_fetch,
+    recording_failure,
+)
 from mmdata.web.ports import port_refusal
 from mmdata.web.proxy import Proxy
-from mmdata.web.robots import disallowing_directive
+from mmdata.web.redirects import ChainCookies, Redirects
+from mmdata.web.request_headers import request_headers
+from mmdata.web.responses import Response
+from mmdata.web.robots import disallowing_directive, tdm_reservation
 
-MAX_REDIRECTS = 5
 DNS_CACHE_S = 60.0
 DNS_CACHE_NAMES = 10_000
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -67,6 +76,7 @@ class Guard:
         try:
             parts = urlsplit(url)
             port = parts.port
+            ascii_host(parts.hostname or "")
         except ValueError as error:
             raise FetchError("bad_url", f"{url}: {error}") from None
         if control := _CONTROL_CHARACTER.search(url):
@@ -142,6 +152,8 @@ class Guard:
 
 
 class _Connection(http.client.HTTPConnection):
+    response_class = Response
+
     def __init__(self, host: str, *, guard: Guard, **options: Any) -> None:
         super().__init__(host, **options)
         self._guard = guard
@@ -151,6 +163,8 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _TLSConnection(http.client.HTTPSConnection):
+    response_class = Response
+
     def __init__(self, host: str, *, guard: Guard, context: ssl.SSLContext, **options: Any) -> None:
         super().__init__(host, context=context, **options)
         self._guard, self._tls = guard, context
@@ -174,8 +188,8 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
     def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
         self.guard.check_url(request.full_url)
-        request.add_header("User-Agent", self.guard.download.user_agent)
-        request.add_header("Accept-Encoding", "identity")
+        for name, value in request_headers(self.guard.download, request, current_fetch()).items():
+            request.add_unredirected_header(name, value)  # the next host of a chain gets its own headers
         return request
 
     https_request = http_request
@@ -188,8 +202,11 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
     def http_response(self, request: urllib.request.Request, response: Any) -> Any:
         if 200 <= response.status < 300:
+            fetch = current_fetch()
             try:
-                self._check_headers(response)
+                self._check_headers(response, is_part_wanted=request.has_header("Range"))
+                fetch.etag, fetch.final_url = validator(response.headers.get("ETag")), request.full_url
+                response.read = Body(response, fetch).read
             except FetchError:
                 response.close()
                 raise
@@ -197,62 +214,48 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
     https_response = http_response
 
-    def _check_headers(self, response: Any) -> None:
+    def _check_headers(self, response: Any, is_part_wanted: bool) -> None:
         """Refuse an answer for its headers, before its body is read. Raises FetchError."""
-        download, headers, fetch = self.guard.download, response.headers, current_fetch()
-        length, encoding = headers.get("Content-Length", ""), headers.get("Content-Encoding", "").strip().lower()
+        download, headers, max_bytes = self.guard.download, response.headers, current_fetch().max_bytes
         directive = disallowing_directive(headers.get_all("X-Robots-Tag", []), download.user_agent)
-        if directive is not None and download.respect_robots:
-            raise FetchError("robots", f"X-Robots-Tag: {directive}")
-        if length.isdigit() and int(length) > fetch.max_bytes:
-            raise FetchError("too_large", f"Content-Length {length} is over the limit of {fetch.max_bytes} bytes")
-        if encoding not in ("", "identity"):
-            raise FetchError("bad_response", f"Content-Encoding {encoding!r}, although none was asked for")
-        fetch.etag = headers.get("ETag")
-        response.read = functools.partial(_read_within, response.read, fetch)
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    max_redirections = MAX_REDIRECTS
-    max_repeats = 2
-
-    def __init__(self, guard: Guard) -> None:
-        self.guard = guard
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        self.guard.check_url(newurl)
-        leaves_tls = urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme == "http"
-        if leaves_tls and not self.guard.download.allow_downgrade:
-            raise FetchError("downgrade", "redirected from https to http (download.allow_downgrade is false)")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
-        target = headers.get("location") or headers.get("uri") or ""
-        scheme = urlsplit(target).scheme
-        if scheme and scheme not in ("http", "https"):
-            raise FetchError("bad_scheme", f"redirected to {scheme}: only http and https are fetched")
-        return super().http_error_302(req, fp, code, msg, headers)
-
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+        reservation = tdm_reservation(headers)
+        if download.respect_robots and (directive is not None or reservation is not None):
+            raise FetchError("robots", reservation or f"X-Robots-Tag: {directive}")
+        if response.length is not None and response.length > max_bytes:
+            raise FetchError("too_large", f"Content-Length {response.length} is over the limit of {max_bytes} bytes")
+        part = content_range(headers.get("Content-Range")) if response.status == 206 and not is_part_wanted else None
+        if part is not None and (part.start != 0 or (part.total is not None and part.stop != part.total)):
+            raise FetchError("truncated", f"a part of the file came, which was not asked for: {part}", may_pass=True)
 
 
 class GuardedOpener(urllib.request.OpenerDirector):
-    """An opener with the guard's handlers only. It records what goes wrong in the thread's fetch."""
+    """An opener with the guard's handlers only. It records what goes wrong in the thread's fetch.
 
-    def __init__(self, guard: Guard) -> None:
+    Args:
+        cookies: what keeps cookies; by default they are forgotten with the end of a fetch.
+    """
+
+    def __init__(self, guard: Guard, cookies: urllib.request.BaseHandler | None = None) -> None:
         super().__init__()
         self.guard = guard
+        redirects = Redirects(guard.check_url, guard.download.allow_downgrade)
         errors = (urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPErrorProcessor())
-        for handler in (_Handler(guard), _Redirects(guard), *errors):
+        for handler in (_Handler(guard), cookies or ChainCookies(), redirects, *errors):
             self.add_handler(handler)
 
     def open(self, fullurl: Any, data: Any = None, timeout: float | None = None) -> Any:
         fetch = active_fetch()
         if fetch is None:
             return _plain_opener().open(fullurl, data, timeout)
-        with _recording_failure(fetch):
+        with recording_failure(fetch):
             url = fullurl if isinstance(fullurl, str) else fullurl.full_url
             self.guard.check_url(url)  # before urllib picks a handler by scheme
+            if not url.isascii():  # http.client would write the host by IDNA 2003, and refuse other letters in the path
+                url = canonical_url(url)
+                if isinstance(fullurl, str):
+                    fullurl = url
+                else:
+                    fullurl.full_url = url
             return super().open(fullurl, data, fetch.wait_limit_s())
 
 
@@ -267,22 +270,3 @@ def install(guard: Guard) -> None:
     Threads outside of `fetching` (one that downloads a model, for example) keep urllib's own opener.
     """
     urllib.request.install_opener(GuardedOpener(guard))
-
-
-@contextmanager
-def _recording_failure(fetch: Fetch) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        fetch.failure = as_fetch_error(error)
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()  # its connection would otherwise stay open until garbage collection
-        raise
-
-
-def _read_within(read: Callable[..., bytes], fetch: Fetch, *args: int) -> bytes:
-    with _recording_failure(fetch):
-        body = read(*args)
-        if len(body) > fetch.max_bytes:
-            raise FetchError("too_large", f"the body is over the limit of {fetch.max_bytes} bytes")
-        return body

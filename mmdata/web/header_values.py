@@ -71,3 +71,8 @@ def content_range(value: str | None) -> ContentRange | None:
         return None
     start, last, total = (None if number is None else int(number) for number in read.groups())
     return ContentRange(start, None if last is None else last + 1, total)
+
+
+def validator(value: str | None) -> str | None:
+    """An ETag or a date that identifies a version of a file; None if it is too long to be kept or sent."""
+    return value if value and len(value) <= MAX_VALUE_CHARS else None

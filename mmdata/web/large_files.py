@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import http.client
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mmdata.config import Clips, Download
 from mmdata.fingerprint import file_sha256
+from mmdata.web.encodings import UnfinishedEncoding, encodings_of
 from mmdata.web.failures import FetchError, as_fetch_error
+from mmdata.web.header_values import MAX_VALUE_CHARS, content_range, validator
 from mmdata.web.limits import fetching
 from mmdata.web.retries import wait_before_retry_s
 
 READ_BYTES = 1 << 18
+FRAMING_SLACK_BYTES = 4096
+"""By so many bytes a Content-Length may be too large, if the file ends at the same byte each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,8 @@ def fetch_file(url: str, target: Path, download: Download, clips: Clips) -> Fetc
     """Fetch a URL to a file. Never raises for what a URL or its server does.
 
     After a broken connection the fetch continues at the byte where it broke, if the server supports ranges and the
-    file has not changed; otherwise it begins again. All tries share one deadline.
+    file has not changed; otherwise it begins again. All tries share one deadline. A file that ends at the same byte
+    twice, short of its length by at most FRAMING_SLACK_BYTES or without a last chunk, is whole: its framing is wrong.
 
     Args:
         target: is written. After a failure it may hold the bytes that arrived.
@@ -66,8 +72,10 @@ def fetch_file(url: str, target: Path, download: Download, clips: Clips) -> Fetc
                     raise
                 except Exception as error:
                     raise (fetch.failure or as_fetch_error(error)) from error
-            return FetchedFile(None, file_sha256(target), body.length, body.mime, body.etag)
+            return body.as_file()
         except FetchError as failure:
+            if body.ended_alike:
+                return body.as_file()
             if body.length > length_before:
                 attempt = 1  # a large file may break often, as long as each try makes progress
             wait_s = wait_before_retry_s(url, failure, attempt, download.retries, deadline)
@@ -86,12 +94,18 @@ class _Body:
         self.mime: str | None = None
         self.etag: str | None = None
         self._validator: str | None = None
+        self._short_end: int | None = None  # where the latest try ended before its framing did
+        self.ended_alike = False
         target.write_bytes(b"")
+
+    def as_file(self) -> FetchedFile:
+        """The file, which is whole."""
+        return FetchedFile(None, file_sha256(self._target), self.length, self.mime, self.etag)
 
     def fetch_rest(self, limits: Download) -> None:
         """Fetch what is missing. Raises FetchError, or what urllib raises."""
         try:
-            request = urllib.request.Request(self._url)
+            request = urllib.request.Request(self._url, headers={"Accept": "*/*"})
         except ValueError as error:
             raise FetchError("bad_url", str(error)) from None
         if self.length and self._validator:
@@ -102,35 +116,52 @@ class _Body:
         except urllib.error.HTTPError as error:
             if error.code != 416 or not self.length:
                 raise
+            served = content_range(error.headers.get("Content-Range"))
+            if served is not None and served.total == self.length:
+                return  # nothing follows what we have
             self._restart()  # the file is now shorter than what we have, so it is another file
-            response = urllib.request.urlopen(urllib.request.Request(self._url), timeout=limits.timeout_s)
+            request.headers.clear()
+            response = urllib.request.urlopen(request, timeout=limits.timeout_s)
         with response:
             self._append(response, limits.max_bytes)
 
     def _append(self, response: Any, max_bytes: int) -> None:
         headers = response.headers
-        if response.status != 206 or not headers.get("Content-Range", "").startswith(f"bytes {self.length}-"):
+        part = content_range(headers.get("Content-Range")) if response.status == 206 else None
+        if part is None or part.start != self.length:
             if response.status == 206:
                 raise FetchError("bad_response", f"Content-Range {headers.get('Content-Range')!r} was not asked for")
             self._restart()
-        self.mime = headers.get_content_type()
-        self.etag = headers.get("ETag")
-        # RFC 9110: If-Range takes a strong ETag or a date, never a weak ETag
+        self.mime = headers.get_content_type()[:MAX_VALUE_CHARS]
+        self.etag = validator(headers.get("ETag"))
+        # RFC 9110: If-Range takes a strong ETag or a date, never a weak ETag. A range is one of the encoded bytes.
         strong_etag = self.etag if self.etag and not self.etag.startswith("W/") else None
-        self._validator = strong_etag or headers.get("Last-Modified")
-        content_length = headers.get("Content-Length", "")
-        received = 0
+        is_encoded = bool(encodings_of(headers.get_all("Content-Encoding", [])))
+        self._validator = None if is_encoded else strong_etag or validator(headers.get("Last-Modified"))
         with self._target.open("ab") as file:
-            while data := response.read(READ_BYTES):
-                received += len(data)
-                if self.length + len(data) > max_bytes:
-                    raise FetchError("too_large", f"the file is longer than {max_bytes} bytes")
-                file.write(data)
-                self.length += len(data)
-        if content_length.isdigit() and received < int(content_length):
-            raise FetchError("truncated", f"only {received} of {content_length} bytes arrived", may_pass=True)
+            try:
+                while data := response.read(READ_BYTES):
+                    self._write(file, data, max_bytes)
+            except http.client.IncompleteRead as error:
+                self._write(file, error.partial, max_bytes)
+                if not isinstance(error, UnfinishedEncoding):
+                    self._note_short_end(error.expected)
+                raise
+        if part is not None and part.total is not None and self.length < part.total:
+            raise FetchError("truncated", f"only {self.length} of {part.total} bytes arrived", may_pass=True)
         if not self.length:
             raise FetchError("empty", "the body has no bytes")
+
+    def _write(self, file: IO[bytes], data: bytes, max_bytes: int) -> None:
+        if self.length + len(data) > max_bytes:
+            raise FetchError("too_large", f"the file is longer than {max_bytes} bytes")
+        file.write(data)
+        self.length += len(data)
+
+    def _note_short_end(self, missing: int | None) -> None:
+        is_slight = missing is None or missing <= FRAMING_SLACK_BYTES
+        self.ended_alike = is_slight and self.length > 0 and self.length == self._short_end
+        self._short_end = self.length
 
     def _restart(self) -> None:
         self._target.write_bytes(b"")

@@ -6,13 +6,14 @@ import socket
 import ssl
 import threading
 import time
+import urllib.error
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmdata.config import Download
-from mmdata.web.failures import FetchError
+from mmdata.web.failures import FetchError, as_fetch_error
 
 MAX_HEADER_BYTES = 256_000  # a response may have so many bytes besides its body: status, headers, chunk framing
 
@@ -28,6 +29,10 @@ class Fetch:
         max_bytes: of a body.
         failure: what went wrong; kept here because img2dataset passes on the text of an error only.
         etag: of the final response.
+        final_url: that the final response came from, after redirects.
+        partial: what arrived of a body that broke off.
+        cookies: host and port -> name of a cookie -> `name=value`, and whether it was set over TLS.
+        first_host: host and port of the first request; None before it.
     """
 
     deadline: float
@@ -36,6 +41,10 @@ class Fetch:
     max_bytes: int
     failure: FetchError | None = None
     etag: str | None = None
+    final_url: str | None = None
+    partial: bytes = b""
+    cookies: dict[str, dict[str, tuple[str, bool]]] = field(default_factory=dict)
+    first_host: str | None = None
 
     def wait_limit_s(self) -> float:
         """Seconds that the next wait may take. Raises FetchError `deadline` if the deadline is over."""
@@ -95,6 +104,18 @@ def current_fetch() -> Fetch:
     if fetch is None:
         raise FetchError("unexpected", "a URL was opened outside of mmdata.web.limits.fetching")
     return fetch
+
+
+@contextmanager
+def recording_failure(fetch: Fetch) -> Iterator[None]:
+    """Keep what goes wrong in the block as the failure of the fetch."""
+    try:
+        yield
+    except Exception as error:
+        fetch.failure = as_fetch_error(error)
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # its connection would otherwise stay open until garbage collection
+        raise
 
 
 class _LimitedReads:

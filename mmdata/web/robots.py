@@ -1,9 +1,10 @@
-"""Reads the header X-Robots-Tag, by which a server forbids uses of its answer. Used by the guard."""
+"""Reads X-Robots-Tag and TDM-Reservation, headers by which a server forbids uses of its answer. Used by the guard."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from email.message import Message
 
 DISALLOWING_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
 """Directives that keep a medium out of a corpus; `none` is short for noindex and nofollow."""
@@ -32,6 +33,17 @@ def disallowing_directive(headers: Iterable[str], user_agent: str) -> str | None
             if robot in ours and piece.strip() in DISALLOWING_DIRECTIVES:
                 return piece.strip()
     return None
+
+
+def tdm_reservation(headers: Message) -> str | None:
+    """What the answer says if its owner reserves the right of text and data mining (W3C's TDMRep); None if not.
+
+    `TDM-Reservation: 1` reserves it. `TDM-Policy` names the page that says on which terms it is granted.
+    """
+    if not any(value.strip() == "1" for value in headers.get_all("TDM-Reservation", [])):
+        return None
+    policy = headers.get("TDM-Policy")
+    return "TDM-Reservation: 1" if not policy else f"TDM-Reservation: 1, TDM-Policy: {policy}"
 
 
 def product_name(user_agent: str) -> str:

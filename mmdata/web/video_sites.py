@@ -97,8 +97,7 @@ def _client(yt_dlp: Any, options: dict[str, Any], guard: Guard) -> Any:
         _SUPPORTED_PROXY_SCHEMES = ()
 
         def _create_instance(self, proxies: Any, cookiejar: Any, legacy_ssl_support: Any = None) -> GuardedOpener:
-            opener = GuardedOpener(guard)
-            opener.add_handler(urllib.request.HTTPCookieProcessor(cookiejar))
+            opener = GuardedOpener(guard, urllib.request.HTTPCookieProcessor(cookiejar))
             opener.addheaders = []
             return opener
 
@@ -155,7 +154,7 @@ def _options(target: Path, limits: Download, clips: Clips) -> dict[str, Any]:
         "external_downloader": {"default": "native"},
         "ffmpeg_location": os.devnull,
         "fixup": "never",
-        "http_headers": {"User-Agent": limits.user_agent},
+        "http_headers": {"User-Agent": limits.agent},
         "progress_hooks": [on_progress],
         "match_filter": on_info,
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 
 import numpy as np
 import pytest
 
-from mmdata.config import Clips
+from mmdata.config import Clips, Download
 from mmdata.web import retries
 from mmdata.web.large_files import fetch_file
 from tests.support.film_server import Film, FilmServer
@@ -48,7 +49,7 @@ def test_a_file_comes_whole_with_its_hash_type_and_etag(films, fetch):
     fetched, target = fetch(Film(BODY))
     assert_whole(fetched, target)
     assert (fetched.mime, fetched.etag) == ("video/mp4", '"v1"')
-    assert films.requests[0].agent == "mmdata"
+    assert films.requests[0].agent == Download().agent
 
 
 def test_a_broken_download_continues_where_it_broke(films, fetch):
@@ -129,7 +130,8 @@ def test_a_download_with_progress_may_break_more_often_than_retries(films, fetch
         (Film(BODY), {"max_bytes": 1_000_000}, "too_large"),
         (Film(b""), {}, "empty"),
         (Film(BODY, headers={"X-Robots-Tag": "noai"}), {}, "robots"),
-        (Film(BODY, headers={"Content-Encoding": "gzip"}), {}, "bad_response"),
+        (Film(gzip.compress(BODY)[:-9], headers={"Content-Encoding": "gzip"}), {}, "truncated"),
+        (Film(gzip.compress(bytes(3_000_000)), headers={"Content-Encoding": "gzip"}), {}, "too_large"),
     ],
 )
 def test_unwanted_files_have_an_error_class(fetch, film, clips, error):
@@ -166,3 +168,46 @@ def test_a_private_host_is_not_contacted(films, settings, tmp_path):
     download = settings(allow_hosts=[])
     fetched = fetch_file(films.url("/f.mp4"), tmp_path / "t", download, Clips())
     assert (fetched.failure.error, fetched.failure.status, films.requests) == ("private_address", "refused", [])
+
+
+@pytest.mark.parametrize(("body", "encoding"), [(gzip.compress(BODY), "gzip"), (BODY, "gzip"), (BODY, "aws-chunked")])
+def test_an_encoded_file_is_stored_decoded(fetch, body, encoding):
+    fetched, target = fetch(Film(body, headers={"Content-Encoding": encoding}))
+    assert_whole(fetched, target)
+
+
+def test_an_encoded_file_that_breaks_is_fetched_from_its_beginning(films, fetch):
+    """A range would be one of the encoded bytes."""
+    fetched, target = fetch(Film(gzip.compress(BODY), headers={"Content-Encoding": "gzip"}, breaks=[600_000]))
+    assert_whole(fetched, target)
+    assert [request.range for request in films.requests] == [None, None]
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (HEAD + b"Content-Length: 1007\r\n\r\n" + b"x" * 1000, None),
+        (HEAD + b"Content-Length: 9000\r\n\r\n" + b"x" * 1000, "truncated"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n3e8\r\n" + b"x" * 1000 + b"\r\n", None),
+        (HEAD + b"Content-Length: 1007\r\n\r\n", "truncated"),
+        (HEAD + b"Content-Length: 4, 5\r\n\r\n" + b"x" * 1000, None),
+        (HEAD + b"Content-Length: \xb2\r\n\r\n" + b"x" * 1000, None),
+        (HEAD + b"Retry-After: x\r\nETag: " + b"e" * 5000 + b"\r\n\r\n" + b"x" * 1000, None),
+    ],
+)
+def test_a_file_that_ends_at_the_same_byte_twice_is_whole(web, settings, tmp_path, answer, error):
+    web.files["/f"] = answer
+    fetched = fetch_file(web.url("/f"), tmp_path / "f", settings(retries=2), Clips(deadline_s=5))
+    assert (fetched.failure and fetched.failure.error) == error
+    if error is None:
+        assert (tmp_path / "f").read_bytes() == b"x" * 1000
+        assert web.hits["/f"] <= 2
+        assert fetched.etag is None
+
+
+def test_a_file_that_breaks_in_another_place_each_time_is_not_taken_for_whole(fetch):
+    fetched, _ = fetch(Film(BODY, etag=None, breaks=[600_000, 600_001, 500_000, 400_000]))
+    assert fetched.failure.error == "truncated"

@@ -8,7 +8,7 @@ import socket
 import numpy as np
 import pytest
 
-from mmdata.config import Clips
+from mmdata.config import Clips, Download
 from mmdata.web.video_sites import fetch_from_site, is_site
 from tests.support.film_server import Film, FilmServer
 from tests.support.hostile_server import HostileServer
@@ -71,7 +71,7 @@ def test_the_video_of_a_page_is_fetched_with_our_user_agent(films, fetch, film):
         len(film),
         "video/mp4",
     )
-    assert {request.agent for request in films.requests} == {"mmdata"}
+    assert {request.agent for request in films.requests} == {Download().agent}
 
 
 def test_every_connection_is_made_by_the_guard(films, fetch, monkeypatch):
