@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -83,6 +84,7 @@ def report_release(folder: UPath | str) -> StageReport:
             shards_left=len(manifest["shards"]) - MAX_SHARDS,
             config_yaml=yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),
             root=shown(str(workspace.root)),
+            verify_command=shlex.join(["mmdata", "verify", shown(str(folder))]),
         )
     )
     publish_bytes(folder / "report.html", page.encode("utf-8", "xmlcharrefreplace"))
