@@ -1,0 +1,241 @@
+"""Places the packets of a file on one timeline, which its picture and its sound share.
+
+A file may be several recordings in a row, each with times of its own: joined MPEG-TS, chained Ogg, files that `cat` put
+together. Players show such pieces one after the other, and so they are placed here. The rules are those of FFmpeg, but
+for all formats: a step back begins a new piece; so does a leap forward in formats whose times may leap (MPEG, Ogg).
+A leap that only one stream makes is a pause of that stream. Nothing here reads a file: see `mmdata.media.container`.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+MAX_GAP_S = 10.0  # a larger leap forward may be a new piece; it is FFmpeg's -dts_delta_threshold
+MAX_STEP_BACK_S = 0.5  # a smaller step back is jitter of the clock
+MIN_PIECE_S = 1.0  # a shorter excursion that the stream comes back from is a damaged time stamp
+MAX_SILENT_HOLD_S = 60.0  # a picture stands so long at most if nothing says how long, and the file has no sound
+MAX_PICTURE_DELAY_S = 1.0  # decoded frames may differ so much from the times of their packets
+
+
+@dataclass
+class _Piece:
+    leaps_forward: bool  # from the end of the piece before it
+    begin_s: float = math.inf  # in decoding order
+    reached_s: float = -math.inf
+    last_s: dict[int, float] = field(default_factory=dict)  # of each stream
+
+
+@dataclass
+class _Stream:
+    packets: int = 0
+    piece: int = 0
+    before_last: tuple[int, float] | None = None  # piece and time of the packet before the last one
+
+
+class Pieces:
+    """Tells to which piece of a file each packet belongs. The same packets in the same order give the same answers."""
+
+    def __init__(self) -> None:
+        self._pieces = [_Piece(False)]
+        self._streams: dict[int, _Stream] = {}
+        self.stray_pieces: set[int] = set()  # they are no recording: the times of some packets are damaged
+        self.stray_packets: set[tuple[int, int]] = set()  # stream and number of packets whose time is damaged
+
+    @property
+    def leaps_forward(self) -> list[bool]:
+        """Of each piece, whether its times go on behind those of the piece before it."""
+        return [piece.leaps_forward for piece in self._pieces]
+
+    def piece_of(self, stream: int, time_s: float | None, duration_s: float) -> int:
+        """The number of a packet's piece.
+
+        Args:
+            time_s: when the packet is decoded; None: unknown, it belongs to the piece of the packet before it.
+        """
+        state = self._streams.setdefault(stream, _Stream(piece=len(self._pieces) - 1))
+        state.packets += 1
+        if time_s is None:
+            return state.piece
+        number, last_s = state.piece, self._pieces[state.piece].last_s.get(stream)
+        before = None if last_s is None else (number, last_s)
+        if not self._continues(number, stream, time_s):
+            number = self._other_piece(state, stream, time_s)
+        piece = self._pieces[number]
+        state.piece, state.before_last, piece.last_s[stream] = number, before, time_s
+        piece.begin_s = min(piece.begin_s, time_s)
+        piece.reached_s = max(piece.reached_s, time_s + duration_s)
+        return number
+
+    def _continues(self, number: int, stream: int, time_s: float) -> bool:
+        piece = self._pieces[number]
+        last_s = piece.last_s.get(stream)
+        if last_s is None and piece.begin_s == math.inf or self._streams[stream].packets == 1:
+            return True  # a stream may begin late, or lie behind all the others in the file
+        earliest_s = piece.begin_s - MAX_GAP_S if last_s is None else last_s - MAX_STEP_BACK_S
+        return earliest_s <= time_s <= piece.reached_s + MAX_GAP_S
+
+    def _other_piece(self, state: _Stream, stream: int, time_s: float) -> int:
+        """The piece of a packet that does not continue the piece of the packet before it."""
+        if state.before_last is not None:
+            number, before_s = state.before_last
+            if before_s - MAX_STEP_BACK_S <= time_s <= before_s + MAX_STEP_BACK_S:
+                self.stray_packets.add((stream, state.packets - 1))
+                return number
+        for later in range(len(self._pieces) - 1, state.piece, -1):
+            if self._continues(later, stream, time_s):
+                return later  # another stream was there first
+        left = self._pieces[state.piece]
+        if left.reached_s - left.begin_s < MIN_PIECE_S:
+            for earlier in range(state.piece - 1, -1, -1):
+                if self._continues(earlier, stream, time_s):
+                    self.stray_pieces.update(range(earlier + 1, state.piece + 1))
+                    return earlier
+        self._pieces.append(_Piece(leaps_forward=time_s > left.reached_s))
+        return len(self._pieces) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """When a file's pictures and its sound are seen and heard, in seconds from its beginning.
+
+    Args:
+        shifts_s: what is added to the times of each piece; None: its times are damaged.
+        stray_packets: stream and number of the packets whose time is damaged.
+        end_s: the end of what is seen or heard last.
+        picture_times_s: of the packets of the picture, sorted.
+        holes: stretches, begin and end, in which the file has neither picture nor sound, sorted.
+    """
+
+    shifts_s: list[float | None]
+    stray_packets: set[tuple[int, int]]
+    end_s: float
+    picture_times_s: array[float]
+    holes: list[tuple[float, float]]
+
+    @property
+    def is_straight(self) -> bool:
+        """Whether the file's own times are those of the timeline."""
+        return not self.stray_packets and all(shift_s == 0 for shift_s in self.shifts_s)
+
+    def hole_at(self, time_s: float) -> tuple[float, float] | None:
+        """The stretch without picture and sound at a time; None if there is none."""
+        place = bisect_right(self.holes, (time_s, math.inf)) - 1
+        return self.holes[place] if place >= 0 and time_s < self.holes[place][1] else None
+
+    def is_shown(self, frame_s: float, time_s: float) -> bool:
+        """Whether a frame is the one on the screen at a time: no packet in between holds another picture."""
+        place = bisect_right(self.picture_times_s, time_s) - 1
+        return place < 0 or self.picture_times_s[place] <= frame_s + MAX_PICTURE_DELAY_S
+
+
+class Clock:
+    """Tells by how much each packet is shifted on a timeline, while the file is read from its beginning again."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._pieces = Pieces()
+        self._packets: dict[int, int] = {}  # of each stream
+
+    def shift_s(self, stream: int, decoded_s: float | None, duration_s: float) -> float | None:
+        """What is added to a packet's times; None: its times are damaged, and it follows the packet before it."""
+        self._packets[stream] = self._packets.get(stream, 0) + 1
+        piece = self._pieces.piece_of(stream, decoded_s, duration_s)
+        is_stray = (stream, self._packets[stream]) in self._timeline.stray_packets
+        return None if is_stray or piece >= len(self._timeline.shifts_s) else self._timeline.shifts_s[piece]
+
+
+@dataclass(frozen=True, slots=True)
+class _Packet:
+    piece: int
+    is_picture: bool
+    begin_s: float | None
+    duration_s: float
+
+
+class Survey:
+    """Collects the times of all packets of a file, in its order.
+
+    Args:
+        closes_gaps: the format's times may leap; the piece behind a leap follows the piece before it without a gap.
+    """
+
+    def __init__(self, closes_gaps: bool) -> None:
+        self._closes_gaps = closes_gaps
+        self._pieces = Pieces()
+        self._latest: dict[int, _Packet] = {}  # of each stream: the next packet tells whether its time is damaged
+        self._packets: dict[int, int] = {}
+        self._end_s: dict[tuple[int, int], float] = {}  # of each piece and stream
+        self._pictures: dict[int, array[float]] = {}  # of each piece
+        self._filled: dict[tuple[int, int], list[tuple[float, float]]] = {}  # of each piece and stream
+
+    def add(
+        self, stream: int, is_picture: bool, decoded_s: float | None, shown_s: float | None, duration_s: float
+    ) -> None:
+        """Add a packet.
+
+        Args:
+            is_picture: it holds a picture; False: sound, or an empty packet that keeps the picture on the screen.
+            decoded_s, shown_s: None if the packet does not say it; it then follows the packet before it.
+        """
+        piece = self._pieces.piece_of(stream, decoded_s, duration_s)
+        self._place_latest(stream)
+        self._packets[stream] = self._packets.get(stream, 0) + 1
+        begin_s = shown_s if shown_s is not None else decoded_s
+        self._latest[stream] = _Packet(piece, is_picture, begin_s, duration_s)
+
+    def _place_latest(self, stream: int) -> None:
+        packet = self._latest.pop(stream, None)
+        if packet is None or (stream, self._packets[stream]) in self._pieces.stray_packets:
+            return
+        key = packet.piece, stream
+        begin_s = self._end_s.get(key, 0.0) if packet.begin_s is None else packet.begin_s
+        end_s = begin_s + packet.duration_s
+        self._end_s[key] = max(end_s, self._end_s.get(key, end_s))
+        if packet.is_picture:
+            self._pictures.setdefault(packet.piece, array("d")).append(begin_s)
+        filled = self._filled.setdefault(key, [])
+        if filled and filled[-1][0] - MAX_GAP_S <= begin_s <= filled[-1][1] + MAX_GAP_S:
+            filled[-1] = (min(begin_s, filled[-1][0]), max(end_s, filled[-1][1]))
+        else:
+            filled.append((begin_s, end_s))
+
+    def timeline(self, has_sound: bool) -> Timeline:
+        """The timeline of the packets that were added.
+
+        Args:
+            has_sound: a stretch without sound is a sign that something is missing.
+        """
+        for stream in list(self._latest):
+            self._place_latest(stream)
+        shifts_s: list[float | None] = []
+        pictures: array[float] = array("d")
+        filled: list[tuple[float, float]] = []
+        file_end_s = shift_s = 0.0
+        for number, leaps in enumerate(self._pieces.leaps_forward):
+            runs = [run for (piece, _), stream_runs in self._filled.items() if piece == number for run in stream_runs]
+            if number in self._pieces.stray_pieces or not runs:
+                shifts_s.append(None)
+                continue
+            if number > 0 and (self._closes_gaps or not leaps):
+                shift_s = file_end_s - min(begin_s for begin_s, _ in runs)
+            shifts_s.append(shift_s)
+            filled += [(begin_s + shift_s, end_s + shift_s) for begin_s, end_s in runs]
+            pictures.extend(time_s + shift_s for time_s in self._pictures.get(number, ()))
+            file_end_s = max(end_s for _, end_s in filled)
+        holes = _holes(filled, MAX_GAP_S if has_sound else MAX_SILENT_HOLD_S)
+        return Timeline(shifts_s, self._pieces.stray_packets, file_end_s, array("d", sorted(pictures)), holes)
+
+
+def _holes(filled: Iterable[tuple[float, float]], min_length_s: float) -> list[tuple[float, float]]:
+    """What lies between the stretches that are filled, if it is long."""
+    holes = []
+    until_s = -math.inf
+    for begin_s, end_s in sorted(filled):
+        if until_s > -math.inf and begin_s - until_s > min_length_s:
+            holes.append((until_s, begin_s))
+        until_s = max(until_s, end_s)
+    return holes
