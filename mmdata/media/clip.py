@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
 
 from mmdata.media.downmix import audible
 from mmdata.media.flac import SAMPLE_RATE, flac, flac_seconds
+from mmdata.media.timeline import Timeline
 from mmdata.media.video_frames import Picture, encode_picture, scene_signature, upright_pixels
 
 MIN_CLIP_S = 1.0  # a clip that the end of its file shortens is kept if so much, or half of the clip, is left
 MIN_SCENE_CHANGE = 27.0  # a larger mean change of hue, saturation and value begins a scene, as in PySceneDetect
-MIN_DECODED_SHARE = 0.9  # if a whole file is the clip: its caption speaks of all of it, so little may be missing
+MIN_DECODED_SHARE = 0.9  # of a whole recording: its transcript has all its words, so little may be missing
 MAX_MISSING_END_S = 0.1  # frames so close to a clip's end may be missing, because the file may end there
 MIN_SOUND_SHARE = 0.5  # if a smaller share of a clip has sound, no sound is stored
 
@@ -79,6 +81,7 @@ class ClipBuilder:
         end_s: where it ends in the file.
         requested_end_s: where it was asked to end; later than `end_s` if the file ends before.
         is_whole: the clip is the whole file.
+        timeline: of the file.
         pixel_ratio: width of a pixel over its height.
     """
 
@@ -89,8 +92,10 @@ class ClipBuilder:
     options: ClipOptions
     kind: str
     is_whole: bool
+    timeline: Timeline
     pixel_ratio: float = 1.0
     _target_times: list[float] = field(init=False)  # of the frames that are still to be taken, evenly spaced
+    _problems: list[tuple[float, CutProblem]] = field(default_factory=list)  # times without a frame to show, and why
     _pictures: list[Picture] = field(default_factory=list)
     _scene_pictures: list[Picture] = field(default_factory=list)  # the first frame after each change of scene
     _last_signature: np.ndarray | None = None
@@ -107,9 +112,11 @@ class ClipBuilder:
 
             self._video = ClipVideo(self.start_s, self.options.image_size)
 
-    def needs_picture_before(self, time_s: float) -> bool:
-        """Whether a frame that the clip needs is shown before this time."""
-        return bool(self._target_times) and self._target_times[0] < time_s
+    def needs_time_before(self, time_s: float) -> bool:
+        """Whether the clip needs a frame that is shown before this time, or a recording's sound before it."""
+        if self.kind == "video":
+            return bool(self._target_times) and self._target_times[0] < time_s
+        return self.start_s < time_s
 
     def take_picture(self, time_s: float, frame: Any, previous: tuple[float, Any] | None) -> None:
         """Take what the clip needs of a decoded frame.
@@ -118,18 +125,28 @@ class ClipBuilder:
             previous: time and frame before this one. It is on the screen until this one is.
         """
         while self._target_times and self._target_times[0] < time_s - 1e-6:
-            self._target_times.pop(0)
-            self._keep(*(previous if previous is not None else (time_s, frame)))
+            self._take_target(*(previous if previous is not None else (time_s, frame)))
         if self.kind == "video" and self.start_s <= time_s < self.end_s:
             if self.options.choose == "scene":
                 self._note_scene(time_s, frame)
             if self._video is not None:
                 self._video.add_picture(time_s, upright_pixels(frame, self.pixel_ratio, self.options.image_size))
 
-    def take_last_picture(self, time_s: float, frame: Any, frame_s: float) -> None:
-        """Take what the clip needs of the file's last frame, which is on the screen for `frame_s` seconds."""
-        while self._target_times and self._target_times[0] < time_s + frame_s:
-            self._target_times.pop(0)
+    def take_last_picture(self, time_s: float, frame: Any) -> None:
+        """Take what the clip needs of the file's last frame, which stays on the screen."""
+        while self._target_times:
+            self._take_target(time_s, frame)
+
+    def _take_target(self, time_s: float, frame: Any) -> None:
+        """Keep the frame that is on the screen at the next of the times, or note why it is not the right one."""
+        target_s = self._target_times.pop(0)
+        if (hole := self.timeline.hole_at(target_s)) is not None:
+            detail = f"the file has neither picture nor sound from {hole[0]:.3f} to {hole[1]:.3f} s"
+            self._problems.append((target_s, CutProblem("gap", detail)))
+        elif not self.timeline.is_shown(time_s, target_s):
+            detail = f"the picture at {target_s:.3f} s cannot be decoded, the last one before is of {time_s:.3f} s"
+            self._problems.append((target_s, CutProblem("undecodable", detail)))
+        else:
             self._keep(time_s, frame)
 
     def take_sound(self, first_sample: int, mixes: np.ndarray) -> None:
@@ -145,24 +162,30 @@ class ClipBuilder:
         if begin < end:
             self._sound.append((begin - clip_begin, mixes[:, begin - first_sample : end - first_sample]))
 
-    def finish(self, decoded_until_s: float, file_duration_s: float | None) -> Cut | CutProblem:
+    def finish(self, decoded_until_s: float, promised_s: float | None) -> Cut | CutProblem:
         """The clip, or why there is none.
 
         Args:
             decoded_until_s: the time in the file up to which it is decoded.
-            file_duration_s: the length that the file claims, if the file has ended; None if it continues.
+            promised_s: the length that the file claims, if the file has ended; None if it continues.
         """
-        end_s = self.end_s if file_duration_s is None else min(self.end_s, decoded_until_s)
+        end_s = self.end_s if promised_s is None else min(self.end_s, decoded_until_s)
         length_s = end_s - self.start_s
         requested_s = self.requested_end_s - self.start_s
-        if not self.is_whole and length_s < min(MIN_CLIP_S, requested_s / 2):
-            is_file_short = file_duration_s is not None and decoded_until_s < file_duration_s - 1.0
+        if length_s < min(MIN_CLIP_S, requested_s / 2):
+            is_file_short = promised_s is not None and decoded_until_s < promised_s - 1.0
             span = f"{self.start_s:.3f} to {self.requested_end_s:.3f} s"
             detail = f"{span}, but the file ends at {decoded_until_s:.3f} s"
             return CutProblem("ended_early" if is_file_short else "past_end", detail)
-        if self.is_whole and file_duration_s is not None and decoded_until_s < MIN_DECODED_SHARE * file_duration_s:
-            detail = f"the file claims to be {file_duration_s:.3f} s long, but ends at {decoded_until_s:.3f} s"
+        # a transcript speaks of all that is heard, while what is left of a film fits its caption
+        is_whole_recording = self.is_whole and self.kind == "audio"
+        if is_whole_recording and promised_s is not None and decoded_until_s < MIN_DECODED_SHARE * promised_s:
+            claim = "goes on" if promised_s == inf else f"claims to be {promised_s:.3f} s long"
+            detail = f"the file {claim}, but nothing can be read behind {decoded_until_s:.3f} s"
             return CutProblem("ended_early", detail)
+        for time_s, problem in self._problems:
+            if time_s < end_s:
+                return problem
         pictures = self._chosen_pictures()
         if self.kind == "video" and not pictures:
             return CutProblem("undecodable", f"no frame between {self.start_s:.3f} and {end_s:.3f} s can be decoded")
@@ -243,12 +266,12 @@ class ClipBuilder:
             return None
         count = round(length_s * SAMPLE_RATE)
         samples = np.zeros((max(len(mixes) for _, mixes in self._sound), count), np.float32)
-        covered = 0
+        is_heard = np.zeros(count, np.bool_)
         for first_sample, mixes in self._sound:
             part = samples[:, first_sample : first_sample + mixes.shape[1]]
             part[:] = mixes[:, : part.shape[1]]  # the one mix of a mono piece is both mixes
-            covered += part.shape[1]
-        return audible(samples) if covered >= MIN_SOUND_SHARE * count and count else None
+            is_heard[first_sample : first_sample + mixes.shape[1]] = True
+        return audible(samples) if count and is_heard.mean() >= MIN_SOUND_SHARE else None
 
     def _has_voice(self, wave: np.ndarray) -> bool:
         from mmdata.media.voice_activity import speech_ratio

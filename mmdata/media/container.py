@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmdata.media.packets import survey
 from mmdata.media.streams import choose_picture, choose_sound, tracks
+from mmdata.media.timeline import Survey, Timeline
 
 if TYPE_CHECKING:
     from mmdata.media.clip import ClipOptions
@@ -18,6 +21,9 @@ DEMUXERS = "mov,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,flac,wav,mp3,aac,amr,a
 
 FORMATS_WITHOUT_DURATION = frozenset({"mp3", "aac", "amr"})
 """Formats whose length FFmpeg can only guess from the bit rate."""
+
+WRAPPING_FORMATS = frozenset({"mpegts", "mpeg"})
+"""Formats whose clock has 33 bits and starts anew after 26.5 hours; FFmpeg counts times before that as negative."""
 
 MAX_STREAMS = 64
 
@@ -55,17 +61,24 @@ class OpenFile:
     """An open file.
 
     Args:
-        video, audio: the streams that are read; None if there is none or it is not wanted.
+        streams: the picture and the sound that times are told by, also sound that is not wanted.
+        video, audio: those of them that are decoded.
         origin_s: the container's start time; times are counted from it.
+        timeline: when its packets are seen and heard.
+        promised_s: the length that the container states, if much of that is missing; else the length that it has.
         pixel_ratio: width of a pixel over its height.
         channel_names: of the sound, in the file's order.
     """
 
+    path: Path
     container: Any
+    streams: list[Any]
     video: Any
     audio: Any
-    origin_s: float
-    facts: FileFacts
+    origin_s: float = 0.0
+    timeline: Timeline = field(default_factory=lambda: Survey(closes_gaps=False).timeline(has_sound=False))
+    promised_s: float = 0.0
+    facts: FileFacts = FileFacts()
     pixel_ratio: float = 1.0
     channel_names: tuple[str, ...] = ()
 
@@ -73,6 +86,20 @@ class OpenFile:
     def main(self) -> Any:
         """The stream that times are measured by."""
         return self.video if self.video is not None else self.audio
+
+    def restart(self) -> None:
+        """Go back to the beginning. The file is opened anew, because seeking to it fails where times start over."""
+        # a closed container's streams may not be touched: their memory is freed
+        numbers = [stream.index for stream in self.streams]
+        video, audio = (None if stream is None else stream.index for stream in (self.video, self.audio))
+        self.container.close()
+        self.container = _container(self.path)
+        self.streams = [self.container.streams[number] for number in numbers]
+        self.video, self.audio = (
+            None if number is None else self.container.streams[number] for number in (video, audio)
+        )
+        for stream in self.streams:
+            stream.codec_context.thread_count = 1  # each core has a decoder process of its own
 
 
 @contextmanager
@@ -85,63 +112,75 @@ def opened(path: Path, kind: str, options: ClipOptions) -> Iterator[OpenFile]:
     Raises:
         FileProblem: it is not of that kind, or it is over a limit.
     """
+    file = _with_streams(path, _container(path), kind, options)
+    try:
+        _measure(file, options)
+        file.restart()
+        yield file
+    finally:
+        file.container.close()
+
+
+def _container(path: Path) -> Any:
     import av
 
     whitelists = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
     try:
-        container = av.open(str(path), options=whitelists)
+        return av.open(str(path), options=whitelists)
     except (av.FFmpegError, ValueError) as error:
         raise FileProblem("undecodable", f"cannot be opened ({_ffmpeg_message(error)})") from None
-    with container:
-        yield _opened(container, kind, options)
 
 
-def _opened(container: Any, kind: str, options: ClipOptions) -> OpenFile:
+def _with_streams(path: Path, container: Any, kind: str, options: ClipOptions) -> OpenFile:
     if len(container.streams) > MAX_STREAMS:
         raise FileProblem("bomb", f"the file has {len(container.streams)} streams, more than {MAX_STREAMS}")
     video = choose_picture(container) if kind == "video" else None
-    audio, channel_names = choose_sound(container) if kind == "audio" or options.sound else (None, ())
+    sound, channel_names = choose_sound(container)
+    audio = sound if kind == "audio" or options.sound else None
     if (video if kind == "video" else audio) is None:
         if tracks(container, kind):
             raise FileProblem("undecodable", f"FFmpeg has no decoder for the file's {kind} track")
         raise FileProblem(*_NOTHING_OF_KIND[kind])
-    start = (container.start_time or 0) / 1e6
-    origin = start if start > 0 else 0.0
-    has_duration = container.duration and container.format.name not in FORMATS_WITHOUT_DURATION
-    duration = container.duration / 1e6 if has_duration else _measured_s(container, origin, video or audio)
-    if duration > options.max_duration_s:
-        raise FileProblem("too_long", f"{duration:.0f} s is over clips.max_duration_s ({options.max_duration_s:g})")
-    facts = FileFacts(duration_s=duration)
+    streams = [stream for stream in (video, sound) if stream is not None]
+    file = OpenFile(path, container, streams, video, audio, channel_names=channel_names)
     if video is not None:
         context = video.codec_context
         if context.width * context.height > options.max_pixels:
             size = f"{context.width} x {context.height}"
             raise FileProblem("bomb", f"{size} pixels is over download.max_pixels ({options.max_pixels})")
-        context.thread_count = 1  # each core has a decoder process of its own
         rate = float(video.average_rate or video.guessed_rate or 0) or None
-        facts = FileFacts(context.width, context.height, rate, duration)
-    if audio is not None:
-        audio.codec_context.thread_count = 1
-    pixel_ratio = float((video.sample_aspect_ratio or 1) if video is not None else 1)
-    pixel_ratio = pixel_ratio if 0.1 < pixel_ratio < 10 else 1.0
-    return OpenFile(container, video, audio, origin, facts, pixel_ratio, channel_names)
+        file.facts = FileFacts(context.width, context.height, rate)
+        pixel_ratio = float(video.sample_aspect_ratio or 1)
+        file.pixel_ratio = pixel_ratio if 0.1 < pixel_ratio < 10 else 1.0
+    return file
 
 
-def _measured_s(container: Any, origin_s: float, stream: Any) -> float:
-    """The length in seconds of a file that does not state it (of a live recorder, for example), by its packets."""
-    import av
+def _measure(file: OpenFile, options: ClipOptions) -> None:
+    """Find out when a file's time begins, and how long it is. What its packets say counts, not what it says of itself.
 
-    end_s = 0.0
-    try:
-        for packet in container.demux(stream):
-            if packet.pts is not None:
-                end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base) - origin_s)
-        container.seek(0, backward=True)
-    except av.FFmpegError as error:
-        raise FileProblem(
-            "undecodable", f"the file states no length, and cannot be read twice ({_ffmpeg_message(error)})"
-        ) from None
-    return end_s
+    Raises:
+        FileProblem: it is too long.
+    """
+    from av.format import Flags
+
+    container = file.container
+    may_leap = bool(container.format.flags & Flags.ts_discont.value)
+    start_s = (container.start_time or 0) / 1e6
+    # a negative start is a clock that wrapped around, but in formats with edit lists it is what a player does not show
+    file.origin_s = start_s if start_s > 0 or container.format.name in WRAPPING_FORMATS else 0.0
+    file.timeline, breaks_off = survey(container, file.streams, file.origin_s, may_leap)
+    duration_s = file.promised_s = file.timeline.end_s
+    if container.duration and file.timeline.is_straight and container.format.name not in FORMATS_WITHOUT_DURATION:
+        claimed_s = container.duration / 1e6
+        # some formats state the time of their end, not their length
+        claims_s = [claim_s for claim_s in (claimed_s, claimed_s - file.origin_s) if abs(claim_s - duration_s) < 1]
+        duration_s = claims_s[0] if claims_s else duration_s  # it is exact where packets are rounded
+        file.promised_s = duration_s if claims_s else max(duration_s, claimed_s)
+    if breaks_off:
+        file.promised_s = math.inf
+    if duration_s > options.max_duration_s:
+        raise FileProblem("too_long", f"{duration_s:.0f} s is over clips.max_duration_s ({options.max_duration_s:g})")
+    file.facts = replace(file.facts, duration_s=duration_s)
 
 
 def _ffmpeg_message(error: BaseException) -> str:

@@ -50,7 +50,7 @@ class Pieces:
         """Of each piece, whether its times go on behind those of the piece before it."""
         return [piece.leaps_forward for piece in self._pieces]
 
-    def piece_of(self, stream: int, time_s: float | None, duration_s: float) -> int:
+    def piece_of(self, stream: int, time_s: float | None) -> int:
         """The number of a packet's piece.
 
         Args:
@@ -67,13 +67,13 @@ class Pieces:
         piece = self._pieces[number]
         state.piece, state.before_last, piece.last_s[stream] = number, before, time_s
         piece.begin_s = min(piece.begin_s, time_s)
-        piece.reached_s = max(piece.reached_s, time_s + duration_s)
+        piece.reached_s = max(piece.reached_s, time_s)
         return number
 
     def _continues(self, number: int, stream: int, time_s: float) -> bool:
         piece = self._pieces[number]
         last_s = piece.last_s.get(stream)
-        if last_s is None and piece.begin_s == math.inf or self._streams[stream].packets == 1:
+        if (last_s is None and piece.begin_s == math.inf) or self._streams[stream].packets == 1:
             return True  # a stream may begin late, or lie behind all the others in the file
         earliest_s = piece.begin_s - MAX_GAP_S if last_s is None else last_s - MAX_STEP_BACK_S
         return earliest_s <= time_s <= piece.reached_s + MAX_GAP_S
@@ -91,7 +91,8 @@ class Pieces:
         left = self._pieces[state.piece]
         if left.reached_s - left.begin_s < MIN_PIECE_S:
             for earlier in range(state.piece - 1, -1, -1):
-                if self._continues(earlier, stream, time_s):
+                last_s = self._pieces[earlier].last_s.get(stream, math.inf)
+                if last_s - MAX_STEP_BACK_S <= time_s <= last_s + MAX_GAP_S:
                     self.stray_pieces.update(range(earlier + 1, state.piece + 1))
                     return earlier
         self._pieces.append(_Piece(leaps_forward=time_s > left.reached_s))
@@ -140,10 +141,10 @@ class Clock:
         self._pieces = Pieces()
         self._packets: dict[int, int] = {}  # of each stream
 
-    def shift_s(self, stream: int, decoded_s: float | None, duration_s: float) -> float | None:
+    def shift_s(self, stream: int, decoded_s: float | None) -> float | None:
         """What is added to a packet's times; None: its times are damaged, and it follows the packet before it."""
         self._packets[stream] = self._packets.get(stream, 0) + 1
-        piece = self._pieces.piece_of(stream, decoded_s, duration_s)
+        piece = self._pieces.piece_of(stream, decoded_s)
         is_stray = (stream, self._packets[stream]) in self._timeline.stray_packets
         return None if is_stray or piece >= len(self._timeline.shifts_s) else self._timeline.shifts_s[piece]
 
@@ -181,7 +182,7 @@ class Survey:
             is_picture: it holds a picture; False: sound, or an empty packet that keeps the picture on the screen.
             decoded_s, shown_s: None if the packet does not say it; it then follows the packet before it.
         """
-        piece = self._pieces.piece_of(stream, decoded_s, duration_s)
+        piece = self._pieces.piece_of(stream, decoded_s)
         self._place_latest(stream)
         self._packets[stream] = self._packets.get(stream, 0) + 1
         begin_s = shown_s if shown_s is not None else decoded_s

@@ -18,14 +18,18 @@ from tests.support.made_videos import number_in_jpeg
 
 @pytest.fixture
 def hanging(tmp_path, film):
-    """A file that never ends: half of a film comes out of a pipe, and then nothing more."""
+    """A file that never ends when it is decoded: its packets are read once, then half of them, and then nothing more."""
     path = tmp_path / "hanging.mkv"
     os.mkfifo(path)
     stop = threading.Event()
 
     def feed() -> None:
+        data = film.read_bytes()
         with path.open("wb") as pipe:
-            data = film.read_bytes()
+            path.unlink()
+            os.mkfifo(path)  # the next one that opens the path gets another pipe
+            pipe.write(data)
+        with path.open("wb") as pipe:
             pipe.write(data[: len(data) * 6 // 10])
             pipe.flush()
             stop.wait(30)

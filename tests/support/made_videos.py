@@ -157,14 +157,17 @@ def _add_video(container: Any, recipe: Recipe) -> Any:
     stream.width, stream.height = recipe.size
     stream.pix_fmt = "yuv420p"
     stream.codec_context.gop_size = recipe.gop
-    # MPEG-4 has 16 bits for the ticks of a second
-    tick = Fraction(1, recipe.fps if recipe.video == "mpeg4" else CLOCK)
-    stream.codec_context.time_base = stream.time_base = tick
+    stream.codec_context.time_base = stream.time_base = Fraction(1, _ticks_per_s(recipe))
     if recipe.aspect != 1:
         stream.codec_context.sample_aspect_ratio = recipe.aspect
     if recipe.rotation:
         stream.set_display_rotation(recipe.rotation)
     return stream
+
+
+def _ticks_per_s(recipe: Recipe) -> int:
+    # MPEG-2 knows its frame rates only, and MPEG-4 has 16 bits for the ticks of a second
+    return recipe.fps if recipe.video in ("mpeg2video", "mpeg4") else CLOCK
 
 
 def _frame(number: int, at: float, recipe: Recipe) -> av.VideoFrame:
@@ -174,7 +177,7 @@ def _frame(number: int, at: float, recipe: Recipe) -> av.VideoFrame:
     if recipe.rotation:
         pixels = np.rot90(pixels, -recipe.rotation // 90)  # the player turns it back
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(format="yuv420p")
-    clock = recipe.fps if recipe.video == "mpeg4" else CLOCK
+    clock = _ticks_per_s(recipe)
     frame.pts, frame.time_base = round(at * clock), Fraction(1, clock)
     return frame
 

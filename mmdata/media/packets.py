@@ -1,0 +1,73 @@
+"""Reads the packets of an open file: once for their times, and once more, placed on the timeline, to be decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mmdata.media.timeline import Clock, Survey, Timeline
+
+MIN_PICTURE_BYTES = 8  # a smaller packet of a picture only says that the one before it stays (MPEG-4, AVI)
+
+
+def survey(container: Any, streams: Sequence[Any], origin_s: float, closes_gaps: bool) -> tuple[Timeline, bool]:
+    """The timeline of a file, and whether the file breaks off: its packets end with an error.
+
+    Args:
+        streams: picture and sound; the same ones must be read by `placed_packets`.
+        origin_s: the container's start time.
+        closes_gaps: see `Survey`.
+    """
+    import av
+
+    result = Survey(closes_gaps)
+    ticks_s = {stream.index: float(stream.time_base) for stream in streams}
+    pictures = {stream.index for stream in streams if stream.type == "video"}
+    breaks_off = False
+    try:
+        for packet in container.demux(*streams):
+            if packet.is_discard or (packet.size == 0 and packet.dts is None):
+                continue  # an edit list hides it, or it is the mark of the end
+            tick_s = ticks_s[packet.stream_index]
+            decoded_s, shown_s = (
+                None if ticks is None else ticks * tick_s - origin_s for ticks in (packet.dts, packet.pts)
+            )
+            is_picture = packet.stream_index in pictures and packet.size >= MIN_PICTURE_BYTES
+            duration_s = packet.duration * tick_s if packet.duration else 0.0
+            if not duration_s and packet.stream_index not in pictures:
+                duration_s = _decoded_length_s(packet)
+            result.add(packet.stream_index, is_picture, decoded_s, shown_s, duration_s)
+    except av.FFmpegError:
+        breaks_off = True
+    return result.timeline(has_sound=len(pictures) < len(streams)), breaks_off
+
+
+def _decoded_length_s(packet: Any) -> float:
+    """The length of the sound in a packet that does not state it, as where FLAC files were joined."""
+    import av
+
+    try:
+        return float(sum(frame.samples / frame.sample_rate for frame in packet.decode()))
+    except av.FFmpegError:
+        return 0.0
+
+
+def placed_packets(container: Any, streams: Sequence[Any], timeline: Timeline, origin_s: float) -> Iterator[Any]:
+    """The packets of a file in their order; their times are those of the timeline, but counted from `origin_s`.
+
+    A file that is not straight must be read from its beginning.
+    """
+    if timeline.is_straight:
+        yield from container.demux(*streams)
+        return
+    clock = Clock(timeline)
+    ticks_s = {stream.index: float(stream.time_base) for stream in streams}
+    for packet in container.demux(*streams):
+        if not packet.is_discard and not (packet.size == 0 and packet.dts is None):
+            tick_s = ticks_s[packet.stream_index]
+            decoded_s = None if packet.dts is None else packet.dts * tick_s - origin_s
+            shift_s = clock.shift_s(packet.stream_index, decoded_s)
+            shift = None if shift_s is None else round(shift_s / tick_s)
+            packet.pts = None if packet.pts is None or shift is None else packet.pts + shift
+            packet.dts = None if packet.dts is None or shift is None else packet.dts + shift
+        yield packet
