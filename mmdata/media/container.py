@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmdata.media.downmix import own_channel_names
 from mmdata.media.packets import survey
 from mmdata.media.streams import choose_picture, choose_sound, tracks
 from mmdata.media.timeline import Survey, Timeline
@@ -100,6 +101,8 @@ class OpenFile:
         )
         for stream in self.streams:
             stream.codec_context.thread_count = 1  # each core has a decoder process of its own
+            if stream.type == "audio":
+                own_channel_names(stream)  # prepares the decoder, too
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from tests.support.made_videos import number_in_jpeg
 
 @pytest.fixture
 def hanging(tmp_path, film):
-    """A file that never ends when it is decoded: its packets are read once, then half of them, and then nothing more."""
+    """A file that never ends when it is decoded: its packets come once, then half of them, then nothing more."""
     path = tmp_path / "hanging.mkv"
     os.mkfifo(path)
     stop = threading.Event()
