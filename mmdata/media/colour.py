@@ -50,7 +50,7 @@ def rgb_pixels(frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
     """
     transfer, primaries = _transfer_and_primaries(frame)
     if needs_conversion(transfer, primaries):
-        codes = _resized(_reformatted(frame, "rgb48le"), size)
+        codes = _reformatted(frame, "rgb48le", size, "AREA")
         return to_bt709(codes, transfer, primaries, _peak_nits(frame))
     if frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
         return _resized(_on_white(_reformatted(frame, "rgba")), size)
@@ -62,13 +62,22 @@ def rgb_pixels(frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
 
 def reduced_rgb(frame: Any, width: int, height: int) -> np.ndarray:
     """A decoded frame as a small uint8 H,W,3 for comparisons with others of its film; HDR stays as it is coded."""
-    return _reformatted(frame, "rgb24", width, height)
+    return _reformatted(frame, "rgb24", (width, height))
 
 
-def _reformatted(frame: Any, pixel_format: str, width: int | None = None, height: int | None = None) -> np.ndarray:
+def _reformatted(
+    frame: Any, pixel_format: str, size: tuple[int, int] | None = None, interpolation: str = "BILINEAR"
+) -> np.ndarray:
     # a matrix means nothing for RGB and grey, but swscale refuses one that it does not know
     matrix = (_matrix(frame) if _is_yuv(frame) else None) or BT709_MATRIX
-    reformatted = frame.reformat(width, height, pixel_format, src_colorspace=matrix, dst_colorspace=matrix)
+    reformatted = frame.reformat(
+        *(size or (frame.width, frame.height)),
+        pixel_format,
+        src_colorspace=matrix,
+        dst_colorspace=matrix,
+        interpolation=interpolation,
+        threads=1,  # each core has a decoder process of its own
+    )
     return np.asarray(reformatted.to_ndarray())
 
 

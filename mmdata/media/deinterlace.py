@@ -29,7 +29,7 @@ class Deinterlacer:
 
     def frames(self, frame: Any) -> list[Any]:
         """The frames that are ready when one more was decoded."""
-        if not frame.interlaced_frame:
+        if not frame.interlaced_frame or min(frame.width, frame.height) < BLOCK:
             return [*self.flush(), frame]
         ready = []
         format_of_frame = (frame.width, frame.height, frame.format.name)
@@ -55,6 +55,7 @@ class Deinterlacer:
         from av.filter import Graph
 
         self._graph = Graph()
+        self._graph.threads = 1  # each core has a decoder process of its own
         source = self._graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
         )
