@@ -50,11 +50,11 @@ def rgb_pixels(frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
     """
     transfer, primaries = _transfer_and_primaries(frame)
     if needs_conversion(transfer, primaries):
-        codes = _reformatted(frame, "rgb48le", size, "AREA")
+        codes = reformatted(frame, "rgb48le", size, "AREA")
         return to_bt709(codes, transfer, primaries, _peak_nits(frame))
     if frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
-        return _resized(_on_white(_reformatted(frame, "rgba")), size)
-    pixels = _resized(_reformatted(frame, "rgb24"), size)
+        return _resized(_on_white(reformatted(frame, "rgba")), size)
+    pixels = _resized(reformatted(frame, "rgb24"), size)
     if frame.format.name.startswith("gray") and frame.color_range == LIMITED_RANGE:  # FFmpeg takes it for full range
         pixels = np.clip((pixels.astype(np.float32) - 16) * (255 / 219) + 0.5, 0, 255).astype(np.uint8)
     return pixels
@@ -62,15 +62,16 @@ def rgb_pixels(frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
 
 def reduced_rgb(frame: Any, width: int, height: int) -> np.ndarray:
     """A decoded frame as a small uint8 H,W,3 for comparisons with others of its film; HDR stays as it is coded."""
-    return _reformatted(frame, "rgb24", (width, height))
+    return reformatted(frame, "rgb24", (width, height))
 
 
-def _reformatted(
+def reformatted(
     frame: Any, pixel_format: str, size: tuple[int, int] | None = None, interpolation: str = "BILINEAR"
 ) -> np.ndarray:
+    """A decoded frame in another pixel format and size, with the matrix that its colours are coded by."""
     # a matrix means nothing for RGB and grey, but swscale refuses one that it does not know
     matrix = (_matrix(frame) if _is_yuv(frame) else None) or BT709_MATRIX
-    reformatted = frame.reformat(
+    converted = frame.reformat(
         *(size or (frame.width, frame.height)),
         pixel_format,
         src_colorspace=matrix,
@@ -78,7 +79,7 @@ def _reformatted(
         interpolation=interpolation,
         threads=1,  # each core has a decoder process of its own
     )
-    return np.asarray(reformatted.to_ndarray())
+    return np.asarray(converted.to_ndarray())
 
 
 def _resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:

@@ -122,13 +122,14 @@ class _DecodingPass:
             if self._should_seek:
                 self._seek(self._clips[0].start_s)
             has_ended = self._decode_until_gap()
+            if has_ended:
+                self._take_pictures(self._deinterlacer.flush())
             if has_ended and self._is_first and self._sought_time_s is not None:
                 self._seek_missed = True  # nothing was decoded: what is on the screen begins before the place sought
             if self._seek_missed:
                 self._start_over_without_seeking()
                 has_ended = False
         self._take_sound(None)
-        self._take_pictures(self._deinterlacer.flush())
         if self._previous is not None:
             self._hold_last_picture(*self._previous)
         end_s = max(self._decoded_until_s.values())
@@ -150,7 +151,7 @@ class _DecodingPass:
 
         file = self._file
         self._previous, self._is_first = None, True
-        self._deinterlacer = Deinterlacer()
+        self._deinterlacer.forget_frames()
         try:
             for packet in placed_packets(file.container, file.streams, file.timeline, file.origin_s):
                 if packet.stream_index not in self._decoded_until_s:

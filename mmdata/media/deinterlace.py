@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections import deque
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
+
+from mmdata.media.colour import reformatted
 
 FILTER = "bwdif", "mode=send_frame:parity=auto:deint=all"
 BLOCK = 16  # pixels; a block is judged as a whole
 MIN_COMBED_SHARE = 0.002  # of the blocks of a frame; fewer are noise
 MIN_COMBING = 4.0  # of 255: what is weaker is not seen
 MIN_CHANGE = 2.0  # of 255 from frame to frame; what stands still has no combs, but may have fine lines
+JUDGED_WIDTH = 320  # pixels; wider frames are narrowed to about that, which keeps their lines
+CHECKED_FRAMES, CHECK_EVERY, MAX_CHECKS = 6, 25, 60  # of film that is not marked: the first ones, then one in so many
+MIN_COMBED_CHECKS = 2  # so many frames with combs make the film interlaced, whatever its marks say
 COMBING_RATIO = 1.5  # how much more a combed line differs from its neighbours than from the next lines of its own field
 
 
 class Deinterlacer:
-    """Takes decoded frames in their order and gives them back, a frame late while they are marked as interlaced.
+    """Takes decoded frames in their order and gives them back, a frame late if the film is interlaced.
 
-    Frames that are marked so but are whole, as a film that is sent as interlaced video, stay as they are. Times stay.
+    It is if its frames are marked so, or if two of those that are looked at have combs. Frames of interlaced film that
+    are whole stay as they are. Times stay.
     """
 
     def __init__(self) -> None:
+        self._frame_before: Any = None
+        self._unmarked_frames = 0  # since the last seek
+        self._checks = self._combed_checks = 0  # of frames that are not marked
         self._graph: Any = None
         self._format: tuple[int, int, str] | None = None  # size and pixel format of the graph's input
         self._waiting: deque[tuple[Any, np.ndarray]] = deque()  # frames that the filter has not given back, and luma
@@ -29,7 +39,10 @@ class Deinterlacer:
 
     def frames(self, frame: Any) -> list[Any]:
         """The frames that are ready when one more was decoded."""
-        if not frame.interlaced_frame or min(frame.width, frame.height) < BLOCK:
+        may_be = not frame.format.is_rgb and min(frame.width, frame.height) >= BLOCK  # a dithered GIF looks combed
+        is_interlaced = may_be and (frame.interlaced_frame or self._has_combs(frame))
+        self._frame_before = frame
+        if not is_interlaced:
             return [*self.flush(), frame]
         ready = []
         format_of_frame = (frame.width, frame.height, frame.format.name)
@@ -51,13 +64,29 @@ class Deinterlacer:
         self._waiting.clear()
         return ready
 
+    def forget_frames(self) -> None:
+        """Begin anew at another place of the same film."""
+        self.flush()
+        self._frame_before, self._unmarked_frames = None, 0
+
+    def _has_combs(self, frame: Any) -> bool:
+        """Whether a film whose frames are not marked is interlaced all the same, as far as is known at this frame."""
+        before = self._frame_before
+        self._unmarked_frames += 1
+        is_due = self._unmarked_frames <= CHECKED_FRAMES or self._unmarked_frames % CHECK_EVERY == 0
+        if self._combed_checks < MIN_COMBED_CHECKS and is_due and before is not None and self._checks < MAX_CHECKS:
+            self._checks += 1
+            if (before.width, before.height) == (frame.width, frame.height):
+                self._combed_checks += is_combed(_luma(frame), _luma(before))
+        return self._combed_checks >= MIN_COMBED_CHECKS
+
     def _open(self, frame: Any) -> None:
         from av.filter import Graph
 
         self._graph = Graph()
         self._graph.threads = 1  # each core has a decoder process of its own
         source = self._graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
         )
         deinterlace, sink = self._graph.add(*FILTER), self._graph.add("buffersink")
         source.link_to(deinterlace)
@@ -102,7 +131,8 @@ def is_combed(luma: np.ndarray, other_luma: np.ndarray) -> bool:
 
 
 def _luma(frame: Any) -> np.ndarray:
-    return np.asarray(frame.reformat(format="gray").to_ndarray().astype(np.int16))
+    width = frame.width // max(1, frame.width // JUDGED_WIDTH)
+    return reformatted(frame, "gray", (width, frame.height)).astype(np.int16)
 
 
 def _block_means(values: np.ndarray) -> np.ndarray:

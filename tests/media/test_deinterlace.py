@@ -71,12 +71,15 @@ def _pictures(path: Path) -> tuple[Cut, list[np.ndarray], list[np.ndarray]]:
         return clip, stored, [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
 
 
-@pytest.mark.parametrize(("name", "top_first"), [("film.mp4", True), ("film.mp4", False), ("film.ts", True)])
-def test_interlaced_film_is_stored_without_combs_and_its_times_stay(tmp_path, name, top_first):
-    path = _film(tmp_path / name, top_first=top_first)
+@pytest.mark.parametrize(
+    ("name", "marked", "top_first"),
+    [("film.mp4", True, True), ("film.mp4", True, False), ("film.ts", True, True), ("film.mp4", False, True)],
+)
+def test_interlaced_film_is_stored_without_combs_and_its_times_stay(tmp_path, name, marked, top_first):
+    path = _film(tmp_path / name, marked=marked, top_first=top_first)
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
-    assert frames[0].interlaced_frame
+    assert frames[0].interlaced_frame == marked
     assert _combing(frames[10].to_ndarray(format="rgb24")) > 2
     clip, stored, kept = _pictures(path)
     plain, _, plain_kept = _pictures(_film(tmp_path / f"plain{path.suffix}", interlaced=False, marked=False))
@@ -108,9 +111,9 @@ def test_only_lines_of_two_moments_are_combs():
     assert not is_combed(before, before)  # fine lines that stand still
 
 
-def test_frames_that_are_not_marked_are_given_back_at_once(tmp_path):
+def test_frames_of_whole_film_are_given_back_at_once(tmp_path):
     with av.open(str(_film(tmp_path / "film.mp4", interlaced=False, marked=False))) as container:
-        frame = next(container.decode(video=0))
-    deinterlacer = Deinterlacer()
-    assert deinterlacer.frames(frame) == [frame]
-    assert deinterlacer.flush() == []
+        deinterlacer = Deinterlacer()
+        for frame in container.decode(video=0):
+            assert deinterlacer.frames(frame) == [frame]
+        assert deinterlacer.flush() == []
