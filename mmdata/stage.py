@@ -25,6 +25,7 @@ class StageReport:
         tables: name -> small table, a list of flat dicts with the same keys.
         slices_done, slices_reused: how many units of work ran, and how many were up to date: slices of a part, shards,
             or the single result of a stage over the corpus.
+        version: names the content of the result: runs with the same result have the same version. None: unknown.
     """
 
     stage: str  # `rows`, `media`, `features`, `selection`, …
@@ -38,6 +39,7 @@ class StageReport:
     paths: Mapping[str, str] = field(default_factory=dict)  # name -> path of an output
     slices_done: int = 0
     slices_reused: int = 0
+    version: str | None = None
 
 
 def add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

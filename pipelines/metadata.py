@@ -42,7 +42,9 @@ LINEAGE: Mapping[str, Mapping[str, tuple[tuple[str, str], ...]]] = {
 
 def to_result(report: StageReport, *checks: dg.AssetCheckResult) -> dg.MaterializeResult:
     """A report as the result of its asset."""
-    return dg.MaterializeResult(metadata=to_metadata(report), check_results=list(checks))
+    # the version tells Dagster that a run changed nothing, so that what follows stays in sync
+    version = None if report.version is None else dg.DataVersion(report.version)
+    return dg.MaterializeResult(metadata=to_metadata(report), check_results=list(checks), data_version=version)
 
 
 def to_metadata(report: StageReport) -> dict[str, Any]:

@@ -80,6 +80,7 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         part_name,
         counts=result.stamp.counts,
         reasons=result.stamp.reasons,
+        version=result.stamp.digest,
         numbers=_numbers(result.stamp.counts, result.slices.values()),
         tables={
             "failures by host": _failures_by_host(workspace, part_name, result.stamp.slices),

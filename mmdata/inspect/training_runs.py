@@ -10,6 +10,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmdata.errors import DataError, UserError
+from mmdata.fingerprint import file_sha256
 from mmdata.stage import StageReport
 from mmdata.storage.atomic import is_local
 from mmdata.workspace.layout import Workspace
@@ -155,6 +156,7 @@ def stage_report(folder: Path, release: str) -> StageReport:
     from mmdata.figures.charts import loss_curve
 
     result, log = read_result(folder), read_log(folder)
+    checkpoint = _last_checkpoint(folder)
     stage = str(result["stage"])
     steps = [line for line in log if line["kind"] == "train"]  # result.json begins at the last resume
     numbers = {
@@ -164,7 +166,7 @@ def stage_report(folder: Path, release: str) -> StageReport:
         **result["metrics"],
     }
     finite = {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
-    paths = {"model": str(folder), "checkpoint": str(_last_checkpoint(folder)), "release": release}
+    paths = {"model": str(folder), "checkpoint": str(checkpoint), "release": release}
     text: dict[str, str] = {}
     if (scorer := folder / "scorer").is_dir():
         paths["scorer"] = str(scorer)
@@ -176,6 +178,7 @@ def stage_report(folder: Path, release: str) -> StageReport:
         images={"loss": loss_curve(log, f"{stage}: loss").picture()},
         text=text,
         paths=paths,
+        version=file_sha256(checkpoint / "meta.json"),  # it names the release, the settings and the step
     )
 
 

@@ -262,6 +262,7 @@ def _report(facts: dict[str, Any], folder: UPath, reused: bool) -> StageReport:
         stage="instructions",
         counts={"rows": counts["records"], "samples": counts["samples"], **counts["by_task"]},
         reasons=facts["skipped"],
+        version=fingerprint({name: file["sha256"] for name, file in facts["files"].items()}),
         numbers={"records_per_sample": counts["records"] / max(1, counts["samples"])},
         tables={
             "records by task": facts["table"],

@@ -205,4 +205,5 @@ def _report(folder: UPath, manifest: dict[str, Any], latest: str, changes: Chang
         tables={"signatures": table, "parts left out": refused, **change_tables(changes)},
         text=text | change_text(changes),
         paths={"release": str(folder), "manifest": str(folder / "manifest.json")},
+        version=manifest["digest"],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -87,7 +88,8 @@ def report_release(folder: UPath | str) -> StageReport:
             verify_command=shlex.join(["mmdata", "verify", shown(str(folder))]),
         )
     )
-    publish_bytes(folder / "report.html", page.encode("utf-8", "xmlcharrefreplace"))
+    content = page.encode("utf-8", "xmlcharrefreplace")
+    publish_bytes(folder / "report.html", content)
     return StageReport(
         stage="report",
         counts={**headline, "report_bytes": len(page)},
@@ -95,6 +97,7 @@ def report_release(folder: UPath | str) -> StageReport:
         numbers=summary.numbers(),
         images=summary.images(scorer_name) | _grids(gallery),
         paths={"report": str(folder / "report.html")},
+        version=hashlib.sha256(content).hexdigest(),
     )
 
 

@@ -54,6 +54,7 @@ def features_report(corpus: Corpus, workspace: Workspace, part_name: str, result
         part_name,
         counts=counts,
         reasons=result.stamp.reasons,
+        version=result.stamp.digest,
         numbers=numbers,
         tables={
             "languages": language_table(features["lang"]),

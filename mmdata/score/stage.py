@@ -156,7 +156,7 @@ def score_slice(
     counts, problems = feature_counts(table, samples)
     return SliceResult(
         table,
-        counts=counts | {"pictures": len(pictures.measures), "kept": len(reused)},
+        counts=counts | {"pictures": len(pictures.measures), "reused": len(reused)},
         reasons=problems,
         numbers={"seconds": time.perf_counter() - started},
     )

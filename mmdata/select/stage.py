@@ -107,6 +107,7 @@ def _report(
         stage="selection",
         counts=summary.counts | {"parts": len(draft.parts), "refused_parts": len(refused)},
         reasons=summary.reasons,
+        version=draft.release_id,
         numbers=summary.numbers(),
         tables=summary.tables()
         | {"refused parts": refused}

@@ -258,5 +258,6 @@ def _report(workspace: Workspace, release: str, shards: list[Shard], written: in
         tables={"shards": table[:50]},
         slices_done=written,
         slices_reused=len(shards) - written,
+        version=fingerprint(sorted(shard.sha256 for shard in shards)),
         paths={"shards": str(workspace.shards_dir), "index": str(workspace.release_dir(release) / "index.parquet")},
     )

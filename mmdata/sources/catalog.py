@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from mmdata.config import Corpus, Source
 from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import file_sha256, fingerprint
 from mmdata.optout.lists import update_standing
+from mmdata.optout.state import opt_out_digest
 from mmdata.sources.captions import captions_of
 from mmdata.sources.patterns import folder_columns
 from mmdata.sources.source_files import Contents, find_files, look_into, seen_state
@@ -304,4 +305,5 @@ def _report(
         reasons={f"file_{status}": statuses[status] for status in ("empty", "unreadable") if statuses[status]},
         tables={"files": listed[:MAX_REPORTED_FILES]},
         paths={"catalog": str(workspace.catalog_path)},
+        version=fingerprint([asdict(part) for part in live], opt_out_digest(workspace)),
     )

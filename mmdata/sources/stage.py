@@ -254,6 +254,7 @@ def _report(workspace: Workspace, part_name: str, stamp: PartStamp, reused: int)
         reasons=stamp.reasons,
         tables={name: table for name, table in tables.items() if table},
         paths={"rows": str(workspace.part_dir(part_name) / "rows")},
+        version=stamp.digest,
         slices_done=len(stamp.slices) - reused,
         slices_reused=reused,
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dagster as dg
+import pytest
 
 from mmdata.engine import freshness
 from mmdata.releases.draft import read_draft
 from tests.support.graph_runs import build_all, failed_checks, materialised, run_job
+from tests.support.settled import make_settled, write_config
 from tests.support.standin_stages import Small
 
 
@@ -36,3 +40,29 @@ def test_a_broken_slice_fails_its_part_alone_and_the_rest_is_released(
     assert release.success
     assert set(read_draft(small.workspace).parts) == {"web-000000", "web-000001"}
     assert failed_checks(release) == {"no_failed_parts"}
+
+
+def test_a_run_that_changes_nothing_leaves_what_follows_in_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster compares data versions: by default each run has a new one, and all that follows looks out of date."""
+    built = make_settled(tmp_path)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("MMDATA_CONFIG", str(tmp_path / "corpus.yaml"))
+    assets = ("source_catalog", "selection", "shards", "instructions", "release", "report")
+    instance = dg.DagsterInstance.ephemeral()
+
+    def versions() -> dict[str, str]:
+        assert run_job(instance, "refresh_catalog").success
+        assert run_job(instance, "publish_release").success
+        events = {name: instance.get_latest_materialization_event(dg.AssetKey(name)) for name in assets}
+        tags = {name: event.asset_materialization.tags or {} for name, event in events.items()}  # type: ignore[union-attr]
+        return {name: tags[name]["dagster/data_version"] for name in assets}
+
+    first = versions()
+    assert versions() == first
+    assert first["selection"] == built.workspace.latest()
+    write_config(tmp_path, seed=3)
+    changed = {name for name, version in versions().items() if version != first[name]}
+    assert changed >= {"selection", "release", "report"}
+    assert "source_catalog" not in changed

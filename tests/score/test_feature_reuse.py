@@ -53,7 +53,7 @@ def test_a_refresh_scores_only_what_was_fetched_since(
 ) -> None:
     after = [*photo_samples(5), LATE, Sample("bad", b"bad")]
     counts, embedded = refreshed(after)
-    assert (counts["kept"], counts["pictures"], counts["scored"], counts["rows"]) == (5, 2, 6, 7)
+    assert (counts["reused"], counts["pictures"], counts["scored"], counts["rows"]) == (5, 2, 6, 7)
     assert embedded == {"images": 2, "texts": 2}  # the late one, and the broken one that is tried again
     other = PartMaker(tmp_path / "other", tiny)
     other.write([after])
@@ -69,20 +69,20 @@ def test_a_refresh_scores_changed_bytes_again(refreshed: Callable) -> None:
     after = photo_samples(5)
     after[2] = Sample(after[2].caption, encode(photo(90)), url=after[2].url)
     counts, _ = refreshed(after)
-    assert (counts["kept"], counts["pictures"]) == (4, 1)
+    assert (counts["reused"], counts["pictures"]) == (4, 1)
 
 
 def test_a_refresh_drops_what_is_no_longer_there(refreshed: Callable) -> None:
     gone = photo_samples(5)
     gone[1] = Sample(gone[1].caption, url=gone[1].url)
     counts, _ = refreshed(gone)
-    assert (counts["kept"], counts["scored"], counts["without_media"]) == (4, 4, 1)
+    assert (counts["reused"], counts["scored"], counts["without_media"]) == (4, 4, 1)
 
 
 def test_another_scorer_keeps_nothing(refreshed: Callable, tmp_path: Path) -> None:
     folder = save_model(tmp_path / "second", seed=9)
     counts, _ = refreshed(photo_samples(5), score=Score(model=f"local-dir:{folder}", device="cpu"))
-    assert (counts["kept"], counts["pictures"]) == (0, 5)
+    assert (counts["reused"], counts["pictures"]) == (0, 5)
 
 
 def test_pictures_stored_by_other_settings_are_scored_again(maker: PartMaker) -> None:
@@ -94,7 +94,7 @@ def test_pictures_stored_by_other_settings_are_scored_again(maker: PartMaker) ->
     write_table(path, read_table(path).replace_schema_metadata({"mmdata.settings": "image_size 512"}))
     maker.workspace.clear_slice_stamp(PART, "features", "0000")
     maker.workspace.clear_slice_stamp(PART, "features", "0001")
-    assert score_part(maker.corpus, maker.workspace, PART).counts["kept"] == 2
+    assert score_part(maker.corpus, maker.workspace, PART).counts["reused"] == 2
 
 
 def test_two_scorers_leave_two_marks(maker: PartMaker, tmp_path: Path) -> None:
@@ -116,6 +116,6 @@ def test_what_was_measured_is_kept_as_long_as_the_bytes_are_the_same(maker: Part
     maker.workspace.clear_slice_stamp(PART, "features", "0000")
     maker.workspace.clear_part_stamp(PART, "features")
     report = score_part(maker.corpus, maker.workspace, PART)
-    assert report.counts["kept"] == 2
+    assert report.counts["reused"] == 2
     features = maker.features()
     assert [features[row["uid"]] for row in first] == first

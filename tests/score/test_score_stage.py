@@ -101,7 +101,7 @@ def test_slices_without_media_and_without_rows_are_written(maker: PartMaker) -> 
     maker.write([[Sample("one"), Sample("two")], [], photo_samples(2)])
     report = score_part(maker.corpus, maker.workspace, PART)
     assert [maker.table(slice_name=f"000{n}").num_rows for n in range(3)] == [2, 0, 2]
-    counted = {"rows": 4, "with_media": 2, "without_media": 2, "pictures": 2, "kept": 0, "embedded": 2, "scored": 2}
+    counted = {"rows": 4, "with_media": 2, "without_media": 2, "pictures": 2, "reused": 0, "embedded": 2, "scored": 2}
     assert report.counts == counted | {"with_sound": 0}
     stamp = maker.workspace.part_stamp(PART, "features")
     assert stamp.accepted and stamp.rows == 4
@@ -209,7 +209,7 @@ def test_a_checkpoint_that_changed_in_place_is_noticed(maker: PartMaker, tmp_pat
     assert score_part(corpus, maker.workspace, PART).slices_reused == 2
     save_model(folder, seed=4)
     report = score_part(corpus, maker.workspace, PART)
-    assert (report.slices_done, report.counts["kept"]) == (2, 0)
+    assert (report.slices_done, report.counts["reused"]) == (2, 0)
 
 
 def test_the_plan_calls_a_finished_part_up_to_date(maker: PartMaker) -> None:
