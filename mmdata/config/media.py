@@ -77,6 +77,12 @@ class Download(Section):
         description="Further headers of each request to any host, e.g. `Accept` or `Referer`. Those with credentials "
         "(`Authorization`, `Cookie`, …) are not sent on to the host of a redirect.",
     )
+    placeholder_urls: int | None = Field(
+        10,
+        ge=2,
+        description="So many URLs of a slice that redirect to the same picture, with as many captions, show a "
+        "placeholder; null: no picture is taken for one.",
+    )
     min_success_share: float = Field(
         0.1,
         ge=0,

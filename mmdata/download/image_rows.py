@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 from mmdata.config import Download, Privacy
 from mmdata.download import picture_process
 from mmdata.download.images import FetchedImage, fetch_image, load_img2dataset, with_privacy
+from mmdata.download.placeholders import Moved, is_moved, placeholders
 from mmdata.download.spool import ByteRange, Medium, SliceWork, is_settled, record_of_fetch
 from mmdata.errors import UserError
 from mmdata.web.failures import FetchError
@@ -40,6 +42,7 @@ def fetch_image_rows(rows: list[dict[str, Any]], work: SliceWork) -> tuple[int, 
         load_img2dataset(download)
         install(Guard(download))
     health = HostHealth(HOST_DOWN_AFTER, work.pauses)
+    moved: list[Moved] = []
     fetch = partial(_fetch_safely, download=download, privacy=settings.privacy, health=health)
     with closing(picture_process):
         for url, image in fetch_all(urls, fetch, download.threads, download.per_host):
@@ -48,13 +51,32 @@ def fetch_image_rows(rows: list[dict[str, Any]], work: SliceWork) -> tuple[int, 
             records[url] = _with_picture(record, image)
             if image.data is not None:
                 pictures[url] = work.spool.add(image.data)
+                moved += _moved(url, image, rows_by_url[url])
             work.advance(len(rows_by_url[url]))
+    if download.placeholder_urls is not None:
+        for url, why in placeholders(moved, download.placeholder_urls):
+            records[url] = _as_placeholder(records[url], why)
     media = [
         medium
         for url, sharers in rows_by_url.items()
         for medium in _media_of_sharers(sharers, records[url], pictures.get(url))
     ]
     return len(urls), media
+
+
+def _moved(url: str, image: FetchedImage, rows: list[dict[str, Any]]) -> Iterator[Moved]:
+    """The picture if it came from a file with another name; not if a row expects these very bytes."""
+    is_confirmed = any(row["expected_sha256"] and is_expected(row["expected_sha256"], image.sha256) for row in rows)
+    if is_moved(url, image.final_url) and not is_confirmed:
+        assert image.final_url is not None
+        assert image.sha256 is not None
+        yield Moved(url, image.final_url, image.sha256, frozenset(row["caption"] or "" for row in rows))
+
+
+def _as_placeholder(record: MediaRecord, why: str) -> MediaRecord:
+    failure = FetchError("placeholder", why)
+    sizes = {"original_width": None, "original_height": None, "width": None, "height": None, "faces": None}
+    return replace(record, status=failure.status, error=failure.error, detail=failure.detail, **sizes)
 
 
 def _media_of_sharers(sharers: list[dict[str, Any]], record: MediaRecord, picture: ByteRange | None) -> list[Medium]:

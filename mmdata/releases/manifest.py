@@ -119,7 +119,7 @@ def manifest_digest(manifest: dict[str, Any]) -> str:
 
 
 def public_config(corpus: Corpus) -> dict[str, Any]:
-    """The settings of a corpus without secrets: no passwords in URLs, and no addresses for alerts."""
+    """The settings of a corpus without secrets: no passwords in URLs or headers, and no addresses for alerts."""
 
     def clean(value: Any) -> Any:
         if isinstance(value, dict):
@@ -128,4 +128,7 @@ def public_config(corpus: Corpus) -> dict[str, Any]:
             return [clean(item) for item in value]
         return without_credentials(value) if isinstance(value, str) else value
 
-    return clean(corpus.model_dump(mode="json", exclude={"alerts"}))
+    settings: dict[str, Any] = clean(corpus.model_dump(mode="json", exclude={"alerts"}))
+    headers = settings["download"]["headers"]
+    headers.update({name: "…" for name in headers if corpus.download.is_secret_header(name)})
+    return settings

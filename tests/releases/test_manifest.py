@@ -53,4 +53,8 @@ def test_the_digest_covers_everything_but_the_time_and_itself(shared_grown: Grow
 
 def test_the_public_settings_hold_no_password() -> None:
     source = {"name": "web", "kind": "laion", "files": "https://me:secret@example.org/a.parquet"}
-    assert "secret" not in json.dumps(public_config(parse_corpus({"workspace": "/tmp/w", "sources": [source]})))
+    headers = {"X-Api-Key": "secret", "Cookie": "a=secret", "Referer": "https://a.example/"}
+    settings = {"workspace": "/tmp/w", "sources": [source], "download": {"headers": headers}}
+    shown = json.dumps(public_config(parse_corpus(settings)))
+    assert "secret" not in shown
+    assert "https://a.example/" in shown
