@@ -75,8 +75,8 @@ def _moved(url: str, image: FetchedImage, rows: list[dict[str, Any]]) -> Iterato
 
 def _as_placeholder(record: MediaRecord, why: str) -> MediaRecord:
     failure = FetchError("placeholder", why)
-    sizes = {"original_width": None, "original_height": None, "width": None, "height": None, "faces": None}
-    return replace(record, status=failure.status, error=failure.error, detail=failure.detail, **sizes)
+    no_picture = replace(record, original_width=None, original_height=None, width=None, height=None, faces=None)
+    return replace(no_picture, status=failure.status, error=failure.error, detail=failure.detail)
 
 
 def _media_of_sharers(sharers: list[dict[str, Any]], record: MediaRecord, picture: ByteRange | None) -> list[Medium]:

@@ -80,6 +80,7 @@ DECIDING: Mapping[str, Deciding] = {
     "download.max_pixels": Deciding(frozenset({"bomb"}), _grew),
     "download.timeout_s": Deciding(frozenset({"timeout", "network", "site_later"}), _grew),
     "download.deadline_s": Deciding(frozenset({"deadline"}), _grew),
+    "download.decode_timeout_s": Deciding(frozenset({"decode_timeout"}), _grew),
     "download.max_attempts": Deciding(_TEMPORARY, _grew),
     "clips.max_bytes": Deciding(frozenset({"too_large", "site_failed"}), _grew),
     "clips.max_duration_s": Deciding(frozenset({"too_long"}), _grew),
