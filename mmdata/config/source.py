@@ -56,6 +56,20 @@ class Source(Section):
         "expected_sha256, expected_md5; start_s, end_s (seconds) if a row is a clip of a longer file; punsafe, "
         "pwatermark (0 to 1) and face_bboxes for the rules and the blurring that read them.",
     )
+    url_template: str | None = Field(
+        None,
+        description="The URL of a row, where its column `url` holds an id or a file name, which takes the place of "
+        "{url}: https://media.example/clips/{url}.",
+    )
+    clip_s: float | None = Field(
+        None,
+        gt=0,
+        description="`video`, `audio`: the length of each clip in seconds, where a column has its start and none its "
+        "end (AudioCaps: 10).",
+    )
+    percent_encoded_captions: bool = Field(
+        default=False, description="Captions are written as in URLs (`a+red%2C+old+car`), as in YFCC100M."
+    )
     header: list[str] | None = Field(
         None,
         min_length=1,
@@ -123,13 +137,18 @@ class Source(Section):
                 raise ValueError(f"a `{self.kind}` source needs columns: {{{wanted}}}")
             if unknown := set(self.columns) - needed - optional:
                 raise ValueError(f"columns: {sorted(unknown)} not known; the names are {sorted(needed | optional)}")
-            if len({"start_s", "end_s"} & set(self.columns)) == 1:
-                raise ValueError("columns: start_s and end_s go together")
+            has_end = "end_s" in self.columns or self.clip_s is not None
+            if ("start_s" in self.columns) != has_end:
+                raise ValueError("columns: start_s and end_s go together; `clip_s` takes the place of end_s")
+            if "end_s" in self.columns and self.clip_s is not None:
+                raise ValueError("columns: a clip ends either at end_s or after `clip_s`")
         if (self.captions is None) == (self.kind == "howto100m"):
             problem = "needs `captions`" if self.captions is None else "takes no `captions`; kind `howto100m` does"
             raise ValueError(f"a `{self.kind}` source {problem}")
         if self.captions_encoding is not None and self.captions is None:
             raise ValueError("`captions_encoding` belongs to the kind `howto100m`, whose `captions` are decoded by it")
+        if self.url_template is not None and ("{url}" not in self.url_template or "url" not in self.columns):
+            raise ValueError("url_template: needs {url} in it, and a column `url`")
         if self.fetch_from is not None and "{video_id}" not in self.fetch_from:
             raise ValueError("fetch_from: there is no {video_id} in it, so all rows would fetch the same file")
         return self

@@ -79,7 +79,8 @@ def _row_settings(corpus: Corpus, part: Part) -> tuple[dict[str, Any], dict[str,
     source_settings: dict[str, Any] = {"kind": source.kind, "columns": source.columns, "slice_rows": source.slice_rows}
     if source.captions_encoding:  # left out at its default, so that older stamps stay valid
         source_settings["captions_encoding"] = source.captions_encoding
-    further = source.model_dump(include={"header", "keep_columns"}, exclude_none=True)
+    reading = {"header", "keep_columns", "url_template", "clip_s", "percent_encoded_captions"}
+    further = source.model_dump(include=reading, exclude_defaults=True)
     source_settings |= {name: {name: value} for name, value in further.items()}
     return source_settings, shape if source.kind == "howto100m" else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+from urllib.parse import quote, unquote_plus
 
 from mmdata.config import Source
 from mmdata.samples import EXPECTED_MD5, sample_uid
@@ -42,9 +43,15 @@ def read_rows(batches: Iterable[Batch], source: Source, file: str) -> Iterator[R
             given = (None if value is None or problems.is_missing(value) else value for value in values)
             raw_url, raw_caption, _, raw_sha256, _, _, raw_start, raw_end, raw_md5 = given
             url = raw_url.strip() if raw_url else None
+            if url and source.url_template:
+                url = source.url_template.replace("{url}", quote(url, safe="/"))
+            if raw_caption and source.percent_encoded_captions:
+                raw_caption = unquote_plus(raw_caption)
             caption = problems.clean_caption(raw_caption) if raw_caption else None
             sha256, md5 = (value.strip().lower() if value else None for value in (raw_sha256, raw_md5))
             start, end = (_time(raw_start), _time(raw_end)) if raw_start or raw_end else (None, None)
+            if start is not None and source.clip_s is not None:
+                end = round(start + source.clip_s, 3)
             if extra and problems.is_too_nested(extra):
                 problem, extra = problem or "malformed_row", None
             problem = problem or problems.problem_of(url, caption, sha256, kind, md5)
