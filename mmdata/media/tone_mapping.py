@@ -16,14 +16,16 @@ PEAK_NITS = 1000.0
 """The light that becomes white, of PQ pictures that do not say that they are darker, and the screen of HLG."""
 
 WIDE_PRIMARIES = {
-    4: (0.670, 0.330, 0.210, 0.710, 0.140, 0.080, 0.310, 0.316),  # BT.470 M
     8: (0.681, 0.319, 0.243, 0.692, 0.145, 0.049, 0.310, 0.316),  # film
     BT2020: (0.708, 0.292, 0.170, 0.797, 0.131, 0.046, 0.3127, 0.3290),
     10: (1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1 / 3, 1 / 3),  # XYZ
     11: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.314, 0.351),  # cinema P3
     12: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.3127, 0.3290),  # Display P3
 }
-"""x and y of red, green, blue and white. Those of standard television differ too little from BT.709 to be converted."""
+"""x and y of red, green, blue and white. Those of standard television are not here: they count as BT.709, as for FFmpeg.
+
+They differ little from it, except those of 1953, which files name by mistake: no film is coded by them.
+"""
 
 _BT709_XY = (0.640, 0.330, 0.300, 0.600, 0.150, 0.060, 0.3127, 0.3290)
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])

@@ -40,7 +40,7 @@ def _stored(path: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
         {"size": (96, 720), "matrix": 1},
         {"size": (96, 720), "matrix": 5, "tags": (6, 2, 2)},  # tagged: as tagged
         {"matrix": 1, "tags": (1, 1, 1)},
-        {"matrix": 4, "tags": (4, 2, 2)},
+        {"matrix": 4, "tags": (4, 4, 4)},
         {"matrix": 7, "tags": (7, 7, 7)},
         {"matrix": 5, "tags": (5, 6, 5)},
         {"matrix": 1, "tags": (12, 1, 1)},  # derived from the primaries
