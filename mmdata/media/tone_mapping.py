@@ -22,7 +22,7 @@ WIDE_PRIMARIES = {
     11: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.314, 0.351),  # cinema P3
     12: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.3127, 0.3290),  # Display P3
 }
-"""x and y of red, green, blue and white. Those of standard television are not here: they count as BT.709, as for FFmpeg.
+"""x and y of red, green, blue and white. Those of standard television count as BT.709, as for FFmpeg.
 
 They differ little from it, except those of 1953, which files name by mistake: no film is coded by them.
 """
