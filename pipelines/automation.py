@@ -13,6 +13,7 @@ from mmdata.config import Corpus
 from mmdata.engine.freshness import PartPlan, configured_parts, plan_part, plan_parts
 from mmdata.errors import UserError
 from mmdata.optout.state import opt_out_digest
+from mmdata.score.weights_check import check_weights
 from mmdata.storage.atomic import is_local
 from mmdata.workspace.attempts import last_attempts
 from mmdata.workspace.layout import Workspace
@@ -78,14 +79,19 @@ def new_parts(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg
     partitions = set(context.instance.get_dynamic_partitions("parts"))
     new_names = [plan.part.name for plan in plans if plan.part.name not in partitions]
     room = settings.refresh.max_parts_per_tick - queued_runs(context.instance)
-    requests = [
-        dg.RunRequest(run_key=key, partition_key=plan.part.name, tags={WHY_TAG: why_tag(plan.why)})
-        for key, plan in wanted_plans(plans, workspace, context.instance, room).items()
-    ]
+    without_weights = _why_nothing_can_be_scored(settings) if any(plan.stale for plan in plans) else None
+    requests = (
+        []
+        if without_weights
+        else [
+            dg.RunRequest(run_key=key, partition_key=plan.part.name, tags={WHY_TAG: why_tag(plan.why)})
+            for key, plan in wanted_plans(plans, workspace, context.instance, room).items()
+        ]
+    )
     return dg.SensorResult(
         run_requests=requests,
         dynamic_partitions_requests=[PARTS.build_add_request(new_names)] if new_names else [],
-        skip_reason=None if requests else _idle(settings, plans),
+        skip_reason=None if requests else without_weights or _idle(settings, plans),
     )
 
 
@@ -146,6 +152,15 @@ def waits_for_a_person(plan: PartPlan, workspace: Workspace) -> bool:
         return True
     media = workspace.part_stamp(plan.part.name, "media")
     return first == "features" and media is not None and not media.accepted
+
+
+def _why_nothing_can_be_scored(corpus: Corpus) -> str | None:
+    """Why no run is requested: the weights of the scorer cannot be had, so each would fail after its downloads."""
+    try:
+        check_weights(corpus.score)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _idle(corpus: Corpus, plans: list[PartPlan]) -> str:

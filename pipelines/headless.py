@@ -10,6 +10,7 @@ import dagster as dg
 from mmdata.engine.freshness import configured_parts, plan_part, plan_parts
 from mmdata.errors import DataError, MMDataError, UserError, describe_machine_error
 from mmdata.releases.holds import read_hold
+from mmdata.score.weights_check import check_weights
 from mmdata.sources.catalog import bad_sources
 from mmdata.stage import StageReport
 from mmdata.workspace.lease import LeaseHeld, LeaseLost
@@ -40,7 +41,7 @@ def build(
         verbose: let Dagster write its log to stderr.
 
     Raises:
-        UserError: corpus.yaml is wrong, or a part is not known.
+        UserError: corpus.yaml is wrong, a part is not known, or the weights of the scorer cannot be had.
         DataError: the sources cannot be looked at. A part or a release that fails raises nothing: see `Build`.
     """
     resource = CorpusResource(config_path=str(config_path.absolute()))
@@ -58,6 +59,8 @@ def build(
             return Build(collector.reports, {}, workspace.latest(), bad_sources=bad)
         stale = [plan.part.name for plan in plan_parts(corpus, workspace) if plan.stale]
         chosen = [name for name in stale if parts is None or name in parts]
+        if chosen:
+            check_weights(corpus.score)
         watcher.plan(chosen)
         failed: dict[str, str] = {}
         busy: list[str] = []

@@ -16,12 +16,14 @@ from mmdata.display import markdown
 from mmdata.engine.freshness import PartPlan, plan_part
 from mmdata.errors import UserError
 from mmdata.observe import logs, metrics_files
+from mmdata.score.weights_check import check_weights
 from mmdata.stage import Progress, StageReport
 from mmdata.workspace.attempts import begin_attempt, end_attempt, fail_attempt
 from mmdata.workspace.layout import PartStage, Workspace
 from pipelines.stage_run import announced, finished, lease_checking_progress, stage_lease
 
 CONFIG_VARIABLE = "MMDATA_CONFIG"
+SCORED = dg.AssetKey("features")
 POOLS = {"download": 2, "gpu": 1, "publish": 1}
 """Slots of each pool: how many runs may be in its stages at once. Change them in the UI, Deployment > Concurrency."""
 
@@ -64,6 +66,8 @@ class CorpusResource(dg.ConfigurableResource):
         with announced(stage, part) as started_at:
             corpus, workspace = self.open()
             entry = workspace.part(part)
+            if stage != "features" and SCORED in context.selected_asset_keys:
+                check_weights(corpus.score)
             with stage_lease(context, workspace, stage, part, corpus.engine.wait_s) as lease:
                 why = _reason(plan_part(corpus, workspace, entry), stage)
                 context.log.info(f"{stage} of {part} runs: {why}")

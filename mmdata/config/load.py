@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mmdata.config import Corpus
+from mmdata.config.scorer_names import check_names
 from mmdata.display import without_credentials
 from mmdata.errors import UserError, describe_machine_error
 
@@ -25,7 +26,8 @@ def load_corpus(path: str | Path) -> Corpus:
     """Read `corpus.yaml`; relative paths in it become absolute, counted from its folder.
 
     Raises:
-        UserError: the file is missing, is not YAML, or a key is unknown (names the nearest) or has a wrong value.
+        UserError: the file is missing, is not YAML, or a key is unknown (names the nearest) or has a wrong value, or
+            open_clip does not know the scorer.
     """
     path = Path(path)
     try:
@@ -44,7 +46,12 @@ def load_corpus(path: str | Path) -> Corpus:
         ) from None
     except (yaml.YAMLError, ValueError) as error:  # a ValueError comes from an impossible date or number
         raise UserError(f"{path}: not valid YAML: {error}") from None
-    return parse_corpus(data, base=path.parent.resolve(), name=str(path))
+    corpus = parse_corpus(data, base=path.parent.resolve(), name=str(path))
+    try:
+        check_names(corpus.score)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return corpus
 
 
 def parse_corpus(data: object, base: Path | None = None, name: str = "corpus") -> Corpus:

@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mmdata.errors import UserError
 from mmdata.media.cores import cores
+
+if TYPE_CHECKING:
+    from mmdata.config import Corpus
 
 Verdict = Literal["ok", "warning", "error"]
 
@@ -127,6 +130,7 @@ def _corpus(config_path: Path) -> Iterator[Examination]:
         yield Examination("corpus", "error", str(error), "correct the file; `mmdata init DIR` writes a valid one")
         return
     yield Examination("corpus", "ok", f"{config_path}: {len(corpus.sources)} sources")
+    yield _scorer(corpus)
     workspace = Workspace(corpus.workspace)
     probe = workspace.root / f".probe-{secrets.token_hex(4)}"
     try:
@@ -138,6 +142,18 @@ def _corpus(config_path: Path) -> Iterator[Examination]:
         yield Examination("workspace", "error", found, "give a folder or a bucket that can be written")
         return
     yield Examination("workspace", "ok", f"{workspace.root} can be written")
+
+
+def _scorer(corpus: Corpus) -> Examination:
+    from mmdata.config.scorers import scorer_name
+    from mmdata.score.weights_check import check_weights
+
+    try:
+        check_weights(corpus.score)
+    except UserError as error:
+        found, _, remedy = str(error).partition(" Remedy: ")
+        return Examination("scorer", "error", found, remedy)
+    return Examination("scorer", "ok", f"{scorer_name(corpus.score)}: the weights are here or within reach")
 
 
 def _is_installed(package: str) -> bool:

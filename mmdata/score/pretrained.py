@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmdata.config import Score
+from mmdata.config.scorer_names import Published, check_against
 from mmdata.config.scorers import SCHEMAS, resolved, scorer_name
 from mmdata.errors import UserError, first_line
 from mmdata.score.preprocess import Preprocess
@@ -38,27 +38,8 @@ def check_names(score: Score) -> None:
         return
     import open_clip
 
-    models = open_clip.list_models()
-    model = score.model.replace("/", "-")
-    if model not in models:
-        raise UserError(
-            f"score.model: open_clip has no model {score.model!r}. Remedy: use one of the nearest names "
-            f"({_nearest(model, models)}), or `demo`, `hf-hub:<owner>/<name>`, `local-dir:<folder>`."
-        )
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if score.pretrained is None:
-        raise UserError(
-            f"score.pretrained: {score.model} without weights would score at random. Remedy: give a tag "
-            f"({', '.join(tags) or 'open_clip lists none for it'}) or the path of a checkpoint."
-        )
-    if open_clip.is_pretrained_cfg(model, score.pretrained) or Path(score.pretrained).is_file():
-        return
-    models_with_tag = sorted(name for name, tag in open_clip.list_pretrained() if tag == score.pretrained)
-    hint = f" Models with this tag: {', '.join(models_with_tag)}." if models_with_tag else ""
-    raise UserError(
-        f"score.pretrained: {score.pretrained!r} is neither a file nor a tag of {score.model}. Remedy: the nearest "
-        f"tags are {_nearest(score.pretrained, tags) if tags else 'none, open_clip lists no weights for it'}.{hint}"
-    )
+    tags = {model: open_clip.list_pretrained_tags_by_model(model) for model in open_clip.list_models()}
+    check_against(score, {model: dict.fromkeys(names, Published()) for model, names in tags.items()})
 
 
 def load_model(score: Score) -> LoadedModel:
@@ -179,10 +160,3 @@ def _check_location(model: str) -> None:
             f"score.model: {location} is not a folder with an open_clip_config.json. Remedy: give the folder of a "
             "scorer, or of a training stage `align`."
         )
-
-
-def _nearest(name: str, known_names: Sequence[str]) -> str:
-    """The known names most like a name; the first few where none is alike."""
-    by_lower = {known_name.lower(): known_name for known_name in known_names}
-    matches = difflib.get_close_matches(name.lower(), by_lower, n=5, cutoff=0.5)
-    return ", ".join(by_lower[match] for match in matches) or ", ".join(known_names[:8])

@@ -62,7 +62,7 @@ def test_a_failed_attempt_says_why_and_a_success_forgets_it(small: Small) -> Non
 def test_changed_settings_make_the_stages_wait_again(small: Small) -> None:
     small.build()
     text = small.config_path.read_text()
-    small.config_path.write_text(text + "score: {model: ViT-L-14}\n")
+    small.config_path.write_text(text.replace("model: demo", "model: ViT-L-14, pretrained: openai"))
     assert states(small)["web-000000"] == ("done", "done", "waiting")
 
 

@@ -63,3 +63,28 @@ def test_a_sound_corpus_leaves_no_trace_of_the_look_at_its_workspace(tmp_path: P
     config.write_text("workspace: w\nsources: [{name: a, kind: laion, files: x}]\n")
     assert found(config)["workspace"].verdict == "ok"
     assert list((tmp_path / "w").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("score", "verdict", "says"),
+    [
+        ("{model: demo}", "ok", "the weights are here or within reach"),
+        ("{model: 'hf-hub:owner/name'}", "error", "the weights are not on this machine"),
+    ],
+)
+def test_the_scorer_is_examined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: str, verdict: str, says: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = tmp_path / "corpus.yaml"
+    config.write_text(f"workspace: w\nsources: [{{name: a, kind: laion, files: x}}]\nscore: {score}\n")
+    scorer = found(config)["scorer"]
+    assert (scorer.verdict, says in scorer.found) == (verdict, True)
+    assert bool(scorer.remedy) == (verdict == "error")
+
+
+def test_a_scorer_that_does_not_exist_is_an_error_of_the_corpus(tmp_path: Path) -> None:
+    config = tmp_path / "corpus.yaml"
+    config.write_text("workspace: w\nsources: [{name: a, kind: laion, files: x}]\nscore: {model: ViT-B32}\n")
+    corpus = found(config)["corpus"]
+    assert (corpus.verdict, "ViT-B-32" in corpus.found) == ("error", True)

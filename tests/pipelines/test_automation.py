@@ -182,3 +182,31 @@ def test_schedules_ask_for_their_job(schedule: str, job: str, instance: dg.Dagst
     assert found.job_name == job
     context = dg.build_schedule_context(instance=instance, scheduled_execution_time=datetime(2026, 1, 2, 5, tzinfo=UTC))
     assert len(found.evaluate_tick(context).run_requests or []) == 1
+
+
+def test_a_scorer_that_does_not_exist_starts_no_run(small: Small, instance: dg.DagsterInstance) -> None:
+    run(instance, "refresh_catalog")
+    text = small.config_path.read_text()
+    small.config_path.write_text(text.replace("model: demo", "model: ViT-B32"))
+    context = dg.build_sensor_context(
+        instance=instance, resources={"corpus": CorpusResource()}, repository_def=defs.get_repository_def()
+    )
+    skipped = automation.new_parts(context)
+    assert isinstance(skipped, dg.SkipReason)
+    assert "open_clip has no model 'ViT-B32'" in str(skipped.skip_message)
+
+
+def test_weights_out_of_reach_start_no_run_and_fetch_nothing(
+    small: Small, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(instance, "refresh_catalog")
+    text = small.config_path.read_text()
+    small.config_path.write_text(text.replace("model: demo", "model: 'hf-hub:owner/name'"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    result = tick(instance)
+    assert asked(result) == []
+    assert "HF_HUB_OFFLINE is set" in str(result.skip_reason)
+    by_hand = run(instance, "build_part", "web-000000")
+    assert not by_hand.success
+    assert small.workspace.part_stamp("web-000000", "rows") is None
+    assert small.workspace.part_stamp("web-000000", "media") is None

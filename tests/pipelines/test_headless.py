@@ -105,6 +105,19 @@ def test_only_the_parts_asked_for_are_worked_on(small: Small) -> None:
 
 
 @pytest.mark.usefixtures("light")
+def test_weights_out_of_reach_end_the_build_before_anything_is_fetched(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = small.config_path.read_text()
+    small.config_path.write_text(text.replace("model: demo", "model: 'hf-hub:owner/name'"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    notes = Notes()
+    with pytest.raises(UserError, match=r"score\.model: the weights are not on this machine, and HF_HUB_OFFLINE is set"):
+        build(small.config_path, watcher=notes)
+    assert {stage for what, stage, *_ in notes.lines if what == "started"} == {"source_catalog"}
+
+
+@pytest.mark.usefixtures("light")
 def test_an_unknown_part_is_the_users_error(small: Small) -> None:
     with pytest.raises(UserError, match="web-99"):
         build(small.config_path, parts=["web-99"])

@@ -84,6 +84,7 @@ def make_small(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
         "workspace: ./workspace\n"
         "sources: [{name: web, kind: laion, files: inbox/*.txt, slice_rows: 2}]\n"
         "refresh: {max_parts_per_tick: 2}\n"
+        "score: {model: demo}\n"
     )
     small.write("a.txt", "a red boat", "a blue boat", "a green hat")
     small.write("b.txt", "two dogs", "one cat")
