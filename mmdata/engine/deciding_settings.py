@@ -38,9 +38,9 @@ _TEMPORARY |= {f"http_{code}" for code in TEMPORARY_CODES}
 _TURNED_AWAY = BLOCKS | {
     f"http_{code}" for code in (400, 401, 402, 403, 405, 406, 407, 409, 412, 415, 418, 421, 426, 451)
 }
-_FOR_OUR_ADDRESS = HOST_FAULTS | _TURNED_AWAY | {HOST_BLOCKED, HOST_DOWN, "tls_certificate", "site_geo"}
+_FOR_OUR_ADDRESS = HOST_FAULTS | _TURNED_AWAY | {HOST_BLOCKED, HOST_DOWN, "proxy", "tls_certificate", "site_geo"}
 _FOR_OUR_HEADERS = _TURNED_AWAY | {"robots", "not_an_image", "empty", "too_many_redirects", "bad_response"}
-_BY_READERS = DECODING_ERRORS | {"bad_response", "bad_url", "too_many_redirects", "truncated", "site_failed"}
+_BY_READERS = DECODING_ERRORS | {"bad_response", "bad_url", "too_many_redirects", "truncated", "empty", "site_failed"}
 _BY_READERS |= {"ended_early", "cut_mismatch", "no_video", "no_sound", "decode_timeout", "decoder_crashed"}
 
 ANY_ERROR = None
@@ -98,7 +98,7 @@ _BEFORE: Mapping[str, Any] = {
     "download.allow_downgrade": True,
     "download.proxy": None,
     "download.user_agent": "mmdata",
-    "download.contact": None,
+    "download.contact": "none was sent",
     "download.headers": {},
     "download.timeout_s": 10,
     "download.deadline_s": 60,

@@ -63,6 +63,9 @@ def test_every_key_of_the_fetching_decides_bytes_or_failures_or_neither() -> Non
         ({"download": {"headers": {"Referer": "https://a.example/"}}}, "http_403"),
         ({"download": {"placeholder_urls": 50}}, "placeholder"),
         ({"download": {"user_agent": "Mozilla/5.0"}}, "not_an_image"),
+        ({"download": {"headers": {"Accept": "image/*"}}}, "http_406"),
+        ({"download": {"contact": "mailto:me@example.org"}}, "http_403"),
+        ({"download": {"decode_timeout_s": 900}}, "decode_timeout"),
         ({"download": {"proxy": "http://10.0.0.1:3128"}}, "http_451"),
         ({"download": {"proxy": "http://10.0.0.1:3128"}}, "timeout"),
         ({"download": {"proxy": "http://10.0.0.1:3128"}}, "site_geo"),
@@ -120,19 +123,22 @@ def test_robots_that_are_respected_again_narrow() -> None:
 
 def test_values_that_may_hold_credentials_are_kept_as_a_fingerprint_and_not_shown() -> None:
     now = deciding_settings(
-        corpus(source={"fetch_from": "https://m.example/{video_id}?key=hush"}, download={"proxy": "http://u:hush@h:1"}),
+        corpus(
+            source={"fetch_from": "https://m.example/{video_id}?key=hush"},
+            download={"proxy": "http://u:hush@h:1", "headers": {"Authorization": "hush"}},
+        ),
         "web",
     )
     again = due_again(deciding_settings(corpus(), "web"), now, {"http_403": 1})
     assert "hush" not in json.dumps(now) + str(again)
-    assert {change.name for change in again.changes} == {"download.proxy", "source.fetch_from"}
+    assert {change.name for change in again.changes} == {"download.proxy", "download.headers", "source.fetch_from"}
 
 
 def test_a_stamp_of_before_counts_as_made_with_the_defaults_of_then() -> None:
     now = deciding_settings(corpus("laion", download={"user_agent": "mmdata", "allow_hosts": ["127.0.0.1"]}), "web")
     reasons = {"private_address": 3, "http_403": 4, "undecodable": 5, "http_404": 6, "too_large": 7}
     again = due_again({}, now, reasons)
-    assert dict(again.rows or {}) == {"private_address": 3, "undecodable": 5}
+    assert dict(again.rows or {}) == {"private_address": 3, "http_403": 4, "undecodable": 5}
     assert Change("readers", 1, READERS) in again.changes
 
 
