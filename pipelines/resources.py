@@ -66,7 +66,8 @@ class CorpusResource(dg.ConfigurableResource):
         with announced(stage, part) as started_at:
             corpus, workspace = self.open()
             entry = workspace.part(part)
-            if stage != "features" and SCORED in context.selected_asset_keys:
+            chosen = context.run.asset_selection  # None: every asset of the job
+            if stage != "features" and (chosen is None or SCORED in chosen):
                 check_weights(corpus.score)
             with stage_lease(context, workspace, stage, part, corpus.engine.wait_s) as lease:
                 why = _reason(plan_part(corpus, workspace, entry), stage)
