@@ -66,8 +66,8 @@ class CorpusResource(dg.ConfigurableResource):
         with announced(stage, part) as started_at:
             corpus, workspace = self.open()
             entry = workspace.part(part)
-            chosen = context.run.asset_selection  # None: every asset of the job
-            if stage != "features" and (chosen is None or SCORED in chosen):
+            chosen = context.run.asset_selection  # empty: every asset of the job
+            if stage != "features" and (not chosen or SCORED in chosen):
                 check_weights(corpus.score)
             with stage_lease(context, workspace, stage, part, corpus.engine.wait_s) as lease:
                 why = _reason(plan_part(corpus, workspace, entry), stage)
