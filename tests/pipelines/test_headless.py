@@ -112,9 +112,7 @@ def test_weights_out_of_reach_end_the_build_before_anything_is_fetched(
     small.config_path.write_text(text.replace("model: demo", "model: 'hf-hub:owner/name'"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     notes = Notes()
-    with pytest.raises(
-        UserError, match="not on this machine, and HF_HUB_OFFLINE is set"
-    ):
+    with pytest.raises(UserError, match="not on this machine, and HF_HUB_OFFLINE is set"):
         build(small.config_path, watcher=notes)
     assert {stage for what, stage, *_ in notes.lines if what == "started"} == {"source_catalog"}
 
