@@ -7,12 +7,15 @@ import io
 import json
 import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from mmdata.display import shown as readable
 from mmdata.errors import UserError
 from mmdata.instruct.stage import write_instructions
 from mmdata.report.stage import DEMO_NOTE, report_release
@@ -171,7 +174,7 @@ def test_an_empty_release_has_a_report(tmp_path: Path, samples: int) -> None:
 
 
 def test_without_a_manifest_the_error_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="materialise `release`"):
+    with pytest.raises(UserError, match=r"no release there.*Remedy: `mmdata build`"):
         report_release(tmp_path)
 
 
@@ -198,3 +201,68 @@ def test_examples_of_clips_show_their_frames_and_play_their_sound(tmp_path: Path
     assert examples.count('alt="frame 5"') == 2
     assert examples.count("<audio controls") == 4
     assert "not readable" not in examples
+
+
+def alternatives(text: str) -> list[str]:
+    """The alternative texts of all pictures of a page, in its order."""
+    return [attrs.get("alt") or "" for tag, attrs in Page(text).tags if tag == "img"]
+
+
+def test_every_picture_says_what_it_shows(tiny: Tiny, html: str) -> None:
+    shown = alternatives(html)
+    assert len(shown) > 50
+    assert "" not in shown
+    captions = {shorten(caption) for caption in map(readable, tiny.caption.values())}
+    assert len([text for text in shown if text in captions]) > 50
+
+
+def shorten(caption: str) -> str:
+    return caption if len(caption) <= 155 else caption[:147] + "..."
+
+
+def test_an_alternative_text_is_escaped_and_bounded(tmp_path: Path) -> None:
+    captions = ['"><script>alert(1)</script>', "word " * 400, "x" * 5000]
+    built = modalities.build(tmp_path)
+    pictures = [modalities.picture(number) | {"caption": caption} for number, caption in enumerate(captions)]
+    part = built.workspace.part("web-000000")
+    modalities.finish(built, part, pictures)
+    release = workspaces.release(built)
+    report_release(built.workspace.release_dir(release))
+    page = (built.workspace.release_dir(release) / "report.html").read_text()
+    shown = set(alternatives(page))
+    assert captions[0] in shown, "escaped in the page, and so itself after parsing"
+    assert "<script>" not in page
+    assert max(map(len, shown)) < 200
+    frames = {text.removeprefix("frame 1 of: ") for text in shown if text.startswith("frame 1 of: ")}
+    assert frames
+    assert frames <= set(built.captions.values())
+
+
+def test_nothing_of_the_style_is_wider_than_a_phone() -> None:
+    css = (resources.files("mmdata.report") / "templates" / "report.css").read_text(encoding="utf-8")
+    assert re.findall(r"minmax\(\d+px", css) == [], (
+        "a column is at most as wide as the page: minmax(min(…px, 100%), 1fr)"
+    )
+    assert [width for width in re.findall(r"(?<!max-)width: *(\d+)px", css) if int(width) > 320] == []
+    assert re.search(r"code[^{]*\{ overflow-wrap: anywhere; \}", css), "a SHA-256 has no place to break"
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width_px", [320, 390, 1280])
+def test_the_page_is_not_wider_than_its_window(tmp_path: Path, width_px: int) -> None:
+    built = modalities.build(tmp_path / "workspace", instruct={"tasks": ["step_order", "transcribe", "caption"]})
+    release = workspaces.release(built)
+    report_release(built.workspace.release_dir(release))
+    page = (built.workspace.release_dir(release) / "report.html").read_text()
+    (tmp_path / "page.html").write_text(re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page))
+    script = "const page = frames[0].document.documentElement; document.title = page.scrollWidth - page.clientWidth"
+    frame = f'<iframe src="page.html" style="width:{width_px}px"></iframe>'
+    (tmp_path / "window.html").write_text(f"<title></title>{frame}<script>onload = () => {{ {script} }}</script>")
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    command += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "window.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "<title>0</title>" in done.stdout
