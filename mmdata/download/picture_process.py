@@ -19,6 +19,7 @@ from mmdata.config import Download
 from mmdata.download.pictures import MAX_DECODE_BYTES, Picture, make_picture
 from mmdata.download.private_img2dataset import resizer
 from mmdata.media.child_process import ChildProcess
+from mmdata.media.image_to_bmp import decoding_failure
 from mmdata.web.failures import FetchError
 
 _MODULE = "mmdata.download.picture_process"
@@ -73,8 +74,8 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     cv2.setNumThreads(1)
     resizer(256, 95)
     used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limit = used_bytes + MAX_DECODE_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    limit, hard = used_bytes + MAX_DECODE_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     for line in requests:
         request = json.loads(line)
         answers.write(json.dumps(_answer(request) if request else {}).encode() + b"\n")
@@ -85,10 +86,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     download = Download(**request["download"])
     try:
         picture = make_picture(Path(request["source"]).read_bytes(), download)
-    except MemoryError:
-        picture = Picture(FetchError("bomb", f"decoding took more than {MAX_DECODE_BYTES >> 30} GiB"))
     except Exception as error:  # noqa: BLE001 - whatever a hostile file causes is a problem of that file alone
-        picture = Picture(FetchError("undecodable", f"{type(error).__name__}: {error}"[:500]))
+        picture = Picture(decoding_failure(f"{type(error).__name__}: {error}"))
     if picture.data is not None:
         Path(request["out"]).write_bytes(picture.data)
     failure = [picture.failure.error, picture.failure.detail] if picture.failure else None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mmdata.config import Download
 from mmdata.download.private_img2dataset import resizer
 from mmdata.media.image_header import TIFF_STARTS, ImageHeader, lean_body, read_header
-from mmdata.media.image_to_bmp import as_bmp
+from mmdata.media.image_to_bmp import as_bmp, decoding_failure
 from mmdata.media.memory_budget import MemoryBudget
 from mmdata.web.failures import FetchError
 
@@ -52,9 +52,6 @@ def make_picture(body: bytes, download: Download, decode_elsewhere: DecodeElsewh
 
     Args:
         decode_elsewhere: is called instead where decoding may take long or much memory; None: everything is done here.
-
-    Raises:
-        MemoryError: decoding takes more memory than there is.
     """
     if decode_elsewhere is not None and body.startswith(TIFF_STARTS):  # a TIFF's tables alone may take minutes
         return decode_elsewhere(body, download)
@@ -87,13 +84,11 @@ def check_limits(header: ImageHeader, download: Download) -> None:
 
 
 def _resized(body: bytes, header: ImageHeader, download: Download) -> Picture:
-    """The picture of a lean body. Raises FetchError `undecodable`, and MemoryError."""
+    """The picture of a lean body. Raises FetchError `undecodable`, or `bomb` if memory is short."""
     bmp = as_bmp(body, header, header.reduction(download.image_size))
     file = io.BytesIO(body if bmp is None else bmp)
     del bmp  # the resizer's copy is enough
     data, width, height, _, _, error = resizer(download.image_size, download.encode_quality)(file)
-    if error is not None and "memory" in str(error).lower():
-        raise MemoryError(str(error))
     if error is not None:
-        raise FetchError("undecodable", str(error))
+        raise decoding_failure(str(error))
     return Picture(None, header.mime, header.upright_size, (width, height), data)

@@ -28,7 +28,7 @@ def as_bmp(body: bytes, header: ImageHeader, reduction: int) -> bytes | None:
         reduction: 1, 2, 4 or 8, by which the sides may be divided.
 
     Raises:
-        FetchError: `undecodable`.
+        FetchError: `undecodable`, or `bomb` if memory is short.
     """
     if header.format == "JPEG":
         body = _whole_jpeg(body, header)
@@ -98,10 +98,8 @@ def viewed_as_bmp(body: bytes, header: ImageHeader, reduction: int) -> bytes:
             out = io.BytesIO()
             pixels.save(out, "BMP")
             return out.getvalue()
-    except (MemoryError, FetchError):
-        raise
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything on hostile bytes
-        raise FetchError("undecodable", f"{type(error).__name__}: {error}") from None
+        raise _failure(error) from None
 
 
 _PILLOW_TURNS = {
@@ -136,6 +134,18 @@ def _opened_by_pillow(body: bytes) -> Any:
     return image
 
 
+def _failure(error: Exception) -> FetchError:
+    """What a decoder's exception means for its picture."""
+    return error if isinstance(error, FetchError) else decoding_failure(f"{type(error).__name__}: {error}")
+
+
+def decoding_failure(message: str) -> FetchError:
+    """The failure by a decoder's message: `bomb` if memory was short, which may pass, else `undecodable`."""
+    if "memory" in message.lower():
+        return FetchError("bomb", f"decoding takes more memory than there is: {message}", may_pass=True)
+    return FetchError("undecodable", message)
+
+
 def _decoded_by_pillow(body: bytes) -> np.ndarray:
     """The pixels of a plain PNG as OpenCV gives them: uint8 H,W grey, H,W,3 BGR or H,W,4 BGRA."""
     import cv2
@@ -143,10 +153,8 @@ def _decoded_by_pillow(body: bytes) -> np.ndarray:
     try:
         with _opened_by_pillow(body) as image:
             pixels = np.asarray(image.convert("RGB") if image.mode == "P" else image)
-    except (MemoryError, FetchError):
-        raise
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything on hostile bytes
-        raise FetchError("undecodable", f"{type(error).__name__}: {error}") from None
+        raise _failure(error) from None
     if pixels.ndim == 2:
         return pixels
     return cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR)
@@ -159,9 +167,7 @@ def _decoded(body: bytes, flags: int | None = None) -> np.ndarray:
     try:
         pixels = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED if flags is None else flags)
     except cv2.error as error:
-        if error.code == cv2.Error.StsNoMem:
-            raise MemoryError(str(error)) from None
-        raise FetchError("undecodable", str(error)) from None
+        raise _failure(error) from None
     if pixels is None:
         raise FetchError("undecodable", "the image cannot be decoded")
     return pixels

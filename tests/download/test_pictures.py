@@ -40,6 +40,19 @@ def test_what_is_stored_is_what_a_second_decoder_shows(name):
     assert np.abs(pixels.mean((0, 1)) - expected.mean((0, 1))).max() < 2
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_breaks_off_is_stored_whole_or_not_at_all(name):
+    body = FILES[name]()
+    whole = stored(body)
+    for length in (len(body) // 3, len(body) * 4 // 5, *(len(body) - lost for lost in (1, 2, 4, 12, 30))):
+        picture = make_picture(body[:length], SETTINGS)
+        if picture.failure is None:
+            assert psnr_db(pixels_of(picture), whole) > 45
+        else:
+            assert picture.failure.error in ("undecodable", "not_an_image")
+
+
 ORIENTATIONS = {
     "SHORT": (lambda order: struct.pack(order + "H", 6), 3, 1),
     "LONG": (lambda order: struct.pack(order + "I", 6), 4, 1),

@@ -71,6 +71,7 @@ def images() -> tuple[dict[str, bytes], Reader]:
     from mmdata.download.images import process_image
     from mmdata.score.decode import decode_pixels
     from mmdata.score.preprocess import Preprocess
+    from tests.support.odd_pictures import FILES
 
     across = np.linspace(0, 255, 300, dtype=np.uint8)
     picture = Image.fromarray(np.stack([np.tile(across, (280, 1))] * 3, -1))
@@ -87,6 +88,7 @@ def images() -> tuple[dict[str, bytes], Reader]:
             own = Image.fromarray(np.tile(across.astype(np.uint16) * 257, (280, 1)))
         own.save(buffer, form.partition("-")[0], **options)
         bodies[f"{form}.img"] = buffer.getvalue()
+    bodies |= {f"{name}.img": make() for name, make in FILES.items()}
     bodies["svg.img"] = b'<svg xmlns="http://www.w3.org/2000/svg" width="9e9" height="9e9"><rect width="9"/></svg>' * 9
     download = Download(max_pixels=4_000_000)
     preprocess = Preprocess(size=(64, 64), mean=(0.5,) * 3, std=(0.5,) * 3)
