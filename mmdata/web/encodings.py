@@ -75,6 +75,9 @@ class _Input:
         """At most `size` bytes; none at the end."""
         try:
             data = self._pending or next(self._blocks, b"")
+        except http.client.IncompleteRead as error:  # to the decoder it is the end, so that it gives out what it has
+            self.error = error
+            return b""
         except BaseException as error:
             self.error = error
             raise
@@ -93,6 +96,12 @@ class _Input:
             raise FetchError("bad_response", f"the encoded body is damaged ({error})", may_pass=True)
         yield from [*self._read, self._pending]
         yield from self._blocks
+        self.raise_its_error()
+
+    def raise_its_error(self) -> None:
+        """Raise what ended the blocks early, if something did."""
+        if self.error is not None:
+            raise self.error
 
     def readable(self) -> bool:
         return True
@@ -125,9 +134,11 @@ def _inflated(blocks: Blocks, window_bits: Callable[[bytes], int]) -> Blocks:
                 if data[:1] != b"\x1f":  # the first byte of a further member of gzip; anything else is padding
                     return
     if decompressor is None:
+        source.raise_its_error()
         return
     if rest := decompressor.flush():
         yield rest
+    source.raise_its_error()
     raise UnfinishedEncoding(b"")
 
 
@@ -147,13 +158,13 @@ def _by_arrow(blocks: Blocks, codec: str) -> Blocks:
         try:
             block = stream.read(READ_BYTES)
         except OSError as error:
-            if source.error is not None:
-                raise source.error from None
+            source.raise_its_error()
             if "Truncated" in str(error):
                 raise UnfinishedEncoding(b"") from None
             yield from source.undecoded(error)
             return
         if not block:
+            source.raise_its_error()
             return
         source.forget()
         yield block

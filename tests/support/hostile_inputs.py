@@ -192,7 +192,7 @@ TEXTS = [
 FUZZED = {"images": 200, "films": 30, "captions": 300, "tables": 300, "weights": 200}
 """Damaged files of each kind that every run of the tests tries."""
 
-BY_GRAMMAR = {"caption files": 1_000, "caption entries": 1_000, "rows": 200}
+BY_GRAMMAR = {"caption files": 1_000, "caption entries": 1_000, "rows": 200, "HTTP answers": 300}
 """Inputs of each kind that a grammar writes in every run of the tests."""
 
 
