@@ -258,3 +258,17 @@ def test_a_latest_that_names_no_release_is_repaired_by_a_build(corpus: Corpus) -
     corpus.run("build")
     assert corpus.workspace.latest() == release_id
     assert corpus.is_whole()
+
+
+@pytest.mark.parametrize("name", ["rates.json", "clusters.npz"])
+def test_a_damaged_file_of_the_parent_does_not_stop_the_next_release(corpus: Corpus, name: str) -> None:
+    cut(corpus.file(f"releases/*/{name}"))
+    settings = yaml.safe_load(corpus.config.read_text())
+    settings["select"]["filter"]["min_words"] = 2
+    corpus.config.write_text(yaml.safe_dump(settings))
+    message = corpus.run("build")
+    if "Remedy" in message:
+        assert "Remedy: delete it" in message or "Remedy: delete the file" in message
+        corpus.file(f"releases/*/{name}").unlink()
+        corpus.run("build")
+    assert corpus.is_whole()
