@@ -25,6 +25,12 @@ def file_sha256(path: Path | UPath) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_md5(path: Path | UPath) -> str:
+    """MD5 of the bytes of a file, in hex. Data sets list it; it does not resist an attacker as SHA-256 does."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def canonical_json(value: Any) -> str:
     """The JSON text of a value with sorted keys, without spaces; non-ASCII characters are kept."""
     return _ENCODER.encode(value)

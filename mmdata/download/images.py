@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from mmdata.config import Download, Privacy
 from mmdata.download.picture_process import make_in_process
 from mmdata.download.pictures import make_picture
 from mmdata.download.private_img2dataset import img2dataset_module, resizer
+from mmdata.media.listed_faces import Box
 from mmdata.observe import logs
 from mmdata.urls import host_and_port
 from mmdata.web.failures import FetchError
@@ -92,11 +94,17 @@ def process_image(body: bytes, download: Download, etag: str | None = None) -> F
         data=picture.data,
         original_size=picture.original_size,
         size=picture.size,
+        md5=hashlib.md5(body, usedforsecurity=False).hexdigest(),
     )
 
 
-def with_privacy(image: FetchedImage, download: Download, privacy: Privacy) -> FetchedImage:
+def with_privacy(
+    image: FetchedImage, download: Download, privacy: Privacy, listed_faces: Sequence[Box] = ()
+) -> FetchedImage:
     """The image with its faces counted and blurred, if `privacy.blur_faces`. Without faces it keeps its bytes.
+
+    Args:
+        listed_faces: faces that the source knows of; they are blurred beside those that are found.
 
     Raises:
         UserError: the package that finds faces is not installed.
@@ -109,7 +117,7 @@ def with_privacy(image: FetchedImage, download: Download, privacy: Privacy) -> F
     from mmdata.media.faces import blur_faces
 
     pixels: Any = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
-    blurred, faces = blur_faces(pixels, privacy.min_face_score)
+    blurred, faces = blur_faces(pixels, privacy.min_face_score, listed_faces)
     if not faces:
         return replace(image, faces=0)
     options = [cv2.IMWRITE_JPEG_QUALITY, download.encode_quality]

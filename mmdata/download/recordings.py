@@ -14,6 +14,7 @@ from typing import IO, Any
 from mmdata.config import Download
 from mmdata.download.media_settings import MediaSettings
 from mmdata.download.spool import ByteRange, Medium, SliceWork, Spool, is_settled, record_of_fetch
+from mmdata.fingerprint import file_md5
 from mmdata.media.container import FileFacts
 from mmdata.media.cutting import Span
 from mmdata.media.decoder_pool import CutClip, DecoderPool
@@ -23,7 +24,7 @@ from mmdata.web.guard import Guard, install
 from mmdata.web.hosts import HOST_DOWN_AFTER, HostHealth, fetch_all
 from mmdata.web.large_files import FetchedFile, fetch_file
 from mmdata.web.video_sites import fetch_from_site, is_site
-from mmdata.workspace.media_record import MediaRecord, is_expected
+from mmdata.workspace.media_record import ExpectedHashes, MediaRecord
 
 Row = Mapping[str, Any]
 
@@ -41,7 +42,7 @@ def fetch_recording_rows(rows: list[dict[str, Any]], work: SliceWork) -> tuple[i
     settled: list[MediaRecord] = []
     for row in rows:
         record = work.earlier.records.get(row["uid"])
-        if record is None or not is_settled(record) or record.is_mismatch_resolved(row["expected_sha256"]):
+        if record is None or not is_settled(record) or record.is_mismatch_resolved(ExpectedHashes.of_row(row)):
             due.append(row)
         else:
             settled.append(record)
@@ -114,6 +115,8 @@ def _fetch_and_cut(
         file = _fetch(url, target, settings, health)
         if file.failure is not None:
             return file, [_StoredClip(CutClip())] * len(rows)
+        if any(ExpectedHashes.of_row(row).md5 for row in rows):
+            file = replace(file, md5=file_md5(target))
         spans = [Span(row["start_s"], row["end_s"]) for row in rows]
         stored_clips = []
         with (
@@ -153,8 +156,9 @@ def _record(
     record, clip = record_of_fetch(row["uid"], url, file, attempts, download), stored_clip.clip
     if file.failure is not None and file.failure.error == OPT_OUT:
         return record  # with the file's own hash, by which opt-outs are looked up
-    if file.failure is None and not is_expected(row["expected_sha256"], file.sha256):
-        return record.as_hash_mismatch(row["expected_sha256"], file.sha256)
+    expected = ExpectedHashes.of_row(row)
+    if file.failure is None and not expected.allows(file.sha256, file.md5):
+        return record.as_hash_mismatch(expected, file.sha256, file.md5)
     record = replace(record, sha256=clip_sha256(file.sha256, row["start_s"], row["end_s"]))
     if file.failure is not None:
         return record

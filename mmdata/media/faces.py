@@ -7,11 +7,13 @@ the offset of a box. docs/privacy.md says how many faces it finds and misses.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from mmdata.media.listed_faces import Box
 from mmdata.media.packaged_file import PackagedFile
 
 MODEL = PackagedFile(
@@ -89,20 +91,25 @@ class FaceFinder:
         """How many faces a picture shows; `pixels` as for `find`."""
         return len(self.find(pixels))
 
-    def blurred(self, pixels: np.ndarray) -> tuple[np.ndarray, int]:
+    def blurred(self, pixels: np.ndarray, listed: Sequence[Box] = ()) -> tuple[np.ndarray, int]:
         """The picture with unrecognisable faces, and how many there are; `pixels` as for `find`.
+
+        Args:
+            listed: further faces, which the source knows of.
 
         A face becomes a few squares with blurred borders. Unlike a mere blur, sharpening does not undo that. Pixels
         outside of faces stay as they are.
         """
         import cv2
 
-        faces = self.find(pixels)
+        height, width = pixels.shape[:2]
+        faces = self.find(pixels)[:, :4]
+        known = [box * (width, height, width, height) for box in np.array(listed, np.float32).reshape(-1, 4)]
+        faces = np.concatenate([faces, *(box[None] for box in known if not _is_among(box, faces))])
         if not len(faces):
             return pixels, 0
         out = pixels.copy()
-        height, width = pixels.shape[:2]
-        for left, top, right, bottom in _grown(faces[:, :4]):
+        for left, top, right, bottom in _grown(faces):
             x0, y0 = max(0, int(left)), max(0, int(top))
             x1, y1 = min(width, int(np.ceil(right))), min(height, int(np.ceil(bottom)))
             if x1 <= x0 or y1 <= y0:
@@ -123,10 +130,22 @@ def finder(min_score: float) -> FaceFinder:
     return FaceFinder(min_score)
 
 
-def blur_faces(pixels_bgr: np.ndarray, min_score: float) -> tuple[np.ndarray, int]:
-    """A picture in OpenCV's order of colours (uint8 H,W,3 BGR) with blurred faces, and how many there are."""
-    blurred, count = finder(min_score).blurred(np.ascontiguousarray(pixels_bgr[..., ::-1]))
+def blur_faces(pixels_bgr: np.ndarray, min_score: float, listed: Sequence[Box] = ()) -> tuple[np.ndarray, int]:
+    """A picture in OpenCV's order of colours (uint8 H,W,3 BGR) with blurred faces, and how many there are.
+
+    Args:
+        listed: further faces, which the source knows of.
+    """
+    blurred, count = finder(min_score).blurred(np.ascontiguousarray(pixels_bgr[..., ::-1]), listed)
     return np.ascontiguousarray(blurred[..., ::-1]), count
+
+
+def _is_among(box: np.ndarray, faces: np.ndarray) -> bool:
+    """Whether a box is one of the faces (N,4): the intersection over the union is larger than MAX_OVERLAP."""
+    sides = np.minimum(box[2:], faces[:, 2:]) - np.maximum(box[:2], faces[:, :2])
+    shared = sides.clip(0).prod(1)
+    union = (box[2:] - box[:2]).prod() + (faces[:, 2:] - faces[:, :2]).prod(1) - shared
+    return bool((shared > MAX_OVERLAP * union).any())
 
 
 def _grown(boxes: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ class FetchedFile:
 
     Args:
         sha256, size_bytes, mime, etag: of the whole body; None if they are not known.
+        md5: the same; of large files only if a row expects it.
     """
 
     failure: FetchError | None = None
@@ -36,6 +37,7 @@ class FetchedFile:
     size_bytes: int | None = None
     mime: str | None = None
     etag: str | None = None
+    md5: str | None = None
 
     @property
     def status(self) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypedDict
 
-from mmdata.samples import MEDIA
+from mmdata.samples import EXPECTED_MD5, MEDIA, own_columns
 
 HASH_MISMATCH = "hash_mismatch"
 
@@ -73,17 +74,18 @@ class MediaRecord:
             return replace(self, ext=None, offset=None, length=None, further=None)
         return replace(self, **members[0], further=members[1:] or None)
 
-    def as_hash_mismatch(self, expected_sha256: str, sha256: str | None) -> MediaRecord:
+    def as_hash_mismatch(self, expected: ExpectedHashes, sha256: str | None, md5: str | None) -> MediaRecord:
         """The record of a file that is not the expected one, and of which nothing is stored.
 
         Args:
-            sha256: of the file that was fetched.
+            sha256, md5: of the file that was fetched.
         """
+        name, wanted, actual = expected.mismatch(sha256, md5) or ("sha256", expected.sha256, sha256)
         return replace(
             self,
             status="failed_to_download",
             error=HASH_MISMATCH,
-            detail=f"expected sha256 {expected_sha256.lower()}, got {sha256}",
+            detail=f"expected {name} {wanted}, got {actual}",
             sha256=sha256,
             next_retry_at=None,
             width=None,
@@ -94,14 +96,44 @@ class MediaRecord:
             length=None,
         )
 
-    def is_mismatch_resolved(self, expected_sha256: str | None) -> bool:
+    def is_mismatch_resolved(self, expected: ExpectedHashes) -> bool:
         """Whether the file was refused for its hash, but is what the source expects now; it is then fetched again."""
-        return self.error == HASH_MISMATCH and is_expected(expected_sha256, self.sha256)
+        refused = _REFUSED_MD5.fullmatch(self.detail or "")
+        return self.error == HASH_MISMATCH and expected.allows(self.sha256, refused[1] if refused else None)
 
 
-def is_expected(expected_sha256: str | None, sha256: str | None) -> bool:
-    """Whether a file may be the one that the source lists; true if either hash is unknown.
+_REFUSED_MD5 = re.compile(r"expected md5 [0-9a-f]{32}, got ([0-9a-f]{32})")
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedHashes:
+    """The hashes that the source lists for a file, in hex; None: it lists none.
 
     Another file in its place may be an attack (split-view poisoning, docs/security.md).
     """
-    return expected_sha256 is None or sha256 is None or expected_sha256.lower() == sha256
+
+    sha256: str | None = None
+    md5: str | None = None
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> ExpectedHashes:
+        """The hashes that a row of a rows table expects."""
+        sha256, extra = row["expected_sha256"], row.get("extra")
+        md5 = own_columns(extra).get(EXPECTED_MD5) if extra and EXPECTED_MD5 in extra else None
+        return cls(sha256.lower() if sha256 else None, md5.lower() if isinstance(md5, str) else None)
+
+    def mismatch(self, sha256: str | None, md5: str | None) -> tuple[str, str, str] | None:
+        """The name of the first hash that differs, as it is expected and as it is; None: none is known to differ."""
+        for name, expected, actual in (("sha256", self.sha256, sha256), ("md5", self.md5, md5)):
+            if expected is not None and actual is not None and expected != actual:
+                return name, expected, actual
+        return None
+
+    def allows(self, sha256: str | None, md5: str | None) -> bool:
+        """Whether a file may be the one that the source lists; true if a hash is unknown."""
+        return self.mismatch(sha256, md5) is None
+
+    def confirms(self, sha256: str | None, md5: str | None) -> bool:
+        """Whether a file is the one that the source lists."""
+        known = (self.sha256 is not None and sha256 is not None) or (self.md5 is not None and md5 is not None)
+        return known and self.allows(sha256, md5)

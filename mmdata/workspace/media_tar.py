@@ -21,7 +21,7 @@ from mmdata.errors import DataError
 from mmdata.storage.atomic import atomic_path, withdraw
 from mmdata.storage.tables import read_table
 from mmdata.workspace.layout import TAR_KEY, Workspace, media_tar_name
-from mmdata.workspace.media_record import MediaRecord
+from mmdata.workspace.media_record import ExpectedHashes, MediaRecord
 
 SETTINGS_KEY = b"mmdata.settings"
 """Schema metadata of a media table: the settings that its bytes were made with."""
@@ -53,7 +53,7 @@ class Earlier:
         records = [self.records[row["uid"]] for row in sharers if row["uid"] in self.records]
         if stored := next((record for record in records if record.status == "success"), None):
             return stored
-        if not records or any(records[0].is_mismatch_resolved(row["expected_sha256"]) for row in sharers):
+        if not records or any(records[0].is_mismatch_resolved(ExpectedHashes.of_row(row)) for row in sharers):
             return None
         return records[0]
 

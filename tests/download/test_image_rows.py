@@ -8,6 +8,7 @@ import time
 
 import pyarrow as pa
 
+from mmdata.config import Privacy
 from mmdata.download import image_rows
 from mmdata.download.stage import fetch_part
 from mmdata.engine import part_run
@@ -43,6 +44,42 @@ def test_a_body_that_is_not_what_the_source_saw_is_not_stored(web, handmade):
     wrong = [record for record in records(part) if record["error"] == "hash_mismatch"]
     assert all((r["status"], r["length"], r["next_retry_at"]) == ("failed_to_download", None, None) for r in wrong)
     assert {record["sha256"] for record in wrong} == {right, hashlib.sha256(jpeg(2)).hexdigest()}
+
+
+def test_the_md5_of_the_source_is_compared_as_the_sha256_is(web, handmade):
+    right, wrong = (hashlib.md5(body, usedforsecurity=False).hexdigest() for body in (jpeg(1), b"other"))
+    rows = [
+        {"url": web.url("/jpg/1"), "caption": "right", "extra": f'{{"expected_md5":"{right}"}}'},
+        {"url": web.url("/jpg/1"), "caption": "wrong", "extra": f'{{"expected_md5":"{wrong}"}}'},
+        {"url": web.url("/jpg/2"), "caption": "wrong", "extra": f'{{"expected_md5":"{right}"}}'},
+    ]
+    part = handmade(rows)
+    for _ in range(2):
+        report = fetch_part(part.corpus, part.workspace, part.name)
+        assert assert_whole(part) == 1
+        assert dict(report.reasons) == {"hash_mismatch": 2}
+    assert web.hits == {"/jpg/1": 1, "/jpg/2": 1}
+    details = {record["detail"] for record in records(part) if record["error"]}
+    assert f"expected md5 {wrong}, got {right}" in details
+
+
+def test_faces_that_the_source_lists_are_blurred(web, handmade, monkeypatch):
+    seen = {}
+
+    def remember(pixels, min_score, listed):
+        seen[pixels.shape] = listed
+        return pixels, len(listed)
+
+    monkeypatch.setattr("mmdata.media.faces.blur_faces", remember)
+    rows = [
+        {"url": web.url("/jpg/1"), "caption": "a", "extra": '{"face_bboxes":[[0.1,0.2,0.3,0.4]]}'},
+        {"url": web.url("/jpg/1"), "caption": "b", "extra": '{"face_bboxes":[[0.5,0.5,0.6,0.6]]}'},
+    ]
+    part = handmade(rows)
+    corpus = part.corpus.model_copy(update={"privacy": Privacy(blur_faces=True)})
+    fetch_part(corpus, part.workspace, part.name)
+    assert [record["faces"] for record in records(part)] == [2, 2]
+    assert list(seen.values()) == [[(0.1, 0.2, 0.3, 0.4), (0.5, 0.5, 0.6, 0.6)]]
 
 
 def test_a_host_gets_no_more_connections_than_per_host(web, handmade):

@@ -188,6 +188,16 @@ def test_the_same_files_give_the_same_tar(films, handmade, part, tmp_path):
     assert tars[0] == tars[1]
 
 
+def test_a_file_must_have_the_expected_md5(films, part, bodies):
+    url, right = films.url("/film.mkv"), hashlib.md5(bodies["film"], usedforsecurity=False).hexdigest()
+    rows = [
+        clip(url, start, start + 2, extra=f'{{"expected_md5": "{md5}"}}') for start, md5 in ((0, "0" * 32), (2, right))
+    ]
+    films_part = part(rows)
+    fetch_part(films_part.corpus, films_part.workspace, films_part.name)
+    assert outcomes(films_part) == ["hash_mismatch", "success"]
+
+
 def test_a_file_must_have_the_expected_hash_and_is_fetched_again_when_that_is_corrected(films, part, bodies):
     url, right = films.url("/film.mkv"), hashlib.sha256(bodies["film"]).hexdigest()
     films_part = part([clip(url, 0, 2, expected_sha256="0" * 64), clip(url, 2, 4, expected_sha256=right.upper())])

@@ -69,3 +69,17 @@ def test_faces_of_any_size_are_found_by_many_threads(face_finder: FaceFinder) ->
     with ThreadPoolExecutor(4) as pool:
         counts = list(pool.map(face_finder.count, [*scaled * 2, cv2.resize(picture, (1200, 1200))]))
     assert counts == [1] * len(counts)
+
+
+def test_a_face_that_the_source_lists_is_blurred_too_and_counted_once(face_finder: FaceFinder) -> None:
+    picture = data.chelsea()  # no face is found in it
+    height, width = picture.shape[:2]
+    out, count = face_finder.blurred(picture, [(0.25, 0.25, 0.5, 0.5)])
+    assert count == 1
+    changed = np.argwhere((out != picture).any(2))
+    assert np.allclose(changed.mean(0), (0.375 * height, 0.375 * width), atol=5)
+    portrait = data.astronaut()
+    ((left, top, right, bottom, _),) = face_finder.find(portrait)
+    box = (left / 512, top / 512, right / 512, bottom / 512)
+    assert face_finder.blurred(portrait, [box])[1] == 1
+    assert face_finder.blurred(portrait, [box, (0, 0, 0.05, 0.05)])[1] == 2
