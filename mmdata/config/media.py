@@ -61,6 +61,7 @@ class Download(Section):
     allow_downgrade: bool = Field(True, description="Follow a redirect from https to http; false: it is refused.")
     proxy: str | None = Field(
         None,
+        repr=False,
         description="`http://host:port` of a proxy that supports CONNECT; it gets addresses that were checked. "
         "Proxies of the environment (HTTPS_PROXY, …) are not used.",
     )
@@ -74,6 +75,7 @@ class Download(Section):
     )
     headers: dict[str, str] = Field(
         default_factory=dict,
+        repr=False,
         description="Further headers of each request to any host, e.g. `Accept` or `Referer`. Those with credentials "
         "(`Authorization`, `Cookie`, …) are not sent on to the host of a redirect.",
     )

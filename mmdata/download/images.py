@@ -135,8 +135,9 @@ def _fetch_once(url: str, download: Download, deadline: float) -> tuple[bytes, F
             disallowed_header_directives=None,
         )
         if stream is not None and message is None:
-            fetch.failure = None
-            return stream.getvalue(), fetch
+            body = stream.getvalue()
+            fetch.failure = None if body else FetchError("empty", "the body has no bytes")
+            return body, fetch
         if fetch.failure is None:
             fetch.failure = FetchError("bad_url", str(message))  # urllib refused it before the guard saw it
         return b"", fetch

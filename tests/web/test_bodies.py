@@ -84,3 +84,13 @@ def test_a_bomb_in_an_encoding_is_too_large(web, settings):
     failure = fetch_image(web.url("/x"), settings(max_bytes=1_000_000)).failure
     assert failure is not None
     assert failure.error == "too_large"
+
+
+@pytest.mark.parametrize(
+    "reply", [answer(b""), HEAD + b"\r\n", b"HTTP/1.1 204 No Content\r\n\r\n", answer(b"", Content_Encoding="gzip")]
+)
+def test_a_body_without_a_byte_is_empty(web, settings, reply):
+    web.files["/x"] = reply
+    failure = fetch_image(web.url("/x"), settings()).failure
+    assert failure is not None
+    assert (failure.error, failure.status) == ("empty", "failed_to_download")

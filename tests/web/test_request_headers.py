@@ -60,3 +60,8 @@ def test_credentials_go_to_the_first_host_only(web, settings):
 def test_headers_that_would_break_a_request_are_refused(changes):
     with pytest.raises(ValueError, match=r"header|mmdata|ASCII"):
         Download(**changes)
+
+
+def test_credentials_are_not_in_the_text_of_the_settings():
+    download = Download(headers={"Cookie": "login=hidden"}, proxy="http://me:hidden@proxy.example:8080")
+    assert "hidden" not in f"{download!r} {download}"
