@@ -11,6 +11,7 @@ from mmdata.config.setting_changes import Change, changed_settings, flat
 from mmdata.engine.freshness import releasable_parts
 from mmdata.inspect.next_parts import PartWork
 from mmdata.releases.draft import plan_release
+from mmdata.releases.holds import read_hold
 from mmdata.releases.manifest import find_manifest, public_config
 from mmdata.workspace.layout import Workspace
 
@@ -63,9 +64,13 @@ def forecast(corpus: Corpus, workspace: Workspace, work: Sequence[PartWork], opt
     if not work and not opt_out_changes:
         plan = plan_release(corpus, workspace, ready)
         if plan.published:
-            reason = f"the same inputs made {plan.release_id}, which was rolled back"
+            hold = read_hold(workspace)
             if plan.release_id == latest:
                 reason = "nothing that decides its content has changed"
+            elif hold is not None and hold["release"] == plan.release_id:
+                reason = f"the same inputs made {plan.release_id}, which is held: {hold['why']}"
+            else:
+                reason = f"the same inputs made {plan.release_id}, which was rolled back"
             return Forecast("stands", latest, latest, (reason,), (), refused)
         unnamed = ("tables of a part, a file that corpus.yaml names, or mmdata's own code changed",)
         return Forecast("new", plan.release_id, latest, tuple(why) or unnamed, tuple(settings), refused)

@@ -223,7 +223,10 @@ def _settings(corpus: Corpus, workspace: Workspace, cohort: Cohort) -> str:
 
 
 def _rewritten(workspace: Workspace, release: str, shards: list[Shard], parent: str | None) -> dict[str, int]:
-    """Numbers of shards, bytes and samples of a release that its parent does not have."""
+    """Numbers of shards, bytes and samples of a release that its parent does not have.
+
+    Neither a further copy of a sample is new, nor a sample that stands for a duplicate of it in the parent.
+    """
     manifest = find_manifest(workspace, parent)
     old_names = {shard["name"] for shard in manifest["shards"]} if manifest else set()
     new = [shard for shard in shards if shard.name not in old_names]
@@ -231,7 +234,9 @@ def _rewritten(workspace: Workspace, release: str, shards: list[Shard], parent: 
     rewritten = rewritten.filter(pl.col("shard").is_in([shard.name for shard in new])).select("uid").unique()
     if parent and manifest:
         before = scan_tables([workspace.release_dir(parent) / "index.parquet"], ["uid"])
-        rewritten = rewritten.join(before, on="uid", how="anti")
+        duplicates = scan_tables([workspace.release_dir(release) / "selection.parquet"], ["uid", "duplicate_of"])
+        stand_ins = duplicates.drop_nulls().join(before, on="uid", how="semi").select(uid="duplicate_of")
+        rewritten = rewritten.join(before, on="uid", how="anti").join(stand_ins, on="uid", how="anti")
     samples = int(rewritten.select(pl.len()).collect().item())
     return {"shards_new": len(new), "bytes_new": sum(shard.bytes for shard in new), "samples_new": samples}
 

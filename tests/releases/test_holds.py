@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from mmdata.cli.main import app
 from mmdata.errors import UserError
+from mmdata.inspect import next_release
 from mmdata.inspect.audit import no_sudden_change
 from mmdata.inspect.corpus_status import corpus_status, to_json
 from mmdata.instruct.stage import write_instructions
@@ -107,6 +108,9 @@ def test_a_held_release_shows_in_status_in_the_list_and_in_the_check(first: Buil
     assert finding.summary.startswith(f"held: release `{made(built)}` keeps 1 samples")
     config = tmp_path / "corpus.yaml"
     config.write_text(yaml.safe_dump(built.corpus.model_dump(mode="json", exclude_none=True)))
+    forecast = next_release.forecast(built.corpus, built.workspace, [], opt_out_changes=False)
+    assert forecast.verdict == "stands"
+    assert forecast.why[0].startswith(f"the same inputs made {made(built)}, which is held: ")
     said = CliRunner().invoke(app, ["status", "-c", str(config)]).output
     assert f"held: release `{made(built)}`" in said
 

@@ -15,13 +15,18 @@ import pytest
 from PIL import Image
 from upath import UPath
 
+from mmdata.cli.console import summary_line
 from mmdata.errors import DataError
-from mmdata.publish.release import sha256_of
+from mmdata.instruct.stage import write_instructions
+from mmdata.publish.release import publish_release, sha256_of
 from mmdata.publish.verify import verify_release, verify_shards
 from mmdata.releases.manifest import open_release
-from mmdata.samples import key_uid
+from mmdata.samples import key_uid, sample_uid
+from mmdata.select.stage import select_samples
 from mmdata.shards.members import estimate_bytes
-from mmdata.workspace.layout import Workspace
+from mmdata.shards.stage import write_shards
+from mmdata.stage import StageReport
+from mmdata.workspace.layout import Catalog, Part, Workspace
 from tests.support import modalities
 from tests.support.workspaces import SELECT_ALL, Built, release
 
@@ -270,3 +275,40 @@ def test_a_sample_that_lacks_what_its_signature_names_is_named(tmp_path: Path, m
     release(built)
     with pytest.raises(DataError, match=rf"sample {clip['uid']} is audio\+text\+video, but contains no audio"):
         verify_release(built.workspace.root)
+
+
+def publish_pictures(root: Path, parts: dict[str, list[dict[str, Any]]], **select: Any) -> StageReport:
+    """Make a release of the parts; the report of its shards."""
+    shards = {"shard_mb": 0.1, "validation_fraction": 0}
+    built = Built(modalities.corpus_at(root, select={**SELECT_ALL, **select}, shards=shards), Workspace(root))
+    catalog = {name: Part(name, "web", "inbox/x", 0, len(own), name) for name, own in parts.items()}
+    built.workspace.write_catalog(Catalog(parts=catalog))
+    for name, own in parts.items():
+        modalities.finish(built, catalog[name], own)
+    select_samples(built.corpus, built.workspace)
+    report = write_shards(built.corpus, built.workspace)
+    write_instructions(built.corpus, built.workspace)
+    publish_release(built.corpus, built.workspace)
+    return report
+
+
+def test_copies_are_no_new_samples_whatever_kind_of_copy_they_are(tmp_path: Path) -> None:
+    own = [modalities.picture(number) for number in range(20)]  # two of them with a voice, which is rare
+    first = publish_pictures(tmp_path, {"web-000001": own})
+    assert first.counts["samples_new"] == 20
+    repeated = publish_pictures(tmp_path, {"web-000001": own}, oversample={"threshold": 1.0, "max_repeats": 3})
+    assert repeated.counts["samples"] > 20
+    assert repeated.counts["shards_new"] > 0
+    same_rows = publish_pictures(tmp_path, {"web-000000": own, "web-000001": own})
+    mirrored = [
+        picture | {"uid": sample_uid(url, picture["caption"]), "url": url, "clip_score": 0.9}
+        for picture in own
+        if (url := picture["url"].replace("example.org", "mirror.example"))
+    ]
+    mirrors = publish_pictures(tmp_path, {"web-000001": own, "web-000002": mirrored})
+    assert mirrors.counts["shards_new"] > 0
+    for report in (repeated, same_rows, mirrors):
+        assert report.counts["samples_new"] == 0
+        assert "samples new" not in summary_line(report)
+    grown = publish_pictures(tmp_path, {"web-000001": own, "web-000002": [*mirrored, modalities.picture(999)]})
+    assert grown.counts["samples_new"] == 1
