@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import torch
 
 CAPTIONS_PER_TOKENIZER_CALL = 4096
+# CLIP's tokenizer takes seconds for one word of 10,000 letters; no text has so few tokens as to need more than this.
+MAX_CHARS_PER_TOKEN = 32
+DEFAULT_CONTEXT_LENGTH = 77  # tokens that CLIP reads
 # In a forward pass on a CPU: a batch that fits its caches is faster than a GPU's batch, and needs far less memory.
 IMAGES_PER_THREAD, TEXTS_PER_THREAD = 8, 32
 MIN_COSINE_OF_TRIMMED = 0.9999  # between embeddings of the trimmed and the whole text tower
@@ -109,7 +112,9 @@ class ClipScorer:
         if not captions:
             return np.empty((0, self.dim), np.float32)
         starts = range(0, len(captions), CAPTIONS_PER_TOKENIZER_CALL)
-        parts = [list(captions[start : start + CAPTIONS_PER_TOKENIZER_CALL]) for start in starts]
+        max_chars = MAX_CHARS_PER_TOKEN * (getattr(self._tokenize, "context_length", None) or DEFAULT_CONTEXT_LENGTH)
+        cut = [caption[:max_chars] for caption in captions]
+        parts = [cut[start : start + CAPTIONS_PER_TOKENIZER_CALL] for start in starts]
         tokens = torch.cat([self._tokenize(part) for part in parts])
         lengths = self._needed_lengths(tokens)
         order = torch.argsort(lengths, stable=True)

@@ -26,7 +26,7 @@ _CUT_OFF_TIMING = re.compile(r"(?:\d+:)+\d*(?:[.,]\d*)?[ \t]*-{0,2}")
 _NO_SPEECH = re.compile(r"NOTE(?:\s|$)|(?:STYLE|REGION)\s*$")  # begins a block of WebVTT that is no cue
 _ASS_FIELDS = re.compile(r"Dialogue:\s?\d+(?:,[^,]*+){8},")  # what an ASS file has before the text of a line
 _MISSING = frozenset({"nan", "NaN", "<NA>", "None"})
-"""What Python and pandas write into a table for a text that is missing."""
+"""What Python and pandas write into a table for a text that is missing. People may say "none", so there is no more."""
 
 
 def read_captions(data: bytes, suffix: str, encoding: str | None = None) -> list[Caption] | str:

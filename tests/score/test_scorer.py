@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import string
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,15 @@ def test_a_cpu_takes_no_more_at_once_than_fits_its_caches(tiny_folder: Path, mon
     scorer.embed_texts(["a cat"] * count)
     assert (max(seen["images"]), sum(seen["images"])) == (IMAGES_PER_THREAD * torch.get_num_threads(), count)
     assert (max(seen["texts"]), sum(seen["texts"])) == (TEXTS_PER_THREAD * torch.get_num_threads(), count)
+
+
+def test_a_word_without_end_is_cut_before_it_is_tokenized(scorer: ClipScorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenize, lengths = scorer._tokenize, []
+    monkeypatch.setattr(scorer, "_tokenize", lambda texts: (lengths.extend(map(len, texts)), tokenize(texts))[1])
+    word = "".join(random.Random(1).choices(string.ascii_lowercase, k=10_000))
+    long, short = scorer.embed_texts([word, word[:3_000]])
+    assert max(lengths) <= 32 * 77
+    np.testing.assert_allclose(long, short, atol=1e-5)
 
 
 def test_nothing_to_embed_gives_nothing(scorer: ClipScorer) -> None:
