@@ -133,10 +133,10 @@ def read_projections(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
-            notes = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
+            notes = json.loads((file.metadata() or {}).get("training", "{}"))
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as safetensors: {error}. {REINSTALL_REMEDY}") from None
-    return state, json.loads(notes.get("training", "{}"))
+    return state, notes
 
 
 def text_folder() -> Path:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from mmdata.errors import DataError
+from mmdata.sources.problems import NESTING_OF, STRING_OR_BRACKET, is_too_nested
 
 Record = dict[str, Any]
 
@@ -58,7 +59,10 @@ def document_records(file: BinaryIO, path: str) -> Iterator[Record | None]:
 def _elements(text: _Text) -> Iterator[Record | None]:
     text.take("[")
     while text.next_char() != "]":
-        value = text.value(MAX_ELEMENT_CHARS)
+        try:
+            value = text.value(MAX_ELEMENT_CHARS)
+        except _TooNested:
+            value = None
         yield value if isinstance(value, dict) else None
         if text.next_char() != "]":
             text.take(",")
@@ -68,7 +72,7 @@ def _elements(text: _Text) -> Iterator[Record | None]:
 def _records_of_object(text: _Text) -> Iterator[Record | None]:
     """The records of an array of objects inside the object, else of its columns, else the object itself."""
     members: Record = {}
-    has_records = False
+    has_records, is_nested = False, False
     text.take("{")
     while text.next_char() != "}":
         name = text.value(MAX_ELEMENT_CHARS)
@@ -79,15 +83,20 @@ def _records_of_object(text: _Text) -> Iterator[Record | None]:
             has_records = True
             yield from _elements(text)
         else:
-            members[str(name)] = text.value(MAX_COLUMN_CHARS)
+            try:
+                members[str(name)] = text.value(MAX_COLUMN_CHARS)
+            except _TooNested:
+                is_nested = True
         if text.next_char() != "}":
             text.take(",")
     text.take("}")
     if has_records:
         return
     columns = _columns(members)
-    if columns is None:
-        yield members
+    if is_nested and columns is not None:
+        raise text.error("one of its columns is nested too deeply")
+    if columns is None or is_nested:
+        yield None if is_nested else members
     else:
         for values in zip(*columns.values(), strict=True):
             yield dict(zip(columns, values, strict=True))
@@ -103,6 +112,10 @@ def _columns(members: Record) -> dict[str, list[Any]] | None:
     else:
         return None
     return columns if len({len(column) for column in columns.values()}) == 1 else None
+
+
+class _TooNested(Exception):
+    """A value is nested deeper than a row may be; it has been taken."""
 
 
 class _Text:
@@ -130,7 +143,7 @@ class _Text:
         self._at += 1
 
     def value(self, max_chars: int) -> Any:
-        """The next value, which may not be longer than `max_chars`."""
+        """The next value, which may not be longer than `max_chars`. Raises `_TooNested` when it has taken the value."""
         self.next_char()
         while True:
             waiting = len(self._buffer) - self._at
@@ -139,15 +152,30 @@ class _Text:
                 if self._buffer[end : end + 1] not in ENDS and not self._ended:
                     raise ValueError("a number may go on")
             except RecursionError:
-                raise self.error("it is nested too deeply") from None
+                value, end = None, self._end_of_nested(max_chars)
             except ValueError as error:
                 # Twice as much text for each try: the time to parse a long value stays linear.
                 if waiting > max_chars or self._ended:
                     raise self.error(getattr(error, "msg", str(error))) from None
                 self._grow(max(CHUNK_BYTES, waiting))
                 continue
+            is_nested = is_too_nested(self._buffer[self._at : end])
             self._at = end
+            if is_nested:
+                raise _TooNested
             return value
+
+    def _end_of_nested(self, max_chars: int) -> int:
+        """Where a value ends that is nested too deeply for the parser."""
+        while True:
+            depth = 0
+            for token in STRING_OR_BRACKET.finditer(self._buffer, self._at):
+                depth += NESTING_OF.get(token[0], 0)
+                if depth == 0:
+                    return token.end()
+            waiting = len(self._buffer) - self._at
+            if waiting > max_chars or not self._grow(max(CHUNK_BYTES, waiting)):
+                raise self.error("it is nested too deeply, and does not end")
 
     def begins_array_of_objects(self) -> bool:
         """Whether the next value is an array whose first element is an object. Nothing is taken."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ from mmdata.sources.batches import BATCH_ROWS, MAX_BATCH_BYTES, Batch, MissingCo
 from mmdata.sources.columns import Columns, distinct
 from mmdata.sources.parquet_values import Texts, extras_of, hex_texts_of, is_binary, texts_of
 
-CORRUPT = (pa.ArrowException, OSError)
-"""The errors that pyarrow raises if a file is not sound Parquet."""
+CORRUPT = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""The errors that pyarrow raises if a file is not sound Parquet; UnicodeDecodeError for the names of its columns."""
 
 MAX_DICTIONARY_BATCH_BYTES = 100_000_000
 """Memory that one dictionary-encoded column of a batch may take."""
@@ -97,10 +97,6 @@ class _Selection:
     extras: dict[str, str]
     left_out: frozenset[str]
 
-    def has(self, path_in_schema: str) -> bool:
-        """Whether a column chunk, such as `image.bytes`, belongs to a column that is asked for."""
-        return self.asked is None or _belongs(path_in_schema, self.asked)
-
 
 def _selection(schema: pa.Schema, columns: Columns) -> _Selection:
     names = distinct(schema.names)
@@ -154,16 +150,28 @@ class _Group:
                 yield _batch_of(batch.slice(begin, end - begin), row + begin, self.selection, left_out)
             row += batch.num_rows
 
-    @property
-    def _chunks(self) -> list[pq.ColumnChunkMetaData]:
-        metadata = self.parquet.metadata.row_group(self.number)
-        return [metadata.column(number) for number in range(metadata.num_columns)]
+    def _chunks(self, names: Sequence[str] | None) -> list[pq.ColumnChunkMetaData]:
+        """The column chunks of some columns, or of all; none if the reader does not accept them.
+
+        To ask for the metadata of a damaged chunk ends the process: pyarrow lets a C++ exception through. The
+        reader does, so it is asked for a row first.
+        """
+        batches = self.parquet.iter_batches(1, row_groups=[self.number], columns=names, use_threads=False)
+        try:
+            next(batches, None)
+        except CORRUPT:
+            if self.file.failed:
+                raise
+            return []
+        schema, metadata = self.parquet.schema, self.parquet.metadata.row_group(self.number)
+        numbers = range(metadata.num_columns)
+        return [metadata.column(n) for n in numbers if names is None or _belongs(schema.column(n).path, names)]
 
     def _left_out_bytes(self) -> dict[str, float]:
         """Column -> mean bytes a row, for the binary columns that are not read."""
         rows = max(1, self.parquet.metadata.row_group(self.number).num_rows)
         sizes: Counter[str] = Counter()
-        for chunk in self._chunks:
+        for chunk in self._chunks(sorted(self.selection.left_out)) if self.selection.left_out else ():
             for name in self.selection.left_out:
                 if _belongs(chunk.path_in_schema, [name]):
                     sizes[name] += chunk.total_uncompressed_size
@@ -174,7 +182,7 @@ class _Group:
 
         The file holds a dictionary value once, but in memory the value is repeated in every row that uses it.
         """
-        chunks = [chunk for chunk in self._chunks if self.selection.has(chunk.path_in_schema)]
+        chunks = self._chunks(self.selection.asked)
         group_bytes = sum(chunk.total_uncompressed_size for chunk in chunks)
         group_rows = self.parquet.metadata.row_group(self.number).num_rows
         rows = min(BATCH_ROWS, max(1, group_rows * MAX_BATCH_BYTES // max(1, group_bytes)))
@@ -192,7 +200,7 @@ class _Group:
             for column in first.columns:
                 for values in _dictionaries(column):
                     longest = max(longest, pc.max(pc.binary_length(values.cast(pa.large_binary()))).as_py() or 1)
-        except (*CORRUPT, StopIteration):
+        except (*CORRUPT, KeyError, StopIteration):  # KeyError: the footer names a column that its schema lacks
             return rows  # reading the rows will report the damage
         return max(1, min(rows, MAX_DICTIONARY_BATCH_BYTES // longest))
 

@@ -17,7 +17,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff]")
 _HTTP = re.compile(r"https?:", re.IGNORECASE)
 _HOST = re.compile(r"https?://[^/?#\s]*[^/?#\s@:]", re.IGNORECASE)
 _LONG_REFERENCE = re.compile(r"#[0-9]{1000,}")
-_JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # one without an end reaches to the end
+# Of JSON; a string without an end reaches to the end, or the time would be quadratic.
+STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+NESTING_OF = {"[": 1, "{": 1, "]": -1, "}": -1}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _HOURS_MINUTES_SECONDS = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]*)?)")
@@ -88,8 +90,8 @@ def is_too_nested(json_text: str) -> bool:
     if json_text.count("[") + json_text.count("{") <= MAX_NESTING:
         return False
     depth = 0
-    for bracket in re.findall(r"[\[\]{}]", _JSON_STRING.sub("", json_text)):
-        depth += 1 if bracket in "[{" else -1
+    for token in STRING_OR_BRACKET.finditer(json_text):
+        depth += NESTING_OF.get(token[0], 0)
         if depth > MAX_NESTING:
             return True
     return False

@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,3 +184,13 @@ def test_matched_demo_photos_score_above_shuffled_ones(scorer):
     cosines = pairs.images @ pairs.texts.T
     off = cosines[~np.eye(len(photos), dtype=bool)]
     assert quality.auc(np.diag(cosines), off) > 0.75
+
+
+def test_weights_whose_notes_are_damaged_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save
+
+    for notes in ("{broken", "[" * 100_000):
+        path = tmp_path / "weights.safetensors"
+        path.write_bytes(save({"weight": torch.zeros(2, 2)}, {"training": notes}))
+        with pytest.raises(UserError, match=r"weights\.safetensors: cannot be read as safetensors"):
+            offline.read_projections(path)

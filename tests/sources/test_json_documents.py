@@ -41,6 +41,17 @@ def test_elements_that_are_no_objects_are_malformed_rows_and_nan_is_null() -> No
     assert read('[1, {"a": NaN}, "x", null, [2]]') == [None, {"a": None}, None, None, None]
 
 
+@pytest.mark.parametrize("depth", [101, 500, *range(960, 1_000), 20_000])
+@pytest.mark.parametrize("chunk_bytes", [9, 1 << 16])
+def test_an_object_that_is_nested_too_deeply_is_malformed_alone(
+    depth: int, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_documents, "CHUNK_BYTES", chunk_bytes)
+    nested = '{"a": "]", "x": ' + "[" * depth + "]" * depth + "}"
+    assert read(f'[{{"a": 1}}, {nested}, {{"a": 2}}]') == [{"a": 1}, None, {"a": 2}]
+    assert read(f'{{"a":\n1}}\n{nested}\n{{"a": 2}}') == [{"a": 1}, None, {"a": 2}]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -49,6 +60,7 @@ def test_elements_that_are_no_objects_are_malformed_rows_and_nan_is_null() -> No
         ('{"a": 1', ", is expected"),
         ("7", "an object or an array is expected"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"a": [1, 2], "b": [3, ' + "[" * 200 + "]" * 200 + "]}", "one of its columns is nested too deeply"),
         ('{"images": [{"id": 1}], "annotations": [{"id": 1}]}', "several arrays of objects"),
     ],
 )

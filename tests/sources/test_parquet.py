@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -173,3 +175,42 @@ def test_digests_stored_as_bytes_are_read_in_hex(inbox: Inbox) -> None:
     (row,) = inbox.rows()
     assert (row["expected_sha256"], row["problem"]) == ("00" * 32, None)
     assert json.loads(row["extra"]) == {"expected_md5": "00" * 16}
+
+
+def test_a_footer_that_names_another_column_than_its_schema_stops_nothing(inbox: Inbox) -> None:
+    tags = pa.array([["red"], ["blue"]] * 50, pa.list_(pa.string()))
+    path = inbox.parquet("a.parquet", {"URL": [f"http://e/{n}" for n in range(100)], "TEXT": ["a"] * 100, "tags": tags})
+    data = path.read_bytes()
+    place = data.rindex(b"element")  # in the last column chunk; the schema stands before it
+    path.write_bytes(data[:place] + b"elemenX" + data[place + 7 :])
+    assert len(inbox.rows()) == 100
+
+
+def test_a_footer_whose_names_are_no_unicode_is_unreadable(inbox: Inbox) -> None:
+    path = inbox.parquet("a.parquet", {"URL": ["http://e/1"], "TEXT": ["a"], "licence": ["b"]})
+    inbox.pairs("sound.parquet", 3)
+    path.write_bytes(path.read_bytes().replace(b"licence", b"lic\xffnce"))
+    assert len(inbox.rows()) == 3
+    (entry,) = (entry for entry in inbox.workspace.catalog().files.values() if entry["status"] != "ok")
+    assert entry["status"] == "unreadable"
+    assert "a.parquet: cannot be read as Parquet (UnicodeDecodeError" in entry["error"]
+
+
+_READ = """
+import sys
+from upath import UPath
+from mmdata.sources.columns import Columns
+from mmdata.sources.parquet import read_parquet
+columns = Columns(url="URL", caption="TEXT")
+print([problem for batch in read_parquet(UPath(sys.argv[1]), columns, 0, 1) for problem in batch.problems])
+"""
+
+
+@pytest.mark.parametrize(("name", "problems"), [("TEXT", "['unreadable']"), ("image", "[None]")])
+def test_a_footer_that_contradicts_itself_does_not_end_the_process(inbox: Inbox, name: str, problems: str) -> None:
+    path = inbox.parquet("a.parquet", {"URL": ["http://e/1"], "TEXT": ["a"], "image": [b"\xff"]})
+    optional = b"%\x02\x18" + bytes([len(name)]) + name.encode()  # Thrift: repetition type, then name
+    assert path.read_bytes().count(optional) == 1
+    path.write_bytes(path.read_bytes().replace(optional, optional.replace(b"\x02", b"\x00", 1)))
+    ended = subprocess.run([sys.executable, "-c", _READ, str(path)], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.strip()) == (0, problems), ended.stderr[-1_000:]
