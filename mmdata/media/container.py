@@ -138,7 +138,7 @@ def _with_streams(path: Path, container: Any, kind: str, options: ClipOptions) -
     if len(container.streams) > MAX_STREAMS:
         raise FileProblem("bomb", f"the file has {len(container.streams)} streams, more than {MAX_STREAMS}")
     video = choose_picture(container) if kind == "video" else None
-    sound, channel_names = choose_sound(container)
+    sound, channel_names = choose_sound(container, video)
     audio = sound if kind == "audio" or options.sound else None
     if (video if kind == "video" else audio) is None:
         if tracks(container, kind):

@@ -21,13 +21,20 @@ def choose_picture(container: Any) -> Any:
     return max(sizes, key=lambda stream: _rank(stream, sizes[stream]), default=None)
 
 
-def choose_sound(container: Any) -> tuple[Any, tuple[str, ...]]:
+def choose_sound(container: Any, picture: Any = None) -> tuple[Any, tuple[str, ...]]:
     """The sound track that a player would play, and the names of its channels; None if there is none to decode.
 
     The order is that of `choose_picture`. A track of a transport stream that is announced but empty has no channels.
+
+    Args:
+        picture: the picture track that is shown; the sound of another programme of a broadcast is not taken.
     """
     decodable = (stream for stream in tracks(container, "audio") if stream.codec_context is not None)
     channels = {stream: names for stream in decodable if (names := own_channel_names(stream))}
+    if picture is not None and len(tracks(container, "video")) > 1 and container.format.name == "mpegts":
+        same_programme = container.streams.best("audio", related=picture)
+        if same_programme in channels:
+            return same_programme, channels[same_programme]
     chosen = max(channels, key=lambda stream: _rank(stream, len(channels[stream])), default=None)
     return chosen, channels.get(chosen, ())
 

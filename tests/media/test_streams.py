@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -111,3 +112,16 @@ def test_a_track_that_cannot_be_decoded_is_passed_over_or_is_the_reason(tmp_path
     with pytest.raises(FileProblem) as problem:
         cut(unknown, [(0.0, 1.0)], kind="audio")
     assert problem.value.problem == "undecodable"
+
+
+def test_a_broadcast_of_two_programmes_gives_picture_and_sound_of_the_same_one(tmp_path):
+    path = tmp_path / "broadcast.ts"
+    command = [pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe(), "-v", "error"]
+    for source in ("color=c=red:s=64x48:r=25:d=2", "color=c=red:s=96x64:r=25:d=2", "sine=400:d=2", "sine=800:d=2"):
+        command += ["-f", "lavfi", "-i", source]
+    command += ["-map", "0", "-map", "1", "-map", "2", "-map", "3", "-c:v", "mpeg2video", "-c:a", "mp2", "-ac:a:0", "2"]
+    command += ["-program", "title=small:st=0:st=2", "-program", "title=large:st=1:st=3", str(path)]
+    subprocess.run(command, check=True)
+    results, facts = cut(path, [(0.0, 1.0)])
+    assert (facts.width, facts.height) == (96, 64)
+    assert _frequency(results[0]) == 800  # though the sound of the other programme has more channels
