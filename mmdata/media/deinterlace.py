@@ -39,7 +39,7 @@ class Deinterlacer:
 
     def frames(self, frame: Any) -> list[Any]:
         """The frames that are ready when one more was decoded."""
-        may_be = not frame.format.is_rgb and min(frame.width, frame.height) >= BLOCK  # a dithered GIF looks combed
+        may_be = not frame.format.is_rgb and min(frame.width, frame.height) >= 2 * BLOCK  # a dithered GIF looks combed
         is_interlaced = may_be and (frame.interlaced_frame or self._has_combs(frame))
         self._frame_before = frame
         if not is_interlaced:
@@ -127,7 +127,7 @@ def is_combed(luma: np.ndarray, other_luma: np.ndarray) -> bool:
     in_field = np.abs(2 * middle - luma[:-4] - luma[4:])
     combing, detail, change = (_block_means(values) for values in (beside, in_field, np.abs(middle - other_luma[2:-2])))
     combed = (combing > 2 * MIN_COMBING) & (combing > COMBING_RATIO * detail) & (change > MIN_CHANGE)
-    return bool(combed.size) and float(combed.mean()) >= MIN_COMBED_SHARE
+    return float(combed.mean()) >= MIN_COMBED_SHARE
 
 
 def _luma(frame: Any) -> np.ndarray:
@@ -136,6 +136,8 @@ def _luma(frame: Any) -> np.ndarray:
 
 
 def _block_means(values: np.ndarray) -> np.ndarray:
+    import cv2
+
     rows, columns = values.shape[0] // BLOCK, values.shape[1] // BLOCK
-    blocks = values[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
-    return np.asarray(blocks.mean((1, 3)))
+    whole_blocks = values[: rows * BLOCK, : columns * BLOCK].astype(np.float32)
+    return cv2.resize(whole_blocks, (columns, rows), interpolation=cv2.INTER_AREA)
