@@ -109,9 +109,37 @@ def _parquet(settings: OptOutList, file: pq.ParquetFile) -> Iterator[Selector]:
 
 
 def _delimited(settings: OptOutList, lines: io.TextIOWrapper, delimiter: str) -> Iterator[Selector]:
-    reader = csv.DictReader(lines, delimiter=delimiter)
-    column, kind = _column(settings, list(reader.fieldnames or []))
-    yield from _selectors(settings, kind, ((reader.line_num, row.get(column) or "") for row in reader))
+    """The entries of a CSV or TSV list. Each line is a record: a stray quote must not hide the entries after it."""
+    records = (
+        (number, _values(settings, number, line, delimiter))
+        for number, line in enumerate(lines, 1)
+        if line.strip("\r\n")
+    )
+    _, names = next(records, (0, []))
+    column, kind = _column(settings, names)
+    entries = ((number, _entry(settings, number, values, names, column)) for number, values in records)
+    yield from _selectors(settings, kind, entries)
+
+
+def _values(settings: OptOutList, number: int, line: str, delimiter: str) -> list[str]:
+    if delimiter == "\t":
+        return line.rstrip("\r\n").split("\t")  # a TSV has no quoting
+    try:
+        return next(csv.reader([line], strict=True), [])
+    except csv.Error as error:
+        raise UserError(
+            f"{settings.path}, line {number}: its quotation marks are not those of a CSV record in one line ({error}). "
+            'Remedy: double a mark that is part of a value (""), and write each record in one line.'
+        ) from None
+
+
+def _entry(settings: OptOutList, number: int, values: list[str], names: list[str], column: str) -> str:
+    if not names.index(column) < len(values) <= len(names):
+        raise UserError(
+            f"{settings.path}, line {number}: has {len(values)} values, but {len(names)} columns have names, so its "
+            f"{column} is not known. Remedy: correct the line."
+        )
+    return values[names.index(column)].strip('"')
 
 
 def _column(settings: OptOutList, names: list[str]) -> tuple[str, Kind | None]:

@@ -157,3 +157,28 @@ def test_lists_are_read_from_text_and_tables(tmp_path: Path) -> None:
     opt_out_list = OptOutList(path=str(tmp_path / "a.parquet"), column="it", holds="domain")
     with pytest.raises(UserError, match=r"row 1: .* is not a domain"):
         list(read_list(opt_out_list))
+
+
+def test_a_quote_in_a_list_hides_no_entry(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('note\tdomain\n"asked by mail\ta.org\n5" of snow\tb.org\nlast"\tc.org\n')
+    assert len(list(read_list(OptOutList(path=str(path))))) == 3
+    path = tmp_path / "a.csv"
+    path.write_text('note,domain\n"asked, by ""mail""",a.org\n')
+    assert len(list(read_list(OptOutList(path=str(path))))) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('"open,a.org', "quotation marks"),
+        ('a "b" c, d,a.org', "has 3 values"),
+        ("a", "has 1 values"),
+        ('"a" b,c', "quotation"),
+    ],
+)
+def test_a_line_whose_entry_is_not_known_is_an_error_that_names_it(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f'note,domain\nok,a.org\n\n{line}\nlast",b.org\n')
+    with pytest.raises(UserError, match=rf"a\.csv, line 4: .*{said}.*Remedy"):
+        list(read_list(OptOutList(path=str(path))))
