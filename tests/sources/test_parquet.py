@@ -197,12 +197,13 @@ def test_a_footer_whose_names_are_no_unicode_is_unreadable(inbox: Inbox) -> None
 
 
 _READ = """
-import sys
+import os, sys
 from upath import UPath
 from mmdata.sources.columns import Columns
 from mmdata.sources.parquet import read_parquet
 columns = Columns(url="URL", caption="TEXT")
-print([problem for batch in read_parquet(UPath(sys.argv[1]), columns, 0, 1) for problem in batch.problems])
+print([problem for batch in read_parquet(UPath(sys.argv[1]), columns, 0, 1) for problem in batch.problems], flush=True)
+os._exit(0)  # without waiting for pyarrow's threads, which may be starting at this moment
 """
 
 
