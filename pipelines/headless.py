@@ -7,9 +7,11 @@ from typing import Any
 
 import dagster as dg
 
+from mmdata.config import Corpus
 from mmdata.engine.freshness import configured_parts, plan_part, plan_parts
 from mmdata.errors import DataError, MMDataError, UserError, describe_machine_error
 from mmdata.releases.holds import read_hold
+from mmdata.score.scorer import resolve_device
 from mmdata.score.weights_check import check_weights
 from mmdata.sources.catalog import bad_sources
 from mmdata.stage import StageReport
@@ -41,7 +43,7 @@ def build(
         verbose: let Dagster write its log to stderr.
 
     Raises:
-        UserError: corpus.yaml is wrong, a part is not known, or the weights of the scorer cannot be had.
+        UserError: corpus.yaml is wrong, a part is not known, or the scorer cannot be loaded.
         DataError: the sources cannot be looked at. A part or a release that fails raises nothing: see `Build`.
     """
     resource = CorpusResource(config_path=str(config_path.absolute()))
@@ -60,7 +62,7 @@ def build(
         stale = [plan.part.name for plan in plan_parts(corpus, workspace) if plan.stale]
         chosen = [name for name in stale if parts is None or name in parts]
         if chosen:
-            check_weights(corpus.score)
+            _check_scorer(corpus)
         watcher.plan(chosen)
         failed: dict[str, str] = {}
         busy: list[str] = []
@@ -109,6 +111,13 @@ def train(config_path: Path, *, verbose: bool = False, watcher: Watcher | None =
     with open_instance(workspace) as instance, watched_by(collector, watcher or Watcher()):
         _JobRunner(instance, resource, collector, verbose).run("train_release")
     return collector.reports
+
+
+def _check_scorer(corpus: Corpus) -> None:
+    """Raise UserError if the scorer will not load, before anything is fetched for it."""
+    check_weights(corpus.score)
+    if corpus.engine.backend == "local" and corpus.score.device not in ("auto", "cpu"):
+        resolve_device(corpus.score.device)
 
 
 class _PartBusy(DataError):

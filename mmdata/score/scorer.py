@@ -174,7 +174,7 @@ def load_scorer(score: Score) -> ClipScorer:
         UserError: an unknown model or tag (names the nearest), unreadable weights, or a device that cannot be used.
     """
     score = resolved(score)
-    device = _resolve_device(score.device)
+    device = resolve_device(score.device)
     check_names(score)
     key = fingerprint(score.model, score.pretrained, _checkpoint_state(score), device, score.precision)
     key = fingerprint(key, score.compile, score.batch_size)
@@ -195,7 +195,8 @@ def _checkpoint_state(score: Score) -> list[tuple[str, int, int]]:
     return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
 
 
-def _resolve_device(device: str) -> str:
+def resolve_device(device: str) -> str:
+    """The device that `score.device` means on this machine. Raises UserError if it cannot be used here."""
     import torch
 
     if device == "auto":

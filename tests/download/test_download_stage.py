@@ -283,10 +283,27 @@ def test_stamps_of_before_ask_once_for_what_mmdata_could_not_read_then(web, hand
     web.files["/garbled"] = answer(b"\x00\x01 no picture")
     part = handmade([{"url": web.url("/jpg/1")}, {"url": web.url("/garbled")}, {"url": web.url("/status/404")}])
     fetch_part(part.corpus, part.workspace, part.name)
-    for path in (part.workspace.part_dir(part.name)).glob("**/*.json"):
-        stamp = json.loads(path.read_text())
-        stamp.pop("deciding", None)
-        path.write_text(json.dumps(stamp))
+    as_before(part)
     for _ in range(2):
         fetch_part(part.corpus, part.workspace, part.name)
     assert web.hits == {"/jpg/1": 1, "/garbled": 2, "/status/404": 1}
+
+
+def as_before(part) -> None:
+    """Leave out of the stamps what version 0.1.0 did not write."""
+    for path in part.workspace.part_dir(part.name).glob("**/*.json"):
+        stamp = json.loads(path.read_text())
+        stamp.pop("deciding", None)
+        path.write_text(json.dumps(stamp))
+
+
+def test_a_limit_that_is_raised_over_stamps_of_before_keeps_what_is_stored(web, handmade):
+    small = cv2.imencode(".jpg", np.full((20, 20, 3), 9, np.uint8))[1].tobytes()
+    web.files["/small"] = answer(small)
+    part = handmade([{"url": web.url("/small")}, {"url": web.url("/jpg/1")}], max_bytes=2_000)
+    fetch_part(part.corpus, part.workspace, part.name)
+    as_before(part)
+    part.with_download(max_bytes=3_000_000)
+    fetch_part(part.corpus, part.workspace, part.name)
+    assert sorted(errors(part)) == ["success", "success"]
+    assert web.hits["/small"] == 1

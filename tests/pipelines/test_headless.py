@@ -118,6 +118,15 @@ def test_weights_out_of_reach_end_the_build_before_anything_is_fetched(
 
 
 @pytest.mark.usefixtures("light")
+def test_a_device_that_is_not_here_ends_the_build_before_anything_is_fetched(small: Small) -> None:
+    text = small.config_path.read_text()
+    small.config_path.write_text(text.replace("model: demo", "model: demo, device: 'cuda:77'"))
+    with pytest.raises(UserError, match=r"score\.device: 'cuda:77' cannot be used here"):
+        build(small.config_path)
+    assert small.workspace.part_stamp("web-000000", "rows") is None
+
+
+@pytest.mark.usefixtures("light")
 def test_an_unknown_part_is_the_users_error(small: Small) -> None:
     with pytest.raises(UserError, match="web-99"):
         build(small.config_path, parts=["web-99"])
