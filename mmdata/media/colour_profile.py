@@ -36,7 +36,9 @@ def profile_to_apply(image: Any, body: bytes) -> bytes | None:
     Raises:
         FetchError: `hdr` if the picture's light is coded as PQ or HLG, which nothing here turns into common light.
     """
-    profile = _profile_of_code_points(image, body) or image.info.get("icc_profile")
+    profile, by_points = image.info.get("icc_profile"), _profile_of_code_points(image, body)
+    if image.format == "PNG" or not profile:  # cICP comes before iCCP, but an ICC profile of AVIF before nclx
+        profile = by_points or profile
     if not profile or len(profile) > MAX_PROFILE_BYTES:
         return None
     return profile if _transform(profile, _profile_space(image.mode)) is not None else None
@@ -99,8 +101,8 @@ def _profile_space(mode: str) -> str:
 def _profile_of_code_points(image: Any, body: bytes) -> bytes | None:
     """The profile of the primaries that PNG's cICP chunk or AVIF's `nclx` box names; None if they are common ones."""
     if image.format == "PNG":
-        place = body.find(b"cICP", 0, body.find(b"IDAT"))
-        points = body[place + 4 : place + 8] if place >= 0 else b""
+        place = body.find(b"\0\0\0\4cICP", 0, body.find(b"IDAT"))
+        points = body[place + 8 : place + 12] if place >= 0 else b""
         primaries, transfer = (points[0], points[1]) if len(points) == 4 else (0, 0)
     elif image.format == "AVIF":
         place = body.find(b"colrnclx", 0, 65_536)

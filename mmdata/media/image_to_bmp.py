@@ -90,6 +90,8 @@ def viewed_as_bmp(body: bytes, header: ImageHeader, reduction: int) -> bytes:
             if header.format == "BMP" and pixels.mode == "RGBA" and pixels.getchannel("A").getextrema()[1] == 0:
                 pixels = pixels.convert("RGB")  # writers who know no transparency leave it at 0
             pixels = _opaque(pixels)
+            if header.format == "GIF":
+                pixels = _on_screen(pixels, image.dispose_extent)
             turn = _PILLOW_TURNS.get(header.orientation)
             if turn and header.format != "TIFF":  # Pillow turns a TIFF while it decodes it
                 pixels = pixels.transpose(Image.Transpose[turn])
@@ -206,6 +208,17 @@ def _opaque(image: Any) -> Any:
         strip = image.crop((0, top, image.width, min(top + _STRIP_ROWS, image.height)))
         opaque.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
     return opaque
+
+
+def _on_screen(image: Any, frame: tuple[int, int, int, int]) -> Any:
+    """A GIF with white where its frame leaves the screen free, as in browsers; Pillow paints a colour there."""
+    from PIL import Image
+
+    if frame == (0, 0, *image.size):
+        return image
+    screen = Image.new("RGB", image.size, "white")
+    screen.paste(image.crop(frame), frame[:2])
+    return screen
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -72,6 +72,13 @@ def test_code_points_of_a_png_come_before_its_profile():
     assert np.allclose(stored(body[:33] + points + body[33:])[60, 80][::-1], (201, 31, 30), atol=3)
 
 
+def test_a_profile_of_an_avif_comes_before_its_code_points():
+    body = bytearray(flat((184, 51, 42), "AVIF", quality=100, icc_profile=PROFILES["sRGB"]))
+    if (place := body.find(b"colrnclx")) >= 0:
+        body[place + 9] = 12
+    assert np.allclose(stored(bytes(body))[60, 80][::-1], (184, 51, 42), atol=3)
+
+
 def test_code_points_of_an_avif_are_read():
     body = bytearray(flat((184, 51, 42), "AVIF", quality=100))
     place = body.index(b"colrnclx") + 8

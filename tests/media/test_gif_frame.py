@@ -41,6 +41,16 @@ def test_a_long_comment_delays_nothing():
     assert len(first_frame(GIF[:781] + comment + GIF[781:])) == len(first_frame(GIF))
 
 
+def test_what_the_frame_leaves_of_the_screen_is_white():
+    body = bytearray(GIF)
+    body[6:10] = (300).to_bytes(2, "little") + (200).to_bytes(2, "little")
+    pixels = stored(bytes(body))
+    assert pixels.shape == (200, 300, 3)
+    assert pixels[155:].min() > 250
+    assert pixels[:, 205:].min() > 250
+    assert psnr_db(pixels[:145, :195], stored(GIF)[:145, :195]) > 40
+
+
 def test_no_frame_is_no_picture():
     assert first_frame(GIF[:781] + b";") == GIF[:781]
     for length in range(0, 900, 7):
