@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmdata.config import Corpus
+from mmdata.display import without_credentials
 from mmdata.engine.freshness import is_due, part_due_again, plan_part
 from mmdata.errors import DataError
 from mmdata.inspect.progress import Underway, corpus_eta_s, corpus_rates, underway
@@ -141,7 +142,7 @@ def corpus_status(corpus: Corpus, workspace: Workspace, now: datetime | None = N
         next_retry_at=min((at for at in retries if not is_due(at, now)), default=None),
         paused_hosts=list(read_pauses(workspace).values()),
         unreadable={
-            path: str(entry.get("error") or "unreadable")
+            without_credentials(path): str(entry.get("error") or "unreadable")
             for path, entry in catalog.files.items()
             if entry.get("status") == "unreadable"
         },

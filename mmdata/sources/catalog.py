@@ -13,6 +13,7 @@ from typing import NamedTuple
 from upath import UPath
 
 from mmdata.config import Corpus, Source
+from mmdata.display import without_credentials
 from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import file_sha256, fingerprint
 from mmdata.optout.lists import update_standing
@@ -67,14 +68,15 @@ def look_at_sources(corpus: Corpus, workspace: Workspace, old: Catalog, *, may_w
             to captions is noticed later.
     """
     names = {source.name for source in corpus.sources}
-    paths_by_source = {source.name: find_files(source) for source in corpus.sources}
+    listed = {source.name: _list_files(source) for source in corpus.sources}
+    paths_by_source = {name: paths for name, (paths, _) in listed.items()}
     _check_claims(paths_by_source)
     files: dict[str, FileEntry] = {}
     for source in corpus.sources:
         paths = paths_by_source[source.name]
         if not paths:
             files |= {path: entry for path, entry in old.files.items() if entry["source"] == source.name}
-            files[source.patterns[0]] = _without_files(source)
+            files[without_credentials(source.patterns[0])] = _without_files(source, listed[source.name][1])
             continue
         look = partial(
             look_at, source, old_files=old.files, captions=_look_at_captions(source, workspace, old.files, may_write)
@@ -223,10 +225,19 @@ def _check_claims(paths_by_source: Mapping[str, Sequence[UPath]]) -> None:
                 )
 
 
-def _without_files(source: Source) -> FileEntry:
+def _list_files(source: Source) -> tuple[list[UPath], str]:
+    """The files of a source, sorted; and why there are none. A store that does not answer stops no other source."""
+    try:
+        return find_files(source), "no file matches it"
+    except Exception as error:  # noqa: BLE001 - each file system has errors of its own for what cannot be reached
+        return [], f"cannot be listed ({without_credentials(f'{type(error).__name__}: {error}')})"
+
+
+def _without_files(source: Source, why: str) -> FileEntry:
     """The entry of a source that has no file; its place is the pattern."""
+    place = ", ".join(map(without_credentials, source.patterns))
     error = (
-        f"source {source.name}: no file matches {', '.join(source.patterns)}. Remedy: correct `files` in corpus.yaml."
+        f"source {source.name}: {place}: {why}. Remedy: correct `files` in corpus.yaml, or make the place reachable."
     )
     return {
         "source": source.name,
@@ -250,7 +261,7 @@ def bad_sources(sources: Sequence[Source], files: Mapping[str, FileEntry]) -> di
     """
     bad: dict[str, str] = {}
     for source in sources:
-        without_files = files.get(source.patterns[0])
+        without_files = files.get(without_credentials(source.patterns[0]))
         if without_files is not None and without_files.get("lacks_columns") and without_files.get("bytes") is None:
             bad[source.name] = str(without_files["error"])
             continue

@@ -199,13 +199,16 @@ def test_a_source_that_cannot_be_read_holds_up_no_other(inbox):
         {"name": "good", "kind": "laion", "files": str(inbox.path("*.parquet"))},
         {"name": "cc3m", "files": str(inbox.path("*.tsv")), **pairs},
         {"name": "gone", "files": str(inbox.path("*.jsonl")), **pairs},
+        {"name": "away", "files": "nostore://me:secret@bucket/*.csv", **pairs},
     ]
     corpus, workspace = sources_of(inbox, *sources)
     report = update_catalog(corpus, workspace)
-    assert (report.counts["rows"], report.reasons) == (3, {"file_unreadable": 2})
+    assert (report.counts["rows"], report.reasons) == (3, {"file_unreadable": 3})
     assert {part.source for part in workspace.catalog().live_parts()} == {"good"}
     bad = bad_sources(corpus.sources, workspace.catalog().files)
-    assert bad.keys() == {"cc3m", "gone"}
+    assert bad.keys() == {"cc3m", "gone", "away"}
+    assert "cannot be listed (ValueError: Unsupported filesystem: 'nostore')" in bad["away"]
+    assert "secret" not in workspace.catalog_path.read_text() + bad["away"]
     assert "header: [caption, url]" in bad["cc3m"]
     assert "no file matches" in bad["gone"]
     assert set(corpus_status(corpus, workspace).unreadable.values()) <= set("\n".join(bad.values()).split("\n")) | {

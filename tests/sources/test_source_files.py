@@ -15,7 +15,7 @@ from mmdata.workspace.layout import Workspace
 
 
 def test_a_pattern_without_files_is_an_error_that_names_it(inbox):
-    with pytest.raises(UserError, match=r"source web: no file matches .*inbox/\*"):
+    with pytest.raises(UserError, match=r"source web: .*inbox/\*: no file matches it\. Remedy"):
         inbox.look()
 
 
