@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-DECODING_ERRORS = frozenset({"not_an_image", "undecodable"})
+DECODING_ERRORS = frozenset({"not_an_image", "undecodable", "unknown_colours"})
 """The status is `failed_to_resize`: the file was fetched, but no picture can be made of it."""
 
 HOST_FAULTS = frozenset({"dns", "timeout", "deadline", "connection_refused", "connection_reset", "network", "tls"})

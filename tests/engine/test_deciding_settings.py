@@ -136,9 +136,16 @@ def test_values_that_may_hold_credentials_are_kept_as_a_fingerprint_and_not_show
 
 def test_a_stamp_of_before_counts_as_made_with_the_defaults_of_then() -> None:
     now = deciding_settings(corpus("laion", download={"user_agent": "mmdata", "allow_hosts": ["127.0.0.1"]}), "web")
-    reasons = {"private_address": 3, "http_403": 4, "undecodable": 5, "http_404": 6, "too_large": 7}
+    reasons = {
+        "private_address": 3,
+        "http_403": 4,
+        "undecodable": 5,
+        "unknown_colours": 2,
+        "http_404": 6,
+        "too_large": 7,
+    }
     again = due_again({}, now, reasons)
-    assert dict(again.rows or {}) == {"private_address": 3, "http_403": 4, "undecodable": 5}
+    assert dict(again.rows or {}) == {"private_address": 3, "http_403": 4, "undecodable": 5, "unknown_colours": 2}
     assert Change("readers", 1, READERS) in again.changes
 
 
