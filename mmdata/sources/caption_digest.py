@@ -26,17 +26,20 @@ class CaptionFile(NamedTuple):
     version: str
 
 
-def files_digest(files: Iterable[CaptionFile], digest_of: Callable[[CaptionFile], str], known: UPath | None) -> str:
+def files_digest(
+    files: Iterable[CaptionFile], digest_of: Callable[[CaptionFile], str], known: UPath | None, may_write: bool = True
+) -> str:
     """The digest of the files of all videos, whatever their folder and their times.
 
     Args:
         digest_of: gives the digest of the content of a video's file; is asked only for new and changed files.
         known: a table that keeps the digests from one call to the next; None: nothing is kept.
+        may_write: whether new digests are written to that table.
     """
     listing = pl.DataFrame(list(files), schema={name: _SCHEMA[name] for name in CaptionFile._fields}, orient="row")
     listing = listing.join(_kept(known), on=list(CaptionFile._fields), how="left", maintain_order="left")
     digests = [kept or digest_of(CaptionFile(*file)) for *file, kept in listing.iter_rows()]
-    if known is not None and listing["digest"].null_count():
+    if known is not None and may_write and listing["digest"].null_count():
         with atomic_path(known) as draft:
             listing.with_columns(digest=pl.Series(digests, dtype=pl.String)).write_parquet(draft)
     total = 0

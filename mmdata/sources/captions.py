@@ -92,8 +92,8 @@ class CaptionSource:
         )
         if not is_local(path):
             return files_digest(files, lambda file: f"{file.size} {file.version}", known=None)
-        kept = known_digests(self.cache, self.place) if may_write else None
-        return files_digest(files, lambda file: file_sha256(Path(f"{before}{file.video_id}{after}")), kept)
+        known = known_digests(self.cache, self.place)
+        return files_digest(files, lambda file: file_sha256(Path(f"{before}{file.video_id}{after}")), known, may_write)
 
     def write_index(self) -> None:
         """Write the index of a JSON file if it is missing. Raises DataError if the file is damaged."""
