@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 from mmdata.sources.lines import MAX_LINE_BYTES, Lines
 
+csv.field_size_limit(MAX_LINE_BYTES)  # by default a text of 131,072 characters is an error
+
 _URL_AS_VALUE = re.compile(r'^"?https?://[^\s,"]*"?,|,"?https?://', re.IGNORECASE | re.MULTILINE)
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 

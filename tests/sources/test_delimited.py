@@ -90,3 +90,10 @@ def test_many_open_quotes_take_linear_time() -> None:
     assert len(values) == 80_001
     assert values[-1] == ["http://e/1", "words"]
     assert time.perf_counter() - started_s < 5
+
+
+@pytest.mark.parametrize("text", ["x" * 200_000, 'a "word"\n' * 50_000])
+def test_a_long_text_is_read(text: str) -> None:
+    out = io.StringIO()
+    csv.writer(out).writerows([["id", "text"], [1, text], [2, "short"]])
+    assert read(out.getvalue()) == [["1", text], ["2", "short"]]
