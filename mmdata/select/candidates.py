@@ -195,23 +195,28 @@ def _own_reason(select: Select) -> pl.Expr:
 
 def _place_hash() -> pl.Expr:
     """Hash of the origin of a sample: its file, and for a clip its times, so that clips of the same file differ."""
+    return pl.col("url").hash() ^ _times_hash()
+
+
+def _times_hash() -> pl.Expr:
     # bad rows of older workspaces may have times that no integer holds; they are null here
     milliseconds = [(pl.col(name) * 1000).round().cast(pl.Int64, strict=False) for name in ("start_s", "end_s")]
-    times = [column.hash(seed) for seed, column in enumerate(milliseconds)]
-    return pl.col("url").hash() ^ times[0] ^ times[1]
+    start, end = (column.hash(seed) for seed, column in enumerate(milliseconds))
+    return start ^ end
 
 
 def _words_of_clip() -> pl.Expr:
-    """Hash of the words of a clip that was cut from a file; a number of its own for a clip with sound and no words.
+    """Hash of the words of a clip that was cut from a file, or of its times if it has no words; 0 for anything else.
 
-    Clips of one film look alike while other things are said and done in them. Everything else has 0: its picture alone
-    decides. So it does for mute clips without words.
+    Words are the caption and what a transcriber heard: one caption may stand for a whole film.
+    Clips of one film look alike while other things are said and done in them. A clip of a film that was uploaded twice
+    has the same words, or the same times.
     """
     is_cut = (pl.col("kind") == "video") & pl.col("start_s").is_not_null()
-    words = plain_words(pl.col("caption"))
-    has_words = (words.str.strip_chars(" ").str.len_bytes() > 0).fill_null(False)
-    of_clip = pl.when(has_words).then(words.hash()).when(pl.col("audio_s").is_not_null()).then(pl.col("uid").hash())
-    return pl.when(is_cut).then(of_clip).fill_null(0).cast(pl.UInt64)
+    words = plain_words(pl.concat_str("caption", "transcript", separator=" ", ignore_nulls=True))
+    has_words = words.str.strip_chars(" ").str.len_bytes() > 0
+    of_clip = pl.when(has_words).then(words.hash()).otherwise(_times_hash())
+    return pl.when(is_cut).then(of_clip).otherwise(pl.lit(0, pl.UInt64))
 
 
 def _files(joined: pl.DataFrame) -> pl.Series:

@@ -104,11 +104,15 @@ def test_clips_that_look_alike_are_told_apart_by_their_words() -> None:
     assert sum(near_duplicates(first, cut(1, "Then stir it, for a while!", phash=76))) == 1
     heard = [cut(0, None, transcript="stir it", audio_s=10.0), cut(1, None, transcript="serve it", audio_s=10.0)]
     assert near_duplicates(*heard) == [False, False]
+    named = [clip | {"caption": "how to make soup"} for clip in heard]
+    assert near_duplicates(*named) == [False, False], "one caption of the film, and other things are heard"
 
 
-def test_clips_without_words_are_told_apart_by_their_sound_or_else_by_their_picture() -> None:
-    assert near_duplicates(cut(0, None, audio_s=10.0), cut(1, "", audio_s=10.0)) == [False, False]
-    assert sum(near_duplicates(cut(0, None), cut(1, None))) == 1
+def test_clips_without_words_are_told_apart_by_their_times() -> None:
+    assert near_duplicates(cut(0, None), cut(1, "")) == [False, False]
+    assert near_duplicates(cut(0, None, audio_s=10.0), cut(1, "?!", audio_s=10.0)) == [False, False]
+    again = cut(0, None, url="https://host.test/uploaded-again", phash=76)
+    assert sum(near_duplicates(cut(0, None), again)) == 1
 
 
 def test_whole_films_are_compared_by_picture_whatever_their_captions() -> None:

@@ -348,7 +348,7 @@ def test_another_concept_list_is_another_selection(tmp_path: Path) -> None:
 
 def test_no_releasable_part_is_an_error_that_lists_why(tmp_path: Path) -> None:
     corpus = corpus_for(tmp_path)
-    with pytest.raises(DataError, match="source_catalog"):
+    with pytest.raises(DataError, match="the catalogue has no parts"):
         select_samples(corpus, Workspace(corpus.workspace))
     workspace = build(corpus, {"web-000000": [[sample(0)]]}, rejected={"web-000000": "2% fetched"})
     with pytest.raises(DataError, match="web-000000: 2% fetched"):
