@@ -20,6 +20,8 @@ MIN_CLIP_S = 1.0  # a clip that the end of its file shortens is kept if so much,
 MIN_SCENE_CHANGE = 27.0  # a larger mean change of hue, saturation and value begins a scene, as in PySceneDetect
 MIN_DECODED_SHARE = 0.9  # of a whole recording: its transcript has all its words, so little may be missing
 MAX_MISSING_END_S = 0.1  # frames so close to a clip's end may be missing, because the file may end there
+HELD_S = 0.2  # a frame that is on the screen for longer is shown once more at the end of a film
+FILM_TAIL_S = 0.04  # before the end of the film
 MIN_SOUND_SHARE = 0.5  # if a smaller share of a clip has sound, no sound is stored
 
 
@@ -129,13 +131,30 @@ class ClipBuilder:
         if self.kind == "video" and self.start_s <= time_s < self.end_s:
             if self.options.choose == "scene":
                 self._note_scene(time_s, frame)
-            if self._video is not None:
-                self._video.add_picture(time_s, upright_pixels(frame, self.pixel_ratio, self.options.image_size))
+        if self._video is not None:
+            self._hold_in_film(previous, time_s)
+            if self.start_s <= time_s < self.end_s:
+                self._add_to_film(time_s, frame)
 
     def take_last_picture(self, time_s: float, frame: Any) -> None:
         """Take what the clip needs of the file's last frame, which stays on the screen."""
         while self._target_times:
             self._take_target(time_s, frame)
+        if self._video is not None:
+            self._hold_in_film((time_s, frame), inf)
+
+    def _hold_in_film(self, previous: tuple[float, Any] | None, until_s: float) -> None:
+        """Begin and end the film with the frame that is on the screen then, if it is older."""
+        if previous is None:
+            return
+        if previous[0] < self.start_s < until_s - 0.001:
+            self._add_to_film(self.start_s, previous[1])
+        last_s = self.end_s - FILM_TAIL_S
+        if max(previous[0] + HELD_S, self.start_s) < last_s < until_s:
+            self._add_to_film(last_s, previous[1])
+
+    def _add_to_film(self, time_s: float, frame: Any) -> None:
+        self._video.add_picture(time_s, upright_pixels(frame, self.pixel_ratio, self.options.image_size))
 
     def _take_target(self, time_s: float, frame: Any) -> None:
         """Keep the frame that is on the screen at the next of the times, or note why it is not the right one."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -12,9 +14,12 @@ from mmdata.media.container import FileProblem
 from tests.support.cutting import FILES, OPTIONS, SPANS, assert_exact, assert_sounds, cut, problems, shown_times
 from tests.support.made_videos import (
     STORED_RATE,
+    number_in,
+    number_in_jpeg,
     place_of,
     wave_in,
 )
+from tests.support.remuxed import remux
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -133,3 +138,67 @@ def test_real_recordings_become_sound_of_their_own_length():
         wave, rate, _ = wave_in(results[0].members["flac"])
         assert rate == STORED_RATE
         assert len(wave) / rate == pytest.approx(facts.duration_s, abs=0.05)
+
+
+HELD = {
+    "held.mp4": {"times_s": [0.0, 3.0, 5.0], "seconds": 14.0},
+    "held.mkv": {"times_s": [0.0, 3.0, 5.0], "seconds": 14.0},
+    "held.webm": {"times_s": [0.0, 3.0, 5.0], "seconds": 14.0, "video": "libvpx-vp9", "sound": "libopus"},
+    "one_frame.mp4": {"times_s": [0.0], "seconds": 14.0},
+    "sound_is_longer.mp4": {"times_s": [n / 25 for n in range(100)], "seconds": 14.0},
+    "sound_is_longer.mkv": {"times_s": [n / 25 for n in range(100)], "seconds": 14.0},
+    "sound_is_longer.avi": {
+        **{"times_s": [n / 25 for n in range(100)], "seconds": 14.0},
+        **{"video": "mpeg4", "sound": "libmp3lame"},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "sound"), [*((name, True) for name in HELD), ("held.mp4", False), ("sound_is_longer.mkv", False)]
+)
+def test_the_last_frame_is_held_until_the_sound_ends(made, name, sound):
+    """Slides, a film of one frame, sound that is longer than its picture: whether the sound is stored or not."""
+    path = made(name, **HELD[name])
+    results, facts = cut(path, [None, (10.5, 13.5), (3.5, 7.5)], sound=sound, keep_video=True)
+    assert facts.duration_s == pytest.approx(14.0, abs=0.1)
+    last = len(HELD[name]["times_s"]) - 1
+    for number, (start_s, end_s) in enumerate([(0.0, facts.duration_s), (10.5, 13.5), (3.5, 7.5)]):
+        clip = results[number]
+        assert isinstance(clip, Cut), clip
+        assert clip.duration_s == pytest.approx(end_s - start_s, abs=0.001)
+        assert ("flac" in clip.members) is sound
+        frames = [number_in_jpeg(data) for name, data in clip.members.items() if name.endswith(".jpg")]
+        assert frames[-1] == last
+        with av.open(io.BytesIO(clip.members["mp4"])) as container:
+            assert container.duration / 1e6 == pytest.approx(clip.duration_s, abs=0.1)
+            shown = [number_in(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+        assert shown[-1] == last
+    assert [n for n in results[1].members if n.endswith("jpg")] == ["000.jpg"]
+
+
+@pytest.mark.parametrize("name", ["late.mkv", "late.ts", "late.ogg"])
+def test_a_file_whose_time_begins_late_is_taken_whole(made, name):
+    kind = "audio" if name.endswith("ogg") else "video"
+    codecs = {"video": None, "sound": "libopus"} if kind == "audio" else {}
+    path = made(name, first_s=3600.0, **codecs)
+    results, facts = cut(path, [None, (1.0, 3.0), (8.0, 11.5), (13.0, 15.0)], kind=kind)
+    assert facts.duration_s == pytest.approx(12.0, abs=0.1)
+    assert problems(results) == ["cut", "cut", "cut", "past_end"]
+    for number, span in ((0, (0.0, results[0].duration_s)), (1, (1.0, 3.0)), (2, (8.0, 11.5))):
+        assert_sounds(span, results[number], 0.0214 if name.endswith("ts") else 0.0, slack=16)
+
+
+def test_a_truncated_mp4_gives_what_can_be_decoded(made, tmp_path):
+    """Its index is in front, and promises more than came."""
+    whole = remux([(made("h264_b_frames.mp4"), 0.0)], tmp_path / "whole.mp4", movflags="faststart")
+    path = tmp_path / "truncated.mp4"
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    results, facts = cut(path, [None, (1.0, 3.0), (9.0, 11.0), (20.0, 22.0)])
+    assert problems(results) == ["cut", "cut", "ended_early", "past_end"]
+    assert 5.0 < facts.duration_s < 9.0
+    assert results[0].duration_s == pytest.approx(facts.duration_s, abs=0.001)
+    for number, span in ((0, (0.0, facts.duration_s)), (1, (1.0, 3.0))):
+        assert_exact(whole, span, results[number])
+    results, _ = cut(path, [None, (1.0, 3.0)], kind="audio")
+    assert problems(results) == ["ended_early", "cut"]  # the transcript of the whole does not fit half of it
