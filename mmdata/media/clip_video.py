@@ -14,7 +14,8 @@ from mmdata.media.flac import SAMPLE_RATE, audio_frames
 TICKS_PER_S = 90_000
 BT709, LIMITED_RANGE = 1, 1  # numbers of ITU-T H.273 for matrix, primaries and transfer, and of FFmpeg for the range
 # mbtree=0: x264's macroblock tree gives different bytes on different processors, and sometimes on the same one
-CODEC, OPTIONS = "libx264", {"preset": "veryfast", "crf": "23", "threads": "1", "x264-params": "mbtree=0"}
+# bf=0: with B-frames, MP4 states a wrong length for a film whose last frames are held
+CODEC, OPTIONS = "libx264", {"preset": "veryfast", "crf": "23", "threads": "1", "bf": "0", "x264-params": "mbtree=0"}
 
 
 class ClipVideo:
