@@ -128,9 +128,8 @@ class ClipBuilder:
         """
         while self._target_times and self._target_times[0] < time_s - 1e-6:
             self._take_target(*(previous if previous is not None else (time_s, frame)))
-        if self.kind == "video" and self.start_s <= time_s < self.end_s:
-            if self.options.choose == "scene":
-                self._note_scene(time_s, frame)
+        if self.options.choose == "scene" and self.start_s <= time_s < self.end_s:
+            self._note_scene(time_s, frame)
         if self._video is not None:
             self._hold_in_film(previous, time_s)
             if self.start_s <= time_s < self.end_s:

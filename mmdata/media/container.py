@@ -10,21 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmdata.media.downmix import own_channel_names
+from mmdata.media.formats import DEMUXERS, FORMAT_NAMES, FORMATS_WITHOUT_DURATION, WRAPPING_FORMATS
 from mmdata.media.packets import survey
 from mmdata.media.streams import choose_picture, choose_sound, tracks
 from mmdata.media.timeline import Survey, Timeline
 
 if TYPE_CHECKING:
     from mmdata.media.clip import ClipOptions
-
-DEMUXERS = "mov,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,flac,wav,mp3,aac,amr,aiff,w64,caf"
-"""Demuxers that may open a file; none of them opens other files or hosts that it names (as HLS, DASH, concat do)."""
-
-FORMATS_WITHOUT_DURATION = frozenset({"mp3", "aac", "amr"})
-"""Formats whose length FFmpeg can only guess from the bit rate."""
-
-WRAPPING_FORMATS = frozenset({"mpegts", "mpeg"})
-"""Formats whose clock has 33 bits and starts anew after 26.5 hours; FFmpeg counts times before that as negative."""
 
 MAX_STREAMS = 64
 
@@ -131,7 +123,8 @@ def _container(path: Path) -> Any:
     try:
         return av.open(str(path), options=whitelists)
     except (av.FFmpegError, ValueError) as error:
-        raise FileProblem("undecodable", f"cannot be opened ({_ffmpeg_message(error)})") from None
+        detail = f"cannot be opened ({_ffmpeg_message(error)}). These formats are read: {FORMAT_NAMES}"
+        raise FileProblem("undecodable", detail) from None
 
 
 def _with_streams(path: Path, container: Any, kind: str, options: ClipOptions) -> OpenFile:
@@ -171,7 +164,14 @@ def _measure(file: OpenFile, options: ClipOptions) -> None:
     start_s = (container.start_time or 0) / 1e6
     # a negative start is a clock that wrapped around, but in formats with edit lists it is what a player does not show
     file.origin_s = start_s if start_s > 0 or container.format.name in WRAPPING_FORMATS else 0.0
-    file.timeline, breaks_off = survey(container, file.streams, file.origin_s, may_leap)
+    times = Survey(may_leap)
+    breaks_off = survey(container, file.streams, file.origin_s, times)
+    if times.misfits:
+        times = Survey(may_leap, times.misfits)
+        file.restart()
+        survey(file.container, file.streams, file.origin_s, times)
+    file.timeline = times.timeline(has_sound=any(stream.type == "audio" for stream in file.streams))
+    container = file.container
     duration_s = file.promised_s = file.timeline.end_s
     if container.duration and file.timeline.is_straight and container.format.name not in FORMATS_WITHOUT_DURATION:
         claimed_s = container.duration / 1e6

@@ -10,20 +10,18 @@ from mmdata.media.timeline import Clock, Survey, Timeline
 MIN_PICTURE_BYTES = 8  # a smaller packet of a picture only says that the one before it stays (MPEG-4, AVI)
 
 
-def survey(container: Any, streams: Sequence[Any], origin_s: float, closes_gaps: bool) -> tuple[Timeline, bool]:
-    """The timeline of a file, and whether the file breaks off: its packets end with an error.
+def survey(container: Any, streams: Sequence[Any], origin_s: float, result: Survey) -> bool:
+    """Read all packets of a file for their times. Returns whether the file breaks off: its packets end with an error.
 
     Args:
         streams: picture and sound; the same ones must be read by `placed_packets`.
         origin_s: the container's start time.
-        closes_gaps: see `Survey`.
+        result: takes the packets.
     """
     import av
 
-    result = Survey(closes_gaps)
     ticks_s = {stream.index: float(stream.time_base) for stream in streams}
     pictures = {stream.index for stream in streams if stream.type == "video"}
-    breaks_off = False
     try:
         for packet in container.demux(*streams):
             if packet.is_discard or (packet.size == 0 and packet.dts is None):
@@ -36,10 +34,12 @@ def survey(container: Any, streams: Sequence[Any], origin_s: float, closes_gaps:
             duration_s = packet.duration * tick_s if packet.duration else 0.0
             if not duration_s and packet.stream_index not in pictures:
                 duration_s = _decoded_length_s(packet)
+            if packet.stream_index not in pictures:
+                result.note_sound(packet.stream_index, shown_s, duration_s)
             result.add(packet.stream_index, is_picture, decoded_s, shown_s, duration_s)
     except av.FFmpegError:
-        breaks_off = True
-    return result.timeline(has_sound=len(pictures) < len(streams)), breaks_off
+        return True
+    return False
 
 
 def _decoded_length_s(packet: Any) -> float:

@@ -18,6 +18,8 @@ MAX_GAP_S = 10.0  # a larger leap forward may be a new piece; it is FFmpeg's -dt
 MAX_STEP_BACK_S = 0.5  # a smaller step back is jitter of the clock
 MIN_PIECE_S = 1.0  # a shorter excursion that the stream comes back from is a damaged time stamp
 MAX_SILENT_HOLD_S = 60.0  # a picture stands so long at most if nothing says how long, and the file has no sound
+ROUNDING_S = 0.002  # of containers that count milliseconds
+MIN_MISFITS = 8  # packets; of fewer nothing can be said
 MAX_PICTURE_DELAY_S = 1.0  # decoded frames may differ so much from the times of their packets
 
 
@@ -106,6 +108,7 @@ class Timeline:
     Args:
         shifts_s: what is added to the times of each piece; None: its times are damaged.
         stray_packets: stream and number of the packets whose time is damaged.
+        untimed_streams: sound whose times do not fit its length; each of its packets follows the one before it.
         end_s: the end of what is seen or heard last.
         picture_times_s: of the packets of the picture, sorted.
         holes: stretches, begin and end, in which the file has neither picture nor sound, sorted.
@@ -113,6 +116,7 @@ class Timeline:
 
     shifts_s: list[float | None]
     stray_packets: set[tuple[int, int]]
+    untimed_streams: frozenset[int]
     end_s: float
     picture_times_s: array[float]
     holes: list[tuple[float, float]]
@@ -120,7 +124,8 @@ class Timeline:
     @property
     def is_straight(self) -> bool:
         """Whether the file's own times are those of the timeline."""
-        return not self.stray_packets and all(shift_s == 0 for shift_s in self.shifts_s)
+        is_shifted = any(shift_s != 0 for shift_s in self.shifts_s)
+        return not (is_shifted or self.stray_packets or self.untimed_streams)
 
     def hole_at(self, time_s: float) -> tuple[float, float] | None:
         """The stretch without picture and sound at a time; None if there is none."""
@@ -143,6 +148,8 @@ class Clock:
 
     def shift_s(self, stream: int, decoded_s: float | None) -> float | None:
         """What is added to a packet's times; None: its times are damaged, and it follows the packet before it."""
+        if stream in self._timeline.untimed_streams:
+            return None
         self._packets[stream] = self._packets.get(stream, 0) + 1
         piece = self._pieces.piece_of(stream, decoded_s)
         is_stray = (stream, self._packets[stream]) in self._timeline.stray_packets
@@ -157,15 +164,34 @@ class _Packet:
     duration_s: float
 
 
+@dataclass
+class _SoundFit:
+    """How often the time of a sound packet is the end of the packet before it."""
+
+    next_s: float | None = None
+    tolerance_s: float = 0.0
+    fits: int = 0
+    misfits: int = 0
+
+    def note(self, time_s: float | None, duration_s: float) -> None:
+        if time_s is not None and self.next_s is not None:
+            does_fit = abs(time_s - self.next_s) <= self.tolerance_s
+            self.fits, self.misfits = self.fits + does_fit, self.misfits + (not does_fit)
+        self.next_s = None if time_s is None or not duration_s else time_s + duration_s
+        self.tolerance_s = duration_s / 2 + ROUNDING_S
+
+
 class Survey:
     """Collects the times of all packets of a file, in its order.
 
     Args:
         closes_gaps: the format's times may leap; the piece behind a leap follows the piece before it without a gap.
+        untimed_streams: sound whose times are not heeded.
     """
 
-    def __init__(self, closes_gaps: bool) -> None:
-        self._closes_gaps = closes_gaps
+    def __init__(self, closes_gaps: bool, untimed_streams: frozenset[int] = frozenset()) -> None:
+        self._closes_gaps, self._untimed = closes_gaps, untimed_streams
+        self._fits: dict[int, _SoundFit] = {}
         self._pieces = Pieces()
         self._latest: dict[int, _Packet] = {}  # of each stream: the next packet tells whether its time is damaged
         self._packets: dict[int, int] = {}
@@ -182,11 +208,22 @@ class Survey:
             is_picture: it holds a picture; False: sound, or an empty packet that keeps the picture on the screen.
             decoded_s, shown_s: None if the packet does not say it; it then follows the packet before it.
         """
+        if stream in self._untimed:
+            decoded_s = shown_s = None
         piece = self._pieces.piece_of(stream, decoded_s)
         self._place_latest(stream)
         self._packets[stream] = self._packets.get(stream, 0) + 1
         begin_s = shown_s if shown_s is not None else decoded_s
         self._latest[stream] = _Packet(piece, is_picture, begin_s, duration_s)
+
+    def note_sound(self, stream: int, time_s: float | None, duration_s: float) -> None:
+        """Note how the packets of a sound stream follow one another."""
+        self._fits.setdefault(stream, _SoundFit()).note(time_s, duration_s)
+
+    @property
+    def misfits(self) -> frozenset[int]:
+        """The sound streams most of whose times do not fit the lengths of their packets (some AVI and RealMedia)."""
+        return frozenset(stream for stream, fit in self._fits.items() if fit.misfits > max(fit.fits, MIN_MISFITS))
 
     def _place_latest(self, stream: int) -> None:
         packet = self._latest.pop(stream, None)
@@ -228,7 +265,8 @@ class Survey:
             pictures.extend(time_s + shift_s for time_s in self._pictures.get(number, ()))
             file_end_s = max(end_s for _, end_s in filled)
         holes = _holes(filled, MAX_GAP_S if has_sound else MAX_SILENT_HOLD_S)
-        return Timeline(shifts_s, self._pieces.stray_packets, file_end_s, array("d", sorted(pictures)), holes)
+        times_s = array("d", sorted(pictures))
+        return Timeline(shifts_s, self._pieces.stray_packets, self._untimed, file_end_s, times_s, holes)
 
 
 def _holes(filled: Iterable[tuple[float, float]], min_length_s: float) -> list[tuple[float, float]]:
