@@ -135,3 +135,18 @@ def test_packets_without_a_time_follow_the_one_before_them():
     for _ in range(100):
         survey.add(SOUND, False, None, None, 0.05)
     assert survey.timeline(has_sound=True).end_s == pytest.approx(5)
+
+
+@pytest.mark.parametrize(("step_s", "does_fit"), [(0.02, True), (0.0, False), (3.8, False)])
+def test_sound_whose_times_do_not_fit_its_length_is_untimed(step_s, does_fit):
+    """FFmpeg makes up wrong times for some AVI and RealMedia: each packet then follows the one before it."""
+    survey = Survey(closes_gaps=False)
+    for number in range(100):
+        survey.note_sound(SOUND, number * step_s, 0.02)
+    assert survey.misfits == (frozenset() if does_fit else {SOUND})
+    again = Survey(closes_gaps=False, untimed_streams=survey.misfits)
+    for number in range(100):
+        again.add(SOUND, False, number * step_s, number * step_s, 0.02)
+    timeline = again.timeline(has_sound=True)
+    assert timeline.end_s == pytest.approx(2.0)
+    assert timeline.is_straight is does_fit

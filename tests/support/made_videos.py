@@ -34,6 +34,7 @@ class Recipe:
         rotation: degrees, counterclockwise, by which a player turns the picture.
         aspect: width of a pixel over its height.
         cover: the file also has an attached cover picture.
+        pixels: FFmpeg's pixel format of the picture.
     """
 
     seconds: float = 12.0
@@ -47,6 +48,7 @@ class Recipe:
     rotation: int = 0
     aspect: Fraction = Fraction(1)
     cover: bool = False
+    pixels: str = "yuv420p"
 
     def frame_times_s(self) -> list[float]:
         times = self.times_s or [number / self.fps for number in range(round(self.seconds * self.fps))]
@@ -152,10 +154,11 @@ def _add_video(container: Any, recipe: Recipe) -> Any:
         "mpeg4": {"bf": "2", "q": "4"},
         "libx264": {"preset": "veryfast", "bf": "3", "b_strategy": "0", "sc_threshold": "0"},
     }
-    fast = {"libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}}
+    at_once = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}
+    fast = {"libvpx": at_once, "libvpx-vp9": at_once, "libx265": {"preset": "ultrafast", "x265-params": "log-level=0"}}
     stream = container.add_stream(recipe.video, rate=recipe.fps, options={**options, **fast}.get(str(recipe.video), {}))
     stream.width, stream.height = recipe.size
-    stream.pix_fmt = "yuv420p"
+    stream.pix_fmt = recipe.pixels
     stream.codec_context.gop_size = recipe.gop
     stream.codec_context.time_base = stream.time_base = Fraction(1, _ticks_per_s(recipe))
     if recipe.aspect != 1:
@@ -166,8 +169,8 @@ def _add_video(container: Any, recipe: Recipe) -> Any:
 
 
 def _ticks_per_s(recipe: Recipe) -> int:
-    # MPEG-2 knows its frame rates only, and MPEG-4 has 16 bits for the ticks of a second
-    return recipe.fps if recipe.video in ("mpeg2video", "mpeg4") else CLOCK
+    # many codecs know frame rates only, and MPEG-4 has 16 bits for the ticks of a second
+    return CLOCK if recipe.video in ("libx264", "libx265", "libvpx", "libvpx-vp9", "libsvtav1") else recipe.fps
 
 
 def _frame(number: int, at: float, recipe: Recipe) -> av.VideoFrame:
