@@ -13,6 +13,7 @@ from mmdata.media.flac import SAMPLE_RATE, audio_frames
 
 TICKS_PER_S = 90_000
 BT709, LIMITED_RANGE = 1, 1  # numbers of ITU-T H.273 for matrix, primaries and transfer, and of FFmpeg for the range
+MAX_ROUNDING_PIXELS = 4  # both sides of a film are rounded to even numbers, which is no change of shape
 # mbtree=0: x264's macroblock tree gives different bytes on different processors, and sometimes on the same one
 # bf=0: with B-frames, MP4 states a wrong length for a film whose last frames are held
 CODEC, OPTIONS = "libx264", {"preset": "veryfast", "crf": "23", "threads": "1", "bf": "0", "x264-params": "mbtree=0"}
@@ -48,8 +49,8 @@ class ClipVideo:
             self._open(*pixels.shape[:2])
         pts = max(round((time_s - self._start_s) * TICKS_PER_S), self._last_pts + 1)
         self._last_pts = pts
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         size = self._stream.width, self._stream.height
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(_padded(pixels, *size)), format="rgb24")
         frame = frame.reformat(*size, "yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE)
         frame.pts, frame.time_base = pts, Fraction(1, TICKS_PER_S)
         self._container.mux(self._stream.encode(frame))
@@ -88,3 +89,16 @@ class ClipVideo:
         context.color_range = LIMITED_RANGE
         self._sound = self._container.add_stream("aac", rate=SAMPLE_RATE)
         self._sound.layout = "mono"
+
+
+def _padded(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A picture between black bars if its shape is not that of width x height: a film may change its shape midway."""
+    scale = min(height / pixels.shape[0], width / pixels.shape[1])
+    fitted_height, fitted_width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    bars_x, bars_y = width - fitted_width, height - fitted_height
+    if max(bars_x, bars_y) <= MAX_ROUNDING_PIXELS:
+        return pixels
+    import cv2
+
+    fitted = cv2.resize(pixels, (fitted_width, fitted_height), interpolation=cv2.INTER_AREA)
+    return np.pad(fitted, ((bars_y // 2, bars_y - bars_y // 2), (bars_x // 2, bars_x - bars_x // 2), (0, 0)))
