@@ -110,7 +110,7 @@ def compact(joined: pl.DataFrame, select: Select, concepts: Sequence[str] | None
         _files(joined).alias("file"),
         pl.col("sha256").str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64, strict=False),
         pl.col("phash").cast(pl.UInt64),
-        _words_of_clip().alias("words"),
+        _words_of_clips(joined),
         _own_reason(select).alias("reason"),
     ]
     columns += domains.columns(select.balance)
@@ -205,18 +205,20 @@ def _times_hash() -> pl.Expr:
     return start ^ end
 
 
-def _words_of_clip() -> pl.Expr:
+def _words_of_clips(joined: pl.DataFrame) -> pl.Series:
     """Hash of the words of a clip that was cut from a file, or of its times if it has no words; 0 for anything else.
 
-    Words are the caption and what a transcriber heard: one caption may stand for a whole film.
-    Clips of one film look alike while other things are said and done in them. A clip of a film that was uploaded twice
-    has the same words, or the same times.
+    Words are the caption and what a transcriber heard: one caption may stand for a whole film. Clips of one film look
+    alike while other things are said and done in them. A clip of a film that was uploaded twice has the same words, or
+    the same times.
     """
-    is_cut = (pl.col("kind") == "video") & pl.col("start_s").is_not_null()
+    is_cut = (joined["kind"] == "video") & joined["start_s"].is_not_null()
+    clips = np.flatnonzero(is_cut.fill_null(value=False).to_numpy())
     words = plain_words(pl.concat_str("caption", "transcript", separator=" ", ignore_nulls=True))
     has_words = words.str.strip_chars(" ").str.len_bytes() > 0
-    of_clip = pl.when(has_words).then(words.hash()).otherwise(_times_hash())
-    return pl.when(is_cut).then(of_clip).otherwise(pl.lit(0, pl.UInt64))
+    numbers = np.zeros(len(joined), np.uint64)
+    numbers[clips] = joined[clips].select(pl.when(has_words).then(words.hash()).otherwise(_times_hash())).to_series()
+    return pl.Series("words", numbers)
 
 
 def _files(joined: pl.DataFrame) -> pl.Series:
