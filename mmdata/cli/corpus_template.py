@@ -23,6 +23,8 @@ EXAMPLES: dict[str, Any] = {
 
 OTHER_SOURCES = (
     "{name: pictures, kind: pairs, files: inbox/*.csv, columns: {url: link, caption: alt_text}}",
+    "{name: cc3m, kind: pairs, files: inbox/Train_GCC-training.tsv, header: [caption, url], "
+    "columns: {url: url, caption: caption}}",
     "{name: howto, kind: howto100m, files: inbox/HowTo100M_v1.csv, captions: inbox/raw_caption.json}",
     "{name: howto-vtt, kind: howto100m, files: inbox/index.csv, captions: 'inbox/captions/{video_id}.vtt', "
     "fetch_from: 'https://mirror.example/{video_id}.mp4'}",

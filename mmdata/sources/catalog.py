@@ -254,7 +254,7 @@ def _without_files(source: Source, why: str) -> FileEntry:
 
 
 def bad_sources(sources: Sequence[Source], files: Mapping[str, FileEntry]) -> dict[str, str]:
-    """Source -> error, for each source that has no file, or none with the needed columns. Damaged files do not count.
+    """Source -> error, for each source that has no file, or none that can be read and has the needed columns.
 
     Args:
         files: the entries of the catalogue, by path.
@@ -266,15 +266,18 @@ def bad_sources(sources: Sequence[Source], files: Mapping[str, FileEntry]) -> di
             bad[source.name] = str(without_files["error"])
             continue
         own = [entry for entry in files.values() if entry["source"] == source.name]
-        readable = [entry for entry in own if entry.get("status") == "ok" or entry.get("lacks_columns")]
-        if readable and all(entry.get("lacks_columns") for entry in readable):
-            bad[source.name] = f"source {source.name}: none of its files has the needed columns. {readable[0]['error']}"
+        statuses = {entry.get("status") for entry in own}
+        if "unreadable" in statuses and "ok" not in statuses:
+            lacking = [entry for entry in own if entry.get("lacks_columns")]
+            problem = "has the needed columns" if lacking else "can be read"
+            bad[source.name] = f"source {source.name}: none of its files {problem}. {(lacking or own)[0]['error']}"
     return bad
 
 
 def _check_columns(sources: Sequence[Source], files: Mapping[str, FileEntry]) -> None:
     bad = bad_sources(sources, files)
-    if bad and len(bad) == len(sources):
+    lacking = {entry["source"] for entry in files.values() if entry.get("lacks_columns")}
+    if bad and lacking.issuperset(bad) and len(bad) == len(sources):
         raise UserError("\n".join(bad.values()))
 
 

@@ -154,6 +154,13 @@ def test_no_file_with_the_columns_is_an_error_that_lists_those_found(inbox):
 def test_only_broken_files_are_no_user_error(inbox):
     inbox.text("junk.parquet", b"junk")
     assert inbox.look().reasons == {"file_unreadable": 1}
+    inbox.text("empty.csv", b"")
+    inbox.look()
+    bad = bad_sources(inbox.corpus.sources, inbox.workspace.catalog().files)
+    assert "source web: none of its files can be read" in bad["web"]
+    inbox.text("junk.parquet", b"")
+    assert inbox.look().reasons == {"file_empty": 2}
+    assert bad_sources(inbox.corpus.sources, inbox.workspace.catalog().files) == {}
 
 
 def test_a_file_that_became_unreadable_keeps_its_parts(inbox):
