@@ -44,7 +44,11 @@ class _FileWithFailure:
 def parquet_columns(path: UPath) -> tuple[list[str], int]:
     """Column names and number of rows, read from the footer. Raises one of `CORRUPT`."""
     with path.open("rb") as file, pq.ParquetFile(file) as parquet:
-        return parquet.schema_arrow.names, parquet.metadata.num_rows
+        metadata = parquet.metadata
+        in_groups = sum(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
+        if in_groups != metadata.num_rows:
+            raise pa.ArrowInvalid(f"its footer says {metadata.num_rows} rows, and its row groups hold {in_groups}")
+        return parquet.schema_arrow.names, metadata.num_rows
 
 
 def check_text_columns(path: UPath, columns: Columns) -> None:

@@ -196,6 +196,18 @@ def test_a_footer_whose_names_are_no_unicode_is_unreadable(inbox: Inbox) -> None
     assert "a.parquet: cannot be read as Parquet (UnicodeDecodeError" in entry["error"]
 
 
+def test_a_footer_whose_counts_of_rows_differ_is_unreadable(inbox: Inbox) -> None:
+    urls = [f"http://e/{n}" for n in range(300)]
+    path = inbox.parquet("a.parquet", {"URL": urls, "TEXT": ["a"] * 300}, row_group_size=1_000)
+    inbox.pairs("sound.parquet", 3)
+    data = path.read_bytes()
+    at = data.rindex(b"\x16\xd8\x04")  # Thrift: the i64 300 of the row group, after that of the file
+    path.write_bytes(data[:at] + b"\x16\xd0\x04" + data[at + 3 :])
+    assert len(inbox.rows()) == 3
+    (entry,) = (entry for entry in inbox.workspace.catalog().files.values() if entry["status"] != "ok")
+    assert "rows, and its row groups hold" in entry["error"]
+
+
 _READ = """
 import os, sys
 from upath import UPath
