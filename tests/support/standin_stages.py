@@ -141,10 +141,11 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
             raise DataError("the line went dead")
         done = [_medium(row) for row in rows]
         fetched = sum(row["status"] == "success" for row in done)
-        return SliceResult(samples.table_of(done, samples.MEDIA), {"rows": len(done), "fetched": fetched})
+        counts = {"rows": len(done), "fetchable": len(done), "success": fetched}
+        return SliceResult(samples.table_of(done, samples.MEDIA), counts)
 
     def accept(slices: Any) -> str | None:
-        return None if any(s.counts["fetched"] for s in slices.values()) else "0% fetched, 10% asked for"
+        return None if any(s.counts["success"] for s in slices.values()) else "0% fetched, 10% asked for"
 
     return _run(corpus, workspace, part, "media", inputs, above.digest, work, progress, accept)
 
