@@ -244,9 +244,9 @@ def _counts(table: list[dict[str, Any]], samples: int, files: dict[str, dict[str
 
 
 def _empty_files(facts: dict[str, Any]) -> str:
-    """Which files have no record, why, and what to do; empty if each has one."""
+    """Which files have no record, why, and what to do; empty if each has one, or if there is no sample."""
     names = [name for name, one in facts["files"].items() if one["records"] == 0]
-    if not names:
+    if not names or not facts["counts"]["samples"]:
         return ""
     reasons = sorted(facts["skipped"].items(), key=lambda item: (-item[1], item[0]))[:SKIPS_NAMED]
     skipped = f" Skipped most: {', '.join(f'{reason} ({count:,})' for reason, count in reasons)}." if reasons else ""

@@ -200,6 +200,7 @@ def test_tiny_releases_give_valid_files(tmp_path: Path, samples: int) -> None:
     report = write_instructions(tiny.corpus, tiny.workspace)
     assert report.counts["samples"] == samples
     assert len(lines(tiny, "record", "train")) == report.counts["rows"]
+    assert samples or not report.text, "a release without samples has a greater problem than its instructions"
 
 
 def test_a_record_asks_for_the_captions_own_language(tiny: Tiny) -> None:
