@@ -65,7 +65,9 @@ class Download(Section):
         description="`http://host:port` of a proxy that supports CONNECT; it gets addresses that were checked. "
         "Proxies of the environment (HTTPS_PROXY, …) are not used.",
     )
-    respect_robots: bool = Field(True, description="Honour `X-Robots-Tag: noai, noimageai, noindex, noimageindex`.")
+    respect_robots: bool = Field(
+        True, description="Honour `X-Robots-Tag: noai, noimageai, noindex, noimageindex` and `TDM-Reservation: 1`."
+    )
     user_agent: str = Field(
         "mmdata",
         description="Who asks: sent as the User-Agent with `contact`; its first word is our name in X-Robots-Tag.",
