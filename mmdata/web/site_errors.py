@@ -16,10 +16,14 @@ SITE_ERRORS: tuple[tuple[str, bool, str], ...] = (
     (
         SITE_BLOCKED,
         True,
-        r"not a bot|captcha|rate.?limit|too many requests|http error 429|unusual traffic|(?:blocked|rejected) by server"
-        r"|content isn't available, try again later|your ip (?:address )?(?:is|has been)|tls fingerprint|fresh cookies",
+        r"not a bot|captcha|rate.?limit|too many requests|http error 429|unusual traffic|automated quer"
+        r"|(?:blocked|rejected) by server|content isn't available, try again later|your ip (?:address )?(?:is|has been)|tls fingerprint|fresh cookies",
     ),
-    ("site_private", False, r"private|privacy settings|protected by a password|password|not been made available"),
+    (
+        "site_private",
+        False,
+        r"private|privacy settings|protected by a password|password|not been made available|given you permission",
+    ),
     (
         "site_geo",
         False,
@@ -56,8 +60,8 @@ SITE_ERRORS: tuple[tuple[str, bool, str], ...] = (
     (
         "site_later",
         True,
-        r"try again|try later|needs to be reloaded|check back|temporar|timed out|timeout|http error (?:408|425|5\d\d)"
-        r"|went wrong|an error occurred|internal (?:server )?error|unavailable at this time|connection|reset by peer"
+        r"try again|try later|on this app|needs to be reloaded|check back|temporar|timed out|timeout"
+        r"|http error (?:408|425|5\d\d)|went wrong|an error occurred|internal (?:server )?error|unavailable at this time|connection|reset by peer"
         r"|incomplete|\beof\b|did not get any data|giving up after|urlopen error|getaddrinfo"
         r"|unable to download (?:api|web)",
     ),
@@ -67,6 +71,7 @@ SITE_ERRORS: tuple[tuple[str, bool, str], ...] = (
 )
 
 MAX_TEXT_CHARS = 2_000
+_PLAIN_QUOTES = str.maketrans("\u2018\u2019", "''")
 _SECONDS = {
     "second": 1.0,
     "minute": 60.0,
@@ -82,7 +87,7 @@ _BEGINS_IN = re.compile(rf"\bin (\d{{1,4}}) ({'|'.join(_SECONDS)})s?\b")
 
 def site_error(text: str) -> FetchError:
     """The failure that a text of yt-dlp tells, with the time to wait if it says when a video begins."""
-    plain = text[:MAX_TEXT_CHARS].lower().replace("\u2019", "'")
+    plain = text[:MAX_TEXT_CHARS].lower().translate(_PLAIN_QUOTES)
     for error, may_pass, texts in _TEXTS:
         if texts.search(plain):
             begins = _BEGINS_IN.search(plain) if error == "site_upcoming" else None

@@ -23,7 +23,10 @@ MESSAGES = [
     ("unable to download video data: HTTP Error 403: Forbidden", "site_blocked"),
     ("[BiliBili] x: Request is blocked by server (412), please wait and try later.", "site_blocked"),
     ("[TikTok] x: Your IP address is blocked from accessing this post", "site_blocked"),
+    ("We're sorry, but your computer or network may be sending automated queries.", "site_blocked"),
+    ("[youtube] x: Sign in to confirm you\u2018re not a bot", "site_blocked"),
     ("[youtube] x: The page needs to be reloaded.", "site_later"),
+    ("[youtube] x: The following content is not available on this app. Watch on the latest version", "site_later"),
     ("[youtube] x: Something went wrong. Please try again later.", "site_later"),
     ("[youtube] x: An error occurred. Please try again later.", "site_later"),
     (
@@ -47,6 +50,7 @@ MESSAGES = [
     ("[twitch:stream] x: The channel is not currently live", "site_upcoming"),
     ("[youtube] x: We're processing this video. Check back later.", "site_upcoming"),
     (f"[youtube] x: Private video. Sign in if you've been granted access to this video. {LOGIN}", "site_private"),
+    ("[vimeo] x: The creator of this video has not given you permission to embed it on this domain.", "site_private"),
     ("[vimeo] x: This video is protected by a password, use the --video-password option", "site_private"),
     ("[vimeo] x: Because of its privacy settings, this video cannot be played here. (HTTP Error 403)", "site_private"),
     (
