@@ -17,7 +17,8 @@ SITE_ERRORS: tuple[tuple[str, bool, str], ...] = (
         SITE_BLOCKED,
         True,
         r"not a bot|captcha|rate.?limit|too many requests|http error 429|unusual traffic|automated quer"
-        r"|(?:blocked|rejected) by server|content isn't available, try again later|your ip (?:address )?(?:is|has been)|tls fingerprint|fresh cookies",
+        r"|(?:blocked|rejected) by server"
+        r"|content isn't available, try again later|your ip (?:address )?(?:is|has been)|tls fingerprint|fresh cookies",
     ),
     (
         "site_private",
@@ -61,7 +62,8 @@ SITE_ERRORS: tuple[tuple[str, bool, str], ...] = (
         "site_later",
         True,
         r"try again|try later|on this app|needs to be reloaded|check back|temporar|timed out|timeout"
-        r"|http error (?:408|425|5\d\d)|went wrong|an error occurred|internal (?:server )?error|unavailable at this time|connection|reset by peer"
+        r"|http error (?:408|425|5\d\d)"
+        r"|went wrong|an error occurred|internal (?:server )?error|unavailable at this time|connection|reset by peer"
         r"|incomplete|\beof\b|did not get any data|giving up after|urlopen error|getaddrinfo"
         r"|unable to download (?:api|web)",
     ),
