@@ -51,15 +51,15 @@ def hold_reason(workspace: Workspace, manifest: Mapping[str, Any], limits: Relea
     release = manifest["release_id"]
     if workspace.latest() == release:
         return None
-    if is_empty(manifest):
+    if _is_empty(manifest):
         return (
             f"release `{release}` holds no sample{_most_frequent(manifest['reasons'])}, and an empty release never "
             "becomes the latest. Remedy: change the setting that drops the samples, then run `mmdata build`."
         )
     let_through = f"`mmdata rollback {release}` makes it the latest."
-    latest = find_manifest(workspace, workspace.latest())
-    before, after = (latest["counts"]["kept"] if latest else 0), manifest["counts"]["kept"]
-    lost = before - after - (_opted_out(manifest) - _opted_out(latest) if latest else 0)
+    latest = find_manifest(workspace, workspace.latest()) or {}  # unchecked: a damaged one is compared with nothing
+    before, after = latest.get("counts", {}).get("kept", 0), manifest["counts"]["kept"]
+    lost = before - after - (_opted_out(manifest) - _opted_out(latest))
     if lost > limits.max_loss * before:
         return (
             f"release `{release}` keeps {after:,} samples, the latest one {before:,} (releases.max_loss "
@@ -71,14 +71,14 @@ def hold_reason(workspace: Workspace, manifest: Mapping[str, Any], limits: Relea
     return None
 
 
-def is_empty(manifest: Mapping[str, Any]) -> bool:
+def _is_empty(manifest: Mapping[str, Any]) -> bool:
     """Whether a release has no sample."""
     return not any(shard["samples"] for shard in manifest["shards"])
 
 
 def _opted_out(manifest: Mapping[str, Any]) -> int:
     """Samples that somebody asked to leave out; their loss is wanted."""
-    return int(manifest["reasons"].get(OPT_OUT, 0))
+    return int(manifest.get("reasons", {}).get(OPT_OUT, 0))
 
 
 def _most_frequent(reasons: Mapping[str, int]) -> str:
