@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mmdata.media.flac import SAMPLE_RATE
 from mmdata.media.side_data import side_data
 
 NATIVE_ORDER = [
@@ -44,15 +45,21 @@ def mono_gains(frame: Any, file_channel_names: Sequence[str] = ()) -> np.ndarray
 
 
 def audible(mixes: np.ndarray) -> np.ndarray:
-    """The mix to store: the plain one, unless the left side and the right side cancel each other out.
+    """The mix to store: the plain one, but for seconds in which the left side and the right side cancel each other out.
 
     They do if one side was wired the wrong way round; their difference is what was recorded.
 
     Args:
-        mixes: float32 1,N or 2,N, of a whole clip, so that it does not depend on how the file is cut into frames.
+        mixes: float32 1,N or 2,N at 16 kHz, of a whole clip, so that it does not depend on how the file is cut into
+            frames.
     """
-    energies = [float(np.dot(row, row)) for row in mixes]
-    return mixes[1] if len(energies) > 1 and energies[0] < CANCELLED_SHARE * energies[1] else mixes[0]
+    sound = mixes[0]
+    for begin in range(0, mixes.shape[1] if len(mixes) > 1 else 0, SAMPLE_RATE):
+        second = slice(begin, begin + SAMPLE_RATE)
+        plain, inverted = (float(np.dot(row[second], row[second])) for row in mixes)
+        if plain < CANCELLED_SHARE * inverted:
+            sound[second] = mixes[1, second]
+    return sound
 
 
 def own_channel_names(stream: Any) -> tuple[str, ...]:

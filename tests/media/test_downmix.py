@@ -112,6 +112,9 @@ def test_two_sides_of_opposite_polarity_do_not_cancel_out(tmp_path, step):
         assert np.abs(stored - left[begin : begin + len(stored)]).max() < 1e-3
     almost = _file(tmp_path / "almost.wav", np.stack([left, -0.9 * left]), "stereo", step=step)
     assert np.abs(_stored(almost) - 0.95 * left).max() < 1e-3
+    flipped = np.where(np.arange(len(left)) < RATE, left, -left)
+    half = _file(tmp_path / "half.wav", np.stack([left, flipped]), "stereo", step=step)
+    assert np.abs(_stored(half) - left).max() < 1e-3  # the second second is as loud as the first
     surround = np.stack([left, -left, 0 * left, 0 * left, left, -left])
     assert np.abs(_stored(_file(tmp_path / "5.1.wav", surround, "5.1"))).max() > 0.3
 
