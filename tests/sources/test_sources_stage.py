@@ -56,7 +56,7 @@ def test_a_file_that_changed_since_it_was_catalogued_is_not_read(inbox):
     inbox.pairs("a.parquet", 5)
     inbox.look()
     inbox.pairs("a.parquet", 6)
-    with pytest.raises(DataError, match=r"a\.parquet: has changed since.*source_catalog"):
+    with pytest.raises(DataError, match=r"a\.parquet: has changed since.*Remedy: `mmdata build`"):
         inbox.read("web-000000")
     (inbox.folder / "inbox/a.parquet").unlink()
     with pytest.raises(DataError, match=r"a\.parquet: cannot be read"):
