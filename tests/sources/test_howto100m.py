@@ -147,7 +147,9 @@ def test_captions_that_change_after_the_look_are_not_read(howto: Inbox) -> None:
     howto.look()
     path = howto.folder / "raw_caption.json"
     path.write_text(json.dumps({ID.format(0): captions_json((0, 12, "other words"))}), encoding="utf-8")
-    with pytest.raises(DataError, match=r"raw_caption\.json: has changed since it was catalogued.*Remedy: `mmdata build`"):
+    with pytest.raises(
+        DataError, match=r"raw_caption\.json: has changed since it was catalogued.*Remedy: `mmdata build`"
+    ):
         howto.read("web-000000")
 
 
