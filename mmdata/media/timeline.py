@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 MAX_GAP_S = 10.0  # a larger leap forward may be a new piece; it is FFmpeg's -dts_delta_threshold
 MAX_STEP_BACK_S = 0.5  # a smaller step back is jitter of the clock
-MIN_PIECE_S = 1.0  # a shorter excursion that the stream comes back from is a damaged time stamp
+MAX_EXCURSION_S = 10.0  # after so long the clock that was before does not come back
 MAX_SILENT_HOLD_S = 60.0  # a picture stands so long at most if nothing says how long, and the file has no sound
 ROUNDING_S = 0.002  # of containers that count milliseconds
 MIN_MISFITS = 8  # packets; of fewer nothing can be said
@@ -32,10 +32,20 @@ class _Piece:
 
 
 @dataclass
+class _Excursion:
+    """A stretch whose times do not follow those before it. If the clock comes back, they were damaged."""
+
+    piece: int  # before it
+    before_s: float
+    begin_s: float
+    first_packet: int
+
+
+@dataclass
 class _Stream:
     packets: int = 0
     piece: int = 0
-    before_last: tuple[int, float] | None = None  # piece and time of the packet before the last one
+    excursion: _Excursion | None = None
 
 
 class Pieces:
@@ -44,7 +54,6 @@ class Pieces:
     def __init__(self) -> None:
         self._pieces = [_Piece(False)]
         self._streams: dict[int, _Stream] = {}
-        self.stray_pieces: set[int] = set()  # they are no recording: the times of some packets are damaged
         self.stray_packets: set[tuple[int, int]] = set()  # stream and number of packets whose time is damaged
 
     @property
@@ -62,42 +71,46 @@ class Pieces:
         state.packets += 1
         if time_s is None:
             return state.piece
-        number, last_s = state.piece, self._pieces[state.piece].last_s.get(stream)
-        before = None if last_s is None else (number, last_s)
-        if not self._continues(number, stream, time_s):
-            number = self._other_piece(state, stream, time_s)
+        last_s = self._pieces[state.piece].last_s.get(stream)
+        if last_s is None or abs(time_s - last_s) <= MAX_STEP_BACK_S:
+            number = state.piece
+        else:
+            number = self._piece_after_step(state, stream, last_s, time_s)
         piece = self._pieces[number]
-        state.piece, state.before_last, piece.last_s[stream] = number, before, time_s
         piece.begin_s = min(piece.begin_s, time_s)
         piece.reached_s = max(piece.reached_s, time_s)
+        state.piece, piece.last_s[stream] = number, time_s
+        if state.excursion is not None and abs(time_s - state.excursion.begin_s) > MAX_EXCURSION_S:
+            state.excursion = None
         return number
+
+    def settled_packets(self, stream: int) -> int:
+        """How many of a stream's packets certainly have the piece that was told, or are certainly strays."""
+        state = self._streams[stream]
+        return state.packets if state.excursion is None else state.excursion.first_packet - 1
 
     def _continues(self, number: int, stream: int, time_s: float) -> bool:
         piece = self._pieces[number]
         last_s = piece.last_s.get(stream)
-        if (last_s is None and piece.begin_s == math.inf) or self._streams[stream].packets == 1:
-            return True  # a stream may begin late, or lie behind all the others in the file
         earliest_s = piece.begin_s - MAX_GAP_S if last_s is None else last_s - MAX_STEP_BACK_S
         return earliest_s <= time_s <= piece.reached_s + MAX_GAP_S
 
-    def _other_piece(self, state: _Stream, stream: int, time_s: float) -> int:
-        """The piece of a packet that does not continue the piece of the packet before it."""
-        if state.before_last is not None:
-            number, before_s = state.before_last
-            if before_s - MAX_STEP_BACK_S <= time_s <= before_s + MAX_STEP_BACK_S:
-                self.stray_packets.add((stream, state.packets - 1))
+    def _piece_after_step(self, state: _Stream, stream: int, last_s: float, time_s: float) -> int:
+        """The piece of a packet whose time is far from that of the packet before it."""
+        away = state.excursion
+        if away is not None:
+            comes_back = (time_s > last_s) == (away.before_s > last_s)
+            latest_s = away.before_s + max(0.0, last_s - away.begin_s) + 2 * MAX_STEP_BACK_S
+            if comes_back and away.before_s - MAX_STEP_BACK_S <= time_s <= latest_s:
+                self.stray_packets.update((stream, number) for number in range(away.first_packet, state.packets))
+                state.excursion = None
+                return away.piece
+        state.excursion = _Excursion(state.piece, last_s, time_s, state.packets)
+        later_pieces = range(len(self._pieces) - 1, state.piece, -1)  # other streams were there first
+        for number in (state.piece, *later_pieces):
+            if self._continues(number, stream, time_s):
                 return number
-        for later in range(len(self._pieces) - 1, state.piece, -1):
-            if self._continues(later, stream, time_s):
-                return later  # another stream was there first
-        left = self._pieces[state.piece]
-        if left.reached_s - left.begin_s < MIN_PIECE_S:
-            for earlier in range(state.piece - 1, -1, -1):
-                last_s = self._pieces[earlier].last_s.get(stream, math.inf)
-                if last_s - MAX_STEP_BACK_S <= time_s <= last_s + MAX_GAP_S:
-                    self.stray_pieces.update(range(earlier + 1, state.piece + 1))
-                    return earlier
-        self._pieces.append(_Piece(leaps_forward=time_s > left.reached_s))
+        self._pieces.append(_Piece(leaps_forward=time_s > self._pieces[state.piece].reached_s))
         return len(self._pieces) - 1
 
 
@@ -158,6 +171,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class _Packet:
+    number: int
     piece: int
     is_picture: bool
     begin_s: float | None
@@ -193,7 +207,7 @@ class Survey:
         self._closes_gaps, self._untimed = closes_gaps, untimed_streams
         self._fits: dict[int, _SoundFit] = {}
         self._pieces = Pieces()
-        self._latest: dict[int, _Packet] = {}  # of each stream: the next packet tells whether its time is damaged
+        self._unsettled: dict[int, list[_Packet]] = {}  # of each stream
         self._packets: dict[int, int] = {}
         self._end_s: dict[tuple[int, int], float] = {}  # of each piece and stream
         self._pictures: dict[int, array[float]] = {}  # of each piece
@@ -211,10 +225,12 @@ class Survey:
         if stream in self._untimed:
             decoded_s = shown_s = None
         piece = self._pieces.piece_of(stream, decoded_s)
-        self._place_latest(stream)
         self._packets[stream] = self._packets.get(stream, 0) + 1
         begin_s = shown_s if shown_s is not None else decoded_s
-        self._latest[stream] = _Packet(piece, is_picture, begin_s, duration_s)
+        unsettled = self._unsettled.setdefault(stream, [])
+        unsettled.append(_Packet(self._packets[stream], piece, is_picture, begin_s, duration_s))
+        while unsettled and unsettled[0].number <= self._pieces.settled_packets(stream):
+            self._place(stream, unsettled.pop(0))
 
     def note_sound(self, stream: int, time_s: float | None, duration_s: float) -> None:
         """Note how the packets of a sound stream follow one another."""
@@ -225,9 +241,8 @@ class Survey:
         """The sound streams most of whose times do not fit the lengths of their packets (some AVI and RealMedia)."""
         return frozenset(stream for stream, fit in self._fits.items() if fit.misfits > max(fit.fits, MIN_MISFITS))
 
-    def _place_latest(self, stream: int) -> None:
-        packet = self._latest.pop(stream, None)
-        if packet is None or (stream, self._packets[stream]) in self._pieces.stray_packets:
+    def _place(self, stream: int, packet: _Packet) -> None:
+        if (stream, packet.number) in self._pieces.stray_packets:
             return
         key = packet.piece, stream
         begin_s = self._end_s.get(key, 0.0) if packet.begin_s is None else packet.begin_s
@@ -247,15 +262,16 @@ class Survey:
         Args:
             has_sound: a stretch without sound is a sign that something is missing.
         """
-        for stream in list(self._latest):
-            self._place_latest(stream)
+        for stream, unsettled in self._unsettled.items():
+            for packet in unsettled:
+                self._place(stream, packet)
         shifts_s: list[float | None] = []
         pictures: array[float] = array("d")
         filled: list[tuple[float, float]] = []
         file_end_s = shift_s = 0.0
         for number, leaps in enumerate(self._pieces.leaps_forward):
             runs = [run for (piece, _), stream_runs in self._filled.items() if piece == number for run in stream_runs]
-            if number in self._pieces.stray_pieces or not runs:
+            if not runs:  # its times are damaged
                 shifts_s.append(None)
                 continue
             if number > 0 and (self._closes_gaps or not leaps):

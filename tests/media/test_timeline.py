@@ -150,3 +150,22 @@ def test_sound_whose_times_do_not_fit_its_length_is_untimed(step_s, does_fit):
     timeline = again.timeline(has_sound=True)
     assert timeline.end_s == pytest.approx(2.0)
     assert timeline.is_straight is does_fit
+
+
+@pytest.mark.parametrize("closes_gaps", [True, False])
+@pytest.mark.parametrize("wrong_s", [6.0, 300.0, -300.0])
+def test_a_stretch_of_damaged_times_moves_nothing_else(wrong_s, closes_gaps):
+    """As where the time of a cluster of Matroska is damaged: then the clock goes on as before."""
+    packets = [(stream, at + wrong_s * (4 <= at < 6), s) for stream, at, s in piece(0, 20)]
+    timeline = surveyed(packets, closes_gaps)
+    assert timeline.end_s == pytest.approx(20, abs=0.01)
+    times = times_of(PICTURE, packets, timeline)
+    assert times[:100] + times[150:] == steady(20)[:100] + steady(20)[150:]
+    assert times[100:150] == [None] * 50
+
+
+def test_low_frame_rates_are_no_damage():
+    for step_s in (1.0, 2.0, 5.0):
+        packets = [(PICTURE, n * step_s, 0.0) for n in range(60)]
+        assert surveyed(packets).is_straight
+        assert times_of(PICTURE, packets, surveyed(packets))[-1] == 59 * step_s
