@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from mmdata import __version__
 from mmdata.config.section import Section
 
-PROJECT_URL = "https://pypi.org/project/mmdata/"
+NO_CONTACT = "data set builder; complaints: the operator of this address; refusal: X-Robots-Tag: noai"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OWN_HEADERS = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "range", "if-range", "user-agent"}
@@ -73,7 +73,8 @@ class Download(Section):
         description="Who asks: sent as the User-Agent with `contact`; its first word is our name in X-Robots-Tag.",
     )
     contact: str | None = Field(
-        None, description="URL or mail address for complaints, sent in the User-Agent; null: the page of mmdata."
+        None,
+        description="URL or mail address for complaints, sent in the User-Agent; null: sites can only ask whom our address belongs to.",
     )
     headers: dict[str, str] = Field(
         default_factory=dict,
@@ -101,7 +102,7 @@ class Download(Section):
         name = f"mmdata/{__version__}" if self.user_agent == "mmdata" else self.user_agent
         if self.contact is None and self.user_agent != "mmdata":
             return name
-        return f"{name} (+{self.contact or PROJECT_URL})"
+        return f"{name} ({f'+{self.contact}' if self.contact else NO_CONTACT})"
 
     @staticmethod
     def is_secret_header(name: str) -> bool:

@@ -131,6 +131,7 @@ def _corpus(config_path: Path) -> Iterator[Examination]:
         return
     yield Examination("corpus", "ok", f"{config_path}: {len(corpus.sources)} sources")
     yield _scorer(corpus)
+    yield _contact(corpus)
     workspace = Workspace(corpus.workspace)
     probe = workspace.root / f".probe-{secrets.token_hex(4)}"
     try:
@@ -154,6 +155,13 @@ def _scorer(corpus: Corpus) -> Examination:
         found, _, remedy = str(error).partition(" Remedy: ")
         return Examination("scorer", "error", found, remedy)
     return Examination("scorer", "ok", f"{scorer_name(corpus.score)}: the weights are here or within reach")
+
+
+def _contact(corpus: Corpus) -> Examination:
+    if corpus.download.contact:
+        return Examination("contact", "ok", f"sites are told `{corpus.download.agent}`")
+    remedy = "set download.contact to a page or a mail address"
+    return Examination("contact", "warning", f"sites are told no place to complain: `{corpus.download.agent}`", remedy)
 
 
 def _is_installed(package: str) -> bool:

@@ -88,3 +88,11 @@ def test_a_scorer_that_does_not_exist_is_an_error_of_the_corpus(tmp_path: Path) 
     config.write_text("workspace: w\nsources: [{name: a, kind: laion, files: x}]\nscore: {model: ViT-B32}\n")
     corpus = found(config)["corpus"]
     assert (corpus.verdict, "ViT-B-32" in corpus.found) == ("error", True)
+
+
+@pytest.mark.parametrize(("contact", "verdict"), [("null", "warning"), ("data@lab.example", "ok")])
+def test_a_fetch_without_a_place_to_complain_is_a_warning(tmp_path: Path, contact: str, verdict: str) -> None:
+    config = tmp_path / "corpus.yaml"
+    source = "workspace: w\nsources: [{name: a, kind: laion, files: x}]\n"
+    config.write_text(f"{source}score: {{model: demo}}\ndownload: {{contact: {contact}}}\n")
+    assert found(config)["contact"].verdict == verdict

@@ -11,6 +11,7 @@ import pytest
 
 from mmdata import __version__
 from mmdata.config import Download
+from mmdata.config.media import NO_CONTACT
 from mmdata.download.images import fetch_image
 from mmdata.web.guard import Guard, install
 from tests.support.hostile_server import HostileServer, answer, jpeg
@@ -24,7 +25,7 @@ def outcome(url: str, download: Download) -> str:
 def test_a_good_server_gives_the_picture_its_type_and_etag(web, settings):
     image = fetch_image(web.url("/jpg/5"), settings())
     assert (image.status, image.mime, image.etag, image.failure) == ("success", "image/jpeg", '"v1"', None)
-    assert f"User-Agent: mmdata/{__version__} (+https://pypi.org/project/mmdata/)\r\n" in web.requests["/jpg/5"]
+    assert f"User-Agent: mmdata/{__version__} ({NO_CONTACT})\r\n" in web.requests["/jpg/5"]
     assert "Accept-Encoding: identity\r\n" in web.requests["/jpg/5"]
     assert f"Host: 127.0.0.1:{web.port}\r\n" in web.requests["/jpg/5"]
 

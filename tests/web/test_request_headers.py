@@ -6,6 +6,7 @@ import pytest
 
 from mmdata import __version__
 from mmdata.config import Download
+from mmdata.config.media import NO_CONTACT
 from mmdata.download.images import fetch_image
 from tests.support.hostile_server import HostileServer, answer
 
@@ -21,7 +22,7 @@ def test_a_picture_is_asked_for_as_one(web, settings):
 @pytest.mark.parametrize(
     ("settings", "agent"),
     [
-        ({}, f"mmdata/{__version__} (+https://pypi.org/project/mmdata/)"),
+        ({}, f"mmdata/{__version__} ({NO_CONTACT})"),
         ({"contact": "data@lab.example"}, f"mmdata/{__version__} (+data@lab.example)"),
         ({"user_agent": "LabBot/2 (us)"}, "LabBot/2 (us)"),
         ({"user_agent": "LabBot/2", "contact": "https://lab.example/bot"}, "LabBot/2 (+https://lab.example/bot)"),
