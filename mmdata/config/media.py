@@ -74,7 +74,8 @@ class Download(Section):
     )
     contact: str | None = Field(
         None,
-        description="URL or mail address for complaints, sent in the User-Agent; null: sites can only ask whom our address belongs to.",
+        description="URL or mail address for complaints, sent in the User-Agent; null: sites can only ask whom our "
+        "address belongs to.",
     )
     headers: dict[str, str] = Field(
         default_factory=dict,
