@@ -23,7 +23,7 @@ def survey(container: Any, streams: Sequence[Any], origin_s: float, result: Surv
     ticks_s = {stream.index: float(stream.time_base) for stream in streams}
     pictures = {stream.index for stream in streams if stream.type == "video"}
     try:
-        for packet in container.demux(*streams):
+        for packet in _packets(container, streams):
             if packet.is_discard or (packet.size == 0 and packet.dts is None):
                 continue  # an edit list hides it, or it is the mark of the end
             tick_s = ticks_s[packet.stream_index]
@@ -42,6 +42,15 @@ def survey(container: Any, streams: Sequence[Any], origin_s: float, result: Surv
     return False
 
 
+def _packets(container: Any, streams: Sequence[Any]) -> Iterator[Any]:
+    while True:
+        try:
+            yield from container.demux(*streams)
+            return
+        except IndexError:
+            continue  # a track that begins in mid-file is unknown to PyAV; what it read was no packet of ours
+
+
 def _decoded_length_s(packet: Any) -> float:
     """The length of the sound in a packet that does not state it, as where FLAC files were joined."""
     import av
@@ -58,11 +67,11 @@ def placed_packets(container: Any, streams: Sequence[Any], timeline: Timeline, o
     A file that is not straight must be read from its beginning.
     """
     if timeline.is_straight:
-        yield from container.demux(*streams)
+        yield from _packets(container, streams)
         return
     clock = Clock(timeline)
     ticks_s = {stream.index: float(stream.time_base) for stream in streams}
-    for packet in container.demux(*streams):
+    for packet in _packets(container, streams):
         if not packet.is_discard and not (packet.size == 0 and packet.dts is None):
             tick_s = ticks_s[packet.stream_index]
             decoded_s = None if packet.dts is None else packet.dts * tick_s - origin_s

@@ -123,3 +123,21 @@ def test_a_picture_that_can_no_longer_be_decoded_is_not_held(made, tmp_path):
     results, _ = cut(path, [(1.0, 3.0), (9.0, 11.0)])
     assert problems(results) == ["cut", "undecodable"]
     assert_exact(piece, (1.0, 3.0), results[0])
+
+
+def test_a_track_that_begins_in_mid_file_disturbs_nothing(made, tmp_path):
+    """Here a tag of an FLV becomes data of a script; PyAV raises an error where FFmpeg finds such a new track."""
+    whole = made("whole.flv", video="flv", sound="libmp3lame")
+    data = bytearray(whole.read_bytes())
+    place, tags = 13, []
+    while place + 11 < len(data):
+        tags.append(place)
+        place += 11 + int.from_bytes(data[place + 1 : place + 4], "big") + 4
+    late_sound = [place for place in tags if data[place] == 8][-200]
+    data[late_sound] = 18
+    path = tmp_path / "new_track.flv"
+    path.write_bytes(data)
+    expected, _ = cut(whole, [(1.0, 3.0), (8.0, 11.0)])
+    results, _ = cut(path, [(1.0, 3.0), (8.0, 11.0)])
+    assert problems(results) == ["cut", "cut"]
+    assert [numbers(clip) for clip in results.values()] == [numbers(clip) for clip in expected.values()]
