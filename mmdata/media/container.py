@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mmdata.media.clip import ClipOptions
 
 MAX_STREAMS = 64
+MAX_FPS = 1000.0  # more is the tick of the container's clock
+FAR_LOOK = {"analyzeduration": str(300 * 10**6), "probesize": str(100 << 20)}  # microseconds, bytes
 
 _NOTHING_OF_KIND = {
     "video": ("no_video", "the file has no moving picture"),
@@ -117,11 +119,21 @@ def opened(path: Path, kind: str, options: ClipOptions) -> Iterator[OpenFile]:
 
 
 def _container(path: Path) -> Any:
+    container = _av_open(path)
+    contexts = [stream.codec_context for stream in (*container.streams.video, *container.streams.audio)]
+    if all(context is None or (context.width if context.type == "video" else context.channels) for context in contexts):
+        return container
+    # the packets of a track begin late in the file, as pictures of slides do in MPEG-TS: FFmpeg looks further for them
+    container.close()
+    return _av_open(path, **FAR_LOOK)
+
+
+def _av_open(path: Path, **options: str) -> Any:
     import av
 
     whitelists = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
     try:
-        return av.open(str(path), options=whitelists)
+        return av.open(str(path), options={**whitelists, **options})
     except (av.FFmpegError, ValueError) as error:
         detail = f"cannot be opened ({_ffmpeg_message(error)}). These formats are read: {FORMAT_NAMES}"
         raise FileProblem("undecodable", detail) from None
@@ -144,8 +156,8 @@ def _with_streams(path: Path, container: Any, kind: str, options: ClipOptions) -
         if context.width * context.height > options.max_pixels:
             size = f"{context.width} x {context.height}"
             raise FileProblem("bomb", f"{size} pixels is over download.max_pixels ({options.max_pixels})")
-        rate = float(video.average_rate or video.guessed_rate or 0) or None
-        file.facts = FileFacts(context.width, context.height, rate)
+        rate = float(video.average_rate or video.guessed_rate or 0)
+        file.facts = FileFacts(context.width, context.height, rate if 0 < rate < MAX_FPS else None)
         pixel_ratio = float(video.sample_aspect_ratio or 1)
         file.pixel_ratio = pixel_ratio if 0.1 < pixel_ratio < 10 else 1.0
     return file

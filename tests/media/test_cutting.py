@@ -144,6 +144,7 @@ HELD = {
     "held.mp4": {"times_s": [0.0, 3.0, 5.0], "seconds": 14.0},
     "held.mkv": {"times_s": [0.0, 3.0, 5.0], "seconds": 14.0},
     "held.webm": {"times_s": [0.0, 3.0, 5.0], "seconds": 14.0, "video": "libvpx-vp9", "sound": "libopus"},
+    "held.ts": {"times_s": [0.0, 3.0, 5.0], "seconds": 14.0},  # its pictures lie far behind its sound
     "one_frame.mp4": {"times_s": [0.0], "seconds": 14.0},
     "sound_is_longer.mp4": {"times_s": [n / 25 for n in range(100)], "seconds": 14.0},
     "sound_is_longer.mkv": {"times_s": [n / 25 for n in range(100)], "seconds": 14.0},
