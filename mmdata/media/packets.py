@@ -7,11 +7,15 @@ from typing import Any
 
 from mmdata.media.timeline import Clock, Survey, Timeline
 
+MAX_LATE_PACKETS = 2  # MPEG-TS gives the last picture when the next one begins, or at the end of the file
+MIN_FOLLOWING_PACKETS = 20  # fewer are no recording
 MIN_PICTURE_BYTES = 8  # a smaller packet of a picture only says that the one before it stays (MPEG-4, AVI)
 
 
 def survey(container: Any, streams: Sequence[Any], origin_s: float, result: Survey) -> bool:
-    """Read all packets of a file for their times. Returns whether the file breaks off: its packets end with an error.
+    """Read all packets of a file for their times.
+
+    Returns whether the file goes on behind them: reading ends with an error, or the rest is in tracks of its own.
 
     Args:
         streams: picture and sound; the same ones must be read by `placed_packets`.
@@ -22,10 +26,12 @@ def survey(container: Any, streams: Sequence[Any], origin_s: float, result: Surv
 
     ticks_s = {stream.index: float(stream.time_base) for stream in streams}
     pictures = {stream.index for stream in streams if stream.type == "video"}
+    followers = _Followers(streams[0])
     try:
-        for packet in _packets(container, streams):
-            if packet.is_discard or (packet.size == 0 and packet.dts is None):
-                continue  # an edit list hides it, or it is the mark of the end
+        for packet in _packets(container, [*container.streams.video, *container.streams.audio]):
+            followers.note(packet)
+            if packet.stream_index not in ticks_s or packet.is_discard or (packet.size == 0 and packet.dts is None):
+                continue  # it is of another track, an edit list hides it, or it is the mark of the end
             tick_s = ticks_s[packet.stream_index]
             decoded_s, shown_s = (
                 None if ticks is None else ticks * tick_s - origin_s for ticks in (packet.dts, packet.pts)
@@ -39,7 +45,32 @@ def survey(container: Any, streams: Sequence[Any], origin_s: float, result: Surv
             result.add(packet.stream_index, is_picture, decoded_s, shown_s, duration_s)
     except av.FFmpegError:
         return True
-    return False
+    return followers.are_there
+
+
+class _Followers:
+    """Tracks that begin in the file where the main track has ended, as where MPEG-TS with other numbers were joined."""
+
+    def __init__(self, main: Any) -> None:
+        self._main = main.index, main.type
+        self._beside: set[int] = set()
+        self._behind: dict[int, int] = {}  # track -> its packets behind those of the main track
+        self._late = 0  # packets of the main track behind theirs
+
+    def note(self, packet: Any) -> None:
+        number, (main, kind) = packet.stream_index, self._main
+        if number == main and packet.size:
+            self._late += 1 if self._behind else 0
+            if self._late > MAX_LATE_PACKETS:
+                self._beside.update(self._behind)
+                self._behind.clear()
+                self._late = 0
+        elif packet.stream.type == kind and number not in self._beside and packet.size:
+            self._behind[number] = self._behind.get(number, 0) + 1
+
+    @property
+    def are_there(self) -> bool:
+        return any(packets >= MIN_FOLLOWING_PACKETS for packets in self._behind.values())
 
 
 def _packets(container: Any, streams: Sequence[Any]) -> Iterator[Any]:

@@ -141,3 +141,15 @@ def test_a_track_that_begins_in_mid_file_disturbs_nothing(made, tmp_path):
     results, _ = cut(path, [(1.0, 3.0), (8.0, 11.0)])
     assert problems(results) == ["cut", "cut"]
     assert [numbers(clip) for clip in results.values()] == [numbers(clip) for clip in expected.values()]
+
+
+def test_a_piece_in_tracks_of_its_own_is_said_to_be_missing(made, tmp_path):
+    """Joined MPEG-TS whose second piece has other track numbers: FFmpeg takes the first picture and the first sound."""
+    first = made("piece.ts", seconds=8.0)
+    second = remux([(made("h264_b_frames.mp4"), 0.0)], tmp_path / "other.ts", mpegts_start_pid="0x200")
+    path = concatenated([first, second], tmp_path / "joined.ts")
+    results, facts = cut(path, [(1.0, 3.0), (12.0, 14.0)])
+    assert facts.duration_s == pytest.approx(8.0, abs=0.1)
+    assert problems(results) == ["cut", "ended_early"]
+    results, _ = cut(path, [None, (1.0, 3.0), (12.0, 14.0)], kind="audio")
+    assert problems(results) == ["ended_early", "cut", "ended_early"]
