@@ -72,7 +72,9 @@ def test_an_index_that_the_selection_does_not_know_is_named(tmp_path: Path) -> N
     selection = pl.DataFrame(pl.from_arrow(read_table(tiny.folder / "selection.parquet")))
     lacking = selection.filter(pl.col("uid") != next(iter(tiny.split)))
     write_table(tiny.folder / "selection.parquet", lacking.to_arrow().cast(SELECTION))
-    with pytest.raises(DataError, match=r"index\.parquet: 1 samples are not among .* Remedy: `mmdata build --redo release`"):
+    with pytest.raises(
+        DataError, match=r"index\.parquet: 1 samples are not among .* Remedy: `mmdata build --redo release`"
+    ):
         read_kept(tiny.workspace, RELEASE, False, lambda _: None)
 
 
