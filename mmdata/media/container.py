@@ -121,7 +121,10 @@ def opened(path: Path, kind: str, options: ClipOptions) -> Iterator[OpenFile]:
 def _container(path: Path) -> Any:
     container = _av_open(path)
     contexts = [stream.codec_context for stream in (*container.streams.video, *container.streams.audio)]
-    if all(context is None or (context.width if context.type == "video" else context.channels) for context in contexts):
+    # the channels may not be asked for, see `own_channel_names`
+    if all(
+        context is None or (context.width if context.type == "video" else context.sample_rate) for context in contexts
+    ):
         return container
     # the packets of a track begin late in the file, as pictures of slides do in MPEG-TS: FFmpeg looks further for them
     container.close()
