@@ -156,7 +156,7 @@ def test_a_redirect_out_of_tls_is_followed_or_refused_as_the_configuration_says(
 
 
 def test_the_dns_cache_has_a_maximal_size(settings):
-    guard = Guard(settings(allow_hosts=["127.0.0.0/8"]), resolve=lambda host, port: ["127.0.0.1"])
+    guard = Guard(settings(allow_hosts=["127.0.0.0/8"], deadline_s=60), resolve=lambda host, port: ["127.0.0.1"])
     with fetching(guard.download) as fetch:
         guard._dns_cache = {(str(number), 80): (1e18, []) for number in range(DNS_CACHE_NAMES)}
         guard._addresses("one-more.example", 80, fetch)

@@ -26,7 +26,7 @@ _MAX_SVG_BYTES = 1_000_000
 _MAX_KEYWORD_CHARS = 40
 # An element without an end reaches to the end of the file. A search that fails would be made again from each start.
 _TITLE = re.compile(r"<dc:title>((?:(?!</dc:title>).)*+)", re.DOTALL)
-_KEYWORD = re.compile(r"<rdf:li[^>]*+>((?:(?!</rdf:li>).)*+)", re.DOTALL)
+_KEYWORD = re.compile(r"<rdf:li[^<>]*+>((?:(?!</rdf:li>).)*+)", re.DOTALL)
 _MEANINGLESS = re.compile(
     r"clip ?art by|part of|collection|untitled|^\W*$|^(image|drawing|new|unknown|none|clip ?art|icon|svg)$|https?:",
     re.I,

@@ -86,8 +86,8 @@ def test_nothing_in_the_folder_needs_unpickling(tmp_path: Path) -> None:
     place = checkpoint_of(tmp_path, "instruct", config_of("cross_attention"))
     export(place, tmp_path / "out", int8=True, prune=0.5)
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md"}
-    assert {path.name for path in (tmp_path / "out" / "multimodal").iterdir()} == {
+    assert {path.suffix for path in files} <= {".safetensors", ".sha256", ".json", ".md"}
+    assert {path.name for path in (tmp_path / "out" / "multimodal").iterdir() if path.suffix != ".sha256"} == {
         "config.json", "encoder.safetensors", "connector.safetensors", "gates.safetensors",
     }  # fmt: skip
 
@@ -99,6 +99,11 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
         load_exported(tmp_path)
     connector = tmp_path / "out" / "multimodal" / "connector.safetensors"
     whole = connector.read_bytes()
+    connector.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(DataError, match=r"connector\.safetensors: its bytes have changed .*Remedy: export"):
+        load_exported(tmp_path / "out")
+    for digest in (tmp_path / "out").rglob("*.sha256"):
+        digest.unlink()  # as in the folders of older versions
     connector.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"connector\.safetensors: cannot be read"):
         load_exported(tmp_path / "out")

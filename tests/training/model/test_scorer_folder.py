@@ -23,6 +23,7 @@ def test_open_clip_opens_the_folder_and_embeds_the_same(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "scorer").iterdir()) == [
         "open_clip_config.json",
         "open_clip_model.safetensors",
+        "open_clip_model.safetensors.sha256",
     ]
     clip = library.create_model(f"local-dir:{tmp_path / 'scorer'}").eval()
     pixels, tokens = torch.randn(2, 3, *encoder.vision.preprocess.size), encoder.tokenize(["a cat", "a dog"])
