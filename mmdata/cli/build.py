@@ -148,7 +148,7 @@ def _show_release(out: Console, workspace: Workspace, result: Build) -> None:
         out.print(f"\nrelease {result.release_id}: {workspace.release_dir(result.release_id)}", markup=False)
     for latest in (report.text["latest"] for report in result.reports if report.stage == "release"):
         if latest.startswith("stays"):
-            out.print(f"it {latest}", markup=False)
+            out.print(f"releases/latest {latest}", markup=False)
     changes = read_changes(workspace, read_draft(workspace).release_id)
     for line in changes["sudden"] if changes else ():
         out.print(f"sudden change: {line}", markup=False)

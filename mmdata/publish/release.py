@@ -84,7 +84,8 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
         _log.info("release is the latest", release=release)
     if why_held is not None:
         _log.warning("release is held", release=release, why=why_held)
-    latest = f"`{workspace.latest()}`" if why_not is None else f"stays `{workspace.latest()}`: {why_not}"
+    before = f"stays `{workspace.latest()}`" if workspace.latest() else "stays without a release"
+    latest = f"`{workspace.latest()}`" if why_not is None else f"{before}: {why_not}"
     report = _report(folder, manifest, latest, read_changes(workspace, release))
     return replace(report, slices_reused=1) if is_published else replace(report, slices_done=1)
 

@@ -72,7 +72,7 @@ def test_a_release_without_samples_never_becomes_the_latest(first: Built, tmp_pa
 
 def test_a_first_release_without_samples_is_held_too(tmp_path: Path) -> None:
     built = build(str(tmp_path), PARTS, select={**SELECT_ALL, "filter": {"min_clip_score": 1.0}})
-    assert publish(built).startswith("stays `None`: release")
+    assert publish(built).startswith("stays without a release: release")
     assert built.workspace.latest() is None
     hold = read_hold(built.workspace)
     assert hold is not None
