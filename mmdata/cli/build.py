@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mmdata.workspace.layout import Workspace
     from pipelines.watcher import Build
 
+SHOWN_EVENTS = ("stage failed", "slice failed", "release is held")
+"""Events of the log that the command prints in its own words."""
+
 
 def build(
     config: options.ConfigOption = options.CONFIG,
@@ -107,7 +110,7 @@ def run_build(
 
     metrics.start(options.observed(corpus, metrics_port))
     try:
-        with BuildProgress(out) as progress, logs.shown_elsewhere("stage failed", "slice failed"):
+        with BuildProgress(out) as progress, logs.shown_elsewhere(*SHOWN_EVENTS):
             result = build_graph(config, parts=parts, sources_only=sources_only, verbose=verbose, watcher=progress)
     finally:
         metrics.stop()
