@@ -134,7 +134,8 @@ def test_a_release_that_met_a_fault_is_made_whole_by_the_next_run(
     flaky.plan()
     store.restore(before)
     count = requests if fault == "stale" else numbers.choice([1, 1, 3, 10])
-    flaky.plan(fault, numbers.randint(1, requests), count, seed)
+    # not in the last quarter: a fault strikes certain requests only, and none of these may follow
+    flaky.plan(fault, numbers.randint(1, requests * 3 // 4), count, seed)
     with _any_error():
         refresh(undisturbed.built)
     assert flaky.fell[fault] >= 1
