@@ -69,7 +69,8 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
     if not parts:
         reasons = "\n".join(f"  {part}: {reason}" for part, reason in refused.items())
         reasons = reasons or "  the catalogue has no parts: `mmdata build --sources-only` looks for them"
-        raise DataError(f"no part may enter a release:\n{reasons}\nRemedy: `mmdata build` works on these parts.")
+        remedy = "Remedy: repair the cause (`mmdata status --hosts 20` shows what failed), then `mmdata build`."
+        raise DataError(f"no part may enter a release:\n{reasons}\n{remedy}")
     concepts = read_concepts(corpus.select.balance.concepts) if corpus.select.balance.concepts else None
     plan = plan_release(corpus, workspace, parts)
     folder = workspace.release_dir(plan.release_id)
