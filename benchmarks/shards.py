@@ -21,11 +21,21 @@ import pyarrow as pa
 from benchmarks.harness import Row, Run, compare, measure, start_clock
 from mmdata.config import Corpus
 from mmdata.config.load import parse_corpus
-from mmdata.releases.draft import release_inputs
+from mmdata.fingerprint import file_sha256
+from mmdata.releases.draft import Draft, release_inputs, write_draft
 from mmdata.samples import FEATURES, MEDIA, ROWS, SELECTION, sample_uid
-from mmdata.storage.atomic import publish_json
 from mmdata.storage.tables import write_table
-from mmdata.workspace.layout import PART_STAGES, Catalog, Part, PartStage, PartStamp, Workspace
+from mmdata.workspace.layout import (
+    PART_STAGES,
+    Catalog,
+    Part,
+    PartStage,
+    PartStamp,
+    Workspace,
+    media_tar_name,
+    split_media_tar_name,
+)
+from mmdata.workspace.media_tar import signed
 
 PART = "web-000000"
 SLICE_SAMPLES = 2_000
@@ -92,13 +102,13 @@ def _write_with_webdataset(root: Path) -> float:
     workspace = Workspace(str(root / "workspace"))
     os.sync()
     start_clock()
-    names = sorted(p.stem for p in (root / "workspace/parts" / PART / "media").glob("*.tar"))
+    media = {split_media_tar_name(tar.name)[0]: tar for tar in (root / f"workspace/parts/{PART}/media").glob("*.tar")}
     with wds.ShardWriter(str(out / "%05d.tar"), maxsize=64e6, maxcount=10**9, verbose=0) as writer:
-        for name in names:
+        for name, tar in sorted(media.items()):
             rows = pl.read_parquet(workspace.table(PART, "rows", name).path)
-            with tarfile.open(workspace.media_tar(PART, name, None).path) as media:
+            with tarfile.open(tar) as archive:
                 for row in rows.select("uid", "caption", "url").iter_rows(named=True):
-                    file = media.extractfile(f"{row['uid']}.jpg")
+                    file = archive.extractfile(f"{row['uid']}.jpg")
                     assert file is not None
                     facts = json.dumps(row)
                     writer.write(
@@ -171,8 +181,11 @@ def _prepare(root: Path, samples: int) -> None:
             {"uid": uid, "url": f"https://example.org/{uid}.jpg", "source": "web", "caption": f"a caption of {uid}"}
             for uid in uids
         ]
+        tar = Path(workspace.media_tar(PART, name, None).path)
+        tar_sha256 = file_sha256(tar)
+        tar.rename(tar.with_name(media_tar_name(name, tar_sha256)))
         for stage in PART_STAGES:
-            _write(workspace, stage, name, records[stage])
+            _write(workspace, stage, name, records[stage], tar_sha256 if stage == "media" else "")
         selection += [{"uid": uid, "slice": name} for uid in uids]
     shared = {
         "part": PART,
@@ -190,11 +203,16 @@ def _prepare(root: Path, samples: int) -> None:
         names = tuple(sorted({row["slice"] for row in selection}))
         workspace.write_part_stamp(PART, stage, PartStamp("f", "d", names, samples))
     inputs = release_inputs(_corpus(root), workspace, [PART])
-    publish_json(workspace.draft_path, {"release_id": "bench", "inputs": inputs, "parent": None, "parts": [PART]})
+    write_draft(workspace, Draft("bench", inputs, None, (PART,), {}, {}, {}))
 
 
-def _write(workspace: Workspace, stage: PartStage, name: str, records: list[dict[str, Any]]) -> None:
+def _write(
+    workspace: Workspace, stage: PartStage, name: str, records: list[dict[str, Any]], tar_sha256: str = ""
+) -> None:
     schema = {"rows": ROWS, "media": MEDIA, "features": FEATURES}[stage]
     needed = {"status": "success", "attempts": 1, "source": "web", "part": PART, "kind": "image", "copies": 1, "row": 0}
     full = [{k: v for k, v in {**needed, **record}.items() if k in schema.names} for record in records]
-    write_table(workspace.table(PART, stage, name), pa.Table.from_pylist(full, schema=schema))
+    table = pa.Table.from_pylist(full, schema=schema)
+    if tar_sha256:
+        table = signed(table, "bench", tar_sha256)
+    write_table(workspace.table(PART, stage, name), table)
