@@ -42,9 +42,8 @@ def check_names(score: Score) -> None:
     score = resolved(score)
     if score.model == "demo" or score.model.startswith(SCHEMAS):
         return
-    known = known_models()
-    if known:
-        check_against(score, known)
+    if models := known_models():
+        check_against(score, models)
 
 
 def check_against(score: Score, known: KnownModels) -> None:

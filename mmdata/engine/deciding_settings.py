@@ -173,8 +173,8 @@ def due_again(before: Mapping[str, Any], now: Mapping[str, Any], reasons: Mappin
 
 def only_widened(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether no limit is narrower now, so that what was stored before may stay."""
-    known = [name for name in LIMITS if name in before and name in now]
-    return all(before[name] == now[name] or DECIDING[name].may_help(before[name], now[name]) for name in known)
+    shared = [name for name in LIMITS if name in before and name in now]
+    return all(before[name] == now[name] or DECIDING[name].may_help(before[name], now[name]) for name in shared)
 
 
 def _is_of_a_fetch(error: str) -> bool:

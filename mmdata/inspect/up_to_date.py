@@ -8,7 +8,7 @@ from mmdata.errors import MMDataError
 from mmdata.optout.lists import lists_changed
 from mmdata.releases.draft import find_draft, plan_release
 from mmdata.releases.manifest import find_manifest
-from mmdata.shards.shard import shard_problems
+from mmdata.releases.shard import shard_problems
 from mmdata.sources.catalog import look_at_sources
 from mmdata.workspace.layout import Workspace
 

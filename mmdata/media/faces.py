@@ -104,8 +104,8 @@ class FaceFinder:
 
         height, width = pixels.shape[:2]
         faces = self.find(pixels)[:, :4]
-        known = [box * (width, height, width, height) for box in np.array(listed, np.float32).reshape(-1, 4)]
-        faces = np.concatenate([faces, *(box[None] for box in known if not _is_among(box, faces))])
+        listed_boxes = [box * (width, height, width, height) for box in np.array(listed, np.float32).reshape(-1, 4)]
+        faces = np.concatenate([faces, *(box[None] for box in listed_boxes if not _is_among(box, faces))])
         if not len(faces):
             return pixels, 0
         out = pixels.copy()

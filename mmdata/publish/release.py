@@ -24,10 +24,10 @@ from mmdata.releases.drift import read_changes, write_changes
 from mmdata.releases.holds import hold_reason, write_hold
 from mmdata.releases.manifest import FORMAT, find_manifest, manifest_digest, public_config
 from mmdata.releases.pins import rolled_back
+from mmdata.releases.shard import shard_problems
 from mmdata.score.features_reader import scorer_mark
 from mmdata.shards.cohorts import SPLITS
 from mmdata.shards.energon import write_energon
-from mmdata.shards.shard import shard_problems
 from mmdata.stage import StageReport
 from mmdata.storage.atomic import TEMPORARY, publish_bytes, publish_json
 from mmdata.storage.tables import read_table, scan_tables

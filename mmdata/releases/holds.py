@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 from mmdata.config import Releases
 from mmdata.optout.state import OPT_OUT
 from mmdata.releases.drift import read_changes
-from mmdata.releases.manifest import find_manifest
+from mmdata.releases.manifest import find_manifest, is_empty
 from mmdata.storage.atomic import publish_json, withdraw
 from mmdata.workspace.json_files import read_derived
 from mmdata.workspace.layout import Workspace
@@ -51,7 +51,7 @@ def hold_reason(workspace: Workspace, manifest: Mapping[str, Any], limits: Relea
     release = manifest["release_id"]
     if workspace.latest() == release:
         return None
-    if _is_empty(manifest):
+    if is_empty(manifest):
         return (
             f"release `{release}` holds no sample{_most_frequent(manifest['reasons'])}, and an empty release never "
             "becomes the latest. Remedy: change the setting that drops the samples, then run `mmdata build`."
@@ -69,11 +69,6 @@ def hold_reason(workspace: Workspace, manifest: Mapping[str, Any], limits: Relea
     if limits.on_sudden_change == "hold" and changes and changes["sudden"]:
         return f"release `{release}` changes suddenly: {'; '.join(changes['sudden'])}. {let_through}"
     return None
-
-
-def _is_empty(manifest: Mapping[str, Any]) -> bool:
-    """Whether a release has no sample."""
-    return not any(shard["samples"] for shard in manifest["shards"])
 
 
 def _opted_out(manifest: Mapping[str, Any]) -> int:

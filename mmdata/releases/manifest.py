@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +104,11 @@ def read_manifest(folder: UPath) -> dict[str, Any] | None:
             f"{path}: lacks {', '.join(missing)}; it is broken, or was not written by mmdata. {DAMAGED_REMEDY}"
         )
     return manifest
+
+
+def is_empty(manifest: Mapping[str, Any]) -> bool:
+    """Whether a release has no sample."""
+    return not any(shard["samples"] for shard in manifest["shards"])
 
 
 def _check_name(name: str, file: UPath) -> str:

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any, TypedDict, cast
 
 from mmdata.errors import DataError, UserError
-from mmdata.releases.manifest import Release, find_manifest, open_release
+from mmdata.releases.manifest import Release, find_manifest, is_empty, open_release
+from mmdata.releases.shard import shard_problems
 from mmdata.storage.atomic import publish_json
 from mmdata.workspace.json_files import read_json
 from mmdata.workspace.layout import Workspace
@@ -79,7 +80,7 @@ def roll_back(workspace: Workspace, release_id: str, note: str = "") -> list[str
     latest = workspace.latest()
     if latest == target.id:
         raise UserError(f"{release_id} is the latest release already")
-    if not target.manifest["shards"]:
+    if is_empty(target.manifest):
         raise UserError(f"{target.id} holds no sample, and cannot be the latest. Remedy: choose another release.")
     _check_shards(workspace, target)
     marks = {inputs: mark for inputs, mark in rolled_back(workspace).items() if inputs != target.manifest["inputs"]}
@@ -103,8 +104,8 @@ def named_release(workspace: Workspace, release_id: str) -> Release:
 
 def _check_shards(workspace: Workspace, release: Release) -> None:
     for shard in release.manifest["shards"]:
-        path = workspace.shards_dir / shard["name"]
-        if not path.exists() or path.stat().st_size != shard["bytes"]:
+        if any(shard_problems(workspace, [shard])):
+            path = workspace.shards_dir / shard["name"]
             raise DataError(f"release {release.id}: {path} is missing or cut short. Remedy: choose another release.")
 
 

@@ -21,11 +21,11 @@ from mmdata.fingerprint import fingerprint
 from mmdata.observe import logs
 from mmdata.releases.draft import check_draft
 from mmdata.releases.manifest import DAMAGED_REMEDY, find_manifest
+from mmdata.releases.shard import Shard, shard_problems
 from mmdata.samples import INDEX
 from mmdata.shards.cohorts import SPLITS, Cohort, assign_cohorts, kept_buckets, place
 from mmdata.shards.members import complete, estimate_bytes, load_members, stored_members
 from mmdata.shards.packing import pack
-from mmdata.shards.shard import Shard, shard_problems
 from mmdata.shards.stored_media import TarCheck
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.storage.atomic import atomic_path, publish_json

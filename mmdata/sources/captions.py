@@ -92,8 +92,10 @@ class CaptionSource:
         )
         if not is_local(path):
             return files_digest(files, lambda file: f"{file.size} {file.version}", known=None)
-        known = known_digests(self.cache, self.place)
-        return files_digest(files, lambda file: file_sha256(Path(f"{before}{file.video_id}{after}")), known, may_write)
+        digests = known_digests(self.cache, self.place)
+        return files_digest(
+            files, lambda file: file_sha256(Path(f"{before}{file.video_id}{after}")), digests, may_write
+        )
 
     def write_index(self) -> None:
         """Write the index of a JSON file if it is missing. Raises DataError if the file is damaged."""

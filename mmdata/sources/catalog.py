@@ -265,12 +265,12 @@ def bad_sources(sources: Sequence[Source], files: Mapping[str, FileEntry]) -> di
         if without_files is not None and without_files.get("lacks_columns") and without_files.get("bytes") is None:
             bad[source.name] = str(without_files["error"])
             continue
-        own = [entry for entry in files.values() if entry["source"] == source.name]
-        statuses = {entry.get("status") for entry in own}
+        entries = [entry for entry in files.values() if entry["source"] == source.name]
+        statuses = {entry.get("status") for entry in entries}
         if "unreadable" in statuses and "ok" not in statuses:
-            lacking = [entry for entry in own if entry.get("lacks_columns")]
+            lacking = [entry for entry in entries if entry.get("lacks_columns")]
             problem = "has the needed columns" if lacking else "can be read"
-            bad[source.name] = f"source {source.name}: none of its files {problem}. {(lacking or own)[0]['error']}"
+            bad[source.name] = f"source {source.name}: none of its files {problem}. {(lacking or entries)[0]['error']}"
     return bad
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmdata.shards.shard import shard_problems
+from mmdata.releases.shard import shard_problems
 from mmdata.workspace.layout import Workspace
 
 
