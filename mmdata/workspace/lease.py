@@ -63,7 +63,21 @@ class Lease:
     def check(self) -> None:
         """Raise LeaseLost if the background renewal has found that the lease is lost."""
         if self._lost is not None:
-            raise LeaseLost(f"the lease {self._store.name} is lost: {self._lost}. Remedy: run the same command again.")
+            raise LeaseLost(self.lost_text())
+
+    def lost_text(self) -> str:
+        """What a person reads about a lease that is lost."""
+        return f"the lease {self._store.name} is lost: {self._lost}. Remedy: run the same command again."
+
+    def is_lost(self) -> bool:
+        """Whether somebody else has the lease now. False if the store does not answer."""
+        try:
+            with self.hold():
+                return False
+        except LeaseLost:
+            return True
+        except Exception:  # noqa: BLE001 - each client has its own errors; whoever asks has an error of its own to tell
+            return False
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -128,6 +142,7 @@ def leased(
 
     Raises:
         LeaseHeld: another process still holds the lease after `wait_s`; names it.
+        LeaseLost: in place of any error of the block, where another process has taken the lease over in the meantime.
     """
     store = store_of(workspace, name)
     holder = _this_process(what, expiry_s)
@@ -153,6 +168,10 @@ def leased(
     try:
         with fence(_covered(workspace, name), lease.hold):
             yield lease
+    except Exception as error:
+        if not isinstance(error, LeaseLost) and lease.is_lost():  # the next holder removes our drafts as we write them
+            raise LeaseLost(f"{lease.lost_text()} What failed then: {error}") from error
+        raise
     finally:
         lease.end()
 

@@ -123,6 +123,17 @@ def test_a_lease_that_was_taken_over_says_so(workspace: Workspace) -> None:
     assert holder.what == "took it", "what is not ours is not given back"
 
 
+def test_an_error_after_the_lease_was_taken_over_says_that_it_is_lost(workspace: Workspace) -> None:
+    """The heir removes the drafts of the one before it, who then fails on a missing file: that is not the cause."""
+    said = r"part-web-000000 is lost: took it.* took it over\. Remedy: .*What failed then: draft\.tar"
+    with pytest.raises(LeaseLost, match=said), leased(workspace, "part-web-000000", "sleeps"):
+        thief = replace(lease._this_process("took it", 1000), host="another.machine")
+        publish_json(lease_path(workspace, "part-web-000000"), asdict(thief))
+        raise FileNotFoundError("draft.tar")
+    with pytest.raises(FileNotFoundError, match="draft"), leased(workspace, "release", "works"):
+        raise FileNotFoundError("draft.tar")
+
+
 STOPPED = """
 import os, signal, sys
 from mmdata.workspace.lease import leased
