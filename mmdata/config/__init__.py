@@ -1,5 +1,6 @@
 """One typed tree describes a corpus: what `corpus.yaml` may say, its defaults, and what each key means."""
 
+from mmdata.config.balance import Balance, Oversample
 from mmdata.config.corpus import Corpus
 from mmdata.config.execution import Engine, Refresh, Train
 from mmdata.config.media import Clips, Download, Privacy, Synthesis
@@ -7,7 +8,7 @@ from mmdata.config.observe import Alerts, Observe
 from mmdata.config.publishing import Instruct, Releases, Shards
 from mmdata.config.score import Score
 from mmdata.config.section import Section
-from mmdata.config.select import Balance, Dedup, Filter, Oversample, Select
+from mmdata.config.select import Dedup, Filter, Select
 from mmdata.config.source import SOURCE_KINDS, OptOutList, Source
 
 __all__ = [

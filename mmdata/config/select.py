@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from mmdata.config.section import RelativePath, Section
+from mmdata.config.balance import Balance, Oversample
+from mmdata.config.section import Section
 
 
 class Filter(Section):
@@ -81,73 +82,6 @@ class Dedup(Section):
         "least this (found by MinHash); texts under 28 characters never are; null: off.",
     )
     clusters: int | None = Field(None, ge=1, description="k-means clusters; null: about the square root of the rows.")
-
-
-class Balance(Section):
-    """How modalities and concepts are balanced, by keeping fewer of the common ones."""
-
-    max_ratio: float | None = Field(3.0, ge=1, description="Largest signature divided by the smallest; null: off.")
-    mix: dict[str, float] | None = Field(
-        None, description="Instead of max_ratio: signature -> share, e.g. {image+text: 0.7, …}."
-    )
-    by: Literal["samples", "tokens", "seconds"] = Field("samples", description="What the ratio counts.")
-    tail_share: float = Field(0.01, ge=0, lt=1, description="A signature below this share does not set the cap.")
-    concepts: RelativePath | None = Field(
-        None,
-        description="A concept list: one a line, or JSON as MetaCLIP publishes it (a list, or an object of texts and "
-        "counts); null: no concept balance.",
-    )
-    concept_kinds: list[Literal["image", "video", "audio", "text"]] = Field(
-        default=["image"], min_length=1, description="Kinds of samples that are thinned by concepts."
-    )
-    concept_cap: int = Field(
-        20_000, ge=1, description="MetaCLIP's t: a concept with more matches than this is thinned."
-    )
-    max_per_host: int | None = Field(
-        None, ge=1, description="At most so many samples of one host (`images.example.co.uk`); null: off."
-    )
-    max_per_domain: int | None = Field(
-        None,
-        ge=1,
-        description="At most so many samples of one registrable domain (`example.co.uk`), so that no single site, "
-        "and no buyer of an expired domain, dominates a corpus; null: off.",
-    )
-    keep_of_domain: Literal["score", "hash"] = Field(
-        "score", description="Which samples of a capped host stay: those with the best CLIP scores, or a draw by hash."
-    )
-    domain_suffixes: list[str] = Field(
-        default_factory=list,
-        description="Domains under which many people have subdomains; each subdomain counts separately, e.g. "
-        "[github.io].",
-    )
-    tolerance: float = Field(
-        0.1, ge=0, description="A rate of the last release is kept unless it drifts by more than this share."
-    )
-
-    @property
-    def caps_domains(self) -> bool:
-        return self.max_per_host is not None or self.max_per_domain is not None
-
-    @property
-    def unused(self) -> set[str]:
-        """Keys that have no effect at present, and so are left out of fingerprints."""
-        keys = {"max_per_host", "max_per_domain", "keep_of_domain", "domain_suffixes"}
-        return set() if self.caps_domains else keys
-
-    @field_validator("mix")
-    @classmethod
-    def _shares_sum_to_one(cls, mix: dict[str, float] | None) -> dict[str, float] | None:
-        if mix is not None and (abs(sum(mix.values()) - 1) > 1e-6 or min(mix.values()) < 0):
-            raise ValueError(f"shares must be >= 0 and sum to 1, not {sum(mix.values()):g}")
-        return mix
-
-
-class Oversample(Section):
-    """How often rare samples are repeated (repeat factor sampling, LVIS)."""
-
-    threshold: float = Field(0.01, ge=0, le=1, description="A concept rarer than this share of a corpus is repeated.")
-    max_repeats: int = Field(4, ge=1, le=100, description="At most so many copies of one sample; 1: off.")
-    signatures: bool = Field(True, description="Repeat rare combinations of modalities, too: those below `threshold`.")
 
 
 class Select(Section):

@@ -14,7 +14,7 @@ from mmdata.samples import hash_words, unit_interval
 from mmdata.select.concepts import concept_rates, flatten, keep_probability, rarest
 from mmdata.select.dedup import near_hashes, preference, same_value
 from mmdata.select.filters import REASON, Cut, cut_of, in_top_fraction, top_count
-from mmdata.select.modality import modality_rates
+from mmdata.select.modality import SignatureRates, signature_rates
 from mmdata.select.oversample import cluster_threshold, repeat_factors, round_by_draw, signature_factors
 from mmdata.select.presets import resolve
 from mmdata.select.rates import Rates, keep_within_tolerance, near
@@ -140,16 +140,15 @@ def balance_and_repeat(
         sticky: whether `rates` are a parent's.
     """
     rate = np.zeros(len(frame))
-    modality = _balance_modalities(frame, verdicts, select.balance, seed, rates if sticky else None, rate)
+    parent = rates if sticky else None
+    balanced = _balance_modalities(frame, verdicts, select, seed, parent, rate)
     names: Sequence[str]
     if concepts is None:
         concept, names = _cluster_concepts(frame, cluster)
         concept_p: dict[str, float] = {}
     else:
         names = concepts
-        concept, concept_p = _balance_concepts(
-            frame, verdicts, select.balance, seed, concepts, rates if sticky else None, rate
-        )
+        concept, concept_p = _balance_concepts(frame, verdicts, select.balance, seed, concepts, parent, rate)
     kept = verdicts.kept()
     validation = np.zeros(len(frame), bool)
     columns = frame[kept].select("uid_high", "uid_low", "url", "sha256", "file")
@@ -158,13 +157,14 @@ def balance_and_repeat(
     )
     validation[kept[held]] = True
     factors = _factors(frame, kept, concept, len(names), concepts is not None, select.oversample)
-    if sticky:
-        before = np.array([rates.repeat.get(name, 1.0) for name in names])
+    if parent is not None:
+        before = np.array([parent.repeat.get(name, 1.0) for name in names])
         factors = keep_within_tolerance(factors, before, select.balance.tolerance)
     signature = frame["signature"].gather(kept).cast(pl.String)
-    of_signature = signature_factors(
-        signature, select.oversample, rates.signature if sticky else None, select.balance.tolerance
-    )
+    of_signature = balanced.factors
+    if select.balance.by_ratio:
+        known = None if parent is None else parent.signature
+        of_signature = signature_factors(signature, select.oversample, known, select.balance.tolerance)
     signature_factor = (
         signature.replace_strict(of_signature, return_dtype=pl.Float64).to_numpy() if len(kept) else np.empty(0)
     )
@@ -179,12 +179,13 @@ def balance_and_repeat(
         validation,
         Rates(
             rates.settings,
-            modality,
+            balanced.rates,
             concept_p,
             repeat,
             {name: factor for name, factor in of_signature.items() if factor != 1.0},
             held_draw,
             rates.cut,
+            {} if select.balance.by == "samples" else {select.balance.by: balanced.totals},
         ),
     )
 
@@ -196,8 +197,8 @@ def draws_of(frame: pl.DataFrame, rows: np.ndarray, seed: int, stage: str) -> np
 
 
 def _balance_modalities(
-    frame: pl.DataFrame, verdicts: Verdicts, balance: Balance, seed: int, parent: Rates | None, rate: np.ndarray
-) -> dict[str, float]:
+    frame: pl.DataFrame, verdicts: Verdicts, select: Select, seed: int, parent: Rates | None, rate: np.ndarray
+) -> SignatureRates:
     kept = verdicts.kept()
     draws = draws_of(frame, kept, seed, "modality")
     signature = frame["signature"].gather(kept)
@@ -207,16 +208,16 @@ def _balance_modalities(
         else pl.repeat(1, len(kept), dtype=pl.Int32, eager=True)
     )
     samples = pl.DataFrame([signature, pl.Series("draw", draws), weight.alias("weight")])
-    rates = modality_rates(samples, balance, None if parent is None else parent.modality)
-    if rates:
+    balanced = signature_rates(samples, select.balance, select.oversample, parent)
+    if balanced.rates:
         sample_rates = (
             signature.cast(pl.String)
-            .replace_strict(list(rates), list(rates.values()), return_dtype=pl.Float64)
+            .replace_strict(list(balanced.rates), list(balanced.rates.values()), return_dtype=pl.Float64)
             .to_numpy()
         )
         rate[kept] = sample_rates
         verdicts.drop(kept[draws >= sample_rates], "balance:modality")
-    return rates
+    return balanced
 
 
 def _cluster_concepts(frame: pl.DataFrame, cluster: np.ndarray) -> tuple[np.ndarray, list[str]]:

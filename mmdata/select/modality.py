@@ -1,45 +1,70 @@
-"""Balance over modality signatures: keep fewer samples of common ones, by exact quotas on the lowest draws."""
+"""Balance over modality signatures: which rows stay, by exact quotas on the lowest draws, and how often."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 import polars as pl
 
-from mmdata.config import Balance
-from mmdata.errors import DataError
-from mmdata.select.rates import near
+from mmdata.config import Balance, Oversample
+from mmdata.select.mix import targets
+from mmdata.select.rates import Rates, near
 
 
-def modality_rates(frame: pl.DataFrame, balance: Balance, known: Mapping[str, float] | None = None) -> dict[str, float]:
-    """The rate of each signature: a row stays if its draw is below it.
+@dataclass(frozen=True, slots=True)
+class SignatureRates:
+    """What balance decides about each signature.
+
+    Args:
+        totals: what there is, in whole units of `balance.by` (seconds as milliseconds).
+        rates: a row stays if its draw is below.
+        factors: how often a row that stays is repeated, on average; empty by `max_ratio`, which repeats nothing.
+    """
+
+    totals: dict[str, int]
+    rates: dict[str, float]
+    factors: dict[str, float]
+
+
+def signature_rates(
+    frame: pl.DataFrame, balance: Balance, oversample: Oversample, parent: Rates | None = None
+) -> SignatureRates:
+    """The rate and the repeat factor of each signature.
 
     The rate is set just above the k-th smallest draw, k being what the signature's quota holds, so quotas are exact,
     no order of rows matters, and at an equal rate added rows change nothing for the old ones.
 
     Args:
         frame: signature, draw (float64 in [0, 1)) and weight (whole: 1 a sample, its tokens or its milliseconds).
-        known: the parent release's rates; one stays while what it keeps is within `tolerance` of the quota.
+        parent: the parent release's; a rate stays while what it keeps is within `tolerance` of the quota, a factor
+            while it is within `tolerance` of the wanted one.
 
     Raises:
-        DataError: `mix` asks for more of a signature than there is; names it.
+        DataError: a mix or a size cannot be had; see `mix.targets`.
     """
     signature = pl.col("signature").cast(pl.String)
     sums = frame.group_by(signature).agg(pl.col("weight").cast(pl.Int64).sum()).sort("signature")
     totals: dict[str, int] = dict(sums.iter_rows())
-    if balance.mix is not None:
-        _check_counted(totals, balance)
-        quotas = mix_quotas(totals, balance.mix, balance.tail_share)
+    factors: dict[str, float] = {}
+    if not balance.by_ratio:
+        wanted = targets(totals, balance, oversample)
+        quotas = {name: target.kept for name, target in wanted.items()}
+        factors = {name: target.factor for name, target in wanted.items()}
     elif balance.max_ratio is not None:
         quotas = capped_quotas(totals, balance.max_ratio, balance.tail_share)
     else:
-        return dict.fromkeys(totals, 1.0)
+        quotas = totals
+    if parent is not None:
+        for name, factor in factors.items():
+            known = parent.signature.get(name, 1.0)
+            factors[name] = known if near(known, factor, balance.tolerance) else factor
     rates = {}
     for name, total in totals.items():
-        before = None if known is None else known.get(name)
+        before = None if parent is None else parent.modality.get(name)
         rates[name] = 1.0
         if quotas[name] == total and before in (None, 1.0):
             continue
@@ -51,17 +76,7 @@ def modality_rates(frame: pl.DataFrame, balance: Balance, known: Mapping[str, fl
             int(weights[draws < before].sum(dtype=np.int64)), quotas[name], balance.tolerance
         ):
             rates[name] = before
-    return rates
-
-
-def _check_counted(totals: Mapping[str, int], balance: Balance) -> None:
-    """Raise DataError if a mix gives a share to a signature without tokens or seconds to count."""
-    wanted_names = {name for name, share in (balance.mix or {}).items() if share > 0}
-    if bare := sorted(name for name in wanted_names & totals.keys() if totals[name] == 0):
-        raise DataError(
-            f"select.balance.mix asks for a share of `{bare[0]}`, whose samples have no {balance.by}. Remedy: "
-            f"leave it out of the mix (it then stays whole), or set balance.by to what all of them have: samples."
-        )
+    return SignatureRates(totals, rates, factors)
 
 
 def rate_for(draws: np.ndarray, weights: np.ndarray, quota: int) -> float:
@@ -74,7 +89,7 @@ def rate_for(draws: np.ndarray, weights: np.ndarray, quota: int) -> float:
 
 
 def capped_quotas(totals: Mapping[str, int], max_ratio: float, tail_share: float) -> dict[str, int]:
-    """The quota of each signature, so that the largest is at most `max_ratio` times the smallest.
+    """The quota of each signature by the rule of version 0.1: the largest is at most `max_ratio` times the smallest.
 
     A signature under `tail_share` of all, or with nothing to count (pictures and words have no seconds), does not set
     the cap (and is not capped by it).
@@ -85,35 +100,3 @@ def capped_quotas(totals: Mapping[str, int], max_ratio: float, tail_share: float
         return dict(totals)
     cap = math.floor(min(setting) * Fraction(repr(max_ratio)))
     return {name: min(total, cap) for name, total in totals.items()}
-
-
-def mix_quotas(totals: Mapping[str, int], mix: Mapping[str, float], tail_share: float) -> dict[str, int]:
-    """Quotas of the largest release with exactly this mix, by largest remainder; 0 for signatures outside the mix.
-
-    Raises:
-        DataError: a signature is missing, or so short that keeping to the mix would leave less than `tail_share` of
-            what there is.
-    """
-    given_shares = {name: Fraction(repr(share)) for name, share in mix.items() if share > 0}
-    shares = {name: share / sum(given_shares.values()) for name, share in given_shares.items()}
-    reach = {name: totals.get(name, 0) / share for name, share in shares.items()}
-    scarce = min(reach, key=lambda name: (reach[name], name))
-    size, everything = math.floor(reach[scarce]), sum(totals.values())
-    if size <= 0 or size < Fraction(repr(tail_share)) * everything:
-        raise DataError(
-            f"select.balance.mix asks for {mix[scarce]:.0%} `{scarce}`, and there is {totals.get(scarce, 0)} of it "
-            f"among {everything}: keeping to the mix would leave {size}. Remedy: gather more `{scarce}`, lower its "
-            "share in the mix, or set a lower balance.tail_share."
-        )
-    quotas = largest_remainder(shares, size)
-    return {name: quotas.get(name, 0) for name in totals}
-
-
-def largest_remainder(shares: Mapping[str, Fraction], size: int) -> dict[str, int]:
-    """Whole quotas with the exact sum `size`; the remaining ones go to the largest remainders, then by name."""
-    exact = {name: share * size for name, share in shares.items()}
-    quotas = {name: math.floor(value) for name, value in exact.items()}
-    by_remainder = sorted(exact, key=lambda name: (quotas[name] - exact[name], name))
-    for name in by_remainder[: size - sum(quotas.values())]:
-        quotas[name] += 1
-    return quotas

@@ -29,6 +29,8 @@ class Rates:
         signature: the same of signatures.
         held_out: draw of the group that is the validation set, where none was below `shards.validation_fraction`.
         cut: where the top fraction ended, if there was one. This and `held_out` outlast the settings.
+        totals: `tokens` or `seconds` (in milliseconds), where balance counts those -> signature -> their sum before
+            balance. `mmdata plan` reads it.
     """
 
     settings: str
@@ -38,6 +40,7 @@ class Rates:
     signature: Mapping[str, float] = field(default_factory=dict)
     held_out: float | None = None
     cut: Cut | None = None
+    totals: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def rates_settings(select: Select, seed: int, concepts: str) -> str:
@@ -58,7 +61,8 @@ def keep_within_tolerance(wanted: np.ndarray, known: np.ndarray, tolerance: floa
 
 def write_rates(path: UPath, rates: Rates) -> None:
     """Publish as `rates.json`."""
-    publish_json(path, {"format": 1, **{key: _plain(value) for key, value in asdict(rates).items()}})
+    values = {key: _plain(value) for key, value in asdict(rates).items() if value or key != "totals"}
+    publish_json(path, {"format": 1, **values})
 
 
 def read_rates(path: UPath, settings: str) -> Rates | None:
@@ -71,7 +75,8 @@ def read_rates(path: UPath, settings: str) -> Rates | None:
     if data is None or data.get("settings") != settings:
         return None
     try:
-        return Rates(settings, data["modality"], data["concept"], data["repeat"], data["signature"], *_lasting(data))
+        rates = (data["modality"], data["concept"], data["repeat"], data["signature"])
+        return Rates(settings, *rates, *_lasting(data), data.get("totals", {}))
     except KeyError as error:
         raise DataError(f"{path}: {error} is missing. Remedy: delete the file; new rates are set.") from None
 
