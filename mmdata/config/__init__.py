@@ -6,6 +6,7 @@ from mmdata.config.execution import Engine, Refresh, Train
 from mmdata.config.media import Clips, Download, Privacy, Synthesis
 from mmdata.config.observe import Alerts, Observe
 from mmdata.config.publishing import Instruct, Releases, Shards
+from mmdata.config.recaption import Recaption
 from mmdata.config.score import Score
 from mmdata.config.section import Section
 from mmdata.config.select import Dedup, Filter, Select
@@ -26,6 +27,7 @@ __all__ = [
     "OptOutList",
     "Oversample",
     "Privacy",
+    "Recaption",
     "Refresh",
     "Releases",
     "Score",

@@ -8,6 +8,7 @@ from mmdata.config.execution import Engine, Refresh, Train
 from mmdata.config.media import Clips, Download, Privacy, Synthesis
 from mmdata.config.observe import Alerts, Observe
 from mmdata.config.publishing import Instruct, Releases, Shards
+from mmdata.config.recaption import Recaption
 from mmdata.config.score import Score
 from mmdata.config.section import RelativePath, Section
 from mmdata.config.select import Select
@@ -32,6 +33,7 @@ class Corpus(Section):
     privacy: Privacy = Privacy()
     synthesis: Synthesis = Synthesis()
     score: Score = Score()
+    recaption: Recaption = Recaption()
     select: Select = Select()
     shards: Shards = Shards()
     instruct: Instruct = Instruct()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mmdata.config import Corpus, Score
+from mmdata.config import Corpus, Recaption, Score
 from mmdata.config.scorers import resolved
 from mmdata.config.setting_changes import changed_settings, flat
 from mmdata.engine.deciding_settings import (
@@ -25,6 +25,9 @@ from mmdata.workspace.layout import PART_STAGES, Part, PartStage, PartStamp, Sli
 
 CODE_VERSIONS: dict[str, int] = {"rows": 3, "media": 2, "features": 2, "selection": 3, "shards": 3, "instructions": 3}
 """Raise a number when a stage's code writes something else than before: all older results are then stale."""
+
+CAPTIONER_FILES = ("*.json", "*.jinja", "*.safetensors", "*.bin", "*.txt", "*.model")
+"""The files of a local captioner that decide what it says: settings, chat template, weights, tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ def stage_settings(corpus: Corpus, part: Part, stage: PartStage) -> str:
         return fingerprint("rows", CODE_VERSIONS["rows"], *source.values(), clips)
     if stage == "media":
         return fingerprint("media", CODE_VERSIONS["media"], *_media_settings(corpus, part).values())
-    return fingerprint("features", CODE_VERSIONS["features"], scorer_settings(corpus.score), *measure_settings(corpus))
+    settings = [*measure_settings(corpus), *caption_settings(corpus)]
+    return fingerprint("features", CODE_VERSIONS["features"], scorer_settings(corpus.score), *settings)
 
 
 def named_settings(corpus: Corpus, part: Part, stage: PartStage) -> dict[str, Any]:
@@ -69,6 +73,7 @@ def named_settings(corpus: Corpus, part: Part, stage: PartStage) -> dict[str, An
         settings = {"score": {"model": model, **checkpoint, "precision": precision}}
         for name, value in measure_settings(corpus):
             settings["privacy.count_faces, from a score of" if name == "faces" else f"score.{name}"] = value
+        settings |= dict(caption_settings(corpus))
     return {"code version": CODE_VERSIONS[stage], **flat(settings)}
 
 
@@ -120,6 +125,28 @@ def measure_settings(corpus: Corpus) -> list[Any]:
         settings.append(["faces", corpus.privacy.min_face_score])
     models = ("audio_model", "transcriber")
     return settings + [[name, model] for name in models if (model := getattr(corpus.score, name))]
+
+
+def caption_settings(corpus: Corpus) -> list[tuple[str, dict[str, Any]]]:
+    """The settings that decide which captions are made, and how; empty where none are."""
+    recaption = corpus.recaption
+    if not recaption.is_on:
+        return []
+    speed_and_use = {"device", "batch_size", "use", "margin"}
+    settings = recaption.model_dump(mode="json", exclude=speed_and_use)
+    files = captioner_files(recaption)
+    if files:  # a local model counts by its files, not by its folder
+        settings |= {"model": Path(recaption.model or "").name, "files": files}
+    return [("recaption", settings | ({"seed": corpus.seed} if recaption.share < 1 else {}))]
+
+
+def captioner_files(recaption: Recaption) -> list[list[str | int]]:
+    """Names, sizes and times of change of a local captioner's files; empty for one of the hub."""
+    folder = Path(recaption.model or "")
+    if recaption.model is None or not folder.is_dir():
+        return []
+    files = sorted(path for pattern in CAPTIONER_FILES for path in folder.rglob(pattern) if path.is_file())
+    return [[str(path.relative_to(folder)), path.stat().st_size, int(path.stat().st_mtime)] for path in files]
 
 
 def rows_input(part: Part) -> str:
