@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from mmdata.config import Score
-from mmdata.errors import UserError, first_line
 from mmdata.media.flac import SAMPLE_RATE
-from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS
+from mmdata.score.safe_loading import load_pretrained
 
 BATCH_SIZE = 16
 MAX_NEW_TOKENS = 200  # of a transcript
@@ -30,7 +29,7 @@ class ClapScorer:
     def __init__(self, name: str, device: str = "cpu") -> None:
         from transformers import ClapModel, ClapProcessor
 
-        self._processor, self._model = _load_pretrained(name, "score.audio_model", ClapProcessor, ClapModel)
+        self._processor, self._model = load_pretrained(name, "score.audio_model", ClapProcessor, ClapModel)
         self._model.to(device)
         self._device = device
         self._rate = int(self._processor.feature_extractor.sampling_rate)
@@ -66,7 +65,7 @@ class Transcriber:
     def __init__(self, name: str, device: str = "cpu") -> None:
         from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
 
-        self._processor, self._model = _load_pretrained(
+        self._processor, self._model = load_pretrained(
             name, "score.transcriber", AutoProcessor, AutoModelForSpeechSeq2Seq
         )
         self._model.to(device)
@@ -98,19 +97,6 @@ def audio_device(score: Score) -> str:
     if score.device != "auto":
         return score.device
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _load_pretrained(name: str, key: str, processor_class: Any, model_class: Any) -> tuple[Any, Any]:
-    """Processor and model in evaluation mode. `key` is the setting that names them, for the error."""
-    try:
-        processor = processor_class.from_pretrained(name, trust_remote_code=False)
-        model = model_class.from_pretrained(name, weights_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, *UNSAFE_WEIGHTS_ERRORS) as error:
-        raise UserError(
-            f"{key}: {name!r} cannot be loaded ({first_line(error)}). "
-            "Remedy: give a folder or a Hugging Face hub id of such a model."
-        ) from None
-    return processor, model.eval()
 
 
 def _embeddings(output: Any) -> Any:

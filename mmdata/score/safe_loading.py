@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from safetensors import SafetensorError
 
-from mmdata.errors import UserError
+from mmdata.errors import UserError, first_line
 
 UNSAFE_WEIGHTS_ERRORS = (pickle.UnpicklingError, SafetensorError)
 """Raised by loaders (with `weights_only`) where a weights file holds anything but tensors, or is damaged."""
@@ -23,6 +23,28 @@ def forbid_remote_code() -> None:
     from transformers import dynamic_module_utils
 
     dynamic_module_utils.get_class_in_module = _refuse_import
+
+
+def load_pretrained(name: str, key: str, processor_class: Any, model_class: Any, **options: Any) -> tuple[Any, Any]:
+    """Processor and model of transformers in evaluation mode.
+
+    Args:
+        name: a folder, or the id of a model on the Hugging Face hub.
+        key: the setting that names them, for the error.
+        options: of `from_pretrained` of the model.
+
+    Raises:
+        UserError: there is no such model, or it is of another kind.
+    """
+    try:
+        processor = processor_class.from_pretrained(name, trust_remote_code=False)
+        model = model_class.from_pretrained(name, weights_only=True, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError, *UNSAFE_WEIGHTS_ERRORS) as error:
+        raise UserError(
+            f"{key}: {name!r} cannot be loaded ({first_line(error)}). "
+            "Remedy: give a folder or a Hugging Face hub id of such a model."
+        ) from None
+    return processor, model.eval()
 
 
 def _refuse_import(class_name: Any, module_path: Any, *_: Any, **__: Any) -> NoReturn:

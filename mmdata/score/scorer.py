@@ -195,8 +195,8 @@ def _checkpoint_state(score: Score) -> list[tuple[str, int, int]]:
     return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
 
 
-def resolve_device(device: str) -> str:
-    """The device that `score.device` means on this machine. Raises UserError if it cannot be used here."""
+def resolve_device(device: str, key: str = "score.device") -> str:
+    """The device that a setting such as `score.device` means here. Raises UserError if it cannot be used here."""
     import torch
 
     if device == "auto":
@@ -207,7 +207,7 @@ def resolve_device(device: str) -> str:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"score.device: {device!r} cannot be used here ({first_line(error)}). Remedy: `auto`, or `cpu`."
+            f"{key}: {device!r} cannot be used here ({first_line(error)}). Remedy: `auto`, or `cpu`."
         ) from None
     return device
 
