@@ -157,7 +157,7 @@ def waits_for_a_person(plan: PartPlan, workspace: Workspace) -> bool:
 def _why_nothing_can_be_scored(corpus: Corpus) -> str | None:
     """Why no run is requested: the weights of the scorer cannot be had, so each would fail after its downloads."""
     try:
-        check_weights(corpus.score)
+        check_weights(corpus.score, corpus.recaption)
     except UserError as error:
         return str(error)
     return None

@@ -115,7 +115,7 @@ def train(config_path: Path, *, verbose: bool = False, watcher: Watcher | None =
 
 def _check_scorer(corpus: Corpus) -> None:
     """Raise UserError if the scorer will not load, before anything is fetched for it."""
-    check_weights(corpus.score)
+    check_weights(corpus.score, corpus.recaption)
     if corpus.engine.backend == "local" and corpus.score.device not in ("auto", "cpu"):
         resolve_device(corpus.score.device)
 

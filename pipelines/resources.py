@@ -68,7 +68,7 @@ class CorpusResource(dg.ConfigurableResource):
             entry = workspace.part(part)
             chosen = context.run.asset_selection  # empty: every asset of the job
             if stage != "features" and (not chosen or SCORED in chosen):
-                check_weights(corpus.score)
+                check_weights(corpus.score, corpus.recaption)
             with stage_lease(context, workspace, stage, part, corpus.engine.wait_s) as lease:
                 why = _reason(plan_part(corpus, workspace, entry), stage)
                 context.log.info(f"{stage} of {part} runs: {why}")

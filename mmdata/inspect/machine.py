@@ -150,7 +150,7 @@ def _scorer(corpus: Corpus) -> Examination:
     from mmdata.score.weights_check import check_weights
 
     try:
-        check_weights(corpus.score)
+        check_weights(corpus.score, corpus.recaption)
     except UserError as error:
         found, _, remedy = str(error).partition(" Remedy: ")
         return Examination("scorer", "error", found, remedy)

@@ -80,7 +80,10 @@ def unsound_reason(features: pl.DataFrame, row_uids: pl.Series) -> str | None:
 
 
 def feature_counts(table: pa.Table, samples: pl.DataFrame) -> tuple[dict[str, int], dict[str, int]]:
-    """Count the rows of a features table by what they have, and by their problem; `samples`: kind and status."""
+    """Count the rows of a features table by what they have, and by their problem; `samples`: kind and status.
+
+    The reason `recaption:…` counts pictures for which the model in `recaption.model` gave no caption.
+    """
     problems = pl.Series(table["problem"]).drop_nulls().value_counts()
     with_media = samples.filter(pl.col("status") == "success", pl.col("kind").is_in(["image", "video"])).height
     counts = {
@@ -91,4 +94,9 @@ def feature_counts(table: pa.Table, samples: pl.DataFrame) -> tuple[dict[str, in
         "embedded": table.num_rows - table["embedding"].null_count,
         "scored": table.num_rows - table["clip_score"].null_count,
     }
-    return counts, {str(name): int(count) for name, count in problems.iter_rows()}
+    reasons = {str(name): int(count) for name, count in problems.iter_rows()}
+    if "generated_caption" in table.column_names:
+        counts["generated_captions"] = table.num_rows - table["generated_caption"].null_count
+        uncaptioned = pl.Series(table["generated_problem"]).drop_nulls().value_counts()
+        reasons |= {f"recaption:{name}": int(count) for name, count in uncaptioned.iter_rows()}
+    return counts, reasons

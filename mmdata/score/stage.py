@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from mmdata.config import Corpus, Score
+from mmdata.config import Corpus, Recaption, Score
 from mmdata.config.scorers import is_local_checkpoint
 from mmdata.engine import freshness
 from mmdata.engine.part_run import SliceResult, run_part_stage
@@ -22,6 +22,7 @@ from mmdata.observe import logs
 from mmdata.score.feature_reuse import features_metadata, reusable_rows
 from mmdata.score.features_reader import feature_counts, read_slice_table, scorer_mark, unsound_reason
 from mmdata.score.features_table import features_table
+from mmdata.score.generated_captions import with_generated_captions
 from mmdata.score.picture_scoring import score_pictures
 from mmdata.score.pretrained import check_names
 from mmdata.score.score_report import features_report
@@ -38,6 +39,7 @@ MEDIA_COLUMNS = (
     *("ext", "offset", "length", "further", "audio_s", "faces"),
     *("original_width", "original_height", "width", "height"),
 )
+NO_CAPTIONS = Recaption()
 
 _log = logs.logger(__name__)
 
@@ -90,6 +92,8 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
             corpus.score,
             min_face_score=privacy.min_face_score if counts_faces else None,
             measures=freshness.measure_settings(corpus),
+            recaption=corpus.recaption,
+            seed=corpus.seed,
             workers=corpus.engine.workers,
             advance=report_progress if in_this_process else _no_progress,  # closures cannot be sent to workers
         ),
@@ -113,6 +117,8 @@ def score_slice(
     *,
     min_face_score: float | None = None,
     measures: Sequence[Any] = (),
+    recaption: Recaption = NO_CAPTIONS,
+    seed: int = 0,
     workers: int = 1,
     advance: SliceProgress = _no_progress,
 ) -> SliceResult:
@@ -120,6 +126,7 @@ def score_slice(
 
     Args:
         measures: what beside the scorer decides what is measured (`freshness.measure_settings`).
+        seed: of the draw that chooses samples to caption.
         workers: processes that share this machine's cores.
 
     Raises:
@@ -151,12 +158,17 @@ def score_slice(
     sounds = score_sounds(new, tar, score, threads)
     table = pa.concat_tables([features_table(new, pictures, sounds), reused]).sort_by("uid")
     table = table.replace_schema_metadata(metadata)
+    made: dict[str, int] = {}
+    if recaption.is_on:
+        path = workspace.table(part_name, "features", slice_name)
+        earlier = read_table(path) if path.exists() else None
+        table, made = with_generated_captions(table, samples, tar, earlier, recaption, seed, scorer)
     problems_by_uid = zip(table["uid"].to_pylist(), table["problem"].to_pylist(), strict=True)
     logs.samples(_log, "samples have a problem", ((p, {"uid": uid}) for uid, p in problems_by_uid if p is not None))
     counts, problems = feature_counts(table, samples)
     return SliceResult(
         table,
-        counts=counts | {"pictures": len(pictures.measures), "reused": len(reused)},
+        counts=counts | {"pictures": len(pictures.measures), "reused": len(reused), **made},
         reasons=problems,
         numbers={"seconds": time.perf_counter() - started},
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mmdata.config import Score
+from mmdata.config import Recaption, Score
 from mmdata.config.scorer_names import clean_tag, known_models
 from mmdata.config.scorers import resolved
 from mmdata.display import shown
@@ -26,6 +26,7 @@ RECHECK_AFTER_S = 300.0
 
 SCORER_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
 MODEL_FILES = ("config.json",)
+NO_CAPTIONS = Recaption()
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -39,13 +40,13 @@ class _Wanted:
     url: str = ""
 
 
-def check_weights(score: Score) -> None:
-    """Raise UserError if the weights of a scorer are neither on this machine nor within reach.
+def check_weights(score: Score, recaption: Recaption = NO_CAPTIONS) -> None:
+    """Raise UserError if the weights of a scorer or of a captioner are neither on this machine nor within reach.
 
     Asks the hub for at most a few seconds, and not at all if the files are in its cache.
     """
     score = resolved(score)
-    for wanted in _wanted(score):
+    for wanted in (*_wanted(score), *_wanted_by(recaption)):
         problem = None if _is_cached(wanted) else _why_out_of_reach(wanted, int(time.monotonic() / RECHECK_AFTER_S))
         if problem is not None:
             raise UserError(
@@ -69,11 +70,20 @@ def _wanted(score: Score) -> Iterator[_Wanted]:
         elif published is not None:
             yield _Wanted("score.pretrained", "", (), published.url)
     for key in ("audio_model", "transcriber"):
-        name = getattr(score, key)
-        if name is not None and Path(name).is_dir():
-            _check_folder(f"score.{key}", Path(name), MODEL_FILES)
-        elif name is not None:
-            yield _Wanted(f"score.{key}", name, MODEL_FILES)
+        yield from _wanted_of_transformers(f"score.{key}", getattr(score, key))
+
+
+def _wanted_by(recaption: Recaption) -> Iterator[_Wanted]:
+    """As `_wanted`. What a captioner of the user's own needs is not known."""
+    if recaption.captioner == "transformers":
+        yield from _wanted_of_transformers("recaption.model", recaption.model)
+
+
+def _wanted_of_transformers(key: str, name: str | None) -> Iterator[_Wanted]:
+    if name is not None and Path(name).is_dir():
+        _check_folder(key, Path(name), MODEL_FILES)
+    elif name is not None:
+        yield _Wanted(key, name, MODEL_FILES)
 
 
 def _check_folder(key: str, folder: Path, files: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from mmdata.config import Score
+from mmdata.config import Recaption, Score
 from mmdata.errors import UserError
 from mmdata.score import weights_check
 from mmdata.score.weights_check import check_weights
@@ -142,3 +142,12 @@ def test_files_of_the_user_are_looked_at(tmp_path: Path) -> None:
 def test_a_name_that_is_no_id_of_the_hub_is_told(name: str) -> None:
     with pytest.raises(UserError, match="neither a folder nor an id of the hub"):
         check_weights(Score(model="demo", transcriber=name))
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_captioner_of_transformers_is_looked_for_and_one_of_the_users_own_is_not(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"recaption\.model"):
+        check_weights(Score(model="demo"), Recaption(model=str(tmp_path)))
+    check_weights(Score(model="demo"), Recaption(model=str(tmp_path), captioner="my.module:function"))
+    (tmp_path / "config.json").write_text("{}")
+    check_weights(Score(model="demo"), Recaption(model=str(tmp_path)))
