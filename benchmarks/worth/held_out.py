@@ -9,12 +9,13 @@ import numpy as np
 import polars as pl
 
 from mmdata.config import Corpus
-from mmdata.config.concept_list import read_concepts
+from mmdata.config.concept_list import read_concept_lists
 from mmdata.demo.demo_summary import TRUE_PAIRS
 from mmdata.engine.freshness import releasable_parts
 from mmdata.samples import hash_words, uid_words, unit_interval
 from mmdata.select.clusters import assign_clusters, cluster_count, train_centroids
-from mmdata.select.concepts import flatten, match_concepts, rarest
+from mmdata.select.concept_matcher import ConceptMatcher
+from mmdata.select.concepts import flatten, rarest
 from mmdata.select.dedup import keep_greedily
 from mmdata.select.embeddings import read_vectors
 from mmdata.select.verdicts import STAYS
@@ -56,7 +57,7 @@ def read_facts(corpus: Corpus, truth: Path | None) -> Facts:
             table = {stage: workspace.table(part.name, stage, name) for stage in ("rows", "media", "features")}
             rows = scan_tables([table["rows"]], ["uid", "url", "caption", "problem"])
             media = scan_tables([table["media"]], ["status", "sha256"])
-            features = scan_tables([table["features"]], ["phash", "problem"]).rename({"problem": "unscored"})
+            features = scan_tables([table["features"]], ["phash", "problem", "lang"]).rename({"problem": "unscored"})
             frame = pl.concat([rows, media, features], how="horizontal").collect()
             present, which = read_vectors(table["features"], np.arange(len(frame)))
             held = np.zeros((len(frame), present.shape[1]), np.float32)
@@ -75,9 +76,9 @@ def read_facts(corpus: Corpus, truth: Path | None) -> Facts:
     frame = frame.filter(usable).unique("uid", keep="first").sort("uid")
     joined = joined[frame["at"].to_numpy()]
     joined /= np.maximum(np.linalg.norm(joined, axis=1, keepdims=True), 1e-9)
-    frame = _with_truth(frame.select("uid", "url", "caption", "sha256", "phash"), truth)
+    frame = _with_truth(frame.select("uid", "url", "caption", "sha256", "phash", "lang"), truth)
     concept = frame["kind"] if truth is not None else _concepts(frame, joined, corpus)
-    return Facts(frame.drop("kind").with_columns(concept.alias("concept")), joined, truth is not None)
+    return Facts(frame.drop("kind", "lang").with_columns(concept.alias("concept")), joined, truth is not None)
 
 
 def _with_truth(frame: pl.DataFrame, truth: Path | None) -> pl.DataFrame:
@@ -94,8 +95,11 @@ def _with_truth(frame: pl.DataFrame, truth: Path | None) -> pl.DataFrame:
 def _concepts(frame: pl.DataFrame, vectors: np.ndarray, corpus: Corpus) -> pl.Series:
     """A caption's rarest concept of the corpus's list; without a list, the picture's cluster."""
     if corpus.select.balance.concepts:
-        names = read_concepts(corpus.select.balance.concepts)
-        row, matched = flatten(match_concepts(frame["caption"], names))
+        concepts = read_concept_lists(corpus.select.balance.concepts)
+        languages = frame["lang"] if concepts.languages else None
+        matcher = ConceptMatcher(concepts, corpus.select.balance.concepts_ignore_case)
+        row, matched = flatten(matcher.match(frame["caption"], languages))
+        names = concepts.names
         own = rarest(len(frame), row, matched, np.bincount(matched, minlength=len(names)))
         return pl.Series([names[at] if at >= 0 else "none" for at in own])
     count = cluster_count(len(frame), corpus.select.dedup.clusters)

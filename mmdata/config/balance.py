@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from mmdata.config.section import RelativePath, Section
 
+_OF_CONCEPTS = {"concepts_by", "concepts_top_k", "concepts_ignore_case"}
+
 
 class Balance(Section):
     """Which mix of modalities and concepts a release has. Scarce samples are repeated before common ones are thinned.
@@ -52,16 +54,29 @@ class Balance(Section):
     tail_share: float = Field(
         0.01, ge=0, lt=1, description="A signature below this share does not set the cap of max_ratio."
     )
-    concepts: RelativePath | None = Field(
+    concepts: RelativePath | dict[str, RelativePath] | None = Field(
         None,
         description="A concept list: one a line, or JSON as MetaCLIP publishes it (a list, or an object of texts and "
-        "counts); null: no concept balance.",
+        "counts); or language -> list, as MetaCLIP 2 has it, with `other` for all other languages; null: no concept "
+        "balance.",
+    )
+    concepts_by: Literal["text", "embedding"] = Field(
+        "text",
+        description="text: a sample has the concepts that its caption names. embedding: it has the `concepts_top_k` "
+        "concepts whose names are nearest to its picture or clip by the scorer; captions are not needed.",
+    )
+    concepts_top_k: int = Field(1, ge=1, le=100, description="Concepts of a sample by embedding.")
+    concepts_ignore_case: bool = Field(
+        False, description="Match captions whatever their case; MetaCLIP does not. For lists in lower case."
     )
     concept_kinds: list[Literal["image", "video", "audio", "text"]] = Field(
         default=["image"], min_length=1, description="Kinds of samples that are thinned by concepts."
     )
     concept_cap: int = Field(
-        20_000, ge=1, description="MetaCLIP's t: a concept with more matches than this is thinned."
+        20_000,
+        ge=1,
+        description="MetaCLIP's t: a concept with more matches than this is thinned. Of lists for each language it is "
+        "English's (else the first list's); the others follow from it: the same share of matches is rare.",
     )
     max_per_host: int | None = Field(
         None, ge=1, description="At most so many samples of one host (`images.example.co.uk`); null: off."
@@ -99,6 +114,8 @@ class Balance(Section):
         keys = {"alpha"} if self.mix is not None or self.by_ratio else set()
         keys |= set() if self.size is not None else {"size"}
         keys |= set() if self.mix is not None and self.size is None else {"max_loss"}
+        keys |= _OF_CONCEPTS if self.concepts is None else set()
+        keys |= {"concepts_top_k"} if self.concepts_by == "text" else {"concepts_ignore_case"}
         if not self.caps_domains:
             keys |= {"max_per_host", "max_per_domain", "keep_of_domain", "domain_suffixes"}
         return keys
@@ -123,6 +140,8 @@ class Balance(Section):
             raise ValueError("set alpha or max_ratio, not both: alpha repeats the scarce, max_ratio thins the common")
         if self.size is not None and self.by_ratio:
             raise ValueError("size needs a mix or alpha: take max_ratio out")
+        if self.concepts_by == "embedding" and isinstance(self.concepts, dict):
+            raise ValueError("concepts_by: embedding takes one list of concepts, because a picture has no language")
         return self
 
 

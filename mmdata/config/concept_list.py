@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from upath import UPath
@@ -12,9 +13,51 @@ from upath import UPath
 from mmdata.errors import UserError
 
 MAX_CHARACTERS = 500  # of a concept; the longest title of Wikipedia has 255
+OTHER_LANGUAGES = "other"
+"""The key of the list for captions of a language without a list, or of no known one."""
 _REMEDY = "Remedy: write one concept a line, or a JSON list of texts, in UTF-8."
 _COUNTED_LINE = re.compile(r'.*\S(?:\s*+[,;]|[^\S\t]*+\t)\s*+"?\d[\d.]*+"?\s*+')
 _QUOTED_LINE = re.compile(r"""(["']).*\1,?|\[|\]""")
+
+
+@dataclass(frozen=True, slots=True)
+class Concepts:
+    """The concepts of one list, or of a list for each language, one list after another.
+
+    Args:
+        entries: all concepts.
+        languages: language -> the places of its list among `entries`; empty if one list is for all captions.
+    """
+
+    entries: Sequence[str]
+    languages: Mapping[str, range] = field(default_factory=dict)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """A name for each concept: the concept, with its language before it where several have lists."""
+        if not self.languages:
+            return self.entries
+        return [f"{language}:{self.entries[at]}" for language, places in self.languages.items() for at in places]
+
+    @property
+    def content(self) -> list[str] | dict[str, list[str]]:
+        """What fingerprints are made of."""
+        if not self.languages:
+            return list(self.entries)
+        return {name: list(self.entries[places.start : places.stop]) for name, places in self.languages.items()}
+
+
+def read_concept_lists(paths: str | Mapping[str, str]) -> Concepts:
+    """The list, or the lists of all languages, that `select.balance.concepts` names. Raises UserError; see below."""
+    if isinstance(paths, str):
+        return Concepts(read_concepts(paths))
+    entries: list[str] = []
+    languages: dict[str, range] = {}
+    for language, path in sorted(paths.items()):
+        of_language = read_concepts(path)
+        languages[language] = range(len(entries), len(entries) + len(of_language))
+        entries += of_language
+    return Concepts(entries, languages)
 
 
 def read_concepts(path: str) -> list[str]:

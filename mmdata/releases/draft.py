@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from mmdata.config import Corpus
-from mmdata.config.concept_list import read_concepts
+from mmdata.config.concept_list import read_concept_lists
 from mmdata.engine.freshness import CODE_VERSIONS, scorer_settings
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
@@ -101,13 +101,13 @@ def release_inputs(corpus: Corpus, workspace: Workspace, parts: Sequence[str]) -
         DataError: a stamp of a part is gone.
         UserError: the concept list cannot be read.
     """
-    path = corpus.select.balance.concepts
+    paths = corpus.select.balance.concepts
     digests = {part: [_digest(workspace, part, stage) for stage in PART_STAGES] for part in parts}
     return fingerprint(
         [CODE_VERSIONS[stage] for stage in ("selection", "shards", "instructions")],
         digests,
         corpus.select.model_dump(mode="json", exclude={"balance": {"concepts", *corpus.select.balance.unused}}),
-        read_concepts(path) if path else None,
+        read_concept_lists(paths).content if paths else None,
         corpus.shards,
         corpus.instruct,
         corpus.seed,

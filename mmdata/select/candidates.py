@@ -15,7 +15,7 @@ from mmdata.errors import DataError
 from mmdata.optout.state import OPT_OUT
 from mmdata.samples import caption_or_transcript, estimate_tokens, modality_signature, uid_words
 from mmdata.select import domains
-from mmdata.select.concepts import match_concepts, plain_words
+from mmdata.select.concept_matcher import ConceptMatcher
 from mmdata.select.filters import columns_read, filter_reason
 from mmdata.storage.tables import scan_tables, table_remedy
 from mmdata.workspace.layout import PART_STAGES, PartStage, Workspace, redo_remedy
@@ -47,7 +47,7 @@ class Slice:
 
 
 def read_candidates(
-    workspace: Workspace, slices: Sequence[Slice], first: int, select: Select, concepts: Sequence[str] | None
+    workspace: Workspace, slices: Sequence[Slice], first: int, select: Select, matcher: ConceptMatcher | None
 ) -> pl.DataFrame:
     """Candidates of some slices, as `compact` makes them, with their slice and row.
 
@@ -58,6 +58,8 @@ def read_candidates(
         DataError: a table is missing, or tables of a slice do not have the same uids; names part and slice.
     """
     wanted = columns_read(select.filter) | _weight_columns(select.balance)
+    if matcher is not None and matcher.concepts.languages:
+        wanted |= {"lang"}
     always: dict[PartStage, Sequence[str]] = {"rows": _ROWS, "media": _MEDIA, "features": _FEATURES}
     tables = {}
     for stage in PART_STAGES:
@@ -78,12 +80,12 @@ def read_candidates(
     )
     places = np.repeat(np.arange(first, first + len(slices), dtype=np.uint32), sizes)
     rows = np.arange(len(joined), dtype=np.uint32) - np.repeat(np.cumsum(sizes) - sizes, sizes).astype(np.uint32)
-    return compact(joined, select, concepts).with_columns(
+    return compact(joined, select, matcher).with_columns(
         pl.Series("place", places, pl.UInt32), pl.Series("row", rows, pl.UInt32)
     )
 
 
-def compact(joined: pl.DataFrame, select: Select, concepts: Sequence[str] | None = None) -> pl.DataFrame:
+def compact(joined: pl.DataFrame, select: Select, matcher: ConceptMatcher | None = None) -> pl.DataFrame:
     """Reduce joined rows to the columns that decisions need, about 70 bytes a row.
 
     Args:
@@ -95,8 +97,8 @@ def compact(joined: pl.DataFrame, select: Select, concepts: Sequence[str] | None
         sound; first 16 digits of the SHA-256; the perceptual hash), words (UInt64: near-duplicates by picture are
         sought among rows with the same number only), reason (Categorical: what drops the row by
         itself, or null), host and domain (UInt64, where balance caps them),
-        weight (Int32: tokens or milliseconds, where balance counts those), concepts (List(UInt32),
-        where there is a concept list).
+        weight (Int32: tokens or milliseconds, where balance counts those), concepts (List(UInt32), null where no
+        list applies; with a `matcher` only).
     """
     high, low = uid_words(joined["uid"])
     joined = joined.with_columns(caption=caption_or_transcript())
@@ -119,8 +121,9 @@ def compact(joined: pl.DataFrame, select: Select, concepts: Sequence[str] | None
         columns.append(weight.cast(pl.Int32).alias("weight"))
     frame = joined.select(columns).insert_column(0, pl.Series("uid_high", high))
     frame.insert_column(1, pl.Series("uid_low", low))
-    if concepts is not None:
-        frame.insert_column(len(frame.columns), match_concepts(joined["caption"], concepts).rename("concepts"))
+    if matcher is not None:
+        languages = joined["lang"] if matcher.concepts.languages else None
+        frame.insert_column(len(frame.columns), matcher.match(joined["caption"], languages).rename("concepts"))
     return frame
 
 
@@ -214,11 +217,16 @@ def _words_of_clips(joined: pl.DataFrame) -> pl.Series:
     """
     is_cut = (joined["kind"] == "video") & joined["start_s"].is_not_null()
     clips = np.flatnonzero(is_cut.fill_null(value=False).to_numpy())
-    words = plain_words(pl.concat_str("caption", "transcript", separator=" ", ignore_nulls=True))
+    words = _plain_words(pl.concat_str("caption", "transcript", separator=" ", ignore_nulls=True))
     has_words = words.str.strip_chars(" ").str.len_bytes() > 0
     numbers = np.zeros(len(joined), np.uint64)
     numbers[clips] = joined[clips].select(pl.when(has_words).then(words.hash()).otherwise(_times_hash())).to_series()
     return pl.Series("words", numbers)
+
+
+def _plain_words(text: pl.Expr) -> pl.Expr:
+    """Lower case; runs of other characters than letters, marks and digits become one space; a space at both ends."""
+    return pl.format(" {} ", text.str.to_lowercase().str.replace_all(r"[^\p{L}\p{M}\p{N}]+", " ").str.strip_chars(" "))
 
 
 def _files(joined: pl.DataFrame) -> pl.Series:

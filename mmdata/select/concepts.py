@@ -1,49 +1,11 @@
-"""Balance over concepts (MetaCLIP, Xu et al. 2023): match captions against a list, and thin frequent concepts."""
+"""Balance over concepts (MetaCLIP, Xu et al. 2023; MetaCLIP 2, Chuang et al. 2025): thin frequent concepts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
-
-_CJK = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]"
-
-
-def match_concepts(captions: pl.Series, concepts: Sequence[str]) -> pl.Series:
-    """Which concepts each caption names, found by one Aho-Corasick automaton for the whole list.
-
-    Case and punctuation do not count; a concept matches whole words, except one with Chinese, Japanese or Korean
-    characters, which matches anywhere. Concepts that differ in case or punctuation only are the first of them.
-
-    Returns:
-        List(UInt32): places in `concepts`, ascending; empty without a match or without a caption.
-    """
-    spelled = pl.Series("concept", concepts, dtype=pl.String).to_frame().select(plain_words(pl.col("concept")))
-    needles: dict[str, int] = {}
-    for place, (words, cjk) in enumerate(
-        spelled.select("concept", cjk=pl.col("concept").str.contains(_CJK)).iter_rows()
-    ):
-        needle = words.strip() if cjk else words
-        if needle.strip():
-            needles.setdefault(needle, place)
-    if not needles:
-        return pl.Series(captions.name, [[]] * len(captions), dtype=pl.List(pl.UInt32))
-    matches = plain_words(pl.col("caption")).str.extract_many(list(needles), overlapping=True)
-    # `replace_strict` on strings of a list, flattened: one look-up a match.
-    places = pl.element().replace_strict(list(needles), list(needles.values()), return_dtype=pl.UInt32)
-    nothing = pl.lit([], pl.List(pl.UInt32))
-    return (
-        captions.rename("caption")
-        .to_frame()
-        .select(matches.list.eval(places).list.unique().list.sort().fill_null(nothing))["caption"]
-        .rename(captions.name)
-    )
-
-
-def plain_words(text: pl.Expr) -> pl.Expr:
-    """Lower case; runs of other characters than letters, marks and digits become one space; a space at both ends."""
-    return pl.format(" {} ", text.str.to_lowercase().str.replace_all(r"[^\p{L}\p{M}\p{N}]+", " ").str.strip_chars(" "))
 
 
 def flatten(matches: pl.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +15,27 @@ def flatten(matches: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(np.arange(len(matches)), lengths), concepts
 
 
-def concept_rates(counts: np.ndarray, cap: int) -> np.ndarray:
+def concept_caps(counts: np.ndarray, cap: int, languages: Mapping[str, range]) -> np.ndarray:
+    """MetaCLIP's t of each concept, float64: `cap` for one list; for a list for each language, MetaCLIP 2's.
+
+    There `cap` is for English (without an English list: for the first), and the cap of each other language is the count
+    up to which its concepts, from the rarest on, have the same share of all matches as English's below its cap.
+    """
+    caps = np.full(len(counts), float(cap))
+    if not languages:
+        return caps
+    reference = "en" if "en" in languages else min(languages)
+    counted = counts[languages[reference]]
+    tail_share = counted[counted < cap].sum() / max(counted.sum(), 1)
+    for language, places in languages.items():
+        ascending = np.sort(counts[places])
+        if language != reference and ascending.sum() > 0:
+            share = np.cumsum(ascending) / ascending.sum()
+            caps[places] = max(ascending[np.abs(share - tail_share).argmin()], 1)
+    return caps
+
+
+def concept_rates(counts: np.ndarray, cap: int | np.ndarray) -> np.ndarray:
     """MetaCLIP's p_e = min(1, t / count_e); 1 for a concept without matches."""
     return np.minimum(1.0, cap / np.maximum(counts, 1))
 

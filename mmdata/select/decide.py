@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 
 from mmdata.config import Balance, Dedup, Oversample, Select
+from mmdata.config.concept_list import Concepts
 from mmdata.fingerprint import fingerprint
 from mmdata.samples import hash_words, unit_interval
-from mmdata.select.concepts import concept_rates, flatten, keep_probability, rarest
+from mmdata.select.concepts import concept_caps, concept_rates, flatten, keep_probability, rarest
 from mmdata.select.dedup import near_hashes, preference, same_value
 from mmdata.select.filters import REASON, Cut, cut_of, in_top_fraction, top_count
 from mmdata.select.modality import SignatureRates, signature_rates
@@ -126,7 +127,7 @@ def balance_and_repeat(
     seed: int,
     validation_fraction: float,
     rates: Rates,
-    concepts: Sequence[str] | None = None,
+    concepts: Concepts | None = None,
     sticky: bool = False,
 ) -> Decision:
     """Balance the remaining rows over modalities and concepts, repeat rare ones, and hold out validation clusters.
@@ -136,7 +137,7 @@ def balance_and_repeat(
         verdicts: written into.
         cluster: int32, one a candidate; negative: none.
         rates: the parent release's, or ones that hold no more than its `held_out`; with this release's `cut`.
-        concepts: the concept list, where `frame` has matches.
+        concepts: the concept lists, where `frame` has matches.
         sticky: whether `rates` are a parent's.
     """
     rate = np.zeros(len(frame))
@@ -147,7 +148,7 @@ def balance_and_repeat(
         concept, names = _cluster_concepts(frame, cluster)
         concept_p: dict[str, float] = {}
     else:
-        names = concepts
+        names = concepts.names
         concept, concept_p = _balance_concepts(frame, verdicts, select.balance, seed, concepts, parent, rate)
     kept = verdicts.kept()
     validation = np.zeros(len(frame), bool)
@@ -234,29 +235,32 @@ def _balance_concepts(
     verdicts: Verdicts,
     balance: Balance,
     seed: int,
-    concepts: Sequence[str],
+    concepts: Concepts,
     parent: Rates | None,
     rate: np.ndarray,
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """MetaCLIP's balance of the captioned rows of `concept_kinds`; each row's rarest concept, and the p_e below 1.
+    """MetaCLIP's balance of the rows of `concept_kinds` that a list applies to.
 
     The other rows are neither counted nor thinned: what is said in a video need not name what the list holds.
+
+    Returns:
+        Each row's rarest concept; the p_e below 1.
     """
-    kept = verdicts.kept()
+    kept, names = verdicts.kept(), concepts.names
     of_thinned_kind = frame["kind"].cast(pl.String).is_in(list(balance.concept_kinds)).to_numpy()[kept]
     row, matched = flatten(frame["concepts"].gather(kept))
     row, matched = row[of_thinned_kind[row]], matched[of_thinned_kind[row]]
-    counts = np.bincount(matched, minlength=len(concepts))
-    p = concept_rates(counts, balance.concept_cap)
+    counts = np.bincount(matched, minlength=len(names))
+    p = concept_rates(counts, concept_caps(counts, balance.concept_cap, concepts.languages))
     if parent is not None:
-        p = keep_within_tolerance(p, np.array([parent.concept.get(name, 1.0) for name in concepts]), balance.tolerance)
+        p = keep_within_tolerance(p, np.array([parent.concept.get(name, 1.0) for name in names]), balance.tolerance)
     probability = keep_probability(len(kept), row, matched, p)
-    captioned = frame["signature"].gather(kept).cast(pl.String).str.split("+").list.contains("text").to_numpy()
-    probability[~(captioned & of_thinned_kind)] = 1.0
+    has_list = frame["concepts"].gather(kept).is_not_null().to_numpy()
+    probability[~(has_list & of_thinned_kind)] = 1.0
     rate[kept] *= probability
     verdicts.drop(kept[draws_of(frame, kept, seed, "concept") >= probability], "balance:concept")
     row, matched = flatten(frame["concepts"])
-    return rarest(len(frame), row, matched, counts), {concepts[int(i)]: float(p[i]) for i in np.flatnonzero(p < 1)}
+    return rarest(len(frame), row, matched, counts), {names[int(i)]: float(p[i]) for i in np.flatnonzero(p < 1)}
 
 
 def _factors(

@@ -10,7 +10,7 @@ import polars as pl
 from upath import UPath
 
 from mmdata.config import Corpus
-from mmdata.config.concept_list import read_concepts
+from mmdata.config.concept_list import Concepts, read_concept_lists
 from mmdata.config.scorers import scorer_name
 from mmdata.engine.freshness import releasable_parts
 from mmdata.errors import DataError
@@ -20,6 +20,7 @@ from mmdata.releases.draft import Draft, ReleasePlan, find_draft, plan_release, 
 from mmdata.score.features_reader import read_scorer_mark
 from mmdata.select.candidates import BATCH_ROWS, Slice, merge_candidates, read_candidates
 from mmdata.select.clusters import Clusters, assign_clusters, read_clusters, train_clusters, write_clusters
+from mmdata.select.concept_matcher import ConceptMatcher
 from mmdata.select.decide import NO_CLUSTER, balance_and_repeat, drop_duplicates, drop_followers, is_kind, judge
 from mmdata.select.domains import cap_domains
 from mmdata.select.embeddings import gather_embeddings
@@ -45,14 +46,14 @@ class _Inputs:
     Args:
         slices: of all parts, in the order in which candidates count them.
         scorer: fingerprint of the model that scored all parts; empty where nothing is scored.
-        concepts: the configured concept list.
+        concepts: the configured concept lists.
     """
 
     corpus: Corpus
     workspace: Workspace
     slices: Sequence[Slice]
     scorer: str
-    concepts: list[str] | None
+    concepts: Concepts | None
     progress: Progress
 
 
@@ -71,7 +72,8 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
         reasons = reasons or "  the catalogue has no parts: `mmdata build --sources-only` looks for them"
         remedy = "Remedy: repair the cause (`mmdata status --hosts 20` shows what failed), then `mmdata build`."
         raise DataError(f"no part may enter a release:\n{reasons}\n{remedy}")
-    concepts = read_concepts(corpus.select.balance.concepts) if corpus.select.balance.concepts else None
+    paths = corpus.select.balance.concepts
+    concepts = read_concept_lists(paths) if paths else None
     plan = plan_release(corpus, workspace, parts)
     folder = workspace.release_dir(plan.release_id)
     reused = plan.published or _is_drafted(workspace, plan, folder)
@@ -124,7 +126,7 @@ def _write_selection(inputs: _Inputs, plan: ReleasePlan, folder: UPath) -> None:
     """Decide on every candidate and publish the tables of the release."""
     corpus, select = inputs.corpus, inputs.corpus.select
     frame = _read_all_candidates(inputs)
-    settings = rates_settings(select, corpus.seed, fingerprint(inputs.concepts))
+    settings = rates_settings(select, corpus.seed, fingerprint(inputs.concepts and inputs.concepts.content))
     parent_folder = inputs.workspace.release_dir(plan.parent) if plan.parent else None
     parent_rates = read_rates(parent_folder / "rates.json", settings) if parent_folder else None
     rates = parent_rates or Rates(settings)
@@ -185,12 +187,14 @@ def _common_scorer(workspace: Workspace, slices: Sequence[Slice]) -> str:
 
 
 def _read_all_candidates(inputs: _Inputs) -> pl.DataFrame:
-    slices = inputs.slices
+    slices, balance = inputs.slices, inputs.corpus.select.balance
+    by_text = inputs.concepts is not None and balance.concepts_by == "text"
+    matcher = ConceptMatcher(inputs.concepts, balance.concepts_ignore_case) if inputs.concepts and by_text else None
     total = sum(part_slice.rows for part_slice in slices)
     frames, rows_read, first = [], 0, 0
     while first < len(slices):
         batch = _next_batch(slices, first)
-        frames.append(read_candidates(inputs.workspace, batch, first, inputs.corpus.select, inputs.concepts))
+        frames.append(read_candidates(inputs.workspace, batch, first, inputs.corpus.select, matcher))
         first += len(batch)
         rows_read += len(frames[-1])
         inputs.progress("selection", rows_read, total)

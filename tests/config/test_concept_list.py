@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.config.concept_list import read_concepts
+from mmdata.config.concept_list import Concepts, read_concept_lists, read_concepts
 from mmdata.errors import UserError
 
 NAMES = ["cat", "dog", "猫", "1,000 metres"]
@@ -68,3 +68,23 @@ def test_other_forms_are_refused_with_a_remedy(tmp_path: Path, name: str, conten
 def test_an_absent_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.txt cannot be read"):
         read_concepts(str(tmp_path / "absent.txt"))
+
+
+def test_a_list_is_read_without_comments_blanks_and_doubles(tmp_path: Path) -> None:
+    path = tmp_path / "concepts.txt"
+    path.write_text("# animals\ncat\n\n dog \ncat\n猫\n", encoding="utf-8")
+    assert read_concepts(str(path)) == ["cat", "dog", "猫"]
+    path.write_text("# nothing\n")
+    with pytest.raises(UserError, match="holds no concept"):
+        read_concepts(str(path))
+
+
+def test_lists_of_languages_are_one_after_another_and_their_concepts_are_told_apart(tmp_path: Path) -> None:
+    for name, text in (("zh", "猫\n"), ("en", "cat\nchat\n"), ("fr", "chat\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    read = read_concept_lists({name: str(tmp_path / name) for name in ("zh", "en", "fr")})
+    assert read == Concepts(["cat", "chat", "chat", "猫"], {"en": range(2), "fr": range(2, 3), "zh": range(3, 4)})
+    assert read.names == ["en:cat", "en:chat", "fr:chat", "zh:猫"]
+    assert read.content == {"en": ["cat", "chat"], "fr": ["chat"], "zh": ["猫"]}
+    one = read_concept_lists(str(tmp_path / "en"))
+    assert one.names == one.content == ["cat", "chat"]

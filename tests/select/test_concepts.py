@@ -1,8 +1,6 @@
-"""Concept matching and MetaCLIP's balance."""
+"""MetaCLIP's balance of concepts, and the caps of languages."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -10,46 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmdata.config.concept_list import read_concepts
-from mmdata.errors import UserError
-from mmdata.select.concepts import concept_rates, flatten, keep_probability, match_concepts, rarest
-
-WORDS = st.sampled_from(["cat", "dog", "hot dog", "red", "a red cat", "Hund", "猫", "白猫"])
-
-
-def matched(concepts: list[str], *captions: str | None) -> list[list[str]]:
-    found = match_concepts(pl.Series("caption", captions, dtype=pl.String), concepts)
-    return [[concepts[place] for place in places] for places in found.to_list()]
-
-
-def test_concepts_match_whole_words_whatever_the_case_and_punctuation() -> None:
-    found = matched(
-        ["cat", "hot dog", "New York"], "A CAT!", "concatenate", "hot-dog, (cat)", "in new\tyork", "hot", None, ""
-    )
-    assert found == [["cat"], [], ["cat", "hot dog"], ["New York"], [], [], []]
-
-
-def test_neighbouring_and_nested_concepts_are_all_found() -> None:
-    assert matched(["cat", "dog", "cat dog", "dog cat"], "cat dog cat") == [["cat", "dog", "cat dog", "dog cat"]]
-
-
-def test_chinese_concepts_match_within_text_without_spaces() -> None:
-    assert matched(["猫", "白猫", "狗"], "一只白猫在草地上", "小狗") == [["猫", "白猫"], ["狗"]]
-
-
-def test_concepts_that_only_differ_in_case_are_the_first_and_empty_ones_match_nothing() -> None:
-    assert matched(["Cat", "cat", "!!"], "cat !!") == [["Cat"]]
-    assert matched(["..."], "cat ...") == [[]]
-
-
-@given(st.lists(WORDS, min_size=1, max_size=6, unique=True), st.lists(st.lists(WORDS).map(" ".join), max_size=10))
-def test_matches_are_those_of_a_plain_search(concepts: list[str], captions: list[str]) -> None:
-    def named(concept: str, caption: str) -> bool:
-        padded = f" {caption.lower()} "
-        return (concept if not concept.isascii() else f" {concept.lower()} ") in padded
-
-    wanted = [[concept for concept in concepts if named(concept, caption)] for caption in captions]
-    assert matched(concepts, *captions) == wanted
+from mmdata.select.concepts import concept_caps, concept_rates, flatten, keep_probability, rarest
 
 
 @given(st.lists(st.lists(st.integers(0, 4), unique=True), max_size=40), st.integers(1, 20))
@@ -73,11 +32,32 @@ def test_the_rarest_concept_is_by_count_then_by_the_list() -> None:
     assert rarest(3, row, concept, np.array([5, 9, 9])).tolist() == [0, -1, 1]
 
 
-def test_a_concept_list_is_read_without_comments_blanks_and_doubles(tmp_path: Path) -> None:
-    path = tmp_path / "concepts.txt"
-    path.write_text("# animals\ncat\n\n dog \ncat\n猫\n", encoding="utf-8")
-    assert read_concepts(str(path)) == ["cat", "dog", "猫"]
-    path.write_text("# nothing\n")
-    for wrong in (path, tmp_path / "missing.txt"):
-        with pytest.raises(UserError, match=wrong.name):
-            read_concepts(str(wrong))
+def metaclip_2_cap(counts: list[int], english: list[int], cap: int) -> int:
+    """The published formula: English's tail share p at `cap`, then the count at which another list's share is p."""
+    p = sum(count for count in english if count < cap) / sum(english)
+    ascending = sorted(counts)
+    distance = [abs(sum(ascending[: at + 1]) / sum(ascending) - p) for at in range(len(ascending))]
+    return max(ascending[distance.index(min(distance))], 1)
+
+
+COUNTS = st.lists(st.integers(0, 500), min_size=1, max_size=12).filter(sum)
+
+
+@given(COUNTS, COUNTS, COUNTS, st.integers(1, 600))
+def test_the_cap_of_each_language_leaves_the_tail_share_that_english_has(
+    english: list[int], german: list[int], chinese: list[int], cap: int
+) -> None:
+    lists = {"de": german, "en": english, "zh": chinese}
+    counts, languages, start = np.array([c for one in lists.values() for c in one]), {}, 0
+    for name, own in lists.items():
+        languages[name] = range(start, start := start + len(own))
+    caps = concept_caps(counts, cap, languages)
+    assert set(caps[languages["en"]]) == {cap}
+    assert set(caps[languages["de"]]) == {metaclip_2_cap(german, english, cap)}
+    assert set(caps[languages["zh"]]) == {metaclip_2_cap(chinese, english, cap)}
+    assert set(concept_caps(counts, cap, {})) == {cap}
+
+
+def test_without_an_english_list_the_cap_is_for_the_first_and_a_language_without_matches_keeps_it() -> None:
+    caps = concept_caps(np.array([100, 10, 50, 5, 0, 0]), 20, {"de": range(2), "fr": range(2, 4), "zh": range(4, 6)})
+    assert caps.tolist() == [20, 20, 5, 5, 20, 20]
