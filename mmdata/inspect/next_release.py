@@ -17,7 +17,7 @@ from mmdata.workspace.layout import Workspace
 
 SECTIONS = ("seed", "select", "shards", "instruct", "score")
 SCORE_SETTINGS = ("score.model", "score.pretrained", "score.precision")  # the others do not change a release
-CONCEPTS = "select.balance.concepts"  # the content of this file decides, not its path
+CONCEPTS = "select.balance.concepts"  # the content of this file, or of these files, decides, not the path
 
 Verdict = Literal["stands", "new", "depends", "none"]
 """`stands`: the latest stays. `depends`: on whether the work changes a table. `none`: no part may be released."""
@@ -96,7 +96,11 @@ def _changed_settings(corpus: Corpus, manifest: dict[str, Any]) -> list[Change]:
         for config in (manifest.get("config", {}), public_config(corpus))
     )
     changes = changed_settings(before, now)
-    return [change for change in changes if change.name != CONCEPTS or None in (change.old, change.new)]
+    return [change for change in changes if not _is_concept_path(change.name) or None in (change.old, change.new)]
+
+
+def _is_concept_path(name: str) -> bool:
+    return name == CONCEPTS or name.startswith(f"{CONCEPTS}.")
 
 
 def _reasons(parts: set[str], before: set[str], settings: Sequence[Change], latest: str | None) -> list[str]:

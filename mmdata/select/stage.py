@@ -26,6 +26,7 @@ from mmdata.select.domains import cap_domains
 from mmdata.select.embeddings import gather_embeddings
 from mmdata.select.idle_rules import idle_rules
 from mmdata.select.near_texts import near_text_leaders, read_captions
+from mmdata.select.nearest_concepts import concept_vectors, concepts_column, nearest_concepts
 from mmdata.select.rates import Rates, rates_settings, read_lasting, read_rates, write_rates
 from mmdata.select.selection_summary import Summary, summarise
 from mmdata.select.selection_table import write_selection
@@ -139,6 +140,8 @@ def _write_selection(inputs: _Inputs, plan: ReleasePlan, folder: UPath) -> None:
     clusters, cluster = _assign_and_compare(inputs, frame, verdicts, rank, parent_clusters)
     verdicts.settle()
     cap_domains(frame, verdicts, select.balance, rank, corpus.seed)
+    if inputs.concepts is not None and select.balance.concepts_by == "embedding":
+        frame = frame.with_columns(_concepts_by_embedding(inputs, inputs.concepts, frame, verdicts))
     decision = balance_and_repeat(
         frame,
         verdicts,
@@ -255,6 +258,20 @@ def _assign_and_compare(
             leaders = semantic_leaders(embeddings, group, rank[rows], select.dedup.semantic_eps)
             drop_followers(verdicts, rows, leaders, "duplicate:semantic")
     return clusters, cluster
+
+
+def _concepts_by_embedding(inputs: _Inputs, concepts: Concepts, frame: pl.DataFrame, verdicts: Verdicts) -> pl.Series:
+    """The concepts of the kept rows that have an embedding; null elsewhere."""
+    corpus, kept = inputs.corpus, verdicts.kept()
+    tables = [inputs.workspace.table(part_slice.part, "features", part_slice.name) for part_slice in inputs.slices]
+    place, row = frame["place"].gather(kept).to_numpy(), frame["row"].gather(kept).to_numpy()
+    with gather_embeddings(tables, place, row, _row_counter(inputs.progress, len(kept))) as (embeddings, positions):
+        if len(positions) == 0:
+            return pl.Series("concepts", [None] * len(frame), dtype=pl.List(pl.UInt32))
+        folder = inputs.workspace.root / "scores"
+        vectors = concept_vectors(concepts.entries, corpus.score, inputs.scorer, folder)
+        nearest = nearest_concepts(embeddings, vectors, corpus.select.balance.concepts_top_k)
+        return concepts_column(kept[positions], nearest, len(frame))
 
 
 def _row_counter(progress: Progress, total: int) -> Callable[[int], None]:

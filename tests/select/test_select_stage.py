@@ -343,6 +343,33 @@ def test_another_concept_list_is_another_selection(tmp_path: Path) -> None:
     assert ids[0] != ids[1]
 
 
+def test_concepts_by_embedding_thin_clips_and_pictures_without_captions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    concepts = tmp_path / "concepts.txt"
+    concepts.write_text("cat\ndog\nokapi\n")
+    vectors = np.eye(4, dtype=np.float16)
+    monkeypatch.setattr("mmdata.select.stage.concept_vectors", lambda names, *_: vectors[: len(names)])
+    shown = {"cat": vectors[0] + 0.1 * vectors[3], "okapi": vectors[2] + 0.1 * vectors[3]}
+    samples = [sample(n, caption=None, embedding=shown["cat"]) for n in range(200)]
+    samples += [sample(1000 + n, caption="okapi", embedding=shown["cat"], kind="video") for n in range(200)]
+    samples += [sample(2000 + n, caption="a cat", embedding=shown["okapi"]) for n in range(5)]
+    samples += [sample(3000 + n, caption="cat", kind="audio", audio_s=5.0) for n in range(9)]
+    balance = {"max_ratio": None, "concepts": str(concepts), "concepts_by": "embedding", "concept_cap": 100}
+    balance["concept_kinds"] = ["image", "video", "audio"]
+    select = {"balance": balance, "dedup": {"phash_bits": None, "semantic_eps": None}}
+    corpus = corpus_for(tmp_path, select | {"oversample": {"max_repeats": 1}})
+    select_samples(corpus, build(corpus, cut(samples, 2, 2)))
+    table = selection(build(corpus, {}))
+    cats, okapis = (table.filter(pl.col("concept") == name) for name in ("cat", "okapi"))
+    assert set(cats["signature"]) == {"image", "text+video"}
+    assert cats["rate"].unique().to_list() == [pytest.approx(100 / 400)]
+    assert len(okapis) == 5
+    assert okapis["keep"].all()
+    sounds = table.filter(pl.col("signature") == "audio+text")
+    assert (len(sounds), sounds["keep"].all(), sounds["concept"].null_count()) == (9, True, 9)
+
+
 # -- what is refused ------------------------------------------------------------------------------------------------
 
 
