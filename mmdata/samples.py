@@ -89,6 +89,7 @@ _FEATURES_COLUMNS = (
     Column("clip_score_max", pa.float32(), "Cosine of the caption and the frame of the clip that fits it best."),
     Column("frame_scores", pa.list_(pa.float32()), "Cosine of the caption and each frame of the clip."),
     Column("embedding", pa.list_(pa.float16()), "Unit vector of the picture, or mean over the frames."),
+    Column("text_embedding", pa.list_(pa.float16()), "Unit vector of the caption; null where there is no clip_score."),
     Column("phash", pa.uint64(), "Perceptual hash of the picture, 64 bits; similar pictures differ in few bits."),
     Column("lang", pa.string(), "Language detected in the text."),
     Column("lang_prob", pa.float32(), "Probability of the detected language, in [0, 1]."),

@@ -21,6 +21,7 @@ LINEAGE: Mapping[str, Mapping[str, tuple[tuple[str, str], ...]]] = {
         "uid": (("source_rows", "uid"),),
         "clip_score": (("media", "sha256"), ("source_rows", "caption")),
         "embedding": (("media", "sha256"),),
+        "text_embedding": (("source_rows", "caption"),),
         "phash": (("media", "sha256"),),
         "lang": (("source_rows", "caption"),),
         "n_words": (("source_rows", "caption"),),

@@ -51,6 +51,8 @@ class Corpus(Section):
             raise ValueError("select.filter.max_faces needs privacy.count_faces: true, which counts the faces")
         if rules.min_audio_score is not None and self.score.audio_model is None:
             raise ValueError("select.filter.min_audio_score needs score.audio_model, which gives the scores")
+        if self.select.needs_text_embeddings and not self.score.text_embeddings:
+            raise ValueError("the scores in section select need score.text_embeddings: true, which keeps the vectors")
         return self
 
     @field_validator("sources")

@@ -24,6 +24,11 @@ class Score(Section):
     threads: int = Field(0, ge=0, description="Decoding threads; 0 means one a core.")
     compile: bool = Field(False, description="torch.compile the towers: worth it for long runs on a GPU.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="`auto`: bf16 on CUDA, else fp32.")
+    text_embeddings: bool = Field(
+        True,
+        description="Keep the embeddings of the captions beside those of the pictures. Scores of the selection are "
+        "computed from both.",
+    )
     audio_model: ModelFolderOrName | None = Field(
         None, description="A CLAP model of transformers (folder or hub id) that scores sound against captions."
     )

@@ -91,3 +91,8 @@ class Select(Section):
     dedup: Dedup = Dedup()
     balance: Balance = Balance()
     oversample: Oversample = Oversample()
+
+    @property
+    def needs_text_embeddings(self) -> bool:
+        """Whether anything here reads the embeddings of the captions."""
+        return False

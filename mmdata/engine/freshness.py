@@ -149,6 +149,28 @@ def captioner_files(recaption: Recaption) -> list[list[str | int]]:
     return [[str(path.relative_to(folder)), path.stat().st_size, int(path.stat().st_mtime)] for path in files]
 
 
+def needs_text_vectors(corpus: Corpus) -> bool:
+    """Whether the selection reads the text embeddings of the features tables."""
+    return corpus.select.needs_text_embeddings
+
+
+def lacks_text_vectors(corpus: Corpus, stamp: PartStamp | SliceStamp) -> bool:
+    """Whether the features of a part or a slice lack text embeddings that the selection needs.
+
+    Tables of older versions have none, and they stay valid: only what needs the vectors has them filled in.
+    """
+    return needs_text_vectors(corpus) and _rows_without_text_vector(stamp) > 0
+
+
+def lacking_vectors(stamp: PartStamp | SliceStamp) -> str:
+    """What the features lack, in words."""
+    return f"{_rows_without_text_vector(stamp):,} scored samples lack the text embedding that the selection needs"
+
+
+def _rows_without_text_vector(stamp: PartStamp | SliceStamp) -> int:
+    return stamp.counts.get("scored", 0) - stamp.counts.get("text_embedded", 0)
+
+
 def rows_input(part: Part) -> str:
     """Digest of what the rows stage of a part reads."""
     return fingerprint(part.digest, part.start, part.stop)
@@ -192,6 +214,9 @@ def plan_part(
         elif stage == "rows" and stamp.opt_out != opt_out:
             stale.append(stage)
             reasons.append("rows: the opt-out has changed")
+        elif stage == "features" and lacks_text_vectors(corpus, stamp):
+            stale.append(stage)
+            reasons.append(f"features: {lacking_vectors(stamp)}")
         elif stage == "media" and with_retries and (due := _retries(corpus, part, stamp, now)):
             stale.append(stage)
             reasons.append(f"media: {due}")

@@ -48,6 +48,9 @@ class PartResult:
 VOLATILE = frozenset({"attempts", "next_retry_at", "fetched_at", "etag", "detail"})
 """Columns about the fetching and not about the sample: two correct runs differ in them."""
 
+FILLED_LATER = frozenset({"text_embedding"})
+"""Columns that may be filled in later, and follow from others: the caption, and the scorer that the schema names."""
+
 Work = Callable[[str], SliceResult]
 """Does the work of the slice of a name. Picklable (a partial of a module's function) if there are several workers."""
 
@@ -293,13 +296,14 @@ def describe(error: BaseException) -> str:
 
 
 def table_digest(table: pa.Table) -> str:
-    """SHA-256 over a table's schema and rows, 16 hex digits, without the VOLATILE columns.
+    """SHA-256 over a table's schema and rows, 16 hex digits, without the columns VOLATILE and FILLED_LATER.
 
     It does not depend on chunking, nor on the bytes in memory under a null, so a table that is read back has the same
     digest.
     """
     sink = pa.BufferOutputStream()
-    combined = table.select([name for name in table.column_names if name not in VOLATILE]).combine_chunks()
+    names = [name for name in table.column_names if name not in VOLATILE | FILLED_LATER]
+    combined = table.select(names).combine_chunks()
     combined = combined.take(pa.array(range(len(combined)), pa.int64()))  # the bytes under a null are zero afterwards
     with pa.ipc.new_stream(sink, combined.schema) as writer:
         writer.write_table(combined)

@@ -13,6 +13,8 @@ from mmdata.engine.freshness import (
     PartPlan,
     features_input,
     is_due,
+    lacking_vectors,
+    lacks_text_vectors,
     media_reuse,
     named_settings,
     rows_input,
@@ -146,7 +148,8 @@ def _media_or_features_slices(
         digest = read.digest if stage == "media" or fetched is None else features_input(read.digest, fetched.digest)
         is_fresh = _is_fresh(workspace, part, stage, name, fingerprint(settings, digest))
         if stage == "features" or fetched is None:
-            if not is_fresh:
+            scored = workspace.slice_stamp(part.name, "features", name) if stage == "features" else None
+            if not is_fresh or (scored is not None and lacks_text_vectors(corpus, scored)):
                 slices.rows[name] = read.rows
             continue
         reuse = media_reuse(corpus, part, part_stamp, fetched)
@@ -196,7 +199,8 @@ def _why(
         return part_way if after is None else f"follows {after}"
     if after is None and "retries due" in plan.why:
         return plan.why.removeprefix("media: ")
-    change = what_changed(corpus, part, stage, stamp)
+    only_fills = plan.why == f"features: {lacking_vectors(stamp)}"
+    change = lacking_vectors(stamp) if only_fills else what_changed(corpus, part, stage, stamp)
     if after is not None and change.endswith("input changed"):
         return f"follows {after}"
     return change

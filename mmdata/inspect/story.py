@@ -25,7 +25,7 @@ class Sighting:
 
     Args:
         rows, media, features: the sample's row in the table of the stage, without nulls; None if it has none.
-            `embedding` is replaced by its length, and `further` by the extensions of the further files.
+            Embeddings are replaced by their lengths, and `further` by the extensions of the further files.
         stale: stages whose tables are out of date.
     """
 
@@ -120,8 +120,8 @@ def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
 def _readable(table: UPath, uid: str) -> dict[str, Any] | None:
     """A sample's row of a table with long values shortened; None if there is none."""
     for row in map(_without_nulls, _rows(table, uid)):
-        if "embedding" in row:
-            row["embedding"] = f"{len(row['embedding'])} numbers"
+        for vector in {"embedding", "text_embedding"} & row.keys():
+            row[vector] = f"{len(row[vector])} numbers"
         if "further" in row:
             row["further"] = ", ".join(member["ext"] for member in row["further"])
         return row

@@ -6,14 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mmdata.engine.freshness import CODE_VERSIONS
 from mmdata.samples import FEATURES
+from mmdata.score.caption_vectors import CaptionVectors, distinct_captions
+from mmdata.score.picture_scoring import is_pictured
 from mmdata.score.scorer import ClipScorer
 from mmdata.storage.tables import read_table
 from mmdata.workspace.layout import Workspace
+
+TEXT_EMBEDDING = "text_embedding"
 
 
 def features_metadata(
@@ -44,6 +50,8 @@ def reusable_rows(
 
     The uid depends on the caption, so a row with the same uid and media has the same features. Rows with a problem
     are not reused: they are tried again. `samples` are rows joined with media: uid, status, sha256.
+
+    The result has the schema FEATURES. A table of a version that kept no text embeddings is reused, too: they are null.
     """
     path = workspace.table(part_name, "features", slice_name)
     if not path.exists():
@@ -51,11 +59,46 @@ def reusable_rows(
     table = read_table(path)
     earlier_metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     made_alike = all(earlier_metadata.get(key) == value for key, value in metadata.items())
-    if not made_alike or table.column_names[: len(FEATURES)] != FEATURES.names:
+    if not made_alike or not set(FEATURES.names) - {TEXT_EMBEDDING} <= set(table.column_names):
         return FEATURES.empty_table()
-    table = table.select(FEATURES.names)  # what stands after these was made by passes of their own
     media_now = samples.filter(pl.col("status") == "success").select("uid", "sha256")
     earlier = pl.DataFrame(table.select(["uid", "media_sha256", "problem"])).join(media_now, on="uid", how="left")
     still_holds = (pl.col("media_sha256") == pl.col("sha256")) & pl.col("problem").is_null()
     mask = earlier.select(still_holds.fill_null(value=False)).to_series()
-    return table.filter(mask.to_arrow()).replace_schema_metadata(None)
+    reused = table.filter(mask.to_arrow())
+    if TEXT_EMBEDDING not in table.column_names:
+        column = FEATURES.field(TEXT_EMBEDDING)
+        reused = reused.append_column(column, pa.nulls(len(reused), column.type))
+    return reused.select(FEATURES.names).replace_schema_metadata(None)
+
+
+def lacks_text_embedding(reused: pa.Table) -> np.ndarray:
+    """Which rows have a score and no text embedding, bool N: those of older versions, or of a run that kept none."""
+    lacks = pc.and_(pc.is_valid(reused["clip_score"]), pc.is_null(reused[TEXT_EMBEDDING]))
+    return lacks.to_numpy(zero_copy_only=False).astype(bool)
+
+
+def captions_to_embed(samples: pl.DataFrame, reused: pa.Table, keep_texts: bool) -> pl.Series:
+    """The distinct captions that a run must embed: of new pictures, and of reused rows without a text embedding.
+
+    They stand in the order of the samples, so that a run that only fills embeds the same batches as a first run.
+    """
+    reused_uids = pl.Series(reused["uid"])
+    filled_uids = reused_uids.filter(pl.Series(lacks_text_embedding(reused))) if keep_texts else reused_uids.clear()
+    is_new = is_pictured() & ~pl.col("uid").is_in(reused_uids.to_list())
+    return distinct_captions(samples.filter(is_new | pl.col("uid").is_in(filled_uids.to_list()))["caption"])
+
+
+def with_text_embeddings(
+    reused: pa.Table, samples: pl.DataFrame, texts: CaptionVectors, keep_texts: bool
+) -> list[pa.Table]:
+    """Reused rows, in one or two tables, with the text embeddings that they lack; without any if none are kept."""
+    place = FEATURES.get_field_index(TEXT_EMBEDDING)
+    field = FEATURES.field(place)
+    if not keep_texts:
+        return [reused.set_column(place, field, pa.nulls(len(reused), field.type))]
+    lacks = lacks_text_embedding(reused)
+    lacking = reused.filter(pa.array(lacks))
+    captions = pl.DataFrame(lacking.select(["uid"])).join(samples, on="uid", how="left", maintain_order="left")
+    vectors = texts.column(captions["caption"], np.ones(len(lacking), bool))
+    return [reused.filter(pa.array(~lacks)), lacking.set_column(place, field, vectors)]

@@ -84,6 +84,7 @@ def feature_counts(table: pa.Table, samples: pl.DataFrame) -> tuple[dict[str, in
 
     The reason `recaption:…` counts pictures for which the model in `recaption.model` gave no caption.
     """
+    has_texts = "text_embedding" in table.column_names  # tables of older versions have no such column
     problems = pl.Series(table["problem"]).drop_nulls().value_counts()
     with_media = samples.filter(pl.col("status") == "success", pl.col("kind").is_in(["image", "video"])).height
     counts = {
@@ -93,6 +94,7 @@ def feature_counts(table: pa.Table, samples: pl.DataFrame) -> tuple[dict[str, in
         "with_sound": table.num_rows - table["audio_rms_db"].null_count,
         "embedded": table.num_rows - table["embedding"].null_count,
         "scored": table.num_rows - table["clip_score"].null_count,
+        "text_embedded": table.num_rows - table["text_embedding"].null_count if has_texts else 0,
     }
     reasons = {str(name): int(count) for name, count in problems.iter_rows()}
     if "generated_caption" in table.column_names:

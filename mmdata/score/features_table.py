@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from mmdata.samples import FEATURES
+from mmdata.score.caption_vectors import vector_lists
 from mmdata.score.decode import PictureMeasures
 from mmdata.score.picture_measures import aspect, black_ratio, frozen_ratio
 from mmdata.score.picture_scoring import PictureFeatures
@@ -21,7 +22,9 @@ NO_SOUND = SoundFeatures(SoundMeasures())
 SOUND_COLUMNS = ("audio_rms_db", "silence_ratio", "speech_ratio", "speech_overlap")
 
 
-def features_table(samples: pl.DataFrame, pictures: PictureFeatures, sounds: Mapping[int, SoundFeatures]) -> pa.Table:
+def features_table(
+    samples: pl.DataFrame, pictures: PictureFeatures, sounds: Mapping[int, SoundFeatures], keep_texts: bool = True
+) -> pa.Table:
     """Build the table: one row per uid, in the FEATURES schema.
 
     A bad row (`problem` in the rows table) has nulls throughout. A picture that cannot be decoded has a `problem`
@@ -31,6 +34,7 @@ def features_table(samples: pl.DataFrame, pictures: PictureFeatures, sounds: Map
     Args:
         samples: as for `score_pictures`, and also uid, sha256, the sizes and faces.
         sounds: row number -> features of its sound.
+        keep_texts: keep the vectors of the captions, too.
     """
     row_sounds = [sounds.get(row, NO_SOUND) for row in range(len(samples))]
     row_scores = _row_scores(pictures)
@@ -53,7 +57,8 @@ def features_table(samples: pl.DataFrame, pictures: PictureFeatures, sounds: Map
         "clip_score": pa.array(row_scores.mean, pa.float32(), mask=~is_scored),
         "clip_score_max": pa.array(row_scores.best, pa.float32(), mask=~(is_scored & is_clip)),
         "frame_scores": _frame_scores(pictures, is_clip & is_scored),
-        "embedding": _embedding_lists(row_scores.embeddings, row_scores.has_embedding),
+        "embedding": vector_lists(row_scores.embeddings[row_scores.has_embedding], row_scores.has_embedding),
+        "text_embedding": pictures.texts.column(samples["caption"], is_scored & keep_texts),
         "phash": pa.array([_middle(m).phash if m else None for m in measures], pa.uint64()),
         **{name: text[name].to_arrow() for name in text.columns},
         "aspect": pa.array(_aspects(samples, measures), pa.float32()),
@@ -173,11 +178,3 @@ def _frame_scores(pictures: PictureFeatures, is_scored_clip: np.ndarray) -> pa.A
         for end, count, wanted in zip(np.cumsum(counts), counts, is_scored_clip, strict=True)
     ]
     return pa.array(lists, pa.list_(pa.float32()))
-
-
-def _embedding_lists(embeddings: np.ndarray, has_embedding: np.ndarray) -> pa.Array:
-    """list<float16>: null where there is no embedding."""
-    dim = embeddings.shape[1]
-    values = embeddings[has_embedding].astype(np.float16).ravel()
-    ends = np.concatenate([[0], np.cumsum(np.where(has_embedding, dim, 0))]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values, pa.float16()), mask=pa.array(~has_embedding))

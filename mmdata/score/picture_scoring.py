@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from upath import UPath
 
+from mmdata.score.caption_vectors import CaptionVectors
 from mmdata.score.decode import Decoder, Member, PictureMeasures
 from mmdata.score.scorer import ClipScorer, pair_scores
 
@@ -29,6 +30,7 @@ class PictureFeatures:
     measures: list[PictureMeasures]  # M, one for each picture
     embeddings: np.ndarray  # float32 M,D, of unit length; NaN where there is a problem
     scores: np.ndarray  # float32 K, cosine of each pair's picture and caption; NaN without a caption or a result
+    texts: CaptionVectors
 
     @property
     def pictures_per_row(self) -> np.ndarray:
@@ -43,6 +45,7 @@ class PictureFeatures:
 
 def score_pictures(
     samples: pl.DataFrame,
+    captions: pl.Series,
     tar: UPath,
     scorer: ClipScorer,
     threads: int,
@@ -53,6 +56,7 @@ def score_pictures(
 
     Args:
         samples: rows joined with media, sorted by uid: kind, caption, problem, status, ext, offset, length, further.
+        captions: the texts to embed (see `distinct_captions`): those of the samples, and any others.
         tar: holds the stored media.
         advance: called with the number of rows done so far, after each batch.
         min_face_score: count the faces that are detected with at least this confidence; None: do not count faces.
@@ -62,18 +66,14 @@ def score_pictures(
     pairs = pairs.join(members, on=["offset", "length"], how="left", nulls_equal=True, maintain_order="left")
     row, picture = pairs["row"].to_numpy().astype(np.int64), pairs["picture"].to_numpy().astype(np.int64)
 
-    captions = samples["caption"].fill_null("").str.strip_chars()
-    distinct = captions.gather(np.unique(row)).unique(maintain_order=True).to_frame("caption")
-    distinct = distinct.filter(pl.col("caption") != "").with_row_index("text")
-    text_of_row = captions.to_frame().join(distinct, on="caption", how="left", maintain_order="left")["text"]
-
     measures: list[PictureMeasures] = []
     embeddings = np.full((len(members), scorer.dim), np.nan, np.float32)
     # the decoder reports a member without a position as `missing_bytes`
     places = [Member(-1 if at is None else at, length or 0) for _, at, length in members.iter_rows()]
     first_row = pairs.group_by("picture", maintain_order=True).first()["row"].to_numpy()
     with Decoder(tar, places, scorer.preprocess, scorer.batch_size, threads, min_face_score) as decoder:
-        texts = scorer.embed_texts(distinct["caption"].to_list())  # while the first batches are being decoded
+        # while the first batches are being decoded
+        texts = CaptionVectors(captions, scorer.embed_texts(captions.to_list()))
         for batch in decoder:
             decoded = np.array([measured.problem is None for measured in batch.measures])
             batch_embeddings = embeddings[batch.start : batch.start + len(batch.measures)]
@@ -81,17 +81,21 @@ def score_pictures(
             measures += batch.measures
             advance(int(first_row[len(measures) - 1]) + 1)
     scores = np.full(len(row), np.nan, np.float32)
-    text_of_pair = text_of_row.gather(row)
-    captioned = np.flatnonzero(text_of_pair.is_not_null().to_numpy())
-    pair_texts = texts[text_of_pair.gather(captioned).to_numpy().astype(np.int64)]
-    scores[captioned] = pair_scores(embeddings[picture[captioned]], pair_texts)
-    return PictureFeatures(row, picture, len(samples), measures, embeddings, scores)
+    text_of_pair = texts.numbers(samples["caption"])[row]
+    captioned = np.flatnonzero(text_of_pair >= 0)
+    scores[captioned] = pair_scores(embeddings[picture[captioned]], texts.vectors[text_of_pair[captioned]])
+    return PictureFeatures(row, picture, len(samples), measures, embeddings, scores, texts)
+
+
+def is_pictured() -> pl.Expr:
+    """Whether a row, joined with its media, has stored pictures."""
+    is_fetched = pl.col("problem").is_null() & (pl.col("status") == "success")
+    return is_fetched & pl.col("kind").is_in(["image", "video"])
 
 
 def picture_members(samples: pl.DataFrame) -> pl.DataFrame:
     """Where the pictures of rows lie in the tar: row, offset, length; a clip has one line per frame, in their order."""
-    is_fetched = pl.col("problem").is_null() & (pl.col("status") == "success")
-    fetched = samples.with_row_index("row").filter(is_fetched, pl.col("kind").is_in(["image", "video"]))
+    fetched = samples.with_row_index("row").filter(is_pictured())
     first = fetched.select("row", "offset", "length", frame=pl.lit(0, pl.Int64))
     # the first frame (or the picture) stands in the row's own columns, later frames (`001.jpg`, ...) in `further`
     further = fetched.select("row", "further").explode("further").drop_nulls("further").unnest("further")

@@ -19,7 +19,13 @@ from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.media.cores import cores
 from mmdata.observe import logs
-from mmdata.score.feature_reuse import features_metadata, reusable_rows
+from mmdata.score.feature_reuse import (
+    captions_to_embed,
+    features_metadata,
+    lacks_text_embedding,
+    reusable_rows,
+    with_text_embeddings,
+)
 from mmdata.score.features_reader import feature_counts, read_slice_table, scorer_mark, unsound_reason
 from mmdata.score.features_table import features_table
 from mmdata.score.generated_captions import with_generated_captions
@@ -65,7 +71,10 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
     settings = freshness.stage_settings(corpus, part, "features")
     _clear_stamps_of_changed_checkpoint(workspace, part_name, corpus.score, rows.slices)
     in_this_process = corpus.engine.in_this_process
-    if _has_stale_slice(workspace, part_name, settings, inputs):  # a wrong model is one error, not one per slice
+    lacks_vectors = functools.partial(freshness.lacks_text_vectors, corpus)
+    if _has_stale_slice(
+        workspace, part_name, settings, inputs, lacks_vectors
+    ):  # a wrong model is one error, not one per slice
         if in_this_process:
             load_scorer(corpus.score)
         else:
@@ -99,6 +108,7 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         ),
         engine=corpus.engine,
         named=freshness.named_settings(corpus, part, "features"),
+        is_due=lacks_vectors,
         accept=functools.partial(refusal, workspace, part_name),
     )
     progress("features", rows.rows, rows.rows)
@@ -152,11 +162,17 @@ def score_slice(
     reused = reusable_rows(workspace, part_name, slice_name, samples, metadata)
     new = samples.filter(~pl.col("uid").is_in(reused["uid"].to_pylist()))
     tar = workspace.media_tar(part_name, slice_name, media_table.schema.metadata)
+    keep_texts = score.text_embeddings
+    captions = captions_to_embed(samples, reused, keep_texts)
     pictures = score_pictures(
-        new, tar, scorer, threads, lambda done: advance(slice_name, len(reused) + done), min_face_score
+        new, captions, tar, scorer, threads, lambda done: advance(slice_name, len(reused) + done), min_face_score
     )
     sounds = score_sounds(new, tar, score, threads)
-    table = pa.concat_tables([features_table(new, pictures, sounds), reused]).sort_by("uid")
+    tables = [
+        features_table(new, pictures, sounds, keep_texts),
+        *with_text_embeddings(reused, samples, pictures.texts, keep_texts),
+    ]
+    table = pa.concat_tables(tables).sort_by("uid")
     table = table.replace_schema_metadata(metadata)
     made: dict[str, int] = {}
     if recaption.is_on:
@@ -166,9 +182,10 @@ def score_slice(
     problems_by_uid = zip(table["uid"].to_pylist(), table["problem"].to_pylist(), strict=True)
     logs.samples(_log, "samples have a problem", ((p, {"uid": uid}) for uid, p in problems_by_uid if p is not None))
     counts, problems = feature_counts(table, samples)
+    filled = int(lacks_text_embedding(reused).sum()) if keep_texts else 0
     return SliceResult(
         table,
-        counts=counts | {"pictures": len(pictures.measures), "reused": len(reused), **made},
+        counts=counts | {"pictures": len(pictures.measures), "reused": len(reused), "text_filled": filled, **made},
         reasons=problems,
         numbers={"seconds": time.perf_counter() - started},
     )
@@ -228,6 +245,15 @@ def _slice_inputs(workspace: Workspace, part_name: str, rows: PartStamp, media: 
     return inputs
 
 
-def _has_stale_slice(workspace: Workspace, part_name: str, settings: str, inputs: Mapping[str, str]) -> bool:
+def _has_stale_slice(
+    workspace: Workspace,
+    part_name: str,
+    settings: str,
+    inputs: Mapping[str, str],
+    is_due: Callable[[SliceStamp], bool],
+) -> bool:
     stamps = {name: workspace.slice_stamp(part_name, "features", name) for name in inputs}
-    return any(s is None or s.fingerprint != fingerprint(settings, inputs[name]) for name, s in stamps.items())
+    return any(
+        stamp is None or stamp.fingerprint != fingerprint(settings, inputs[name]) or is_due(stamp)
+        for name, stamp in stamps.items()
+    )

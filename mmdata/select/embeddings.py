@@ -11,14 +11,18 @@ import pyarrow as pa
 from upath import UPath
 
 from mmdata.errors import DataError
-from mmdata.storage.tables import read_table, table_remedy
+from mmdata.storage.tables import read_schema, read_table, table_remedy
 
 MEMORY_LIMIT_BYTES = 2_000_000_000
 
 
 @contextmanager
 def gather_embeddings(
-    tables: Sequence[UPath], place: np.ndarray, row: np.ndarray, advance: Callable[[int], None] = lambda rows: None
+    tables: Sequence[UPath],
+    place: np.ndarray,
+    row: np.ndarray,
+    advance: Callable[[int], None] = lambda rows: None,
+    column: str = "embedding",
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Read the embeddings of rows from several features tables.
 
@@ -27,6 +31,7 @@ def gather_embeddings(
         place: for each wanted row, the number of its table.
         row: for each wanted row, its row number in that table.
         advance: called with the number of wanted rows that were just read.
+        column: `embedding` (of pictures) or `text_embedding` (of captions). No row of a table without it has one.
 
     Yields:
         The embeddings, float16 (m, dim), a temporary memory map where they would take over 2 GB; and which of the
@@ -45,7 +50,7 @@ def gather_embeddings(
             wanted = order[starts[number] : starts[number + 1]]
             if len(wanted) == 0:
                 continue
-            vectors, usable = read_vectors(table, row[wanted])
+            vectors, usable = read_vectors(table, row[wanted], column)
             if len(vectors):
                 if held is None:
                     held = _room(len(place), vectors.shape[1], folder)
@@ -69,16 +74,20 @@ def gather_embeddings(
             yield held[: len(rows)], rows
 
 
-def read_vectors(table: UPath, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def read_vectors(table: UPath, rows: np.ndarray, column: str = "embedding") -> tuple[np.ndarray, np.ndarray]:
     """The usable embeddings (float16, (m, dim)) among the given rows of a features table, and which of them they are.
+
+    Args:
+        column: as for `gather_embeddings`.
 
     Raises:
         DataError: lengths differ within the table.
     """
-    column = read_table(table, ["embedding"])["embedding"].combine_chunks()
-    column = column.take(pa.array(rows))
-    present = np.flatnonzero(np.asarray(column.is_valid()))
-    vectors = column.drop_null()
+    if column != "embedding" and column not in read_schema(table).names:  # of a version that kept no text embeddings
+        return np.empty((0, 0), np.float16), np.empty(0, np.int64)
+    wanted = read_table(table, [column])[column].combine_chunks().take(pa.array(rows))
+    present = np.flatnonzero(np.asarray(wanted.is_valid()))
+    vectors = wanted.drop_null()
     flat = np.asarray(vectors.flatten()).view(np.float16) if len(vectors) else np.empty(0, np.float16)
     lengths = np.unique(np.asarray(vectors.value_lengths())) if len(vectors) else np.array([0])
     if len(lengths) != 1:

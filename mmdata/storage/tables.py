@@ -41,6 +41,16 @@ def read_table(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
         raise DataError(f"{path}: cannot be read as Parquet ({error}). {table_remedy(path)}") from error
 
 
+def read_schema(path: UPath) -> pa.Schema:
+    """The schema of a table, read from the file's footer. Raises as `read_table` does."""
+    try:
+        with path.open("rb") as file:
+            return pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise_unless_broken(error)
+        raise DataError(f"{path}: cannot be read as Parquet ({error}). {table_remedy(path)}") from error
+
+
 def table_remedy(path: UPath) -> str:
     """The command that makes a damaged table of a workspace again."""
     of_part = _PART_TABLE.search(path.as_posix())
@@ -60,9 +70,15 @@ def raise_unless_broken(error: Exception) -> None:
 
 
 def scan_tables(paths: Sequence[UPath], columns: Sequence[str] | None = None) -> pl.LazyFrame:
-    """Scan tables of one schema as one lazy frame, in the order given."""
+    """Scan tables as one lazy frame, in the order given.
+
+    Args:
+        columns: columns that all tables have; None: all, and the tables must have the same.
+    """
     if paths and all(is_local(path) for path in paths):
-        frame = pl.scan_parquet([path.path for path in paths], glob=False)
-        return frame.select(columns) if columns is not None else frame
+        local_paths = [path.path for path in paths]
+        if columns is None:
+            return pl.scan_parquet(local_paths, glob=False)
+        return pl.scan_parquet(local_paths, glob=False, extra_columns="ignore").select(columns)
     frames = [pl.from_arrow(read_table(path, columns)) for path in paths]
     return pl.concat([f for f in frames if isinstance(f, pl.DataFrame)]).lazy()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.config import Corpus, Score
+from mmdata.config import Corpus, Score, Select
 from mmdata.config.load import parse_corpus
 from mmdata.engine.deciding_settings import deciding_settings
 from mmdata.engine.freshness import (
@@ -141,6 +141,20 @@ def test_the_clips_of_one_file_do_not_hold_a_part_back(workspace: Workspace) -> 
     assert releasable_parts(corpus_of(download={"min_success_share": 0.9}), workspace) == ([PART], {})
     refused = releasable_parts(corpus_of(download={"min_success_share": 0.95}), workspace)[1]
     assert "success share 0.917 (11 of 12)" in refused[PART.name]
+
+
+def test_missing_text_embeddings_make_features_stale_where_the_selection_needs_them(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(corpus_of(), workspace, counts={"scored": 1_500})
+    assert plan_part(corpus_of(), workspace, PART).stale == ()
+    monkeypatch.setattr(Select, "needs_text_embeddings", property(lambda self: True))
+    plan = plan_part(corpus_of(), workspace, PART)
+    assert plan.stale == ("features",)
+    assert plan.why == "features: 1,500 scored samples lack the text embedding that the selection needs"
+    assert releasable_parts(corpus_of(), workspace) == ([], {PART.name: plan.why})
+    finish(corpus_of(), workspace, counts={"scored": 1_500, "text_embedded": 1_500})
+    assert plan_part(corpus_of(), workspace, PART).stale == ()
 
 
 def test_the_number_format_makes_features_stale(workspace: Workspace) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from mmdata.config import Select
 from tests.inspect.conftest import NOW, Nightly
 
 
@@ -68,3 +70,20 @@ def test_an_interrupted_part_counts_only_the_slices_that_are_missing(built: Nigh
     (part,) = built.plan().work
     assert [(s.stage, s.slices, s.rows) for s in part.stages] == [("media", 1, 10), ("features", 1, 10)]
     assert part.stages[0].why == "not finished: 3 of 4 slices are done"
+
+
+def test_slices_whose_text_embeddings_are_lacking_are_counted(built: Nightly, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of before there were any, of which one slice was scored again since."""
+    part, counts = "web-000000", {"rows": 10, "scored": 7}
+    for name in ("0000", "0001", "0002", "0003"):
+        stamp = built.workspace.slice_stamp(part, "features", name)
+        slice_counts = counts | ({"text_embedded": 7} if name == "0001" else {})
+        built.workspace.write_slice_stamp(part, "features", name, replace(stamp, counts=slice_counts))
+    stamp = built.workspace.part_stamp(part, "features")
+    built.workspace.write_part_stamp(part, "features", replace(stamp, counts={"scored": 28, "text_embedded": 7}))
+    assert built.plan().work == []
+    monkeypatch.setattr(Select, "needs_text_embeddings", property(lambda self: True))
+    works = {work.part.name: work for work in built.plan().work}
+    (features,) = works[part].stages
+    assert (features.stage, features.slices, features.of, features.rows) == ("features", 3, 4, 30)
+    assert features.why == "21 scored samples lack the text embedding that the selection needs"

@@ -80,7 +80,7 @@ def test_a_list_that_grows_fetches_nothing_and_scores_nothing_and_comes_to_the_s
 
 
 def _but_for_scores(row: dict[str, object]) -> dict[str, object]:
-    scores = ("clip_score", "embedding")
+    scores = ("clip_score", "embedding", "text_embedding")
     return {name: value is None if name in scores else value for name, value in row.items()}
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from mmdata.score.scorer import ClipScorer
 from mmdata.score.stage import score_part
 from tests.support.scoring import PART, PartMaker, Sample, count_embedded, encode, photo
 
 
 def test_rows_that_share_bytes_are_embedded_once_and_scored_each(
-    maker: PartMaker, monkeypatch: pytest.MonkeyPatch
+    maker: PartMaker, scorer: ClipScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = [Sample(f"caption {n}", same_as=0) for n in range(3)]
     twin = Sample("caption 0", encode(photo(2)), url="https://e.org/twin.jpg")

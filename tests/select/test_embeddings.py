@@ -14,7 +14,7 @@ from mmdata.samples import FEATURES, table_of
 from mmdata.select import embeddings
 from mmdata.select.embeddings import gather_embeddings, read_vectors
 from mmdata.select.stage import select_samples
-from mmdata.storage.tables import write_table
+from mmdata.storage.tables import read_table, write_table
 from tests.support.selecting import build, corpus_for, sample, selection
 
 
@@ -71,3 +71,15 @@ def test_embeddings_of_other_lengths_are_refused_and_useless_ones_left_out(tmp_p
     build(corpus, {"web-000001": [[sample(3, embedding=[1, 0, 0])]]})
     with pytest.raises(DataError, match=r"web-000001.*embeddings of 3 numbers, where others have 2"):
         select_samples(corpus, workspace)
+
+
+def test_text_embeddings_are_gathered_from_the_tables_that_have_them(tmp_path: Path) -> None:
+    older = features(tmp_path / "a.parquet", [1, 0], [0, 1])
+    write_table(older, read_table(older).drop_columns("text_embedding"))
+    rows = [{"uid": f"{number:032x}", "text_embedding": np.array([0.6, number], np.float16)} for number in range(2)]
+    newer = UPath(tmp_path / "b.parquet")
+    write_table(newer, table_of(rows, FEATURES))
+    place, row = np.array([1, 0, 1]), np.array([1, 0, 0])
+    with gather_embeddings([older, newer], place, row, column="text_embedding") as (vectors, usable):
+        assert usable.tolist() == [0, 2]
+        np.testing.assert_array_equal(vectors, np.array([[0.6, 1], [0.6, 0]], np.float16))

@@ -11,7 +11,7 @@ import pytest
 from upath import UPath
 
 from mmdata.errors import DataError
-from mmdata.storage.tables import read_table, write_table
+from mmdata.storage.tables import read_schema, read_table, scan_tables, write_table
 
 
 def test_a_missing_and_a_damaged_table_are_named(tmp_path: Path) -> None:
@@ -44,3 +44,15 @@ def test_a_fault_of_the_disk_or_the_store_is_no_broken_table(
     with pytest.raises(type(fault)) as raised:
         read_table(UPath(tmp_path / "t.parquet"))
     assert raised.value is fault
+
+
+def test_tables_of_an_older_version_without_a_column_are_scanned_with_newer_ones(tmp_path: Path) -> None:
+    older, newer = UPath(tmp_path / "a.parquet"), UPath(tmp_path / "b.parquet")
+    write_table(older, pa.table({"uid": ["a"], "x": [1]}))
+    write_table(newer, pa.table({"uid": ["b"], "new": [9], "x": [2]}))
+    for paths in ([older, newer], [newer, older]):
+        assert sorted(scan_tables(paths, ["x", "uid"]).collect().rows()) == [(1, "a"), (2, "b")]
+    assert (read_schema(older).names, read_schema(newer).names) == (["uid", "x"], ["uid", "new", "x"])
+    (tmp_path / "c.parquet").write_bytes(b"no table")
+    with pytest.raises(DataError, match=r"c\.parquet: cannot be read as Parquet"):
+        read_schema(UPath(tmp_path / "c.parquet"))
