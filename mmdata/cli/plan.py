@@ -26,7 +26,8 @@ def plan(
     """Show what the next build would do.
 
     Shows which source files are new or changed, which stages would run for which parts and why, and whether there
-    would be a new release. It changes nothing.
+    would be a new release, and what balance would keep, drop and repeat by the counts of the latest selection. It
+    changes nothing.
     """
     import json
 
@@ -68,6 +69,10 @@ def _show(out: Console, plan: RefreshPlan, shown: int | None) -> None:
     out.print(f"\n{release_line(plan.forecast)}", markup=False)
     for why in plan.forecast.why:
         out.print(f"  {why}", markup=False)
+    if plan.balance is not None:
+        out.print(f"\n{plan.balance.line()}", markup=False)
+        for warning in (*plan.balance.cut, *plan.balance.shortfalls):
+            out.print(f"warning: {warning}", markup=False)
 
 
 def _lines(part: PartWork) -> list[tuple[str, ...]]:

@@ -84,7 +84,7 @@ def _show_status(current: Status, every: bool) -> None:
         out.print(f"about {duration(current.eta_s)} of work left, one part at a time{exception}", markup=False)
     for path, error in current.unreadable.items():
         out.print(f"unreadable: {error if path in error else f'{path}: {error}'}", markup=False)
-    for warning in current.idle_rules:
+    for warning in (*current.idle_rules, *current.balance):
         out.print(f"warning: {warning}", markup=False)
     reasons = [(stage, *item) for stage, counts in current.reasons.items() for item in Counter(counts).most_common()]
     if reasons:

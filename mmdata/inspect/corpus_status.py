@@ -18,6 +18,7 @@ from mmdata.errors import DataError
 from mmdata.inspect.progress import Underway, corpus_eta_s, corpus_rates, underway
 from mmdata.releases.holds import Hold, read_hold
 from mmdata.releases.manifest import DAMAGED_REMEDY, find_manifest
+from mmdata.select.balance_cost import cut_warnings
 from mmdata.select.idle_rules import idle_rules
 from mmdata.stage import add_counts
 from mmdata.storage.atomic import is_local
@@ -68,6 +69,7 @@ class Status:
         paused_hosts: the hosts that are left alone because they blocked us; see `Pause`.
         unreadable: source file -> error.
         idle_rules: warnings about rules of the selection that judge nothing.
+        balance: warnings about what balance dropped from the latest release.
         release: the latest release's manifest without its long lists; None before the first release.
         hold: the newest release, if it is held, and why; None if it is not.
         underway: stages that have begun and not ended.
@@ -82,6 +84,7 @@ class Status:
     paused_hosts: Sequence[Pause]
     unreadable: Mapping[str, str]
     idle_rules: Sequence[str]
+    balance: Sequence[str]
     release: Mapping[str, Any] | None
     hold: Hold | None
     underway: Sequence[Underway]
@@ -129,6 +132,7 @@ def corpus_status(corpus: Corpus, workspace: Workspace, now: datetime | None = N
         for status in parts
         if status.stages["rows"] == "done" and (stamp := once.part_stamp(status.part.name, "rows")) is not None
     }
+    release = latest_release(workspace)
     retries = [status.next_retry_at for status in parts if status.next_retry_at is not None]
     return Status(
         parts=parts,
@@ -147,7 +151,8 @@ def corpus_status(corpus: Corpus, workspace: Workspace, now: datetime | None = N
             if entry.get("status") == "unreadable"
         },
         idle_rules=idle_rules(corpus.select.filter, rows_stamps),
-        release=latest_release(workspace),
+        balance=cut_warnings(release.get("counts", {}), release.get("reasons", {})) if release else [],
+        release=release,
         hold=read_hold(workspace),
         underway=stages_underway,
         eta_s=eta_s,
@@ -251,6 +256,7 @@ def to_json(status: Status, hosts: FailingHosts | None, disk: Mapping[str, DiskU
         "reasons": status.reasons,
         "unreadable": status.unreadable,
         "idle_rules": list(status.idle_rules),
+        "balance": list(status.balance),
         "release": status.release,
         "held": status.hold,
         "not_ready": [

@@ -14,6 +14,8 @@ from mmdata.inspect.next_parts import PartWork, part_work
 from mmdata.inspect.next_release import Forecast, forecast
 from mmdata.inspect.next_sources import FileChange, PlannedWorkspace, file_changes
 from mmdata.optout.lists import lists_changed
+from mmdata.releases.draft import find_draft
+from mmdata.select.balance_cost import BalanceCost, balance_cost
 from mmdata.sources.catalog import look_at_sources
 from mmdata.workspace.layout import PART_STAGES, Catalog, PartStage, Workspace
 
@@ -40,6 +42,8 @@ class RefreshPlan:
         removed: parts that will be removed.
         work: the parts that need work, in catalogue order.
         opt_out_changes: the entries of an opt-out list have changed, so the rows of every part are checked again.
+        balance: what balance would do, by the counts of the latest selection; None if there is none, or if it was not
+            read.
     """
 
     files: list[FileChange]
@@ -48,6 +52,7 @@ class RefreshPlan:
     work: list[PartWork]
     opt_out_changes: bool
     forecast: Forecast
+    balance: BalanceCost | None = None
 
     @property
     def totals(self) -> list[StageTotal]:
@@ -86,6 +91,7 @@ class RefreshPlan:
             "totals": [asdict(total) for total in self.totals],
             "opt_out_changes": self.opt_out_changes,
             "release": asdict(self.forecast),
+            "balance": asdict(self.balance) if self.balance else None,
         }
 
 
@@ -123,4 +129,11 @@ def plan_refresh(
         work,
         opt_out_changes,
         forecast(corpus, planned, work, opt_out_changes),
+        None if fast else _balance_cost(corpus, workspace),
     )
+
+
+def _balance_cost(corpus: Corpus, workspace: Workspace) -> BalanceCost | None:
+    draft = find_draft(workspace)
+    release = draft.release_id if draft else workspace.latest()
+    return balance_cost(corpus.select, workspace.release_dir(release), release) if release else None

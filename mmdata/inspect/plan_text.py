@@ -32,6 +32,8 @@ def as_markdown(plan: RefreshPlan) -> str:
     """The plan as Markdown, with names and values from outside escaped."""
     lines = [f"**{markdown(release_line(plan.forecast))}**", ""]
     lines += [f"- {markdown(why)}" for why in plan.forecast.why]
+    if plan.balance is not None:
+        lines += ["", *(markdown(line) for line in (plan.balance.line(), *plan.balance.cut, *plan.balance.shortfalls))]
     if not plan.work:
         lines += ["", f"All {plan.parts:,} parts are up to date."]
     if plan.totals:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from mmdata.config import Balance, Oversample
-from mmdata.select.mix import targets
+from mmdata.select.mix import Target, targets
 from mmdata.select.rates import Rates, near
 
 
@@ -49,15 +49,9 @@ def signature_rates(
     signature = pl.col("signature").cast(pl.String)
     sums = frame.group_by(signature).agg(pl.col("weight").cast(pl.Int64).sum()).sort("signature")
     totals: dict[str, int] = dict(sums.iter_rows())
-    factors: dict[str, float] = {}
-    if not balance.by_ratio:
-        wanted = targets(totals, balance, oversample)
-        quotas = {name: target.kept for name, target in wanted.items()}
-        factors = {name: target.factor for name, target in wanted.items()}
-    elif balance.max_ratio is not None:
-        quotas = capped_quotas(totals, balance.max_ratio, balance.tail_share)
-    else:
-        quotas = totals
+    wanted = signature_targets(totals, balance, oversample)
+    quotas = {name: target.kept for name, target in wanted.items()}
+    factors = {} if balance.by_ratio else {name: target.factor for name, target in wanted.items()}
     if parent is not None:
         for name, factor in factors.items():
             known = parent.signature.get(name, 1.0)
@@ -77,6 +71,16 @@ def signature_rates(
         ):
             rates[name] = before
     return SignatureRates(totals, rates, factors)
+
+
+def signature_targets(totals: Mapping[str, int], balance: Balance, oversample: Oversample) -> dict[str, Target]:
+    """What balance makes of each signature, by whichever rule is set. Raises DataError; see `mix.targets`."""
+    if not balance.by_ratio:
+        return targets(totals, balance, oversample)
+    quotas = dict(totals)
+    if balance.max_ratio is not None:
+        quotas = capped_quotas(totals, balance.max_ratio, balance.tail_share)
+    return {name: Target(total, quotas[name], quotas[name]) for name, total in totals.items()}
 
 
 def rate_for(draws: np.ndarray, weights: np.ndarray, quota: int) -> float:

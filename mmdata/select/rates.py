@@ -93,6 +93,11 @@ def read_cut_score(path: UPath) -> float | None:
     return None if cut is None else cut.score
 
 
+def read_totals(path: UPath) -> Mapping[str, Mapping[str, int]]:
+    """The `totals` of a release's rates; empty if there are none."""
+    return (read_json(path) or {}).get("totals", {})
+
+
 def _lasting(data: Mapping[str, Any]) -> tuple[float | None, Cut | None]:
     cut = data.get("cut")
     return data.get("held_out"), None if cut is None else Cut(**cut)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import polars as pl
@@ -18,9 +19,10 @@ from mmdata.fingerprint import fingerprint
 from mmdata.observe import logs
 from mmdata.releases.draft import Draft, ReleasePlan, find_draft, plan_release, write_draft
 from mmdata.score.features_reader import read_scorer_mark
+from mmdata.select.balance_cost import balance_cost, cut_warnings
 from mmdata.select.candidates import BATCH_ROWS, Slice, merge_candidates, read_candidates
 from mmdata.select.clusters import Clusters, assign_clusters, read_clusters, train_clusters, write_clusters
-from mmdata.select.concept_matcher import ConceptMatcher
+from mmdata.select.concept_matcher import ConceptMatcher, unmatchable
 from mmdata.select.decide import NO_CLUSTER, balance_and_repeat, drop_duplicates, drop_followers, is_kind, judge
 from mmdata.select.domains import cap_domains
 from mmdata.select.embeddings import gather_embeddings
@@ -87,8 +89,12 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
         _log.warning("part stays out of the release", part=part, reason=reason, release=plan.release_id)
     _log.info("samples are selected", release=plan.release_id, parts=len(parts), reused=reused, counts=summary.counts)
     stamps = {part: stamp for part in parts if (stamp := workspace.part_stamp(part.name, "rows")) is not None}
-    warnings = idle_rules(corpus.select.filter, stamps)
-    for warning in warnings:
+    cost = balance_cost(corpus.select, folder, plan.release_id)
+    warnings = {
+        "rules that judge nothing": idle_rules(corpus.select.filter, stamps),
+        "balance": [*cut_warnings(summary.counts, summary.reasons), *(cost.shortfalls if cost else ())],
+    }
+    for warning in chain.from_iterable(warnings.values()):
         _log.warning(warning, release=plan.release_id)
     names = tuple(part.name for part in parts)
     draft = Draft(plan.release_id, plan.inputs, plan.parent, names, refused, summary.counts, summary.reasons)
@@ -104,7 +110,7 @@ def _is_drafted(workspace: Workspace, plan: ReleasePlan, folder: UPath) -> bool:
 
 
 def _report(
-    draft: Draft, summary: Summary, folder: UPath, scorer: str, reused: bool, warnings: Sequence[str]
+    draft: Draft, summary: Summary, folder: UPath, scorer: str, reused: bool, warnings: Mapping[str, Sequence[str]]
 ) -> StageReport:
     refused = [{"part": part, "reason": reason} for part, reason in draft.refused_parts.items()]
     return StageReport(
@@ -115,7 +121,7 @@ def _report(
         numbers=summary.numbers(),
         tables=summary.tables()
         | {"refused parts": refused}
-        | ({"rules that judge nothing": [{"warning": warning} for warning in warnings]} if warnings else {}),
+        | {title: [{"warning": warning} for warning in listed] for title, listed in warnings.items() if listed},
         images=summary.images(scorer),
         paths={name: str(folder / name) for name in _TABLES},
         slices_done=0 if reused else 1,
@@ -193,6 +199,8 @@ def _read_all_candidates(inputs: _Inputs) -> pl.DataFrame:
     slices, balance = inputs.slices, inputs.corpus.select.balance
     by_text = inputs.concepts is not None and balance.concepts_by == "text"
     matcher = ConceptMatcher(inputs.concepts, balance.concepts_ignore_case) if inputs.concepts and by_text else None
+    if matcher is not None and (never := unmatchable(matcher.concepts)):
+        _log.info("concepts that no caption can name", concepts=len(never), first=never[0])
     total = sum(part_slice.rows for part_slice in slices)
     frames, rows_read, first = [], 0, 0
     while first < len(slices):

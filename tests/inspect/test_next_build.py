@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mmdata.errors import UserError
-from tests.inspect.conftest import Nightly, every_file, stages
+from mmdata.releases.draft import find_draft
+from tests.inspect.conftest import SELECT, Nightly, every_file, stages
 
 
 def test_before_the_first_build_everything_is_new_and_nothing_is_written(nightly: Nightly) -> None:
@@ -102,3 +103,15 @@ def test_an_opt_out_list_that_grew_is_told_and_not_taken_over(built: Nightly) ->
     assert every_file(built) == before
     assert built.refresh() != first
     assert not built.plan().opt_out_changes
+
+
+def test_the_plan_tells_what_another_balance_costs_before_it_is_done(built: Nightly) -> None:
+    built.sections = {"select": {**SELECT, "balance": {"mix": {"image+text": 1.0}, "size": 20}}}
+    plan = built.plan()
+    assert plan.balance is not None
+    assert plan.balance.line() == "balance would keep 20 of 60 samples (33.3%): image+text 60 -> 20"
+    assert "drops 40 of 60 samples" in plan.balance.cut[0]
+    assert plan.to_json()["balance"]["signatures"] == {"image+text": (60, 20, 20)}
+    assert built.plan(fast=True).balance is None
+    built.refresh()
+    assert find_draft(built.workspace).counts["kept"] == 20  # type: ignore[union-attr]
