@@ -154,6 +154,11 @@ _INDEX_COLUMNS = (
 INDEX = _schema(_INDEX_COLUMNS)
 """Position of each sample of a release, ordered by shard, then offset. Written by mmdata.shards."""
 
+GENERATED_TOKENS = Column(
+    "generated_tokens", pa.int32(), "Estimated number of tokens of a generated caption beside the text; 0: none."
+)
+"""Further column of the index of a release with generated captions."""
+
 COLUMNS: Mapping[str, Sequence[Column]] = {
     "rows": _ROWS_COLUMNS,
     "media": _MEDIA_COLUMNS,

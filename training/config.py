@@ -191,6 +191,13 @@ class Data(Section):
     window_blocks: int = Field(64, ge=1, description="Blocks whose samples are shuffled together.")
     frames: int = Field(8, ge=1, le=16, description="Evenly spaced frames of a clip; fewer if they fill half a row.")
     augment: bool = Field(True, description="Vary copies of a sample: crop, colour, speed, gain, caption.")
+    generated_captions: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Stages `align` and `joint`: share of the samples with a generated caption beside their text (see "
+        "`recaption` of corpus.yaml) that are read with it, drawn anew each epoch.",
+    )
     max_bad_share: float = Field(0.01, ge=0, le=1, description="A larger share of unreadable samples ends the run.")
 
 

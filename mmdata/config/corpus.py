@@ -53,6 +53,9 @@ class Corpus(Section):
             raise ValueError("select.filter.min_audio_score needs score.audio_model, which gives the scores")
         if self.select.needs_text_embeddings and not self.score.text_embeddings:
             raise ValueError("the scores in section select need score.text_embeddings: true, which keeps the vectors")
+        agreement = (rules.min_agreement, rules.max_agreement)
+        if any(bound is not None for bound in agreement) and not self.recaption.is_on:
+            raise ValueError("select.filter: min_agreement and max_agreement need recaption.model, to agree with")
         return self
 
     @field_validator("sources")

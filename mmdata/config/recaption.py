@@ -63,9 +63,17 @@ class Recaption(Section):
         """Whether the model is shown the caption of the source."""
         return self.prompt is not None and CAPTION_PLACEHOLDER in self.prompt
 
+    @property
+    def replaces(self) -> bool:
+        """Whether generated captions stand in the place of the source's."""
+        return self.is_on and self.use == "replace_where_better"
+
     @field_validator("captioner")
     @classmethod
     def _names_a_function(cls, name: str) -> str:
         if name != "transformers" and not all(name.partition(":")):
             raise ValueError(f"{name!r} is neither `transformers` nor `module:function`")
         return name
+
+
+NO_CAPTIONS = Recaption()

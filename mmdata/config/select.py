@@ -44,6 +44,12 @@ class Filter(Section):
     )
     max_faces: int | None = Field(None, ge=0, description="Faces in a picture, or in the frame of a clip with most.")
     min_audio_score: float | None = Field(None, ge=-1, le=1, description="Sound-text cosine of score.audio_model.")
+    min_agreement: float | None = Field(
+        None, ge=-1, le=1, description="Cosine of the source's caption and the one of recaption.model, as texts."
+    )
+    max_agreement: float | None = Field(
+        None, ge=-1, le=1, description="The same; samples that agree more say nothing new with their second caption."
+    )
     min_speech: float | None = Field(None, ge=0, le=1, description="Share of the sound that is speech.")
     max_speech: float | None = Field(None, ge=0, le=1, description="Share of the sound that is speech.")
     min_overlap: float | None = Field(
@@ -57,6 +63,11 @@ class Filter(Section):
     )
     min_seconds: float | None = Field(None, ge=0, description="Length of a clip or of sound.")
     max_seconds: float | None = Field(None, gt=0, description="Length of a clip or of sound.")
+
+    @property
+    def unused(self) -> set[str]:
+        """Keys that have no effect at present, and so are left out of fingerprints."""
+        return {key for key in ("min_agreement", "max_agreement") if getattr(self, key) is None}
 
     @model_validator(mode="after")
     def _one_score_rule(self) -> Filter:

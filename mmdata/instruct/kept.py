@@ -10,14 +10,19 @@ import numpy as np
 import polars as pl
 from upath import UPath
 
+from mmdata.config import Recaption
+from mmdata.config.recaption import NO_CAPTIONS
 from mmdata.errors import DataError
 from mmdata.releases.manifest import DAMAGED_REMEDY
-from mmdata.samples import caption_or_transcript, own_columns
+from mmdata.samples import own_columns
+from mmdata.score.sample_text import GENERATED_COLUMNS, IS_GENERATED, with_sample_text
 from mmdata.storage.tables import read_table
 from mmdata.workspace.layout import Workspace
 
 _ROWS = ["uid", "kind", "url", "start_s", "end_s", "caption", "lang", "extra"]
 _FEATURES = ["uid", "lang", "lang_prob", "transcript", "speech_ratio", "silence_ratio"]
+
+_MEDIA = ["uid", "ext", "further", "synthetic", "audio_s"]
 
 SURE_LANGUAGE = 0.5
 """A detected language less probable than this is not named in an instruction."""
@@ -52,7 +57,13 @@ class Kept:
     features: Sequence[UPath]
 
 
-def read_kept(workspace: Workspace, release_id: str, with_qa: bool, advance: Callable[[int], None]) -> Kept:
+def read_kept(
+    workspace: Workspace,
+    release_id: str,
+    with_qa: bool,
+    advance: Callable[[int], None],
+    recaption: Recaption = NO_CAPTIONS,
+) -> Kept:
     """Read the first copies of a release from its selection, its index and the tables of their slices.
 
     Memory: the captions and about 200 more bytes a sample.
@@ -77,7 +88,7 @@ def read_kept(workspace: Workspace, release_id: str, with_qa: bool, advance: Cal
     pieces: list[pl.DataFrame] = []
     features: list[UPath] = []
     for (part, name), group in joined.group_by(["part", "slice"], maintain_order=True):
-        pieces.append(_read_slice(workspace, str(part), str(name), group, len(features), with_qa))
+        pieces.append(_read_slice(workspace, str(part), str(name), group, len(features), with_qa, recaption))
         features.append(workspace.table(str(part), "features", str(name)))
         advance(len(group))
     if not pieces:
@@ -86,11 +97,18 @@ def read_kept(workspace: Workspace, release_id: str, with_qa: bool, advance: Cal
 
 
 def _read_slice(
-    workspace: Workspace, part: str, name: str, group: pl.DataFrame, place: int, with_qa: bool
+    workspace: Workspace,
+    part: str,
+    name: str,
+    group: pl.DataFrame,
+    place: int,
+    with_qa: bool,
+    recaption: Recaption,
 ) -> pl.DataFrame:
     rows = pl.DataFrame(read_table(workspace.table(part, "rows", name), _ROWS)).rename({"lang": "said_lang"})
-    media = pl.DataFrame(read_table(workspace.table(part, "media", name), ["uid", "ext", "further", "synthetic"]))
-    scored = pl.DataFrame(read_table(workspace.table(part, "features", name), _FEATURES))
+    media = pl.DataFrame(read_table(workspace.table(part, "media", name), _MEDIA))
+    generated = ["clip_score", *GENERATED_COLUMNS, "generated_lang", "generated_lang_prob"] if recaption.is_on else []
+    scored = pl.DataFrame(read_table(workspace.table(part, "features", name), [*_FEATURES, *generated]))
     joined = (
         group.drop("part", "slice")
         .join(rows, on="uid", how="left")
@@ -101,6 +119,7 @@ def _read_slice(
         raise DataError(
             f"part {part}, slice {name}: its tables lack {missing} samples that the selection keeps. {DAMAGED_REMEDY}"
         )
+    joined = with_sample_text(joined, recaption)
     detected = pl.when(pl.col("lang_prob") >= SURE_LANGUAGE).then(pl.col("lang"))
     said = pl.col("said_lang").str.to_lowercase().str.extract(r"^([a-z]{2})(?:[-_].*)?$")
     questions, answers = (
@@ -122,8 +141,8 @@ def _read_slice(
         "synthetic",
         "speech_ratio",
         "silence_ratio",
-        caption_or_transcript().alias("caption"),
-        pl.coalesce(said, detected).alias("caption_lang"),
+        "caption",
+        pl.when(IS_GENERATED).then(detected).otherwise(pl.coalesce(said, detected)).alias("caption_lang"),
         pl.col("extra").str.json_path_match("$.captions").is_not_null().fill_null(value=False).alias("is_told"),
         pl.Series("question", questions, pl.String),
         pl.Series("answer", answers, pl.String),

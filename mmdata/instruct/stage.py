@@ -65,7 +65,7 @@ def write_instructions(corpus: Corpus, workspace: Workspace, progress: Progress 
             f"{DAMAGED_REMEDY}"
         )
     tasks = _tasks(corpus, folder)
-    kept = _gather(workspace, release_id, "text_qa" in tasks, progress)
+    kept = _gather(corpus, workspace, release_id, "text_qa" in tasks, progress)
     summary = _write(corpus, workspace, folder, kept, tasks, progress)
     facts = {"format": 1, "release_id": release_id, "inputs": inputs, "images": corpus.instruct.images, **summary}
     publish_json(folder / "instructions.json", facts)
@@ -80,7 +80,7 @@ def _tasks(corpus: Corpus, folder: UPath) -> Sequence[str]:
     return default_tasks(scan_tables([folder / "index.parquet"], ["signature"]).unique().collect()["signature"])
 
 
-def _gather(workspace: Workspace, release_id: str, with_qa: bool, progress: Progress) -> Kept:
+def _gather(corpus: Corpus, workspace: Workspace, release_id: str, with_qa: bool, progress: Progress) -> Kept:
     path = workspace.release_dir(release_id) / "index.parquet"
     total = int(np.count_nonzero(read_table(path, ["copy"])["copy"].to_numpy() == 0))
     done = 0
@@ -90,7 +90,7 @@ def _gather(workspace: Workspace, release_id: str, with_qa: bool, progress: Prog
         done += samples
         progress("instructions: reading", done, total)
 
-    return read_kept(workspace, release_id, with_qa, advance)
+    return read_kept(workspace, release_id, with_qa, advance, corpus.recaption)
 
 
 def _write(

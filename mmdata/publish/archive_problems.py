@@ -29,11 +29,13 @@ class MemberChecks:
 
     Args:
         decode: decode each picture and frame, and sound and video if PyAV is installed.
-        facts: each `.json` has the keys and types of `FACTS`, which releases of format 1 did not promise.
+        facts: each `.json` has the keys and types of `release_facts`, which releases of format 1 did not promise.
+        captions: the release has generated captions.
     """
 
     decode: bool = False
     facts: bool = True
+    captions: bool = False
 
 
 def archive_problems(
@@ -105,7 +107,7 @@ def _member_problem(key: str, ext: str, content: bytes, checks: MemberChecks) ->
 
 
 def _facts_problem(key: str, content: Any, checks: MemberChecks) -> str | None:
-    if checks.facts and (problem := facts_problem(content)):
+    if checks.facts and (problem := facts_problem(content, checks.captions)):
         return problem
     return None if (uid := content["uid"]) == key_uid(key) else f"its uid is {uid}"
 

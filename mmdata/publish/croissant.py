@@ -12,7 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from mmdata.samples import COLUMNS, INDEX
+from mmdata.releases.manifest import has_captions
+from mmdata.samples import COLUMNS, GENERATED_TOKENS, INDEX
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 
@@ -92,7 +93,7 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
             sounds = _member_records("sounds", "sound", "sc:AudioObject", "The sound.", {"key": r"([^/.]+)\.flac$"})
             dataset["recordSet"].append(sounds)
     if "index.parquet" in files:
-        dataset["recordSet"].append(_index_records())
+        dataset["recordSet"].append(_index_records(with_captions=has_captions(manifest)))
     for name in sorted(files):
         if name.startswith("instruct-record-") and name.endswith(".jsonl"):
             dataset["recordSet"].append(_instruction_records(name))
@@ -212,12 +213,13 @@ def _member_records(name: str, field: str, kind: str, text: str, in_name: Mappin
     return _record_set(name, f"{text} Read from the shards.", fields, key=None if "number" in in_name else "key")
 
 
-def _index_records() -> dict[str, Any]:
+def _index_records(with_captions: bool) -> dict[str, Any]:
+    columns = [*COLUMNS["shards"], *([GENERATED_TOKENS] if with_captions else [])]
     fields = [
         _field(
             "samples", column.name, _data_type(column.type), column.description, _column("index.parquet", column.name)
         )
-        for column in COLUMNS["shards"]
+        for column in columns
     ]
     split = fields[INDEX.names.index("split")]
     split |= {"dataType": ["sc:Text", SPLIT_TYPE], "references": {"field": {"@id": "splits/name"}}}

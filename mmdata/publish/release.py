@@ -22,10 +22,11 @@ from mmdata.releases.diff import Changes
 from mmdata.releases.draft import Draft, check_draft
 from mmdata.releases.drift import read_changes, write_changes
 from mmdata.releases.holds import hold_reason, write_hold
-from mmdata.releases.manifest import FORMAT, find_manifest, manifest_digest, public_config
+from mmdata.releases.manifest import FORMAT, FORMAT_WITH_CAPTIONS, find_manifest, manifest_digest, public_config
 from mmdata.releases.pins import rolled_back
 from mmdata.releases.shard import shard_problems
 from mmdata.score.features_reader import scorer_mark
+from mmdata.score.generated_captions import captioner_mark
 from mmdata.shards.cohorts import SPLITS
 from mmdata.shards.energon import write_energon
 from mmdata.stage import StageReport
@@ -66,7 +67,7 @@ def publish_release(corpus: Corpus, workspace: Workspace) -> StageReport:
             raise DataError(f"{problem}. Remedy: `mmdata build` (or materialise `shards`) writes it again.")
         _write_wids(folder, release, shards["shards"])
         write_energon(folder, shards["shards"])
-        write_features(folder, corpus.clips.keep_video)
+        write_features(folder, corpus.clips.keep_video, corpus.recaption.is_on)
         write_changes(workspace, draft, shards, corpus.releases)
         manifest = _manifest(corpus, workspace, draft, shards)
         manifest["files"] = _files(folder)
@@ -127,13 +128,14 @@ def _write_wids(folder: UPath, release: str, shards: list[dict[str, Any]]) -> No
 def _manifest(corpus: Corpus, workspace: Workspace, draft: Draft, shards: dict[str, Any]) -> dict[str, Any]:
     folder = workspace.release_dir(draft.release_id)
     return {
-        "format": FORMAT,
+        "format": FORMAT_WITH_CAPTIONS if corpus.recaption.is_on else FORMAT,
         "release_id": draft.release_id,
         "inputs": draft.inputs,
         "parent": draft.parent,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": public_config(corpus),
         "scorer": _scorer(workspace, draft.parts),
+        **({"captioners": _captioners(workspace, draft.parts)} if corpus.recaption.is_on else {}),
         "parts": draft.parts,
         "refused_parts": draft.refused_parts,
         "counts": draft.counts,
@@ -152,6 +154,18 @@ def _scorer(workspace: Workspace, parts: Sequence[str]) -> dict[str, Any] | None
             if mark := scorer_mark(read_table(workspace.table(part, "features", name), ["uid"]).schema.metadata):
                 return mark._asdict()
     return None
+
+
+def _captioners(workspace: Workspace, parts: Sequence[str]) -> list[dict[str, Any]]:
+    """What made the captions of the parts: name, fingerprint, prompt and length, each once, sorted."""
+    marks = {}
+    for part in parts:
+        stamp = workspace.part_stamp(part, "features")
+        for name in stamp.slices if stamp else ():
+            metadata = read_table(workspace.table(part, "features", name), ["uid"]).schema.metadata
+            if mark := captioner_mark(metadata):
+                marks[mark.name, mark.fingerprint] = mark._asdict()
+    return [marks[key] for key in sorted(marks)]
 
 
 def _signatures(folder: UPath) -> dict[str, dict[str, int]]:

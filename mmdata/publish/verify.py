@@ -16,7 +16,7 @@ from mmdata.errors import DataError
 from mmdata.publish.archive_problems import MemberChecks, archive_problems
 from mmdata.publish.release import sha256_of
 from mmdata.releases.draft import read_draft
-from mmdata.releases.manifest import DAMAGED_REMEDY, Release, find_manifest, manifest_digest, open_release
+from mmdata.releases.manifest import DAMAGED_REMEDY, Release, find_manifest, has_captions, manifest_digest, open_release
 from mmdata.samples import sample_key
 from mmdata.shards.energon import offsets_path, sample_offsets
 from mmdata.shards.index import Tally, read_by_shard
@@ -48,7 +48,7 @@ def verify_release(release: str | UPath, progress: Progress = silent, decode: bo
     opened = open_release(release)
     shards = opened.manifest["shards"]
     problems = [*_file_problems(opened), *_instruction_problems(opened)]
-    checks = MemberChecks(decode=decode, facts=opened.manifest["format"] > 1)
+    checks = MemberChecks(decode=decode, facts=opened.manifest["format"] > 1, captions=has_captions(opened.manifest))
     problems += _all_shard_problems(opened.folder, shards, {s["name"] for s in shards}, progress, checks)
     _raise_if_any(opened.id, problems)
     counts = {**_counts(shards), "files": len(opened.manifest["files"])}
@@ -71,7 +71,8 @@ def verify_shards(workspace: Workspace, release_id: str, progress: Progress = si
     manifest = find_manifest(workspace, parent)
     in_parent = {shard["sha256"] for shard in manifest["shards"]} if manifest else set()
     new = {shard["name"] for shard in written["shards"] if shard["sha256"] not in in_parent}
-    _raise_if_any(release_id, list(_all_shard_problems(folder, written["shards"], new, progress, MemberChecks())))
+    checks = MemberChecks(captions="captions" in written)
+    _raise_if_any(release_id, list(_all_shard_problems(folder, written["shards"], new, progress, checks)))
     counts = {**_counts(written["shards"]), "shards_read": len(new)}
     return StageReport("verify", counts=counts, paths={"release": str(folder)})
 

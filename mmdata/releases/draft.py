@@ -106,12 +106,16 @@ def release_inputs(corpus: Corpus, workspace: Workspace, parts: Sequence[str]) -
     return fingerprint(
         [CODE_VERSIONS[stage] for stage in ("selection", "shards", "instructions")],
         digests,
-        corpus.select.model_dump(mode="json", exclude={"balance": {"concepts", *corpus.select.balance.unused}}),
+        corpus.select.model_dump(
+            mode="json",
+            exclude={"balance": {"concepts", *corpus.select.balance.unused}, "filter": corpus.select.filter.unused},
+        ),
         read_concept_lists(paths).content if paths else None,
         corpus.shards,
         corpus.instruct,
         corpus.seed,
         scorer_settings(corpus.score),
+        *([[corpus.recaption.use, corpus.recaption.margin]] if corpus.recaption.replaces else []),
     )
 
 

@@ -20,7 +20,10 @@ from mmdata.workspace.layout import Workspace
 FORMAT = 2
 """Format of a new release. In format 1 the `.json` of a sample left out unknown facts, and `extra` was an object;
 since format 2 it follows `mmdata.shards.facts.FACTS`."""
-READABLE_FORMATS = (1, 2)
+FORMAT_WITH_CAPTIONS = 3
+"""Format of a new release with generated captions: its manifest has the key `captioners`, the `.json` of a sample the
+keys of `mmdata.shards.facts.CAPTION_FACTS` besides, and its index the column `generated_tokens`."""
+READABLE_FORMATS = (1, 2, 3)
 _NAME = re.compile(r"(?!\.\.?$)[A-Za-z0-9._+-]{1,200}")
 REQUIRED = (
     *("format", "release_id", "inputs", "parent", "created_at", "config", "scorer", "counts", "reasons"),
@@ -75,7 +78,7 @@ def open_release(path: str | UPath) -> Release:
             "Remedy: give a folder under releases/, releases/latest, or a workspace."
         )
     if manifest["format"] not in READABLE_FORMATS:
-        readable = " and ".join(map(str, READABLE_FORMATS))
+        readable = ", ".join(map(str, READABLE_FORMATS))
         raise DataError(
             f"{folder / 'manifest.json'}: format {manifest['format']}; this mmdata reads the formats {readable}. "
             "Remedy: update mmdata."
@@ -104,6 +107,11 @@ def read_manifest(folder: UPath) -> dict[str, Any] | None:
             f"{path}: lacks {', '.join(missing)}; it is broken, or was not written by mmdata. {DAMAGED_REMEDY}"
         )
     return manifest
+
+
+def has_captions(manifest: Mapping[str, Any]) -> bool:
+    """Whether a release was made with generated captions."""
+    return "captioners" in manifest
 
 
 def is_empty(manifest: Mapping[str, Any]) -> bool:

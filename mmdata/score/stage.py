@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from mmdata.config import Corpus, Recaption, Score
+from mmdata.config.recaption import NO_CAPTIONS
 from mmdata.config.scorers import is_local_checkpoint
 from mmdata.engine import freshness
 from mmdata.engine.part_run import SliceResult, run_part_stage
@@ -45,8 +46,6 @@ MEDIA_COLUMNS = (
     *("ext", "offset", "length", "further", "audio_s", "faces"),
     *("original_width", "original_height", "width", "height"),
 )
-NO_CAPTIONS = Recaption()
-
 _log = logs.logger(__name__)
 
 SliceProgress = Callable[[str, int], None]

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from mmdata.config import Recaption, Score
+from mmdata.config.recaption import NO_CAPTIONS
 from mmdata.config.scorer_names import clean_tag, known_models
 from mmdata.config.scorers import resolved
 from mmdata.display import shown
@@ -26,7 +27,6 @@ RECHECK_AFTER_S = 300.0
 
 SCORER_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
 MODEL_FILES = ("config.json",)
-NO_CAPTIONS = Recaption()
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 

@@ -10,10 +10,12 @@ import numpy as np
 import polars as pl
 from upath import UPath
 
-from mmdata.config import Balance, Select
+from mmdata.config import Balance, Recaption, Select
+from mmdata.config.recaption import NO_CAPTIONS
 from mmdata.errors import DataError
 from mmdata.optout.state import OPT_OUT
 from mmdata.samples import caption_or_transcript, estimate_tokens, modality_signature, uid_words
+from mmdata.score.sample_text import GENERATED_COLUMNS, with_sample_text
 from mmdata.select import domains
 from mmdata.select.concept_matcher import ConceptMatcher
 from mmdata.select.filters import columns_read, filter_reason
@@ -47,7 +49,12 @@ class Slice:
 
 
 def read_candidates(
-    workspace: Workspace, slices: Sequence[Slice], first: int, select: Select, matcher: ConceptMatcher | None
+    workspace: Workspace,
+    slices: Sequence[Slice],
+    first: int,
+    select: Select,
+    matcher: ConceptMatcher | None,
+    recaption: Recaption = NO_CAPTIONS,
 ) -> pl.DataFrame:
     """Candidates of some slices, as `compact` makes them, with their slice and row.
 
@@ -64,6 +71,8 @@ def read_candidates(
     tables = {}
     for stage in PART_STAGES:
         columns = [*always[stage], *(name for name in _OPTIONAL[stage] if name in wanted)]
+        if stage == "features" and recaption.is_on:
+            columns += _generated_columns(wanted)
         paths = [workspace.table(slice_.part, stage, slice_.name) for slice_ in slices]
         tables[stage] = _read(paths, columns)
     sizes = np.array([slice_.rows for slice_ in slices])
@@ -80,16 +89,22 @@ def read_candidates(
     )
     places = np.repeat(np.arange(first, first + len(slices), dtype=np.uint32), sizes)
     rows = np.arange(len(joined), dtype=np.uint32) - np.repeat(np.cumsum(sizes) - sizes, sizes).astype(np.uint32)
-    return compact(joined, select, matcher).with_columns(
+    return compact(joined, select, matcher, recaption).with_columns(
         pl.Series("place", places, pl.UInt32), pl.Series("row", rows, pl.UInt32)
     )
 
 
-def compact(joined: pl.DataFrame, select: Select, matcher: ConceptMatcher | None = None) -> pl.DataFrame:
+def compact(
+    joined: pl.DataFrame,
+    select: Select,
+    matcher: ConceptMatcher | None = None,
+    recaption: Recaption = NO_CAPTIONS,
+) -> pl.DataFrame:
     """Reduce joined rows to the columns that decisions need, about 70 bytes a row.
 
     Args:
         joined: columns of rows, media and features, the last one's `problem` as `features_problem`.
+        recaption: says which samples have a generated caption as their text; the scores and rules are then about it.
 
     Returns:
         uid_high, uid_low (UInt64), copies (Int32), signature and kind (Categorical), clip_score (Float32), url, file,
@@ -101,7 +116,8 @@ def compact(joined: pl.DataFrame, select: Select, matcher: ConceptMatcher | None
         list applies; with a `matcher` only).
     """
     high, low = uid_words(joined["uid"])
-    joined = joined.with_columns(caption=caption_or_transcript())
+    words_of_clips = _words_of_clips(joined.with_columns(caption=caption_or_transcript()))
+    joined = with_sample_text(joined, recaption)
     captioned = (pl.col("caption").str.len_bytes() > 0).fill_null(False)
     columns = [
         pl.col("copies").cast(pl.Int32),
@@ -112,7 +128,7 @@ def compact(joined: pl.DataFrame, select: Select, matcher: ConceptMatcher | None
         _files(joined).alias("file"),
         pl.col("sha256").str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64, strict=False),
         pl.col("phash").cast(pl.UInt64),
-        _words_of_clips(joined),
+        words_of_clips,
         _own_reason(select).alias("reason"),
     ]
     columns += domains.columns(select.balance)
@@ -125,6 +141,13 @@ def compact(joined: pl.DataFrame, select: Select, matcher: ConceptMatcher | None
         languages = joined["lang"] if matcher.concepts.languages else None
         frame.insert_column(len(frame.columns), matcher.match(joined["caption"], languages).rename("concepts"))
     return frame
+
+
+def _generated_columns(wanted: set[str]) -> list[str]:
+    """The columns of generated captions that stand for those of the source's captions."""
+    measures = [name for name in ("lang", "lang_prob", "n_words", "n_chars") if name in wanted]
+    agreement = ["caption_agreement"] if "caption_agreement" in wanted else []
+    return [*GENERATED_COLUMNS, *(f"generated_{name}" for name in measures), *agreement]
 
 
 def merge_candidates(frames: list[pl.DataFrame]) -> pl.DataFrame:

@@ -39,6 +39,8 @@ ORDER = (
     "max_speech",
     "min_overlap",
     "min_audio_score",
+    "min_agreement",
+    "max_agreement",
     "top_fraction",
 )
 """The rules, in the order in which they are asked."""
@@ -57,12 +59,12 @@ def rules(settings: Filter) -> list[Rule]:
 
     They read rows, media and features columns: kind, caption, extra; original_width, original_height, duration_s,
     audio_s; clip_score, lang, lang_prob, n_words, n_chars, aspect, sharpness, faces, black_ratio, frozen_ratio,
-    audio_rms_db, silence_ratio, speech_ratio, speech_overlap, audio_score.
+    audio_rms_db, silence_ratio, speech_ratio, speech_overlap, audio_score, caption_agreement.
 
     A measure that a sample ought to have and lacks fails its rule; the source's own `punsafe` and `pwatermark` pass
     where the source has none. Rules on pictures leave alone what has none (kinds `text` and `audio`), rules on sound
     what has no sound, and rules on length what has neither sound nor moving pictures; `min_overlap` and
-    `min_audio_score` leave alone sound without a caption, too.
+    `min_audio_score` leave alone sound without a caption, too, and rules on agreement what has no two captions.
     """
     return sorted(_rules(settings), key=lambda rule: ORDER.index(rule.name))
 
@@ -84,6 +86,7 @@ def _rules(settings: Filter) -> Iterator[Rule]:
     side = pl.min_horizontal("original_width", "original_height")
     clip, heard = pl.col("kind") == "video", pl.col("audio_s").is_not_null()
     said = heard & (pl.col("caption").str.len_bytes() > 0).fill_null(value=False)
+    compared = pl.col("caption_agreement").is_not_null()
     seconds, timed = pl.coalesce("duration_s", "audio_s"), clip | heard
     bounds: list[tuple[str, float | None, Callable[[pl.Expr], pl.Expr]]] = [
         ("min_words", settings.min_words, lambda bound: words < bound),
@@ -103,6 +106,8 @@ def _rules(settings: Filter) -> Iterator[Rule]:
         ("max_speech", settings.max_speech, lambda bound: heard & ~_measured(-pl.col("speech_ratio"), -bound)),
         ("min_overlap", settings.min_overlap, lambda bound: said & ~_measured(pl.col("speech_overlap"), bound)),
         ("min_audio_score", settings.min_audio_score, lambda bound: said & ~_measured(pl.col("audio_score"), bound)),
+        ("min_agreement", settings.min_agreement, lambda least: compared & (pl.col("caption_agreement") < least)),
+        ("max_agreement", settings.max_agreement, lambda most: compared & (pl.col("caption_agreement") > most)),
         ("punsafe", settings.max_punsafe, lambda bound: source_score("punsafe") > bound),
         ("pwatermark", settings.max_pwatermark, lambda bound: source_score("pwatermark") > bound),
     ]

@@ -205,7 +205,9 @@ def _read_all_candidates(inputs: _Inputs) -> pl.DataFrame:
     frames, rows_read, first = [], 0, 0
     while first < len(slices):
         batch = _next_batch(slices, first)
-        frames.append(read_candidates(inputs.workspace, batch, first, inputs.corpus.select, matcher))
+        frames.append(
+            read_candidates(inputs.workspace, batch, first, inputs.corpus.select, matcher, inputs.corpus.recaption)
+        )
         first += len(batch)
         rows_read += len(frames[-1])
         inputs.progress("selection", rows_read, total)

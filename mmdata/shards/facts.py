@@ -1,4 +1,6 @@
-"""The `.json` of a sample in a shard: one fixed set of keys, each with one type, in every release.
+"""The `.json` of a sample in a shard: one fixed set of keys, each with one type, for all samples of a release.
+
+Every release has `FACTS`; one with generated captions also has `CAPTION_FACTS`.
 
 Readers such as Hugging Face `datasets` infer the columns of a dataset from its first samples. So a key is never
 missing, a value is never null, and what has structure of its own is a text of JSON. Then no sample can have another
@@ -60,22 +62,37 @@ FACTS = (
 """Facts only: what a release decided (repeats, concept, cluster) stands in its index, so that a changed decision about
 other samples does not change these bytes. Keys may be added in a later format of releases, never changed."""
 
-_TYPES = {fact.name: fact.type for fact in FACTS}
+CAPTION_FACTS = (
+    Fact("original_caption", str, "", "the text of the source, where a generated caption is the text in its place"),
+    Fact("generated_caption", str, "", "caption by the model in `recaption.model`"),
+    Fact("generated_by", str, "", "name of that model, and fingerprint of its weights and prompt"),
+    Fact("generated_score", float, -2.0, "cosine of media and generated caption, rounded to 6 decimals"),
+    Fact("caption_agreement", float, -2.0, "cosine of the generated caption and the source's, rounded to 6 decimals"),
+)
+"""Facts of releases with generated captions."""
+
+_ROUNDED = ("clip_score", "generated_score", "caption_agreement")
 _JSON_TEXTS = {"extra": dict, "frame_times_s": list}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def facts(frame: pl.DataFrame) -> Iterator[bytes]:
+def release_facts(has_captions: bool) -> tuple[Fact, ...]:
+    """The keys of the `.json` in a release. Args: has_captions: whether captions were generated for it."""
+    return (*FACTS, *CAPTION_FACTS) if has_captions else FACTS
+
+
+def facts(frame: pl.DataFrame, has_captions: bool = False) -> Iterator[bytes]:
     """The `.json` of each sample, as canonical JSON: the same facts give the same bytes.
 
     Args:
-        frame: has a column of each name in `FACTS`; null where there is no value.
+        frame: has a column of each name in `release_facts`; null where there is no value.
     """
-    for row in frame.select(fact.name for fact in FACTS).iter_rows(named=True):
+    keys = release_facts(has_captions)
+    for row in frame.select(fact.name for fact in keys).iter_rows(named=True):
         row["extra"] = row["extra"] or "{}"
         row["frame_times_s"] = canonical_json(row["frame_times_s"] or [])
-        row["clip_score"] = None if row["clip_score"] is None else round(row["clip_score"], 6)
-        yield canonical_json({fact.name: _value(fact, row[fact.name]) for fact in FACTS}).encode()
+        row |= {name: round(row[name], 6) for name in _ROUNDED if row.get(name) is not None}
+        yield canonical_json({fact.name: _value(fact, row[fact.name]) for fact in keys}).encode()
 
 
 def _value(fact: Fact, value: Any) -> Any:
@@ -83,20 +100,21 @@ def _value(fact: Fact, value: Any) -> Any:
     return fact.unknown if is_unknown else fact.type(value)
 
 
-def facts_problem(content: Any) -> str | None:
-    """How the parsed `.json` of a sample departs from `FACTS`; None if it does not."""
+def facts_problem(content: Any, has_captions: bool = False) -> str | None:
+    """How the parsed `.json` of a sample departs from `release_facts`; None if it does not."""
+    types = {fact.name: fact.type for fact in release_facts(has_captions)}
     if not isinstance(content, dict):
         return "is not a JSON object"
-    if missing := sorted(_TYPES.keys() - content.keys()):
+    if missing := sorted(types.keys() - content.keys()):
         return f"lacks {', '.join(missing)}"
-    if unknown := sorted(content.keys() - _TYPES.keys()):
+    if unknown := sorted(content.keys() - types.keys()):
         return f"has unknown keys: {', '.join(unknown)[:200]}"
-    return next((problem for name in _TYPES if (problem := _value_problem(name, content[name]))), None)
+    return next((problem for name in types if (problem := _value_problem(name, content[name], types[name]))), None)
 
 
-def _value_problem(name: str, value: Any) -> str | None:
-    if type(value) is not _TYPES[name]:
-        return f"{name} is {type(value).__name__}, not {_TYPES[name].__name__}"
+def _value_problem(name: str, value: Any, wanted: type) -> str | None:
+    if type(value) is not wanted:
+        return f"{name} is {type(value).__name__}, not {wanted.__name__}"
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return f"{name} is {value}, which does not fit 64 bits"
     if isinstance(value, float) and not math.isfinite(value):

@@ -11,6 +11,7 @@ from os import cpu_count
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
@@ -22,7 +23,7 @@ from mmdata.observe import logs
 from mmdata.releases.draft import check_draft
 from mmdata.releases.manifest import DAMAGED_REMEDY, find_manifest
 from mmdata.releases.shard import Shard, shard_problems
-from mmdata.samples import INDEX
+from mmdata.samples import GENERATED_TOKENS, INDEX
 from mmdata.shards.cohorts import SPLITS, Cohort, assign_cohorts, kept_buckets, place
 from mmdata.shards.members import complete, estimate_bytes, load_members, stored_members
 from mmdata.shards.packing import pack
@@ -39,7 +40,10 @@ WRITERS = 4  # shards that are made at the same time, each in memory
 ROWS_AT_ONCE = 1_000_000  # samples whose captions and columns are in memory at once: about 0.6 GB
 
 
-_INDEXED = [*(name for name in INDEX.names if name not in ("shard", "offset", "length")), "size"]
+def index_schema(corpus: Corpus) -> pa.Schema:
+    """The columns of the index of a release."""
+    further = pa.field(GENERATED_TOKENS.name, GENERATED_TOKENS.type)
+    return INDEX.append(further) if corpus.recaption.is_on else INDEX
 
 
 def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = silent) -> StageReport:
@@ -63,13 +67,14 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
     total, done, written = int(selection["repeats"].sum()), 0, 0
     shards: list[Shard] = []
     sized: list[Cohort] = []
-    with atomic_path(folder / "index.parquet") as path, pq.ParquetWriter(path, INDEX, compression="zstd") as index:
+    schema = index_schema(corpus)
+    with atomic_path(folder / "index.parquet") as path, pq.ParquetWriter(path, schema, compression="zstd") as index:
         for cohort in cohorts:
             members = selection.filter(pl.col("part").is_in(cohort.parts))
             sized.append(_sized(corpus, workspace, cohort, members))
             for shard, frame, is_new in _shards_of(corpus, workspace, sized[-1], members, tars):
                 # one row group a shard, so that the samples of a shard are read without the others
-                index.write_table(_index(frame, shard).to_arrow().cast(INDEX), row_group_size=len(frame))
+                index.write_table(_index(frame, shard, schema.names).to_arrow().cast(schema), row_group_size=len(frame))
                 shards.append(shard)
                 written += is_new
                 done += shard.samples
@@ -82,10 +87,9 @@ def write_shards(corpus: Corpus, workspace: Workspace, progress: Progress = sile
                 }
                 _log.debug("shard written" if is_new else "shard reused", **log_fields)
             _log.info("cohort packed", release=release, cohort=cohort.name, shards=len(shards), written=written)
-    publish_json(
-        folder / "shards.json",
-        {"release_id": release, "cohorts": [c.to_json() for c in sized], "shards": [asdict(s) for s in shards]},
-    )
+    facts: dict[str, Any] = {"captions": True} if corpus.recaption.is_on else {}
+    facts |= {"release_id": release, "cohorts": [c.to_json() for c in sized], "shards": [asdict(s) for s in shards]}
+    publish_json(folder / "shards.json", facts)
     return _report(workspace, release, shards, written, draft.parent)
 
 
@@ -111,7 +115,7 @@ def _sized(corpus: Corpus, workspace: Workspace, cohort: Cohort, members: pl.Dat
     """The cohort, with the number of buckets for each of its splits."""
     if members.is_empty():
         return cohort
-    sizes = estimate_bytes(workspace, members)
+    sizes = estimate_bytes(workspace, members, corpus.recaption)
     buckets = {
         split: kept_buckets(cohort.buckets.get(split), sizes[split], corpus.shards.shard_mb)
         for split in SPLITS
@@ -132,8 +136,8 @@ def _shards_of(
             continue
         placed = place(copies, cohort.buckets[split], corpus.seed, f"{cohort.name} {split}")
         for buckets in _batches(placed.partition_by("bucket", maintain_order=True), ROWS_AT_ONCE):
-            loaded = load_members(workspace, pl.concat(buckets))
-            work = partial(_write_or_reuse_shard, workspace, settings, split, cohort.name, loaded, tars)
+            loaded = load_members(workspace, pl.concat(buckets), corpus.recaption)
+            work = partial(_write_or_reuse_shard, corpus, workspace, settings, split, cohort.name, loaded, tars)
             with ThreadPoolExecutor(min(WRITERS, cpu_count() or 1)) as pool:
                 yield from pool.map(work, buckets)
 
@@ -170,6 +174,7 @@ def bucket_recipe(settings: str, frame: pl.DataFrame) -> str:
 
 
 def _write_or_reuse_shard(
+    corpus: Corpus,
     workspace: Workspace,
     settings: str,
     split: str,
@@ -179,9 +184,10 @@ def _write_or_reuse_shard(
     placed: pl.DataFrame,
 ) -> tuple[Shard, pl.DataFrame, bool]:
     """The shard of a bucket, its samples, and whether the shard is new."""
-    frame = complete(placed, members)
+    frame = complete(placed, members, corpus.recaption)
     recipe = bucket_recipe(settings, frame)
-    index = frame.select(_INDEXED)
+    placing = ("shard", "offset", "length")
+    index = frame.select(*(name for name in index_schema(corpus).names if name not in placing), "size")
     note = workspace.shards_dir / "recipes" / f"{recipe}.json"
     shard = read_derived(note, lambda data: Shard(**data))
     if shard is not None and not any(shard_problems(workspace, [asdict(shard)])):
@@ -198,13 +204,13 @@ def _write_or_reuse_shard(
     return shard, index, True
 
 
-def _index(frame: pl.DataFrame, shard: Shard) -> pl.DataFrame:
+def _index(frame: pl.DataFrame, shard: Shard, names: list[str]) -> pl.DataFrame:
     places = {
         "shard": pl.lit(shard.name),
         "offset": pl.col("size").cum_sum() - pl.col("size"),
         "length": pl.col("size"),
     }
-    return frame.with_columns(**places).select(INDEX.names)
+    return frame.with_columns(**places).select(names)
 
 
 def _kept(folder: UPath) -> pl.DataFrame:

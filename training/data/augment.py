@@ -95,6 +95,12 @@ def caption_variants(members: Mapping[str, bytes]) -> list[str]:
     return [text for text in variants if isinstance(text, str) and text.strip()] if isinstance(variants, list) else []
 
 
+def generated_caption(members: Mapping[str, bytes]) -> str:
+    """The caption that a model made for a sample; empty if none did."""
+    caption = _json_member(members).get("generated_caption")
+    return caption if isinstance(caption, str) else ""
+
+
 def _json_member(members: Mapping[str, bytes]) -> dict[str, Any]:
     """The sample's JSON member; empty if there is none, or if it is not a JSON object."""
     facts = _parsed(members.get("json", b"{}"))

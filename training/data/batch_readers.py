@@ -65,11 +65,11 @@ class Reader(Dataset[BatchType_co], ABC):
         Args: samples: int64; indices into the source of the whole batch's samples.
         """
 
-    def example(self, index: int) -> tuple[Example, int]:
-        """A sample, or the next readable one after it, and the number of bad samples that were passed over."""
+    def example(self, index: int, epoch: int = 0) -> tuple[Example, int]:
+        """A sample as an epoch reads it, or the next readable one, and the number of bad samples passed over."""
         for tries in range(MAX_REPLACEMENTS):
             try:
-                return self.source.read((index + tries) % len(self.source)), tries
+                return self.source.read((index + tries) % len(self.source), epoch), tries
             except BadSample as error:
                 last = error
         raise DataError(
@@ -102,7 +102,7 @@ class PairReader(Reader[PairBatch]):
         size = self.batch_size // self.share.world
         local = samples[self.share.rank * size : (self.share.rank + 1) * size]
         padding = size - len(local)
-        read = [self.example(int(index)) for index in local]
+        read = [self.example(int(index), drawn.epoch) for index in local]
         examples = [example for example, _ in read]
         captions = [example.turns[-1].text for example in examples]
         groups = [int.from_bytes(hash_bytes(caption), "little", signed=True) for caption in captions]
@@ -169,24 +169,25 @@ class RowReader(Reader[RowBatch]):
         self._slope, self._extra = self._calibrated()
 
     def batch(self, drawn: Draw, samples: np.ndarray) -> RowBatch:
-        rows = self.rows(samples)
+        rows = self.rows(samples, drawn.epoch)
         count = -(-len(rows) // self.share.world)
-        local = [self._row([int(samples[at]) for at in row]) for row in rows[self.share.rank :: self.share.world]]
+        own_rows = rows[self.share.rank :: self.share.world]
+        local = [self._row([int(samples[at]) for at in row], drawn.epoch) for row in own_rows]
         length = self.layout.pack_length
         if not self.layout.packed:
             longest = max((self._tokens(row) for row in local), default=1)
             length = min(length, LENGTH_STEP * -(-longest // LENGTH_STEP))
         return replace(lay_out(local, count, length, self.layout, self._codec.pad), consumed=drawn.consumed)
 
-    def rows(self, samples: np.ndarray) -> list[list[int]]:
+    def rows(self, samples: np.ndarray, epoch: int = 0) -> list[list[int]]:
         """The batch's rows, each a list of indices into `samples`."""
         if not self.layout.packed:
             return [[at] for at in range(len(samples))]
-        return pack(self._budgets(samples).tolist(), self.layout.pack_length)
+        return pack(self._budgets(samples, epoch).tolist(), self.layout.pack_length)
 
-    def _budgets(self, samples: np.ndarray) -> np.ndarray:
+    def _budgets(self, samples: np.ndarray, epoch: int) -> np.ndarray:
         """Columns that each sample is expected to take."""
-        text = np.ceil(self.source.tokens(samples) * self._slope + self._extra).astype(np.int64)
+        text = np.ceil(self.source.tokens(samples, epoch) * self._slope + self._extra).astype(np.int64)
         media = self.layout.media_tokens(self.source.media(samples))
         return np.minimum(np.minimum(text, self.layout.max_text_tokens) + media, self.layout.pack_length)
 
@@ -223,9 +224,9 @@ class RowReader(Reader[RowBatch]):
             return self._codec.conversation(example.turns)
         return self._codec.caption(example.turns[-1].text, sum(example.media.counts))
 
-    def _row(self, samples: list[int]) -> EncodedRow:
+    def _row(self, samples: list[int], epoch: int) -> EncodedRow:
         """Read the samples of a row, and cut their text so that they fit."""
-        read = [(index, *self.example(index)) for index in samples]
+        read = [(index, *self.example(index, epoch)) for index in samples]
         # A replacement with more media than were budgeted for the bad sample would displace the others. Leave it out.
         examples = [e for index, e, tries in read if not tries or self._media_tokens(e) <= self._media_budget(index)]
         whole = [self._encode_whole(example) for example in examples]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.data.augment import SeededVariation, caption_variants, variation_of
+from training.data.augment import SeededVariation, caption_variants, generated_caption, variation_of
+from training.data.caption_mix import CaptionMix
 from training.data.conversations import Conversation, parse_member_path, parse_record, with_fewer_frames
 from training.data.media_tensors import Media, MediaSpec, decode_data_uri, decode_media, decode_picture, decode_sound
 from training.data.records import Records
@@ -30,11 +31,15 @@ class Example:
 class Pairs:
     """A release's media-text pairs.
 
-    Args: samples: rows of `sample_index.SAMPLE`; those without media that the towers take are left out.
+    Args:
+        samples: rows of `sample_index.SAMPLE`; those without media that the towers take are left out.
+        mix: which samples are read with their generated caption; None: none.
     """
 
-    def __init__(self, samples: np.ndarray, reader: SampleReader, spec: MediaSpec) -> None:
-        self._samples, self._reader, self._spec = samples, reader, spec
+    def __init__(
+        self, samples: np.ndarray, reader: SampleReader, spec: MediaSpec, mix: CaptionMix | None = None
+    ) -> None:
+        self._samples, self._reader, self._spec, self._mix = samples, reader, spec, mix
         usable = sum(1 << bit for bit, kind in enumerate(MEDIA) if kind != "audio" or spec.audio_samples)
         has_media = samples["media"] & np.uint8(usable) != 0
         self._rows = None if bool(has_media.all()) else np.flatnonzero(has_media)
@@ -46,9 +51,13 @@ class Pairs:
         """The sample's row of `sample_index.SAMPLE`."""
         return self._samples[index if self._rows is None else self._rows[index]]
 
-    def tokens(self, indices: np.ndarray) -> np.ndarray:
-        """Estimated tokens of text: int64 N."""
-        return self._samples["tokens"][indices if self._rows is None else self._rows[indices]].astype(np.int64)
+    def tokens(self, indices: np.ndarray, epoch: int = 0) -> np.ndarray:
+        """Estimated tokens of the text that is read in an epoch: int64 N."""
+        rows = indices if self._rows is None else self._rows[indices]
+        tokens = self._samples["tokens"][rows].astype(np.int64)
+        if self._mix is None:
+            return tokens
+        return np.where(self._mix.draws_generated(self._samples, rows, epoch), self._mix.tokens[rows], tokens)
 
     def media(self, indices: np.ndarray) -> np.ndarray:
         """Pictures (or frames, at most) and sounds of each sample: int64 N,2."""
@@ -56,18 +65,26 @@ class Pairs:
         pictures = (bits & 1) + ((bits >> 1) & 1) * self._spec.frames
         return np.stack([pictures, ((bits >> 2) & 1) * bool(self._spec.audio_samples)], 1).astype(np.int64)
 
-    def read(self, index: int) -> Example:
+    def read(self, index: int, epoch: int = 0) -> Example:
         """Raises BadSample if the sample cannot be decoded, DataError if the shard is not this release's."""
         row = self.row(index)
         members = self._reader.members(row)
         variation = self._variation(row, members)
-        return Example(row_uid(row), [_caption(members, variation)], decode_media(members, self._spec, variation))
+        media = decode_media(members, self._spec, variation)
+        return Example(row_uid(row), [self._text(index, epoch, members, variation)], media)
 
-    def turns(self, index: int) -> list[Turn]:
+    def turns(self, index: int, epoch: int = 0) -> list[Turn]:
         """A sample's text, without decoding its media. Raises as `read`."""
         row = self.row(index)
         members = self._reader.members(row)
-        return [_caption(members, self._variation(row, members))]
+        return [self._text(index, epoch, members, self._variation(row, members))]
+
+    def _text(self, index: int, epoch: int, members: Mapping[str, bytes], variation: SeededVariation | None) -> Turn:
+        """The text of a sample in an epoch: its caption, varied in further copies, or its generated caption."""
+        rows = np.array([index if self._rows is None else self._rows[index]])
+        if self._mix is not None and self._mix.draws_generated(self._samples, rows, epoch)[0]:
+            return Turn("assistant", without_placeholders(generated_caption(members)))
+        return _caption(members, variation)
 
     def _variation(self, row: np.void, members: Mapping[str, bytes]) -> SeededVariation | None:
         return variation_of(members) if self._spec.augment and row["copy"] else None
@@ -92,8 +109,8 @@ class Instructions:
     def __len__(self) -> int:
         return len(self._records.index)
 
-    def tokens(self, indices: np.ndarray) -> np.ndarray:
-        """Estimated tokens of text: int64 N."""
+    def tokens(self, indices: np.ndarray, epoch: int = 0) -> np.ndarray:
+        """Estimated tokens of text, the same in every epoch: int64 N."""
         return self._records.index["tokens"][indices].astype(np.int64)
 
     def media(self, indices: np.ndarray) -> np.ndarray:
@@ -101,7 +118,7 @@ class Instructions:
         index = self._records.index
         return np.stack([index["images"][indices], index["sounds"][indices]], 1).astype(np.int64)
 
-    def read(self, index: int) -> Example:
+    def read(self, index: int, epoch: int = 0) -> Example:
         """Raises BadSample if a medium cannot be decoded, DataError if the shard is not this release's."""
         record, conversation = self._conversation(index)
         members_by_key = {
@@ -114,7 +131,7 @@ class Instructions:
         media = Media(torch.stack(pictures) if pictures else None, sounds[0] if sounds else None)
         return Example(str(record.get("id", index)), conversation.turns, media)
 
-    def turns(self, index: int) -> list[Turn]:
+    def turns(self, index: int, epoch: int = 0) -> list[Turn]:
         """A record's text, without reading its media."""
         return self._conversation(index)[1].turns
 

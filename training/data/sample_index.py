@@ -14,8 +14,8 @@ from upath import UPath
 
 from mmdata.errors import DataError
 from mmdata.publish.release import sha256_of
-from mmdata.releases.manifest import Release, manifest_digest, open_release
-from mmdata.samples import sample_key, uid_words
+from mmdata.releases.manifest import Release, has_captions, manifest_digest, open_release
+from mmdata.samples import GENERATED_TOKENS, sample_key, uid_words
 from training.data.index_cache import RowTable, is_complete, mark_complete, publish_folder
 
 SAMPLE = np.dtype(
@@ -58,6 +58,14 @@ class TrainingRelease:
         """The split's samples, memory-mapped, in shard order: a structured array of SAMPLE."""
         return np.load(self.cache / f"{split}.npy", mmap_mode="r")
 
+    def generated_tokens(self, split: str) -> np.ndarray | None:
+        """Estimated tokens of each sample's generated caption, uint32, memory-mapped; 0: it has none beside its text.
+
+        None: the release was made without generated captions.
+        """
+        path = self.cache / f"{split}-generated.npy"
+        return np.load(path, mmap_mode="r") if has_captions(self.release.manifest) else None
+
 
 def open_training_release(path: str, cache: Path) -> TrainingRelease:
     """Open a release for training, and index its samples if that has not been done before.
@@ -83,7 +91,8 @@ def open_training_release(path: str, cache: Path) -> TrainingRelease:
         if not index.exists() or sha256_of(index) != (expected["sha256"], expected["bytes"]):
             raise DataError(f"{index}: is missing or not the one of the manifest. Remedy: `mmdata verify` the release.")
         sizes = [shard["bytes"] for shard in manifest["shards"]]
-        publish_folder(folder, lambda draft: _write_samples(index, shards, sizes, draft))
+        with_captions = has_captions(manifest)
+        publish_folder(folder, lambda draft: _write_samples(index, shards, sizes, draft, with_captions))
     return TrainingRelease(release, shards, folder)
 
 
@@ -104,15 +113,23 @@ def _check_sizes(release: Release) -> None:
             )
 
 
-def _write_samples(index: UPath, shards: tuple[str, ...], sizes: list[int], folder: Path) -> None:
-    """Write the rows of each split to `folder`. Raises DataError if a row points outside the release's shards."""
+def _write_samples(index: UPath, shards: tuple[str, ...], sizes: list[int], folder: Path, with_captions: bool) -> None:
+    """Write the rows of each split to `folder`, and the lengths of their generated captions.
+
+    Raises DataError: a row points outside the release's shards.
+    """
     numbers = pl.DataFrame({"shard": shards, "number": np.arange(len(shards), dtype=np.uint32), "bytes": sizes})
     offset, length, last_offset = pl.col("offset"), pl.col("length"), pl.col("bytes") - pl.col("length")
     is_inside = (offset >= 0) & (length > 0) & (last_offset >= 0) & (offset <= last_offset)
     with ExitStack() as stack:
         tables = {split: stack.enter_context(RowTable(folder / f"{split}.npy", SAMPLE)) for split in SPLITS}
+        generated = {
+            split: stack.enter_context(RowTable(folder / f"{split}-generated.npy", np.dtype("<u4")))
+            for split in (SPLITS if with_captions else ())
+        }
         file = stack.enter_context(index.open("rb"))
-        for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=_COLUMNS):
+        columns = [*_COLUMNS, *([GENERATED_TOKENS.name] if with_captions else [])]
+        for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=columns):
             frame = pl.DataFrame(pa.Table.from_batches([batch])).join(numbers, "shard", "left", maintain_order="left")
             if frame["number"].null_count():
                 unknown = frame.filter(pl.col("number").is_null())["shard"][0]
@@ -126,7 +143,10 @@ def _write_samples(index: UPath, shards: tuple[str, ...], sizes: list[int], fold
                     f"in {row['shard']}, which has {row['bytes']} bytes. Remedy: `mmdata verify` the release."
                 )
             for split, table in tables.items():
-                table.append(_rows(frame.filter(pl.col("split") == split)))
+                of_split = frame.filter(pl.col("split") == split)
+                table.append(_rows(of_split))
+                if with_captions:
+                    generated[split].append(of_split[GENERATED_TOKENS.name].to_numpy().astype("<u4"))
     mark_complete(folder, {split: table.count for split, table in tables.items()})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmdata.errors import UserError
 from training.config import TrainConfig
 from training.data.batch_readers import EmptySplit, PairReader, RowReader, Share
+from training.data.caption_mix import CaptionMix, caption_mix
 from training.data.examples import Instructions, Pairs
 from training.data.media_tensors import MediaSpec
 from training.data.order import Order, derived_seed
@@ -38,8 +39,11 @@ def make_reader(
     def order(n: int) -> Order:
         return Order(n, derived_seed(config.seed, 4), data.block, data.window_blocks)
 
+    def mix() -> CaptionMix | None:
+        return caption_mix(release, split, data.generated_captions, derived_seed(config.seed, 5))
+
     if isinstance(model, DualEncoder):
-        pairs = Pairs(samples, reader, MediaSpec(preprocess, data.frames, audio_samples, data.augment))
+        pairs = Pairs(samples, reader, MediaSpec(preprocess, data.frames, audio_samples, data.augment), mix())
         crop = config.align.crop_scale if split == "train" else 1.0
         return PairReader(pairs, order(len(pairs)), batch_size, share, model.tokenize, crop)
     _, codec = built.generative()
@@ -49,7 +53,7 @@ def make_reader(
     spec = MediaSpec(preprocess, pictures_that_fit(data.frames, CLIP_ROW_SHARE, layout), audio_samples, data.augment)
     source: Pairs | Instructions
     if built.stage == "joint":
-        source = Pairs(samples, reader, spec)
+        source = Pairs(samples, reader, spec, mix())
     else:
         limits = MediaLimits(spec.frames, audio_samples > 0, pictures_that_fit(MAX_IMAGES, RECORD_ROW_SHARE, layout))
         records = open_records(release, config.instruct.form, split, config.instruct.tasks, limits)
