@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mmdata.config import Recaption
+from mmdata.publish.verify import verify_release
 from mmdata.score.captioner import TOO_LONG, Answer
+from mmdata.score.stage import score_part
+from tests.support import workspaces
+from tests.support.scoring import save_model
+from tests.support.workspaces import Built
 
 WORDS = "a photo of cat dog red green house near the water two small big describe this picture in one sentence . user"
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -41,6 +47,23 @@ class ByHash:
 
 
 by_hash = ByHash
+
+PART = "web-000000"
+
+
+def captioned_at(root: Path, numbers: Sequence[int] = (*range(24), *range(1000, 1006)), **sections: Any) -> Built:
+    """A verified release of numbered pictures, scored by tiny towers and captioned by `by_hash`."""
+    scorer = save_model(root / "scorer", seed=1)
+    base = {
+        "score": {"model": f"local-dir:{scorer}", "device": "cpu", "batch_size": 8, "threads": 1},
+        "recaption": {"model": "one", "captioner": "tests.support.captioning:by_hash"},
+    }
+    merged = {name: {**base.get(name, {}), **section} for name, section in sections.items()}
+    built = workspaces.build(str(root / "workspace"), {PART: numbers}, **{**base, **merged})
+    score_part(built.corpus, built.workspace, PART)
+    release = workspaces.release(built)
+    verify_release(str(built.workspace.release_dir(release)))
+    return built
 
 
 def save_blip(folder: Path) -> Path:

@@ -34,6 +34,7 @@ SELECT_ALL = {
     "balance": {"max_ratio": None},
     "oversample": {"max_repeats": 1},
 }
+UNCAPTIONED = 1_000  # from this number on, samples have no caption
 SCORER = b'{"name": "test scorer", "fingerprint": "0123"}'
 
 
@@ -136,7 +137,8 @@ def _sample(number: int) -> dict[str, Any]:
     grey = numbers.integers(0, 255, (6, 8, 3)).astype(np.uint8)
     Image.fromarray(grey).resize((32, 24)).save(buffer, "JPEG", quality=80)
     picture = buffer.getvalue()
-    url, caption = f"https://example.org/{number}.jpg", f"picture number {number} of a sea — 海 “quoted”"
+    url = f"https://example.org/{number}.jpg"
+    caption = None if number >= UNCAPTIONED else f"picture number {number} of a sea — 海 “quoted”"
     vector = numbers.normal(size=8)
     return {
         "uid": sample_uid(url, caption),
@@ -157,7 +159,7 @@ def _sample(number: int) -> dict[str, Any]:
         "lang": "en",
         "lang_prob": 1.0,
         "n_words": 6,
-        "n_chars": len(caption),
+        "n_chars": len(caption or ""),
         "aspect": 4 / 3,
         "sharpness": 10.0,
     }
