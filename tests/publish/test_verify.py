@@ -140,7 +140,7 @@ def test_an_image_that_ends_early_is_found_by_decoding(tmp_path: Path, monkeypat
 def test_facts_of_format_1_are_only_accepted_in_releases_of_format_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def of_format_1(frame: pl.DataFrame) -> Iterator[bytes]:
+    def of_format_1(frame: pl.DataFrame, has_captions: bool) -> Iterator[bytes]:
         for uid, signature in frame.select("uid", "signature").iter_rows():
             yield json.dumps({"uid": uid, "signature": signature, "lang": None, "extra": {"rank": 1}}).encode()
 

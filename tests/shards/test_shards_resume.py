@@ -51,7 +51,7 @@ def test_memory_does_not_decide_what_is_written(tmp_path: Path, monkeypatch: pyt
     loaded: list[int] = []
     real = stage.load_members
     monkeypatch.setattr(
-        stage, "load_members", lambda workspace, rows: loaded.append(len(rows)) or real(workspace, rows)
+        stage, "load_members", lambda workspace, rows, *more: loaded.append(len(rows)) or real(workspace, rows, *more)
     )
     monkeypatch.setattr(stage, "ROWS_AT_ONCE", 25)
     assert release(in_batches) == release_id
