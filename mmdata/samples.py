@@ -233,7 +233,16 @@ def source_score(name: str) -> pl.Expr:
     Null where the source gives none. It may be there under the name that LAION-5B, COYO-700M or LAION-400M has for it;
     the labels of LAION-400M become 0 (UNLIKELY), 0.5 (UNSURE) and 1 (NSFW).
     """
-    names = _SCORE_COLUMNS[name]
+    assert name in SOURCE_SCORES
+    return source_number(name)
+
+
+def source_number(name: str) -> pl.Expr:
+    """The number in a source's own column, from column `extra`: float64; null where a row has none.
+
+    `punsafe` and `pwatermark` are found under the names that `source_score` knows.
+    """
+    names = _SCORE_COLUMNS.get(name, (name,))
     return pl.col("extra").map_batches(lambda extra: _scores_in(extra, names), return_dtype=pl.Float64)
 
 
@@ -243,12 +252,17 @@ def _scores_in(extra: pl.Series, names: Sequence[str]) -> pl.Series:
     texts = pl.Series(extra.name, [None] * len(extra), pl.String)
     for name in names:
         if extra.str.contains(f'"{name}"', literal=True).any():
-            texts = pl.select(pl.coalesce(texts, extra.str.json_path_match(f"$.{name}"))).to_series()
+            texts = pl.select(pl.coalesce(texts, extra.str.json_path_match(_json_path(name)))).to_series()
     scores = texts.cast(pl.Float64, strict=False).fill_nan(None)
     if scores.null_count() > texts.null_count():
         labels = texts.replace_strict(_SCORE_OF_LABEL, default=None, return_dtype=pl.Float64)
         scores = pl.select(pl.coalesce(scores, labels)).to_series()
     return scores
+
+
+def _json_path(name: str) -> str:
+    """The path of a key at the top of a JSON object."""
+    return f"$.{name}" if name.isidentifier() else f"$[{json.dumps(name, ensure_ascii=False)}]"
 
 
 def draws(uids: pl.Series, seed: int, stage: str) -> pl.Series:

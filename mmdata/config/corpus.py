@@ -12,6 +12,7 @@ from mmdata.config.recaption import Recaption
 from mmdata.config.score import Score
 from mmdata.config.section import RelativePath, Section
 from mmdata.config.select import Select
+from mmdata.config.select_scores import MEASURES, check_score_names
 from mmdata.config.source import OptOutList, Source
 
 
@@ -56,6 +57,9 @@ class Corpus(Section):
         agreement = (rules.min_agreement, rules.max_agreement)
         if any(bound is not None for bound in agreement) and not self.recaption.is_on:
             raise ValueError("select.filter: min_agreement and max_agreement need recaption.model, to agree with")
+        check_score_names(self.select.used_scores, {*self.select.scores, *MEASURES})
+        if "audio_score" in self.select.used_scores and self.score.audio_model is None:
+            raise ValueError("the score audio_score in section select needs score.audio_model, which gives the scores")
         return self
 
     @field_validator("sources")

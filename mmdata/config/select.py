@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mmdata.config.balance import Balance, Oversample
 from mmdata.config.section import Section
+from mmdata.config.select_scores import MEASURES, Density, NearTarget, ScoreKind, ScoreName, Target, TopFraction
 
 
 class Filter(Section):
@@ -24,6 +25,18 @@ class Filter(Section):
         lt=1,
         description="The last release's cut is kept while its share is within this of top_fraction, relative to it: a "
         "refresh then moves no old sample over the cut, and touches few shards. 0: exactly the share, each time.",
+    )
+    min_scores: dict[ScoreName, float] = Field(
+        default_factory=dict, description="Score -> at least this; of `select.scores`, or a measure such as sharpness."
+    )
+    max_scores: dict[ScoreName, float] = Field(default_factory=dict, description="Score -> at most this.")
+    top: list[TopFraction] = Field(
+        default_factory=list,
+        description="Best shares by scores or by weighted sums of scores; a sample must be in all of them. "
+        "`top_fraction_tolerance` holds for them, too.",
+    )
+    near_target: NearTarget | None = Field(
+        None, description="Keep what lies in a cluster near a target set (the image-based filter of DataComp)."
     )
     languages: list[str] | None = Field(None, description="ISO 639-1 codes of the captions to keep.")
     min_lang_prob: float = Field(0.0, ge=0, le=1, description="Below this the language counts as unknown (dropped).")
@@ -73,6 +86,11 @@ class Filter(Section):
     def _one_score_rule(self) -> Filter:
         if self.min_clip_score is not None and self.top_fraction is not None:
             raise ValueError("set min_clip_score or top_fraction, not both: the second would hide the first")
+        if self.min_clip_score is not None and "clip_score" in self.min_scores:
+            raise ValueError("set min_clip_score or min_scores.clip_score, not both: they are the same rule")
+        names = [entry.name for entry in self.top]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"top has two entries for {sorted(repeated)[0]}: the smaller fraction is enough")
         return self
 
 
@@ -102,8 +120,57 @@ class Select(Section):
     dedup: Dedup = Dedup()
     balance: Balance = Balance()
     oversample: Oversample = Oversample()
+    scores: dict[ScoreName, ScoreKind] = Field(
+        default_factory=dict,
+        description="Scores beside the cosine, by name: `{NAME: {kind: …}}`; docs/decisions.md says what each is. They "
+        "are computed from kept vectors, and only those that the filter or `keep_scores` names.",
+    )
+    keep_scores: list[ScoreName] = Field(
+        default_factory=list, description="Scores to write into the selection although no rule uses them."
+    )
+    density: Density | None = Field(None, description="Density-based pruning of the clusters; null: off.")
+
+    @field_validator("scores")
+    @classmethod
+    def _names_are_free(cls, scores: dict[str, ScoreKind]) -> dict[str, ScoreKind]:
+        if taken := sorted(set(scores) & set(MEASURES)):
+            raise ValueError(f"{taken[0]} is a measure of the features tables already: choose another name")
+        return scores
+
+    @property
+    def used_scores(self) -> tuple[str, ...]:
+        """The names of the scores that a rule or `keep_scores` uses, each once, besides the cosine."""
+        rules = self.filter
+        tops = [name for entry in rules.top for name in entry.scores]
+        names = dict.fromkeys([*rules.min_scores, *rules.max_scores, *tops, *self.keep_scores])
+        return tuple(name for name in names if name != "clip_score")
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The target sets that used scores and rules compare with."""
+        kinds = [self.scores[name] for name in self.used_scores if name in self.scores]
+        of_scores = [kind.compared_with for kind in kinds if kind.compared_with is not None]
+        return (*of_scores, *((self.filter.near_target.target,) if self.filter.near_target else ()))
 
     @property
     def needs_text_embeddings(self) -> bool:
         """Whether anything here reads the embeddings of the captions."""
-        return False
+        kinds = [self.scores[name] for name in self.used_scores if name in self.scores]
+        return any(kind.reads_texts for kind in kinds)
+
+    @property
+    def unused(self) -> dict[str, Any]:
+        """What has no effect at present, and so is left out of fingerprints; as `exclude` of pydantic takes it."""
+        rules: dict[str, Any] = {key: True for key in _SCORE_KEYS if not getattr(self.filter, key)}
+        scores = {name: _PATHS if name in self.used_scores else True for name in self.scores}
+        return {
+            "balance": self.balance.unused,
+            "filter": {"near_target": _PATHS, **rules, **dict.fromkeys(self.filter.unused, True)},
+            "scores": scores if self.used_scores else True,
+            **{key: True for key in ("keep_scores", "density") if not getattr(self, key)},
+        }
+
+
+_SCORE_KEYS = ("min_scores", "max_scores", "top", "near_target")
+_PATHS = {"weights": True, "target": {"pictures": True, "table": True}}
+"""Files decide by what they hold, not by where they lie; see `score_file_states`."""

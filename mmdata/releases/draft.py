@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from mmdata.config import Corpus
+from mmdata.config import Corpus, Select
 from mmdata.config.concept_list import read_concept_lists
+from mmdata.config.score_files import score_file_states
 from mmdata.engine.freshness import CODE_VERSIONS, scorer_settings
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
@@ -106,17 +108,21 @@ def release_inputs(corpus: Corpus, workspace: Workspace, parts: Sequence[str]) -
     return fingerprint(
         [CODE_VERSIONS[stage] for stage in ("selection", "shards", "instructions")],
         digests,
-        corpus.select.model_dump(
-            mode="json",
-            exclude={"balance": {"concepts", *corpus.select.balance.unused}, "filter": corpus.select.filter.unused},
-        ),
+        _deciding(corpus.select),
         read_concept_lists(paths).content if paths else None,
         corpus.shards,
         corpus.instruct,
         corpus.seed,
         scorer_settings(corpus.score),
         *([[corpus.recaption.use, corpus.recaption.margin]] if corpus.recaption.replaces else []),
+        *score_file_states(corpus.select),
     )
+
+
+def _deciding(select: Select) -> dict[str, Any]:
+    """The settings of the selection that have an effect; the concept list counts by what it holds."""
+    unused = select.unused
+    return select.model_dump(mode="json", exclude={**unused, "balance": {"concepts", *unused["balance"]}})
 
 
 def plan_release(corpus: Corpus, workspace: Workspace, parts: Sequence[Part]) -> ReleasePlan:

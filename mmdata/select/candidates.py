@@ -19,6 +19,8 @@ from mmdata.score.sample_text import GENERATED_COLUMNS, with_sample_text
 from mmdata.select import domains
 from mmdata.select.concept_matcher import ConceptMatcher
 from mmdata.select.filters import columns_read, filter_reason
+from mmdata.select.scores.named_scores import score_column, score_value
+from mmdata.select.scores.score_columns import VectorScores
 from mmdata.storage.tables import scan_tables, table_remedy
 from mmdata.workspace.layout import PART_STAGES, PartStage, Workspace, redo_remedy
 
@@ -55,16 +57,21 @@ def read_candidates(
     select: Select,
     matcher: ConceptMatcher | None,
     recaption: Recaption = NO_CAPTIONS,
+    scores: VectorScores | None = None,
 ) -> pl.DataFrame:
     """Candidates of some slices, as `compact` makes them, with their slice and row.
 
     Args:
         first: the number of the first of these slices among all; `place` counts from it.
+        scores: the used scores that are computed from vectors.
 
     Raises:
         DataError: a table is missing, or tables of a slice do not have the same uids; names part and slice.
     """
-    wanted = columns_read(select.filter) | _weight_columns(select.balance)
+    of_slices = [scores.of_slice(slice_.part, slice_.name) for slice_ in slices] if scores else []
+    vector_columns = [pl.concat(pieces) for pieces in zip(*of_slices, strict=True)]
+    wanted = columns_read(select.filter, select.scores) | _weight_columns(select.balance)
+    wanted |= {name for expr in _score_columns(select) for name in expr.meta.root_names()}
     if matcher is not None and matcher.concepts.languages:
         wanted |= {"lang"}
     always: dict[PartStage, Sequence[str]] = {"rows": _ROWS, "media": _MEDIA, "features": _FEATURES}
@@ -73,6 +80,9 @@ def read_candidates(
         columns = [*always[stage], *(name for name in _OPTIONAL[stage] if name in wanted)]
         if stage == "features" and recaption.is_on:
             columns += _generated_columns(wanted)
+        if stage == "features":  # scores that the stage `features` measured
+            computed = {column.name for column in vector_columns}
+            columns += sorted(name for name in wanted - computed if name.startswith("score_"))
         paths = [workspace.table(slice_.part, stage, slice_.name) for slice_ in slices]
         tables[stage] = _read(paths, columns)
     sizes = np.array([slice_.rows for slice_ in slices])
@@ -84,6 +94,7 @@ def read_candidates(
             tables["rows"],
             tables["media"].drop("uid"),
             tables["features"].drop("uid").rename({"problem": "features_problem"}),
+            pl.DataFrame(vector_columns),
         ],
         how="horizontal",
     )
@@ -113,7 +124,8 @@ def compact(
         sought among rows with the same number only), reason (Categorical: what drops the row by
         itself, or null), host and domain (UInt64, where balance caps them),
         weight (Int32: tokens or milliseconds, where balance counts those), concepts (List(UInt32), null where no
-        list applies; with a `matcher` only).
+        list applies; with a `matcher` only), score_<name> (Float32, of each used score: null where it does not apply,
+        NaN where a row ought to have it and does not).
     """
     high, low = uid_words(joined["uid"])
     words_of_clips = _words_of_clips(joined.with_columns(caption=caption_or_transcript()))
@@ -132,6 +144,7 @@ def compact(
         _own_reason(select).alias("reason"),
     ]
     columns += domains.columns(select.balance)
+    columns += _score_columns(select)
     weight = _weight(select.balance)
     if weight is not None:
         columns.append(weight.cast(pl.Int32).alias("weight"))
@@ -216,7 +229,7 @@ def _own_reason(select: Select) -> pl.Expr:
         pl.when(pl.col("status") != "success").then(pl.format("media:{}", pl.coalesce("error", "status"))),
         pl.when(pl.col("features_problem").is_not_null()).then(pl.format("features:{}", pl.col("features_problem"))),
     )
-    return pl.coalesce(upstream.cast(pl.Categorical), filter_reason(select.filter))
+    return pl.coalesce(upstream.cast(pl.Categorical), filter_reason(select.filter, select.scores))
 
 
 def _place_hash() -> pl.Expr:
@@ -273,6 +286,10 @@ def _signature(captioned: pl.Expr) -> pl.Expr:
         for text in (True, False)
     ]
     return pl.coalesce(*branches, pl.col("kind").cast(pl.Categorical))
+
+
+def _score_columns(select: Select) -> list[pl.Expr]:
+    return [score_value(name, select.scores).alias(score_column(name)) for name in select.used_scores]
 
 
 def _weight(balance: Balance) -> pl.Expr | None:

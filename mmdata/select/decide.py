@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from mmdata.config import Balance, Dedup, Oversample, Select
 from mmdata.config.concept_list import Concepts
-from mmdata.fingerprint import fingerprint
 from mmdata.samples import hash_words, unit_interval
 from mmdata.select.concepts import concept_caps, concept_rates, flatten, keep_probability, rarest
+from mmdata.select.cuts import Cut
 from mmdata.select.dedup import near_hashes, preference, same_value
-from mmdata.select.filters import REASON, Cut, cut_of, in_top_fraction, top_count
 from mmdata.select.modality import SignatureRates, signature_rates
 from mmdata.select.oversample import cluster_threshold, repeat_factors, round_by_draw, signature_factors
 from mmdata.select.presets import resolve
-from mmdata.select.rates import Rates, keep_within_tolerance, near
+from mmdata.select.rates import Rates, keep_within_tolerance
 from mmdata.select.split import in_validation
+from mmdata.select.top_fractions import drop_below_tops
 from mmdata.select.verdicts import STAYS, Verdicts
 
 NO_CLUSTER = -1
@@ -47,39 +47,25 @@ class Decision:
 
 
 def judge(
-    frame: pl.DataFrame, select: Select, scorer: str = "", parent: Cut | None = None
-) -> tuple[Verdicts, Cut | None]:
-    """Filter all candidates, by the rules on single rows and by the top fraction.
-
-    As in DataComp, the fraction is of all scored rows, those that another rule drops included; a row that fails both
-    has the other rule's reason.
+    frame: pl.DataFrame,
+    select: Select,
+    scorer: str = "",
+    parent: Mapping[str, Cut] | None = None,
+    fingerprints: Mapping[str, str] | None = None,
+) -> tuple[Verdicts, dict[str, Cut]]:
+    """Filter all candidates, by the rules on single rows and by the top fractions (see `drop_below_tops`).
 
     Args:
         frame: candidates, in uid order.
         scorer: fingerprint of the scorer.
-        parent: the parent release's cut, kept within `filter.top_fraction_tolerance`.
+        parent: the parent release's cuts, kept within `filter.top_fraction_tolerance`.
+        fingerprints: of the scores that are computed from vectors.
 
     Returns:
-        The verdicts; where the top fraction ended, if one is asked for and any row is scored.
+        The verdicts; rule -> where its top fraction ended.
     """
     verdicts = Verdicts(frame["reason"])
-    rules = resolve(select.filter)
-    if rules.top_fraction is None:
-        return verdicts, None
-    filtered = [0, *(i for i, name in enumerate(verdicts.names) if name.startswith(REASON))]
-    pool = np.isin(verdicts.codes, filtered)
-    scores = np.where(pool, frame["clip_score"].fill_null(float("nan")).to_numpy(), np.nan)
-    uid = frame["uid_high"].to_numpy(), frame["uid_low"].to_numpy()
-    of = fingerprint("cut", scorer, rules.top_fraction)
-    top, wanted = None, top_count(int(np.isfinite(scores).sum()), rules.top_fraction)
-    if parent is not None and parent.of == of and rules.top_fraction_tolerance > 0:
-        top = parent.keeps(scores, *uid)
-    if top is None or not near(int(top.sum()), wanted, rules.top_fraction_tolerance):
-        top, parent = in_top_fraction(scores, rules.top_fraction), None
-    # Rows without a picture have no score, and no score rule applies to them: nan_score took the others.
-    below = (verdicts.codes == 0) & np.isfinite(scores) & ~top
-    verdicts.drop(np.flatnonzero(below), f"{REASON}top_fraction")
-    return verdicts, parent or cut_of(top, scores, *uid, of)
+    return verdicts, drop_below_tops(frame, verdicts, resolve(select.filter), scorer, fingerprints or {}, parent or {})
 
 
 def drop_duplicates(frame: pl.DataFrame, verdicts: Verdicts, dedup: Dedup) -> np.ndarray:
@@ -136,7 +122,7 @@ def balance_and_repeat(
         frame: candidates.
         verdicts: written into.
         cluster: int32, one a candidate; negative: none.
-        rates: the parent release's, or ones that hold no more than its `held_out`; with this release's `cut`.
+        rates: the parent release's, or ones that hold no more than its `held_out`; with this release's cuts.
         concepts: the concept lists, where `frame` has matches.
         sticky: whether `rates` are a parent's.
     """
@@ -178,15 +164,14 @@ def balance_and_repeat(
         rate,
         repeats,
         validation,
-        Rates(
-            rates.settings,
-            balanced.rates,
-            concept_p,
-            repeat,
-            {name: factor for name, factor in of_signature.items() if factor != 1.0},
-            held_draw,
-            rates.cut,
-            {} if select.balance.by == "samples" else {select.balance.by: balanced.totals},
+        replace(
+            rates,
+            modality=balanced.rates,
+            concept=concept_p,
+            repeat=repeat,
+            signature={name: factor for name, factor in of_signature.items() if factor != 1.0},
+            held_out=held_draw,
+            totals={} if select.balance.by == "samples" else {select.balance.by: balanced.totals},
         ),
     )
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 
-import numpy as np
 import polars as pl
 
 from mmdata.config import Filter
+from mmdata.config.select_scores import ScoreKind
 from mmdata.samples import source_score
 from mmdata.select.presets import other_language_score, resolve
+from mmdata.select.scores.named_scores import score_value
 
 REASON = "filter:"
 
@@ -41,9 +40,8 @@ ORDER = (
     "min_audio_score",
     "min_agreement",
     "max_agreement",
-    "top_fraction",
 )
-"""The rules, in the order in which they are asked."""
+"""The rules, in the order in which they are asked; those on further scores follow, by the order of the settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +52,56 @@ class Rule:
     fails: pl.Expr
 
 
-def rules(settings: Filter) -> list[Rule]:
-    """The rules that a filter sets, in the order of `ORDER`; `top_fraction` is not one, for it looks at all rows.
+def rules(settings: Filter, scores: Mapping[str, ScoreKind] | None = None) -> list[Rule]:
+    """The rules that a filter sets, in the order of `ORDER`; top fractions are none, for they look at all rows.
 
     They read rows, media and features columns: kind, caption, extra; original_width, original_height, duration_s,
     audio_s; clip_score, lang, lang_prob, n_words, n_chars, aspect, sharpness, faces, black_ratio, frozen_ratio,
-    audio_rms_db, silence_ratio, speech_ratio, speech_overlap, audio_score, caption_agreement.
+    audio_rms_db, silence_ratio, speech_ratio, speech_overlap, audio_score, caption_agreement; and `score_<name>` of
+    further scores.
 
     A measure that a sample ought to have and lacks fails its rule; the source's own `punsafe` and `pwatermark` pass
     where the source has none. Rules on pictures leave alone what has none (kinds `text` and `audio`), rules on sound
     what has no sound, and rules on length what has neither sound nor moving pictures; `min_overlap` and
     `min_audio_score` leave alone sound without a caption, too, and rules on agreement what has no two captions.
+
+    Args:
+        scores: `select.scores`.
     """
-    return sorted(_rules(settings), key=lambda rule: ORDER.index(rule.name))
+    order = {name: place for place, name in enumerate(ORDER)}
+    preset = resolve(settings)
+    named = [*_rules(preset), *_bounds(preset, other_language_score(settings), scores or {})]
+    return sorted(named, key=lambda rule: order.get(rule.name, len(order)))
+
+
+def _bounds(settings: Filter, other_score: float | None, scores: Mapping[str, ScoreKind]) -> Iterator[Rule]:
+    """The bounds on named scores; the cosine's is `min_clip_score`, too."""
+    least, most = _exact(settings.min_scores), _exact(settings.max_scores)
+    if settings.min_clip_score is not None:
+        least["clip_score"] = pl.lit(settings.min_clip_score, pl.Float32)
+        if other_score is not None:
+            of_others = pl.lit(other_score, pl.Float32)
+            least["clip_score"] = pl.when(pl.col("lang") == "en").then(least["clip_score"]).otherwise(of_others)
+    tops = [name for entry in settings.top for name in entry.scores]
+    if settings.top_fraction is not None or "clip_score" in (*least, *most, *tops):
+        yield Rule("nan_score", score_value("clip_score", scores).is_nan().fill_null(value=False))
+    for name in dict.fromkeys((*least, *most)):
+        value = score_value(name, scores)
+        # null: no rule on the score applies to the row; NaN: the row ought to have it
+        fails = value.is_nan()
+        if name in least:
+            fails |= value < least[name]
+        if name in most:
+            fails |= value > most[name]
+        yield Rule(name, fails.fill_null(value=False))
+
+
+def _exact(bounds: Mapping[str, float]) -> dict[str, pl.Expr]:
+    return {name: pl.lit(bound, pl.Float32) for name, bound in bounds.items()}
 
 
 def _rules(settings: Filter) -> Iterator[Rule]:
-    other_score = other_language_score(settings)
-    settings = resolve(settings)
     pictured = pl.col("kind").is_in(["image", "video"])
-    if settings.min_clip_score is not None or settings.top_fraction is not None:
-        yield Rule("nan_score", pictured & ~pl.col("clip_score").is_finite().fill_null(False))
-    if settings.min_clip_score is not None:
-        least: pl.Expr = pl.lit(settings.min_clip_score, pl.Float32)
-        if other_score is not None:
-            least = pl.when(pl.col("lang") == "en").then(least).otherwise(pl.lit(other_score, pl.Float32))
-        yield Rule("clip_score", pictured & ~(pl.col("clip_score") >= least).fill_null(False))
     if settings.languages is not None or settings.min_lang_prob > 0:
         yield Rule("language", ~_is_known_language(settings))
     words, characters = pl.col("n_words").fill_null(0), pl.col("n_chars").fill_null(0)
@@ -131,69 +153,13 @@ def _measured(value: pl.Expr, least: pl.Expr) -> pl.Expr:
     return (value.cast(pl.Float32).fill_nan(None) >= least).fill_null(False)
 
 
-def filter_reason(settings: Filter) -> pl.Expr:
+def filter_reason(settings: Filter, scores: Mapping[str, ScoreKind] | None = None) -> pl.Expr:
     """The reason (`filter:<rule>`) of the first rule that a row fails; null where it passes them all. Categorical."""
     # Categories from the start: a coalesce over numbers takes a quarter of the time of one over strings.
-    named = [(rule.fails, pl.lit(f"{REASON}{rule.name}", pl.Categorical)) for rule in rules(settings)]
+    named = [(rule.fails, pl.lit(f"{REASON}{rule.name}", pl.Categorical)) for rule in rules(settings, scores)]
     return pl.coalesce([pl.when(fails).then(name) for fails, name in named] or pl.lit(None, pl.Categorical))
 
 
-def columns_read(settings: Filter) -> set[str]:
+def columns_read(settings: Filter, scores: Mapping[str, ScoreKind] | None = None) -> set[str]:
     """The columns that the filter's rules read."""
-    return {name for rule in rules(settings) for name in rule.fails.meta.root_names()}
-
-
-def top_count(rows: int, fraction: float) -> int:
-    """How many of `rows` the top fraction keeps: the share of exact decimals, rounded up (0.07 of 100 is 7)."""
-    return min(rows, math.ceil(Fraction(repr(fraction)) * rows))
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """The last row that a top fraction keeps. Rows with a higher score, or the same score and no higher uid, are kept.
-
-    Args:
-        score: as float64, which holds a float32 exactly.
-        high, low: the halves of the row's uid.
-        of: fingerprint of the scorer and the fraction; the cut is valid for these only.
-    """
-
-    score: float
-    high: int
-    low: int
-    of: str
-
-    def keeps(self, scores: np.ndarray, high: np.ndarray, low: np.ndarray) -> np.ndarray:
-        """Which rows are kept: bool, one a row; never true where the score is not finite."""
-        before = (high < np.uint64(self.high)) | ((high == np.uint64(self.high)) & (low <= np.uint64(self.low)))
-        return np.isfinite(scores) & ((scores > self.score) | ((scores == self.score) & before))
-
-
-def cut_of(top: np.ndarray, scores: np.ndarray, high: np.ndarray, low: np.ndarray, of: str) -> Cut | None:
-    """The cut of a top fraction (see `in_top_fraction`); None if that is empty."""
-    kept = np.flatnonzero(top)
-    if not len(kept):
-        return None
-    least = scores[kept].min()
-    last = kept[scores[kept] == least][-1]
-    return Cut(float(least), int(high[last]), int(low[last]), of)
-
-
-def in_top_fraction(scores: np.ndarray, fraction: float) -> np.ndarray:
-    """Which rows are among the best `top_count(n, fraction)`, where n counts the rows with a finite score.
-
-    Args:
-        scores: float, in uid order; of equal scores the lower uid is taken.
-
-    Returns:
-        bool, as long as `scores`; never true where the score is not finite.
-    """
-    scored = np.isfinite(scores)
-    keep = top_count(int(scored.sum()), fraction)
-    if keep == 0:
-        return np.zeros(len(scores), bool)
-    threshold = -np.partition(-scores[scored], keep - 1)[keep - 1]
-    top = scored & (scores > threshold)
-    level = np.flatnonzero(scored & (scores == threshold))
-    top[level[: keep - int(top.sum())]] = True
-    return top
+    return {name for rule in rules(settings, scores) for name in rule.fails.meta.root_names()}

@@ -12,7 +12,7 @@ from upath import UPath
 from mmdata.config import Select
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
-from mmdata.select.filters import Cut
+from mmdata.select.cuts import Cut, DensityBounds
 from mmdata.storage.atomic import publish_json
 from mmdata.workspace.json_files import read_json
 
@@ -28,9 +28,10 @@ class Rates:
         repeat: concept -> repeat factor r; a concept not named has 1.
         signature: the same of signatures.
         held_out: draw of the group that is the validation set, where none was below `shards.validation_fraction`.
-        cut: where the top fraction ended, if there was one. This and `held_out` outlast the settings.
         totals: `tokens` or `seconds` (in milliseconds), where balance counts those -> signature -> their sum before
             balance. `mmdata plan` reads it.
+        cuts: rule -> where the top fraction ended, if there was one.
+        density: where density-based pruning ended in each cluster. This, `cuts` and `held_out` outlast the settings.
     """
 
     settings: str
@@ -39,8 +40,9 @@ class Rates:
     repeat: Mapping[str, float] = field(default_factory=dict)
     signature: Mapping[str, float] = field(default_factory=dict)
     held_out: float | None = None
-    cut: Cut | None = None
     totals: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    cuts: Mapping[str, Cut] = field(default_factory=dict)
+    density: DensityBounds | None = None
 
 
 def rates_settings(select: Select, seed: int, concepts: str) -> str:
@@ -61,8 +63,12 @@ def keep_within_tolerance(wanted: np.ndarray, known: np.ndarray, tolerance: floa
 
 def write_rates(path: UPath, rates: Rates) -> None:
     """Publish as `rates.json`."""
-    values = {key: _plain(value) for key, value in asdict(rates).items() if value or key != "totals"}
-    publish_json(path, {"format": 1, **values})
+    apart = ("cuts", "density", "totals")
+    data = {key: _plain(value) for key, value in asdict(rates).items() if key not in apart}
+    cuts = {rule: _plain_cut(cut) for rule, cut in rates.cuts.items()}
+    data["cut"] = cuts.pop("top_fraction", None)
+    further = {"totals": _plain(rates.totals), "cuts": cuts, "density": rates.density and asdict(rates.density)}
+    publish_json(path, {"format": 1, **data, **{key: value for key, value in further.items() if value}})
 
 
 def read_rates(path: UPath, settings: str) -> Rates | None:
@@ -76,21 +82,24 @@ def read_rates(path: UPath, settings: str) -> Rates | None:
         return None
     try:
         rates = (data["modality"], data["concept"], data["repeat"], data["signature"])
-        return Rates(settings, *rates, *_lasting(data), data.get("totals", {}))
+        return Rates(settings, *rates, totals=data.get("totals", {}), **_lasting(data))
     except KeyError as error:
         raise DataError(f"{path}: {error} is missing. Remedy: delete the file; new rates are set.") from None
 
 
 def read_lasting(path: UPath, settings: str) -> Rates:
-    """Rates of new settings, which hold what of a release outlasts its own: its `held_out` and its `cut`."""
-    held_out, cut = _lasting(read_json(path) or {})
-    return Rates(settings, held_out=held_out, cut=cut)
+    """Rates of new settings, which hold what of a release outlasts its own: its `held_out` and its cuts."""
+    return Rates(settings, **_lasting(read_json(path) or {}))
 
 
-def read_cut_score(path: UPath) -> float | None:
-    """The lowest score that a release's top fraction keeps; None if it has no top fraction."""
-    cut = _lasting(read_json(path) or {})[1]
-    return None if cut is None else cut.score
+def _lasting(data: Mapping[str, Any]) -> dict[str, Any]:
+    cuts = {"top_fraction": data.get("cut"), **data.get("cuts", {})}
+    density = data.get("density")
+    return {
+        "held_out": data.get("held_out"),
+        "cuts": {rule: Cut(**cut) for rule, cut in cuts.items() if cut is not None},
+        "density": None if density is None else DensityBounds(**density),
+    }
 
 
 def read_totals(path: UPath) -> Mapping[str, Mapping[str, int]]:
@@ -98,9 +107,8 @@ def read_totals(path: UPath) -> Mapping[str, Mapping[str, int]]:
     return (read_json(path) or {}).get("totals", {})
 
 
-def _lasting(data: Mapping[str, Any]) -> tuple[float | None, Cut | None]:
-    cut = data.get("cut")
-    return data.get("held_out"), None if cut is None else Cut(**cut)
+def _plain_cut(cut: Cut) -> dict[str, Any]:
+    return {key: value for key, value in asdict(cut).items() if value is not None}
 
 
 def _plain(value: object) -> object:

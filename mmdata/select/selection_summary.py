@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from upath import UPath
 from mmdata.config import Filter
 from mmdata.figures import charts
 from mmdata.figures.svg_chart import Chart
+from mmdata.select.density import PRUNED
 from mmdata.select.presets import resolve
-from mmdata.select.rates import read_cut_score
+from mmdata.select.rates import read_lasting
+from mmdata.select.score_summary import NamedScore, density_rows, histograms, named_scores, score_rows, top_rows
 from mmdata.storage.tables import scan_tables
 
 TOP_CONCEPTS = 20
@@ -32,6 +35,8 @@ class Summary:
         concepts: concept -> (before, after), most frequent before first.
         threshold: CLIP score that a kept sample has at least; None without a score rule.
         scores: float32, the finite scores.
+        named: name -> a score beside the cosine.
+        further: small tables of the rules on scores and clusters.
     """
 
     counts: dict[str, int]
@@ -40,6 +45,8 @@ class Summary:
     concepts: dict[str, tuple[int, int]]
     threshold: float | None
     scores: np.ndarray
+    named: Mapping[str, NamedScore] = field(default_factory=dict)
+    further: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def numbers(self) -> dict[str, float]:
         """Shares and the score threshold."""
@@ -47,7 +54,8 @@ class Summary:
         values = {"kept_share": self.counts["kept"] / uids, "repeat_factor": self._ratio("repeats", "kept")}
         if self.threshold is not None:
             values["clip_score_threshold"] = self.threshold
-        return values
+        bounds = {name: score.threshold for name, score in self.named.items()}
+        return values | {f"{name}_threshold": bound for name, bound in bounds.items() if bound is not None}
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Small tables for people."""
@@ -55,6 +63,7 @@ class Summary:
         return {
             "signatures": [{"signature": k, "before": b, "after": a} for k, (b, a) in self.signatures.items()],
             "top concepts": [{"concept": k, "before": b, "after": a} for k, (b, a) in top],
+            **self.further,
         }
 
     def images(self, scorer: str) -> dict[str, bytes]:
@@ -63,6 +72,7 @@ class Summary:
         if len(self.scores):
             title = f"All scores by {scorer}"
             drawn["scores"] = charts.score_histogram(self.scores, self.threshold, title).picture()
+        drawn |= histograms(self.named)
         if self.signatures:
             before = {name: pair[0] for name, pair in self.signatures.items()}
             after = {name: pair[1] for name, pair in self.signatures.items()}
@@ -87,7 +97,10 @@ def summarise(folder: UPath, rules: Filter) -> Summary:
         folder: of the release: selection.parquet, and rates.json for the score at which a top fraction ends.
     """
     table = scan_tables([folder / "selection.parquet"])
-    min_score = resolve(rules).min_clip_score
+    rules = resolve(rules)
+    min_score = rules.min_scores.get("clip_score", rules.min_clip_score)
+    cuts = read_lasting(folder / "rates.json", "").cuts
+    cut_score = max((cuts[name].score for name in ("top_fraction", "top:clip_score") if name in cuts), default=None)
     totals = table.select(
         rows=pl.col("copies").cast(pl.Int64).sum(),
         uids=pl.len(),
@@ -98,13 +111,20 @@ def summarise(folder: UPath, rules: Filter) -> Summary:
     ).collect(engine="streaming")
     counts = {name: int(value or 0) for name, value in totals.row(0, named=True).items()}
     dropped = table.filter(~pl.col("keep")).group_by("reason").len().sort("reason").collect(engine="streaming")
+    reasons = {str(reason): int(rows) for reason, rows in dropped.iter_rows()}
+    named = named_scores(table, rules, cuts)
+    tables = {"scores": score_rows(named), "top fractions": top_rows(rules, cuts, reasons) if rules.top else []}
+    if PRUNED in reasons:
+        tables["pruned clusters"] = density_rows(table, TOP_CONCEPTS)
     return Summary(
         counts,
-        {str(reason): int(rows) for reason, rows in dropped.iter_rows()},
+        reasons,
         _before_after(table, "signature"),
         _before_after(table, "concept"),
-        read_cut_score(folder / "rates.json") if min_score is None else min_score,
+        cut_score if min_score is None else min_score,
         table.select("clip_score").filter(pl.col("clip_score").is_finite()).collect()["clip_score"].to_numpy(),
+        named,
+        {name: rows for name, rows in tables.items() if rows},
     )
 
 

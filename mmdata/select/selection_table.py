@@ -30,12 +30,16 @@ def write_selection(
     cluster: np.ndarray,
     decision: Decision,
 ) -> None:
-    """Publish `selection.parquet`: SELECTION's columns, sorted by uid. The same decisions give the same bytes."""
+    """Publish `selection.parquet`: SELECTION's columns and those of named scores, sorted by uid.
+
+    The same decisions give the same bytes.
+    """
+    schema = selection_schema(frame)
     # A dictionary of values that never repeat costs time and space.
     repeating = [name for name in SELECTION.names if name not in {"uid", "duplicate_of", "clip_score", "rate"}]
     with (
         atomic_path(path) as draft,
-        pq.ParquetWriter(draft, SELECTION, compression="zstd", use_dictionary=repeating) as writer,
+        pq.ParquetWriter(draft, schema, compression="zstd", use_dictionary=repeating) as writer,
     ):
         piece = partial(
             selection_rows, frame=frame, slices=slices, verdicts=verdicts, cluster=cluster, decision=decision
@@ -50,6 +54,12 @@ def write_selection(
                 writer.write_table(made, row_group_size=_ROW_GROUP_ROWS)
 
 
+def selection_schema(frame: pl.DataFrame) -> pa.Schema:
+    """SELECTION, and a column float32 for each named score of the candidates; null where a row has none."""
+    scores = [name for name in frame.columns if name.startswith("score_")]
+    return pa.schema([*SELECTION, *(pa.field(name, pa.float32()) for name in scores)])
+
+
 def selection_rows(
     rows: slice,
     frame: pl.DataFrame,
@@ -58,7 +68,8 @@ def selection_rows(
     cluster: np.ndarray,
     decision: Decision,
 ) -> pa.Table:
-    """The rows of a range of candidates, as SELECTION's columns."""
+    """The rows of a range of candidates, in the schema of `selection_schema`."""
+    schema = selection_schema(frame)
     high, low = frame["uid_high"].to_numpy(), frame["uid_low"].to_numpy()
     piece = frame[rows]
     place = piece["place"].to_numpy()
@@ -85,7 +96,8 @@ def selection_rows(
         "repeats": pa.array(decision.repeats[rows]),
         "split": _named(["validation", "train"], split, ~keep),
     }
-    return pa.table([columns[name] for name in SELECTION.names], schema=SELECTION)
+    scores = [piece[name].fill_nan(None).to_arrow() for name in schema.names[len(SELECTION) :]]
+    return pa.table([*(columns[name] for name in SELECTION.names), *scores], schema=schema)
 
 
 def hex_uids(high: np.ndarray, low: np.ndarray, rows: np.ndarray | None = None) -> pa.Array:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -21,43 +21,27 @@ from mmdata.releases.draft import Draft, ReleasePlan, find_draft, plan_release, 
 from mmdata.score.features_reader import read_scorer_mark
 from mmdata.select.balance_cost import balance_cost, cut_warnings
 from mmdata.select.candidates import BATCH_ROWS, Slice, merge_candidates, read_candidates
-from mmdata.select.clusters import Clusters, assign_clusters, read_clusters, train_clusters, write_clusters
+from mmdata.select.cluster_rules import apply_cluster_rules
 from mmdata.select.concept_matcher import ConceptMatcher, unmatchable
-from mmdata.select.decide import NO_CLUSTER, balance_and_repeat, drop_duplicates, drop_followers, is_kind, judge
+from mmdata.select.decide import balance_and_repeat, drop_duplicates, drop_followers, is_kind, judge
 from mmdata.select.domains import cap_domains
 from mmdata.select.embeddings import gather_embeddings
 from mmdata.select.idle_rules import idle_rules
 from mmdata.select.near_texts import near_text_leaders, read_captions
 from mmdata.select.nearest_concepts import concept_vectors, concepts_column, nearest_concepts
 from mmdata.select.rates import Rates, rates_settings, read_lasting, read_rates, write_rates
+from mmdata.select.scores.score_columns import make_scores
+from mmdata.select.selection_inputs import SelectionInputs
 from mmdata.select.selection_summary import Summary, summarise
 from mmdata.select.selection_table import write_selection
-from mmdata.select.semantic import comparison_groups, semantic_leaders
 from mmdata.select.verdicts import Verdicts
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.workspace.layout import Part, Workspace, redo_remedy
 
 _log = logs.logger(__name__)
 
+FAR_FROM_TARGET = "filter:near_target"
 _TABLES = ("selection.parquet", "rates.json")
-
-
-@dataclass(frozen=True, slots=True)
-class _Inputs:
-    """What a selection reads.
-
-    Args:
-        slices: of all parts, in the order in which candidates count them.
-        scorer: fingerprint of the model that scored all parts; empty where nothing is scored.
-        concepts: the configured concept lists.
-    """
-
-    corpus: Corpus
-    workspace: Workspace
-    slices: Sequence[Slice]
-    scorer: str
-    concepts: Concepts | None
-    progress: Progress
 
 
 def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = silent) -> StageReport:
@@ -83,7 +67,8 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
     if not reused:
         slices = _list_slices(workspace, parts)
         scorer = _common_scorer(workspace, slices)
-        _write_selection(_Inputs(corpus, workspace, slices, scorer, concepts, progress), plan, folder)
+        scores = make_scores(corpus, workspace, slices, scorer)
+        _write_selection(SelectionInputs(corpus, workspace, slices, scorer, concepts, scores, progress), plan, folder)
     summary = summarise(folder, corpus.select.filter)
     for part, reason in refused.items():
         _log.warning("part stays out of the release", part=part, reason=reason, release=plan.release_id)
@@ -129,7 +114,7 @@ def _report(
     )
 
 
-def _write_selection(inputs: _Inputs, plan: ReleasePlan, folder: UPath) -> None:
+def _write_selection(inputs: SelectionInputs, plan: ReleasePlan, folder: UPath) -> None:
     """Decide on every candidate and publish the tables of the release."""
     corpus, select = inputs.corpus, inputs.corpus.select
     frame = _read_all_candidates(inputs)
@@ -139,11 +124,10 @@ def _write_selection(inputs: _Inputs, plan: ReleasePlan, folder: UPath) -> None:
     rates = parent_rates or Rates(settings)
     if parent_rates is None and parent_folder:
         rates = read_lasting(parent_folder / "rates.json", settings)
-    verdicts, cut = judge(frame, select, inputs.scorer, rates.cut)
+    verdicts, cuts = judge(frame, select, inputs.scorer, rates.cuts, inputs.scores.fingerprints)
     rank = drop_duplicates(frame, verdicts, select.dedup)
     _drop_near_texts(inputs, frame, verdicts, rank)
-    parent_clusters = read_clusters(parent_folder / "clusters.npz") if parent_folder else None
-    clusters, cluster = _assign_and_compare(inputs, frame, verdicts, rank, parent_clusters)
+    cluster, bounds = apply_cluster_rules(inputs, frame, verdicts, rank, folder, parent_folder, rates.density)
     verdicts.settle()
     cap_domains(frame, verdicts, select.balance, rank, corpus.seed)
     if inputs.concepts is not None and select.balance.concepts_by == "embedding":
@@ -155,12 +139,10 @@ def _write_selection(inputs: _Inputs, plan: ReleasePlan, folder: UPath) -> None:
         select,
         corpus.seed,
         corpus.shards.validation_fraction,
-        replace(rates, cut=cut),
+        replace(rates, cuts=cuts, density=bounds),
         inputs.concepts,
         sticky=parent_rates is not None,
     )
-    if clusters is not None:
-        write_clusters(folder / "clusters.npz", clusters)
     write_rates(folder / "rates.json", decision.rates)
     write_selection(folder / "selection.parquet", frame, inputs.slices, verdicts, cluster, decision)
 
@@ -195,7 +177,7 @@ def _common_scorer(workspace: Workspace, slices: Sequence[Slice]) -> str:
     return next(iter(first_parts), "")
 
 
-def _read_all_candidates(inputs: _Inputs) -> pl.DataFrame:
+def _read_all_candidates(inputs: SelectionInputs) -> pl.DataFrame:
     slices, balance = inputs.slices, inputs.corpus.select.balance
     by_text = inputs.concepts is not None and balance.concepts_by == "text"
     matcher = ConceptMatcher(inputs.concepts, balance.concepts_ignore_case) if inputs.concepts and by_text else None
@@ -205,9 +187,8 @@ def _read_all_candidates(inputs: _Inputs) -> pl.DataFrame:
     frames, rows_read, first = [], 0, 0
     while first < len(slices):
         batch = _next_batch(slices, first)
-        frames.append(
-            read_candidates(inputs.workspace, batch, first, inputs.corpus.select, matcher, inputs.corpus.recaption)
-        )
+        select, recaption = inputs.corpus.select, inputs.corpus.recaption
+        frames.append(read_candidates(inputs.workspace, batch, first, select, matcher, recaption, inputs.scores))
         first += len(batch)
         rows_read += len(frames[-1])
         inputs.progress("selection", rows_read, total)
@@ -224,73 +205,28 @@ def _next_batch(slices: Sequence[Slice], first: int) -> Sequence[Slice]:
     return slices[first:]
 
 
-def _drop_near_texts(inputs: _Inputs, frame: pl.DataFrame, verdicts: Verdicts, rank: np.ndarray) -> None:
+def _drop_near_texts(inputs: SelectionInputs, frame: pl.DataFrame, verdicts: Verdicts, rank: np.ndarray) -> None:
     """Drop texts that are nearly those of a better row. Only the captions of the texts that are left are read."""
     similarity = inputs.corpus.select.dedup.text_similarity
     rows = np.flatnonzero((verdicts.codes == 0) & is_kind(frame, "text"))
     if similarity is None or len(rows) < 2:
         return
-    tables = [inputs.workspace.table(part_slice.part, "rows", part_slice.name) for part_slice in inputs.slices]
-    texts = read_captions(tables, frame["place"].gather(rows).to_numpy(), frame["row"].gather(rows).to_numpy())
+    texts = read_captions(
+        inputs.tables("rows"), frame["place"].gather(rows).to_numpy(), frame["row"].gather(rows).to_numpy()
+    )
     drop_followers(verdicts, rows, near_text_leaders(texts, rank[rows], similarity), "duplicate:text")
 
 
-def _assign_and_compare(
-    inputs: _Inputs, frame: pl.DataFrame, verdicts: Verdicts, rank: np.ndarray, parent: Clusters | None
-) -> tuple[Clusters | None, np.ndarray]:
-    """Assign the kept rows to clusters and drop semantic duplicates within each.
-
-    Args:
-        verdicts: duplicates are added to it.
-        rank: of every candidate, the best first.
-        parent: clusters of the parent release, which are used again while they fit.
-
-    Returns:
-        The clusters; and int32, one a candidate, `NO_CLUSTER` where a row is dropped or has no embedding.
-    """
-    select, seed = inputs.corpus.select, inputs.corpus.seed
-    cluster = np.full(len(frame), NO_CLUSTER, np.int32)
-    kept = verdicts.kept()
-    tables = [inputs.workspace.table(part_slice.part, "features", part_slice.name) for part_slice in inputs.slices]
-    place, row = frame["place"].gather(kept).to_numpy(), frame["row"].gather(kept).to_numpy()
-    advance = _row_counter(inputs.progress, len(kept))
-    with gather_embeddings(tables, place, row, advance) as (embeddings, positions):
-        rows = kept[positions]
-        if len(rows) == 0:
-            return parent, cluster
-        clusters, wanted = parent, select.dedup.clusters
-        if clusters is None or not clusters.fits(inputs.scorer, len(rows), wanted):
-            high, low = frame["uid_high"].gather(rows).to_numpy(), frame["uid_low"].gather(rows).to_numpy()
-            clusters = train_clusters(embeddings, high, low, inputs.scorer, wanted, seed)
-        cluster[rows] = assign_clusters(embeddings, clusters.centroids)
-        if select.dedup.semantic_eps is not None:
-            group = comparison_groups(cluster[rows], is_kind(frame, "video")[rows], frame["words"].gather(rows))
-            leaders = semantic_leaders(embeddings, group, rank[rows], select.dedup.semantic_eps)
-            drop_followers(verdicts, rows, leaders, "duplicate:semantic")
-    return clusters, cluster
-
-
-def _concepts_by_embedding(inputs: _Inputs, concepts: Concepts, frame: pl.DataFrame, verdicts: Verdicts) -> pl.Series:
+def _concepts_by_embedding(
+    inputs: SelectionInputs, concepts: Concepts, frame: pl.DataFrame, verdicts: Verdicts
+) -> pl.Series:
     """The concepts of the kept rows that have an embedding; null elsewhere."""
     corpus, kept = inputs.corpus, verdicts.kept()
-    tables = [inputs.workspace.table(part_slice.part, "features", part_slice.name) for part_slice in inputs.slices]
     place, row = frame["place"].gather(kept).to_numpy(), frame["row"].gather(kept).to_numpy()
-    with gather_embeddings(tables, place, row, _row_counter(inputs.progress, len(kept))) as (embeddings, positions):
+    advance = inputs.embedding_counter(len(kept))
+    with gather_embeddings(inputs.tables("features"), place, row, advance) as (embeddings, positions):
         if len(positions) == 0:
             return pl.Series("concepts", [None] * len(frame), dtype=pl.List(pl.UInt32))
-        folder = inputs.workspace.root / "scores"
-        vectors = concept_vectors(concepts.entries, corpus.score, inputs.scorer, folder)
+        vectors = concept_vectors(concepts.entries, corpus.score, inputs.scorer, inputs.workspace.scores_dir)
         nearest = nearest_concepts(embeddings, vectors, corpus.select.balance.concepts_top_k)
         return concepts_column(kept[positions], nearest, len(frame))
-
-
-def _row_counter(progress: Progress, total: int) -> Callable[[int], None]:
-    """A callback that adds up how many embeddings have been read, and reports the sum."""
-    rows_read = 0
-
-    def advance(rows: int) -> None:
-        nonlocal rows_read
-        rows_read += rows
-        progress("embeddings", rows_read, total)
-
-    return advance

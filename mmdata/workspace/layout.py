@@ -4,6 +4,7 @@ catalog.json                        source files and the parts cut from them
 parts/<part>/<stage>.json           part stamp: accepted or not, slices, digest
 parts/<part>/<stage>/<slice>.parquet, .json (slice stamp); media/<slice>-<sha256>.tar
 shards/<name>.tar
+scores/                             scores beside the cosine, and what they compare with (see mmdata.select.scores)
 selection.json                      the draft: the release in the making
 takedown/                           opt-out lists and the log of forgotten samples, as hashes
 releases/<id>/                      a release, once it holds manifest.json
@@ -185,6 +186,11 @@ class Workspace:
     @property
     def shards_dir(self) -> UPath:
         return self.root / "shards"
+
+    @property
+    def scores_dir(self) -> UPath:
+        """Scores that the selection computed from kept vectors, the bank, and target sets."""
+        return self.root / "scores"
 
     @property
     def releases_dir(self) -> UPath:

@@ -185,7 +185,13 @@ def holder_of(workspace: Workspace, name: str) -> Holder | None:
 def _covered(workspace: Workspace, name: str) -> tuple[UPath, ...]:
     """The paths that only the holder of a lease may change."""
     if name == "release":
-        return (workspace.catalog_path, workspace.draft_path, workspace.shards_dir, workspace.releases_dir)
+        return (
+            workspace.catalog_path,
+            workspace.draft_path,
+            workspace.shards_dir,
+            workspace.releases_dir,
+            workspace.scores_dir,
+        )
     kind, _, part = name.partition("-")
     return (workspace.part_dir(part),) if kind == "part" else ()
 

@@ -24,8 +24,8 @@ def test_the_top_fraction_is_of_all_scored_rows_and_other_rules_name_their_own_r
             "uid_low": pl.Series([0] * 5, dtype=pl.UInt64),
         }
     )
-    verdicts, cut = judge(frame, Select(filter=Filter(top_fraction=0.5)))  # 2 of the 4 scored rows: 0.9 and 0.8
-    assert cut is not None
+    verdicts, cuts = judge(frame, Select(filter=Filter(top_fraction=0.5)))  # 2 of the 4 scored rows: 0.9 and 0.8
+    cut = cuts["top_fraction"]
     assert (cut.score, cut.high) == (np.float32(0.8), 1)
     low = "filter:top_fraction"
     assert verdicts.reasons().to_list() == ["filter:language", None, low, "media:http_404", low]

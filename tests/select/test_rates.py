@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,12 @@ from upath import UPath
 
 from mmdata.config import Select
 from mmdata.errors import DataError
-from mmdata.select.filters import Cut
+from mmdata.select.cuts import Cut, DensityBounds
 from mmdata.select.rates import (
     Rates,
     keep_within_tolerance,
     near,
     rates_settings,
-    read_cut_score,
     read_lasting,
     read_rates,
     write_rates,
@@ -44,7 +44,7 @@ def test_rates_come_back_to_the_last_bit_and_only_for_the_same_settings(tmp_path
     write_rates(path, rates)
     assert read_rates(path, "s") == rates
     assert read_rates(path, "other") is None
-    assert read_lasting(path, "other") == Rates("other", held_out=rates.held_out, cut=rates.cut)
+    assert read_lasting(path, "other") == Rates("other", held_out=rates.held_out, cuts=rates.cuts)
     path.write_text('{"settings": "s"}')
     with pytest.raises(DataError, match=r"rates\.json"):
         read_rates(path, "s")
@@ -63,15 +63,17 @@ def test_settings_that_change_the_draws_or_the_quotas_void_the_rates() -> None:
     assert rates_settings(Select.model_validate({"filter": {"min_words": 2}}), 0, "concepts") == base
 
 
-def test_the_cut_of_a_release_outlasts_its_settings_and_tells_its_score(tmp_path: Path) -> None:
+def test_the_cuts_of_a_release_outlast_its_settings(tmp_path: Path) -> None:
     path = UPath(tmp_path / "rates.json")
-    assert read_cut_score(path) is None
     write_rates(path, Rates("s"))
-    assert read_cut_score(path) is None
+    assert read_lasting(path, "s").cuts == {}
+    assert "cuts" not in json.loads(path.read_text())
     cut = Cut(0.25, 2**63 + 1, 7, "a scorer")
-    write_rates(path, Rates("s", cut=cut))
-    assert read_cut_score(path) == 0.25
+    cuts = {"top_fraction": cut, "top:a+b": Cut(-1.5, 3, 4, "two scores", [[0.1, 0.2], [0.3, 0.4]])}
+    bounds = DensityBounds("clusters", [0.1, 3.0], [2**64 - 1, 0], [1, 2], [0.5, 0.25])
+    write_rates(path, Rates("s", cuts=cuts, density=bounds))
+    assert json.loads(path.read_text())["cut"] == {"score": 0.25, "high": 2**63 + 1, "low": 7, "of": "a scorer"}
     rates = read_rates(path, "s")
     assert rates is not None
-    assert rates.cut == cut
-    assert read_lasting(path, "other").cut == cut
+    assert rates.cuts == cuts
+    assert read_lasting(path, "other") == Rates("other", cuts=cuts, density=bounds)

@@ -11,7 +11,7 @@ from upath import UPath
 
 from mmdata.config import Filter
 from mmdata.samples import SELECTION, table_of
-from mmdata.select.filters import Cut
+from mmdata.select.cuts import Cut
 from mmdata.select.rates import Rates, write_rates
 from mmdata.select.selection_summary import TOP_CONCEPTS, Summary, summarise
 from mmdata.storage.tables import write_table
@@ -51,7 +51,7 @@ ROWS = [
 
 def summary_of(folder: Path, rows: list[dict[str, Any]], rules: Filter, cut: Cut | None = None) -> Summary:
     write_table(UPath(folder / "selection.parquet"), table_of(rows, SELECTION))
-    write_rates(UPath(folder / "rates.json"), Rates("s", cut=cut))
+    write_rates(UPath(folder / "rates.json"), Rates("s", cuts={"top_fraction": cut} if cut else {}))
     return summarise(UPath(folder), rules)
 
 

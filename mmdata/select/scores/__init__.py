@@ -1,0 +1,1 @@
+"""Scores beside the cosine, computed from kept vectors slice by slice."""
