@@ -32,7 +32,8 @@ class Garbage:
     Args:
         releases: ids, the newest first.
         abandoned: ids of releases that were begun and never published.
-        shards, tars, leftovers: files. `tars`: media that no table addresses; `leftovers`: half-written files.
+        shards, tars, scores, leftovers: files. `tars`: media that no table addresses; `scores`: kept scores and target
+            sets that the latest selection did not use, or of slices that are gone; `leftovers`: half-written files.
         bytes: of all the files.
         busy: parts that a build works on; their media were kept.
     """
@@ -41,13 +42,14 @@ class Garbage:
     abandoned: tuple[str, ...] = ()
     shards: tuple[UPath, ...] = ()
     tars: tuple[UPath, ...] = ()
+    scores: tuple[UPath, ...] = ()
     leftovers: tuple[UPath, ...] = ()
     bytes: int = 0
     busy: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """How many there are of each kind, and the bytes."""
-        names = ("releases", "abandoned", "shards", "tars", "leftovers")
+        names = ("releases", "abandoned", "shards", "tars", "scores", "leftovers")
         return {name: len(getattr(self, name)) for name in names} | {"bytes": self.bytes}
 
 
@@ -82,7 +84,7 @@ def collect_garbage(
         kept_names = {path.name for path in _glob(workspace.shards_dir, "*.tar")} - garbage_names
         recipes = list(_glob(workspace.shards_dir / "recipes", "*.json"))
         withdraw(*[recipe for recipe in recipes if (read_json(recipe) or {}).get("name") not in kept_names])
-        withdraw(*garbage.shards, *garbage.leftovers)
+        withdraw(*garbage.shards, *garbage.scores, *garbage.leftovers)
     return _delete_tars(workspace, garbage)
 
 
@@ -108,11 +110,13 @@ def _find_garbage(workspace: Workspace, keep: int, grace_s: float, drop: frozens
     parts = [path.name for path in _glob(workspace.root / "parts", "*")]
     tars = [path for part in parts for path in _unaddressed_tars(workspace, part)]
     leftovers = [path for path in _half_written_files(workspace) if _age_s(path) >= grace_s]
+    scores = [path for path in _unused_scores(workspace, parts) if _age_s(path) >= grace_s]
     release_files = [path for name in (*deletable, *abandoned) for path in _files(workspace.release_dir(name))]
     # a half-written file in a deleted release is in two of the lists, and is counted once
-    sizes = {str(path): path.stat().st_size for path in (*release_files, *shards, *tars, *leftovers)}
+    sizes = {str(path): path.stat().st_size for path in (*release_files, *shards, *tars, *scores, *leftovers)}
     total_bytes = sum(sizes.values())
-    return Garbage(tuple(deletable), tuple(abandoned), tuple(shards), tuple(tars), tuple(leftovers), total_bytes)
+    files = [tuple(paths) for paths in (shards, tars, scores, leftovers)]
+    return Garbage(tuple(deletable), tuple(abandoned), *files, total_bytes)
 
 
 def _deletable_releases(
@@ -151,6 +155,19 @@ def _delete_tars(workspace: Workspace, garbage: Garbage) -> Garbage:
 def _unaddressed_tars(workspace: Workspace, part: str) -> list[UPath]:
     rows = workspace.part_stamp(part, "rows")
     return unaddressed(workspace, part, rows.slices) if rows else []  # no stamp: a build may be working on the part
+
+
+def _unused_scores(workspace: Workspace, parts: Sequence[str]) -> Iterator[UPath]:
+    """Kept scores and target sets that can be made again and are not in use. A bank cannot: it stays."""
+    used = set((read_json(workspace.scores_dir / "used.json") or {}).get("used", ()))
+    yield from (path for path in _glob(workspace.scores_dir, "target-*.npz") if path.name not in used)
+    kept = list(_glob(workspace.scores_dir, "*/*.npy"))
+    digests: set[str] = set()
+    for part in parts if kept else ():
+        stamp = workspace.part_stamp(part, "features")
+        slices = [workspace.slice_stamp(part, "features", name) for name in (stamp.slices if stamp else ())]
+        digests |= {of_slice.digest for of_slice in slices if of_slice is not None}
+    yield from (path for path in kept if path.parent.name not in used or path.stem not in digests)
 
 
 def _half_written_files(workspace: Workspace) -> Iterator[UPath]:

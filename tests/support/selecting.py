@@ -97,8 +97,9 @@ def sample(number: int, **given: Any) -> dict[str, Any]:
         "aspect": 1.33,
         "sharpness": 100.0,
     }
-    if given.get("embedding") is not None:
-        given = {**given, "embedding": np.asarray(given["embedding"], np.float16)}
+    for name in ("embedding", "text_embedding"):
+        if given.get(name) is not None:
+            given = {**given, name: np.asarray(given[name], np.float16)}
     return own | given
 
 

@@ -32,7 +32,8 @@ class SurrogateClipLoss:
         self._temperature = temperature
         self._pictures = bank.pictures.T.astype(np.float64)
         self._texts = bank.texts.T.astype(np.float64)
-        self._members = {pair.tobytes() for pair in np.hstack([bank.pictures, bank.texts])}
+        pairs = np.hstack([bank.pictures, bank.texts])
+        self._members = {pair.tobytes(): number for number, pair in enumerate(pairs)}
 
     def score(self, pictures: np.ndarray, texts: np.ndarray | None) -> np.ndarray:
         """See `VectorScore.score`."""
@@ -44,18 +45,28 @@ class SurrogateClipLoss:
         return scores
 
     def _score_block(self, pictures: np.ndarray, texts: np.ndarray) -> np.ndarray:
-        is_member = np.array([pair.tobytes() in self._members for pair in np.hstack([pictures, texts])], bool)
+        numbers = [self._members.get(pair.tobytes(), -1) for pair in np.hstack([pictures, texts])]
+        member = np.flatnonzero(np.array(numbers) >= 0), np.array([number for number in numbers if number >= 0], int)
         wide_pictures, wide_texts = pictures.astype(np.float64), texts.astype(np.float64)
         own = pair_cosines(wide_pictures, wide_texts)
-        fit_of_picture = self._log_sum(cosines(wide_pictures, self._texts), own, is_member)
-        fit_of_text = self._log_sum(cosines(wide_texts, self._pictures), own, is_member)
-        return np.asarray(own - self._temperature / 2 * (fit_of_picture + fit_of_text), np.float32)
+        loss_of_picture = self._loss(cosines(wide_pictures, self._texts), own, member)
+        loss_of_text = self._loss(cosines(wide_texts, self._pictures), own, member)
+        return np.asarray(-self._temperature / 2 * (loss_of_picture + loss_of_text), np.float32)
 
-    def _log_sum(self, products: np.ndarray, own: np.ndarray, is_member: np.ndarray) -> np.ndarray:
-        """log sum_j exp(product / tau) over the bank and the pair itself, (n,). Overwrites `products`."""
-        highest = np.maximum(products.max(axis=1), own)
+    def _loss(self, products: np.ndarray, own: np.ndarray, member: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """log sum_j exp((product_j - own) / tau) over the bank and the pair itself, (n,). Overwrites `products`.
+
+        It is the formula with s taken into the logarithm, which keeps the digits of pairs that nothing else fits.
+
+        Args:
+            own: the pairs' own products.
+            member: rows whose pair is in the bank, and its number there; the bank's copy is left out of the sum.
+        """
+        products[member] = -np.inf
+        products -= own[:, None]
+        highest = products.max(axis=1).clip(0.0)
         products -= highest[:, None]
         products /= self._temperature
         np.exp(products, out=products)
-        added = np.where(is_member, 0.0, np.exp((own - highest) / self._temperature))
-        return np.asarray(highest / self._temperature + np.log(row_sums(products) + added))
+        highest /= self._temperature
+        return np.asarray(highest + np.log1p(row_sums(products) + np.expm1(-highest)))
