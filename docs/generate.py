@@ -109,7 +109,7 @@ def _body(model: type[BaseModel]) -> str:
 
 
 def _sections(model: type[BaseModel], path: str, title: str) -> list[str]:
-    inner = {name: _model_of(field.annotation) for name, field in model.model_fields.items()}
+    inner = {name: _models_of(field.annotation) for name, field in model.model_fields.items()}
     lines = [
         f"## {title}",
         "",
@@ -121,16 +121,18 @@ def _sections(model: type[BaseModel], path: str, title: str) -> list[str]:
     for name, field in model.model_fields.items():
         lines.append(_row(name, field, inner[name], path))
     lines.append("")
-    for name, child in inner.items():
-        if child is not None:
-            key = f"{path}{name}"
-            many = get_origin(model.model_fields[name].annotation) is list
-            lines += _sections(child, f"{key}.", f"`{key}`" + (" (a list of these)" if many else ""))
+    for name, children in inner.items():
+        container = get_origin(model.model_fields[name].annotation)
+        key = f"{path}{name}" + (".NAME" if container is dict else "")
+        for child in children:
+            kind = f" of kind `{get_args(child.model_fields['kind'].annotation)[0]}`" if len(children) > 1 else ""
+            many = " (a list of these)" if container is list else ""
+            lines += _sections(child, f"{key}.", f"`{key}`{kind}{many}")
     return lines
 
 
-def _row(name: str, field: FieldInfo, child: type[BaseModel] | None, path: str) -> str:
-    if child is not None:
+def _row(name: str, field: FieldInfo, children: list[type[BaseModel]], path: str) -> str:
+    if children:
         return f"| `{name}` | section | | see `{path}{name}` below |"
     default = "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
     limits = ", ".join(filter(None, map(_limit, field.metadata)))
@@ -173,10 +175,11 @@ def _yaml(value: Any) -> str:
     return str(value)
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
+def _models_of(annotation: Any) -> list[type[BaseModel]]:
+    """The sections within a type: several where a key `kind` chooses between them."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((m for m in map(_model_of, get_args(annotation)) if m), None)
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_of(inner)]
 
 
 if __name__ == "__main__":

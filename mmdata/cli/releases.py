@@ -183,7 +183,12 @@ def _lines(garbage: Garbage, verb: str) -> Iterator[str]:
     for name, ids in (("releases", garbage.releases), ("releases that were never published", garbage.abandoned)):
         if ids:
             yield f"  {name}: {', '.join(ids)}"
-    files = {"shards": "shards", "tars": "tars of media that no table uses", "leftovers": "half-written files"}
+    files = {
+        "shards": "shards",
+        "tars": "tars of media that no table uses",
+        "scores": "kept scores that are not in use",
+        "leftovers": "half-written files",
+    }
     yield from (f"  {counts[name]:,} {text}" for name, text in files.items() if counts[name])
     if garbage.busy:
         yield f"  kept, because a build works on them: {', '.join(garbage.busy)}"

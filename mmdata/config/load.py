@@ -113,17 +113,22 @@ def _shown(value: Any) -> str:
 
 
 def _known_keys(model: type[BaseModel], parents: list[int | str]) -> list[str]:
+    candidates = [model]
     for step in parents:
-        if isinstance(step, str) and step in model.model_fields:
-            model = _model_within(model.model_fields[step].annotation) or model
-    return list(model.model_fields)
+        fields = candidates[0].model_fields
+        if len(candidates) > 1:  # the kind that chooses between them; names and numbers of elements come before it
+            candidates = [each for each in candidates if step in get_args(each.model_fields["kind"].annotation)] or (
+                candidates
+            )
+        elif isinstance(step, str) and step in fields:
+            candidates = _models_within(fields[step].annotation) or candidates
+    return list(candidates[0].model_fields)
 
 
-def _model_within(annotation: Any) -> type[BaseModel] | None:
+def _models_within(annotation: Any) -> list[type[BaseModel]]:
+    """The models within a type: several where a key `kind` chooses between them."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in (list, Union, UnionType, Annotated):
-        for inner in get_args(annotation):
-            if model := _model_within(inner):
-                return model
-    return None
+        return [annotation]
+    if get_origin(annotation) in (list, dict, Union, UnionType, Annotated):
+        return [model for inner in get_args(annotation) for model in _models_within(inner)]
+    return []

@@ -171,7 +171,7 @@ class NearTarget(Section):
 
 
 class Density(Section):
-    """Density-based pruning (Abbas et al. 2024, arXiv 2401.04578): dense, isolated clusters lose more samples."""
+    """Density-based pruning (Abbas et al. 2024, arXiv 2401.04578): dense clusters in a crowd lose more samples."""
 
     keep: float = Field(
         gt=0, le=1, description="Share of the clustered samples that is kept, after duplicates are gone."

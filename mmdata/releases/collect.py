@@ -115,8 +115,15 @@ def _find_garbage(workspace: Workspace, keep: int, grace_s: float, drop: frozens
     # a half-written file in a deleted release is in two of the lists, and is counted once
     sizes = {str(path): path.stat().st_size for path in (*release_files, *shards, *tars, *scores, *leftovers)}
     total_bytes = sum(sizes.values())
-    files = [tuple(paths) for paths in (shards, tars, scores, leftovers)]
-    return Garbage(tuple(deletable), tuple(abandoned), *files, total_bytes)
+    return Garbage(
+        tuple(deletable),
+        tuple(abandoned),
+        tuple(shards),
+        tuple(tars),
+        tuple(scores),
+        tuple(leftovers),
+        total_bytes,
+    )
 
 
 def _deletable_releases(

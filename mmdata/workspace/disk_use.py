@@ -40,7 +40,9 @@ def kind_of(name: str) -> str:
         return "media" if name.endswith(".tar") else f"{steps[2]} tables"
     if steps[0] == "parts":
         return "stamps"
-    return {".dagster": "Dagster's runs"}.get(steps[0], steps[0] if len(steps) > 1 else "catalogue and draft")
+    return {".dagster": "Dagster's runs", "scores": "kept scores and what they compare with"}.get(
+        steps[0], steps[0] if len(steps) > 1 else "catalogue and draft"
+    )
 
 
 def _files(workspace: Workspace) -> Iterator[tuple[str, int]]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,8 @@ from mmdata.workspace.layout import Workspace
 from mmdata.workspace.lease import leased
 from tests.releases.conftest import RELEASES, Grown, build_history
 from tests.support.buckets import s3_bucket
+from tests.support.pair_vectors import pairs
+from tests.support.selecting import build, corpus_for, sample
 from tests.support.workspaces import Built, add_parts, copy_of, release
 
 
@@ -239,3 +242,30 @@ def test_a_half_written_note_of_a_shard_is_not_read(history: tuple[Built, list[s
     assert collect_garbage(built.workspace, keep=1).releases
     assert torn.exists(), "it is young, and may be another process's"
     verify_release(built.workspace.release_dir(ids[-1]))
+
+
+def test_kept_scores_are_deleted_where_the_latest_selection_does_not_use_them_and_the_bank_stays(
+    tmp_path: Path,
+) -> None:
+    pictures, texts = pairs(20, 8)
+    rows = [sample(number, embedding=pictures[number], text_embedding=texts[number]) for number in range(20)]
+
+    def select(name: str, slices: list[list[dict[str, Any]]]) -> Workspace:
+        scores = {"loss": {"kind": "s-clip-loss", "bank_pairs": 8}, "spread": {"kind": "vas", "bank_pairs": 8}}
+        corpus = corpus_for(tmp_path, {"scores": scores, "keep_scores": [name]})
+        workspace = build(corpus, {"web-000000": slices})
+        select_samples(corpus, workspace)
+        return workspace
+
+    workspace = select("loss", [rows[:10], rows[10:]])
+    files = sorted(workspace.scores_dir.rglob("*.np*"))
+    assert len(files) == 3
+    assert collect_garbage(workspace, keep=1, grace_s=0).scores == ()
+    select("loss", [rows[:10], rows[12:]])
+    assert len(collect_garbage(workspace, keep=1, grace_s=0).scores) == 1, "of the slice that has changed"
+    select("spread", [rows[:10], rows[12:]])
+    assert collect_garbage(workspace, keep=1).scores == (), "they are young: a build may be under way"
+    garbage = collect_garbage(workspace, keep=1, grace_s=0)
+    assert garbage.counts()["scores"] == 2
+    left = sorted(path.suffix for path in workspace.scores_dir.rglob("*.np*"))
+    assert left == [".npy", ".npy", ".npz"]

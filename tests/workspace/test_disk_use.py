@@ -32,3 +32,4 @@ def test_files_and_bytes_are_summed_by_kind_the_largest_first(workspace: Workspa
 def test_drafts_of_killed_processes_and_dagsters_files_have_kinds_of_their_own() -> None:
     assert kind_of("parts/web-000000/media/.tmp-12-0000.tar") == "left over by killed processes"
     assert kind_of(".dagster/history/runs.db") == "Dagster's runs"
+    assert kind_of("scores/00ff/0011.npy") == "kept scores and what they compare with"
