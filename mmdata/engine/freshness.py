@@ -26,6 +26,9 @@ from mmdata.workspace.layout import PART_STAGES, Part, PartStage, PartStamp, Sli
 CODE_VERSIONS: dict[str, int] = {"rows": 3, "media": 2, "features": 2, "selection": 3, "shards": 3, "instructions": 3}
 """Raise a number when a stage's code writes something else than before: all older results are then stale."""
 
+TEXT_VERSION = 2
+"""Raise it when texts are measured otherwise (language, words): these columns are refilled, and no media are read."""
+
 CAPTIONER_FILES = ("*.json", "*.jinja", "*.safetensors", "*.bin", "*.txt", "*.model")
 """The files of a local captioner that decide what it says: settings, chat template, weights, tokenizer."""
 
@@ -56,7 +59,7 @@ def stage_settings(corpus: Corpus, part: Part, stage: PartStage) -> str:
         return fingerprint("rows", CODE_VERSIONS["rows"], *source.values(), clips)
     if stage == "media":
         return fingerprint("media", CODE_VERSIONS["media"], *_media_settings(corpus, part).values())
-    settings = [*measure_settings(corpus), *caption_settings(corpus)]
+    settings = [["text", TEXT_VERSION], *measure_settings(corpus), *caption_settings(corpus)]
     return fingerprint("features", CODE_VERSIONS["features"], scorer_settings(corpus.score), *settings)
 
 
@@ -71,6 +74,7 @@ def named_settings(corpus: Corpus, part: Part, stage: PartStage) -> dict[str, An
         model, *weights, precision = scorer_settings(corpus.score)
         checkpoint = dict(zip(("pretrained", "bytes of the checkpoint", "its time of change"), weights, strict=False))
         settings = {"score": {"model": model, **checkpoint, "precision": precision}}
+        settings["code version of texts"] = TEXT_VERSION
         for name, value in measure_settings(corpus):
             settings["privacy.count_faces, from a score of" if name == "faces" else f"score.{name}"] = value
         settings |= dict(caption_settings(corpus))

@@ -11,11 +11,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmdata.engine.freshness import CODE_VERSIONS
+from mmdata.engine.freshness import CODE_VERSIONS, TEXT_VERSION
 from mmdata.samples import FEATURES
 from mmdata.score.caption_vectors import CaptionVectors, distinct_captions
 from mmdata.score.picture_scoring import is_pictured
 from mmdata.score.scorer import ClipScorer
+from mmdata.score.text_refill import TEXT_KEY, has_present_texts, with_present_texts
 from mmdata.storage.tables import read_table
 from mmdata.workspace.layout import Workspace
 
@@ -40,6 +41,7 @@ def features_metadata(
     return {
         "scorer": json.dumps({"name": scorer.name, "fingerprint": scorer.fingerprint}, sort_keys=True),
         "made_with": json.dumps(made_with, sort_keys=True),
+        TEXT_KEY: str(TEXT_VERSION),
     }
 
 
@@ -49,7 +51,8 @@ def reusable_rows(
     """The rows of the slice's earlier features table that still hold: same scorer and settings, same media bytes.
 
     The uid depends on the caption, so a row with the same uid and media has the same features. Rows with a problem
-    are not reused: they are tried again. `samples` are rows joined with media: uid, status, sha256.
+    are not reused: they are tried again. Texts are measured again if an older version of the code measured them.
+    `samples` are rows joined with media: uid, caption, status, sha256.
 
     The result has the schema FEATURES. A table of a version that kept no text embeddings is reused, too: they are null.
     """
@@ -58,7 +61,7 @@ def reusable_rows(
         return FEATURES.empty_table()
     table = read_table(path)
     earlier_metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    made_alike = all(earlier_metadata.get(key) == value for key, value in metadata.items())
+    made_alike = all(earlier_metadata.get(key) == value for key, value in metadata.items() if key != TEXT_KEY)
     if not made_alike or not set(FEATURES.names) - {TEXT_EMBEDDING} <= set(table.column_names):
         return FEATURES.empty_table()
     media_now = samples.filter(pl.col("status") == "success").select("uid", "sha256")
@@ -69,7 +72,8 @@ def reusable_rows(
     if TEXT_EMBEDDING not in table.column_names:
         column = FEATURES.field(TEXT_EMBEDDING)
         reused = reused.append_column(column, pa.nulls(len(reused), column.type))
-    return reused.select(FEATURES.names).replace_schema_metadata(None)
+    reused = reused.select(FEATURES.names).replace_schema_metadata(None)
+    return reused if has_present_texts(earlier_metadata) else with_present_texts(reused, samples)
 
 
 def lacks_text_embedding(reused: pa.Table) -> np.ndarray:

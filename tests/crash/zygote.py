@@ -98,13 +98,13 @@ def main() -> None:
     """Read orders from stdin, a line each; answer each with how the life ended."""
     from mmdata.config import Download
     from mmdata.download import images
-    from mmdata.score import stage, text_measures
+    from mmdata.score import languages, stage
     from tests.crash import road
 
     for name in ("faiss", "matplotlib.ft2font", "mmdata.media.faces", "torch"):
         importlib.import_module(name)  # so that no life has to
     images.load_img2dataset(Download())
-    text_measures._language_identifier()
+    languages.detect_languages(["a warm-up"])
     scorer = road.CheapScorer()
     stage.load_scorer = lambda score: scorer  # type: ignore[assignment, return-value]
     out = os.dup(1)
