@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mmdata.config import Corpus
+from mmdata.config.presets import check_preset
 from mmdata.config.scorer_names import check_names
 from mmdata.display import without_credentials
 from mmdata.errors import UserError, describe_machine_error
@@ -27,7 +28,7 @@ def load_corpus(path: str | Path) -> Corpus:
 
     Raises:
         UserError: the file is missing, is not YAML, or a key is unknown (names the nearest) or has a wrong value, or
-            open_clip does not know the scorer.
+            open_clip does not know the scorer, or the filter's preset has a threshold of another scorer.
     """
     path = Path(path)
     try:
@@ -49,6 +50,7 @@ def load_corpus(path: str | Path) -> Corpus:
     corpus = parse_corpus(data, base=path.parent.resolve(), name=str(path))
     try:
         check_names(corpus.score)
+        check_preset(corpus.select.filter, corpus.score)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return corpus

@@ -14,8 +14,27 @@ from mmdata.config.select_scores import MEASURES, Density, NearTarget, ScoreKind
 class Filter(Section):
     """Which samples are good enough. Every rule that is set applies; the first that fails is the reason."""
 
-    preset: Literal["laion2b", "datacomp-basic", "clip-l14-top30"] | None = Field(
-        None, description="A published recipe; keys set beside it override it."
+    preset: (
+        Literal[
+            "laion2b-en",
+            "laion2b-multi",
+            "laion5b",
+            "datacomp-basic",
+            "datacomp-laion2b",
+            "clip-b32-top30",
+            "clip-l14-top30",
+            "laion2b",
+        ]
+        | None
+    ) = Field(
+        None,
+        description="A published recipe; keys set beside it override it. docs/sources.md has the rules of each. "
+        "`laion2b` is `laion2b-en`.",
+    )
+    preset_scorer: Literal["published", "any"] = Field(
+        "published",
+        description="`published`: a preset with a threshold is refused with another scorer than its own; `any`: the "
+        "threshold is meant for the scorer in `score`.",
     )
     min_clip_score: float | None = Field(None, ge=-1, le=1, description="Image-text cosine at least this.")
     top_fraction: float | None = Field(None, gt=0, le=1, description="Keep exactly this best share by CLIP score.")
@@ -39,6 +58,9 @@ class Filter(Section):
         None, description="Keep what lies in a cluster near a target set (the image-based filter of DataComp)."
     )
     languages: list[str] | None = Field(None, description="ISO 639-1 codes of the captions to keep.")
+    exclude_languages: list[str] | None = Field(
+        None, description="ISO 639-1 codes of the captions to drop; captions without a language are dropped, too."
+    )
     min_lang_prob: float = Field(0.0, ge=0, le=1, description="Below this the language counts as unknown (dropped).")
     min_words: int | None = Field(None, ge=0, description="Words in the caption.")
     max_words: int | None = Field(None, ge=1, description="Words in the caption.")
@@ -80,7 +102,8 @@ class Filter(Section):
     @property
     def unused(self) -> set[str]:
         """Keys that have no effect at present, and so are left out of fingerprints."""
-        return {key for key in ("min_agreement", "max_agreement") if getattr(self, key) is None}
+        unset = {key for key in ("min_agreement", "max_agreement", "exclude_languages") if getattr(self, key) is None}
+        return {"preset_scorer", *unset}
 
     @model_validator(mode="after")
     def _one_score_rule(self) -> Filter:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmdata.config import Corpus
+from mmdata.config.presets import preset_warnings
 from mmdata.display import without_credentials
 from mmdata.engine.freshness import is_due, part_due_again, plan_part
 from mmdata.errors import DataError
@@ -68,7 +69,7 @@ class Status:
         next_retry_at: UTC ISO time of the first future retry; None if none is planned.
         paused_hosts: the hosts that are left alone because they blocked us; see `Pause`.
         unreadable: source file -> error.
-        idle_rules: warnings about rules of the selection that judge nothing.
+        idle_rules: warnings about rules of the selection that judge nothing, or not what their preset judged.
         balance: warnings about what balance dropped from the latest release.
         release: the latest release's manifest without its long lists; None before the first release.
         hold: the newest release, if it is held, and why; None if it is not.
@@ -150,7 +151,10 @@ def corpus_status(corpus: Corpus, workspace: Workspace, now: datetime | None = N
             for path, entry in catalog.files.items()
             if entry.get("status") == "unreadable"
         },
-        idle_rules=idle_rules(corpus.select.filter, rows_stamps),
+        idle_rules=[
+            *idle_rules(corpus.select.filter, rows_stamps),
+            *preset_warnings(corpus.select.filter, corpus.score),
+        ],
         balance=cut_warnings(release.get("counts", {}), release.get("reasons", {})) if release else [],
         release=release,
         hold=read_hold(workspace),

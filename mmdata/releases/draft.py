@@ -12,6 +12,7 @@ from typing import Any
 
 from mmdata.config import Corpus, Select
 from mmdata.config.concept_list import read_concept_lists
+from mmdata.config.presets import PRESETS
 from mmdata.config.score_files import score_file_states
 from mmdata.engine.freshness import CODE_VERSIONS, scorer_settings
 from mmdata.errors import DataError
@@ -103,7 +104,7 @@ def release_inputs(corpus: Corpus, workspace: Workspace, parts: Sequence[str]) -
         DataError: a stamp of a part is gone.
         UserError: the concept list cannot be read.
     """
-    paths = corpus.select.balance.concepts
+    paths, rules = corpus.select.balance.concepts, corpus.select.filter
     digests = {part: [_digest(workspace, part, stage) for stage in PART_STAGES] for part in parts}
     return fingerprint(
         [CODE_VERSIONS[stage] for stage in ("selection", "shards", "instructions")],
@@ -116,6 +117,7 @@ def release_inputs(corpus: Corpus, workspace: Workspace, parts: Sequence[str]) -
         scorer_settings(corpus.score),
         *([[corpus.recaption.use, corpus.recaption.margin]] if corpus.recaption.replaces else []),
         *score_file_states(corpus.select),
+        *([PRESETS[rules.preset].values] if rules.preset else []),  # a preset of the same name may be mended
     )
 
 

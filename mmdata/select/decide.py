@@ -10,13 +10,13 @@ import polars as pl
 
 from mmdata.config import Balance, Dedup, Oversample, Select
 from mmdata.config.concept_list import Concepts
+from mmdata.config.presets import resolve
 from mmdata.samples import hash_words, unit_interval
 from mmdata.select.concepts import concept_caps, concept_rates, flatten, keep_probability, rarest
 from mmdata.select.cuts import Cut
 from mmdata.select.dedup import near_hashes, preference, same_value
 from mmdata.select.modality import SignatureRates, signature_rates
 from mmdata.select.oversample import cluster_threshold, repeat_factors, round_by_draw, signature_factors
-from mmdata.select.presets import resolve
 from mmdata.select.rates import Rates, keep_within_tolerance
 from mmdata.select.split import in_validation
 from mmdata.select.top_fractions import drop_below_tops

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from mmdata.config import Filter
+from mmdata.config.presets import other_language_score, resolve
 from mmdata.config.select_scores import ScoreKind
 from mmdata.samples import source_score
-from mmdata.select.presets import other_language_score, resolve
 from mmdata.select.scores.named_scores import score_value
 
 REASON = "filter:"
@@ -102,7 +102,7 @@ def _exact(bounds: Mapping[str, float]) -> dict[str, pl.Expr]:
 
 def _rules(settings: Filter) -> Iterator[Rule]:
     pictured = pl.col("kind").is_in(["image", "video"])
-    if settings.languages is not None or settings.min_lang_prob > 0:
+    if settings.languages is not None or settings.exclude_languages is not None or settings.min_lang_prob > 0:
         yield Rule("language", ~_is_known_language(settings))
     words, characters = pl.col("n_words").fill_null(0), pl.col("n_chars").fill_null(0)
     side = pl.min_horizontal("original_width", "original_height")
@@ -145,6 +145,8 @@ def _is_known_language(settings: Filter) -> pl.Expr:
         accepted &= (pl.col("lang_prob") >= pl.lit(settings.min_lang_prob, pl.Float32)).fill_null(False)
     if settings.languages is not None:
         accepted &= pl.col("lang").is_in(settings.languages).fill_null(False)
+    if settings.exclude_languages is not None:
+        accepted &= ~pl.col("lang").is_in(settings.exclude_languages).fill_null(False)
     return accepted
 
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from mmdata.config import Filter
+from mmdata.config.presets import resolve
 from mmdata.samples import SOURCE_SCORES
-from mmdata.select.presets import resolve
 from mmdata.workspace.layout import Part, PartStamp
 
 

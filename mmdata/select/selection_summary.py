@@ -11,10 +11,10 @@ import polars as pl
 from upath import UPath
 
 from mmdata.config import Filter
+from mmdata.config.presets import resolve
 from mmdata.figures import charts
 from mmdata.figures.svg_chart import Chart
 from mmdata.select.density import PRUNED
-from mmdata.select.presets import resolve
 from mmdata.select.rates import read_lasting
 from mmdata.select.score_summary import NamedScore, density_rows, histograms, named_scores, score_rows, top_rows
 from mmdata.storage.tables import scan_tables

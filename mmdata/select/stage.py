@@ -12,6 +12,7 @@ from upath import UPath
 
 from mmdata.config import Corpus
 from mmdata.config.concept_list import Concepts, read_concept_lists
+from mmdata.config.presets import preset_warnings
 from mmdata.config.scorers import scorer_name
 from mmdata.engine.freshness import releasable_parts
 from mmdata.errors import DataError
@@ -77,6 +78,7 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
     cost = balance_cost(corpus.select, folder, plan.release_id)
     warnings = {
         "rules that judge nothing": idle_rules(corpus.select.filter, stamps),
+        "presets": preset_warnings(corpus.select.filter, corpus.score),
         "balance": [*cut_warnings(summary.counts, summary.reasons), *(cost.shortfalls if cost else ())],
     }
     for warning in chain.from_iterable(warnings.values()):
