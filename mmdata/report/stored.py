@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 
 from mmdata.errors import DataError
 from mmdata.figures.sheet import thumbnail
+from mmdata.score.generated_captions import captioner_mark
 from mmdata.storage.tables import read_table
 from mmdata.workspace.layout import Workspace
 
@@ -30,6 +32,7 @@ class Stored:
         frames: a data URI of each frame of a clip.
         sound: a data URI of a FLAC file.
         span: start and end of a clip in its file, or the length of a sound, as text.
+        generated: the caption that a model made, with the model's name.
     """
 
     caption: str = ""
@@ -38,6 +41,7 @@ class Stored:
     frames: tuple[str, ...] = ()
     sound: str | None = None
     span: str = ""
+    generated: str = ""
 
 
 def read_stored(
@@ -53,10 +57,11 @@ def read_stored(
     except (DataError, FileNotFoundError):
         return {}
     samples = {uid: Stored(row["caption"] or "", row["url"] or "") for uid, row in texts.items()}
-    try:
+    with suppress(DataError, FileNotFoundError):
         samples |= dict(_with_media(workspace, part, name, uids, with_sound, texts))
-    except (DataError, FileNotFoundError):
-        return samples
+    with suppress(DataError, FileNotFoundError):
+        generated = _generated(workspace, part, name, uids)
+        samples |= {uid: replace(samples[uid], generated=text) for uid, text in generated.items() if uid in samples}
     return samples
 
 
@@ -80,6 +85,19 @@ def sound_uri(data: bytes) -> str | None:
 def _rows(workspace: Workspace, part: str, name: str, uids: list[str]) -> dict[str, dict[str, Any]]:
     rows = read_table(workspace.table(part, "rows", name), ["uid", "caption", "url", "start_s", "end_s"])
     return {row["uid"]: row for row in rows.filter(pc.is_in(rows["uid"], pa.array(uids))).to_pylist()}
+
+
+def _generated(workspace: Workspace, part: str, name: str, uids: list[str]) -> dict[str, str]:
+    """uid -> generated caption and who made it."""
+    path = workspace.table(part, "features", name)
+    mark = captioner_mark(read_table(path, ["uid"]).schema.metadata)
+    if mark is None:
+        return {}
+    table = read_table(path, ["uid", "generated_caption"])
+    rows = table.filter(pc.is_in(table["uid"], pa.array(uids))).to_pylist()
+    return {
+        row["uid"]: f"{row['generated_caption']} ({mark.name})" for row in rows if row["generated_caption"] is not None
+    }
 
 
 def _with_media(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from pathlib import Path
@@ -9,10 +10,20 @@ from typing import Any
 
 import polars as pl
 import pytest
+from rich.console import Console
 
+from mmdata.cli.explain import show_story
+from mmdata.inspect.story import explain
+from mmdata.optout.hashes import opt_out_of
+from mmdata.optout.selectors import selector_of
 from mmdata.releases.manifest import open_release
+from mmdata.report.stage import report_release
 from mmdata.samples import INDEX
+from mmdata.score.captioner import Answer
+from mmdata.score.stage import score_part
 from mmdata.storage.tables import read_table
+from mmdata.takedown.parts import leave_out
+from tests.support import captioning
 from tests.support.captioning import PART, captioned_at
 from tests.support.workspaces import SELECT_ALL, Built
 
@@ -123,3 +134,46 @@ def test_a_rule_on_agreement_judges_samples_with_two_captions_only(tmp_path: Pat
         uid for uid, row in rows.items() if row["caption_agreement"] is not None and row["caption_agreement"] < least
     }
     assert dropped == low and len(selection) == len(rows) == len(dropped) + selection["keep"].sum()
+
+
+def test_the_report_and_explain_show_both_captions_escaped(kept: Built) -> None:
+    folder = open_release(kept.workspace.root).folder
+    report_release(folder)
+    page = (folder / "report.html").read_text()
+    uid, row = next(item for item in sorted(features(kept).items()) if item[1]["generated_caption"])
+    assert page.count("<b>made:</b>") >= 10
+    assert f"{row['generated_caption']} (one)".replace("'", "&#39;") in page
+    out = io.StringIO()
+    show_story(Console(file=out, width=200), explain(kept.corpus, kept.workspace, uid))
+    assert row["generated_caption"] in out.getvalue() and str(kept.captions[uid] or "") in out.getvalue()
+
+
+def test_markup_in_a_generated_caption_is_text_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "<script>alert(1)</script> [bold]x[/bold] & more"
+    monkeypatch.setattr(captioning.ByHash, "_answer", lambda self, bits: Answer(script))
+    built = captioned_at(tmp_path, range(4))
+    folder = open_release(built.workspace.root).folder
+    report_release(folder)
+    assert "<script>alert" not in (folder / "report.html").read_text()
+    out = io.StringIO()
+    show_story(Console(file=out, width=300), explain(built.corpus, built.workspace, next(iter(built.captions))))
+    assert script in out.getvalue()
+
+
+def test_a_forgotten_sample_loses_its_generated_caption_and_nothing_is_captioned_again(tmp_path: Path) -> None:
+    built = captioned_at(tmp_path, range(8))
+    before = features(built)
+    uid = next(uid for uid, row in sorted(before.items()) if row["generated_caption"])
+    urls = {}
+    for name in ("0000", "0001"):
+        rows = read_table(built.workspace.table(PART, "rows", name), ["uid", "url"]).to_pylist()
+        urls |= {row["uid"]: row["url"] for row in rows}
+    captioning.asked.clear()
+    leave_out(built.corpus, built.workspace, PART, opt_out_of([selector_of("url", urls[uid])]))
+    after = features(built)
+    assert {name for name, value in after[uid].items() if value is not None} == {"uid"}
+    assert {key: row for key, row in after.items() if key != uid} == {k: r for k, r in before.items() if k != uid}
+    stamp = built.workspace.part_stamp(PART, "features")
+    assert stamp is not None
+    assert stamp.counts["generated_captions"] == sum(row["generated_caption"] is not None for row in after.values())
+    assert score_part(built.corpus, built.workspace, PART).slices_done == 0 and not captioning.asked
