@@ -27,6 +27,7 @@ from mmdata.score.features_reader import scorer_mark
 from mmdata.score.picture_scoring import picture_members
 from mmdata.score.scorer import ClipScorer, pair_scores
 from mmdata.score.text_measures import text_features
+from mmdata.score.text_refill import TEXT_KEY
 
 CODE_VERSION = 1
 """Raise it when captions are made in another way from the same settings: all older ones are then made again."""
@@ -52,6 +53,7 @@ _TEXT_MEASURES = {"generated_lang": "lang", "generated_lang_prob": "lang_prob"} 
     "generated_n_words": "n_words",
     "generated_n_chars": "n_chars",
 }
+_TEXT_KEY = TEXT_KEY.encode()
 _PICTURES_AT_ONCE = 256  # encoded pictures in memory
 
 _log = logs.logger(__name__)
@@ -166,7 +168,7 @@ def _kept(
     """The columns, filled with what an earlier run made of the same pictures in the same way.
 
     The uid depends on the caption, so a row of the same uid has the same one. Its measures are taken over if they come
-    from the same scorer and are about the same texts.
+    from the same scorer and detector of languages, and are about the same texts.
     """
     if (
         earlier is None
@@ -180,7 +182,8 @@ def _kept(
     holds = pl.col("media_sha256") == pl.col("media_sha256_before")
     if settings.rewrites:
         holds &= same_transcript
-    is_measured = same_transcript & (scorer_mark(earlier.schema.metadata) == scorer_mark(metadata))
+    then, now = ((scorer_mark(m), m.get(_TEXT_KEY)) for m in (earlier.schema.metadata, metadata))
+    is_measured = same_transcript & (then == now)
     measures = [name for name in NAMES if name not in _ANSWER]
     kept = joined.filter(holds).select(
         "uid", *_ANSWER, *(pl.when(is_measured).then(pl.col(name)).alias(name) for name in measures)

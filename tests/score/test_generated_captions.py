@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from mmdata.config import Score
@@ -15,6 +16,8 @@ from mmdata.samples import FEATURES
 from mmdata.score.generated_captions import NAMES, captioner_mark
 from mmdata.score.scorer import ClipScorer, load_scorer
 from mmdata.score.stage import score_part
+from mmdata.score.text_refill import TEXT_KEY
+from mmdata.storage.tables import write_table
 from tests.support import captioning
 from tests.support.scoring import (
     PART,
@@ -211,3 +214,20 @@ def test_a_local_model_counts_by_its_files_and_not_by_its_folder(tmp_path: Path,
     assert settings("here") == settings("there")
     (tmp_path / "here" / "model" / "config.json").write_text("{} ")
     assert settings("here") != settings("there")
+
+
+def test_another_detector_of_languages_measures_the_captions_anew_and_makes_none(
+    maker: PartMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker.write([photo_samples(4)])
+    caption(maker)
+    table = maker.table()
+    place = table.column_names.index("generated_lang")
+    other = table.set_column(place, table.schema.field(place), pa.array(["xx"] * 4))
+    metadata = {**table.schema.metadata, TEXT_KEY.encode(): b"0"}
+    write_table(maker.workspace.table(PART, "features", "0000"), other.replace_schema_metadata(metadata))
+    maker.workspace.clear_slice_stamp(PART, "features", "0000")
+    embedded = count_embedded(monkeypatch)
+    caption(maker)
+    assert len(captioning.asked) == 4 and embedded["images"] == 0
+    assert maker.table().equals(table)
