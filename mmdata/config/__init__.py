@@ -2,7 +2,7 @@
 
 from mmdata.config.balance import Balance, Oversample
 from mmdata.config.corpus import Corpus
-from mmdata.config.execution import Engine, Refresh, Train
+from mmdata.config.execution import Compare, Engine, Refresh, Train
 from mmdata.config.media import Clips, Download, Privacy, Synthesis
 from mmdata.config.observe import Alerts, Observe
 from mmdata.config.publishing import Instruct, Releases, Shards
@@ -17,6 +17,7 @@ __all__ = [
     "Alerts",
     "Balance",
     "Clips",
+    "Compare",
     "Corpus",
     "Dedup",
     "Download",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from mmdata.config.execution import Engine, Refresh, Train
+from mmdata.config.execution import Compare, Engine, Refresh, Train
 from mmdata.config.media import Clips, Download, Privacy, Synthesis
 from mmdata.config.observe import Alerts, Observe
 from mmdata.config.publishing import Instruct, Releases, Shards
@@ -42,6 +42,7 @@ class Corpus(Section):
     engine: Engine = Engine()
     refresh: Refresh = Refresh()
     train: Train = Train()
+    compare: Compare = Compare()
     observe: Observe = Observe()
     alerts: Alerts = Alerts()
 

@@ -1,4 +1,4 @@
-"""Sections `engine`, `refresh` and `train`: where and when work is done, and what is trained on a release."""
+"""Sections `engine`, `refresh`, `train` and `compare`: where and when work is done, and what is trained."""
 
 from __future__ import annotations
 
@@ -69,3 +69,24 @@ class Train(Section):
         if wrong := [pair for pair in pairs if not pair.partition("=")[0] or "=" not in pair]:
             raise ValueError(f"expected key=value, such as align.lr=0.001, not {wrong[0]!r}")
         return pairs
+
+
+class Compare(Section):
+    """How `mmdata compare` and the asset `comparison` measure which training set makes the better model."""
+
+    steps: int = Field(300, ge=1, description="Optimiser steps of each training.")
+    batch_size: int = Field(128, ge=2, description="Pairs a step.")
+    seeds: int = Field(10, ge=1, description="Trainings of each arm; 1 gives no interval.")
+    held_out_share: float = Field(
+        0.2, gt=0, lt=1, description="Share of the groups (or pictures) that no arm is trained on, drawn by hash."
+    )
+    max_held_out: int = Field(2000, ge=20, description="At most so many pairs are measured on.")
+    max_pairs: int = Field(
+        200_000, ge=1, description="At most so many pairs of an arm are trained on, those of the lowest hashes."
+    )
+    group_column: str | None = Field(
+        None, description="A column of the source whose equal values mark pairs that belong together."
+    )
+    truth: RelativePath | None = Field(
+        None, description="A table of which captions are true: `uid`, `true_pair`, perhaps `concept`."
+    )

@@ -54,22 +54,12 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
     Raises:
         DataError: no part may be released (lists why not); features come from different scorers; a table is damaged.
     """
-    parts, refused = releasable_parts(corpus, workspace)
-    if not parts:
-        reasons = "\n".join(f"  {part}: {reason}" for part, reason in refused.items())
-        reasons = reasons or "  the catalogue has no parts: `mmdata build --sources-only` looks for them"
-        remedy = "Remedy: repair the cause (`mmdata status --hosts 20` shows what failed), then `mmdata build`."
-        raise DataError(f"no part may enter a release:\n{reasons}\n{remedy}")
-    paths = corpus.select.balance.concepts
-    concepts = read_concept_lists(paths) if paths else None
+    parts, refused = _releasable(corpus, workspace)
     plan = plan_release(corpus, workspace, parts)
     folder = workspace.release_dir(plan.release_id)
     reused = plan.published or _is_drafted(workspace, plan, folder)
     if not reused:
-        slices = _list_slices(workspace, parts)
-        scorer = _common_scorer(workspace, slices)
-        scores = make_scores(corpus, workspace, slices, scorer)
-        _write_selection(SelectionInputs(corpus, workspace, slices, scorer, concepts, scores, progress), plan, folder)
+        _write_selection(_open_inputs(corpus, workspace, parts, progress), plan, folder)
     summary = summarise(folder, corpus.select.filter)
     for part, reason in refused.items():
         _log.warning("part stays out of the release", part=part, reason=reason, release=plan.release_id)
@@ -87,6 +77,42 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
     draft = Draft(plan.release_id, plan.inputs, plan.parent, names, refused, summary.counts, summary.reasons)
     write_draft(workspace, draft)
     return _report(draft, summary, folder, scorer_name(corpus.score), reused, warnings)
+
+
+def try_selection(corpus: Corpus, workspace: Workspace, folder: UPath) -> UPath:
+    """Decide as for a first release, and write the tables to a folder outside the workspace.
+
+    No draft and no parent is looked at, so that settings can be tried, and the same ones always give the same table.
+
+    Returns:
+        The selection table.
+
+    Raises:
+        DataError: as `select_samples`.
+    """
+    inputs = _open_inputs(corpus, workspace, _releasable(corpus, workspace)[0], silent)
+    _write_selection(inputs, ReleasePlan("", "", None, published=False), folder)
+    return folder / "selection.parquet"
+
+
+def _releasable(corpus: Corpus, workspace: Workspace) -> tuple[Sequence[Part], Mapping[str, str]]:
+    """The parts that may be released, and why the others may not. Raises DataError where there is none."""
+    parts, refused = releasable_parts(corpus, workspace)
+    if not parts:
+        reasons = "\n".join(f"  {part}: {reason}" for part, reason in refused.items())
+        reasons = reasons or "  the catalogue has no parts: `mmdata build --sources-only` looks for them"
+        remedy = "Remedy: repair the cause (`mmdata status --hosts 20` shows what failed), then `mmdata build`."
+        raise DataError(f"no part may enter a release:\n{reasons}\n{remedy}")
+    return parts, refused
+
+
+def _open_inputs(corpus: Corpus, workspace: Workspace, parts: Sequence[Part], progress: Progress) -> SelectionInputs:
+    slices = _list_slices(workspace, parts)
+    scorer = _common_scorer(workspace, slices)
+    paths = corpus.select.balance.concepts
+    concepts = read_concept_lists(paths) if paths else None
+    scores = make_scores(corpus, workspace, slices, scorer)
+    return SelectionInputs(corpus, workspace, slices, scorer, concepts, scores, progress)
 
 
 def _is_drafted(workspace: Workspace, plan: ReleasePlan, folder: UPath) -> bool:
