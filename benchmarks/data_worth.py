@@ -27,7 +27,7 @@ from training.compare.experiment import compare
 from training.compare.outcome import Outcome
 from training.compare.settings import experiment_of
 
-UNBALANCED = "unbalanced:select.balance.alpha=1;select.oversample.max_repeats=1"
+UNBALANCED = "unbalanced:select.balance.max_ratio=null;select.oversample.max_repeats=1"
 
 
 @dataclass(frozen=True, slots=True)

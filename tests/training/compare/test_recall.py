@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import torch
 
-from benchmarks.worth.recall import KS, metrics, ranks
+from training.compare.recall import HEADLINE, KS, metrics, ranks
 from training.metrics.retrieval import retrieval_both_ways
 
 
@@ -39,3 +39,9 @@ def test_per_concept_recall_weighs_rare_concepts_alike_and_tells_the_tail() -> N
     tail = found["mean over tail concepts, recall@1"]
     assert [concepts[at] for at in np.flatnonzero(tail.strata >= 0)] == ["rare"] * 10
     assert tail.hits(right)[90:100].sum() == 0
+
+
+def test_the_headline_is_one_of_the_metrics_and_means_both_ways() -> None:
+    found = {metric.name: metric for metric in metrics(["c"] * 8, Counter(c=8))}
+    both = np.array([[1] * 4 + [99] * 4, [1] * 8])
+    assert found[HEADLINE].hits(both).mean() == 0.75

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_ind
+from scipy.stats import t, ttest_rel
 
-from benchmarks.worth.verdict import Difference, difference, seed_means, stratified_mean, tally
+from training.compare.verdict import CONFIDENCE, Difference, central_t, difference, seed_means, stratified_mean, tally
 
 ONE = np.zeros(200, np.int64)
 
@@ -35,11 +35,29 @@ def test_one_seed_gives_no_verdict() -> None:
     assert math.isinf(found.high)
 
 
-def test_the_interval_is_never_narrower_than_welch_of_the_seeds() -> None:
+def test_the_interval_is_never_narrower_than_the_paired_test_of_the_seeds() -> None:
     ours, theirs = hits(0.5, seeds=5, seed=3), hits(0.45, seeds=5, seed=4)
-    welch = ttest_ind(seed_means(ours, ONE), seed_means(theirs, ONE), equal_var=False).confidence_interval()
+    paired = ttest_rel(seed_means(ours, ONE), seed_means(theirs, ONE)).confidence_interval()
     found = difference(ours, theirs, ONE)
-    assert found.high - found.low >= 0.999 * (welch.high - welch.low) or found.low <= welch.low
+    assert found.high - found.low >= 0.999 * (paired.high - paired.low) or found.low <= paired.low
+
+
+def test_what_the_seeds_share_does_not_widen_the_interval() -> None:
+    luck = np.random.default_rng(0).random((5, 1)) * 0.2  # the same in both arms
+    noise = np.random.default_rng(1).random((2, 5, 200)) * 0.1
+    found = difference(luck + noise[0] + 0.05, luck + noise[1], ONE)
+    assert found.word == "better"
+    assert found.high - found.low < 0.05
+
+
+def test_hits_of_other_seeds_or_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="not of the same seeds"):
+        difference(hits(0.5, seeds=3), hits(0.5, seeds=2), ONE)
+
+
+@pytest.mark.parametrize("freedom", [1, 1.3, 2, 3.7, 9, 120, 1e6])
+def test_central_t_is_that_of_students_distribution(freedom: float) -> None:
+    assert central_t(CONFIDENCE, freedom) == pytest.approx(t.ppf((1 + CONFIDENCE) / 2, freedom), rel=1e-4)
 
 
 def test_without_any_spread_only_zero_is_no_difference() -> None:
