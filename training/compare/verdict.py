@@ -50,7 +50,8 @@ def difference(ours_SN: np.ndarray, theirs_SN: np.ndarray, strata_N: np.ndarray)
     Seeds and held-out samples are crossed random effects. The variance is the sum of two terms: that of the mean over
     seeds of the paired differences, and that of the mean over held-out samples (within their strata) of the sample-wise
     differences, seeds averaged. What is neither is in both terms, so the interval is rather too wide than too narrow.
-    Degrees of freedom are Satterthwaite's (1946).
+    Degrees of freedom are Satterthwaite's (1946). Which pairs are in an arm is given: the interval is about these two
+    sets, not about others that might be drawn in the same way.
 
     Raises ValueError: the shapes differ.
     """

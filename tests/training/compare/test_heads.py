@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from training.compare.heads import Frozen, Heads, Recipe, _loss, train_and_rank
+from training.compare.verdict import difference
 
 RECIPE = Recipe(steps=30, batch=32, width=16)
 
@@ -78,3 +79,17 @@ def test_the_rate_warms_up_and_falls_to_nothing() -> None:
     assert max(rates) == rates[9]
     assert rates[-1] < 0.001
     assert math.isclose(rates[50], 0.5)
+
+
+@pytest.mark.slow
+def test_other_seeds_of_one_arm_are_told_apart_no_more_often_than_the_interval_allows() -> None:
+    words = []
+    for trial in range(60):
+        data = frozen(260, seed=trial)
+        noise = torch.randn(data.text.shape, generator=torch.Generator().manual_seed(trial))
+        hard = Frozen(data.image, F.normalize(data.text + 0.5 * noise, dim=-1), data.picture, data.caption)
+        pool, held_out = np.arange(160), np.arange(160, 260)
+        ranks = [train_and_rank(hard, pool, held_out, seeds, RECIPE) for seeds in ([0, 1, 2], [3, 4, 5])]
+        first, second = ((found <= 10).mean(1) for found in ranks)
+        words.append(difference(first, second, np.zeros(100, np.int64)).word)
+    assert sum(word != "no difference seen" for word in words) <= 6, "5% of 60 are 3; 7 or more come once in 30 times"
