@@ -58,6 +58,11 @@ class Corpus(Section):
         agreement = (rules.min_agreement, rules.max_agreement)
         if any(bound is not None for bound in agreement) and not self.recaption.is_on:
             raise ValueError("select.filter: min_agreement and max_agreement need recaption.model, to agree with")
+        if self.select.needs_text_embeddings and self.recaption.replaces:
+            raise ValueError(
+                "a score in section select reads the vectors of the source's own captions, and recaption.use replaces "
+                "some of these captions. Remedy: recaption.use: keep_both, or another score"
+            )
         check_score_names(self.select.used_scores, {*self.select.scores, *MEASURES})
         if "audio_score" in self.select.used_scores and self.score.audio_model is None:
             raise ValueError("the score audio_score in section select needs score.audio_model, which gives the scores")

@@ -174,7 +174,7 @@ def _unused_scores(workspace: Workspace, parts: Sequence[str]) -> Iterator[UPath
         stamp = workspace.part_stamp(part, "features")
         slices = [workspace.slice_stamp(part, "features", name) for name in (stamp.slices if stamp else ())]
         digests |= {of_slice.digest for of_slice in slices if of_slice is not None}
-    yield from (path for path in kept if path.parent.name not in used or path.stem not in digests)
+    yield from (path for path in kept if path.parent.name not in used or path.stem.partition("-")[0] not in digests)
 
 
 def _half_written_files(workspace: Workspace) -> Iterator[UPath]:

@@ -69,6 +69,15 @@ def test_a_mistake_is_told_with_the_nearest_name(select: dict[str, Any], message
         corpus(select)
 
 
+def test_scores_over_captions_are_refused_where_captions_are_replaced() -> None:
+    chosen = {"scores": EVERY, "keep_scores": ["loss"]}
+    replaced = {"model": "a/captioner", "use": "replace_where_better"}
+    with pytest.raises(UserError, match=r"recaption.use replaces .* Remedy: recaption.use: keep_both"):
+        corpus(chosen, recaption=replaced)
+    corpus({**chosen, "keep_scores": ["near"]}, recaption=replaced)
+    corpus(chosen, recaption=replaced | {"use": "keep_both"})
+
+
 def test_only_what_has_an_effect_decides_a_release() -> None:
     def inputs(select: dict[str, Any]) -> str:
         return release_inputs(corpus(select), Workspace("w"), [])

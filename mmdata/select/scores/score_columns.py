@@ -1,6 +1,7 @@
 """Computes the used scores from kept vectors, a slice at a time, and keeps them in the workspace.
 
-scores/<fingerprint of the score>/<digest of the features slice>.npy   float32, one a row of the slice; NaN: none
+scores/<fingerprint of the score>/<digest of the features slice>.npy   float32, one a row of the slice; NaN: none.
+        <digest>-<number of text vectors>.npy where it reads captions: their vectors are not part of the digest
 scores/bank-<…>.npz, target-<…>.npz                                    what scores compare with
 scores/used.json                                                       the scores and targets of the latest selection
 """
@@ -62,8 +63,11 @@ class VectorScores:
         if stamp is None:
             remedy = redo_remedy(part, "features", slice_name)
             raise DataError(f"part {part}, slice {slice_name}: its stamp is missing. {remedy}")
+        with_texts = f"{stamp.digest}-{stamp.counts.get('text_embedded', 0)}"
         paths = {
-            name: self.workspace.scores_dir / score.fingerprint / f"{stamp.digest}.npy"
+            name: self.workspace.scores_dir
+            / score.fingerprint
+            / f"{with_texts if score.reads_texts else stamp.digest}.npy"
             for name, score in self.scores.items()
         }
         values = {name: _read_values(path, stamp.rows) for name, path in paths.items()}
