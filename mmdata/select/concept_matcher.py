@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from mmdata.config.concept_list import OTHER_LANGUAGES, Concepts
 
@@ -32,6 +35,14 @@ _PYTHON_WHITESPACE = "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2028\u2029\
 )
 _SEPARATOR = "\n"  # stands in no spaced caption, and in no concept that can match
 _CHUNK_CHARACTERS = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Automaton:
+    """An `AhoCorasick`, and the place among all concepts of each of its patterns."""
+
+    search: Any
+    places: np.ndarray
 
 
 class ConceptMatcher:
@@ -73,7 +84,9 @@ class ConceptMatcher:
             pairs += [(of_list[row], concept) for row, concept in _matches(automaton, spaced.gather(of_list))]
         return _lists(pairs, has_list, len(self.concepts.entries)).rename(captions.name)
 
-    def _rows_of_lists(self, rows: np.ndarray, languages: pl.Series | None) -> Iterator[tuple[np.ndarray, Any]]:
+    def _rows_of_lists(
+        self, rows: np.ndarray, languages: pl.Series | None
+    ) -> Iterator[tuple[np.ndarray, _Automaton | None]]:
         """For each list the rows whose captions it applies to, and its automaton."""
         if not self.concepts.languages:
             yield rows, self._automata[""]
@@ -109,41 +122,44 @@ def _spaced_caption(ignore_case: bool) -> pl.Expr:
     return pl.format(" {} ", text.str.to_lowercase() if ignore_case else text)
 
 
-def _automaton(needles: pl.Series, places: range) -> Any:
-    import ahocorasick
+def _automaton(needles: pl.Series, places: range) -> _Automaton | None:
+    """An automaton of some of the concepts; None if none of them can match."""
+    from ahocorasick_rs import AhoCorasick
 
-    automaton = ahocorasick.Automaton()
+    first_places: dict[str, int] = {}
     for place, needle in zip(places, needles[places.start : places.stop], strict=True):
-        if _SEPARATOR not in needle and needle not in automaton:
-            automaton.add_word(needle, place)
-    automaton.make_automaton()
-    return automaton
+        if _SEPARATOR not in needle:
+            first_places.setdefault(needle, place)
+    if not first_places:
+        return None
+    return _Automaton(AhoCorasick(list(first_places), store_patterns=False), np.array(list(first_places.values())))
 
 
-def _matches(automaton: Any, captions: pl.Series) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _matches(automaton: _Automaton | None, captions: pl.Series) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Row and concept (int64) of each match; a match may come several times. Joined captions are searched at once."""
-    if len(automaton) == 0 or len(captions) == 0:
+    if automaton is None or len(captions) == 0:
         return
     ends = np.cumsum(captions.str.len_chars().to_numpy().astype(np.int64) + len(_SEPARATOR))
-    start = 0
-    while start < len(captions):
-        before = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + _CHUNK_CHARACTERS, side="right")))
+    bounds = np.unique(np.searchsorted(ends, np.arange(0, ends[-1], _CHUNK_CHARACTERS), side="right")).tolist()
+
+    def search(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         text = _SEPARATOR.join(captions[start:stop].to_list())
-        flat = np.fromiter(chain.from_iterable(automaton.iter(text)), np.int64)
-        yield start + np.searchsorted(ends[start:stop] - before, flat[::2], side="right"), flat[1::2]
-        start = stop
+        found = automaton.search.find_matches_as_indexes(text, overlapping=True)
+        numbers = np.fromiter(chain.from_iterable(found), np.int64, 3 * len(found)).reshape(-1, 3)
+        before = ends[start - 1] if start else 0
+        rows = start + np.searchsorted(ends[start:stop] - before, numbers[:, 1], side="right")
+        return rows, automaton.places[numbers[:, 0]]
+
+    with ThreadPoolExecutor() as pool:  # the search gives up the lock of the interpreter
+        yield from pool.map(search, bounds, [*bounds[1:], len(captions)])
 
 
 def _lists(pairs: list[tuple[np.ndarray, np.ndarray]], has_list: np.ndarray, concepts: int) -> pl.Series:
     """Pairs of row and concept as one sorted list a row, without repetitions; null where `has_list` is false."""
     rows, places = (np.concatenate([pair[side] for pair in pairs] or [np.empty(0, np.int64)]) for side in (0, 1))
     rows, places = np.divmod(np.unique(rows * max(concepts, 1) + places), max(concepts, 1))
-    lists = pl.DataFrame({"row": rows, "place": places.astype(np.uint32)}).group_by("row", maintain_order=True)
-    found = lists.agg("place").with_columns(pl.col("row").cast(pl.Int64))
-    every = pl.DataFrame({"row": np.arange(len(has_list)), "has_list": has_list})
-    nothing = pl.lit([], pl.List(pl.UInt32))
-    filled = every.join(found, on="row", how="left", maintain_order="left").select(
-        pl.when("has_list").then(pl.col("place").fill_null(nothing))
+    offsets = np.searchsorted(rows, np.arange(len(has_list) + 1))
+    lists = pa.LargeListArray.from_arrays(
+        pa.array(offsets, pa.int64()), pa.array(places, pa.uint32()), mask=pa.array(~has_list)
     )
-    return filled["place"]
+    return pl.Series(lists, dtype=pl.List(pl.UInt32))
