@@ -21,7 +21,9 @@ _DOUBT = 1e-4  # a float32 cosine of fp16 vectors errs by less; within it, the e
 
 
 def concept_vectors(names: Sequence[str], score: Score, scorer: str, folder: UPath) -> np.ndarray:
-    """The text embeddings of concept names, float16 (concepts, dim); made once and kept in `folder`.
+    """The text embeddings of concept names, float16 (concepts, dim).
+
+    They are made once and kept in `folder`, in place of another list's.
 
     Args:
         scorer: fingerprint of the scorer that made the pictures' embeddings.
@@ -48,6 +50,9 @@ def concept_vectors(names: Sequence[str], score: Score, scorer: str, folder: UPa
     buffer = io.BytesIO()
     np.save(buffer, vectors)
     publish_bytes(path, buffer.getvalue())
+    for earlier in folder.glob("concepts-*.npy"):
+        if earlier.name != path.name:
+            earlier.unlink(missing_ok=True)
     return vectors
 
 
@@ -85,13 +90,15 @@ def _nearest_of_block(
     rows, depth = np.arange(len(block)), min(wanted + _MARGIN, len(vectors))
     while len(rows):
         scores, places = faiss.knn(queries[rows], unit, depth, faiss.METRIC_INNER_PRODUCT)
-        unclear = (scores[:, -1] >= scores[:, wanted - 1] - 2 * _DOUBT) & (depth < len(vectors))
-        clear = np.flatnonzero(~unclear)
-        places = places[clear]
-        exact = np.einsum("nd,nkd->nk", block[rows[clear]], vectors[places], dtype=np.float64) / norms[places]
-        order = np.lexsort((places, -exact), axis=1)[:, :wanted]
-        nearest[rows[clear]] = np.sort(np.take_along_axis(places, order, axis=1), axis=1)
-        rows, depth = rows[unclear], min(depth * 4, len(vectors))
+        least = scores[:, wanted - 1] - 2 * _DOUBT
+        is_sure = least > scores[:, wanted] if depth > wanted else np.ones(len(rows), bool)
+        nearest[rows[is_sure]] = np.sort(places[is_sure, :wanted], axis=1)
+        close = ~is_sure & ((least > scores[:, -1]) | (depth == len(vectors)))  # all rivals are among the candidates
+        rivals = places[close]
+        exact = np.einsum("nd,nkd->nk", block[rows[close]], vectors[rivals], dtype=np.float64) / norms[rivals]
+        order = np.lexsort((rivals, -exact), axis=1)[:, :wanted]
+        nearest[rows[close]] = np.sort(np.take_along_axis(rivals, order, axis=1), axis=1)
+        rows, depth = rows[~is_sure & ~close], min(depth * 4, len(vectors))
     return nearest
 
 

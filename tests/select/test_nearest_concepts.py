@@ -82,5 +82,6 @@ def test_names_are_embedded_once_and_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert scorer.texts == names
     concept_vectors([*names, "gnu"], Score(), "0123", folder)
     assert scorer.texts[3:] == [*names, "gnu"], "another list is embedded anew"
+    assert len(list(folder.iterdir())) == 1, "and takes the place of the earlier one"
     with pytest.raises(DataError, match=r"scored by 4567.*stand-in \(0123\).*Remedy"):
         concept_vectors(names, Score(), "4567", folder)

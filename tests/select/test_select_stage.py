@@ -79,13 +79,18 @@ def cut(samples: Sequence[dict], parts: int, slices: int) -> dict[str, list[list
     return dealt
 
 
-@pytest.mark.parametrize(("parts", "slices"), [(3, 2), (1, 4)])
-def test_any_order_and_any_cut_into_parts_gives_the_same_selection(tmp_path: Path, parts: int, slices: int) -> None:
+BY_MIX = {**FULL, "balance": {"mix": {"image+text": 0.4, "image": 0.6}, "max_loss": 0.4, "tolerance": 0.1}}
+
+
+@pytest.mark.parametrize(("select", "parts", "slices"), [(FULL, 3, 2), (BY_MIX, 1, 4)])
+def test_any_order_and_any_cut_into_parts_gives_the_same_selection(
+    tmp_path: Path, select: dict[str, Any], parts: int, slices: int
+) -> None:
     samples = crowd(300)
     shuffled = random.Random(parts).sample(samples, len(samples))
     found = []
     for name, dealt in (("whole", cut(samples, 1, 1)), ("cut", cut(shuffled, parts, slices))):
-        corpus = corpus_for(tmp_path / name, FULL, shards={"validation_fraction": 0.1})
+        corpus = corpus_for(tmp_path / name, select, shards={"validation_fraction": 0.1})
         workspace = build(corpus, dealt)
         select_samples(corpus, workspace)
         found.append(selection(workspace).select(DECIDED))
@@ -249,6 +254,24 @@ def test_a_next_release_keeps_clusters_rates_splits_and_earlier_draws(tmp_path: 
     same = ["uid", "keep", "reason", "cluster", "concept", "rate", "split"]
     assert after.select(same).equals(before.select(same))
     assert (after["repeats"] == before["repeats"]).mean() > 0.95
+
+
+def test_a_mix_stays_within_its_tolerance_while_the_corpus_grows_and_then_follows(tmp_path: Path) -> None:
+    plain = {"dedup": {"phash_bits": None, "semantic_eps": None}}
+    mix = {"balance": {"mix": {"image+text": 0.5, "text": 0.5}, "max_loss": 1.0}}
+    corpus = corpus_for(tmp_path, {**plain, **mix})
+    workspace = build(corpus, {"web-000000": [[sample(n, kind="text" if n < 20 else "image") for n in range(220)]]})
+    select_samples(corpus, workspace)
+    publish(workspace, read_draft(workspace).release_id)
+    first = selection(workspace).select("uid", "keep", "repeats")
+    for part, count, stays in (("web-000001", 6, True), ("web-000002", 400, False)):
+        build(corpus, {part: [[sample(int(part[-1]) * 10_000 + n) for n in range(count)]]})
+        select_samples(corpus, workspace)
+        after = first.select("uid").join(selection(workspace), on="uid", how="left", maintain_order="left")
+        assert after.select("uid", "keep", "repeats").equals(first) == stays
+    kept = selection(workspace).group_by("signature").agg(pl.col("repeats").sum())
+    figures = dict(kept.iter_rows())
+    assert (figures["text"], figures["image+text"]) == (80, 80)
 
 
 def test_clusters_are_trained_anew_when_the_corpus_has_outgrown_them(tmp_path: Path) -> None:
