@@ -157,7 +157,8 @@ def _matches(automaton: _Automaton | None, captions: pl.Series) -> Iterator[tupl
 def _lists(pairs: list[tuple[np.ndarray, np.ndarray]], has_list: np.ndarray, concepts: int) -> pl.Series:
     """Pairs of row and concept as one sorted list a row, without repetitions; null where `has_list` is false."""
     rows, places = (np.concatenate([pair[side] for pair in pairs] or [np.empty(0, np.int64)]) for side in (0, 1))
-    rows, places = np.divmod(np.unique(rows * max(concepts, 1) + places), max(concepts, 1))
+    keys = np.sort(rows * max(concepts, 1) + places, kind="stable")  # in runs that are sorted already: soon done
+    rows, places = np.divmod(keys[np.diff(keys, prepend=-1) != 0], max(concepts, 1))
     offsets = np.searchsorted(rows, np.arange(len(has_list) + 1))
     lists = pa.LargeListArray.from_arrays(
         pa.array(offsets, pa.int64()), pa.array(places, pa.uint32()), mask=pa.array(~has_list)
