@@ -15,7 +15,7 @@ from mmdata.errors import UserError
 
 StageName = Literal["align", "joint", "instruct"]
 STAGES: tuple[StageName, ...] = ("align", "joint", "instruct")
-PRESETS = ("tiny", "smollm2", "b32-0.5b", "l14-1b", "l14-7b")
+PRESETS = ("tiny", "demo", "smollm2", "b32-0.5b", "l14-1b", "l14-7b")
 
 
 class Encoder(Section):
@@ -74,8 +74,21 @@ class Model(Section):
         "`hierarchical`: several depths of the encoder, each at another layer; `attention`: tokens "
         "condensed by learned queries, at the first layer or, with `cross_attention`, at every fourth.",
     )
+    picture_features: Literal["map", "pooled"] = Field(
+        "map",
+        description="What the LLM reads of a picture: the encoder's feature map, a token for each of its places, or "
+        "`pooled`, one token: what the encoder's projection into the shared space reads.",
+    )
     queries: int = Field(32, ge=1, description="fusion `attention`: tokens that the resampler makes from one picture.")
     connector_width: int | None = Field(None, ge=1, description="Hidden width of the projector; null: that of the LLM.")
+
+    @model_validator(mode="after")
+    def _depths_have_maps(self) -> Model:
+        if self.picture_features == "pooled" and self.fusion == "hierarchical":
+            raise ValueError(
+                "fusion `hierarchical` reads maps of several depths; picture_features `pooled` is one vector"
+            )
+        return self
 
 
 class Lora(Section):
@@ -197,6 +210,11 @@ class Data(Section):
         le=1,
         description="Stages `align` and `joint`: share of the samples with a generated caption beside their text (see "
         "`recaption` of corpus.yaml) that are read with it, drawn anew each epoch.",
+    )
+    cache_features: bool = Field(
+        False,
+        description="Run each frozen tower once on each picture, sound or caption, keep what it gives in "
+        "`<output>/data/features`, and read that in every step. Towers that a stage trains run in every step.",
     )
     max_bad_share: float = Field(0.01, ge=0, le=1, description="A larger share of unreadable samples ends the run.")
 

@@ -30,11 +30,12 @@ from training.distributed.process_mesh import Mesh, join_processes
 from training.model.encoders import DualEncoder, save_scorer
 from training.model.fusion import decoder_list
 from training.model.multimodal_lm import MultimodalLm
+from training.stages.frozen_features import cached_features, fill_tables, frozen_towers
 from training.stages.pipeline import RemoteLayer, cut_pipeline
 from training.stages.stage_model import PREVIOUS_STAGE, build_model, initialise_weights, load_model, stage_settings
 from training.stages.stage_reader import make_reader, make_validation_reader
 from training.step_log import OnLine, StepLog
-from training.trainer import StageResult, Trainer
+from training.trainer import StageResult, Trainer, precision
 
 
 def train(
@@ -118,7 +119,7 @@ def _train_stage(
         progress = _check_origin(resumed, release, config)
     else:
         progress = Progress(stage, 0, 0, release.id, release.digest, config.model_dump(mode="json"))
-    result = _make_trainer(release, stage, config, output, mesh, on_line).run(progress, resumed)
+    result = _make_trainer(release, config, output, mesh, on_line, progress).run(progress, resumed)
     if mesh.is_main:
         values = {**asdict(result), "folder": str(folder), "checkpoint": result.checkpoint.name}
         publish_json(UPath(folder / "result.json"), values)
@@ -130,9 +131,13 @@ def _train_stage(
 
 
 def _make_trainer(
-    release: TrainingRelease, stage: StageName, config: TrainConfig, output: Path, mesh: Mesh, on_line: OnLine | None
+    release: TrainingRelease, config: TrainConfig, output: Path, mesh: Mesh, on_line: OnLine | None, progress: Progress
 ) -> Trainer:
-    """Build a stage's model, readers and log on this process."""
+    """Build a stage's model, readers and log on this process, and compute the features that it reads from a cache.
+
+    Args: progress: where the stage begins.
+    """
+    stage = progress.stage
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     settings = stage_settings(stage, config)
@@ -141,17 +146,25 @@ def _make_trainer(
     initialise_weights(built, config, _previous(stage, output, release, config))
     built.model.to(mesh.device)
     share = Share(mesh.rank("dp"), mesh.size("dp"))
-    reader = make_reader(built, release, config, "train", settings.batch_size, share)
+    towers = frozen_towers(built, config, output / "data" / "features")
+    features = cached_features(towers)
+    reader = make_reader(built, release, config, "train", settings.batch_size, share, features)
     held_out_size = min(settings.batch_size, settings.validate_samples)
     held_out_size = max(share.world, held_out_size - held_out_size % share.world)  # a multiple of the ranks
-    held_out = make_validation_reader(built, release, config, held_out_size, share)
+    held_out = make_validation_reader(built, release, config, held_out_size, share, features)
+    log = StepLog(output / stage, config.log, mesh.is_main, on_line)
+    if towers:
+        wanted = [(reader, settings.steps * settings.batch_size)]
+        wanted += [] if held_out is None else [(held_out, settings.validate_samples + held_out_size)]
+        autocast, _ = precision(config.parallel.precision, mesh.device)
+        filled = fill_tables(built, towers, wanted, mesh, config.data.workers, autocast)
+        log.write({"kind": "features", "step": progress.step, **filled})
     if mesh.size("pp") > 1:
         if config.parallel.strategy == "fsdp2":
             raise UserError("parallel.pp > 1 does not work with strategy `fsdp2`. Remedy: parallel.strategy = ddp.")
         cut_pipeline(cast(MultimodalLm, built.model), mesh)
         built.blocks = [block for block in decoder_list(built.llm) if not isinstance(block, RemoteLayer)]
     wrapped = parallelise(built.model, built.llm, built.blocks, config.parallel, mesh)
-    log = StepLog(output / stage, config.log, mesh.is_main, on_line)
     return Trainer(built, wrapped, config, settings, mesh, (reader, held_out), output / stage, log)
 
 
@@ -169,8 +182,9 @@ def _check_origin(checkpoint: Path, release: TrainingRelease, config: TrainConfi
     progress = read_progress(checkpoint)
     check_release(progress, release.id, release.digest, config.allow_release_change, checkpoint)
     settings = config.model.model_dump(mode="json")
-    if progress.config["model"] != settings:
-        differing = [key for key in settings if progress.config["model"].get(key) != settings[key]]
+    trained = TrainConfig.model_validate(progress.config).model.model_dump(mode="json")  # older ones lack newer keys
+    if trained != settings:
+        differing = [key for key in settings if trained[key] != settings[key]]
         raise UserError(
             f"{checkpoint}: is a checkpoint of another model ([model] differs in {', '.join(differing)}). "
             "Remedy: use another --output, or the [model] section that the run began with."

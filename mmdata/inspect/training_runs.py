@@ -125,6 +125,9 @@ def _last_checkpoint(folder: Path) -> Path:
 
 def step_text(stage: str, line: Mapping[str, Any], steps: int | None = None) -> str:
     """A line of a log as text for people."""
+    if line["kind"] == "features":
+        media, mb = f"{line['media']:,.0f}", f"{line['bytes'] / 1e6:,.1f}"
+        return f"{stage}: {media} features of frozen towers computed in {line['seconds']:,.0f} s; {mb} MB are cached"
     step = f"{stage} step {line['step']:,}" + (f" of {steps:,}" if steps else "")
     if line["kind"] != "train":
         values = {key.removeprefix("val/"): value for key, value in line.items() if key.startswith("val/")}

@@ -16,7 +16,7 @@ from training.model.fusion import fusion_plan
 
 
 def test_all_presets_load() -> None:
-    assert {"tiny", "smollm2", "b32-0.5b", "l14-1b", "l14-7b"} == set(PRESETS)
+    assert {"tiny", "demo", "smollm2", "b32-0.5b", "l14-1b", "l14-7b"} == set(PRESETS)
     for preset in PRESETS:
         config = load_train_config(preset)
         assert config != TrainConfig()
@@ -177,7 +177,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_preset_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no preset 'tny'; the presets are tiny, smollm2"):
+    with pytest.raises(UserError, match="no preset 'tny'; the presets are tiny, demo, smollm2"):
         load_train_config("tny")
     path = tmp_path / "train.toml"
     path.write_text("preset = 3")

@@ -27,6 +27,11 @@ class SeededVariation:
     seed: int
 
     @property
+    def name(self) -> bytes:
+        """Names the variation in the keys of cached features."""
+        return f"variation {self.seed}".encode()
+
+    @property
     def speed(self) -> float:
         """How much faster the sound is played; the pitch changes with it."""
         return float(self._draws("speed").uniform(*SPEED_RANGE))

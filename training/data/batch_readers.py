@@ -82,7 +82,7 @@ class PairReader(Reader[PairBatch]):
     """Batches for contrastive training.
 
     Args:
-        tokenize: captions -> int64 N,T.
+        tokenize: captions -> int64 N,T, or cached features N,C.
         crop_scale: smallest share of a picture's area that a random crop keeps; 1: pictures stay whole.
     """
 

@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from training.data.augment import SeededVariation, caption_variants, generated_caption, variation_of
 from training.data.caption_mix import CaptionMix
 from training.data.conversations import Conversation, parse_member_path, parse_record, with_fewer_frames
-from training.data.media_tensors import Media, MediaSpec, decode_data_uri, decode_media, decode_picture, decode_sound
+from training.data.media_tensors import (
+    EncodedMedia,
+    Media,
+    MediaSpec,
+    decode_data_uri,
+    decode_media,
+    encoded_media,
+    encoded_picture,
+    encoded_sound,
+)
 from training.data.records import Records
 from training.data.sample_index import MEDIA, row_uid
 from training.data.sample_reader import BadSample, SampleReader
@@ -73,6 +81,19 @@ class Pairs:
         media = decode_media(members, self._spec, variation)
         return Example(row_uid(row), [self._text(index, epoch, members, variation)], media)
 
+    def encoded_media(self, index: int) -> EncodedMedia:
+        """A sample's media before they are decoded. Raises DataError as `read`."""
+        row = self.row(index)
+        members = self._reader.members(row)
+        return encoded_media(members, self._spec, self._variation(row, members))
+
+    def texts(self, index: int) -> list[str]:
+        """All texts that a sample is read with, over the epochs. Raises as `read`."""
+        row = self.row(index)
+        members = self._reader.members(row)
+        texts = [_caption(members, self._variation(row, members)).text]
+        return texts if self._mix is None else [*texts, without_placeholders(generated_caption(members))]
+
     def turns(self, index: int, epoch: int = 0) -> list[Turn]:
         """A sample's text, without decoding its media. Raises as `read`."""
         row = self.row(index)
@@ -121,15 +142,21 @@ class Instructions:
     def read(self, index: int, epoch: int = 0) -> Example:
         """Raises BadSample if a medium cannot be decoded, DataError if the shard is not this release's."""
         record, conversation = self._conversation(index)
+        media = self._encoded_media(index, conversation).read(self._spec.features)
+        return Example(str(record.get("id", index)), conversation.turns, media)
+
+    def encoded_media(self, index: int) -> EncodedMedia:
+        """A record's media before they are decoded. Raises BadSample or DataError as `read`."""
+        return self._encoded_media(index, self._conversation(index)[1])
+
+    def _encoded_media(self, index: int, conversation: Conversation) -> EncodedMedia:
         members_by_key = {
             key: self._reader.members(self._samples[row])
             for key, row in zip(conversation.keys, self._records.rows_of(index), strict=True)
         }
-        pictures = [decode_picture(_medium_bytes(path, members_by_key), self._spec) for path in conversation.images]
-        length = self._spec.audio_samples
-        sounds = [decode_sound(_medium_bytes(path, members_by_key), length) for path in conversation.sounds]
-        media = Media(torch.stack(pictures) if pictures else None, sounds[0] if sounds else None)
-        return Example(str(record.get("id", index)), conversation.turns, media)
+        pictures = [encoded_picture(_medium_bytes(path, members_by_key), self._spec) for path in conversation.images]
+        sounds = [encoded_sound(_medium_bytes(path, members_by_key), self._spec) for path in conversation.sounds]
+        return EncodedMedia(pictures, sounds[0] if sounds else None)
 
     def turns(self, index: int, epoch: int = 0) -> list[Turn]:
         """A record's text, without reading its media."""

@@ -1,4 +1,4 @@
-"""Decodes pictures, frames and sound to tensors of the sizes that the encoders take."""
+"""Decodes pictures, frames and sound to tensors of the sizes that the encoders take, or reads their cached features."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import base64
 import binascii
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
 import torch
 
+from mmdata.errors import DataError
 from mmdata.score.decode import decode_pixels
 from mmdata.score.preprocess import Preprocess
 from training.data.augment import SeededVariation
+from training.data.feature_cache import NO_FEATURES, CachedFeatures, FeatureTable, feature_key
 from training.data.sample_reader import BadSample
 
 SAMPLE_RATE = 16_000  # Hz, mono
@@ -33,11 +36,12 @@ class MediaSpec:
     frames: int = 8  # at most so many frames of a clip are read, evenly spaced
     audio_samples: int = 0  # length of a sound in samples at 16 kHz; 0: no sound is read
     augment: bool = False  # whether copies of a sample are varied by their seed
+    features: CachedFeatures = NO_FEATURES  # of frozen encoders, which are read in place of the media
 
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """A sample's media."""
+    """A sample's media, decoded, or as float16 features of a frozen encoder."""
 
     pictures: torch.Tensor | None  # uint8 N,3,H,W; N is 1 for a picture, and the number of frames for a clip
     sound: torch.Tensor | None  # float32 of `audio_samples`, or None
@@ -54,21 +58,93 @@ class Media:
         return 0 if self.pictures is None else len(self.pictures), int(self.sound is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedMedium:
+    """A picture, a frame or a sound before it is decoded."""
+
+    named_by: tuple[bytes, ...]  # all that decides what it is decoded to, beside the MediaSpec
+    decode: Callable[[], torch.Tensor]  # raises BadSample
+
+    @property
+    def key(self) -> bytes:
+        """Of its features in a table."""
+        return feature_key(*self.named_by)
+
+    def read(self, table: FeatureTable | None) -> torch.Tensor:
+        """Its features in the table; without a table, the decoded medium.
+
+        Raises BadSample if it cannot be decoded, DataError if it can be and the table lacks it.
+        """
+        if table is None:
+            return self.decode()
+        if (features := table.get(self.key)) is not None:
+            return features
+        self.decode()
+        raise DataError(
+            f"{table.folder}: lacks the features of a picture or sound. Remedy: delete the folder, and train again."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedMedia:
+    """A sample's media before they are decoded."""
+
+    pictures: list[EncodedMedium]
+    sound: EncodedMedium | None
+    is_clip: bool = False
+
+    def read(self, features: CachedFeatures) -> Media:
+        """The media, decoded or as features. Raises as `EncodedMedium.read`."""
+        pictures = [picture.read(features.picture) for picture in self.pictures]
+        sound = None if self.sound is None else self.sound.read(features.sound)
+        return Media(torch.stack(pictures) if pictures else None, sound, self.is_clip)
+
+
+def encoded_media(
+    members: Mapping[str, bytes], spec: MediaSpec, variation: SeededVariation | None = None
+) -> EncodedMedia:
+    """The media of a sample that the encoders take. Args: members: bytes by extension."""
+    frames = sorted(extension for extension in members if _FRAME_EXTENSION.fullmatch(extension))
+    single = [extension for extension in PICTURE_EXTENSIONS if extension in members][:1]
+    chosen = [members[extension] for extension in single or evenly_spaced(frames, spec.frames)]
+    pictures = [encoded_picture(data, spec) for data in chosen]
+    if variation is not None:
+        pictures = _varied_pictures(chosen, spec, variation)
+    sound = encoded_sound(members["flac"], spec, variation) if spec.audio_samples and "flac" in members else None
+    return EncodedMedia(pictures, sound, bool(frames))
+
+
 def decode_media(members: Mapping[str, bytes], spec: MediaSpec, variation: SeededVariation | None = None) -> Media:
-    """Decode a sample's media.
+    """Decode a sample's media, or read their features.
 
     Args: members: bytes by extension.
     Raises BadSample: something cannot be decoded; the message says what.
     """
-    frames = sorted(extension for extension in members if _FRAME_EXTENSION.fullmatch(extension))
-    single = [extension for extension in PICTURE_EXTENSIONS if extension in members][:1]
-    chosen = single or evenly_spaced(frames, spec.frames)
-    pictures = torch.stack([decode_picture(members[extension], spec) for extension in chosen]) if chosen else None
-    if variation is not None and pictures is not None:
-        pictures = variation.pictures(pictures)
-    has_sound = spec.audio_samples and "flac" in members
-    sound = decode_sound(members["flac"], spec.audio_samples, variation) if has_sound else None
-    return Media(pictures, sound, bool(frames))
+    return encoded_media(members, spec, variation).read(spec.features)
+
+
+def encoded_picture(data: bytes, spec: MediaSpec) -> EncodedMedium:
+    """A picture before it is decoded to uint8 3,H,W."""
+    return EncodedMedium((data,), lambda: decode_picture(data, spec))
+
+
+def encoded_sound(data: bytes, spec: MediaSpec, variation: SeededVariation | None = None) -> EncodedMedium:
+    """A sound before it is decoded to float32 of `audio_samples`."""
+    named_by = (data,) if variation is None else (data, variation.name)
+    return EncodedMedium(named_by, lambda: decode_sound(data, spec.audio_samples, variation))
+
+
+def _varied_pictures(chosen: Sequence[bytes], spec: MediaSpec, variation: SeededVariation) -> list[EncodedMedium]:
+    """Pictures that are varied together: the colours of one depend on those of all."""
+
+    @cache
+    def decoded() -> torch.Tensor:
+        return variation.pictures(torch.stack([decode_picture(data, spec) for data in chosen]))
+
+    def picture(at: int) -> EncodedMedium:
+        return EncodedMedium((variation.name, str(at).encode(), *chosen), lambda: decoded()[at])
+
+    return [picture(at) for at in range(len(chosen))]
 
 
 def decode_picture(data: bytes, spec: MediaSpec) -> torch.Tensor:

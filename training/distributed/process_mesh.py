@@ -53,6 +53,14 @@ class Mesh:
         sharded = DTensor.from_local(local_BD.contiguous(), self.mesh["dp"], [Shard(0)], run_check=False)
         return sharded.full_tensor(grad_placements=[Partial()])
 
+    def gather_objects(self, value: Any) -> list[Any]:
+        """A picklable value of each data-parallel rank."""
+        if self.size("dp") == 1:
+            return [value]
+        values: list[Any] = [None] * self.size("dp")
+        dist.all_gather_object(values, value, group=self.dp_group)
+        return values
+
     def barrier(self) -> None:
         if self.groups:
             dist.barrier()

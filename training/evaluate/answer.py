@@ -37,7 +37,8 @@ def answer(built: StageModel, pictures: Sequence[bytes], question: str = "", tok
     except BadSample as error:
         raise DataError(f"a picture cannot be decoded: {error}") from None
     device = next(model.connector.parameters()).device
-    return codec.decode(model.generate(to_device(question_batch(built, pixels, question), device), tokens, codec.eos))
+    batch = to_device(question_batch(built, pixels, question), device)
+    return codec.decode(model.generate(batch, tokens, codec.eos)[0])
 
 
 def question_batch(built: StageModel, pixels_NCHW: Tensor | None, question: str) -> RowBatch:
@@ -58,8 +59,20 @@ def question_batch(built: StageModel, pixels_NCHW: Tensor | None, question: str)
 
 def prompt_batch(built: StageModel, example: Example, prompt: Encoded) -> RowBatch:
     """A batch of one row that holds a prompt and the media of an example, and ends where the answer begins."""
+    return prompts_batch(built, [(example, prompt)])
+
+
+def prompts_batch(built: StageModel, prompts: Sequence[tuple[Example, Encoded]]) -> RowBatch:
+    """A batch of a row for each prompt with its example's media. All take equally many tokens: see `prompt_length`."""
     model, codec = built.generative()
-    pictures, sounds = example.media.counts
-    length = len(prompt.ids) + pictures * model.picture_tokens + sounds * model.sound_tokens
+    length = prompt_length(built, *prompts[0])
     layout = Layout(model.picture_tokens, model.sound_tokens, length, length, packed=False, template=False)
-    return lay_out([EncodedRow([example], [prompt], 0, 0)], 1, length, layout, codec.pad)
+    rows = [EncodedRow([example], [prompt], 0, 0) for example, prompt in prompts]
+    return lay_out(rows, len(rows), length, layout, codec.pad)
+
+
+def prompt_length(built: StageModel, example: Example, prompt: Encoded) -> int:
+    """Tokens of a prompt with the media of its example."""
+    model, _ = built.generative()
+    pictures, sounds = example.media.counts
+    return len(prompt.ids) + pictures * model.picture_tokens + sounds * model.sound_tokens

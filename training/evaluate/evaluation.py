@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-import numpy as np
 import torch
 from upath import UPath
 
@@ -15,34 +14,27 @@ from mmdata.storage.atomic import publish_bytes, publish_json
 from training.checkpoint.checkpoints import check_release, find_checkpoint, read_progress
 from training.config import TrainConfig
 from training.data.batch_readers import EmptySplit, PairReader, RowReader, Share, first_batches
-from training.data.batch_types import PairBatch, to_device
+from training.data.batch_types import PairBatch
+from training.data.feature_cache import NO_FEATURES, CachedFeatures
 from training.data.media_tensors import MediaSpec, decode_picture
 from training.data.sample_index import TrainingRelease, open_training_release
-from training.data.text_codec import IGNORED, MEDIA_PLACEHOLDER, Encoded
 from training.distributed.process_mesh import Mesh, join_processes
-from training.evaluate.answer import ANSWER_TOKENS, prompt_batch
+from training.evaluate.held_out_answers import Answer, answer_metrics, generate_answers
 from training.metrics.image_metrics import fid_and_inception_score
-from training.metrics.text_metrics import bleu, perplexity, rouge, vqa_accuracy
+from training.metrics.text_metrics import perplexity
 from training.model.encoders import DualEncoder
 from training.model.multimodal_lm import MultimodalLm
+from training.model.packed_rows import with_other_pictures
+from training.stages.frozen_features import cached_features, fill_tables, frozen_towers
 from training.stages.generative import global_tokens, with_stand_ins
 from training.stages.stage_model import StageModel, load_model
 from training.stages.stage_reader import make_reader
 from training.stages.stage_step import pair_scores
+from training.trainer import precision
 
 ANSWERS = 64  # generated from as many held-out samples, by default
 PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
-SHORT_ANSWER_WORDS = 3  # an expected answer of at most so many words is scored by VQA accuracy
 MAX_TABLE_ANSWERS = 20  # in metrics.md; metrics.json has all
-
-
-class Answer(TypedDict):
-    """A generated answer to a held-out sample; one entry of `answers` in metrics.json."""
-
-    uid: str
-    prompt: str
-    expected: str
-    generated: str
 
 
 def evaluate(
@@ -58,8 +50,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a checkpoint on the held-out split of a release, and write metrics.json and metrics.md beside it.
 
-    Stage `align`: Recall@1/5/10 and mAP in both directions. Stages `joint` and `instruct`: perplexity; and of generated
-    answers BLEU, ROUGE and, if the expected answers are short, VQA accuracy.
+    Stage `align`: Recall@1/5/10 and mAP in both directions. Stages `joint` and `instruct`: perplexity, and the loss
+    with the pictures of other samples; of generated answers BLEU, ROUGE and, if the expected answers are short, VQA
+    accuracy. Stage `joint` also: the share of captions that name the concept of their sample.
 
     Args:
         checkpoint: a checkpoint, or a stage's folder.
@@ -83,10 +76,15 @@ def evaluate(
     is_change_allowed = allow_release_change or config.allow_release_change
     check_release(progress, opened.id, opened.digest, is_change_allowed, folder)
     built.model.to(mesh.device).eval()
-    reader = _held_out_reader(built, opened, config, samples)
+    towers = frozen_towers(built, config, run_folder / "data" / "features")
+    reader = _held_out_reader(built, opened, config, samples, cached_features(towers))
     count = min(samples or len(reader.source), len(reader.source))
     if count < len(reader.source):
         count -= count % reader.batch_size  # whole batches only: just the last batch of a split may be padded
+    if towers:
+        autocast, _ = precision(config.parallel.precision, mesh.device)
+        alone = Mesh(mesh.device, {})
+        fill_tables(built, towers, [(reader, count + reader.batch_size)], alone, config.data.workers, autocast)
     metrics: dict[str, float]
     answers: list[Answer] = []
     if isinstance(built.model, DualEncoder):
@@ -98,10 +96,11 @@ def evaluate(
     else:
         assert isinstance(reader, RowReader)
         metrics = _perplexity(built.model, reader, count, mesh)
-        answers = _generate_answers(built, reader, min(generate, count), mesh)
-        metrics |= _answer_metrics(answers)
+        answers = generate_answers(built, reader, opened, min(generate, count), mesh.device)
+        metrics |= answer_metrics(answers)
     if generated is not None:
-        metrics |= _generated_pictures(built, reader, count, generated, extractor, classifier)
+        pictures = _held_out_reader(built, opened, config, samples, NO_FEATURES)
+        metrics |= _generated_pictures(built, pictures, count, generated, extractor, classifier)
     evaluation = {
         "stage": progress.stage,
         "step": progress.step,
@@ -117,10 +116,14 @@ def evaluate(
 
 
 def _held_out_reader(
-    built: StageModel, release: TrainingRelease, config: TrainConfig, samples: int | None
+    built: StageModel,
+    release: TrainingRelease,
+    config: TrainConfig,
+    samples: int | None,
+    features: CachedFeatures,
 ) -> PairReader | RowReader:
     try:
-        return make_reader(built, release, config, "validation", min(64, samples or 64), Share())
+        return make_reader(built, release, config, "validation", min(64, samples or 64), Share(), features)
     except EmptySplit:
         raise UserError(
             f"release {release.id} holds nothing out on which stage `{built.stage}` can be measured. "
@@ -130,44 +133,17 @@ def _held_out_reader(
 
 @torch.no_grad()
 def _perplexity(model: MultimodalLm, reader: RowReader, count: int, mesh: Mesh) -> dict[str, float]:
-    totals = torch.zeros(2, dtype=torch.float64, device=mesh.device)  # nats, tokens
+    """Perplexity and loss; and the loss of the same tokens when every picture is that of another sample."""
+    totals = torch.zeros(3, dtype=torch.float64, device=mesh.device)  # nats, nats with other pictures, tokens
+    can_swap = True
     for batch in first_batches(reader, count, mesh.device):
-        totals += torch.stack([model(with_stand_ins(batch, model))["loss"], global_tokens(batch, mesh)]).double()
-    value = perplexity(*totals.tolist())
-    return {"perplexity": value, "loss": float(torch.tensor(value).log())}
-
-
-@torch.no_grad()
-def _generate_answers(built: StageModel, reader: RowReader, count: int, mesh: Mesh) -> list[Answer]:
-    """Generate the likeliest answers to held-out samples, one at a time."""
-    model, codec = built.generative()
-    answers: list[Answer] = []
-    for index in reader.order.at(0, np.arange(count)):
-        example, _ = reader.example(int(index))
-        *prompt_turns, answer_turn = example.turns
-        if built.stage == "instruct":
-            prompt = codec.prompt(prompt_turns)
-            prompt_text = " ".join(turn.text for turn in prompt_turns)
-        else:  # stage `joint` captions: the prompt is the start token and the media
-            encoded = reader.encode(example)
-            prompt, prompt_text = Encoded(encoded.ids[:1], [IGNORED], encoded.media_at), ""
-        ids = model.generate(to_device(prompt_batch(built, example, prompt), mesh.device), ANSWER_TOKENS, codec.eos)
-        shown = prompt_text.replace(MEDIA_PLACEHOLDER, "<media> ").strip()
-        answers.append(Answer(uid=example.uid, prompt=shown, expected=answer_turn.text, generated=codec.decode(ids)))
-    return answers
-
-
-def _answer_metrics(answers: list[Answer]) -> dict[str, float]:
-    """BLEU and ROUGE of all answers, and VQA accuracy of those whose expected answer is short."""
-    if not answers:
-        return {}
-    generated, expected = [answer["generated"] for answer in answers], [answer["expected"] for answer in answers]
-    metrics = {**bleu(generated, expected), **rouge(generated, expected)}
-    short = [answer for answer in answers if len(answer["expected"].split()) <= SHORT_ANSWER_WORDS]
-    if short:
-        accuracy = vqa_accuracy([answer["generated"] for answer in short], [answer["expected"] for answer in short])
-        metrics |= {"vqa_accuracy": accuracy, "vqa_answers": float(len(short))}
-    return metrics
+        swapped = with_other_pictures(batch)
+        can_swap = can_swap and swapped is not None
+        losses = [model(with_stand_ins(rows, model))["loss"] for rows in (batch, swapped or batch)]
+        totals += torch.stack([*losses, global_tokens(batch, mesh)]).double()
+    nats, other_nats, tokens = totals.tolist()
+    metrics = {"perplexity": perplexity(nats, tokens), "loss": nats / tokens}
+    return metrics | ({"loss_with_other_pictures": other_nats / tokens} if can_swap else {})
 
 
 class _TowerFeatures(torch.nn.Module):

@@ -40,7 +40,7 @@ def retrieval(
         ks: the cut-offs K.
         chunk: queries and candidates that are compared at a time.
 
-    Returns: `recall@K` for each K, `map`, and `chance@1`, the recall@1 of a random order.
+    Returns: `recall@K` for each K, `map`, and `chance@K`, the recall@K of a random order.
     Raises ValueError: shapes disagree, a query has no right candidate, or an embedding is not finite.
     """
     n, m, device = len(queries_ND), len(candidates_MD), candidates_MD.device
@@ -50,7 +50,7 @@ def retrieval(
     groups_M = torch.arange(m, device=device) if groups_M is None else groups_M.to(device)
     if len(relevant_N) != n or len(groups_M) != m:
         raise ValueError(f"{len(relevant_N)} groups for {n} queries, {len(groups_M)} groups for {m} candidates")
-    answered, precision, chance = dict.fromkeys(ks, 0), 0.0, 0.0
+    answered, chance, precision = dict.fromkeys(ks, 0), dict.fromkeys(ks, 0.0), 0.0
     for start in range(0, n, chunk):
         query_BD, relevant_B = _normalised(queries_ND[start : start + chunk]), relevant_N[start : start + chunk]
         blocks = partial(_score_blocks, query_BD, relevant_B, candidates_MD, groups_M, chunk)
@@ -67,10 +67,21 @@ def retrieval(
         precision_BP = right_rank_BP / (right_rank_BP + wrong_above_BP).clamp(min=1)
         precision += precision_BP.sum(1).div(counts_B).sum().item()
         first_rank_B = 1 + wrong_above_BP.gather(1, counts_B[:, None] - 1)
-        chance += counts_B.sum().item() / m
         for k in ks:
             answered[k] += int((first_rank_B <= k).sum())
-    return {f"recall@{k}": answered[k] / n for k in ks} | {"map": precision / n, "chance@1": chance / n}
+            chance[k] += float(chance_at(k, counts_B, m).sum())
+    recalls = {f"recall@{k}": answered[k] / n for k in ks} | {"map": precision / n}
+    return recalls | {f"chance@{k}": chance[k] / n for k in ks}
+
+
+def chance_at(k: int, right_N: Tensor, candidates: int) -> Tensor:
+    """The recall@K of a random order: float64 N, 1 - C(M - R, K) / C(M, K).
+
+    Args: right_N: the number R of right candidates of each query, among M candidates.
+    """
+    drawn = torch.arange(min(k, candidates), device=right_N.device)
+    wrong_NK = (candidates - right_N[:, None] - drawn).clamp(min=0)
+    return 1 - (wrong_NK.double() / (candidates - drawn)).prod(dim=1)
 
 
 def retrieval_both_ways(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,11 @@ class DualEncoder(nn.Module):
         count, device = len(batch.weight), batch.text.device
         # Without a picture or sound the tower runs on zeros, whose features count nothing, so that no rank waits.
         no_picture = torch.zeros(1, 3, *self.vision.preprocess.size, dtype=torch.uint8, device=device)
-        pixels = self.normalised(batch.picture if batch.picture is not None else no_picture)
-        text_BD = self.text(batch.text)
+        pictures = batch.picture if batch.picture is not None else no_picture
+        text_BD = self.embed_texts(batch.text)
         outputs = {
             "text": F.normalize(text_BD.float(), dim=-1),
-            "visual": _mean_by_sample(self.vision(pixels), batch.picture_of, count),
+            "visual": _mean_by_sample(self.embed_pictures(pictures), batch.picture_of, count),
             "scale": self.logit_scale * 1,
             "bias": self.logit_bias * 1,
         }
@@ -81,12 +81,34 @@ class DualEncoder(nn.Module):
             sound = batch.sound if batch.sound is not None else torch.zeros(1, self.audio.samples, device=device)
             outputs["audio"] = _mean_by_sample(self.audio(sound), batch.sound_of, count)
         if masked and self.masked is not None:
-            outputs |= self.masked(self.vision, pixels, text_BD, batch.picture_of)
+            outputs |= self.masked(self.vision, self.normalised(pictures), text_BD, batch.picture_of)
         return outputs
+
+    def embed_pictures(self, pictures: Tensor) -> Tensor:
+        """M,D in the shared space. Args: pictures: uint8 M,3,H,W, or cached features of the tower's body."""
+        features = from_cache(pictures) if pictures.is_floating_point() else self.picture_body(pictures)
+        return self.vision.head(features)
+
+    def embed_texts(self, texts: Tensor) -> Tensor:
+        """B,D in the shared space. Args: texts: int64 B,T, or cached features of the tower's body."""
+        return self.text.head(from_cache(texts)) if texts.is_floating_point() else self.text(texts)
+
+    def picture_body(self, pictures: Tensor) -> Tensor:
+        """What the image tower's head reads. Args: pictures: uint8 M,3,H,W."""
+        return self.vision.body(self.normalised(pictures))
+
+    def text_body(self, captions: list[str]) -> Tensor:
+        """What the text tower's head reads."""
+        return self.text.body(self.text.without_padding(self.tokenize(captions)).to(self.logit_scale.device))
 
     def normalised(self, pixels_BCHW: Tensor) -> Tensor:
         """uint8 -> float32, with the mean and deviation that the image tower expects."""
         return (pixels_BCHW.float() / 255 - self.pixel_mean) / self.pixel_std
+
+
+def from_cache(features: Tensor) -> Tensor:
+    """Cached features as float32; FSDP2 may have cast them to its own precision, which stays."""
+    return features.float() if features.dtype == torch.float16 else features
 
 
 def _mean_by_sample(features_MD: Tensor, sample_M: Tensor, count: int) -> Tensor:
@@ -232,12 +254,6 @@ def _hf_model(name: str | None, settings: dict[str, Any] | None, key: str) -> An
         return AutoModel.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, *UNSAFE_WEIGHTS_ERRORS) as error:
         raise UserError(f"{key}: {name or settings} cannot be loaded: {str(error).splitlines()[0]}") from error
-
-
-def freeze_all_but(tower: nn.Module, names: Sequence[str]) -> None:
-    """Freeze a tower except the parameters and modules of these names."""
-    for name, parameter in tower.named_parameters():
-        parameter.requires_grad_(any(name == kept or name.startswith(f"{kept}.") for kept in names))
 
 
 def save_scorer(encoder: DualEncoder, config: Encoder, folder: Path) -> None:

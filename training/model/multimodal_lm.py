@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from training.config import Model
 from training.data.batch_types import RowBatch
 from training.data.text_codec import IGNORED
-from training.model.encoders import DualEncoder
+from training.model.encoders import DualEncoder, from_cache
 from training.model.fusion import (
     FusedLayer,
     GatedCrossAttention,
@@ -72,6 +72,7 @@ class MultimodalLm(nn.Module):
         self.attention = config.llm.attention
         layers = decoder_list(llm)
         self.plan = fusion_plan(config.architecture, config.fusion, len(layers))
+        self._pooled = config.picture_features == "pooled"
         self._context = MediaContext()
         for entry in self.plan:  # media that enter at the first layer are in its input, the embeddings
             if not (self.in_sequence and entry.layer == 0):
@@ -80,8 +81,10 @@ class MultimodalLm(nn.Module):
         queries = config.queries if config.fusion == "attention" else None
         hidden = config.connector_width or self.dim
         with torch.no_grad():
-            features = self._features(torch.zeros(1, 3, *self.vision.preprocess.size))
-        self.connector = Connector([entry_MNC.shape[2] for entry_MNC in features], hidden, self.dim, heads, queries)
+            blank = torch.zeros(1, 3, *self.vision.preprocess.size)
+            features = [_as_one_token(self.vision.body(blank))] * len(self.plan) if self._pooled else self._maps(blank)
+        self._widths = [entry_MNC.shape[2] for entry_MNC in features]
+        self.connector = Connector(self._widths, hidden, self.dim, heads, queries)
         self.picture_tokens = (queries or features[0].shape[1]) if self.in_sequence else 0
         self.hearing: Connector | None = None
         self.sound_tokens = 0
@@ -95,24 +98,44 @@ class MultimodalLm(nn.Module):
         self.placeholder = nn.Parameter(torch.randn(self.dim) * 0.02) if is_deep else None
         object.__setattr__(self, "reference", None)  # not a submodule, so it is neither saved nor sharded
 
-    def _features(self, pixels_MCHW: Tensor) -> list[Tensor]:
-        """Features M,N,C of each entry's depth, all pooled to the grid of the deepest feature map."""
-        maps = self.vision.maps(pixels_MCHW)
+    def picture_features(self, pictures: Tensor) -> list[Tensor]:
+        """Features M,N,C of each entry of the plan, all pooled to the grid of the deepest feature map.
+
+        Args: pictures: uint8 M,3,H,W, or what `frozen_features` gave for them, from a cache.
+        """
+        features = from_cache(pictures) if pictures.is_floating_point() else self.frozen_features(pictures)
+        return [_as_one_token(features)] * len(self.plan) if self._pooled else list(features.split(self._widths, dim=2))
+
+    def frozen_features(self, pixels_MCHW: Tensor) -> Tensor:
+        """All that the model reads of pictures, for `picture_features`.
+
+        Args: pixels_MCHW: uint8.
+        Returns: M,N,C with the entries' features after one another; if pooled, what the image tower's body gives.
+        """
+        normalised = (pixels_MCHW.float() / 255 - self.pixel_mean) / self.pixel_std
+        return self.vision.body(normalised) if self._pooled else torch.cat(self._maps(normalised), dim=2)
+
+    def _maps(self, normalised_MCHW: Tensor) -> list[Tensor]:
+        maps = self.vision.maps(normalised_MCHW)
         grid = (maps[-1].shape[-2], maps[-1].shape[-1])
         chosen = [maps[max(0, round(entry.depth * len(maps)) - 1)] for entry in self.plan]
         return [F.adaptive_avg_pool2d(map_MChw, grid).flatten(2).transpose(1, 2) for map_MChw in chosen]
+
+    def sound_features(self, sounds: Tensor) -> Tensor:
+        """Features M,N,C. Args: sounds: float32 M,S at 16 kHz, or cached features M,N,C."""
+        assert self.audio is not None
+        return from_cache(sounds) if sounds.ndim == 3 else self.audio.tokens(sounds)
 
     def media_tokens(self, batch: RowBatch) -> dict[str, list[Tensor]]:
         """Tokens M,K,D of each kind of media that the batch has, for each entry of the plan."""
         tokens = {}
         if batch.picture.data is not None:
             with torch.no_grad():
-                pixels = (batch.picture.data.float() / 255 - self.pixel_mean) / self.pixel_std
-                features = [entry_MNC.detach() for entry_MNC in self._features(pixels)]
+                features = [entry_MNC.detach() for entry_MNC in self.picture_features(batch.picture.data)]
             tokens["picture"] = self.connector(features)
         if batch.sound.data is not None and self.hearing is not None and self.audio is not None:
             with torch.no_grad():
-                sound_MNC = self.audio.tokens(batch.sound.data).detach()
+                sound_MNC = self.sound_features(batch.sound.data).detach()
             tokens["sound"] = self.hearing([sound_MNC] * len(self.plan))
         return tokens
 
@@ -206,32 +229,42 @@ class MultimodalLm(nn.Module):
         object.__setattr__(self, "reference", copied)
 
     @torch.no_grad()
-    def generate(self, batch: RowBatch, tokens: int, eos: int) -> list[int]:
-        """Continue the row of a batch with the most likely tokens.
+    def generate(self, batch: RowBatch, tokens: int, eos: int) -> list[list[int]]:
+        """Continue each row of a batch with the most likely tokens.
 
         Args:
-            batch: one row without padding.
+            batch: rows of one sample each, without padding.
             tokens: at most so many are generated.
 
-        Returns: Token ids, without the end-of-text token.
+        Returns: The token ids of each row, without the end-of-text token.
         """
         from transformers import DynamicCache
 
         cache, head = DynamicCache(config=self.llm.config), self.llm.get_output_embeddings()
         embeds_RLD, position = self.embed(batch), batch.position_ids
         seen, mask = dict(self._context.seen), self._context.mask
-        generated: list[int] = []
+        generated: list[Tensor] = []
+        is_done_R = torch.zeros(len(embeds_RLD), dtype=torch.bool, device=embeds_RLD.device)
         for _ in range(tokens):
             outputs = self.llm.base_model(
                 inputs_embeds=embeds_RLD, position_ids=position, past_key_values=cache, use_cache=True
             )
             self._context.clear()
-            token = int(head(outputs.last_hidden_state[:, -1:]).argmax())
-            if token == eos:
+            token_R1 = head(outputs.last_hidden_state[:, -1:]).argmax(-1)
+            is_done_R = is_done_R | (token_R1[:, 0] == eos)
+            if bool(is_done_R.all()):
                 break
-            generated.append(token)
-            embeds_RLD = self.llm.get_input_embeddings()(torch.tensor([[token]], device=embeds_RLD.device))
+            generated.append(token_R1.masked_fill(is_done_R[:, None], eos))
+            embeds_RLD = self.llm.get_input_embeddings()(token_R1)
             position = position[:, -1:] + 1
             self._context.seen, self._context.mask = seen, None if mask is None else mask[:, -1:]
         self._context.clear()
-        return generated
+        rows = torch.cat(generated, 1).tolist() if generated else [[] for _ in range(len(batch.input_ids))]
+        return [row[: row.index(eos)] if eos in row else row for row in rows]
+
+
+def _as_one_token(features: Tensor) -> Tensor:
+    """M,1,C from what a tower's body gives: the vector M,C, or the mean of tokens M,N,C or of a map M,C,h,w."""
+    if features.ndim == 4:
+        features = features.flatten(2).transpose(1, 2)
+    return features[:, None] if features.ndim == 2 else features.mean(1, keepdim=True)

@@ -71,6 +71,21 @@ def text_only(batch: RowBatch, picture_tokens: int, sound_tokens: int) -> RowBat
     )
 
 
+def with_other_pictures(batch: RowBatch) -> RowBatch | None:
+    """The batch with each picture replaced by one of another sample; None if it has no pictures, or of one sample only.
+
+    A sample's pictures stand next to each other. So all move by as many places as one sample has, at most.
+    """
+    pictures = batch.picture
+    if pictures.data is None:
+        return None
+    sample_M = pictures.row * (int(batch.segment.max()) + 1) + pictures.segment
+    places = int(torch.unique_consecutive(sample_M, return_counts=True)[1].max())
+    if bool((sample_M.roll(places) == sample_M).any()):
+        return None
+    return replace(batch, picture=replace(pictures, data=pictures.data.roll(places, 0)))
+
+
 def with_media(rows_RLD: Tensor, tokens_MKD: Tensor, media: PlacedMedia) -> Tensor:
     """Rows with media tokens written into their columns. A stand-in belongs to no column, and only adds a zero."""
     count, width = len(media.start), tokens_MKD.shape[1]

@@ -19,17 +19,71 @@ _FFT, _HOP = 400, 160  # samples; a frame of the spectrogram is 10 ms
 _PATCH = 16  # frames and mel bands
 
 
-class OpenClipVision(nn.Module):
-    """An open_clip image tower: its own ViT, or a model of timm."""
+class Tower(nn.Module):
+    """A tower of pictures or captions: a body, and a head that projects into the shared space."""
+
+    body_frozen = False  # whether only the head is trained; set by `freeze_body`
+
+    def body(self, inputs: Tensor) -> Tensor:
+        """What the head reads."""
+        raise NotImplementedError
+
+    def head(self, features: Tensor) -> Tensor:
+        """What the body gives -> B,D in the shared space, not of unit length."""
+        raise NotImplementedError
+
+    def head_names(self) -> tuple[str, ...]:
+        """Names of the parameters and modules of the head."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs of the body -> B,D in the shared space, not of unit length."""
+        return self.head(self.body(inputs))
+
+    def without_padding(self, tokens_BT: Tensor) -> Tensor:
+        """Captions without the columns that only pad, which change nothing and take time."""
+        return tokens_BT
+
+    def is_of_head(self, name: str) -> bool:
+        """Whether a parameter, buffer or module of this name is a part of the head."""
+        return any(name == part or name.startswith(f"{part}.") for part in self.head_names())
+
+    def freeze_body(self) -> None:
+        """Train the head only."""
+        self.body_frozen = True
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(self.is_of_head(name))
+
+
+class OpenClipVision(Tower):
+    """An open_clip image tower: its own ViT or ResNet, or a model of timm. It takes normalised pixels B,C,H,W."""
 
     def __init__(self, visual: Any, preprocess: Preprocess) -> None:
         super().__init__()
         self.visual = visual
         self.preprocess = preprocess
 
-    def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Normalised pixels -> B,D in the shared space, not of unit length."""
-        return self.visual(pixels_BCHW)
+    def body(self, inputs: Tensor) -> Tensor:
+        visual = self.visual
+        if hasattr(visual, "trunk"):  # of timm
+            return visual.trunk(inputs)
+        if hasattr(visual, "attnpool"):  # CLIP's ResNet
+            map_BChw = visual.stem(inputs)
+            for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+                map_BChw = layer(map_BChw)
+            return map_BChw
+        tokens_BNC = visual.transformer(visual._embeds(inputs))
+        reads_first_only = visual.attn_pool is None and visual.pool_type == "tok"
+        return tokens_BNC[:, :1] if reads_first_only else tokens_BNC
+
+    def head(self, features: Tensor) -> Tensor:
+        visual = self.visual
+        if hasattr(visual, "trunk"):
+            return visual.head(features)
+        if hasattr(visual, "attnpool"):
+            return visual.attnpool(features)
+        pooled_BC, _ = visual._pool(features)
+        return pooled_BC if visual.proj is None else pooled_BC @ visual.proj
 
     def maps(self, pixels_BCHW: Tensor) -> list[Tensor]:
         """Feature maps B,C,h,w at every depth, the deepest last."""
@@ -37,12 +91,11 @@ class OpenClipVision(nn.Module):
         return list(outputs["image_intermediates"])
 
     def head_names(self) -> tuple[str, ...]:
-        """Names of the parts that project into the shared space."""
         return ("visual.proj", "visual.head", "visual.ln_post", "visual.attn_pool", "visual.attnpool")
 
 
-class HfVision(nn.Module):
-    """A Hugging Face image encoder (ViT, Swin, DINOv2, …) and a projection."""
+class HfVision(Tower):
+    """A Hugging Face image encoder (ViT, Swin, DINOv2, …) and a projection. It takes normalised pixels B,C,H,W."""
 
     def __init__(self, model: nn.Module, dim: int, preprocess: Preprocess) -> None:
         super().__init__()
@@ -54,10 +107,13 @@ class HfVision(nn.Module):
             if name.endswith("mask_token"):  # used in its pretraining only, and DDP would wait for its gradient
                 parameter.requires_grad_(False)
 
-    def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        outputs = self.model(pixels_BCHW)
+    def body(self, inputs: Tensor) -> Tensor:
+        outputs = self.model(inputs)
         pooled = getattr(outputs, "pooler_output", None)
-        return self.proj(pooled if pooled is not None else outputs.last_hidden_state[:, 0])
+        return pooled if pooled is not None else outputs.last_hidden_state[:, 0]
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.proj(features)
 
     def maps(self, pixels_BCHW: Tensor) -> list[Tensor]:
         """Feature maps B,C,h,w at every depth, the deepest last."""
@@ -78,22 +134,45 @@ class HfVision(nn.Module):
         return ("proj",)
 
 
-class OpenClipText(nn.Module):
-    """An open_clip text tower."""
+class OpenClipText(Tower):
+    """An open_clip text tower: its own transformer, or a Hugging Face encoder in it. It takes tokens B,T."""
 
-    def __init__(self, text: nn.Module) -> None:
+    def __init__(self, text: Any) -> None:
         super().__init__()
         self.text = text
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        return self.text(tokens_BT)
+    def body(self, inputs: Tensor) -> Tensor:
+        text = self.text
+        if hasattr(text, "pooler"):  # a Hugging Face encoder
+            mask_BT = (inputs != text.config.pad_token_id).long()
+            return text.pooler(text.transformer(input_ids=inputs, attention_mask=mask_BT), mask_BT)
+        from open_clip.transformer import text_global_pool
+
+        hidden_BTC, mask = text._embeds(inputs)
+        hidden_BTC = text.transformer(hidden_BTC, attn_mask=mask)
+        pool_type = text.pool_type if text.cls_emb is None else "last"
+        # A layer norm treats each token by itself, so pooling may come before it.
+        return text_global_pool(hidden_BTC, inputs, pool_type=pool_type, eos_token_id=getattr(text, "eos_id", None))
+
+    def without_padding(self, tokens_BT: Tensor) -> Tensor:
+        reads_a_mask = hasattr(self.text, "pooler")
+        return _without_padding(tokens_BT, self.text.config.pad_token_id) if reads_a_mask else tokens_BT
+
+    def head(self, features: Tensor) -> Tensor:
+        text = self.text
+        if hasattr(text, "pooler"):
+            return text.proj(features)
+        normed_BC, projection = text.ln_final(features), text.text_projection
+        if projection is None:
+            return normed_BC
+        return projection(normed_BC) if isinstance(projection, nn.Linear) else normed_BC @ projection
 
     def head_names(self) -> tuple[str, ...]:
         return ("text.text_projection", "text.proj", "text.ln_final")
 
 
-class HfText(nn.Module):
-    """A Hugging Face text encoder, mean pooling, and a projection."""
+class HfText(Tower):
+    """A Hugging Face text encoder, mean pooling, and a projection. It takes tokens B,T."""
 
     def __init__(self, model: Any, dim: int, pad: int) -> None:
         super().__init__()
@@ -102,15 +181,26 @@ class HfText(nn.Module):
             model.pooler = None
         self.proj = nn.Linear(model.config.hidden_size, dim, bias=False)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        mask_BT = (tokens_BT != self.pad).long()
+    def body(self, inputs: Tensor) -> Tensor:
+        mask_BT = (inputs != self.pad).long()
         mask_BT[:, 0] = 1  # so that an empty caption has a token to pool
-        hidden_BTD = self.model(tokens_BT, attention_mask=mask_BT).last_hidden_state
+        hidden_BTD = self.model(inputs, attention_mask=mask_BT).last_hidden_state
         weight_BT1 = mask_BT[..., None].to(hidden_BTD.dtype)
-        return self.proj((hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1))
+        return (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)
+
+    def without_padding(self, tokens_BT: Tensor) -> Tensor:
+        return _without_padding(tokens_BT, self.pad)
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.proj(features)
 
     def head_names(self) -> tuple[str, ...]:
         return ("proj",)
+
+
+def _without_padding(tokens_BT: Tensor, pad: int) -> Tensor:
+    used = (tokens_BT != pad).any(0).nonzero()
+    return tokens_BT[:, : int(used.max()) + 1 if len(used) else 1]
 
 
 class AudioTower(nn.Module):

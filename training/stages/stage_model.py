@@ -14,7 +14,7 @@ from training.checkpoint.checkpoints import find_checkpoint, load_weights, read_
 from training.config import Generative, Stage, StageName, TrainConfig
 from training.data.order import derived_seed
 from training.data.text_codec import TextCodec
-from training.model.encoders import DualEncoder, build_encoder, freeze_all_but
+from training.model.encoders import DualEncoder, build_encoder
 from training.model.fusion import FusedLayer, decoder_list
 from training.model.llm import add_lora, load_llm
 from training.model.masked_prediction import MaskedPrediction
@@ -81,7 +81,7 @@ def _align_model(encoder: DualEncoder, config: TrainConfig) -> StageModel:
         encoder.masked = MaskedPrediction(channels, (rows, columns), text_width, align.mask_ratio)
     for tower, frozen in ((encoder.vision, align.freeze_image), (encoder.text, align.freeze_text)):
         if frozen:
-            freeze_all_but(tower, tower.head_names())
+            tower.freeze_body()
     if not any(p.requires_grad for p in (*encoder.vision.parameters(), *encoder.text.parameters())):
         raise UserError(
             "align: freeze_image and freeze_text leave nothing to train: these towers have no projection. "
@@ -170,6 +170,11 @@ def train_mode(model: nn.Module) -> None:
         for tower in (inner.vision, inner.audio):
             if tower is not None:
                 tower.eval()
+    else:
+        for tower in (inner.vision, inner.text):
+            if tower.body_frozen:
+                for name, module in tower.named_modules():
+                    module.training = tower.is_of_head(name)
     for module in inner.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()

@@ -7,6 +7,7 @@ from training.config import TrainConfig
 from training.data.batch_readers import EmptySplit, PairReader, RowReader, Share
 from training.data.caption_mix import CaptionMix, caption_mix
 from training.data.examples import Instructions, Pairs
+from training.data.feature_cache import NO_FEATURES, CachedFeatures, CachedTexts
 from training.data.media_tensors import MediaSpec
 from training.data.order import Order, derived_seed
 from training.data.records import MAX_IMAGES, MediaLimits, open_records
@@ -20,10 +21,17 @@ CLIP_ROW_SHARE, RECORD_ROW_SHARE = 0.5, 0.75  # of a row, that media may fill; t
 
 
 def make_reader(
-    built: StageModel, release: TrainingRelease, config: TrainConfig, split: str, batch_size: int, share: Share
+    built: StageModel,
+    release: TrainingRelease,
+    config: TrainConfig,
+    split: str,
+    batch_size: int,
+    share: Share,
+    features: CachedFeatures = NO_FEATURES,
 ) -> PairReader | RowReader:
     """The reader of a stage's batches from one split of a release.
 
+    Args: features: tables that are read in place of media and captions; `fill_tables` fills them.
     Raises UserError: the release has no instructions of the configured form, or the ranks do not divide the batch.
     Raises DataError: the split has no samples for this stage.
     """
@@ -43,14 +51,17 @@ def make_reader(
         return caption_mix(release, split, data.generated_captions, derived_seed(config.seed, 5))
 
     if isinstance(model, DualEncoder):
-        pairs = Pairs(samples, reader, MediaSpec(preprocess, data.frames, audio_samples, data.augment), mix())
+        spec = MediaSpec(preprocess, data.frames, audio_samples, data.augment, features)
+        pairs = Pairs(samples, reader, spec, mix())
         crop = config.align.crop_scale if split == "train" else 1.0
-        return PairReader(pairs, order(len(pairs)), batch_size, share, model.tokenize, crop)
+        tokenize = CachedTexts(features.text) if features.text is not None else model.tokenize
+        return PairReader(pairs, order(len(pairs)), batch_size, share, tokenize, crop)
     _, codec = built.generative()
     stage = generative_settings(built.stage, config)
     tokens, lengths = (model.picture_tokens, model.sound_tokens), (stage.pack_length, stage.max_text_tokens)
     layout = Layout(*tokens, *lengths, packed=stage.pack, template=built.stage == "instruct")
-    spec = MediaSpec(preprocess, pictures_that_fit(data.frames, CLIP_ROW_SHARE, layout), audio_samples, data.augment)
+    frames = pictures_that_fit(data.frames, CLIP_ROW_SHARE, layout)
+    spec = MediaSpec(preprocess, frames, audio_samples, data.augment, features)
     source: Pairs | Instructions
     if built.stage == "joint":
         source = Pairs(samples, reader, spec, mix())
@@ -62,14 +73,19 @@ def make_reader(
 
 
 def make_validation_reader(
-    built: StageModel, release: TrainingRelease, config: TrainConfig, batch_size: int, share: Share
+    built: StageModel,
+    release: TrainingRelease,
+    config: TrainConfig,
+    batch_size: int,
+    share: Share,
+    features: CachedFeatures = NO_FEATURES,
 ) -> PairReader | RowReader | None:
     """The reader of a stage's held-out batches; None if the release holds nothing out for this stage."""
     records = f"instruct-{config.instruct.form}-validation.jsonl"
     if built.stage == "instruct" and records not in release.release.manifest["files"]:
         return None
     try:
-        return make_reader(built, release, config, "validation", batch_size, share)
+        return make_reader(built, release, config, "validation", batch_size, share, features)
     except EmptySplit:
         return None
 

@@ -54,6 +54,11 @@ def test_retrieval_equals_brute_force_at_any_chunk(case) -> None:
     expected = brute(queries, candidates, wanted, groups, (1, 2, 5))
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert found["chance@1"] == pytest.approx(np.mean([groups.count(group) / len(groups) for group in wanted]))
+    wrong = [len(groups) - groups.count(group) for group in wanted]
+    for k in (1, 2, 5):  # the chance that k draws without return are all wrong, by the binomial coefficients
+        drawn = min(k, len(groups))
+        missed = [math.comb(count, drawn) / math.comb(len(groups), drawn) for count in wrong]
+        assert found[f"chance@{k}"] == pytest.approx(1 - np.mean(missed))
 
 
 def test_retrieval_by_hand() -> None:
@@ -61,7 +66,9 @@ def test_retrieval_by_hand() -> None:
     candidates = torch.tensor([[math.cos(math.radians(a)), math.sin(math.radians(a))] for a in (0, 10, 30, 60)])
     query = torch.tensor([[math.cos(math.radians(25)), math.sin(math.radians(25))]]) * 7
     found = retrieval(query, candidates, torch.tensor([5]), torch.tensor([1, 5, 2, 5]), ks=(1, 2))
-    assert found == pytest.approx({"recall@1": 0, "recall@2": 1, "map": (1 / 2 + 2 / 4) / 2, "chance@1": 0.5})
+    assert found == pytest.approx(
+        {"recall@1": 0, "recall@2": 1, "map": (1 / 2 + 2 / 4) / 2, "chance@1": 0.5, "chance@2": 5 / 6}
+    )
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 1024])
@@ -91,10 +98,10 @@ def test_several_captions_an_image_both_ways() -> None:
     there = brute(images.numpy(), texts.numpy(), list(range(20)), owner.tolist(), (1, 5))
     back = brute(texts.numpy(), images.numpy(), owner.tolist(), list(range(20)), (1, 5))
     assert {k.removeprefix("image_to_text/"): v for k, v in found.items() if k.startswith("i")} == pytest.approx(
-        there | {"chance@1": 0.05}
+        there | {"chance@1": 0.05, "chance@5": 1 - math.comb(95, 5) / math.comb(100, 5)}
     )
     assert {k.removeprefix("text_to_image/"): v for k, v in found.items() if k.startswith("t")} == pytest.approx(
-        back | {"chance@1": 0.05}
+        back | {"chance@1": 0.05, "chance@5": 0.25}
     )
     assert there["recall@1"] > back["recall@1"] > 0.3
 

@@ -22,7 +22,7 @@ from training.data.order import Order
 from training.data.sample_index import open_training_release
 from training.data.sample_reader import SampleReader
 from training.data.text_codec import load_tokenizer
-from training.model.encoders import DualEncoder, build_encoder, freeze_all_but
+from training.model.encoders import DualEncoder, build_encoder
 from training.model.masked_prediction import MaskedPrediction
 from training.stages.stage_model import build_model
 from training.stages.stage_step import make_step
@@ -146,7 +146,7 @@ def test_the_demos_towers_are_towers(mixed: Workspace, tmp_path: Path) -> None:
     assert maps[-1].shape[2:] == (7, 7)
     assert maps[0].shape[3] > maps[-1].shape[3]
     for tower in (encoder.vision, encoder.text):
-        freeze_all_but(tower, tower.head_names())
+        tower.freeze_body()
         assert any(p.requires_grad for p in tower.parameters())
 
 

@@ -10,6 +10,8 @@ import torch
 
 from tests.support.gradients import gradients, open_gates, same
 from tests.support.tiny_run import LLM, alone, built_stage, first_batch, settings
+from training.data.batch_types import PlacedMedia, RowBatch
+from training.model.packed_rows import with_other_pictures
 from training.stages.stage_model import train_mode
 from training.stages.stage_step import make_step
 
@@ -56,3 +58,37 @@ def test_an_all_ones_mask_would_leak_across_documents(numbered: str, tmp_path: P
 
     assert difference(None) == 0.0
     assert difference(torch.ones_like(batch.input_ids)) > 1e-3
+
+
+def test_other_pictures_are_those_of_other_samples_and_change_the_loss(numbered: str, tmp_path: Path) -> None:
+    config = settings()
+    built = built_stage("joint", config)
+    batch = first_batch(built, config, numbered, tmp_path)
+    assert isinstance(batch, RowBatch)
+    swapped = with_other_pictures(batch)
+    assert swapped is not None and batch.picture.data is not None and swapped.picture.data is not None
+    assert sorted(map(hash_of, swapped.picture.data)) == sorted(map(hash_of, batch.picture.data))
+    assert all(hash_of(one) != hash_of(two) for one, two in zip(batch.picture.data, swapped.picture.data, strict=True))
+    with torch.no_grad():
+        assert float(built.model(batch)["loss"]) != float(built.model(swapped)["loss"])
+
+
+@pytest.mark.parametrize(
+    ("samples", "swappable"), [([1, 1, 2, 3, 3, 3], True), ([1, 1], False), ([1, 2], True), ([1, 1, 1, 2], False)]
+)
+def test_samples_of_several_pictures_get_none_of_their_own(samples: list[int], swappable: bool) -> None:
+    segment = torch.tensor(samples)
+    count = len(samples)
+    data = segment.to(torch.uint8).view(count, 1, 1, 1).expand(count, 3, 2, 2)
+    zeros = torch.zeros(1, 4, dtype=torch.long)
+    pictures = PlacedMedia(data, torch.zeros(count, dtype=torch.long), segment, torch.arange(count))
+    nothing = PlacedMedia(None, segment[:0], segment[:0], segment[:0])
+    batch = RowBatch(zeros, zeros, zeros, zeros + max(samples), pictures, nothing, [], 1, 0, 0)
+    swapped = with_other_pictures(batch)
+    assert (swapped is not None) == swappable
+    if swapped is not None and swapped.picture.data is not None:
+        assert not bool((swapped.picture.data[:, 0, 0, 0].long() == segment).any())
+
+
+def hash_of(picture: torch.Tensor) -> bytes:
+    return picture.numpy().tobytes()

@@ -15,7 +15,7 @@ from tests.support.made_release import flac, tone
 from tests.support.tiny_towers import TOWERS, WAVES, hf, sound
 from training.config import Audio
 from training.data.media_tensors import SAMPLE_RATE, decode_sound
-from training.model.encoders import build_encoder, freeze_all_but
+from training.model.encoders import build_encoder
 from training.model.towers import AudioTower
 
 
@@ -58,7 +58,7 @@ def test_maps_are_the_patches_without_class_and_register_tokens() -> None:
 def test_a_frozen_tower_still_trains_its_projection(name: str) -> None:
     encoder = build_encoder(TOWERS[name], Audio())
     for tower in (encoder.vision, encoder.text):
-        freeze_all_but(tower, tower.head_names())
+        tower.freeze_body()
         trained = sum(p.numel() for p in tower.parameters() if p.requires_grad)
         assert 0 < trained < sum(p.numel() for p in tower.parameters())
 
