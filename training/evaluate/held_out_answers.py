@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
@@ -126,7 +126,7 @@ def answer_metrics(answers: list[Answer]) -> dict[str, float]:
     return metrics
 
 
-def concept_metrics(answers: Sequence[Mapping[str, str | None]]) -> dict[str, float]:
+def concept_metrics(answers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The share of captions that name the concept of their sample: `concept_named`.
 
     Counted are pictures whose own caption names its concept, and for which there is a caption made from another
