@@ -30,7 +30,7 @@ from training.distributed.process_mesh import Mesh, join_processes
 from training.model.encoders import DualEncoder, save_scorer
 from training.model.fusion import decoder_list
 from training.model.multimodal_lm import MultimodalLm
-from training.stages.frozen_features import cached_features, fill_tables, frozen_towers
+from training.stages.frozen_towers import cached_features, fill_tables, frozen_towers
 from training.stages.pipeline import RemoteLayer, cut_pipeline
 from training.stages.stage_model import PREVIOUS_STAGE, build_model, initialise_weights, load_model, stage_settings
 from training.stages.stage_reader import make_reader, make_validation_reader

@@ -25,7 +25,7 @@ from training.metrics.text_metrics import perplexity
 from training.model.encoders import DualEncoder
 from training.model.multimodal_lm import MultimodalLm
 from training.model.packed_rows import with_other_pictures
-from training.stages.frozen_features import cached_features, fill_tables, frozen_towers
+from training.stages.frozen_towers import cached_features, fill_tables, frozen_towers
 from training.stages.generative import global_tokens, with_stand_ins
 from training.stages.stage_model import StageModel, load_model
 from training.stages.stage_reader import make_reader

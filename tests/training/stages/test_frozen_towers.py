@@ -22,8 +22,8 @@ from training.data.sample_index import open_training_release
 from training.evaluate.evaluation import evaluate
 from training.model.encoders import DualEncoder
 from training.run import train
-from training.stages import frozen_features
-from training.stages.frozen_features import cached_features, fill_tables, frozen_towers
+from training.stages import frozen_towers as frozen_towers_module
+from training.stages.frozen_towers import cached_features, fill_tables, frozen_towers
 from training.stages.stage_model import load_model
 from training.stages.stage_reader import make_reader
 from training.stages.stage_step import make_step
@@ -154,8 +154,8 @@ def test_a_killed_fill_continues_after_its_last_part(
     class Killed(Exception):
         pass
 
-    monkeypatch.setattr(frozen_features, "TOWER_BATCH", 4)
-    monkeypatch.setattr(frozen_features, "PART_BYTES", 1)
+    monkeypatch.setattr(frozen_towers_module, "TOWER_BATCH", 4)
+    monkeypatch.setattr(frozen_towers_module, "PART_BYTES", 1)
     config = cached(settings(align={"freeze_image": True, "crop_scale": 1.0}))
     runs = []
     body = DualEncoder.picture_body
