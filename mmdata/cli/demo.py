@@ -50,7 +50,7 @@ def demo(
         result = run_build(corpus.config_path, verbose=verbose)
     show(out, summarise(folder))
     if train and result.release_id is not None:
-        show_models(out, run_training(corpus.config_path, verbose))
+        show_models(out, run_training(corpus.config_path, verbose), corpus.truth_path)
     out.print(f"look at it: {how_to_look(folder)}", markup=False)
     if result.failed:
         raise typer.Exit(1)
@@ -90,8 +90,8 @@ def run_training(config: Path, verbose: bool) -> list[StageReport]:
         return run(config, verbose=verbose, watcher=progress)
 
 
-def show_models(out: Console, reports: Sequence[StageReport]) -> None:
-    """Print losses before and after training, retrieval against chance, and captions of held-out pictures."""
+def show_models(out: Console, reports: Sequence[StageReport], truth: Path) -> None:
+    """Print losses, retrieval against chance, what the captions name, and where they stand beside their pictures."""
     from mmdata.cli.console import table
 
     *stages, evaluation = reports
@@ -99,13 +99,41 @@ def show_models(out: Console, reports: Sequence[StageReport]) -> None:
     rows = [(report.stage, report.counts["steps"], *(report.numbers[name] for name in losses)) for report in stages]
     out.print()
     out.print(table("models", ("stage", "steps", "first loss", "last loss", "held-out loss"), rows))
-    numbers = evaluation.numbers
-    for way in ("image_to_text", "text_to_image"):
-        recall, chance = numbers[f"align/{way}/recall@1"], numbers[f"align/{way}/chance@1"]
-        out.print(
-            f"{way} Recall@1 on the held-out split: {recall:.1%}, {recall / chance:.1f} times chance", markup=False
-        )
+    for line in (*retrieval_lines(evaluation), *caption_lines(evaluation, truth)):
+        out.print(line, markup=False)
     answers = [row for row in evaluation.tables["answers"] if row["stage"] == "joint"][:5]
     columns = ("expected", "generated")
     out.print(table("\ncaptions of held-out pictures", columns, [[row[name] for name in columns] for row in answers]))
+    if "captions" in evaluation.paths:
+        out.print(f"captions beside their pictures: {evaluation.paths['captions']}", markup=False)
     out.print(f"models: {evaluation.paths['models']}", markup=False)
+
+
+def retrieval_lines(evaluation: StageReport) -> list[str]:
+    """Recall@10 on the held-out split, both ways, against chance."""
+    numbers, lines = evaluation.numbers, []
+    for way in ("image_to_text", "text_to_image"):
+        recall, chance = numbers[f"align/{way}/recall@10"], numbers[f"align/{way}/chance@10"]
+        words = f"{recall:.1%}, {recall / chance:.1f} times chance ({chance:.2%})"
+        lines.append(f"{way} Recall@10 on the held-out split: {words}")
+    return lines
+
+
+def caption_lines(evaluation: StageReport, truth: Path) -> list[str]:
+    """What captions gain from their pictures: the loss and the named kinds, beside those with other pictures."""
+    import json
+
+    from mmdata.demo.named_kinds import named_kinds
+
+    lines, numbers = [], evaluation.numbers
+    if "joint/loss_with_other_pictures" in numbers:
+        right, wrong = numbers["joint/loss"], numbers["joint/loss_with_other_pictures"]
+        lines.append(f"held-out loss of captions: {right:.3f}; with the pictures of other samples: {wrong:.3f}")
+    metrics = Path(evaluation.paths["models"]) / "joint" / "metrics.json"
+    kinds = named_kinds(truth, json.loads(metrics.read_text())["answers"]) if metrics.exists() else None
+    if kinds is not None:
+        lines.append(
+            f"captions that name the right kind: {kinds.right:.0%} of {kinds.pictures} held-out pictures; "
+            f"with the pictures of other samples: {kinds.with_other_pictures:.0%}"
+        )
+    return lines

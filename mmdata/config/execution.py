@@ -41,6 +41,9 @@ class Train(Section):
         "tiny",
         description="A preset of `mmdata train`: `tiny` trains in seconds on a CPU; null: the preset in `config`.",
     )
+    answers: int = Field(
+        64, ge=0, description="Held-out samples for which the graph's `evaluation` generates a caption or an answer."
+    )
     config: RelativePath | None = Field(
         None, description="A train.toml that overrides the preset, relative to corpus.yaml."
     )

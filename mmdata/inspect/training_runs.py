@@ -193,6 +193,7 @@ def evaluation_report(output: Path, release: str) -> StageReport:
     """
     measured = {stage: _read_metrics(output / stage) for stage in MODEL_STAGES if (output / stage).is_dir()}
     metrics = {stage: values["metrics"] for stage, values in measured.items()}
+    captions = output / "joint" / "captions.html"
     names = dict.fromkeys(name for values in metrics.values() for name in values)
     return StageReport(
         "evaluation",
@@ -206,7 +207,11 @@ def evaluation_report(output: Path, release: str) -> StageReport:
             "metrics": [{"metric": name, **{stage: metrics[stage].get(name) for stage in metrics}} for name in names],
             "answers": [{"stage": stage, **row} for stage in measured for row in shown_answers(measured[stage])],
         },
-        paths={"models": str(output), "release": release},
+        paths={
+            "models": str(output),
+            "release": release,
+            **({"captions": str(captions)} if captions.exists() else {}),
+        },
     )
 
 

@@ -36,7 +36,9 @@ class MeasureOn(dg.Config):
     samples: int = Field(
         default=5000, ge=1, description="Use at most this many held-out samples; retrieval searches among these."
     )
-    answers: int = Field(default=64, ge=0, description="Generate an answer for this many samples.")
+    answers: int | None = Field(
+        default=None, ge=0, description="Generate an answer for this many samples; null: `train.answers`."
+    )
 
 
 @model_asset(kinds={"pytorch", "openclip"}, deps=[release], check_specs=checks.model_specs("aligned_model"))
@@ -64,10 +66,11 @@ def instructed_model(context: dg.AssetExecutionContext, corpus: CorpusResource) 
 def evaluation(context: dg.AssetExecutionContext, config: MeasureOn, corpus: CorpusResource) -> dg.MaterializeResult:
     """The three models, measured on the held-out split: retrieval, captions, answers, perplexity."""
 
-    def work(*_: object) -> StageReport:
+    def work(settings: Corpus, *_: object) -> StageReport:
         trained = _latest_report(context, "instructed_model")
         release, models = open_release(trained["release"]), Path(trained["model"]).parent
-        return launch.evaluate_stages(context, release, models, samples=config.samples, answers=config.answers)
+        answers = settings.train.answers if config.answers is None else config.answers
+        return launch.evaluate_stages(context, release, models, samples=config.samples, answers=answers)
 
     return to_result(corpus.run(context, "evaluation", work))
 

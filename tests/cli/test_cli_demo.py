@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from mmdata.cli import build as build_command
 from mmdata.cli import ui as ui_command
-from mmdata.cli.demo import how_to_look
+from mmdata.cli.demo import caption_lines, how_to_look
 from mmdata.cli.main import app
 from mmdata.demo import demo_summary
 from mmdata.demo.demo_folder import make_demo
@@ -39,15 +40,15 @@ LOSSES = {"first_loss": 4.1, "last_loss": 1.2, "val/loss": 3.0}
 RECALL = {
     f"align/{way}/{name}": value
     for way in ("image_to_text", "text_to_image")
-    for name, value in (("recall@1", 0.1), ("chance@1", 0.02))
-}
+    for name, value in (("recall@10", 0.4), ("chance@10", 0.02))
+} | {"joint/loss": 1.25, "joint/loss_with_other_pictures": 1.75}
 MODELS = [
     *(StageReport(stage, counts={"steps": 9}, numbers=LOSSES) for stage in ("align", "joint", "instruct")),
     StageReport(
         "evaluation",
         numbers=RECALL,
         tables={"answers": [{"stage": "joint", "expected": "a red circle", "generated": "a red thing"}]},
-        paths={"models": "/somewhere"},
+        paths={"models": "/somewhere", "captions": "/somewhere/joint/captions.html"},
     ),
 ]
 
@@ -93,14 +94,33 @@ def test_demo_builds_with_its_server_up_and_prints_the_summary(folder: Path, fet
     assert fetched[0] > 100
     for words in ("rows in", "1,500", "http_404", "small offline scorer", "report.html", "mmdata demo --ui --folder"):
         assert words in done.output
-    for words in ("align", "4.1", "Recall@1 on the held-out split: 10.0%, 5.0 times chance", "a red thing"):
-        assert words in done.output
+    for words in (
+        "align",
+        "4.1",
+        "Recall@10 on the held-out split: 40.0%, 20.0 times chance (2.00%)",
+        "held-out loss of captions: 1.250; with the pictures of other samples: 1.750",
+        "a red thing",
+        "captions beside their pictures: /somewhere/joint/captions.html",
+    ):
+        assert words in done.output.replace("\n", " ")
+
+
+def test_captions_are_judged_by_the_truth(tmp_path: Path, folder: Path) -> None:
+    truth = pl.read_parquet(folder / "truth.parquet").filter(pl.col("kind") == "animal")["uid"].unique().to_list()
+    answers = [{"uid": uid, "generated": "the animal cat", "with_other_picture": "a face"} for uid in truth[:4]]
+    answers[0]["generated"] = "the object cat"
+    (tmp_path / "joint").mkdir()
+    (tmp_path / "joint" / "metrics.json").write_text(json.dumps({"answers": answers}))
+    evaluation = StageReport("evaluation", paths={"models": str(tmp_path)})
+    assert caption_lines(evaluation, folder / "truth.parquet") == [
+        "captions that name the right kind: 75% of 4 held-out pictures; with the pictures of other samples: 0%"
+    ]
 
 
 def test_demo_can_stop_at_the_release(folder: Path, fetched: list[int]) -> None:
     done = CliRunner().invoke(app, ["demo", "--folder", str(folder), "--rows", str(MIN_ROWS), "--no-train"])
     assert done.exit_code == 0, done.output
-    assert "Recall@1" not in done.output
+    assert "Recall@10" not in done.output
 
 
 def test_make_users_are_told_of_make(monkeypatch: pytest.MonkeyPatch) -> None:

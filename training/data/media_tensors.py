@@ -62,6 +62,7 @@ class Media:
 class EncodedMedium:
     """A picture, a frame or a sound before it is decoded."""
 
+    data: bytes  # of its file
     named_by: tuple[bytes, ...]  # all that decides what it is decoded to, beside the MediaSpec
     decode: Callable[[], torch.Tensor]  # raises BadSample
 
@@ -125,13 +126,13 @@ def decode_media(members: Mapping[str, bytes], spec: MediaSpec, variation: Seede
 
 def encoded_picture(data: bytes, spec: MediaSpec) -> EncodedMedium:
     """A picture before it is decoded to uint8 3,H,W."""
-    return EncodedMedium((data,), lambda: decode_picture(data, spec))
+    return EncodedMedium(data, (data,), lambda: decode_picture(data, spec))
 
 
 def encoded_sound(data: bytes, spec: MediaSpec, variation: SeededVariation | None = None) -> EncodedMedium:
     """A sound before it is decoded to float32 of `audio_samples`."""
     named_by = (data,) if variation is None else (data, variation.name)
-    return EncodedMedium(named_by, lambda: decode_sound(data, spec.audio_samples, variation))
+    return EncodedMedium(data, named_by, lambda: decode_sound(data, spec.audio_samples, variation))
 
 
 def _varied_pictures(chosen: Sequence[bytes], spec: MediaSpec, variation: SeededVariation) -> list[EncodedMedium]:
@@ -142,7 +143,8 @@ def _varied_pictures(chosen: Sequence[bytes], spec: MediaSpec, variation: Seeded
         return variation.pictures(torch.stack([decode_picture(data, spec) for data in chosen]))
 
     def picture(at: int) -> EncodedMedium:
-        return EncodedMedium((variation.name, str(at).encode(), *chosen), lambda: decoded()[at])
+        named_by = (variation.name, str(at).encode(), *chosen)
+        return EncodedMedium(chosen[at], named_by, lambda: decoded()[at])
 
     return [picture(at) for at in range(len(chosen))]
 

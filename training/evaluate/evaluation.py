@@ -10,6 +10,7 @@ from upath import UPath
 
 from mmdata.display import markdown as markdown_cell
 from mmdata.errors import UserError
+from mmdata.report.captions_page import captions_page
 from mmdata.storage.atomic import publish_bytes, publish_json
 from training.checkpoint.checkpoints import check_release, find_checkpoint, read_progress
 from training.config import TrainConfig
@@ -19,7 +20,7 @@ from training.data.feature_cache import NO_FEATURES, CachedFeatures
 from training.data.media_tensors import MediaSpec, decode_picture
 from training.data.sample_index import TrainingRelease, open_training_release
 from training.distributed.process_mesh import Mesh, join_processes
-from training.evaluate.held_out_answers import Answer, answer_metrics, generate_answers
+from training.evaluate.held_out_answers import Answer, answer_metrics, captioned_pictures, generate_answers
 from training.metrics.image_metrics import fid_and_inception_score
 from training.metrics.text_metrics import perplexity
 from training.model.encoders import DualEncoder
@@ -52,7 +53,8 @@ def evaluate(
 
     Stage `align`: Recall@1/5/10 and mAP in both directions. Stages `joint` and `instruct`: perplexity, and the loss
     with the pictures of other samples; of generated answers BLEU, ROUGE and, if the expected answers are short, VQA
-    accuracy. Stage `joint` also: the share of captions that name the concept of their sample.
+    accuracy. Stage `joint` also: the share of captions that name the concept of their sample, and captions.html, which
+    shows captions beside their pictures.
 
     Args:
         checkpoint: a checkpoint, or a stage's folder.
@@ -112,7 +114,22 @@ def evaluate(
     }
     publish_json(UPath(stage_folder / "metrics.json"), evaluation)
     publish_bytes(UPath(stage_folder / "metrics.md"), _markdown(evaluation).encode())
+    if built.stage == "joint" and answers and isinstance(reader, RowReader):
+        title = f"Captions of release {opened.id}, step {progress.step}"
+        page = captions_page(title, _caption_facts(metrics), captioned_pictures(reader, answers))
+        publish_bytes(UPath(stage_folder / "captions.html"), page.encode())
     return evaluation
+
+
+def _caption_facts(metrics: dict[str, float]) -> list[tuple[str, str]]:
+    """What the page of captions says above the pictures."""
+    shares = {
+        "concept_named": "name the concept",
+        "concept_named_with_other_pictures": "name it when shown another sample's picture",
+    }
+    losses = {"loss": "loss", "loss_with_other_pictures": "loss with other samples' pictures"}
+    facts = [(words, f"{metrics[name]:.0%}") for name, words in shares.items() if name in metrics]
+    return facts + [(words, f"{metrics[name]:.3f}") for name, words in losses.items() if name in metrics]
 
 
 def _held_out_reader(

@@ -12,10 +12,12 @@ import numpy as np
 import polars as pl
 import torch
 
+from mmdata.report.captions_page import MAX_CAPTIONS, CaptionedPicture
 from training.data.batch_readers import RowReader
 from training.data.batch_types import to_device
 from training.data.examples import Example
 from training.data.sample_index import TrainingRelease
+from training.data.sample_reader import BadSample
 from training.data.text_codec import IGNORED, MEDIA_PLACEHOLDER, Encoded
 from training.evaluate.answer import ANSWER_TOKENS, prompt_length, prompts_batch
 from training.metrics.text_metrics import bleu, rouge, vqa_accuracy
@@ -111,6 +113,26 @@ def names_concept(caption: str, concept: str) -> bool:
     """Whether a caption holds the name of a concept as whole words, in any case."""
     words = re.escape(concept.strip())
     return bool(words) and re.search(rf"(?<!\w){words}(?!\w)", caption, re.IGNORECASE) is not None
+
+
+def captioned_pictures(reader: RowReader, answers: Sequence[Answer]) -> list[CaptionedPicture]:
+    """The first captions of `generate_answers` whose samples have pictures, with the first picture of each."""
+    captioned: list[CaptionedPicture] = []
+    for index, answer in zip(reader.order.at(0, np.arange(len(answers))), answers, strict=True):
+        if len(captioned) == MAX_CAPTIONS:
+            break
+        try:
+            pictures = reader.source.encoded_media(int(index)).pictures
+        except BadSample:
+            continue
+        concept = answer.get("concept")
+        is_named = concept is not None and names_concept(answer["expected"], concept)
+        right = names_concept(answer["generated"], concept) if concept is not None and is_named else None
+        other = answer.get("with_other_picture")
+        if pictures:
+            words = answer["expected"], answer["generated"], other
+            captioned.append(CaptionedPicture(answer["uid"], pictures[0].data, *words, concept, right))
+    return captioned
 
 
 def answer_metrics(answers: list[Answer]) -> dict[str, float]:

@@ -80,6 +80,9 @@ def test_perplexity_is_that_of_the_held_out_words(tmp_path: Path, release: str, 
     assert len(found["answers"]) == 3
     assert all(answer["expected"] for answer in found["answers"])
     assert 0 <= found["metrics"]["rouge1"] <= 1
+    page = tmp_path / stage / "captions.html"
+    assert page.exists() == (stage == "joint")
+    assert stage != "joint" or page.read_text().count("<img") == 3
 
 
 def test_at_most_so_many_samples_are_measured(tmp_path: Path, release: str) -> None:
