@@ -29,6 +29,9 @@ CODE_VERSIONS: dict[str, int] = {"rows": 3, "media": 2, "features": 2, "selectio
 TEXT_VERSION = 2
 """Raise it when texts are measured otherwise (language, words): these columns are refilled, and no media are read."""
 
+CAPTION_VERSION = 1
+"""Raise it when captions are made in another way from the same settings: all older ones are then made again."""
+
 CAPTIONER_FILES = ("*.json", "*.jinja", "*.safetensors", "*.bin", "*.txt", "*.model")
 """The files of a local captioner that decide what it says: settings, chat template, weights, tokenizer."""
 
@@ -141,6 +144,7 @@ def caption_settings(corpus: Corpus) -> list[tuple[str, dict[str, Any]]]:
     files = captioner_files(recaption)
     if files:  # a local model counts by its files, not by its folder
         settings |= {"model": Path(recaption.model or "").name, "files": files}
+    settings["code version"] = CAPTION_VERSION
     return [("recaption", settings | ({"seed": corpus.seed} if recaption.share < 1 else {}))]
 
 

@@ -135,10 +135,11 @@ def _decoded(data: bytes) -> Any:
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end what a model generates. BLIP's is the separator of its tokenizer."""
+    """The tokens at which a model stops."""
+    if model.config.model_type == "blip":  # its `generate` stops there, whatever its configuration says
+        return {model.config.text_config.sep_token_id}
     ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends]
-    return {token for token in (*ends, tokenizer.eos_token_id, tokenizer.sep_token_id) if token is not None}
+    return {tokenizer.eos_token_id} if ends is None else set(ends if isinstance(ends, list) else [ends])
 
 
 def _start_tokens(model: Any) -> set[int]:

@@ -19,6 +19,7 @@ from upath import UPath
 
 from mmdata.config import Recaption
 from mmdata.config.recaption import CAPTION_PLACEHOLDER
+from mmdata.engine.freshness import CAPTION_VERSION
 from mmdata.fingerprint import fingerprint
 from mmdata.observe import logs
 from mmdata.samples import Column, draws
@@ -28,9 +29,6 @@ from mmdata.score.picture_scoring import picture_members
 from mmdata.score.scorer import ClipScorer, pair_scores
 from mmdata.score.text_measures import text_features
 from mmdata.score.text_refill import TEXT_KEY
-
-CODE_VERSION = 1
-"""Raise it when captions are made in another way from the same settings: all older ones are then made again."""
 
 COLUMNS = (
     Column("generated_caption", pa.string(), "Caption made by the model in `recaption.model`, in one line."),
@@ -76,9 +74,8 @@ def captioner_mark(metadata: Mapping[bytes, bytes] | None) -> CaptionerMark | No
 
 def mark_of(captioner: Captioner, settings: Recaption) -> CaptionerMark:
     """What tables say of a captioner; its fingerprint also covers the prompt and the length."""
-    decides = fingerprint(
-        CODE_VERSION, captioner.name, captioner.fingerprint, settings.prompt or "", settings.max_tokens
-    )
+    model = (captioner.name, captioner.fingerprint)
+    decides = fingerprint(CAPTION_VERSION, *model, settings.prompt or "", settings.max_tokens)
     return CaptionerMark(captioner.name, decides, settings.prompt, settings.max_tokens)
 
 

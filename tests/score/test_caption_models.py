@@ -18,7 +18,7 @@ from tests.support.captioning import save_blip, save_llava
 from tests.support.hostile_tars import Touch
 from tests.support.scoring import encode, photo
 
-PICTURES = [encode(photo(number, 80, 64)) for number in range(3)]
+PICTURES = [encode(photo(number, 80, 64)) for number in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +54,19 @@ def by_transformers(folder: Path, picture: bytes, text: str | None) -> str:
 
 def test_blip_continues_prompts_of_any_length_in_a_batch(blip: Path) -> None:
     prompts = [None, "a photo of", "one big"]
-    answers = captioner(blip).answers(PICTURES, prompts)
-    expected = [by_transformers(blip, picture, prompt) for picture, prompt in zip(PICTURES, prompts, strict=True)]
+    pairs = list(zip(PICTURES, prompts, strict=False))
+    answers = captioner(blip).answers(PICTURES[:3], prompts)
+    expected = [by_transformers(blip, picture, prompt) for picture, prompt in pairs]
     assert [answer.text for answer in answers] == expected and len(set(expected)) == 3
+    assert {answer.problem for answer in answers} == {"too_long"}  # of random weights no caption ends in ten tokens
 
 
 def test_a_chat_model_is_asked_with_its_template_in_a_padded_batch(llava: Path) -> None:
-    prompts = ["describe this picture in one sentence", "big dog", None]
+    prompts = ["describe this picture in one sentence", "big dog", None, None]
     texts = [f"<image> {prompt or 'Describe this picture in one sentence.'} user " for prompt in prompts]
     expected = [by_transformers(llava, picture, text) for picture, text in zip(PICTURES, texts, strict=True)]
     assert [answer.text for answer in captioner(llava).answers(PICTURES, prompts)] == expected
-    assert len(set(expected)) > 1
+    assert expected[2] != expected[3], "it does not look at the picture"
 
 
 def always_saying(blip: Path, token: int, folder: Path) -> Path:
