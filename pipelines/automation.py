@@ -46,6 +46,13 @@ train_release = dg.define_asset_job(
     "measure them. Only a person starts it.",
 )
 
+compare_release = dg.define_asset_job(
+    "compare_release",
+    selection=["comparison"],
+    description="Measure whether the latest release makes a better model than its parent and the raw corpus, with the "
+    "settings of `compare` in corpus.yaml. Only a person starts it.",
+)
+
 running_schedule = partial(
     dg.ScheduleDefinition, execution_timezone=SETTINGS.timezone, default_status=dg.DefaultScheduleStatus.RUNNING
 )

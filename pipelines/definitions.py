@@ -13,7 +13,13 @@ from pipelines.resources import CorpusResource
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules([ingest, curate, publish, train]),
     asset_checks=[no_failed_parts],
-    jobs=[automation.refresh_catalog, automation.build_part, automation.publish_release, automation.train_release],
+    jobs=[
+        automation.refresh_catalog,
+        automation.build_part,
+        automation.publish_release,
+        automation.train_release,
+        automation.compare_release,
+    ],
     schedules=[automation.refresh, automation.release],
     sensors=[automation.new_parts, alerts],
     resources={"corpus": CorpusResource()},

@@ -30,6 +30,15 @@ class TrainOn(dg.Config):
     release: str = Field(default="latest", description="The id of a release in the workspace, or `latest`.")
 
 
+class CompareArms(dg.Config):
+    """The training sets that are compared."""
+
+    arms: list[str] = Field(
+        default_factory=list,
+        description="As `mmdata compare` takes them; empty: `raw`, the parent of the latest release, and that release.",
+    )
+
+
 class MeasureOn(dg.Config):
     """How many samples are measured."""
 
@@ -73,6 +82,33 @@ def evaluation(context: dg.AssetExecutionContext, config: MeasureOn, corpus: Cor
         return launch.evaluate_stages(context, release, models, samples=config.samples, answers=answers)
 
     return to_result(corpus.run(context, "evaluation", work))
+
+
+@corpus_asset(group_name="train", kinds={"pytorch", "html"}, pool="gpu", code_version="1", deps=[release])
+def comparison(context: dg.AssetExecutionContext, config: CompareArms, corpus: CorpusResource) -> dg.MaterializeResult:
+    """Which training set makes the better model: the release, its parent or the raw corpus, with intervals.
+
+    Heads on the frozen towers of the scorer are trained alike on each, and measured on pairs that none has seen.
+    """
+
+    def work(settings: Corpus, workspace: Workspace, progress: Progress) -> StageReport:
+        from training.compare.compare_page import publish_comparison
+        from training.compare.experiment import compare
+        from training.compare.settings import cache_folder, experiment_of
+
+        arms = config.arms or _arms_of_latest(workspace)
+        cache = cache_folder(settings, None)
+        outcome = compare(settings, experiment_of(settings, arms, {}), cache, progress)
+        return publish_comparison(outcome, cache / "comparison.html")
+
+    return to_result(corpus.run(context, "comparison", work))
+
+
+def _arms_of_latest(workspace: Workspace) -> list[str]:
+    """The raw corpus, the latest release's parent if it is still there, and the latest release."""
+    latest = _named_release(workspace, "latest")
+    parent = latest.manifest["parent"]
+    return ["raw", *([f"parent:{parent}"] if parent in workspace.releases() else []), f"release:{latest.id}"]
 
 
 def _train(

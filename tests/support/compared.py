@@ -16,7 +16,7 @@ from mmdata.config.load import load_corpus
 from mmdata.releases.manifest import REQUIRED
 from mmdata.samples import INDEX
 from mmdata.storage.atomic import publish_json
-from mmdata.storage.tables import read_table, write_table
+from mmdata.storage.tables import write_table
 from mmdata.workspace.layout import Workspace
 from tests.support.selecting import build, corpus_for, sample
 
@@ -64,13 +64,13 @@ def make_compared(root: Path, pairs: int = 600, shuffled: float = 0.6, seed: int
     for at in range(pairs):
         score = 0.3 if caption_of[at] == at else 0.1
         own = {"extra": json.dumps({"group": f"g{at // 2}"}), "clip_score": score + rng.normal(scale=0.02)}
-        samples.append(sample(at, caption=f"a picture of {caption_of[at]}", embedding=image[at], **own))
+        vectors = {"embedding": image[at], "text_embedding": text[caption_of[at]]}
+        samples.append(sample(at, caption=f"a picture of {caption_of[at]}", **vectors, **own))
     root.mkdir(parents=True, exist_ok=True)
     corpus = corpus_for(root, score={"model": "demo"}, compare={"steps": 60, "batch_size": 64, "seeds": 3})
     half = pairs // 2
-    workspace = build(corpus, {"web-000000": [samples[:half]], "web-000001": [samples[half:]]})
+    build(corpus, {"web-000000": [samples[:half]], "web-000001": [samples[half:]]})
     uids = [one["uid"] for one in samples]
-    _add_text_vectors(workspace, dict(zip(uids, text[caption_of], strict=True)))
     config = root / "corpus.yaml"
     config.write_text(yaml.safe_dump(corpus.model_dump(mode="json", exclude_unset=True)))
     is_true = caption_of == np.arange(pairs)
@@ -82,17 +82,6 @@ def make_compared(root: Path, pairs: int = 600, shuffled: float = 0.6, seed: int
 def _view(meaning: np.ndarray, dim: int, rng: np.random.Generator) -> np.ndarray:
     seen = meaning @ rng.normal(size=(meaning.shape[1], dim)) + 2 * rng.normal(size=(len(meaning), dim))
     return (seen / np.linalg.norm(seen, axis=1, keepdims=True)).astype(np.float16)
-
-
-def _add_text_vectors(workspace: Workspace, by_uid: dict[str, np.ndarray]) -> None:
-    for path in sorted(Path(workspace.root.path).glob("parts/*/features/*.parquet")):
-        table = read_table(workspace.root / path.relative_to(workspace.root.path))
-        vectors = pa.array([by_uid[uid] for uid in table["uid"].to_pylist()], pa.list_(pa.float16()))
-        if "text_embedding" in table.schema.names:
-            table = table.drop_columns(["text_embedding"])
-        write_table(
-            workspace.root / path.relative_to(workspace.root.path), table.append_column("text_embedding", vectors)
-        )
 
 
 def released(compared: Compared) -> Path:
@@ -107,4 +96,5 @@ def released(compared: Compared) -> Path:
     write_table(folder / "index.parquet", pa.Table.from_pylist([row | numbers for row in rows], schema=INDEX))
     manifest = {**dict.fromkeys(REQUIRED), "format": 2, "release_id": folder.name, "shards": [], "files": {}}
     publish_json(folder / "manifest.json", manifest)
+    workspace.set_latest(folder.name)
     return Path(folder.path)

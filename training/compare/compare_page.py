@@ -1,10 +1,16 @@
-"""A comparison on one self-contained HTML page, and its charts, which the UI shows too."""
+"""A comparison on one self-contained HTML page, and as the report that the UI shows."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
+
+from upath import UPath
 
 from mmdata.figures.intervals import Interval, interval_chart
 from mmdata.figures.svg_chart import Chart
 from mmdata.report.page import environment
+from mmdata.stage import StageReport
+from mmdata.storage.atomic import publish_bytes
 from training.compare.outcome import Outcome
 from training.compare.recall import HEADLINE
 from training.compare.verdict import Word
@@ -53,3 +59,30 @@ def difference_chart(outcome: Outcome, pair: tuple[str, str]) -> Chart:
     gains = [(metric.name, metric.differences[pair]) for metric in outcome.measured]
     rows = [Interval(name, gain.mean, gain.low, gain.high, css=_COLOURS[gain.word]) for name, gain in gains]
     return interval_chart(rows, f"{second} against {first}", "difference in recall, with its interval", zero=True)
+
+
+def publish_comparison(outcome: Outcome, page: UPath) -> StageReport:
+    """Write the page, and report the comparison: verdicts and intervals as tables, charts as pictures."""
+    publish_bytes(page, compare_page(outcome).encode("utf-8", "xmlcharrefreplace"))
+    headline = outcome.headline()
+    return StageReport(
+        stage="comparison",
+        counts={"held_out": outcome.held_out, "left_out": outcome.left_out, "seeds": outcome.seeds},
+        numbers={f"{HEADLINE} of {name}": sum(values) / len(values) for name, values in headline.seeds.items()},
+        tables={
+            "verdicts": [{"verdict": outcome.verdict(pair)} for pair in outcome.pairs()],
+            "arms": [asdict(arm) for arm in outcome.arms],
+            "differences": [
+                {"metric": metric.name, "arm": second, "against": first, **asdict(gain), "word": gain.word}
+                for metric in outcome.measured
+                for (first, second), gain in metric.differences.items()
+            ],
+            "notes": [{"note": note} for note in outcome.notes()],
+        },
+        images={"seeds": seeds_chart(outcome).picture()}
+        | {
+            f"{second} against {first}": difference_chart(outcome, (first, second)).picture()
+            for first, second in outcome.pairs()
+        },
+        paths={"page": str(page)},
+    )

@@ -10,13 +10,12 @@ from typing import Protocol
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
 from mmdata.errors import DataError, UserError
 from mmdata.score.features_reader import ScorerMark, read_scorer_mark
-from mmdata.storage.tables import read_table, scan_tables, table_remedy
+from mmdata.select.embeddings import read_vectors
+from mmdata.storage.tables import scan_tables, table_remedy
 from mmdata.workspace.layout import Part, Workspace
 
 FACTS = {
@@ -75,16 +74,12 @@ class PairTables:
         order = wanted.select("table", "row").with_row_index("at").sort("table", "row")
         for (number,), rows in order.group_by("table", maintain_order=True):
             path, at, row = self.tables[int(str(number))], rows["at"].to_numpy(), rows["row"].to_numpy()
-            image.put(path, at, *_read_column(path, "embedding", row))
-            text.put(path, at, *_read_column(path, "text_embedding", row))
+            image.put(path, at, *read_vectors(path, row))
+            text.put(path, at, *read_vectors(path, row, "text_embedding"))
         lacking = np.flatnonzero(image.has & ~text.has)
         if len(lacking):  # of a version that kept no vectors of captions
-            text.put(
-                UPath("captions"),
-                lacking,
-                np.arange(len(lacking)),
-                captions.embed(wanted["caption"][lacking].to_list()),
-            )
+            vectors = captions.embed(wanted["caption"][lacking].to_list())
+            text.put(UPath("captions"), lacking, vectors, np.arange(len(lacking)))
         return Vectors(image.unit(), text.unit(), image.has & text.has)
 
 
@@ -99,8 +94,8 @@ class _Rows:
     def __post_init__(self) -> None:
         self.has, self.values = np.zeros(self.count, bool), np.zeros((self.count, 0), np.float32)
 
-    def put(self, path: UPath, rows: np.ndarray, present: np.ndarray, vectors: np.ndarray) -> None:
-        """Args: rows: that were asked for; present: places in `rows` that have a vector; vectors: theirs."""
+    def put(self, path: UPath, rows: np.ndarray, vectors: np.ndarray, present: np.ndarray) -> None:
+        """Args: rows: that were asked for; vectors: float M,D; present: places in `rows` of these vectors."""
         if not len(present):
             return
         if not self.values.shape[1]:
@@ -110,9 +105,7 @@ class _Rows:
                 f"{path}: vectors of {vectors.shape[1]} numbers, where others have {self.values.shape[1]}. "
                 f"{table_remedy(path)}"
             )
-        usable = np.isfinite(vectors).all(1) & vectors.any(1)
-        at = rows[present[usable]]
-        self.values[at], self.has[at] = vectors[usable], True
+        self.values[rows[present]], self.has[rows[present]] = vectors, True
 
     def unit(self) -> np.ndarray:
         return self.values / np.maximum(np.linalg.norm(self.values, axis=1, keepdims=True), 1e-9)
@@ -187,23 +180,6 @@ def _read_slice(rows: UPath, media: UPath, features: UPath, group_column: str | 
         .with_columns(group=group)
         .select(*(pl.col(name).cast(dtype) for name, dtype in FACTS.items()), "row")
     )
-
-
-def _read_column(path: UPath, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the rows have a vector in a column of lists, and these vectors, float32; none in a table without it."""
-    with path.open("rb") as file:
-        if name not in pq.read_schema(file).names:
-            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
-    column = read_table(path, [name])[name].combine_chunks().take(pa.array(rows))
-    present = np.flatnonzero(np.asarray(column.is_valid()))
-    vectors = column.drop_null()
-    if not len(vectors):
-        return np.empty(0, np.int64), np.empty((0, 0), np.float32)
-    lengths = np.unique(np.asarray(vectors.value_lengths()))
-    if len(lengths) != 1:
-        raise DataError(f"{path}: vectors of {lengths[0]} to {lengths[-1]} numbers in `{name}`. {table_remedy(path)}")
-    flat = np.asarray(vectors.flatten()).view(np.float16).astype(np.float32)
-    return present, flat.reshape(len(vectors), lengths[0])
 
 
 def read_uids(path: Path) -> pl.DataFrame:

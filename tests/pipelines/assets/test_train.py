@@ -11,6 +11,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from pipelines.definitions import defs
+from tests.support.compared import make_compared, released
 from tests.support.training_runs import TrainingCorpus, failure, logged, run_training
 
 SMALL = [
@@ -124,3 +126,19 @@ def test_the_real_training_trains_a_real_release(
     assert len(measured["answers"].value.records) == 4  # two of either model that answers
     assert measured["answers"].value.records[0].data["expected"]
     assert any(line.startswith("joint step 8 of 8: loss") for line in logged(instance, result))
+
+
+def test_a_release_is_compared_with_the_raw_corpus_when_a_person_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    compared = make_compared(tmp_path, pairs=200)
+    released(compared)
+    monkeypatch.setenv("MMDATA_CONFIG", str(compared.config_path))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    result = defs.resolve_job_def("compare_release").execute_in_process(instance=instance)
+    shown = result.asset_materializations_for_node("comparison")[0].metadata
+    assert shown["release against raw"].value.startswith("![release against raw](data:image/svg+xml;base64,")
+    verdict = shown["verdicts"].value.records[0].data["verdict"]
+    assert verdict.startswith("release against raw: no difference seen")  # the release has every pair
+    assert shown["both ways, recall@10 of raw"].value == shown["both ways, recall@10 of release"].value
+    assert Path(shown["page"].value).read_text().startswith("<!doctype html>")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from upath import UPath
 
 from tests.training.compare.test_outcome import made
-from training.compare.compare_page import compare_page, difference_chart, seeds_chart
+from training.compare.compare_page import compare_page, difference_chart, publish_comparison, seeds_chart
 
 
 class Tags(HTMLParser):
@@ -57,3 +59,11 @@ def test_verdict_and_unknown_truth_are_on_the_page() -> None:
     assert re.search("against raw: better in both ways", html)
     assert "not known" in html
     assert "held-out pairs from clean.parquet" in html
+
+
+def test_the_report_has_tables_pictures_and_the_page(tmp_path: Path) -> None:
+    report = publish_comparison(made(), UPath(tmp_path / "page.html"))
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    assert len(report.tables["differences"]) == len(made().measured)
+    assert all(len(picture) < 20_000 for picture in report.images.values())
+    assert report.tables["verdicts"][0]["verdict"].endswith("metrics")
