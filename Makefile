@@ -75,7 +75,7 @@ docs: setup-dev ## Regenerate the generated reference pages
 
 COMPILE = $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
   --python-version 3.11 --custom-compile-command "make lock" --quiet
-DEV_EXTRAS := demo editable s3 postgres faces sites metrics smollm2 dev
+DEV_EXTRAS := demo editable s3 postgres faces scores sites metrics smollm2 dev
 
 lock: ## Rewrite both lock files from pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -112,6 +112,9 @@ _FEATURES_COLUMNS = (
 FEATURES = _schema(_FEATURES_COLUMNS)
 """What was measured, one row per uid. Written by mmdata.score; the metadata of the table names the scorer."""
 
+SCORE_PREFIX = "score_"
+"""Of the names of further columns, float32, that hold the scores which section `score` turns on: `score_nsfw`."""
+
 _SELECTION_COLUMNS = (
     Column("uid", pa.string(), "Identity of the sample, as in the rows table.", nullable=False),
     Column("part", pa.string(), "Name of the part that holds the sample.", nullable=False),

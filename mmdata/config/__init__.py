@@ -7,7 +7,7 @@ from mmdata.config.media import Clips, Download, Privacy, Synthesis
 from mmdata.config.observe import Alerts, Observe
 from mmdata.config.publishing import Instruct, Releases, Shards
 from mmdata.config.recaption import Recaption
-from mmdata.config.score import Score
+from mmdata.config.score import Network, Score
 from mmdata.config.section import Section
 from mmdata.config.select import Dedup, Filter, Select
 from mmdata.config.source import SOURCE_KINDS, OptOutList, Source
@@ -24,6 +24,7 @@ __all__ = [
     "Engine",
     "Filter",
     "Instruct",
+    "Network",
     "Observe",
     "OptOutList",
     "Oversample",

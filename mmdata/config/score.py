@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mmdata.config.section import CheckpointOrTag, ModelFolderOrName, Section
+
+RESERVED_NAMES = ("nsfw", "text_area", "clip", "watermark")
+"""Names of scores that no network may have."""
+
+
+class Network(Section):
+    """A further dual encoder that scores pairs."""
+
+    model: ModelFolderOrName = Field(
+        description="A folder of stage `align` (a data filtering network, for example), or an open_clip model."
+    )
+    pretrained: CheckpointOrTag | None = Field(None, description="open_clip's pretrained tag or a checkpoint path.")
 
 
 class Score(Section):
@@ -35,6 +48,31 @@ class Score(Section):
     transcriber: ModelFolderOrName | None = Field(
         None, description="A speech-to-text model of transformers (Whisper's kind) for sound without text."
     )
+
+    nsfw: bool = Field(
+        False,
+        description="Score how likely a picture is not safe for work (open_nsfw; mmdata[scores]): column `score_nsfw`.",
+    )
+    text_area: bool = Field(
+        False,
+        description="Measure which share of a picture is covered by text (PP-OCRv4; mmdata[scores]): column "
+        "`score_text_area`.",
+    )
+    networks: dict[str, Network] = Field(
+        default_factory=dict,
+        description="Name -> further dual encoder, `{model: …, pretrained: …}`; its cosines are column `score_<name>`.",
+    )
+
+    @field_validator("networks")
+    @classmethod
+    def _names_fit(cls, networks: dict[str, Network]) -> dict[str, Network]:
+        for name in networks:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in RESERVED_NAMES:
+                raise ValueError(
+                    f"{name!r} cannot be the name of a network: use small letters, digits and `_`, and none of "
+                    f"{', '.join(RESERVED_NAMES)}"
+                )
+        return networks
 
     @model_validator(mode="before")
     @classmethod

@@ -62,7 +62,8 @@ def stage_settings(corpus: Corpus, part: Part, stage: PartStage) -> str:
         return fingerprint("rows", CODE_VERSIONS["rows"], *source.values(), clips)
     if stage == "media":
         return fingerprint("media", CODE_VERSIONS["media"], *_media_settings(corpus, part).values())
-    settings = [["text", TEXT_VERSION], *measure_settings(corpus), *caption_settings(corpus)]
+    settings: list[Any] = [["text", TEXT_VERSION], *measure_settings(corpus), *caption_settings(corpus)]
+    settings += further_score_settings(corpus.score)
     return fingerprint("features", CODE_VERSIONS["features"], scorer_settings(corpus.score), *settings)
 
 
@@ -81,6 +82,7 @@ def named_settings(corpus: Corpus, part: Part, stage: PartStage) -> dict[str, An
         for name, value in measure_settings(corpus):
             settings["privacy.count_faces, from a score of" if name == "faces" else f"score.{name}"] = value
         settings |= dict(caption_settings(corpus))
+        settings |= {f"score.{name}": value for name, value in further_score_settings(corpus.score)}
     return {"code version": CODE_VERSIONS[stage], **flat(settings)}
 
 
@@ -132,6 +134,15 @@ def measure_settings(corpus: Corpus) -> list[Any]:
         settings.append(["faces", corpus.privacy.min_face_score])
     models = ("audio_model", "transcriber")
     return settings + [[name, model] for name in models if (model := getattr(corpus.score, name))]
+
+
+def further_score_settings(score: Score) -> list[tuple[str, Any]]:
+    """The settings that decide the further scores of pictures and pairs; empty where there are none."""
+    settings: list[tuple[str, Any]] = [(name, True) for name in ("nsfw", "text_area") if getattr(score, name)]
+    for name, network in sorted(score.networks.items()):
+        loaded = score.model_copy(update={"model": network.model, "pretrained": network.pretrained})
+        settings.append((f"networks.{name}", scorer_settings(loaded)))
+    return settings
 
 
 def caption_settings(corpus: Corpus) -> list[tuple[str, dict[str, Any]]]:

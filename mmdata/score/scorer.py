@@ -163,12 +163,13 @@ _lock = threading.Lock()
 _loaded_scorers: dict[str, ClipScorer] = {}
 
 
-def load_scorer(score: Score) -> ClipScorer:
+def load_scorer(score: Score, beside: int = 0) -> ClipScorer:
     """The scorer that the configuration names; loaded once in a process, and kept until another one is loaded.
 
     Args:
         score: `pretrained` is a tag, or the path of a checkpoint (read as tensors only); with `hf-hub:`, `local-dir:`
             and `demo` it is ignored. For all other models it is an error to leave it out.
+        beside: how many others, those loaded last, stay loaded: a device may not hold more models.
 
     Raises:
         UserError: an unknown model or tag (names the nearest), unreadable weights, or a device that cannot be used.
@@ -181,7 +182,8 @@ def load_scorer(score: Score) -> ClipScorer:
     with _lock:
         if key not in _loaded_scorers:
             loaded = load_model(score)
-            _loaded_scorers.clear()  # a device may not hold two models
+            while len(_loaded_scorers) > beside:
+                del _loaded_scorers[next(iter(_loaded_scorers))]
             _loaded_scorers[key] = ClipScorer(loaded, device, score.batch_size, score.precision, score.compile)
         return _loaded_scorers[key]
 

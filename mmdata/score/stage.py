@@ -29,6 +29,7 @@ from mmdata.score.feature_reuse import (
 )
 from mmdata.score.features_reader import feature_counts, read_slice_table, scorer_mark, unsound_reason
 from mmdata.score.features_table import features_table
+from mmdata.score.further_scores import further_scores, with_further_scores
 from mmdata.score.generated_captions import with_generated_captions
 from mmdata.score.picture_scoring import score_pictures
 from mmdata.score.pretrained import check_names
@@ -75,7 +76,8 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         workspace, part_name, settings, inputs, lacks_vectors
     ):  # a wrong model is one error, not one per slice
         if in_this_process:
-            load_scorer(corpus.score)
+            load_scorer(corpus.score, beside=len(corpus.score.networks))
+            further_scores(corpus.score, corpus.score.threads or cores())
         else:
             check_names(corpus.score)
     row_counts = [stamp.rows if stamp else 0 for stamp in (slice_stamp("rows", name) for name in rows.slices)]
@@ -155,7 +157,7 @@ def score_slice(
         import torch
 
         torch.set_num_threads(max(1, cores() // workers))
-    scorer = load_scorer(score)
+    scorer = load_scorer(score, beside=len(score.networks))
     metadata = features_metadata(scorer, media_table.schema.metadata or {}, measures)
     samples = rows.hstack(media.drop("uid"))
     reused = reusable_rows(workspace, part_name, slice_name, samples, metadata)
@@ -174,10 +176,14 @@ def score_slice(
     table = pa.concat_tables(tables).sort_by("uid")
     table = table.replace_schema_metadata(metadata)
     made: dict[str, int] = {}
+    scores = further_scores(score, threads)
+    path = workspace.table(part_name, "features", slice_name)
+    earlier = read_table(path) if (scores or recaption.is_on) and path.exists() else None
+    if scores:
+        table, made = with_further_scores(table, samples, tar, earlier, scores, threads)
     if recaption.is_on:
-        path = workspace.table(part_name, "features", slice_name)
-        earlier = read_table(path) if path.exists() else None
-        table, made = with_generated_captions(table, samples, tar, earlier, recaption, seed, scorer)
+        table, captions_made = with_generated_captions(table, samples, tar, earlier, recaption, seed, scorer)
+        made |= captions_made
     problems_by_uid = zip(table["uid"].to_pylist(), table["problem"].to_pylist(), strict=True)
     logs.samples(_log, "samples have a problem", ((p, {"uid": uid}) for uid, p in problems_by_uid if p is not None))
     counts, problems = feature_counts(table, samples)
@@ -217,7 +223,7 @@ def _clear_stamps_of_changed_checkpoint(
         path = workspace.table(part_name, "features", name)
         if path.exists():
             scorer = scorer_mark(read_table(path, ["uid"]).schema.metadata)
-            if scorer is None or scorer.fingerprint != load_scorer(score).fingerprint:
+            if scorer is None or scorer.fingerprint != load_scorer(score, len(score.networks)).fingerprint:
                 workspace.clear_slice_stamp(part_name, "features", name)
 
 
