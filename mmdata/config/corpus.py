@@ -63,9 +63,19 @@ class Corpus(Section):
                 "a score in section select reads the vectors of the source's own captions, and recaption.use replaces "
                 "some of these captions. Remedy: recaption.use: keep_both, or another score"
             )
-        check_score_names(self.select.used_scores, {*self.select.scores, *MEASURES})
+        if taken := sorted(set(self.select.scores) & set(self.score.further_scores)):
+            raise ValueError(f"select.scores.{taken[0]}: section score computes a score of this name; choose another")
+        known = {*self.select.scores, *MEASURES, *self.score.further_scores}
+        check_score_names(self.select.used_scores, known)
         if "audio_score" in self.select.used_scores and self.score.audio_model is None:
             raise ValueError("the score audio_score in section select needs score.audio_model, which gives the scores")
+        return self
+
+    @model_validator(mode="after")
+    def _max_punsafe_bounds_nsfw(self) -> Corpus:
+        rules = self.select.filter
+        if self.score.nsfw and rules.max_punsafe is not None:
+            rules.max_scores.setdefault("nsfw", rules.max_punsafe)
         return self
 
     @field_validator("sources")

@@ -63,6 +63,11 @@ class Score(Section):
         description="Name -> further dual encoder, `{model: …, pretrained: …}`; its cosines are column `score_<name>`.",
     )
 
+    @property
+    def further_scores(self) -> tuple[str, ...]:
+        """Names of the scores in the columns `score_<name>` of the features: those of pictures, then the networks."""
+        return (*(name for name in ("nsfw", "text_area") if getattr(self, name)), *self.networks)
+
     @field_validator("networks")
     @classmethod
     def _names_fit(cls, networks: dict[str, Network]) -> dict[str, Network]:

@@ -48,7 +48,9 @@ class Filter(Section):
     min_scores: dict[ScoreName, float] = Field(
         default_factory=dict, description="Score -> at least this; of `select.scores`, or a measure such as sharpness."
     )
-    max_scores: dict[ScoreName, float] = Field(default_factory=dict, description="Score -> at most this.")
+    max_scores: dict[ScoreName, float] = Field(
+        default_factory=dict, description="Score -> at most this, such as `{text_area: 0.3}` with score.text_area."
+    )
     top: list[TopFraction] = Field(
         default_factory=list,
         description="Best shares by scores or by weighted sums of scores; a sample must be in all of them. "
@@ -72,7 +74,8 @@ class Filter(Section):
         None,
         ge=0,
         le=1,
-        description="The source's own `punsafe`, where it has one; docs/sources.md says under which names.",
+        description="The source's own `punsafe`, where it has one (docs/sources.md says under which names), and "
+        "`score_nsfw` where score.nsfw is on: the worse of both decides.",
     )
     max_pwatermark: float | None = Field(
         None, ge=0, le=1, description="The source's own `pwatermark`, in the same way."
@@ -98,6 +101,12 @@ class Filter(Section):
     )
     min_seconds: float | None = Field(None, ge=0, description="Length of a clip or of sound.")
     max_seconds: float | None = Field(None, gt=0, description="Length of a clip or of sound.")
+
+    @property
+    def used_scores(self) -> tuple[str, ...]:
+        """The names of the scores that decide."""
+        tops = [name for entry in self.top for name in entry.scores]
+        return tuple(dict.fromkeys([*self.min_scores, *self.max_scores, *tops]))
 
     @property
     def unused(self) -> set[str]:
@@ -163,9 +172,7 @@ class Select(Section):
     @property
     def used_scores(self) -> tuple[str, ...]:
         """The names of the scores that a rule or `keep_scores` uses, each once, besides the cosine."""
-        rules = self.filter
-        tops = [name for entry in rules.top for name in entry.scores]
-        names = dict.fromkeys([*rules.min_scores, *rules.max_scores, *tops, *self.keep_scores])
+        names = dict.fromkeys([*self.filter.used_scores, *self.keep_scores])
         return tuple(name for name in names if name != "clip_score")
 
     @property

@@ -138,7 +138,7 @@ def measure_settings(corpus: Corpus) -> list[Any]:
 
 def further_score_settings(score: Score) -> list[tuple[str, Any]]:
     """The settings that decide the further scores of pictures and pairs; empty where there are none."""
-    settings: list[tuple[str, Any]] = [(name, True) for name in ("nsfw", "text_area") if getattr(score, name)]
+    settings: list[tuple[str, Any]] = [(name, True) for name in score.further_scores if name not in score.networks]
     for name, network in sorted(score.networks.items()):
         loaded = score.model_copy(update={"model": network.model, "pretrained": network.pretrained})
         settings.append((f"networks.{name}", scorer_settings(loaded)))

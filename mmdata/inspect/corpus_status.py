@@ -152,7 +152,7 @@ def corpus_status(corpus: Corpus, workspace: Workspace, now: datetime | None = N
             if entry.get("status") == "unreadable"
         },
         idle_rules=[
-            *idle_rules(corpus.select.filter, rows_stamps),
+            *idle_rules(corpus.select.filter, rows_stamps, corpus.score),
             *preset_warnings(corpus.select.filter, corpus.score),
         ],
         balance=cut_warnings(release.get("counts", {}), release.get("reasons", {})) if release else [],

@@ -120,7 +120,7 @@ def further_scores(score: Score, threads: int) -> list[FurtherScore]:
         UserError: a package or a model is missing.
     """
     scores: list[FurtherScore] = [
-        PictureScore(_picture_model(name, threads)) for name in ("nsfw", "text_area") if getattr(score, name)
+        PictureScore(_picture_model(name, threads)) for name in score.further_scores if name not in score.networks
     ]
     for name in score.networks:
         scorer = load_scorer(network_settings(score, name), beside=len(score.networks))
@@ -153,7 +153,8 @@ def with_further_scores(
     measured = pl.DataFrame(table.select(["uid", "problem", "media_sha256"]))
     has_pixels = (samples.select(is_pictured()).to_series() & measured["problem"].is_null()).fill_null(value=False)
     has_caption = plain_captions(samples["caption"]) != ""
-    counts, fingerprints = {}, {}
+    counts: dict[str, int] = {}
+    fingerprints: dict[str, str] = {}
     for score in scores:
         values = _kept(measured, earlier, score)
         can_have = has_pixels & has_caption if score.needs_caption else has_pixels

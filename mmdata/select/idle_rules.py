@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from mmdata.config import Filter
+from mmdata.config import Filter, Score
 from mmdata.config.presets import resolve
 from mmdata.samples import SOURCE_SCORES
 from mmdata.workspace.layout import Part, PartStamp
 
+COMPUTED_BY = {"punsafe": "set score.nsfw: true, which computes one, "}
 
-def idle_rules(settings: Filter, rows_stamps: Mapping[Part, PartStamp]) -> list[str]:
+
+def idle_rules(settings: Filter, rows_stamps: Mapping[Part, PartStamp], score: Score) -> list[str]:
     """A warning for each rule on a source's own score (`max_punsafe`, `max_pwatermark`) that no row of a source has.
 
     Args:
         rows_stamps: part -> the stamp of its rows.
+        score: where it computes the score, too (`score.nsfw`), the rule is not idle.
     """
     usable: Counter[str] = Counter()
     scored: dict[str, Counter[str]] = {name: Counter() for name in SOURCE_SCORES}
@@ -27,10 +30,12 @@ def idle_rules(settings: Filter, rows_stamps: Mapping[Part, PartStamp]) -> list[
     for name in SOURCE_SCORES:
         key = f"max_{name}"
         sources = sorted(source for source, rows in usable.items() if rows and not scored[name][source])
+        if name == "punsafe" and score.nsfw:
+            continue
         if getattr(resolve(settings), key) is not None and sources:
             warnings.append(
                 f"select.filter.{key} judges no row of source {', '.join(sources)}: no row has a {name}. Remedy: name "
-                f"the column that holds it, columns: {{{name}: <column>}}, in that source of corpus.yaml, or take the "
-                "rule out."
+                f"the column that holds it, columns: {{{name}: <column>}}, in that source of corpus.yaml, "
+                f"{COMPUTED_BY.get(name, '')}or take the rule out."
             )
     return warnings

@@ -20,6 +20,7 @@ from mmdata.fingerprint import fingerprint
 from mmdata.observe import logs
 from mmdata.releases.draft import Draft, ReleasePlan, find_draft, plan_release, write_draft
 from mmdata.score.features_reader import read_scorer_mark
+from mmdata.score.networks import refuse_unproven
 from mmdata.select.balance_cost import balance_cost, cut_warnings
 from mmdata.select.candidates import BATCH_ROWS, Slice, merge_candidates, read_candidates
 from mmdata.select.cluster_rules import apply_cluster_rules
@@ -52,9 +53,11 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
     has changed since the latest release (or since the draft), the id stays and no table is written.
 
     Raises:
+        UserError: a network that is to decide did not beat the scorer.
         DataError: no part may be released (lists why not); features come from different scorers; a table is damaged.
     """
     parts, refused = _releasable(corpus, workspace)
+    refuse_unproven(corpus.score, corpus.select.filter.used_scores)
     plan = plan_release(corpus, workspace, parts)
     folder = workspace.release_dir(plan.release_id)
     reused = plan.published or _is_drafted(workspace, plan, folder)
@@ -67,7 +70,7 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
     stamps = {part: stamp for part in parts if (stamp := workspace.part_stamp(part.name, "rows")) is not None}
     cost = balance_cost(corpus.select, folder, plan.release_id)
     warnings = {
-        "rules that judge nothing": idle_rules(corpus.select.filter, stamps),
+        "rules that judge nothing": idle_rules(corpus.select.filter, stamps, corpus.score),
         "presets": preset_warnings(corpus.select.filter, corpus.score),
         "balance": [*cut_warnings(summary.counts, summary.reasons), *(cost.shortfalls if cost else ())],
     }

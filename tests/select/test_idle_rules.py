@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdata.config import Filter
+from mmdata.config import Filter, Score
 from mmdata.config.load import parse_corpus
 from mmdata.inspect.corpus_status import corpus_status, to_json
 from mmdata.select.idle_rules import idle_rules
@@ -42,20 +42,22 @@ def stamps_of(folder: Path, **columns: str) -> tuple[dict[Part, PartStamp], list
 
 def test_a_rule_without_its_column_is_named_with_the_source_and_the_remedy(tmp_path: Path) -> None:
     stamps, warnings = stamps_of(tmp_path, pwatermark="score")
-    assert warnings == idle_rules(Filter(max_punsafe=0.5, max_pwatermark=0.5), stamps)
+    assert warnings == idle_rules(Filter(max_punsafe=0.5, max_pwatermark=0.5), stamps, Score())
     (warning,) = warnings
     assert warning.startswith("select.filter.max_punsafe judges no row of source web")
     assert "Remedy: name the column that holds it, columns: {punsafe: <column>}" in warning
+    assert "set score.nsfw: true" in warning
+    assert idle_rules(Filter(max_punsafe=0.5, max_pwatermark=0.5), stamps, Score(nsfw=True)) == []
 
 
 def test_a_mapped_column_or_no_rule_gives_no_warning(tmp_path: Path) -> None:
     stamps, warnings = stamps_of(tmp_path, punsafe="score", pwatermark="score")
     assert warnings == []
-    assert idle_rules(Filter(), stamps) == []
+    assert idle_rules(Filter(), stamps, Score()) == []
 
 
 def test_the_report_of_the_selection_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmdata.select.stage.idle_rules", lambda settings, stamps: [f"{len(stamps)} parts"])
+    monkeypatch.setattr("mmdata.select.stage.idle_rules", lambda settings, stamps, score: [f"{len(stamps)} parts"])
     built = build(str(tmp_path), {"web-000000": range(6)})
     for _ in range(2):  # the second time the tables are reused
         report = select_samples(built.corpus, built.workspace)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from mmdata.engine.part_run import table_digest
-from mmdata.errors import DataError
+from mmdata.errors import DataError, UserError
 from mmdata.releases.draft import read_draft
 from mmdata.samples import SELECTION
 from mmdata.select import stage
@@ -662,3 +662,14 @@ def test_clips_of_one_video_with_near_embeddings_and_other_words_all_stay(tmp_pa
     captions = {clip["uid"]: clip["caption"] for clip in clips}
     assert sorted(captions[uid] for uid in table.filter("keep")["uid"]) == words[:8]
     assert set(table["reason"].drop_nulls()) == {"duplicate:semantic"}
+
+
+def test_a_network_that_did_not_beat_the_scorer_may_not_decide(tmp_path: Path) -> None:
+    folder = tmp_path / "dfn"
+    folder.mkdir()
+    (folder / "network.json").write_text('{"beats_scorer": false}')
+    score = {"model": "demo", "networks": {"dfn": {"model": str(folder)}}}
+    corpus = corpus_for(tmp_path, {"filter": {"min_scores": {"dfn": 0.2}}}, score=score)
+    workspace = build(corpus, {"web-000000": [[sample(0)]]})
+    with pytest.raises(UserError, match=r"network\.json: score\.networks\.dfn did not beat the scorer"):
+        select_samples(corpus, workspace)
