@@ -213,10 +213,18 @@ def caption_or_transcript() -> pl.Expr:
     return pl.coalesce(pl.when(pl.col("caption").str.len_bytes() > 0).then(pl.col("caption")), pl.col("transcript"))
 
 
+_CJK = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]"
+_WORD = r"[^\s\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]+"
+
+
+def count_words(captions: pl.Expr) -> pl.Expr:
+    """Count words, int32: each CJK character is one, and each run of other characters between spaces."""
+    return (captions.str.count_matches(_CJK) + captions.str.count_matches(_WORD)).cast(pl.Int32)
+
+
 def estimate_tokens(captions: pl.Expr) -> pl.Expr:
     """Tokens of a caption, estimated without a tokenizer: 4/3 a word, and one for each CJK character. int32."""
-    cjk = captions.str.count_matches(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]")
-    words = captions.str.count_matches(r"[^\s\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]+")
+    cjk, words = captions.str.count_matches(_CJK), captions.str.count_matches(_WORD)
     return (cjk + (words * 4 + 2) // 3).fill_null(0).cast(pl.Int32)
 
 
@@ -226,6 +234,9 @@ _SCORE_COLUMNS = {
 }
 SOURCE_SCORES = tuple(_SCORE_COLUMNS)
 """The scores of the source itself that a rule of the selection reads."""
+
+OWN_SCORES = tuple(column for columns in _SCORE_COLUMNS.values() for column in columns)
+"""The columns that hold them."""
 
 _SCORE_OF_LABEL = {"UNLIKELY": 0.0, "UNSURE": 0.5, "NSFW": 1.0}
 

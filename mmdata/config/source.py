@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mmdata.config.section import RelativePath, Section
+from mmdata.config.source_filter import SourceFilter
 
 SOURCE_KINDS = Literal["laion", "pairs", "video", "audio", "text", "howto100m"]
 
@@ -79,6 +80,9 @@ class Source(Section):
         None,
         description="The columns of the file that are kept in `extra`; null: all that do not hold binary data. "
         "Mapped columns need not be named.",
+    )
+    filter: SourceFilter | None = Field(
+        None, description="Rules on the metadata that decide before anything is fetched; null: all rows are let in."
     )
     captions: RelativePath | None = Field(
         None,

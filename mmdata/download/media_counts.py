@@ -7,8 +7,15 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+from mmdata.sources.source_rules import is_rule
+
 NOT_FETCHABLE = ("bad_row", "opt_out")
-"""Errors of rows that are not fetched at all."""
+"""Errors of rows that are not fetched at all; rows that a source's filter does not let in are not fetched either."""
+
+
+def is_fetchable(status: str, error: str | None) -> bool:
+    """Whether a row was to be fetched: a rule may also hold back what was fetched before the rule was there."""
+    return error not in NOT_FETCHABLE and not (status == "refused" and is_rule(error))
 
 
 def media_counts(
@@ -24,12 +31,12 @@ def media_counts(
     """
     uids, row_statuses, row_errors = (table[name].to_pylist() for name in ("uid", "status", "error"))
     statuses, errors = Counter(row_statuses), Counter(error for error in row_errors if error is not None)
-    fetchable = table.num_rows - sum(errors[error] for error in NOT_FETCHABLE)
+    fetchable = sum(is_fetchable(status, error) for status, error in zip(row_statuses, row_errors, strict=True))
     counts = {"rows": table.num_rows, "fetchable": fetchable, **statuses}
     files: set[str] = set()
     good_files: set[str] = set()
     for uid, status, error in zip(uids, row_statuses, row_errors, strict=True):
-        if error not in NOT_FETCHABLE:
+        if is_fetchable(status, error):
             files.add(urls.get(uid) or uid)
             if status == "success":
                 good_files.add(urls.get(uid) or uid)

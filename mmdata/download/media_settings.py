@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mmdata.config import Clips, Corpus, Download, Privacy, Synthesis
+from mmdata.config.source_filter import SourceFilter
 from mmdata.engine.freshness import Reuse
 from mmdata.media.clip import ClipOptions
 from mmdata.optout.hashes import NO_OPT_OUT, OptOut
@@ -21,6 +22,7 @@ class MediaSettings:
     Args:
         fetch_from: template of the URLs that videos and sound are fetched from; None: from the URLs of their rows.
         opt_out: files in it are not kept.
+        rules: the rows that they do not let in are not fetched.
         reuse: slice -> what it takes over from its run before; slices without a run before are missing.
     """
 
@@ -31,6 +33,7 @@ class MediaSettings:
     seed: int
     fetch_from: str | None
     opt_out: OptOut = NO_OPT_OUT
+    rules: SourceFilter | None = None
     reuse: Mapping[str, Reuse] = field(default_factory=dict)
 
     @classmethod
@@ -38,9 +41,10 @@ class MediaSettings:
         cls, corpus: Corpus, source_name: str, opt_out: OptOut, reuse: Mapping[str, Reuse] | None = None
     ) -> MediaSettings:
         """The settings of a corpus for the parts of one of its sources."""
-        fetch_from = next((source.fetch_from for source in corpus.sources if source.name == source_name), None)
+        source = next((source for source in corpus.sources if source.name == source_name), None)
+        fetch_from, rules = (source.fetch_from, source.filter) if source else (None, None)
         sections = (corpus.download, corpus.clips, corpus.privacy, corpus.synthesis)
-        return cls(*sections, corpus.seed, fetch_from, opt_out, reuse or {})
+        return cls(*sections, corpus.seed, fetch_from, opt_out, rules, reuse or {})
 
     @property
     def clip_options(self) -> ClipOptions:

@@ -23,6 +23,7 @@ from mmdata.observe.metrics import seen_in
 from mmdata.optout.hashes import OptOut
 from mmdata.optout.state import OPT_OUT
 from mmdata.samples import MEDIA, table_of
+from mmdata.sources.source_rules import is_rule, rule_reasons
 from mmdata.storage.tables import read_table
 from mmdata.urls import host_and_port
 from mmdata.web.host_pauses import HostPauses
@@ -57,12 +58,14 @@ def fetch_slice(
     workspace = Workspace(root)
     rows = read_table(workspace.table(part_name, "rows", name)).to_pylist()
     earlier = _valid_earlier(workspace, part_name, name, fingerprint, settings)
+    held_back = rule_reasons(rows, settings.rules)
     token = fetch_seconds.set([])
     with tempfile.TemporaryFile() as file, earlier.open_tar() as old_tar:
         pauses = HostPauses(workspace, settings.download.host_pause_s)
         work = SliceWork(settings, earlier, old_tar, Spool(file), pauses, progress or _ignore_progress)
-        fetched, media = _fetch_rows(rows, work)
+        fetched, media = _fetch_rows(rows, work, held_back)
         media = [_refused_if_opted_out(medium, settings.opt_out) for medium in media]
+        media = [_with_rule(medium, held_back.get(medium.record.uid)) for medium in media]
         media, unspoken = _with_speech(media, rows, work)
         members = {medium.member_name(ext): data for medium in media for ext, data in medium.members}
         offsets, tar_sha256 = write_tar(workspace.part_dir(part_name) / "media", name, members)
@@ -76,11 +79,20 @@ def fetch_slice(
     return replace(_result(table, urls, fetched, time.monotonic() - started, unspoken), seen=fetches)
 
 
-def _fetch_rows(rows: list[dict[str, Any]], work: SliceWork) -> tuple[int, list[Medium]]:
-    """How many fetches were made, and the medium of each row."""
+def _fetch_rows(rows: list[dict[str, Any]], work: SliceWork, held_back: Mapping[str, str]) -> tuple[int, list[Medium]]:
+    """How many fetches were made, and the medium of each row.
+
+    Args:
+        held_back: uid -> rule of the source's filter; such rows are not fetched, but what is stored of them is kept.
+    """
+    is_stored = {uid for uid, record in work.earlier.records.items() if record.status == "success"}
+    refused = [row for row in rows if row["uid"] in held_back and row["uid"] not in is_stored and not row["problem"]]
+    refused_uids = {row["uid"] for row in refused}
+    rows = [row for row in rows if row["uid"] not in refused_uids]
     usable = [row for row in rows if row["problem"] is None and (row["url"] is not None or row["kind"] == "text")]
     usable_uids = {row["uid"] for row in usable}
     media = [Medium(_unusable_row_record(row)) for row in rows if row["uid"] not in usable_uids]
+    media += [Medium(MediaRecord(row["uid"], "refused", error=held_back[row["uid"]])) for row in refused]
     media += [Medium(MediaRecord(row["uid"], "success")) for row in usable if row["kind"] == "text"]
     work.advance(len(media))
     fetched_urls, images = fetch_image_rows([row for row in usable if row["kind"] == "image"], work)
@@ -124,6 +136,13 @@ def _unusable_row_record(row: dict[str, Any]) -> MediaRecord:
     return MediaRecord(row["uid"], "refused", error=OPT_OUT if problem == OPT_OUT else "bad_row", detail=problem)
 
 
+def _with_rule(medium: Medium, rule: str | None) -> Medium:
+    """A stored medium with the rule that holds it back: selection drops it, and a loosened rule needs no fetch."""
+    if rule is None or medium.record.status != "success":
+        return medium
+    return replace(medium, record=replace(medium.record, error=rule))
+
+
 def _refused_if_opted_out(medium: Medium, opt_out: OptOut) -> Medium:
     """The medium, or a refusal without members if the owner of that very file has opted out."""
     sha256 = medium.record.sha256
@@ -143,9 +162,11 @@ def _valid_earlier(
     also_valid, due_errors = ((), frozenset[str]()) if reuse is None else ((reuse.settings,), reuse.again.errors)
     earlier = read_earlier(workspace, part_name, name, fingerprint, *also_valid)
     records = {
-        uid: record
+        uid: replace(record, error=None) if is_rule(record.error) else record
         for uid, record in earlier.records.items()
-        if record.error not in due_errors and (record.error != OPT_OUT or settings.opt_out.covers_file(record.sha256))
+        if not (record.status == "refused" and is_rule(record.error))
+        and record.error not in due_errors
+        and (record.error != OPT_OUT or settings.opt_out.covers_file(record.sha256))
     }
     return replace(earlier, records=records)
 

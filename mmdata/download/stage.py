@@ -12,7 +12,7 @@ from mmdata.config import Corpus
 from mmdata.download.media_counts import NOT_FETCHABLE
 from mmdata.download.media_settings import MediaSettings
 from mmdata.download.slices import fetch_slice
-from mmdata.engine.deciding_settings import deciding_settings
+from mmdata.engine.deciding_settings import deciding_settings, rules_changed
 from mmdata.engine.freshness import (
     fetched_files,
     is_due,
@@ -25,6 +25,7 @@ from mmdata.engine.part_run import run_part_stage
 from mmdata.errors import DataError
 from mmdata.observe import metrics
 from mmdata.optout.hashes import load_opt_out
+from mmdata.sources.source_rules import is_rule
 from mmdata.stage import Progress, StageReport, add_counts, silent
 from mmdata.storage.tables import read_table
 from mmdata.urls import host_and_port
@@ -45,7 +46,7 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
     if rows is None:
         raise DataError(f"part {part_name} has no rows yet. {redo_remedy(part_name, 'rows')}")
     inputs = {name: _slice_digest(workspace, part_name, name) for name in rows.slices}
-    settings = stage_settings(corpus, part, "media")
+    settings, deciding = stage_settings(corpus, part, "media"), deciding_settings(corpus, part.source)
     reuse_of = partial(media_reuse, corpus, part, workspace.part_stamp(part_name, "media"))
     stamps = {name: workspace.slice_stamp(part_name, "media", name) for name in inputs}
     reuse = {name: reuse_of(stamp) for name, stamp in stamps.items() if stamp is not None}
@@ -68,8 +69,10 @@ def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         work=work,
         engine=corpus.engine,
         named=named_settings(corpus, part, "media"),
-        deciding=deciding_settings(corpus, part.source),
-        is_due=lambda stamp: is_due(stamp.next_retry_at) or bool(reuse_of(stamp).again.rows),
+        deciding=deciding,
+        is_due=lambda stamp: (
+            is_due(stamp.next_retry_at) or bool(reuse_of(stamp).again.rows) or rules_changed(stamp.deciding, deciding)
+        ),
         accept=partial(_refusal, min_success_share=corpus.download.min_success_share),
     )
     progress("media", rows.rows, rows.rows)
@@ -124,7 +127,7 @@ def _failures_by_host(workspace: Workspace, part_name: str, slices: tuple[str, .
         errors = read_table(workspace.table(part_name, "media", name), ["uid", "error"])
         joined = urls.join(errors, "uid").select(["url", "error"])
         for url, error in zip(joined["url"].to_pylist(), joined["error"].to_pylist(), strict=True):
-            if error is not None and error not in NOT_FETCHABLE:
+            if error is not None and error not in NOT_FETCHABLE and not is_rule(error):
                 failures[host_and_port(url), error] += 1
     top = sorted(failures.items(), key=lambda item: (-item[1], item[0]))[:10]
     return [{"host": host, "error": error, "rows": count} for (host, error), count in top]

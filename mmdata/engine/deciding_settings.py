@@ -66,6 +66,8 @@ def _grew(old: Any, new: Any) -> bool:
     return bool(new > old)
 
 
+RULES = "source.filter"
+
 DECIDING: Mapping[str, Deciding] = {
     "download.allow_hosts": Deciding(frozenset({"private_address", "bad_port"})),
     "download.ports": Deciding(frozenset({"bad_port"})),
@@ -87,6 +89,7 @@ DECIDING: Mapping[str, Deciding] = {
     "clips.deadline_s": Deciding(frozenset({"deadline"}), _grew),
     "clips.decode_timeout_s": Deciding(frozenset({"decode_timeout"}), _grew),
     "source.fetch_from": Deciding(ANY_ERROR, is_secret=True),
+    RULES: Deciding(frozenset()),  # a change makes every row be judged again, see `rules_changed`
     "yt-dlp": Deciding(frozenset({"site", "site_failed"})),
     "readers": Deciding(_BY_READERS, _grew),
 }
@@ -113,14 +116,17 @@ _BEFORE: Mapping[str, Any] = {
 def deciding_settings(corpus: Corpus, source_name: str) -> dict[str, Any]:
     """The present values of the settings in `DECIDING` that apply to a source, as JSON values."""
     source = next((source for source in corpus.sources if source.name == source_name), None)
-    if source is None or source.kind == "text":
+    if source is None:
         return {}
+    rules = {RULES: source.filter.decided_by()} if source.filter else {}
+    if source.kind == "text":
+        return rules
     values: dict[str, Any] = {f"download.{name}": value for name, value in corpus.download.model_dump().items()}
     values["readers"] = READERS
     if source.kind in CLIP_KINDS:
         values |= {f"clips.{name}": value for name, value in corpus.clips.model_dump().items()}
         values |= {"source.fetch_from": source.fetch_from, "yt-dlp": _yt_dlp_version()}
-    kept = {name: values[name] for name in DECIDING if name in values}
+    kept = rules | {name: values[name] for name in DECIDING if name in values}
     return {name: fingerprint(value) if value and DECIDING[name].is_secret else value for name, value in kept.items()}
 
 
@@ -169,6 +175,11 @@ def due_again(before: Mapping[str, Any], now: Mapping[str, Any], reasons: Mappin
             changes.append(Change(name, "not shown", "not shown") if deciding.is_secret else Change(name, old, new))
             rows |= affected
     return DueAgain(tuple(changes), rows)
+
+
+def rules_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the source's filter is another one, so that all rows are judged again. What is stored stays stored."""
+    return before.get(RULES) != now.get(RULES)
 
 
 def only_widened(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from mmdata.engine.deciding_settings import (
     deciding_settings,
     due_again,
     only_widened,
+    rules_changed,
 )
 from mmdata.fingerprint import fingerprint
 from mmdata.optout.state import opt_out_digest
@@ -34,6 +35,9 @@ CAPTION_VERSION = 1
 
 CAPTIONER_FILES = ("*.json", "*.jinja", "*.safetensors", "*.bin", "*.txt", "*.model")
 """The files of a local captioner that decide what it says: settings, chat template, weights, tokenizer."""
+
+
+FILTER_CHANGED = "the source's filter has changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,8 @@ def _row_settings(corpus: Corpus, part: Part) -> tuple[dict[str, Any], dict[str,
         source_settings["captions_encoding"] = source.captions_encoding
     reading = {"header", "keep_columns", "url_template", "clip_s", "percent_encoded_captions"}
     further = source.model_dump(include=reading, exclude_defaults=True)
+    if source.keep_columns is not None and source.filter is not None:
+        further["keep_columns"] = [*source.keep_columns, *source.filter.columns]  # what a rule reads is kept, too
     source_settings |= {name: {name: value} for name, value in further.items()}
     return source_settings, shape if source.kind == "howto100m" else None
 
@@ -236,6 +242,9 @@ def plan_part(
         elif stage == "features" and lacks_text_vectors(corpus, stamp):
             stale.append(stage)
             reasons.append(f"features: {lacking_vectors(stamp)}")
+        elif stage == "media" and rules_changed(stamp.deciding, deciding_settings(corpus, part.source)):
+            stale.append(stage)
+            reasons.append(f"media: {FILTER_CHANGED}")
         elif stage == "media" and with_retries and (due := _retries(corpus, part, stamp, now)):
             stale.append(stage)
             reasons.append(f"media: {due}")

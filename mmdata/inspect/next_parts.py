@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -9,7 +10,9 @@ import polars as pl
 
 from mmdata.config import Corpus
 from mmdata.config.setting_changes import Change, changed_settings
+from mmdata.engine.deciding_settings import deciding_settings, rules_changed
 from mmdata.engine.freshness import (
+    FILTER_CHANGED,
     PartPlan,
     features_input,
     is_due,
@@ -22,6 +25,7 @@ from mmdata.engine.freshness import (
     what_changed,
 )
 from mmdata.fingerprint import fingerprint
+from mmdata.sources.source_rules import rule_reasons
 from mmdata.sources.stage import slice_spans
 from mmdata.storage.tables import read_table
 from mmdata.workspace.attempts import last_attempts
@@ -79,6 +83,7 @@ class _Slices:
     of: int = 0
     urls_due: int = 0
     is_exact: bool = True
+    held_back: Counter[str] = field(default_factory=Counter)  # rule of the source's filter -> rows
 
 
 def part_work(
@@ -105,7 +110,10 @@ def part_work(
         settings: tuple[Change, ...] = ()
         if stamp is not None and stamp.settings:
             settings = tuple(changed_settings(stamp.settings, named_settings(corpus, part, stage)))
+        if stage == "media" and not fast:
+            _count_held_back(corpus, workspace, part, slices)
         why = _why(corpus, plan, stage, stamp, before, slices, after=plan.stale[0] if upstream else None)
+        why += _held_back_text(slices)
         numbers = (len(slices.rows), slices.of, sum(slices.rows.values()))
         stages.append(StageWork(stage, *numbers, why, slices.urls_due, slices.is_exact and not fast, settings))
         upstream = slices
@@ -152,6 +160,9 @@ def _media_or_features_slices(
             if not is_fresh or (scored is not None and lacks_text_vectors(corpus, scored)):
                 slices.rows[name] = read.rows
             continue
+        if rules_changed(fetched.deciding, deciding_settings(corpus, part.source)):
+            slices.rows[name] = read.rows
+            continue
         reuse = media_reuse(corpus, part, part_stamp, fetched)
         if not is_fresh and not _is_fresh(workspace, part, stage, name, fingerprint(reuse.settings, digest)):
             slices.rows[name] = read.rows
@@ -159,6 +170,23 @@ def _media_or_features_slices(
             slices.rows[name], urls = _due_retries(workspace, part, name, now, reuse.again.errors)
             slices.urls_due += urls
     return slices
+
+
+def _count_held_back(corpus: Corpus, workspace: Workspace, part: Part, slices: _Slices) -> None:
+    """Count the rows of the slices that their source's filter does not let in, where the rows are read already."""
+    rules = next((source.filter for source in corpus.sources if source.name == part.source), None)
+    for name in slices.rows if rules is not None else ():
+        table = workspace.table(part.name, "rows", name)
+        if table.exists():
+            slices.held_back.update(rule_reasons(read_table(table).to_pylist(), rules).values())
+
+
+def _held_back_text(slices: _Slices) -> str:
+    if not slices.held_back:
+        return ""
+    rows = sum(slices.rows.values())
+    counts = ", ".join(f"{rule} {count:,}" for rule, count in slices.held_back.most_common())
+    return f"; the source's filter lets in {rows - slices.held_back.total():,} of {rows:,} rows ({counts})"
 
 
 def _is_fresh(workspace: Workspace, part: Part, stage: PartStage, name: str, expected: str) -> bool:
@@ -197,7 +225,7 @@ def _why(
         finished = slices.of - len(slices.rows)
         part_way = f"not finished: {finished} of {slices.of} slices are done" if finished else "not finished"
         return part_way if after is None else f"follows {after}"
-    if after is None and "retries due" in plan.why:
+    if after is None and (FILTER_CHANGED in plan.why or "retries due" in plan.why):
         return plan.why.removeprefix("media: ")
     only_fills = plan.why == f"features: {lacking_vectors(stamp)}"
     change = lacking_vectors(stamp) if only_fills else what_changed(corpus, part, stage, stamp)

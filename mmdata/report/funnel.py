@@ -31,6 +31,7 @@ class Step:
 STEPS = (
     ("bad_row", "well-formed rows"),
     (OPT_OUT, "not asked to be left out"),
+    ("rule", "let in by the filter of their source"),
     ("media", "fetched"),
     ("features", "scored"),
     ("filter", "good enough"),
@@ -56,8 +57,8 @@ def funnel(rows: int, uids: int, repeats: int, reasons: Mapping[str, int]) -> li
         lost = {reason: count for reason, count in reasons.items() if reason.partition(":")[0] == prefix}
         if prefix == STEPS[-1][0]:
             lost |= {reason: count for reason, count in reasons.items() if reason.partition(":")[0] not in prefixes}
-        if prefix == OPT_OUT and not lost:
-            continue  # there is no such step where nobody asked to be left out
+        if prefix in (OPT_OUT, "rule") and not lost:
+            continue  # there is no such step where nobody asked to be left out, or no source has a filter
         left -= sum(lost.values())
         steps.append(Step(name, left, tuple(sorted(lost.items(), key=lambda item: (-item[1], item[0])))))
     return [*steps, Step("released, with repeats", repeats)]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from mmdata.samples import count_words
 from mmdata.score.languages import detect_languages
-
-_CJK = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]"
-_WORD = r"[^\s\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]+"
 
 
 def text_features(captions: pl.Series) -> pl.DataFrame:
@@ -28,11 +26,3 @@ def text_features(captions: pl.Series) -> pl.DataFrame:
         schema={"caption": pl.String, "lang": pl.String, "lang_prob": pl.Float32},
     ).with_columns(n_words=count_words(pl.col("caption")), n_chars=pl.col("caption").str.len_chars().cast(pl.Int32))
     return captions.to_frame().join(measures, on="caption", how="left", maintain_order="left").drop("caption")
-
-
-def count_words(captions: pl.Expr) -> pl.Expr:
-    """Count words, int32: each CJK character is one, and each run of other characters between spaces.
-
-    Splits as `mmdata.samples.estimate_tokens` does.
-    """
-    return (captions.str.count_matches(_CJK) + captions.str.count_matches(_WORD)).cast(pl.Int32)

@@ -21,11 +21,12 @@ from mmdata.select.concept_matcher import ConceptMatcher
 from mmdata.select.filters import columns_read, filter_reason
 from mmdata.select.scores.named_scores import score_column, score_value
 from mmdata.select.scores.score_columns import VectorScores
+from mmdata.sources.source_rules import RULE
 from mmdata.storage.tables import scan_tables, table_remedy
 from mmdata.workspace.layout import PART_STAGES, PartStage, Workspace, redo_remedy
 
 BATCH_ROWS = 250_000
-UNUSABLE = "^(opt_out$|(bad_row|media|features):)"
+UNUSABLE = "^(opt_out$|(bad_row|rule|media|features):)"
 """Reasons of rows that have nothing to be judged by."""
 
 _ROWS = ("uid", "kind", "url", "start_s", "end_s", "caption", "problem", "copies")
@@ -226,6 +227,7 @@ def _own_reason(select: Select) -> pl.Expr:
     upstream = pl.coalesce(
         pl.when((pl.col("problem") == OPT_OUT) | (pl.col("error") == OPT_OUT)).then(pl.lit(OPT_OUT)),
         pl.when(pl.col("problem").is_not_null()).then(pl.format("bad_row:{}", pl.col("problem"))),
+        pl.when(pl.col("error").str.starts_with(RULE)).then("error"),
         pl.when(pl.col("status") != "success").then(pl.format("media:{}", pl.coalesce("error", "status"))),
         pl.when(pl.col("features_problem").is_not_null()).then(pl.format("features:{}", pl.col("features_problem"))),
     )

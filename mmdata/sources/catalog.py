@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from upath import UPath
 
@@ -106,7 +106,7 @@ def look_at(
         captions: the source's timed captions, which count as content of the file; or the error in them.
     """
     before = old_files.get(str(path))
-    further = [value for value in (source.header, source.keep_columns) if value is not None]
+    further = [value for value in (source.header, source.keep_columns, _filter_of(source)) if value is not None]
     reading = fingerprint(READER_VERSION, source.kind, source.columns, source.part_rows, *further)
     folders = folder_columns(str(path))
     size: int | None
@@ -148,6 +148,11 @@ def look_at(
         "offsets": contents.offsets,
     }
     return _with_captions(entry, captions)
+
+
+def _filter_of(source: Source) -> list[Any] | None:
+    """What of the source's filter decides whether a file has the columns that it needs."""
+    return ["filter", source.filter.columns, source.filter.missing] if source.filter else None
 
 
 def _with_captions(entry: FileEntry, captions: SeenCaptions | None) -> FileEntry:

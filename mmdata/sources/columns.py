@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mmdata.config import Source
+from mmdata.config.source_filter import HEIGHTS, WIDTHS
+from mmdata.samples import OWN_SCORES
 from mmdata.sources.batches import MissingColumns
 
 VIDEO_ID = "video_id"
 """Name of the column of video ids in the index of HowTo100M."""
+
+IN_ROWS = frozenset({"lang", "language", "caption", "text", "url", "sha256"})
+"""Names, in lower case, of columns that stand in the rows table itself, so a rule reads them there."""
 
 _EXTRA_NAMES = ("punsafe", "pwatermark", "face_bboxes", VIDEO_ID)
 """Columns that stay in `extra`; a mapping gives them the name that later stages look for."""
@@ -100,6 +106,9 @@ def columns_of(
     kept = (
         None if source.keep_columns is None else frozenset(find.mapping(source.keep_columns, "keep_columns").values())
     )
+    filtered = _filter_columns(source, find)
+    if kept is not None:
+        kept |= filtered
     renamed = {name: mapped.pop(name) for name in _EXTRA_NAMES if name in mapped}
     columns = Columns(**mapped, renamed=renamed, kept=kept, constants=constants)
     if repeated := sorted(name for name, count in Counter(names).items() if count > 1 and name in columns.of_file):
@@ -108,6 +117,27 @@ def columns_of(
             f"{_listed(names)}. Remedy: write the file again with each name once."
         )
     return columns
+
+
+def _filter_columns(source: Source, find: _Finder) -> frozenset[str]:
+    """The columns of the file that the source's filter reads; they are kept whatever `keep_columns` says.
+
+    Raises:
+        MissingColumns: a rule names a column that the file lacks, and rows without it would be dropped; names the
+            nearest.
+    """
+    rules = source.filter
+    if rules is None:
+        return frozenset()
+    wanted = {name: find.column(name) for name in rules.columns if name.casefold() not in IN_ROWS}
+    if missing := sorted(name for name, column in wanted.items() if column is None and rules.missing == "drop"):
+        near = find.nearest(missing[0])
+        hint = f"did you mean {near}? " if near else ""
+        remedy = f"{hint}correct `filter` of source {source.name} in corpus.yaml, or set its `missing: keep`."
+        raise find.error(f"no column {', '.join(missing)} (of the source's filter)", remedy)
+    further = (*WIDTHS, *HEIGHTS, *OWN_SCORES)
+    found = [*wanted.values(), *(find.column(name) for name in further)]
+    return frozenset(name for name in found if name is not None)
 
 
 class _Finder:
@@ -123,6 +153,12 @@ class _Finder:
         """The column of this name, else the only one that differs in case or outer spaces; None if there is none."""
         similar = self._by_folded.get(_folded(name), [])
         return name if name in similar else similar[0] if len(similar) == 1 else None
+
+    def nearest(self, name: str) -> str | None:
+        """The column whose name is most like this one; None if none is alike."""
+        by_folded = {_folded(column): column for column in self._names}
+        close = difflib.get_close_matches(_folded(name), by_folded, n=1)
+        return by_folded[close[0]] if close else None
 
     def mapping(self, wanted: Mapping[str, str] | Sequence[str], key: str = "columns") -> dict[str, str]:
         """Name -> column of the file. Raises MissingColumns."""

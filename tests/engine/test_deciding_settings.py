@@ -10,7 +10,16 @@ import pytest
 from mmdata.config import Clips, Download
 from mmdata.config.load import parse_corpus
 from mmdata.config.setting_changes import Change
-from mmdata.engine.deciding_settings import DECIDING, LIMITS, READERS, deciding_settings, due_again, only_widened
+from mmdata.config.source_filter import SourceFilter
+from mmdata.engine.deciding_settings import (
+    DECIDING,
+    LIMITS,
+    READERS,
+    deciding_settings,
+    due_again,
+    only_widened,
+    rules_changed,
+)
 from mmdata.engine.freshness import named_settings
 from mmdata.workspace.layout import Part
 
@@ -154,6 +163,20 @@ def test_only_settings_of_the_kind_count() -> None:
     assert not any(name.startswith(("clips.", "source.", "yt")) for name in deciding_settings(corpus("laion"), "web"))
     assert "clips.max_bytes" in deciding_settings(corpus("howto100m"), "web")
     assert deciding_settings(corpus(), "gone") == {}
+
+
+def test_a_filter_counts_for_every_kind_and_only_where_there_is_one() -> None:
+    rules = SourceFilter(min={"similarity": 0.3})
+    for kind in ("text", "laion", "howto100m"):
+        without = corpus(kind)
+        source = without.sources[0].model_copy(update={"filter": rules})
+        with_rules = without.model_copy(update={"sources": [source]})
+        before, now = deciding_settings(without, "web"), deciding_settings(with_rules, "web")
+        assert now == before | {"source.filter": {"min": {"similarity": 0.3}}}
+        assert rules_changed(before, now)
+        assert rules_changed(now, before)
+        assert not rules_changed(now, now)
+        assert not due_again(before, now, {"http_404": 3}).rows
 
 
 def test_a_newer_yt_dlp_asks_again_for_the_pages_that_it_did_not_understand() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmdata.report.funnel import funnel
 
-REASONS = ("bad_row:no_url", "media:http_404", "features:decode", "filter:clip_score", "filter:words")
+REASONS = ("bad_row:no_url", "rule:min_side", "media:http_404", "features:decode", "filter:clip_score", "filter:words")
 REASONS += ("duplicate:url", "balance:modality", "something:new")
 
 
@@ -28,3 +28,6 @@ def test_reasons_stand_at_their_own_step_most_frequent_first() -> None:
     steps = {step.name: step.reasons for step in funnel(30, 30, 9, {"media:timeout": 1, "media:http_404": 20})}
     assert steps["fetched"] == (("media:http_404", 20), ("media:timeout", 1))
     assert steps["good enough"] == ()
+    assert "let in by the filter of their source" not in steps
+    steps = {step.name: step.reasons for step in funnel(30, 30, 9, {"rule:min.similarity": 21})}
+    assert steps["let in by the filter of their source"] == (("rule:min.similarity", 21),)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from mmdata.samples import estimate_tokens
+from mmdata.samples import count_words, estimate_tokens
 from mmdata.score import text_measures
-from mmdata.score.text_measures import count_words, text_features
+from mmdata.score.text_measures import text_features
 
 
 @pytest.mark.parametrize("caption", ["a\x00b\ncat", "ä" * 100_000, "\ud7ff\uffff word", "🐈 cat 猫"])

@@ -129,3 +129,9 @@ def test_seconds_are_those_of_the_clip_as_cut_and_pictures_have_none() -> None:
         sample(4, kind="text", url=None),
     ]
     assert compacted(*rows, select=select, duration_s=pl.Float64())["weight"].to_list() == [12500, 2250, 3000, 0, 0]
+
+
+def test_a_rule_of_the_source_is_the_reason_whether_or_not_the_medium_was_fetched() -> None:
+    rule = {"error": "rule:min.similarity"}
+    samples = [sample(0, **rule), sample(1, status="refused", **rule), sample(2, status="refused", error="robots")]
+    assert sorted(decide([samples])["reason"]) == ["media:robots", "rule:min.similarity", "rule:min.similarity"]

@@ -177,3 +177,30 @@ def test_folders_of_the_path_are_columns(inbox, name):
 
 def test_names_that_repeat_get_a_number() -> None:
     assert distinct(["a", "b", "a", "a.1", "a"]) == ["a", "b", "a.2", "a.1", "a.3"]
+
+
+def test_a_column_that_a_rule_reads_is_kept_whatever_keep_columns_says(inbox):
+    inbox.source = {"keep_columns": ["hash"], "filter": {"min": {"Similarity": 0.2}, "min_side": 10}}
+    columns = {"URL": ["http://e/1"], "TEXT": ["x"], "WIDTH": [20], "HEIGHT": [30], "similarity": [0.3], "hash": [1]}
+    inbox.parquet("a.parquet", columns | {"other": [2]})
+    (row,) = inbox.rows()
+    assert json.loads(row["extra"]) == {"WIDTH": 20, "HEIGHT": 30, "similarity": 0.3, "hash": 1}
+
+
+def test_a_rule_on_a_column_that_no_file_has_names_the_nearest_and_the_remedies_help(inbox):
+    inbox.parquet("a.parquet", {"URL": ["http://e/1"], "TEXT": ["x"], "similarity": [0.3]})
+    inbox.source = {"filter": {"min": {"simlarity": 0.2}}}
+    message = r"no column simlarity .*did you mean similarity\? correct `filter` of source web.*missing: keep"
+    with pytest.raises(UserError, match=message):
+        inbox.look()
+    inbox.source = {"filter": {"min": {"simlarity": 0.2}, "missing": "keep"}}
+    inbox.look()
+    inbox.source = {"filter": {"min": {"similarity": 0.2}}}
+    assert inbox.look().counts["files_ok"] == 1
+
+
+def test_rules_do_not_change_the_rows(inbox):
+    inbox.parquet("a.parquet", {"URL": ["http://e/1"], "TEXT": ["x"], "similarity": [0.3]})
+    before = inbox.rows()
+    inbox.source = {"filter": {"min": {"similarity": 0.9}, "languages": ["en"]}}
+    assert inbox.rows() == before

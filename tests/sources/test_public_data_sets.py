@@ -81,6 +81,12 @@ def blocks(page: str) -> dict[str, str]:
 BLOCKS = blocks(PAGE)
 
 PUBLISHED = {
+    "Rules on DataComp": parquet(
+        "a.parquet", uid="u", url=URL, text=CAPTION, original_width=9, original_height=9, clip_l14_similarity_score=0.3
+    ),
+    "Rules on LAION": parquet(
+        "a.parquet", URL=URL, TEXT=CAPTION, WIDTH=9, HEIGHT=9, similarity=0.3, aesthetic=6.0, punsafe=0.1
+    ),
     "LAION-5B and re-LAION-5B": parquet(
         "a.parquet", URL=URL, TEXT=CAPTION, WIDTH=9, HEIGHT=9, similarity=0.3, hash=7, punsafe=0.1, pwatermark=0.2
     ),

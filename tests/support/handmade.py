@@ -7,6 +7,7 @@ from typing import Any
 
 from mmdata.config import Corpus
 from mmdata.config.load import parse_corpus
+from mmdata.config.source_filter import SourceFilter
 from mmdata.engine.freshness import rows_input, stage_settings
 from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
 from mmdata.fingerprint import fingerprint
@@ -69,6 +70,11 @@ class HandmadePart:
     def with_sections(self, **sections: Any) -> None:
         """Replace sections of the configuration, such as clips or privacy."""
         self.corpus = self.corpus.model_copy(update=sections)
+
+    def with_filter(self, **rules: Any) -> None:
+        """Replace the filter of the source; without rules there is none."""
+        source = self.corpus.sources[0].model_copy(update={"filter": SourceFilter(**rules) if rules else None})
+        self.corpus = self.corpus.model_copy(update={"sources": [source]})
 
     def _row(self, row: dict[str, Any], position: int) -> dict[str, Any]:
         caption = row.get("caption", f"caption {position}")
