@@ -23,7 +23,7 @@ def section(folder: Path, **settings: Any) -> Recaption:
     return Recaption(model=str(folder), captioner=CAPTIONER, device="cpu", max_tokens=6, **settings)
 
 
-@pytest.mark.parametrize("stage", ["joint", "instruct"])
+@pytest.mark.parametrize("stage", [pytest.param("joint", marks=pytest.mark.slow), "instruct"])
 def test_it_says_what_the_model_answers(tmp_path: Path, stage: str) -> None:
     export(checkpoint_of(tmp_path, stage, config_of()), tmp_path / "out")
     pictures = [photo(0), b"no picture", photo(1)]
@@ -47,6 +47,7 @@ def test_a_question_goes_to_a_model_of_stage_instruct_only(tmp_path: Path) -> No
         load_captioner(section(tmp_path / "joint-out", prompt="What is this?"))
 
 
+@pytest.mark.slow
 def test_other_weights_have_another_fingerprint(tmp_path: Path) -> None:
     export(checkpoint_of(tmp_path, "joint", config_of()), tmp_path / "out")
     export(checkpoint_of(tmp_path, "joint", config_of("cross_attention", "late")), tmp_path / "other")
