@@ -13,7 +13,7 @@ from mmdata.errors import UserError, first_line
 from mmdata.fingerprint import fingerprint
 from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS
 from mmdata.select.scores.exact import on_grid, row_sums
-from mmdata.select.scores.vector_score import BLOCK_ROWS
+from mmdata.select.scores.vector_score import blocks
 
 _VERSION = 1
 _LAYER = re.compile(r"(?:.*\.)?(\d+)\.(weight|bias)")
@@ -43,8 +43,8 @@ class EmbeddingHead:
     def score(self, pictures: np.ndarray, texts: np.ndarray | None) -> np.ndarray:
         """See `VectorScore.score`."""
         scores = np.empty(len(pictures), np.float32)
-        for start in range(0, len(pictures), BLOCK_ROWS):
-            scores[start : start + BLOCK_ROWS] = self._score_block(pictures[start : start + BLOCK_ROWS])
+        for block in blocks(len(pictures), max(self.width, *(len(bias) for _, bias in self._layers))):
+            scores[block] = self._score_block(pictures[block])
         return scores
 
     def _score_block(self, pictures: np.ndarray) -> np.ndarray:

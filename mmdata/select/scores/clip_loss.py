@@ -7,7 +7,7 @@ import numpy as np
 from mmdata.fingerprint import fingerprint
 from mmdata.select.scores.bank import Bank
 from mmdata.select.scores.exact import cosines, pair_cosines, row_sums
-from mmdata.select.scores.vector_score import BLOCK_ROWS
+from mmdata.select.scores.vector_score import blocks
 
 _VERSION = 1
 
@@ -39,8 +39,7 @@ class SurrogateClipLoss:
         """See `VectorScore.score`."""
         assert texts is not None
         scores = np.empty(len(pictures), np.float32)
-        for start in range(0, len(pictures), BLOCK_ROWS):
-            block = slice(start, start + BLOCK_ROWS)
+        for block in blocks(len(pictures), self._pictures.shape[1]):
             scores[block] = self._score_block(pictures[block], texts[block])
         return scores
 

@@ -9,7 +9,7 @@ import numpy as np
 from mmdata.fingerprint import fingerprint
 from mmdata.select.scores.exact import cosines, on_grid, row_sums
 from mmdata.select.scores.targets import TargetVectors
-from mmdata.select.scores.vector_score import BLOCK_ROWS
+from mmdata.select.scores.vector_score import blocks
 
 _VERSION = 1
 _TARGETS_AT_ONCE = 4096
@@ -37,9 +37,10 @@ class NormSim:
     def score(self, pictures: np.ndarray, texts: np.ndarray | None) -> np.ndarray:
         """See `VectorScore.score`."""
         scores = np.empty(len(pictures), np.float32)
-        for start in range(0, len(pictures), BLOCK_ROWS):
-            block = pictures[start : start + BLOCK_ROWS].astype(np.float64)
-            scores[start : start + BLOCK_ROWS] = self._nearest(block) if self._moment is None else self._norm(block)
+        columns = _TARGETS_AT_ONCE if self._moment is None else len(self._moment)
+        for block in blocks(len(pictures), columns):
+            wide = pictures[block].astype(np.float64)
+            scores[block] = self._nearest(wide) if self._moment is None else self._norm(wide)
         return scores
 
     def _norm(self, pictures: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 
 from mmdata.fingerprint import fingerprint
 from mmdata.select.scores.exact import cosines, on_grid, row_sums
-from mmdata.select.scores.vector_score import BLOCK_ROWS
+from mmdata.select.scores.vector_score import blocks
 
 _VERSION = 1
 
@@ -30,8 +30,7 @@ class VarianceAlignment:
         """See `VectorScore.score`."""
         others = pictures if texts is None or not self.reads_texts else texts
         scores = np.empty(len(pictures), np.float32)
-        for start in range(0, len(pictures), BLOCK_ROWS):
-            block = slice(start, start + BLOCK_ROWS)
+        for block in blocks(len(pictures), len(self._moment)):
             aligned = cosines(pictures[block].astype(np.float64), self._moment)
             scores[block] = row_sums(aligned * others[block].astype(np.float64))
         return scores

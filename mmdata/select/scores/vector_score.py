@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
-BLOCK_ROWS = 256
-"""Pairs that are scored at a time: 4,096 columns of float64 then take 8 MB."""
+BLOCK_NUMBERS = 1 << 20
+"""Products that are computed at a time: 8 MB of float64."""
+
+
+def blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Ranges of rows, so many at a time that a matrix with these columns has a million numbers."""
+    step = max(1, BLOCK_NUMBERS // columns)
+    yield from (slice(start, start + step) for start in range(0, rows, step))
 
 
 class VectorScore(Protocol):

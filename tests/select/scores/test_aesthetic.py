@@ -57,7 +57,7 @@ def test_a_pickle_with_code_in_it_is_never_loaded(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple:
             return (Path.touch, (witness,))
 
-    for name, data in (("raw.pth", pickle.dumps({"weight": Evil()})), ("noise.pth", b"no weights at all")):
+    for name, data in (("raw.pth", pickle.dumps({"weight": Evil()}, protocol=2)), ("noise.pth", b"no weights at all")):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(UserError, match=name):
             load_head(UPath(tmp_path / name), 12, "none")

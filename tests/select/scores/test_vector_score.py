@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmdata.select.scores.aesthetic import EmbeddingHead
@@ -14,11 +14,11 @@ from mmdata.select.scores.clip_loss import SurrogateClipLoss
 from mmdata.select.scores.norm_sim import NormSim
 from mmdata.select.scores.targets import TargetVectors
 from mmdata.select.scores.variance_alignment import VarianceAlignment
-from mmdata.select.scores.vector_score import BLOCK_ROWS, VectorScore
+from mmdata.select.scores.vector_score import VectorScore, blocks
 from tests.support.pair_vectors import bank_of, pairs, unit_vectors
 
 DIM = 48
-ROWS = BLOCK_ROWS + 70
+ROWS = 330
 PICTURES, TEXTS = pairs(ROWS, DIM, seed=3)
 BANK = bank_of(*(side[40:340] for side in pairs(400, DIM, seed=3)))
 TARGET = unit_vectors(130, DIM, seed=8)
@@ -36,10 +36,22 @@ MAKERS: dict[str, Callable[[], VectorScore]] = {
 WHOLE = {name: make().score(PICTURES, TEXTS) for name, make in MAKERS.items()}
 
 
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmdata.select.scores.vector_score.BLOCK_NUMBERS", 20_000)
+
+
+def test_blocks_cover_all_rows_once() -> None:
+    assert [(block.start, block.stop) for block in blocks(900, 50)] == [(0, 400), (400, 800), (800, 1200)]
+    assert list(blocks(0, 50)) == []
+    assert len(list(blocks(3, 10**9))) == 3
+
+
 @pytest.mark.parametrize("name", MAKERS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_score_is_the_same_to_the_bit_in_any_batch_and_any_order(name: str, data: st.DataObject) -> None:
-    rows = np.array(data.draw(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=BLOCK_ROWS + 20)))
+    rows = np.array(data.draw(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=ROWS)))
     scores = MAKERS[name]().score(PICTURES[rows], TEXTS[rows])
     assert (scores == WHOLE[name][rows]).all()
 
