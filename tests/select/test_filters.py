@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import polars as pl
 import pytest
 
 from mmdata.config import Filter
-from mmdata.select.filters import ORDER, columns_read, rules
+from mmdata.select.filters import ORDER, columns_read, filter_reason, rules
 from tests.support.selecting import filter_reasons, sample
 
 
@@ -123,3 +124,9 @@ def test_a_silent_clip_is_no_business_of_the_rules_on_sound() -> None:
         assert filter_reasons(asked, silent) == [None]
         if key in ("min_overlap", "min_audio_score"):
             assert filter_reasons(asked, wordless) == [None]
+
+
+def test_agreement_is_judged_where_there_are_two_captions() -> None:
+    frame = pl.DataFrame({"caption_agreement": [0.1, 0.5, 0.9, None]}, schema={"caption_agreement": pl.Float32})
+    reasons = frame.select(filter_reason(Filter(min_agreement=0.5, max_agreement=0.5)).cast(pl.String)).to_series()
+    assert reasons.to_list() == ["filter:min_agreement", None, "filter:max_agreement", None]
