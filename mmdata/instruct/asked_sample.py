@@ -17,6 +17,8 @@ from mmdata.instruct.templates import ANSWER_IN, LANGUAGE_NAMES, TEMPLATES, fill
 from mmdata.instruct.videos import Videos
 
 FRAMES_SHOWN = 8  # of one clip, evenly spaced
+_HAN = re.compile(r"[\u3400-\u9fff]")
+_KANA = re.compile(r"[\u3040-\u30ff]")
 _FRAME = re.compile(r"\d{3}\.(jpg|png|webp)")
 
 
@@ -56,7 +58,13 @@ class Sample:
 
     @property
     def caption(self) -> str:
-        return (self.row["caption"] or "").strip()
+        """The caption in the language of the template, where there is one, else the sample's own."""
+        return captions_of(self.row).get(self.lang) or (self.row["caption"] or "").strip()
+
+    @property
+    def caption_lang(self) -> str | None:
+        """The language of `caption`; None if it is not known."""
+        return self.lang if self.lang in captions_of(self.row) else self.row["caption_lang"]
 
     @property
     def is_picture(self) -> bool:
@@ -80,9 +88,29 @@ class Sample:
 
     def ask_for_caption(self, task: str, **values: str) -> str:
         """The instruction; if the caption is in another language than the template, it also asks for that language."""
-        text, spoken = self.ask(task, **values), self.row["caption_lang"]
-        name = LANGUAGE_NAMES[self.lang].get(spoken or "")
-        return text if name is None or spoken == self.lang else text + fill(ANSWER_IN[self.lang], language=name)
+        text, lang = self.ask(task, **values), self.caption_lang
+        name = LANGUAGE_NAMES[self.lang].get(lang or "")
+        return text if name is None or lang == self.lang else text + fill(ANSWER_IN[self.lang], language=name)
+
+
+def captions_of(row: dict[str, Any]) -> dict[str, str]:
+    """Language -> caption: the sample's own, if its language is known or is Chinese by its script, and further ones."""
+    own = (row["caption"] or "").strip()
+    captions = {further["lang"]: further["caption"].strip() for further in row["further_captions"] or ()}
+    lang = row["caption_lang"] or ("zh" if _HAN.search(own) and not _KANA.search(own) else None)
+    return captions | {lang: own} if own and lang else captions
+
+
+def languages_of(row: dict[str, Any], languages: Sequence[str]) -> Sequence[str]:
+    """The languages in which a sample's words can be asked for: those of its captions, else all.
+
+    A question in one language is then never followed by an answer in another, unless no language of the templates has a
+    caption; the question then names the language of the answer.
+    """
+    captions = captions_of(row)
+    if not captions:  # a caption of unknown language, most likely a few English words
+        return [lang for lang in languages if lang == "en"] or languages
+    return [lang for lang in languages if lang in captions] or languages
 
 
 def path_of(row: dict[str, Any]) -> str:

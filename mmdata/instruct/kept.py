@@ -27,6 +27,9 @@ _MEDIA = ["uid", "ext", "further", "synthetic", "audio_s"]
 SURE_LANGUAGE = 0.5
 """A detected language less probable than this is not named in an instruction."""
 
+EXACT_DUPLICATES = ("duplicate:url", "duplicate:sha256")
+"""Reasons of rows that show the very picture of the row that is kept: their captions are further captions of it."""
+
 QA_COLUMNS: tuple[tuple[str, str], ...] = (
     ("question", "answer"),
     ("query", "answer"),
@@ -41,6 +44,11 @@ QA_COLUMNS: tuple[tuple[str, str], ...] = (
 )
 """Pairs of the source's columns that hold a question and its answer, whatever their case."""
 
+FURTHER_CAPTIONS = pl.List(pl.Struct({"lang": pl.String, "caption": pl.String}))
+_NO_CAPTIONS = pl.DataFrame(
+    schema={"duplicate_of": pl.String, "uid": pl.String, "lang": pl.String, "caption": pl.String}
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -49,7 +57,7 @@ class Kept:
     Args:
         frame: uid, key, shard, split, tokens, kind, url, start_s, end_s, exts (of the stored members), synthetic,
             speech_ratio, silence_ratio, caption, caption_lang, is_told (the caption was spoken, at known times),
-            question, answer, place, row.
+            further_captions (in other languages: structs of lang and caption), question, answer, place, row.
         features: the features tables that `place` counts; `row` is the sample's row there.
     """
 
@@ -78,7 +86,10 @@ def read_kept(
     folder = workspace.release_dir(release_id)
     columns = ["uid", "key", "shard", "split", "tokens", "copy"]
     index = pl.DataFrame(read_table(folder / "index.parquet", columns)).filter(pl.col("copy") == 0).drop("copy")
-    selection = pl.DataFrame(read_table(folder / "selection.parquet", ["uid", "part", "slice", "keep"]))
+    columns = ["uid", "part", "slice", "keep", "reason", "duplicate_of"]
+    decisions = pl.DataFrame(read_table(folder / "selection.parquet", columns))
+    further = _further_captions(workspace, decisions)
+    selection = decisions.drop("reason", "duplicate_of")
     joined = index.join(selection.filter(pl.col("keep")).drop("keep"), on="uid", how="left").sort("uid")
     if lost := joined["part"].null_count():
         raise DataError(
@@ -93,7 +104,48 @@ def read_kept(
         advance(len(group))
     if not pieces:
         return Kept(joined.drop("part", "slice").with_columns(_no_columns()), features)
-    return Kept(pl.concat(pieces).sort("uid"), features)
+    frame = pl.concat(pieces).sort("uid")
+    return Kept(frame.join(further, on="uid", how="left", maintain_order="left"), features)
+
+
+def _further_captions(workspace: Workspace, decisions: pl.DataFrame) -> pl.DataFrame:
+    """The captions of exact duplicates: uid of the kept row, and a list of structs of lang and caption.
+
+    One caption a language; of several, that of the lowest uid.
+
+    Args:
+        decisions: uid, part, slice, keep, reason, duplicate_of.
+    """
+    kept = decisions.filter("keep").select(duplicate_of="uid")
+    duplicates = decisions.filter(pl.col("reason").is_in(EXACT_DUPLICATES)).join(kept, on="duplicate_of", how="semi")
+    captions = [_NO_CAPTIONS]
+    for (part, name), group in duplicates.group_by(["part", "slice"], maintain_order=True):
+        rows = pl.DataFrame(read_table(workspace.table(str(part), "rows", str(name)), ["uid", "caption", "lang"]))
+        scored = read_table(workspace.table(str(part), "features", str(name)), ["uid", "lang", "lang_prob"])
+        joined = group.select("uid", "duplicate_of").join(rows.rename({"lang": "said_lang"}), on="uid")
+        captions.append(
+            joined.join(pl.DataFrame(scored), on="uid").select(
+                "duplicate_of", "uid", _language().alias("lang"), "caption"
+            )
+        )
+    one_a_language = (
+        pl.concat(captions)
+        .filter(pl.col("lang").is_not_null(), pl.col("caption").str.len_bytes() > 0)
+        .sort("uid")
+        .unique(["duplicate_of", "lang"], keep="first", maintain_order=True)
+    )
+    grouped = one_a_language.group_by("duplicate_of", maintain_order=True)
+    return grouped.agg(further_captions=pl.struct("lang", "caption")).rename({"duplicate_of": "uid"})
+
+
+def _language() -> pl.Expr:
+    """The language that the source names, or the detected one if it is sure; null if neither is known."""
+    said = pl.col("said_lang").str.to_lowercase().str.extract(r"^([a-z]{2})(?:[-_].*)?$")
+    return pl.coalesce(said, _detected_language())
+
+
+def _detected_language() -> pl.Expr:
+    return pl.when(pl.col("lang_prob") >= SURE_LANGUAGE).then(pl.col("lang"))
 
 
 def _read_slice(
@@ -120,8 +172,6 @@ def _read_slice(
             f"part {part}, slice {name}: its tables lack {missing} samples that the selection keeps. {DAMAGED_REMEDY}"
         )
     joined = with_sample_text(joined, recaption)
-    detected = pl.when(pl.col("lang_prob") >= SURE_LANGUAGE).then(pl.col("lang"))
-    said = pl.col("said_lang").str.to_lowercase().str.extract(r"^([a-z]{2})(?:[-_].*)?$")
     questions, answers = (
         question_and_answer(joined["extra"]) if with_qa else ([None] * len(joined), [None] * len(joined))
     )
@@ -142,7 +192,7 @@ def _read_slice(
         "speech_ratio",
         "silence_ratio",
         "caption",
-        pl.when(IS_GENERATED).then(detected).otherwise(pl.coalesce(said, detected)).alias("caption_lang"),
+        pl.when(IS_GENERATED).then(_detected_language()).otherwise(_language()).alias("caption_lang"),
         pl.col("extra").str.json_path_match("$.captions").is_not_null().fill_null(value=False).alias("is_told"),
         pl.Series("question", questions, pl.String),
         pl.Series("answer", answers, pl.String),
@@ -178,7 +228,11 @@ def _text_of(value: Any) -> str | None:
 def _no_columns() -> list[pl.Expr]:
     names = ("kind", "url", "synthetic", "caption", "caption_lang", "question", "answer")
     numbers = ("start_s", "end_s", "speech_ratio", "silence_ratio", "place", "row")
-    others = [pl.lit(None, pl.List(pl.String)).alias("exts"), pl.lit(None, pl.Boolean).alias("is_told")]
+    others = [
+        pl.lit(None, pl.List(pl.String)).alias("exts"),
+        pl.lit(None, pl.Boolean).alias("is_told"),
+        pl.lit(None, FURTHER_CAPTIONS).alias("further_captions"),
+    ]
     return [
         *(pl.lit(None, pl.String).alias(name) for name in names),
         *(pl.lit(None, pl.Int64).alias(name) for name in numbers),

@@ -3,25 +3,28 @@
 FAISS finds candidates by inner product of unit embeddings: exactly up to FLAT_LIMIT samples, above it with an inverted
 file of 8-bit codes. Candidates are then ranked in float64 from the stored float16 embeddings, ties by uid, so that the
 choice does not depend on threads or on a BLAS.
+
+What counts as similar, and as another meaning, is read off random pairs of the same samples (`Limits`), since cosines
+of different scorers do not compare.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from mmdata.instruct.caption_prints import CaptionPrints, overlap
+
 FLAT_LIMIT = 50_000
 CANDIDATES = 24
-MIN_REFERENCE_COSINE = 0.3
 MAX_CAPTION_OVERLAP = 0.5
-MASK_WORDS = 4  # 4 x 64 bits
+RANDOM_PAIRS = 20_000
+MIN_REFERENCE_COSINE = 0.3
+REFERENCE_PERCENTILE = 99.0
+CAPTION_PERCENTILE = 90.0
 _BLOCK = 1024
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class Neighbours:
     """For each sample the row of its neighbour, or -1 if none fits.
 
     Args:
-        negative: the nearest picture whose caption says something else: int64 (n,).
+        negative: the nearest picture whose caption says something else, and fits this picture clearly less than its
+            own caption does: int64 (n,).
         reference: the nearest picture that is no duplicate and has another caption: int64 (n,).
     """
 
@@ -38,32 +42,36 @@ class Neighbours:
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionPrints:
-    """Short hashes of captions, by which pairs are compared without reading the captions again.
+class Captions:
+    """What is known of the captions of n pictures.
 
     Args:
-        identity: of the words in order: uint64 (n,); 0 for a caption without words.
-        words: a Bloom filter of the set of words: uint64 (n, 4).
+        prints: hashes of their words.
+        vectors: unit text embeddings by the scorer, float16 (m, dim); may be a memory map.
+        vector_row: row of each caption in `vectors`, int64 (n,); -1: it has none.
+        language: a number for each language, int64 (n,).
     """
 
-    identity: np.ndarray
-    words: np.ndarray
+    prints: CaptionPrints
+    vectors: np.ndarray
+    vector_row: np.ndarray
+    language: np.ndarray
 
 
-def caption_prints(captions: Iterable[str | None], count: int) -> CaptionPrints:
-    """Hash captions. Case, punctuation and spacing are ignored; a CJK character counts as a word."""
-    identity = np.zeros(count, np.uint64)
-    words = np.zeros((count, MASK_WORDS), np.uint64)
-    for number, caption in enumerate(captions):
-        caption_words = _WORD.findall((caption or "").casefold())
-        if not caption_words:
-            continue
-        digest = hashlib.blake2b(" ".join(caption_words).encode(), digest_size=8).digest()
-        identity[number] = int.from_bytes(digest, "little") or 1
-        for word in set(caption_words):
-            bit = zlib.crc32(word.encode()) % (64 * MASK_WORDS)
-            words[number, bit >> 6] |= np.uint64(1 << (bit & 63))
-    return CaptionPrints(identity, words)
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is usual among random pairs of the samples.
+
+    Args:
+        reference: pictures of at least this cosine resemble each other: the 99th percentile, at least 0.3.
+        caption: captions of at most this cosine say different things: the 90th percentile.
+        margin: a caption fits a picture clearly less than another if its cosine is lower by this much: the standard
+            deviation of the cosines of pictures and captions of other pictures.
+    """
+
+    reference: float
+    caption: float
+    margin: float
 
 
 def no_neighbours(count: int) -> Neighbours:
@@ -71,29 +79,69 @@ def no_neighbours(count: int) -> Neighbours:
     return Neighbours(np.full(count, -1, np.int64), np.full(count, -1, np.int64))
 
 
-def find_neighbours(vectors: np.ndarray, prints: CaptionPrints, duplicate_cosine: float) -> Neighbours:
-    """Find the hard negative and the similar picture of each sample, among the same samples.
+def limits_of(vectors: np.ndarray, captions: Captions, order: np.ndarray) -> Limits:
+    """The limits, from at most RANDOM_PAIRS pairs of samples.
 
     Args:
-        vectors: unit embeddings, float16 (n, dim), in uid order; may be a memory map.
-        prints: of the captions, in the same order.
+        vectors: unit embeddings of the pictures, float16 (n, dim).
+        order: the samples in a random order, int64 (n,); each is paired with the one after it.
+    """
+    order = order[: RANDOM_PAIRS + 1]
+    first, second = order[:-1], order[1:]
+    pictures = _cosines(vectors, first, vectors, second[:, None])
+    has_text = (captions.vector_row[first] >= 0) & (captions.vector_row[second] >= 0)
+    first, second = first[has_text], second[has_text]
+    texts = captions.vectors, captions.vector_row[second][:, None]
+    between_captions = _cosines(captions.vectors, captions.vector_row[first], *texts)
+    across = _cosines(vectors, first, *texts)
+    return Limits(
+        reference=max(MIN_REFERENCE_COSINE, _percentile(pictures, REFERENCE_PERCENTILE)),
+        caption=_percentile(between_captions, CAPTION_PERCENTILE),
+        margin=float(across.std()) if len(across) else 0.0,
+    )
+
+
+def find_neighbours(vectors: np.ndarray, captions: Captions, limits: Limits, duplicate_cosine: float) -> Neighbours:
+    """Find the hard negative and the similar picture of each sample, among the same samples.
+
+    Both have a caption in the sample's own language, so that a language never gives an answer away. A sample whose
+    caption has no text embedding has no negative, for nothing then tells what the captions mean.
+
+    Args:
+        vectors: unit embeddings of the pictures, float16 (n, dim), in uid order; may be a memory map.
+        captions: in the same order.
         duplicate_cosine: pictures with at least this cosine count as the same picture and are skipped.
     """
-    count = len(vectors)
+    count, prints = len(vectors), captions.prints
     neighbours = no_neighbours(count)
     if count < 2:
         return neighbours
     for start, candidates in _candidates(vectors, min(CANDIDATES, count)):
-        queries = np.arange(start, start + len(candidates))[:, None]
-        cosine = np.round(_cosines(vectors, queries[:, 0], candidates), 9)
+        rows = np.arange(start, start + len(candidates))
+        queries = rows[:, None]
+        cosine = _cosines(vectors, rows, vectors, candidates)
         usable = (candidates >= 0) & (candidates != queries) & (cosine < duplicate_cosine)
-        has_words = prints.identity[candidates] != 0
-        other = usable & has_words & (prints.identity[candidates] != prints.identity[queries])
-        apart = other & (_overlap(prints.words[queries], prints.words[candidates]) < MAX_CAPTION_OVERLAP)
-        similar = other & (cosine >= MIN_REFERENCE_COSINE)
-        neighbours.negative[queries[:, 0]] = _nearest(candidates, cosine, apart)
-        neighbours.reference[queries[:, 0]] = _nearest(candidates, cosine, similar)
+        usable &= captions.language[candidates] == captions.language[queries]
+        other = usable & (prints.identity[candidates] != 0) & (prints.identity[candidates] != prints.identity[queries])
+        apart = other & (overlap(prints.words[queries], prints.words[candidates]) < MAX_CAPTION_OVERLAP)
+        apart &= _says_something_else(vectors, captions, limits, rows, candidates)
+        neighbours.negative[rows] = _nearest(candidates, cosine, apart)
+        neighbours.reference[rows] = _nearest(candidates, cosine, other & (cosine >= limits.reference))
     return neighbours
+
+
+def _says_something_else(
+    vectors: np.ndarray, captions: Captions, limits: Limits, rows: np.ndarray, candidates: np.ndarray
+) -> np.ndarray:
+    """Whether a candidate's caption means something else and fits the row's picture clearly less: bool (m, k)."""
+    own, theirs = captions.vector_row[rows], captions.vector_row[candidates]
+    if not len(captions.vectors):
+        return np.zeros(candidates.shape, bool)
+    between = _cosines(captions.vectors, own, captions.vectors, theirs)
+    fit_of_own = _cosines(vectors, rows, captions.vectors, own[:, None])
+    fit_of_theirs = _cosines(vectors, rows, captions.vectors, theirs)
+    has_text = (own >= 0)[:, None] & (theirs >= 0)
+    return has_text & (between <= limits.caption) & (fit_of_theirs <= fit_of_own - limits.margin)
 
 
 def _candidates(vectors: np.ndarray, k: int) -> Iterable[tuple[int, np.ndarray]]:
@@ -116,22 +164,19 @@ def _candidates(vectors: np.ndarray, k: int) -> Iterable[tuple[int, np.ndarray]]
         yield start, neighbours
 
 
-def _cosines(vectors: np.ndarray, queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Cosines of each row with its candidates, float64 (m, k)."""
-    mine = np.asarray(vectors[queries], np.float64)
+def _cosines(ours: np.ndarray, rows: np.ndarray, theirs: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Cosines of m rows of `ours` with k rows of `theirs` each, rounded to 9 places: float64 (m, k)."""
+    mine = np.asarray(ours[rows], np.float64)
     out = np.empty(candidates.shape, np.float64)
     for column in range(candidates.shape[1]):
-        theirs = np.asarray(vectors[candidates[:, column]], np.float64)
-        scale = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
-        out[:, column] = (mine * theirs).sum(axis=1) / np.maximum(scale, 1e-12)
-    return out
+        other = np.asarray(theirs[candidates[:, column]], np.float64)
+        scale = np.linalg.norm(mine, axis=1) * np.linalg.norm(other, axis=1)
+        out[:, column] = (mine * other).sum(axis=1) / np.maximum(scale, 1e-12)
+    return np.round(out, 9)
 
 
-def _overlap(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Share of common words (Jaccard index), estimated from the Bloom filters: float64 (m, k)."""
-    shared = np.bitwise_count(ours & theirs).sum(axis=-1, dtype=np.int64)
-    either = np.bitwise_count(ours | theirs).sum(axis=-1, dtype=np.int64)
-    return shared / np.maximum(either, 1)
+def _percentile(cosines: np.ndarray, percent: float) -> float:
+    return float(np.percentile(cosines, percent)) if cosines.size else 1.0
 
 
 def _nearest(candidates: np.ndarray, cosine: np.ndarray, fits: np.ndarray) -> np.ndarray:

@@ -19,14 +19,13 @@ from mmdata.engine.freshness import CODE_VERSIONS
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.instruct.forms import FORMS, Record, line
-from mmdata.instruct.kept import Kept, has_image, read_kept
+from mmdata.instruct.kept import Kept, read_kept
 from mmdata.instruct.media_paths import data_uri, read_member
-from mmdata.instruct.neighbours import Neighbours, caption_prints, find_neighbours, no_neighbours
+from mmdata.instruct.split_neighbours import neighbours_of
 from mmdata.instruct.tasks import RULES, RecordCounts, default_tasks, make_records
 from mmdata.observe import logs
 from mmdata.releases.draft import check_draft
 from mmdata.releases.manifest import DAMAGED_REMEDY
-from mmdata.select.embeddings import gather_embeddings
 from mmdata.stage import Progress, StageReport, silent
 from mmdata.storage.atomic import atomic_path, publish_json
 from mmdata.storage.tables import read_table, scan_tables
@@ -35,10 +34,8 @@ from mmdata.workspace.layout import Workspace
 
 _log = logs.logger(__name__)
 
-NEIGHBOUR_TASKS = {"match", "reference_image"}
 PROGRESS_EVERY = 256
 SKIPS_NAMED = 4  # in the warning about empty files
-SAME_PICTURE = 1e-3  # cosine distance below which two pictures are the same, if deduplication sets none
 
 
 def write_instructions(corpus: Corpus, workspace: Workspace, progress: Progress = silent) -> StageReport:
@@ -107,7 +104,7 @@ def _write(
         counts = RecordCounts(Counter(), Counter())
         records = make_records(
             frame,
-            _neighbours(corpus, frame, kept, tasks),
+            neighbours_of(corpus, frame, kept, tasks),
             tasks,
             settings.languages,
             corpus.seed,
@@ -140,24 +137,6 @@ def _write(
         "examples": [examples[task][lang] for task in tasks for lang in sorted(examples.get(task, {}))],
         "files": files,
     }
-
-
-def _neighbours(corpus: Corpus, frame: pl.DataFrame, kept: Kept, tasks: Sequence[str]) -> Neighbours:
-    """Neighbours within one split. Samples without picture, caption or embedding have none."""
-    neighbours = no_neighbours(len(frame))
-    if not NEIGHBOUR_TASKS & set(tasks):
-        return neighbours
-    rows = np.flatnonzero(has_image(frame))
-    place, row = frame["place"].to_numpy()[rows], frame["row"].to_numpy()[rows]
-    with gather_embeddings(kept.features, place, row) as (vectors, usable):
-        rows = rows[usable]
-        prints = caption_prints(frame["caption"].gather(rows), len(rows))
-        eps = max(corpus.select.dedup.semantic_eps or 0.0, SAME_PICTURE)
-        local = find_neighbours(vectors, prints, duplicate_cosine=1 - eps)
-    for ours, theirs in ((neighbours.negative, local.negative), (neighbours.reference, local.reference)):
-        has = theirs >= 0
-        ours[rows[has]] = rows[theirs[has]]
-    return neighbours
 
 
 @dataclass(slots=True)

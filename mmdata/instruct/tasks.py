@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from mmdata.instruct import clips
-from mmdata.instruct.asked_sample import Sample, Split, frames_of, path_of
+from mmdata.instruct.asked_sample import Sample, Split, captions_of, frames_of, languages_of, path_of
 from mmdata.instruct.forms import Record
 from mmdata.instruct.neighbours import Neighbours
 from mmdata.instruct.templates import YES_NO
@@ -32,10 +32,14 @@ RULES: dict[str, str] = {
         "step_caption where that task is on"
     ),
     "match": (
-        "pictures that have a hard negative; a hash of the uid decides whether their own caption is asked about (yes) "
-        "or the nearest other picture's that shares less than half of its words (no)"
+        "pictures that have a hard negative: the nearest other picture whose caption is in the same language, means "
+        "something else (by its words and its text embedding) and fits this picture clearly less; a hash of the uid "
+        "decides whether the own caption is asked about (yes) or that one (no)"
     ),
-    "reference_image": "pictures with a similar one in the same split that is no duplicate and has another caption",
+    "reference_image": (
+        "pictures with a similar one in the same split (more similar than 99 of 100 random pairs) that is no duplicate "
+        "and has another caption in the same language"
+    ),
     "text_qa": "rows whose own columns hold a question and an answer, unless the question speaks of a picture",
     "text_to_image": "every picture with a caption, as the target",
     "step_caption": "every clip with a caption: its frames, and what is done in it",
@@ -74,6 +78,10 @@ def default_tasks(signatures: Iterable[str]) -> list[str]:
     return [task for task in RULES if task in wanted]
 
 
+ANSWERED_BY_TEMPLATE = frozenset({"match", "audio_visual_match", "step_order"})
+"""Tasks whose answer is Yes, No or numbers, so that any language may ask."""
+
+
 @dataclass(slots=True)
 class RecordCounts:
     """Counts of records by (task, language), and of skipped samples by reason."""
@@ -109,7 +117,8 @@ def make_records(
             at = start + number
             for task in tasks:
                 bits, language_bits = (int(one[number]) for one in draws[task])
-                lang = languages[language_bits % len(languages)]
+                choices = languages if task in ANSWERED_BY_TEMPLATE else languages_of(row, languages)
+                lang = choices[language_bits % len(choices)]
                 if task == "text_qa":
                     lang = _language_of(row["question"] or "", languages, lang)
                 made = _make(task, Sample(row, at, lang, bits), split)
@@ -156,12 +165,13 @@ def _match(sample: Sample, split: Split) -> Record | str:
     neighbour = int(split.neighbours.negative[sample.at])
     if neighbour < 0:
         return "no hard negative"  # nor a positive: the answer must not follow from which samples are asked
+    own, others = captions_of(sample.row), captions_of(split.row(neighbour))
+    lang = sample.lang if sample.lang in own and sample.lang in others else None
     yes, no = YES_NO[sample.lang]
-    if sample.bits >> 63:
-        caption, answer = sample.caption, yes
-    else:
-        caption, answer = (split.row(neighbour)["caption"] or "").strip(), no
-    return sample.record("match", sample.ask("match", caption=caption), answer, input_image=sample.image)
+    caption, answer = (sample.row["caption"], yes) if sample.bits >> 63 else (split.row(neighbour)["caption"], no)
+    if lang:  # the language of the quoted caption must not give the answer away
+        caption = own[lang] if answer == yes else others[lang]
+    return sample.record("match", sample.ask("match", caption=caption.strip()), answer, input_image=sample.image)
 
 
 def _reference_image(sample: Sample, split: Split) -> Record | str:
@@ -169,7 +179,8 @@ def _reference_image(sample: Sample, split: Split) -> Record | str:
     if neighbour < 0:
         return "no similar picture"
     other = split.row(neighbour)
-    instruction = sample.ask_for_caption("reference_image", reference_caption=(other["caption"] or "").strip())
+    reference_caption = captions_of(other).get(sample.lang) or other["caption"].strip()
+    instruction = sample.ask_for_caption("reference_image", reference_caption=reference_caption)
     return sample.record(
         "reference_image",
         instruction,

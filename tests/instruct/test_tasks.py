@@ -87,6 +87,44 @@ def test_a_match_asks_about_its_own_caption_or_the_hard_negatives() -> None:
     assert 70 < answers["Yes"] < 130
 
 
+ZH = [{"lang": "zh", "caption": "一只灰色的猫"}]
+
+
+def test_a_question_and_its_answer_are_in_one_language() -> None:
+    rows = [picture(n, caption_lang="en", further_captions=ZH if n % 2 else None) for n in range(200)]
+    rows += [picture(n, caption="一只猫", caption_lang=None) for n in range(200, 220)]
+    rows += [clip(n, caption_lang="en") for n in range(220, 240)]
+    records, _ = made(rows, ["caption", "text_to_image", "transcribe"], ["en", "zh"])
+    for record in records:
+        words = record.output or record.instruction
+        assert ("猫" in words) == (record.lang == "zh"), record
+    asked = Counter((int(record.id[:32], 16) // 100, record.lang) for record in records if record.task == "caption")
+    assert asked[0, "zh"] + asked[1, "zh"] > 35, "half of those with a Chinese caption"
+    assert asked[2, "zh"] == 20
+
+
+def test_a_caption_in_no_language_of_the_templates_is_asked_for_by_name() -> None:
+    records, _ = made(
+        [picture(n, caption="eine Katze", caption_lang="de") for n in range(20)], ["caption"], ["en", "zh"]
+    )
+    assert {record.lang for record in records} == {"en", "zh"}
+    for record in records:
+        assert ("German" if record.lang == "en" else "德语") in record.instruction
+
+
+def test_the_language_of_a_quoted_caption_does_not_give_the_answer_away() -> None:
+    further = [ZH if n % 3 else None for n in range(300)]
+    rows = [picture(n, caption_lang="en", further_captions=further[n]) for n in range(300)]
+    records, _ = made(rows, ["match"], ["en", "zh"], negative=[*range(1, 300), 0], reference=[-1] * 300)
+    asked = Counter((record.lang, "猫" in record.instruction, record.output) for record in records)
+    for lang, answers in (("en", ("Yes", "No")), ("zh", ("是", "否"))):
+        yes, no = (
+            asked[lang, True, answer] / sum(n for key, n in asked.items() if key[2] == answer) for answer in answers
+        )
+        assert abs(yes - no) < 0.15
+    assert not asked["en", True, "Yes"]
+
+
 def test_a_reference_shows_both_pictures_and_says_the_others_caption() -> None:
     rows = [picture(0), picture(1, caption=" a grey kitten ")]
     records, _ = made(rows, ["reference_image"], negative=[-1, -1], reference=[1, -1])

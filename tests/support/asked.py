@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from mmdata.instruct.asked_sample import Sample, Split
+from mmdata.instruct.kept import FURTHER_CAPTIONS
 from mmdata.instruct.neighbours import Neighbours, no_neighbours
 from mmdata.instruct.videos import videos_of
 
@@ -29,6 +30,7 @@ SCHEMA: dict[str, Any] = {
     "caption": pl.String,
     "caption_lang": pl.String,
     "is_told": pl.Boolean,
+    "further_captions": FURTHER_CAPTIONS,
     "question": pl.String,
     "answer": pl.String,
 }
