@@ -17,7 +17,7 @@ from mmdata.samples import draws, sample_uid
 from mmdata.urls import canonical_url
 from tests.support.workspaces import build, release
 
-RELEASE_ID = "c5a3a3cac98b147c"
+RELEASE_ID = "81d3deea8bcd7c3f"
 SHARDS = [
     "train-c0000-00000-8e6d7d9a2179.tar",
     "train-c0000-00001-2bd0539ca1ae.tar",
@@ -31,14 +31,14 @@ FILES = {
     ".nv-meta/.info.yaml": "07f1c110f23dd707",
     ".nv-meta/dataset.yaml": "576f5873f291e9b3",
     ".nv-meta/split.yaml": "17438b7fdd30af70",
-    "instruct-chat-train.jsonl": "26ccc85a0524efdf",
-    "instruct-llava-train.jsonl": "b2a8a26a02c915bc",
-    "instruct-record-train.jsonl": "613d335b92dc774b",
-    "instructions.json": "a4fd15c364aba527",
+    "instruct-chat-train.jsonl": "97a554b2ea9088b7",
+    "instruct-llava-train.jsonl": "e43524b6f6f2d9d3",
+    "instruct-record-train.jsonl": "c066dbce18c99cee",
+    "instructions.json": "3f3b8039e2c8ca67",
     "rates.json": "cfaf3c8cb1f713b8",
-    "shards.json": "911f507a21d0cd4f",
-    "wids-validation.json": "06375ff55f99aa4d",
-    "wids.json": "0033ea542e76c372",
+    "shards.json": "3e7cbc2e473c13aa",
+    "wids-validation.json": "542b7a5500969d49",
+    "wids.json": "14bfabf65b40de84",
 }
 """Files of the release -> the first digits of their SHA-256; not of Parquet, which names the version of its writer."""
 

@@ -24,7 +24,7 @@ from mmdata.fingerprint import fingerprint
 from mmdata.optout.state import opt_out_digest
 from mmdata.workspace.layout import PART_STAGES, Part, PartStage, PartStamp, SliceStamp, Workspace
 
-CODE_VERSIONS: dict[str, int] = {"rows": 3, "media": 2, "features": 2, "selection": 3, "shards": 3, "instructions": 3}
+CODE_VERSIONS: dict[str, int] = {"rows": 3, "media": 2, "features": 2, "selection": 3, "shards": 3, "instructions": 4}
 """Raise a number when a stage's code writes something else than before: all older results are then stale."""
 
 TEXT_VERSION = 2
@@ -175,12 +175,12 @@ def captioner_files(recaption: Recaption) -> list[list[str | int]]:
 
 
 def needs_text_vectors(corpus: Corpus) -> bool:
-    """Whether the selection reads the text embeddings of the features tables."""
-    return corpus.select.needs_text_embeddings
+    """Whether the selection or the instructions that are asked for by name read the text embeddings of the features."""
+    return corpus.select.needs_text_embeddings or "match" in corpus.instruct.tasks
 
 
 def lacks_text_vectors(corpus: Corpus, stamp: PartStamp | SliceStamp) -> bool:
-    """Whether the features of a part or a slice lack text embeddings that the selection needs.
+    """Whether the features of a part or a slice lack text embeddings that the selection or the instructions need.
 
     Tables of older versions have none, and they stay valid: only what needs the vectors has them filled in.
     """
@@ -189,7 +189,8 @@ def lacks_text_vectors(corpus: Corpus, stamp: PartStamp | SliceStamp) -> bool:
 
 def lacking_vectors(stamp: PartStamp | SliceStamp) -> str:
     """What the features lack, in words."""
-    return f"{_rows_without_text_vector(stamp):,} scored samples lack the text embedding that the selection needs"
+    rows = _rows_without_text_vector(stamp)
+    return f"{rows:,} scored samples lack the text embedding that selection or instructions need"
 
 
 def _rows_without_text_vector(stamp: PartStamp | SliceStamp) -> int:

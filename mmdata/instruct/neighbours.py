@@ -22,8 +22,8 @@ CANDIDATES = 24
 MAX_CAPTION_OVERLAP = 0.5
 RANDOM_PAIRS = 20_000
 MIN_REFERENCE_COSINE = 0.3
-REFERENCE_PERCENTILE = 99.0
-CAPTION_PERCENTILE = 90.0
+REFERENCE_PERCENTILE = 99.5
+CAPTION_PERCENTILE = 99.0
 _BLOCK = 1024
 
 
@@ -63,8 +63,8 @@ class Limits:
     """What is usual among random pairs of the samples.
 
     Args:
-        reference: pictures of at least this cosine resemble each other: the 99th percentile, at least 0.3.
-        caption: captions of at most this cosine say different things: the 90th percentile.
+        reference: pictures of at least this cosine resemble each other: the 99.5th percentile, at least 0.3.
+        caption: captions of at most this cosine say different things: the 99th percentile.
         margin: a caption fits a picture clearly less than another if its cosine is lower by this much: the standard
             deviation of the cosines of pictures and captions of other pictures.
     """
@@ -135,8 +135,6 @@ def _says_something_else(
 ) -> np.ndarray:
     """Whether a candidate's caption means something else and fits the row's picture clearly less: bool (m, k)."""
     own, theirs = captions.vector_row[rows], captions.vector_row[candidates]
-    if not len(captions.vectors):
-        return np.zeros(candidates.shape, bool)
     between = _cosines(captions.vectors, own, captions.vectors, theirs)
     fit_of_own = _cosines(vectors, rows, captions.vectors, own[:, None])
     fit_of_theirs = _cosines(vectors, rows, captions.vectors, theirs)
@@ -166,8 +164,10 @@ def _candidates(vectors: np.ndarray, k: int) -> Iterable[tuple[int, np.ndarray]]
 
 def _cosines(ours: np.ndarray, rows: np.ndarray, theirs: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     """Cosines of m rows of `ours` with k rows of `theirs` each, rounded to 9 places: float64 (m, k)."""
+    out = np.zeros(candidates.shape, np.float64)
+    if not len(rows) or not len(theirs):  # no caption has an embedding
+        return out
     mine = np.asarray(ours[rows], np.float64)
-    out = np.empty(candidates.shape, np.float64)
     for column in range(candidates.shape[1]):
         other = np.asarray(theirs[candidates[:, column]], np.float64)
         scale = np.linalg.norm(mine, axis=1) * np.linalg.norm(other, axis=1)

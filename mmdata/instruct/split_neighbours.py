@@ -12,11 +12,16 @@ from mmdata.config import Corpus
 from mmdata.instruct.caption_prints import caption_prints
 from mmdata.instruct.kept import Kept, has_image
 from mmdata.instruct.neighbours import Captions, Neighbours, find_neighbours, limits_of, no_neighbours
+from mmdata.observe import logs
 from mmdata.samples import hash64
 from mmdata.select.embeddings import gather_embeddings
 
 NEIGHBOUR_TASKS = {"match", "reference_image"}
 SAME_PICTURE = 1e-3  # cosine distance below which two pictures are the same, if deduplication sets none
+
+TEXTLESS_REMEDY = "name the tasks under instruct.tasks, `match` among them, then `mmdata build` fills the embeddings in"
+
+_log = logs.logger(__name__)
 
 
 def neighbours_of(corpus: Corpus, frame: pl.DataFrame, kept: Kept, tasks: Sequence[str]) -> Neighbours:
@@ -29,6 +34,8 @@ def neighbours_of(corpus: Corpus, frame: pl.DataFrame, kept: Kept, tasks: Sequen
         vectors, usable = stack.enter_context(_vectors(kept, frame, rows, "embedding"))
         rows = rows[usable]
         texts, captioned = stack.enter_context(_vectors(kept, frame, rows, "text_embedding"))
+        if "match" in tasks and len(rows) and not len(texts):
+            _log.warning("match gives no record: no caption has a text embedding", remedy=TEXTLESS_REMEDY)
         captions = _captions(frame[rows], texts, captioned)
         order = np.argsort(hash64(frame["uid"].gather(rows), corpus.seed, "instruct:pairs"), kind="stable")
         eps = max(corpus.select.dedup.semantic_eps or 0.0, SAME_PICTURE)

@@ -37,8 +37,8 @@ RULES: dict[str, str] = {
         "decides whether the own caption is asked about (yes) or that one (no)"
     ),
     "reference_image": (
-        "pictures with a similar one in the same split (more similar than 99 of 100 random pairs) that is no duplicate "
-        "and has another caption in the same language"
+        "pictures with a similar one in the same split (more similar than 995 of 1,000 random pairs) that is no "
+        "duplicate and has another caption in the same language"
     ),
     "text_qa": "rows whose own columns hold a question and an answer, unless the question speaks of a picture",
     "text_to_image": "every picture with a caption, as the target",

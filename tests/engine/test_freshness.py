@@ -151,7 +151,7 @@ def test_missing_text_embeddings_make_features_stale_where_the_selection_needs_t
     monkeypatch.setattr(Select, "needs_text_embeddings", property(lambda self: True))
     plan = plan_part(corpus_of(), workspace, PART)
     assert plan.stale == ("features",)
-    assert plan.why == "features: 1,500 scored samples lack the text embedding that the selection needs"
+    assert plan.why == "features: 1,500 scored samples lack the text embedding that selection or instructions need"
     assert releasable_parts(corpus_of(), workspace) == ([], {PART.name: plan.why})
     finish(corpus_of(), workspace, counts={"scored": 1_500, "text_embedded": 1_500})
     assert plan_part(corpus_of(), workspace, PART).stale == ()

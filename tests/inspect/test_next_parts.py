@@ -86,4 +86,4 @@ def test_slices_whose_text_embeddings_are_lacking_are_counted(built: Nightly, mo
     works = {work.part.name: work for work in built.plan().work}
     (features,) = works[part].stages
     assert (features.stage, features.slices, features.of, features.rows) == ("features", 3, 4, 30)
-    assert features.why == "21 scored samples lack the text embedding that the selection needs"
+    assert features.why == "21 scored samples lack the text embedding that selection or instructions need"
