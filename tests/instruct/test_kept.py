@@ -91,3 +91,27 @@ def test_only_stored_pictures_are_images() -> None:
     rows = [("image", ["jpg"]), ("image", []), ("video", ["000.jpg"]), ("audio", ["flac"])]
     frame = pl.DataFrame(rows, schema={"kind": pl.String, "exts": pl.List(pl.String)}, orient="row")
     assert has_image(frame).tolist() == [True, False, False, False]
+
+
+def test_an_exact_duplicate_in_another_language_gives_its_caption(tmp_path: Path) -> None:
+    tiny = tiny_release.build(tmp_path, samples=40)
+    path = tiny.workspace.release_dir(RELEASE) / "selection.parquet"
+    selection = pl.DataFrame(read_table(path))
+    followers = selection.filter(pl.col("duplicate_of").is_not_null())
+    leader = followers["duplicate_of"][0]
+    for part, name in followers.select("part", "slice").unique().iter_rows():
+        for stage, column, value in (("rows", "caption", "一只猫"), ("features", "lang", "zh")):
+            table = tiny.workspace.table(part, stage, name)
+            rows = pl.DataFrame(read_table(table))
+            is_follower = pl.col("uid").is_in(followers["uid"].implode())
+            changed = rows.with_columns(pl.when(is_follower).then(pl.lit(value)).otherwise(column).alias(column))
+            write_table(table, changed.to_arrow().cast(read_table(table).schema))
+    captions = {}
+    for reason in ("duplicate:phash", "duplicate:url"):
+        renamed = selection.with_columns(
+            pl.when(pl.col("duplicate_of").is_not_null()).then(pl.lit(reason)).otherwise("reason").alias("reason")
+        )
+        write_table(path, renamed.to_arrow().cast(SELECTION))
+        frame = read_kept(tiny.workspace, RELEASE, False, lambda done: None, tiny.corpus.recaption).frame
+        captions[reason] = dict(frame.select("uid", "further_captions").drop_nulls().iter_rows())
+    assert captions == {"duplicate:phash": {}, "duplicate:url": {leader: [{"lang": "zh", "caption": "一只猫"}]}}
