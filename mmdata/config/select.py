@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mmdata.config.balance import Balance, Oversample
+from mmdata.config.evaluation_set import EvaluationSet
 from mmdata.config.section import Section
 from mmdata.config.select_scores import MEASURES, Density, NearTarget, ScoreKind, ScoreName, Target, TopFraction
 
@@ -161,6 +162,9 @@ class Select(Section):
         default_factory=list, description="Scores to write into the selection although no rule uses them."
     )
     density: Density | None = Field(None, description="Density-based pruning of the clusters; null: off.")
+    decontaminate: list[EvaluationSet] = Field(
+        default_factory=list, description="Evaluation sets that a release must not contain."
+    )
 
     @field_validator("scores")
     @classmethod
@@ -168,6 +172,14 @@ class Select(Section):
         if taken := sorted(set(scores) & set(MEASURES)):
             raise ValueError(f"{taken[0]} is a measure of the features tables already: choose another name")
         return scores
+
+    @field_validator("decontaminate")
+    @classmethod
+    def _sets_differ(cls, sets: list[EvaluationSet]) -> list[EvaluationSet]:
+        names = [one.name for one in sets]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two evaluation sets are named {sorted(repeated)[0]!r}: choose another name for one")
+        return sets
 
     @property
     def used_scores(self) -> tuple[str, ...]:
@@ -197,10 +209,12 @@ class Select(Section):
             "balance": self.balance.unused,
             "filter": {"near_target": _PATHS, **rules, **dict.fromkeys(self.filter.unused, True)},
             "scores": scores if self.used_scores else True,
+            "decontaminate": {"__all__": _FILES} if self.decontaminate else True,
             **{key: True for key in ("keep_scores", "density") if not getattr(self, key)},
         }
 
 
 _SCORE_KEYS = ("min_scores", "max_scores", "top", "near_target")
-_PATHS = {"weights": True, "target": {"pictures": True, "table": True}}
-"""Files decide by what they hold, not by where they lie; see `score_file_states`."""
+_FILES = {"pictures": True, "table": True}
+_PATHS = {"weights": True, "target": _FILES}
+"""Files decide by what they hold, not by where they lie; see `selection_file_states`."""

@@ -13,7 +13,7 @@ from typing import Any
 from mmdata.config import Corpus, Select
 from mmdata.config.concept_list import read_concept_lists
 from mmdata.config.presets import PRESETS
-from mmdata.config.score_files import score_file_states
+from mmdata.config.selection_files import selection_file_states
 from mmdata.engine.freshness import CODE_VERSIONS, scorer_settings
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
@@ -116,7 +116,7 @@ def release_inputs(corpus: Corpus, workspace: Workspace, parts: Sequence[str]) -
         corpus.seed,
         scorer_settings(corpus.score),
         *([[corpus.recaption.use, corpus.recaption.margin]] if corpus.recaption.replaces else []),
-        *score_file_states(corpus.select),
+        *selection_file_states(corpus.select),
         *([PRESETS[rules.preset].values] if rules.preset else []),  # a preset of the same name may be mended
     )
 

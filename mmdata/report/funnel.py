@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mmdata.optout.state import OPT_OUT
+from mmdata.select.decontaminate import CONTAMINATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ STEPS = (
     ("media", "fetched"),
     ("features", "scored"),
     ("filter", "good enough"),
+    (CONTAMINATED, "in no evaluation set"),
     ("duplicate", "unlike the others"),
     ("balance", "kept after balancing"),
 )
@@ -57,8 +59,8 @@ def funnel(rows: int, uids: int, repeats: int, reasons: Mapping[str, int]) -> li
         lost = {reason: count for reason, count in reasons.items() if reason.partition(":")[0] == prefix}
         if prefix == STEPS[-1][0]:
             lost |= {reason: count for reason, count in reasons.items() if reason.partition(":")[0] not in prefixes}
-        if prefix in (OPT_OUT, "rule") and not lost:
-            continue  # there is no such step where nobody asked to be left out, or no source has a filter
+        if prefix in (OPT_OUT, "rule", CONTAMINATED) and not lost:
+            continue  # there is no such step where nobody asked for it
         left -= sum(lost.values())
         steps.append(Step(name, left, tuple(sorted(lost.items(), key=lambda item: (-item[1], item[0])))))
     return [*steps, Step("released, with repeats", repeats)]

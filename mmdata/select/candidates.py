@@ -234,6 +234,18 @@ def _own_reason(select: Select) -> pl.Expr:
     return pl.coalesce(upstream.cast(pl.Categorical), filter_reason(select.filter, select.scores))
 
 
+def place_hashes(urls: Sequence[str]) -> np.ndarray:
+    """The column `url` of candidates that are whole files at these canonical URLs, uint64."""
+    schema = {"url": pl.String, "start_s": pl.Float64, "end_s": pl.Float64}
+    frame = pl.DataFrame({"url": urls, "start_s": None, "end_s": None}, schema=schema)
+    return frame.select(_place_hash())["url"].to_numpy()
+
+
+def file_hash(url: str) -> int:
+    """A file as 64 bits that no version of Polars changes."""
+    return int.from_bytes(hashlib.blake2b(url.encode(), digest_size=8).digest(), "little")
+
+
 def _place_hash() -> pl.Expr:
     """Hash of the origin of a sample: its file, and for a clip its times, so that clips of the same file differ."""
     return pl.col("url").hash() ^ _times_hash()
@@ -268,11 +280,10 @@ def _plain_words(text: pl.Expr) -> pl.Expr:
 
 
 def _files(joined: pl.DataFrame) -> pl.Series:
-    """The file of each clip and sound, as 64 bits that no version of Polars changes: the split is drawn by them."""
+    """The file of each clip and sound, by which the split is drawn."""
     urls = joined.select(pl.when(pl.col("kind").is_in(["video", "audio"])).then(pl.col("url")).alias("url"))["url"]
     distinct = urls.drop_nulls().unique()
-    digests = [hashlib.blake2b(url.encode(), digest_size=8).digest() for url in distinct]
-    hashes = pl.Series([int.from_bytes(digest, "little") for digest in digests], dtype=pl.UInt64)
+    hashes = pl.Series([file_hash(url) for url in distinct], dtype=pl.UInt64)
     return urls.replace_strict(distinct, hashes, default=None, return_dtype=pl.UInt64)
 
 

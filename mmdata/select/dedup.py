@@ -89,6 +89,22 @@ def near_hashes(hashes: pl.Series, rank: np.ndarray, bits: int, group: pl.Series
     return leaders
 
 
+def near_any(hashes: np.ndarray, others: np.ndarray, bits: int) -> np.ndarray:
+    """Which hashes differ from one of `others` in at most `bits` bits: bool, one a hash. Exact.
+
+    Args:
+        hashes, others: uint64.
+    """
+    others, distinct = np.unique(others), np.unique(hashes)
+    near = np.isin(distinct, others)
+    rest = np.flatnonzero(~near)
+    if bits and len(others) and len(rest):
+        for low, high in near_pairs(np.concatenate([others, distinct[rest]]), bits):
+            across = (low < len(others)) & (high >= len(others))
+            near[rest[high[across] - len(others)]] = True
+    return near[np.searchsorted(distinct, hashes)]
+
+
 def keep_greedily(rows: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Go through the rows in order, and drop each that is like an earlier one that stays. Vectorised, in rounds.
 

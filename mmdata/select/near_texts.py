@@ -60,6 +60,42 @@ def near_text_leaders(texts: pl.Series, rank: np.ndarray, least: float) -> np.nd
     return leaders
 
 
+def texts_like(texts: pl.Series, others: pl.Series, least: float) -> np.ndarray:
+    """Which texts equal one of `others`, or have at least `least` of their shingles in common with one.
+
+    Args:
+        texts: null is like nothing.
+        others: without nulls.
+        least: as for `near_text_leaders`; a pair of that similarity is missed as rarely as there.
+
+    Returns:
+        bool, one a text.
+    """
+    lower, wanted = texts.str.to_lowercase().str.strip_chars(), others.str.to_lowercase().str.strip_chars().unique()
+    alike = lower.is_in(wanted.implode()).fill_null(value=False).to_numpy().copy()
+    wanted = wanted.filter(wanted.str.len_chars() >= MIN_CHARACTERS)
+    rows = np.flatnonzero(~alike & (lower.str.len_chars() >= MIN_CHARACTERS).fill_null(value=False).to_numpy())
+    if not len(rows) or not len(wanted):
+        return alike
+    ours, theirs = min_hashes(lower.gather(rows)), min_hashes(wanted)
+    pairs = []
+    for band in range(0, HASHES, HASHES // BANDS):
+        left, right = (
+            pl.DataFrame({"key": _band_keys(hashes, band), "at": np.arange(len(hashes))}) for hashes in (ours, theirs)
+        )
+        pairs.append(left.join(right, on="key", suffix="_other").select("at", "at_other"))
+    for at, other in pl.concat(pairs).unique().sort("at", "at_other").iter_rows():
+        is_likely = (ours[at] == theirs[other]).mean() >= least - _DOUBT
+        if is_likely and not alike[rows[at]]:
+            alike[rows[at]] = similarity(lower[int(rows[at])], wanted[other]) >= least
+    return alike
+
+
+def _band_keys(hashes: np.ndarray, start: int) -> np.ndarray:
+    """The four hashes of the band that begins at `start` as one number, uint64 (n,)."""
+    return np.ascontiguousarray(hashes[:, start : start + HASHES // BANDS]).view(np.uint64)[:, 0]
+
+
 def read_captions(tables: Sequence[UPath], place: np.ndarray, row: np.ndarray) -> pl.Series:
     """The captions of rows, in their order.
 
@@ -116,8 +152,8 @@ def similarity(text: str, other: str) -> float:
 def _likely_pairs(hashes: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     """Pairs (low < high, places in `hashes`) that share a band and may have at least the similarity `least`."""
     pairs = [np.empty(0, np.int64)]  # low * rows + high
-    for band in np.split(hashes, BANDS, axis=1):
-        keys = np.ascontiguousarray(band).view(np.uint64)[:, 0]
+    for start in range(0, HASHES, HASHES // BANDS):
+        keys = _band_keys(hashes, start)
         order = np.argsort(keys, kind="stable")  # within a bucket, the better rows come first
         is_new = np.append(True, keys[order[1:]] != keys[order[:-1]])
         best = order[np.flatnonzero(is_new)[np.cumsum(is_new) - 1]]
@@ -125,7 +161,7 @@ def _likely_pairs(hashes: np.ndarray, least: float) -> tuple[np.ndarray, np.ndar
         pairs += [better * len(hashes) + order[follows] for better in (best[follows], order[follows - 1])]
     low, high = np.divmod(np.unique(np.concatenate(pairs)), len(hashes))
     is_likely = np.empty(len(low), bool)
-    for start in range(0, len(low), _BLOCK_CHARACTERS // HASHES):
-        block = slice(start, start + _BLOCK_CHARACTERS // HASHES)
+    for first in range(0, len(low), _BLOCK_CHARACTERS // HASHES):
+        block = slice(first, first + _BLOCK_CHARACTERS // HASHES)
         is_likely[block] = (hashes[low[block]] == hashes[high[block]]).mean(axis=1) >= least - _DOUBT
     return low[is_likely], high[is_likely]

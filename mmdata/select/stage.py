@@ -26,6 +26,7 @@ from mmdata.select.candidates import BATCH_ROWS, Slice, merge_candidates, read_c
 from mmdata.select.cluster_rules import apply_cluster_rules
 from mmdata.select.concept_matcher import ConceptMatcher, unmatchable
 from mmdata.select.decide import balance_and_repeat, drop_duplicates, drop_followers, is_kind, judge
+from mmdata.select.decontaminate import drop_contaminated
 from mmdata.select.domains import cap_domains
 from mmdata.select.embeddings import gather_embeddings
 from mmdata.select.idle_rules import idle_rules
@@ -156,6 +157,7 @@ def _write_selection(inputs: SelectionInputs, plan: ReleasePlan, folder: UPath) 
     if parent_rates is None and parent_folder:
         rates = read_lasting(parent_folder / "rates.json", settings)
     verdicts, cuts = judge(frame, select, inputs.scorer, rates.cuts, inputs.scores.fingerprints)
+    drop_contaminated(inputs, frame, verdicts)
     rank = drop_duplicates(frame, verdicts, select.dedup)
     _drop_near_texts(inputs, frame, verdicts, rank)
     cluster, bounds = apply_cluster_rules(inputs, frame, verdicts, rank, folder, parent_folder, rates.density)

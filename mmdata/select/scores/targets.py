@@ -14,8 +14,8 @@ import pyarrow as pa
 from upath import UPath
 
 from mmdata.config import Score
-from mmdata.config.score_files import file_state, target_files
 from mmdata.config.select_scores import Target
+from mmdata.config.selection_files import file_state, target_files
 from mmdata.errors import UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.observe import logs

@@ -1,4 +1,4 @@
-"""The user's own files that scores are computed from: target sets, and the weights of heads."""
+"""The user's own files that a selection reads: target and evaluation sets, and the weights of heads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from upath import UPath
 
+from mmdata.config.evaluation_set import EvaluationSet
 from mmdata.config.select import Select
 from mmdata.config.select_scores import Target
 from mmdata.errors import UserError
@@ -17,7 +18,7 @@ State = list[tuple[str, int, float]]
 """Names, sizes and times of change of files, by which a changed file is noticed, as with local checkpoints."""
 
 
-def score_file_states(select: Select) -> list[State]:
+def selection_file_states(select: Select) -> list[State]:
     """The states of all files that the used scores and rules read, in the order in which they are used.
 
     Raises:
@@ -25,11 +26,12 @@ def score_file_states(select: Select) -> list[State]:
     """
     states = [file_state(target_files(target)) for target in select.targets if target.release is None]
     kinds = [select.scores[name] for name in select.used_scores if name in select.scores]
-    return states + [file_state([existing(UPath(kind.weights))]) for kind in kinds if kind.kind == "aesthetic"]
+    states += [file_state([existing(UPath(kind.weights))]) for kind in kinds if kind.kind == "aesthetic"]
+    return states + [file_state(target_files(one)) for one in select.decontaminate]
 
 
-def target_files(target: Target) -> list[UPath]:
-    """The pictures or tables of a target set, sorted by path. Raises as `score_file_states` does."""
+def target_files(target: Target | EvaluationSet) -> list[UPath]:
+    """The pictures or tables of a set, sorted by path. Raises as `selection_file_states` does."""
     given = str(target.pictures if target.pictures is not None else target.table)
     what = "pictures" if target.pictures is not None else "Parquet files"
     root = existing(UPath(given))
@@ -38,7 +40,7 @@ def target_files(target: Target) -> list[UPath]:
     found = [path for path in files if path.suffix.lower() in wanted]
     if not found:
         raise UserError(
-            f"{given}: a target set, but there are no {what} in it. Remedy: correct the path of the target."
+            f"{given}: a set of {what}, but there are none in it. Remedy: correct the path in section select."
         )
     return found
 
@@ -46,7 +48,7 @@ def target_files(target: Target) -> list[UPath]:
 def existing(path: UPath) -> UPath:
     """The path. Raises UserError if nothing is there."""
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder, but a score of section select reads it. Remedy: correct it.")
+        raise UserError(f"{path}: no such file or folder, but section select reads it. Remedy: correct the path there.")
     return path
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mmdata.config.load import parse_corpus
-from mmdata.config.score_files import score_file_states, target_files
 from mmdata.config.select_scores import Target
+from mmdata.config.selection_files import selection_file_states, target_files
 from mmdata.errors import UserError
 from mmdata.releases.draft import release_inputs
 from mmdata.workspace.layout import Workspace
@@ -55,6 +55,6 @@ def test_a_moved_folder_decides_the_same_release_and_a_changed_file_another(tmp_
 
 def test_a_missing_file_is_named_if_its_score_is_used(tmp_path: Path) -> None:
     fill(tmp_path)
-    assert len(score_file_states(corpus_in(tmp_path).select)) == 2
+    assert len(selection_file_states(corpus_in(tmp_path).select)) == 2
     with pytest.raises(UserError, match=r"nowhere\.parquet: no such file or folder.*Remedy"):
-        score_file_states(corpus_in(tmp_path, keep_scores=["unused"]).select)
+        selection_file_states(corpus_in(tmp_path, keep_scores=["unused"]).select)
