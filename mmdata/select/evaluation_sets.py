@@ -157,7 +157,9 @@ def _digits(wanted: EvaluationSet, name: str, columns: Sequence[pl.Series]) -> n
             else:
                 numbers.append(column.cast(pl.UInt64).to_numpy())
         except pl.exceptions.PolarsError as error:
-            raise set_problem(wanted, f"has a {name} that is not 64 bits ({str(error).partition(chr(10))[0]})") from None
+            raise set_problem(
+                wanted, f"has a {name} that is not 64 bits ({str(error).partition(chr(10))[0]})"
+            ) from None
     return np.concatenate(numbers)
 
 
