@@ -13,6 +13,7 @@ from upath import UPath
 
 from mmdata.config import Score
 from mmdata.errors import DataError
+from mmdata.score.scorer import load_scorer
 from mmdata.select import nearest_concepts as module
 from mmdata.select.nearest_concepts import concept_vectors, concepts_column, nearest_concepts
 from tests.support.selecting import points
@@ -85,3 +86,15 @@ def test_names_are_embedded_once_and_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(list(folder.iterdir())) == 1, "and takes the place of the earlier one"
     with pytest.raises(DataError, match=r"scored by 4567.*stand-in \(0123\).*Remedy"):
         concept_vectors(names, Score(), "4567", folder)
+
+
+@pytest.mark.slow
+def test_the_packaged_scorer_embeds_names_that_its_pictures_compare_with(tmp_path: Path) -> None:
+    score = Score(model="demo")
+    scorer = load_scorer(score)
+    vectors = concept_vectors(["a cat", "a red car"], score, scorer.fingerprint, UPath(tmp_path))
+    assert vectors.shape == (2, scorer.dim)
+    assert np.linalg.norm(vectors.astype(np.float64), axis=1) == pytest.approx([1, 1], abs=1e-3)
+    picture = scorer.embed_images(np.full((1, *scorer.preprocess.size, 3), 200, np.uint8)).astype(np.float16)
+    cosines = picture.astype(np.float64) @ vectors.astype(np.float64).T
+    assert nearest_concepts(picture, vectors, 1).tolist() == [[int(cosines[0].argmax())]]
