@@ -55,28 +55,36 @@ def bank_path(folder: UPath, scorer: str, wanted: int) -> UPath:
     return folder / f"bank-{fingerprint(scorer, wanted)}.npz"
 
 
-def keep_bank(path: UPath, tables: Sequence[UPath], wanted: int, seed: int, left_out: frozenset[str]) -> Bank:
+def leave_out(folder: UPath, uids: frozenset[str]) -> None:
+    """Take samples out of all banks in a folder, those that no score uses included: they were opted out or forgotten.
+
+    Raises:
+        DataError: a bank cannot be read; names it.
+    """
+    for path in sorted(folder.glob("bank-*.npz"), key=str) if uids and folder.exists() else ():
+        bank = _read(path)
+        if bank is not None and not uids.isdisjoint(bank.uids):
+            stay = np.array([uid not in uids for uid in bank.uids])
+            left = tuple(uid for uid in bank.uids if uid not in uids)
+            wanted = len(left) if bank.is_full else bank.wanted  # a full bank stays full: it is not drawn anew
+            _write(path, Bank(bank.pictures[stay], bank.texts[stay], left, wanted))
+
+
+def keep_bank(path: UPath, tables: Sequence[UPath], wanted: int, seed: int) -> Bank:
     """The bank of a corpus: the stored one, else a new draw, which is stored.
 
     A full bank stays as it was drawn, whatever is added to the corpus. One that the corpus could not fill is drawn
-    anew when there are twice as many pairs; all scores that use it change then. A pair whose sample is left out of
-    the corpus (opted out, or forgotten) is taken out of the bank.
+    anew when there are twice as many pairs; all scores that use it change then.
 
     Args:
         tables: the features tables.
         wanted: number of pairs.
-        left_out: uids that a bank must not hold.
 
     Raises:
         UserError: the corpus has fewer than two pairs with both vectors.
         DataError: the stored bank or a table cannot be read; names it.
     """
     bank = _read(path)
-    if bank is not None and not left_out.isdisjoint(bank.uids):
-        stay = np.array([uid not in left_out for uid in bank.uids])
-        uids = tuple(uid for uid in bank.uids if uid not in left_out)
-        bank = Bank(bank.pictures[stay], bank.texts[stay], uids, int(stay.sum()) if bank.is_full else wanted)
-        _write(path, bank)
     if bank is None or (not bank.is_full and _count_pairs(tables) >= OUTGROWN * len(bank.uids)):
         bank = draw_bank(tables, wanted, seed)
         _write(path, bank)

@@ -23,7 +23,7 @@ from mmdata.errors import DataError
 from mmdata.optout.state import OPT_OUT, opt_out_digest
 from mmdata.select.embeddings import read_vectors
 from mmdata.select.scores.aesthetic import load_head
-from mmdata.select.scores.bank import Bank, bank_path, keep_bank
+from mmdata.select.scores.bank import Bank, bank_path, keep_bank, leave_out
 from mmdata.select.scores.clip_loss import SurrogateClipLoss
 from mmdata.select.scores.named_scores import score_column
 from mmdata.select.scores.norm_sim import NormSim
@@ -117,6 +117,8 @@ def make_scores(corpus: Corpus, workspace: Workspace, slices: Sequence[Slice], s
     kinds = {name: select.scores[name] for name in select.used_scores if name in select.scores}
     from_vectors = {name: kind for name, kind in kinds.items() if kind.kind != "column"}
     maker = _Maker(corpus, workspace, slices, scorer)
+    if opt_out_digest(workspace):
+        leave_out(workspace.scores_dir, maker.left_out())
     scores = VectorScores(workspace, {name: maker.make(kind) for name, kind in from_vectors.items()})
     if scores.scores or select.targets:
         used = {*scores.fingerprints.values(), *(path.name for path in _target_paths(select, workspace, scorer))}
@@ -155,7 +157,7 @@ class _Maker:
 
     def _bank(self, pairs: int) -> Bank:
         path = bank_path(self.workspace.scores_dir, self.scorer, pairs)
-        return keep_bank(path, self._tables("features"), pairs, self.corpus.seed, self._left_out())
+        return keep_bank(path, self._tables("features"), pairs, self.corpus.seed)
 
     def _target(self, target: Target, with_texts: bool = False) -> TargetVectors:
         width = vector_width(self._tables("features"))
@@ -164,10 +166,8 @@ class _Maker:
     def _tables(self, stage: PartStage) -> list[UPath]:
         return [self.workspace.table(of.part, stage, of.name) for of in self.slices]
 
-    def _left_out(self) -> frozenset[str]:
+    def left_out(self) -> frozenset[str]:
         """The samples that were opted out or forgotten, which no bank may hold."""
-        if not opt_out_digest(self.workspace):
-            return frozenset()
         uids: set[str] = set()
         for stage, column in (("rows", "problem"), ("media", "error")):
             table = scan_tables(self._tables(cast(PartStage, stage)), ["uid", column])

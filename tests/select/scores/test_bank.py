@@ -15,7 +15,7 @@ from upath import UPath
 
 from mmdata.errors import DataError, UserError
 from mmdata.samples import sample_uid
-from mmdata.select.scores.bank import Bank, bank_path, draw_bank, keep_bank
+from mmdata.select.scores.bank import Bank, bank_path, draw_bank, keep_bank, leave_out
 from mmdata.storage.tables import write_table
 from tests.support.pair_vectors import pairs
 
@@ -74,35 +74,40 @@ def test_a_repeated_pair_is_in_the_bank_once(tmp_path: Path) -> None:
 
 def test_a_full_bank_stays_however_the_corpus_grows(tmp_path: Path) -> None:
     path = bank_path(UPath(tmp_path / "scores"), "scorer", 10)
-    first = keep_bank(path, tables_of(tmp_path, [range(20)]), 10, 0, frozenset())
-    grown = keep_bank(path, tables_of(tmp_path, [range(COUNT)]), 10, 0, frozenset())
+    first = keep_bank(path, tables_of(tmp_path, [range(20)]), 10, 0)
+    grown = keep_bank(path, tables_of(tmp_path, [range(COUNT)]), 10, 0)
     assert same(first, grown)
     assert first.is_full
-    other_seed = keep_bank(path, tables_of(tmp_path, [range(COUNT)]), 10, 1, frozenset())
+    other_seed = keep_bank(path, tables_of(tmp_path, [range(COUNT)]), 10, 1)
     assert same(first, other_seed)
     assert not same(first, draw_bank(tables_of(tmp_path, [range(COUNT)]), 10, seed=0))
 
 
 def test_a_bank_that_the_corpus_could_not_fill_is_drawn_anew_when_there_are_twice_as_many_pairs(tmp_path: Path) -> None:
     path = bank_path(UPath(tmp_path / "scores"), "scorer", 40)
-    few = keep_bank(path, tables_of(tmp_path, [range(12)]), 40, 0, frozenset())
+    few = keep_bank(path, tables_of(tmp_path, [range(12)]), 40, 0)
     assert 2 <= len(few.uids) < 12
-    more = keep_bank(path, tables_of(tmp_path, [range(16)]), 40, 0, frozenset())
+    more = keep_bank(path, tables_of(tmp_path, [range(16)]), 40, 0)
     assert same(few, more)
-    twice = keep_bank(path, tables_of(tmp_path, [range(COUNT)]), 40, 0, frozenset())
+    twice = keep_bank(path, tables_of(tmp_path, [range(COUNT)]), 40, 0)
     assert len(twice.uids) > 2 * len(few.uids)
 
 
-def test_a_sample_that_is_left_out_leaves_the_bank_and_the_others_stay(tmp_path: Path) -> None:
-    path = bank_path(UPath(tmp_path / "scores"), "scorer", 10)
+def test_a_sample_that_is_left_out_leaves_every_bank_and_the_others_stay(tmp_path: Path) -> None:
+    folder = UPath(tmp_path / "scores")
+    leave_out(folder, frozenset(UIDS))
+    path, unused = bank_path(folder, "scorer", 10), bank_path(folder, "another", 40)
     tables = tables_of(tmp_path, [range(COUNT)])
-    bank = keep_bank(path, tables, 10, 0, frozenset())
+    bank = keep_bank(path, tables, 10, 0)
+    keep_bank(unused, tables, 40, 0)
     gone = frozenset(bank.uids[2:4])
-    left = keep_bank(path, tables, 10, 0, gone)
+    leave_out(folder, gone)
+    left = keep_bank(path, tables, 10, 0)
     assert left.uids == bank.uids[:2] + bank.uids[4:]
     assert (left.pictures == np.delete(bank.pictures, [2, 3], axis=0)).all()
-    assert same(keep_bank(path, tables, 10, 0, frozenset()), left), "the file was written, too"
-    assert not any(uid.encode() in path.read_bytes() for uid in gone)
+    assert left.is_full, "it is not drawn anew"
+    for file in (path, unused):
+        assert not any(uid.encode() in file.read_bytes() for uid in gone)
 
 
 def test_a_corpus_without_pairs_is_told_what_it_lacks(tmp_path: Path) -> None:
@@ -114,6 +119,6 @@ def test_a_damaged_bank_is_named_with_what_deleting_it_means(tmp_path: Path) -> 
     path = bank_path(UPath(tmp_path), "scorer", 10)
     path.write_bytes(b"no bank")
     with pytest.raises(DataError, match=r"bank-.*\.npz: not a bank.*Remedy: delete it; a new one is drawn"):
-        keep_bank(path, [], 10, 0, frozenset())
+        keep_bank(path, [], 10, 0)
     path.unlink()
-    assert keep_bank(path, tables_of(tmp_path, [range(COUNT)]), 10, 0, frozenset()).is_full
+    assert keep_bank(path, tables_of(tmp_path, [range(COUNT)]), 10, 0).is_full

@@ -16,6 +16,7 @@ from mmdata.select.candidates import Slice
 from mmdata.select.scores import score_columns
 from mmdata.select.scores.bank import bank_path
 from mmdata.select.scores.score_columns import VectorScores, make_scores, vector_width
+from mmdata.storage.atomic import publish_json
 from mmdata.workspace.layout import Workspace
 from tests.support.pair_vectors import pairs
 from tests.support.selecting import SCORER, build, corpus_for, sample
@@ -120,3 +121,18 @@ def test_vectors_have_the_width_of_the_first_that_there_is(tmp_path: Path) -> No
     workspace = build(corpus, {"web-000000": [[sample(0, embedding=None)], [sample(1, embedding=np.ones(5))]]})
     tables = [workspace.table("web-000000", "features", name) for name in ("0000", "0001")]
     assert (vector_width(tables), vector_width(tables[:1]), vector_width([])) == (5, 0, 0)
+
+
+def test_a_forgotten_sample_is_in_no_bank_after_the_next_selection(tmp_path: Path) -> None:
+    corpus = corpus_for(tmp_path, SELECT)
+    rows = samples()
+    workspace = build(corpus, {"web-000000": [rows[:25], rows[25:]]})
+    make_scores(corpus, workspace, SLICES, SCORER["fingerprint"])
+    path = bank_path(workspace.scores_dir, SCORER["fingerprint"], 16)
+    gone = next(row for row in rows if row["uid"].encode() in path.read_bytes())
+    publish_json(workspace.root / "takedown" / "standing.json", {"digest": "a list", "taken_out": 0})
+    nothing = dict.fromkeys(("embedding", "text_embedding", "clip_score", "url", "caption"))
+    redacted = [row | nothing | {"problem": "opt_out"} if row is gone else row for row in rows]
+    build(corpus, {"web-000000": [redacted[:25], redacted[25:]]})
+    make_scores(corpus_for(tmp_path), workspace, SLICES, SCORER["fingerprint"])
+    assert gone["uid"].encode() not in path.read_bytes(), "although no score is used"
