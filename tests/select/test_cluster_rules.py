@@ -12,6 +12,7 @@ import pytest
 from upath import UPath
 
 from mmdata.errors import UserError
+from mmdata.inspect.story import explain
 from mmdata.select.selection_summary import Summary
 from mmdata.select.stage import select_samples
 from mmdata.storage.tables import write_table
@@ -115,6 +116,10 @@ def test_rows_that_no_rule_applies_to_pass_and_rows_that_lack_a_score_are_droppe
     assert [row["rule"] for row in report.tables["top fractions"]] == ["top:loss", "top:clip_score+like"]
     assert sum(row["before"] - row["after"] for row in report.tables["pruned clusters"]) == report.reasons["density"]
     assert report.numbers["given_threshold"] == 0.15
+    publish(workspace, str(report.version))
+    story = explain(corpus, workspace, rows[5]["uid"])
+    assert story.selection is not None
+    assert story.selection["score_loss"] == by_uid[rows[5]["uid"]]["score_loss"]
 
 
 def test_every_deciding_score_has_a_histogram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
