@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from mmdata.config.section import RelativePath, Section
 from mmdata.config.source_filter import SourceFilter
 
-SOURCE_KINDS = Literal["laion", "pairs", "video", "audio", "text", "howto100m"]
+SOURCE_KINDS = Literal["laion", "pairs", "video", "audio", "text", "howto100m", "documents"]
 
 _OF_FILES = frozenset({"lang", "expected_sha256", "expected_md5"})
 
@@ -18,10 +18,16 @@ COLUMNS_OF_KIND: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "video": (frozenset({"url", "caption"}), _OF_FILES | {"punsafe", "pwatermark", "start_s", "end_s"}),
     "audio": (frozenset({"url"}), _OF_FILES | {"caption", "start_s", "end_s"}),
     "text": (frozenset({"caption"}), frozenset({"lang", "punsafe"})),
+    "documents": (frozenset({"images", "texts"}), frozenset({"page_url", "lang", "punsafe"})),
 }
 """Kinds that take a mapping of columns -> the names that they need, and the names that they may have."""
 
-PART_AND_SLICE_ROWS = {"howto100m": (2_000, 200), "video": (20_000, 1_000), "audio": (20_000, 2_000)}
+PART_AND_SLICE_ROWS = {
+    "howto100m": (2_000, 200),
+    "video": (20_000, 1_000),
+    "audio": (20_000, 2_000),
+    "documents": (20_000, 1_000),
+}
 """Kind -> defaults of part_rows and slice_rows, for kinds whose rows are more work than a picture."""
 
 
@@ -31,7 +37,8 @@ class Source(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="Names the parts: `web` gives `web-000000`.")
     kind: SOURCE_KINDS = Field(
         description="`laion` reads LAION-5B, LAION-400M and DataComp columns as they are, `howto100m` the index of "
-        "HowTo100M; `pairs` (pictures), `video`, `audio` and `text` take a mapping."
+        "HowTo100M, `documents` (texts with several pictures in order) OBELICS and MMC4; `pairs` (pictures), `video`, "
+        "`audio` and `text` take a mapping, and so may `documents`."
     )
     files: RelativePath | Annotated[list[RelativePath], Field(min_length=1)] = Field(
         description="Glob of the metadata files, relative to corpus.yaml, or a URL such as s3://…; or a list of them. "
@@ -42,20 +49,21 @@ class Source(Section):
         ge=1,
         le=10_000_000,
         description="Rows in a part, which a person retries as a whole. Default of `howto100m`: 2000 videos; of "
-        "`video`, `audio`: 20000.",
+        "`video`, `audio`, `documents`: 20000.",
     )
     slice_rows: int = Field(
         10_000,
         ge=1,
         le=1_000_000,
-        description="Rows in a slice, which one worker does. Default of `howto100m`: 200 videos; of `video`: 1000; of "
-        "`audio`: 2000.",
+        description="Rows in a slice, which one worker does. Default of `howto100m`: 200 videos; of `video` and "
+        "`documents`: 1000; of `audio`: 2000.",
     )
     columns: dict[str, str] = Field(
         default_factory=dict,
         description="`pairs`, `video`, `audio`, `text`: name -> column of the file. Names: url, caption, lang, "
         "expected_sha256, expected_md5; start_s, end_s (seconds) if a row is a clip of a longer file; punsafe, "
-        "pwatermark (0 to 1) and face_bboxes for the rules and the blurring that read them.",
+        "pwatermark (0 to 1) and face_bboxes for the rules and the blurring that read them. `documents`: images, "
+        "texts, page_url, lang, where the file is not OBELICS or MMC4.",
     )
     url_template: str | None = Field(
         None,
@@ -93,6 +101,9 @@ class Source(Section):
         None,
         description="`howto100m`: the encoding of captions that are neither UTF-8 nor UTF-16, such as cp1251 or "
         "gb18030; null: Windows-1252 if they look like a Western language, else their video is `bad_encoding`.",
+    )
+    max_pictures: int = Field(
+        30, ge=1, le=999, description="`documents`: a document with more pictures is a bad row. OBELICS has up to 30."
     )
     fetch_from: str | None = Field(
         None,
@@ -136,7 +147,8 @@ class Source(Section):
                 )
         else:
             needed, optional = COLUMNS_OF_KIND[self.kind]
-            if not needed <= set(self.columns):
+            is_published = self.kind == "documents" and not self.columns  # OBELICS and MMC4 need no mapping
+            if not is_published and not needed <= set(self.columns):
                 wanted = ", ".join(f"{name}: <column>" for name in sorted(needed, reverse=True))
                 raise ValueError(f"a `{self.kind}` source needs columns: {{{wanted}}}")
             if unknown := set(self.columns) - needed - optional:

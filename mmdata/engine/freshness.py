@@ -97,7 +97,7 @@ def _row_settings(corpus: Corpus, part: Part) -> tuple[dict[str, Any], dict[str,
     source_settings: dict[str, Any] = {"kind": source.kind, "columns": source.columns, "slice_rows": source.slice_rows}
     if source.captions_encoding:  # left out at its default, so that older stamps stay valid
         source_settings["captions_encoding"] = source.captions_encoding
-    reading = {"header", "keep_columns", "url_template", "clip_s", "percent_encoded_captions"}
+    reading = {"header", "keep_columns", "url_template", "clip_s", "percent_encoded_captions", "max_pictures"}
     further = source.model_dump(include=reading, exclude_defaults=True)
     if source.keep_columns is not None and source.filter is not None:
         further["keep_columns"] = [*source.keep_columns, *source.filter.columns]  # what a rule reads is kept, too

@@ -18,7 +18,10 @@ VIDEO_ID = "video_id"
 IN_ROWS = frozenset({"lang", "language", "caption", "text", "url", "sha256"})
 """Names, in lower case, of columns that stand in the rows table itself, so a rule reads them there."""
 
-_EXTRA_NAMES = ("punsafe", "pwatermark", "face_bboxes", VIDEO_ID)
+PAGE_URL, GENERAL_METADATA = "page_url", "general_metadata"
+"""Names in `extra` of the URL of a document's page; of OBELICS, of the JSON object that has it as `url`."""
+
+_EXTRA_NAMES = ("punsafe", "pwatermark", "face_bboxes", VIDEO_ID, PAGE_URL, GENERAL_METADATA)
 """Columns that stay in `extra`; a mapping gives them the name that later stages look for."""
 
 
@@ -30,6 +33,7 @@ class Columns:
         renamed: name in `extra` -> column of the file, for mapped columns that stay in `extra`.
         kept: the columns that stay in `extra`; None: all that are not binary.
         constants: values that are the same in all rows of the file, from the folders of its path.
+        holds_lists: `url` and `caption` hold the pictures and the texts of a document, which are read as JSON.
     """
 
     url: str | None = None  # the URL; for an index of videos, the video id, which is also written to `extra`
@@ -42,6 +46,7 @@ class Columns:
     renamed: Mapping[str, str] = field(default_factory=dict)
     kept: frozenset[str] | None = None
     constants: Mapping[str, str | None] = field(default_factory=dict)
+    holds_lists: bool = False
 
     @property
     def mapped(self) -> frozenset[str]:
@@ -101,6 +106,8 @@ def columns_of(
         mapped = {"url": video_id, VIDEO_ID: video_id}
     elif source.kind == "laion":
         mapped = _published_columns(find)
+    elif source.kind == "documents":
+        mapped = _document_columns(find, source.columns)
     else:
         mapped = find.mapping(source.columns)
     kept = (
@@ -110,7 +117,8 @@ def columns_of(
     if kept is not None:
         kept |= filtered
     renamed = {name: mapped.pop(name) for name in _EXTRA_NAMES if name in mapped}
-    columns = Columns(**mapped, renamed=renamed, kept=kept, constants=constants)
+    holds_lists = source.kind == "documents"
+    columns = Columns(**mapped, renamed=renamed, kept=kept, constants=constants, holds_lists=holds_lists)
     if repeated := sorted(name for name, count in Counter(names).items() if count > 1 and name in columns.of_file):
         raise MissingColumns(
             f"{path}: has more than one column {', '.join(repeated)}, so it is not known which one is meant: "
@@ -210,6 +218,29 @@ def _published_columns(find: _Finder) -> dict[str, str]:
         if column := find.column(name):
             mapped[f"expected_{name}"] = column
     return mapped
+
+
+def _document_columns(find: _Finder, wanted: Mapping[str, str]) -> dict[str, str]:
+    """The columns of documents: by the mapping, else those of OBELICS or MMC4. Raises MissingColumns.
+
+    - OBELICS, and MINT-1T and OmniCorpus, which follow it: images, texts, metadata, general_metadata
+    - MMC4: text_list, image_info, similarity_matrix, url
+    """
+    if wanted:
+        mapped = find.mapping(wanted)
+        return {"url": mapped.pop("images"), "caption": mapped.pop("texts"), **mapped}
+    images, texts = find.column("images"), find.column("texts")
+    if images is not None and texts is not None:
+        general = find.column(GENERAL_METADATA)
+        return {"url": images, "caption": texts, **({GENERAL_METADATA: general} if general else {})}
+    image_info, text_list = find.column("image_info"), find.column("text_list")
+    if image_info is not None and text_list is not None:
+        page_url = find.column("url")
+        return {"url": image_info, "caption": text_list, **({PAGE_URL: page_url} if page_url else {})}
+    raise find.error(
+        "neither images and texts (OBELICS) nor image_info and text_list (MMC4)",
+        "`columns: {images: <column>, texts: <column>}`.",
+    )
 
 
 def _folded(name: str) -> str:

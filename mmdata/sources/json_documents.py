@@ -32,7 +32,7 @@ def is_document(first: str, second: str, *, named_lines: bool) -> bool:
         named_lines: the file's name (.jsonl, .ndjson) says that it has one object a line.
     """
     if _is_whole(first):
-        return not second
+        return not second and not (named_lines and first.lstrip().startswith("{"))
     if first.lstrip().startswith("["):
         return True
     if not first.lstrip().startswith("{") or _is_whole(second):

@@ -14,7 +14,7 @@ from upath import UPath
 
 from mmdata.sources.batches import BATCH_ROWS, MAX_BATCH_BYTES, Batch, MissingColumns, unreadable_rows
 from mmdata.sources.columns import Columns, distinct
-from mmdata.sources.parquet_values import Texts, extras_of, hex_texts_of, is_binary, texts_of
+from mmdata.sources.parquet_values import Texts, extras_of, hex_texts_of, is_binary, json_texts_of, texts_of
 
 CORRUPT = (pa.ArrowException, OSError, UnicodeDecodeError)
 """The errors that pyarrow raises if a file is not sound Parquet; UnicodeDecodeError for the names of its columns."""
@@ -52,10 +52,14 @@ def parquet_columns(path: UPath) -> tuple[list[str], int]:
 
 
 def check_text_columns(path: UPath, columns: Columns) -> None:
-    """Raises MissingColumns if the URL, caption or time column holds lists or structs, which have no text form."""
+    """Raises MissingColumns if the URL, caption or time column holds what cannot be read as text.
+
+    That is lists and structs, which have no text form; of documents, which have them, bytes at any depth.
+    """
     with path.open("rb") as file, pq.ParquetFile(file) as parquet:
         for field in parquet.schema_arrow:
-            if field.name in columns.text and pa.types.is_nested(field.type):
+            cannot_be_read = is_binary if columns.holds_lists else pa.types.is_nested
+            if field.name in columns.text and cannot_be_read(field.type):
                 raise MissingColumns(
                     f"{path}: column {field.name} holds {field.type}, not text. "
                     "Remedy: name another column, or write the file again with one text in each row."
@@ -232,8 +236,11 @@ def _batch_of(batch: pa.RecordBatch, first: int, selection: _Selection, left_out
     def digest(name: str | None, digest_bytes: int) -> list[str | None]:
         return text(name)[0] if name not in batch.schema.names else hex_texts_of(batch.column(name), digest_bytes)
 
-    urls, bad_urls = text(columns.url)
-    captions, bad_captions = text(columns.caption)
+    def lists_or_text(name: str | None) -> Texts:
+        return json_texts_of(batch.column(name)) if columns.holds_lists and name is not None else text(name)
+
+    urls, bad_urls = lists_or_text(columns.url)
+    captions, bad_captions = lists_or_text(columns.caption)
     problems: list[str | None] = [None] * rows
     for row in (*bad_urls, *bad_captions):
         problems[row] = "bad_encoding"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,6 +53,21 @@ def hex_texts_of(column: pa.Array, digest_bytes: int) -> list[str | None]:
         if all(value is None or len(value) == digest_bytes for value in values):
             return [None if value is None else value.hex() for value in values]
     return texts_of(column)[0]
+
+
+def json_texts_of(column: pa.Array) -> Texts:
+    """The values of a column as JSON, of whatever type they are; dates and bytes become null."""
+    texts: list[str | None] = []
+    bad: list[int] = []
+    for number, value in enumerate(column):
+        try:
+            texts.append(json.dumps(value.as_py(), ensure_ascii=False) if value.is_valid else None)
+        except UnicodeDecodeError:
+            texts.append(None)
+            bad.append(number)
+        except (TypeError, ValueError):
+            texts.append(None)
+    return texts, bad
 
 
 def extras_of(

@@ -45,7 +45,7 @@ def problem_of(
     expected_md5: str | None = None,
 ) -> str | None:
     """Why a row cannot be used; None if it can. Values are stripped, and the caption went through `clean_caption`."""
-    if kind != "text" and (problem := _url_problem(url)):
+    if kind != "text" and (problem := url_problem(url)):
         return problem
     if not caption and kind != "audio":
         return "no_caption"
@@ -58,7 +58,8 @@ def problem_of(
     return "bad_md5" if expected_md5 and not _MD5.fullmatch(expected_md5) else None
 
 
-def _url_problem(url: str | None) -> str | None:
+def url_problem(url: str | None) -> str | None:
+    """Why a URL, which is stripped, cannot be fetched at all; None if it may be."""
     if not url:
         return "no_url"
     if not _HTTP.match(url):

@@ -7,12 +7,21 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote_plus
 
 from mmdata.config import Source
+from mmdata.documents import DOCUMENT
 from mmdata.samples import EXPECTED_MD5, sample_uid
 from mmdata.sources import problems
 from mmdata.sources.batches import Batch
 from mmdata.urls import canonical_url
 
-KINDS = {"laion": "image", "pairs": "image", "video": "video", "audio": "audio", "text": "text", "howto100m": "video"}
+KINDS = {
+    "laion": "image",
+    "pairs": "image",
+    "video": "video",
+    "audio": "audio",
+    "text": "text",
+    "howto100m": "video",
+    "documents": DOCUMENT,
+}
 """Kind of a source -> kind of its samples."""
 
 

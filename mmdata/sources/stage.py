@@ -26,6 +26,7 @@ from mmdata.optout.hashes import OptOut
 from mmdata.optout.state import OPT_OUT
 from mmdata.sources.batches import Batch
 from mmdata.sources.captions import CaptionSource, captions_of
+from mmdata.sources.document_rows import document_rows
 from mmdata.sources.howto100m import clip_rows
 from mmdata.sources.patterns import relative_name
 from mmdata.sources.row import read_rows
@@ -146,6 +147,10 @@ class RowsPart:
                     clips = clip_rows(rows, source, file_name, self.corpus.clips, captions, caption_counts)
                     result = rows_table(clips, part)
                     further_counts |= {f"captions_{name}": count for name, count in sorted(caption_counts.items())}
+                elif source.kind == "documents":
+                    picture_counts: Counter[str] = Counter()
+                    result = rows_table(document_rows(rows, source, file_name, picture_counts), part)
+                    further_counts |= dict(sorted(picture_counts.items()))
                 else:
                     result = rows_table(read_rows(rows, source, file_name), part)
                 result = replace(result, counts={**result.counts, **further_counts})

@@ -171,6 +171,8 @@ def _batch_of(records: list[Record | None], first: int, columns: Columns) -> Bat
         problem = None
         record = {**columns.constants, **(parsed or {})} if columns.constants else parsed or {}
         raw = [None if name is None else record.get(name) for name in (columns.url, columns.caption)]
+        if columns.holds_lists:
+            raw = [None if value is None else json.dumps(value, ensure_ascii=False) for value in raw]
         texts = [_text(value) for value in raw]
         if parsed is None or any(isinstance(value, dict | list) for value in raw):
             problem = "malformed_row"
