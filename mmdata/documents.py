@@ -17,6 +17,9 @@ from mmdata.samples import MEDIA, own_columns, sample_uid
 DOCUMENT = "document"
 """Kind of the samples; their signature is `document+text`."""
 
+PICTURED = ("image", "video", DOCUMENT)
+"""Kinds whose samples are scored by what their pictures show."""
+
 MARKER = "<image>"
 """Stands for a picture in the text of a document. The source's own text never contains it, see `document_text`."""
 
@@ -70,6 +73,11 @@ def neighbouring_texts(texts: Sequence[str], place: int) -> list[str]:
     before = next((text for text in reversed(texts[: place + 1]) if text), None)
     after = next((text for text in texts[place + 1 :] if text), None)
     return [text for text in (before, after) if text is not None]
+
+
+def with_words(samples: pl.DataFrame) -> pl.DataFrame:
+    """Samples whose `caption` has no markers; the column `marked` keeps the text of documents as it was."""
+    return samples.with_columns(words_of(), marked=pl.when(pl.col("kind") == DOCUMENT).then("caption"))
 
 
 def words_of() -> pl.Expr:

@@ -29,8 +29,10 @@ _ROWS_COLUMNS = (
     Column("uid", pa.string(), "Hash of canonical URL, clip times and caption: 32 hex digits.", nullable=False),
     Column("source", pa.string(), "Name of the source in corpus.yaml.", nullable=False),
     Column("part", pa.string(), "Name of the part of a source file that the row was read from.", nullable=False),
-    Column("kind", pa.string(), "image, video, audio, or text (a sample without a medium).", nullable=False),
-    Column("url", pa.string(), "Canonical URL of the medium; null for text samples."),
+    Column(
+        "kind", pa.string(), "image, video, audio, document (several pictures), or text (no medium).", nullable=False
+    ),
+    Column("url", pa.string(), "Canonical URL of the medium, or of a document's page; null for text samples."),
     Column("caption", pa.string(), "Text that the source gives, in one line."),
     Column("start_s", pa.float64(), "Start of the clip in its video or sound file, in seconds; null for a whole file."),
     Column("end_s", pa.float64(), "End of the clip in its video or sound file, in seconds; null for a whole file."),
@@ -85,10 +87,16 @@ STATUSES = ("success", "failed_to_download", "failed_to_resize", "refused", "pen
 
 _FEATURES_COLUMNS = (
     Column("uid", pa.string(), "Identity of the sample, as in the rows table.", nullable=False),
-    Column("clip_score", pa.float32(), "Cosine of picture and caption; of a clip the mean over its frames."),
-    Column("clip_score_max", pa.float32(), "Cosine of the caption and the frame of the clip that fits it best."),
-    Column("frame_scores", pa.list_(pa.float32()), "Cosine of the caption and each frame of the clip."),
-    Column("embedding", pa.list_(pa.float16()), "Unit vector of the picture, or mean over the frames."),
+    Column(
+        "clip_score", pa.float32(), "Cosine of picture and caption; of a clip or document the mean over its pictures."
+    ),
+    Column("clip_score_max", pa.float32(), "Best of the cosines in `frame_scores`."),
+    Column(
+        "frame_scores",
+        pa.list_(pa.float32()),
+        "Cosine of the caption and each frame of the clip, or of a document's pictures.",
+    ),
+    Column("embedding", pa.list_(pa.float16()), "Unit vector of the picture, or mean over the frames or pictures."),
     Column("text_embedding", pa.list_(pa.float16()), "Unit vector of the caption; null where there is no clip_score."),
     Column("phash", pa.uint64(), "Perceptual hash of the picture, 64 bits; similar pictures differ in few bits."),
     Column("lang", pa.string(), "Language detected in the text."),
@@ -145,8 +153,10 @@ _INDEX_COLUMNS = (
     Column("copy", pa.int32(), "Number of this copy; 0 for the first.", nullable=False),
     Column("repeats", pa.int32(), "How many times the sample is in the release.", nullable=False),
     Column("tokens", pa.int32(), "Estimated number of tokens of the text.", nullable=False),
-    Column("pixels", pa.int64(), "Number of pixels in the picture, or in all frames together.", nullable=False),
-    Column("frames", pa.int32(), "Number of frames; 0: the sample is not a clip.", nullable=False),
+    Column(
+        "pixels", pa.int64(), "Number of pixels in the picture, or in all frames or pictures together.", nullable=False
+    ),
+    Column("frames", pa.int32(), "Number of frames, or of a document's pictures; 0: neither.", nullable=False),
     Column("seconds", pa.float32(), "Length of the clip or sound, in seconds; null: neither."),
     Column("augment", pa.uint64(), "Seed by which a copy is varied; 0: it is not varied.", nullable=False),
     Column("synthetic", pa.string(), "Modality that a machine made, such as `audio`; null: none."),

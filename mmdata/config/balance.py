@@ -69,7 +69,7 @@ class Balance(Section):
     concepts_ignore_case: bool = Field(
         False, description="Match captions whatever their case; MetaCLIP does not. For lists in lower case."
     )
-    concept_kinds: list[Literal["image", "video", "audio", "text"]] = Field(
+    concept_kinds: list[Literal["image", "video", "audio", "text", "document"]] = Field(
         default=["image"], min_length=1, description="Kinds of samples that are thinned by concepts."
     )
     concept_cap: int = Field(

@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from mmdata.documents import DOCUMENT, DOCUMENT_MEDIA
+from mmdata.download.document_pictures import fetch_document_rows
 from mmdata.download.image_rows import fetch_image_rows
 from mmdata.download.media_counts import media_counts
 from mmdata.download.media_settings import MediaSettings
@@ -33,6 +35,9 @@ from mmdata.workspace.media_record import MediaRecord, Member
 from mmdata.workspace.media_tar import Earlier, read_earlier, signed, write_tar
 
 _log = logs.logger(__name__)
+
+WITHOUT_URL = ("text", DOCUMENT)
+"""Kinds whose samples may have no URL; that of a document is the page that it comes from."""
 
 
 def fetch_slice(
@@ -71,11 +76,12 @@ def fetch_slice(
         offsets, tar_sha256 = write_tar(workspace.part_dir(part_name) / "media", name, members)
     records = [_with_offsets(medium, offsets).as_row() for medium in media]
     since = started_at.replace(microsecond=0)  # the times in the records are not more precise than milliseconds
-    urls = {row["uid"]: row["url"] for row in rows}
+    urls = {row["uid"]: None if row["kind"] == DOCUMENT else row["url"] for row in rows}  # of the files of the rows
     logs.samples(_log, "samples have no media", _failures(records, urls, since))
     fetches = seen_in(records, urls, since, fetch_seconds.get() or [])
     fetch_seconds.reset(token)
-    table = signed(table_of(records, MEDIA), fingerprint, tar_sha256)
+    schema = DOCUMENT_MEDIA if any(row["kind"] == DOCUMENT for row in rows) else MEDIA
+    table = signed(table_of(records, schema), fingerprint, tar_sha256)
     return replace(_result(table, urls, fetched, time.monotonic() - started, unspoken), seen=fetches)
 
 
@@ -89,16 +95,17 @@ def _fetch_rows(rows: list[dict[str, Any]], work: SliceWork, held_back: Mapping[
     refused = [row for row in rows if row["uid"] in held_back and row["uid"] not in is_stored and not row["problem"]]
     refused_uids = {row["uid"] for row in refused}
     rows = [row for row in rows if row["uid"] not in refused_uids]
-    usable = [row for row in rows if row["problem"] is None and (row["url"] is not None or row["kind"] == "text")]
+    usable = [row for row in rows if row["problem"] is None and (row["url"] is not None or row["kind"] in WITHOUT_URL)]
     usable_uids = {row["uid"] for row in usable}
     media = [Medium(_unusable_row_record(row)) for row in rows if row["uid"] not in usable_uids]
     media += [Medium(MediaRecord(row["uid"], "refused", error=held_back[row["uid"]])) for row in refused]
     media += [Medium(MediaRecord(row["uid"], "success")) for row in usable if row["kind"] == "text"]
     work.advance(len(media))
     fetched_urls, images = fetch_image_rows([row for row in usable if row["kind"] == "image"], work)
+    fetched_of_documents, documents = fetch_document_rows([row for row in usable if row["kind"] == DOCUMENT], work)
     recording_rows = [row for row in usable if row["kind"] in ("video", "audio")]
     fetched_rows, recordings = fetch_recording_rows(recording_rows, work)
-    return fetched_urls + fetched_rows, [*media, *images, *recordings]
+    return fetched_urls + fetched_of_documents + fetched_rows, [*media, *images, *documents, *recordings]
 
 
 def _with_speech(media: list[Medium], rows: list[dict[str, Any]], work: SliceWork) -> tuple[list[Medium], int]:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from mmdata.config import Corpus
-from mmdata.download.media_counts import NOT_FETCHABLE
+from mmdata.download.media_counts import NOT_FETCHABLE, failed_urls
 from mmdata.download.media_settings import MediaSettings
 from mmdata.download.slices import fetch_slice
 from mmdata.engine.deciding_settings import deciding_settings, rules_changed
@@ -27,7 +27,6 @@ from mmdata.observe import metrics
 from mmdata.optout.hashes import load_opt_out
 from mmdata.sources.source_rules import is_rule
 from mmdata.stage import Progress, StageReport, add_counts, silent
-from mmdata.storage.tables import read_table
 from mmdata.urls import host_and_port
 from mmdata.workspace.layout import SliceStamp, Workspace, redo_remedy
 from mmdata.workspace.media_tar import remove_unaddressed
@@ -123,11 +122,8 @@ def _failures_by_host(workspace: Workspace, part_name: str, slices: tuple[str, .
     """The ten hosts with the most failures: host, error class, count."""
     failures: Counter[tuple[str, str]] = Counter()
     for name in slices:
-        urls = read_table(workspace.table(part_name, "rows", name), ["uid", "url"])
-        errors = read_table(workspace.table(part_name, "media", name), ["uid", "error"])
-        joined = urls.join(errors, "uid").select(["url", "error"])
-        for url, error in zip(joined["url"].to_pylist(), joined["error"].to_pylist(), strict=True):
-            if error is not None and error not in NOT_FETCHABLE and not is_rule(error):
+        for url, error in failed_urls(workspace, part_name, name):
+            if error not in NOT_FETCHABLE and not is_rule(error):
                 failures[host_and_port(url), error] += 1
     top = sorted(failures.items(), key=lambda item: (-item[1], item[0]))[:10]
     return [{"host": host, "error": error, "rows": count} for (host, error), count in top]

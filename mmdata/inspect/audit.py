@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from mmdata.config import Corpus
+from mmdata.documents import PICTURED
 from mmdata.engine.freshness import configured_parts, fetched_files, plan_part
 from mmdata.releases.draft import read_draft
 from mmdata.releases.drift import read_changes
@@ -61,7 +62,7 @@ def scores_sound(workspace: Workspace, part: str) -> Finding:
     media = _stage_frame(workspace, part, "media", ["uid", "status", "audio_s"])
     rows_read = _stage_frame(workspace, part, "rows", ["uid", "kind"])
     media = media.join(rows_read, on=["slice", "uid"], how="left")
-    pictured = pl.col("kind").is_in(["image", "video"]) & pl.col("clip_score").is_null()
+    pictured = pl.col("kind").is_in(PICTURED) & pl.col("clip_score").is_null()
     unheard = pl.col("audio_s").is_not_null() & pl.col("audio_rms_db").is_null()
     joined = media.join(features, on=["slice", "uid"], how="full", coalesce=True).with_columns(
         wrong=pl.when(pl.col("status").is_null())

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from mmdata.download.media_counts import failed_urls
 from mmdata.errors import DataError
 from mmdata.inspect.progress import spread
-from mmdata.storage.tables import read_table
 from mmdata.urls import host_and_port_expr
 from mmdata.workspace.layout import Workspace
 
@@ -61,13 +61,11 @@ def failing_hosts(
 
 def slice_failures(workspace: Workspace, part: str, name: str) -> dict[tuple[str, str], int]:
     """(host, error) -> rows of one slice. Raises DataError if a table is missing, or the tables do not match."""
-    rows = pl.DataFrame(read_table(workspace.table(part, "rows", name), ["uid", "url"]))
-    media = pl.DataFrame(read_table(workspace.table(part, "media", name), ["uid", "error"]))
-    if not rows["uid"].equals(media["uid"]):
-        raise DataError(f"part {part}, slice {name}: media is older than rows. Remedy: `mmdata build`.")
+    failed = pl.DataFrame(
+        list(failed_urls(workspace, part, name)), {"url": pl.String, "error": pl.String}, orient="row"
+    )
     counts = (
-        pl.DataFrame({"url": rows["url"], "error": media["error"]})
-        .filter(pl.col("error").is_not_null() & (pl.col("error") != "bad_row"))
+        failed.filter(pl.col("error") != "bad_row")
         .group_by(host_and_port_expr(pl.col("url")).fill_null("").alias("host"), "error")
         .len()
     )

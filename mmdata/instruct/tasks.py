@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from mmdata.documents import DOCUMENT
 from mmdata.instruct import clips
 from mmdata.instruct.asked_sample import Sample, Split, captions_of, frames_of, languages_of, path_of
 from mmdata.instruct.forms import Record
@@ -67,6 +68,7 @@ DEFAULT_TASKS: dict[str, tuple[str, ...]] = {
     "video": ("caption",),
     "audio": ("transcribe",),
     "text": ("text_qa",),
+    DOCUMENT: (),  # read as a whole by the joint stage
 }
 """Medium of a sample -> the tasks that are written for it unless corpus.yaml names others; `text`: it has no medium."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
 from upath import UPath
 
+from mmdata.documents import DOCUMENT, picture_urls
 from mmdata.errors import DataError
 from mmdata.optout.forget_log import Entry, forgotten_path, read_log
 from mmdata.optout.selectors import HASH_BYTES, KINDS, Kind, Selector, hash_of, hashes_of_url
@@ -20,6 +22,9 @@ from mmdata.workspace.layout import Workspace
 
 SCHEMA = pa.schema([pa.field("kind", pa.string(), nullable=False), pa.field("hash", pa.binary(16), nullable=False)])
 """A table of hashes, sorted by both columns."""
+
+COVERING = ("uid", "url", "expected_sha256", "kind", "extra")
+"""The columns of the rows table that say whether a row is left out."""
 
 _DTYPE = f"S{HASH_BYTES}"
 
@@ -52,14 +57,16 @@ class OptOut:
     def covers_rows(self, rows: pa.Table) -> np.ndarray:
         """Which rows to leave out for their uid, URL, domain or the SHA-256 given by the source, bool (n,).
 
+        A document goes for the URL of its page and for that of any of its pictures.
+
         Args:
-            rows: a table with the columns uid, url and expected_sha256.
+            rows: a table with the columns of `COVERING`.
         """
         by_url = np.zeros(rows.num_rows, bool)
         kinds = self.kinds & {"url", "domain"}
         queries: dict[Kind, tuple[list[int], list[bytes]]] = {kind: ([], []) for kind in kinds}
-        for row, url in enumerate(rows["url"].to_pylist() if kinds else ()):
-            for kind, digest in hashes_of_url(url, kinds) if url else ():
+        for row, urls in enumerate(_urls_of_rows(rows) if kinds else ()):
+            for kind, digest in (found for url in urls for found in hashes_of_url(url, kinds)):
                 queries[kind][0].append(row)
                 queries[kind][1].append(digest)
         for kind, (row_numbers, digests) in queries.items():
@@ -87,6 +94,14 @@ class OptOut:
 
 
 NO_OPT_OUT = OptOut()
+
+
+def _urls_of_rows(rows: pa.Table) -> Iterator[list[str]]:
+    """The URLs of each row: its own, and those of a document's pictures."""
+    is_document = [kind == DOCUMENT for kind in rows["kind"].to_pylist()]
+    extras = rows["extra"].to_pylist() if any(is_document) else repeat(None)
+    for url, has_pictures, extra in zip(rows["url"].to_pylist(), is_document, extras, strict=False):
+        yield [*([url] if url else []), *(picture_urls(extra) if has_pictures else [])]
 
 
 def opt_out_of(selectors: Iterable[Selector]) -> OptOut:

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from PIL import Image
 
+from mmdata.documents import DOCUMENT, MARKER
 from mmdata.samples import key_uid
 from mmdata.shards.facts import facts_problem
 from mmdata.storage.tar import BLOCK, entries, padded
@@ -46,6 +47,7 @@ def archive_problems(
     starts: dict[str, int] = {}
     ends: dict[str, int] = {}
     signatures: dict[str, str] = {}
+    markers: dict[str, int] = {}  # key -> markers in its text
     names: Counter[str] = Counter()
     for entry in entries(file):
         names[entry.name] += 1
@@ -65,6 +67,8 @@ def archive_problems(
             yield f"{name}: member {entry.name}: {problem}"
         elif ext == "json":
             signatures[key] = str(json.loads(content).get("signature"))
+        elif ext == "txt":
+            markers[key] = content.count(MARKER.encode())
     for member in sorted(member for member, count in names.items() if count > 1):
         yield f"{name}: member {member} occurs more than once"
     for key in sorted(seen.keys() | places.keys()):
@@ -73,11 +77,18 @@ def archive_problems(
             yield f"{name}: sample {key} is at {place}, the index says {places.get(key)} (offset, length)"
         elif missing := {"txt", "json"} - seen[key].keys():
             yield f"{name}: sample {key} has no {', '.join(sorted(missing))}"
-        elif key in signatures and (lacking := _lacking_kind(signatures[key], seen[key])):
-            yield f"{name}: sample {key} is {signatures[key]}, but contains no {lacking}"
+        elif key in signatures and (problem := _signature_problem(signatures[key], seen[key], markers.get(key))):
+            yield f"{name}: sample {key} {problem}"
     file.seek(0, 2)
     if file.tell() != max(ends.values(), default=0) + 2 * BLOCK:
         yield f"{name}: {file.tell()} bytes, but its members end at {max(ends.values(), default=0)}"
+
+
+def _signature_problem(signature: str, members: Collection[str], markers: int | None) -> str | None:
+    """How the members of a sample depart from its signature; None if they do not."""
+    if lacking := _lacking_kind(signature, members):
+        return f"is {signature}, but contains no {lacking}"
+    return _misplaced(markers, members) if DOCUMENT in signature.split("+") else None
 
 
 def _lacking_kind(signature: str, members: Collection[str]) -> str | None:
@@ -86,8 +97,17 @@ def _lacking_kind(signature: str, members: Collection[str]) -> str | None:
         "image": any(ext in members for ext in IMAGE_SIGNATURES),
         "video": any(_FRAME.fullmatch(ext) for ext in members),
         "audio": "flac" in members,
+        DOCUMENT: any(_FRAME.fullmatch(ext) for ext in members),
     }
     return next((kind for kind, is_present in present.items() if kind in signature.split("+") and not is_present), None)
+
+
+def _misplaced(markers: int | None, members: Collection[str]) -> str | None:
+    """How the pictures of a document depart from the markers in its text; None if each has one, in order."""
+    pictures = sorted(int(ext[:3]) for ext in members if _FRAME.fullmatch(ext))
+    if pictures == list(range(len(pictures))) and markers == len(pictures):
+        return None
+    return f"has {markers} markers in its text, and its pictures are numbered {pictures}"
 
 
 def _member_problem(key: str, ext: str, content: bytes, checks: MemberChecks) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mmdata.documents import DOCUMENT
 from mmdata.releases.manifest import has_captions
 from mmdata.samples import COLUMNS, GENERATED_TOKENS, INDEX
 
@@ -85,9 +86,10 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
             ),
             _member_records("captions", "text", "sc:Text", "The caption.", {"key": r"([^/]+)\.txt$"}),
         ]
-        if "video" in kinds:
+        if {"video", DOCUMENT} & kinds:
             in_name = {"key": r"([^/.]+)\.\d{3}\.(?:jpg|png|webp)$", "number": r"\.(\d{3})\.(?:jpg|png|webp)$"}
-            frames = _member_records("frames", "frame", "sc:ImageObject", "The frame of a clip.", in_name)
+            about = "The frame of a clip, or a picture of a document."
+            frames = _member_records("frames", "frame", "sc:ImageObject", about, in_name)
             dataset["recordSet"].append(frames)
         if "audio" in kinds:
             sounds = _member_records("sounds", "sound", "sc:AudioObject", "The sound.", {"key": r"([^/.]+)\.flac$"})
@@ -158,10 +160,10 @@ def _file_sets(shards: list[Mapping[str, Any]], kinds: Collection[str]) -> list[
     if "audio" in kinds:
         members.append(("sounds", "Sound, 16 kHz mono FLAC.", "audio/flac", "*.flac"))
     sets = [_file_set(name, f"{text} One a sample, found by its key.", holders, *both) for name, text, *both in members]
-    if "video" in kinds:
+    if not {"video", DOCUMENT}.isdisjoint(kinds):
         frames = [f"*.[0-9][0-9][0-9].{ext}" for ext in ("jpg", "png", "webp")]
         sets[0]["excludes"] = frames
-        text = "Frames of clips. Several a sample, found by its key and their number."
+        text = "Frames of clips, and pictures of documents. Several a sample, found by its key and their number."
         sets.append(_file_set("frames", text, holders, sets[0]["encodingFormat"], frames))
     return sets
 

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 from upath import UPath
 
+from mmdata.documents import DOCUMENT
 from mmdata.shards.facts import release_facts
 from mmdata.storage.atomic import publish_json
 from mmdata.storage.tables import scan_tables
@@ -34,7 +35,7 @@ def write_features(folder: UPath, keeps_video: bool, has_captions: bool = False)
 
 def _features(kinds: set[str], frames: int, keeps_video: bool, has_captions: bool) -> dict[str, Any]:
     pictures = ["jpg"] if "image" in kinds else []
-    pictures += [f"{number:03d}.jpg" for number in range(frames)] if "video" in kinds else []
+    pictures += [f"{number:03d}.jpg" for number in range(frames)] if kinds & {"video", DOCUMENT} else []
     return {
         **{name: {"_type": "Image"} for name in pictures},
         # as bytes: the types Audio and Video take torchcodec, even to load what they do not decode

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import polars as pl
 
+from mmdata.documents import DOCUMENT
 from mmdata.report.stored import Stored, read_stored
 from mmdata.workspace.layout import Workspace
 
@@ -49,7 +50,7 @@ class Gallery:
         dropped: filter reason -> uids chosen at random.
         pairs: duplicate reason -> (dropped uid, uid of the sample that stays instead).
         common, rare: concept -> uids of its kept samples.
-        clips: signature with video or sound -> uids of its kept samples, shown with all frames and sound.
+        clips: signature with video, sound or documents -> uids of its kept samples, shown with all frames and sound.
     """
 
     drawn: list[str]
@@ -117,7 +118,7 @@ def fill(gallery: Gallery, table: pl.LazyFrame, workspace: Workspace) -> Gallery
 def _clips(kept: pl.LazyFrame) -> dict[str, list[str]]:
     signature = pl.col("signature").cast(pl.String)
     signatures = kept.select(signature.unique().sort()).collect()["signature"].to_list()
-    clip_signatures = [name for name in signatures if {"video", "audio"} & set(name.split("+"))]
+    clip_signatures = [name for name in signatures if {"video", "audio", DOCUMENT} & set(name.split("+"))]
     return {name: _uids(kept.filter(signature == name), MAX_CLIPS) for name in clip_signatures}
 
 

@@ -12,6 +12,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmdata.documents import DOCUMENT, member_place, texts_between, with_pictures
 from mmdata.errors import DataError
 from mmdata.figures.sheet import thumbnail
 from mmdata.score.generated_captions import captioner_mark
@@ -29,7 +30,9 @@ class Stored:
 
     Args:
         image: a data URI of a small JPEG; None where there is no picture or it cannot be read.
-        frames: a data URI of each frame of a clip.
+        frames: a data URI of each frame of a clip, and of each picture of a document that can be read.
+        passages: of a document in its order: a picture, or None where there is none or it cannot be read, and the text
+            that follows it. The first passage is the text before the first picture.
         sound: a data URI of a FLAC file.
         span: start and end of a clip in its file, or the length of a sound, as text.
         generated: the caption that a model made, with the model's name.
@@ -39,6 +42,7 @@ class Stored:
     url: str = ""
     image: str | None = None
     frames: tuple[str, ...] = ()
+    passages: tuple[tuple[str | None, str], ...] = ()
     sound: str | None = None
     span: str = ""
     generated: str = ""
@@ -50,7 +54,7 @@ def read_stored(
     """Read some samples of a slice; samples that are gone are left out, as a release may outlive its slices.
 
     Args:
-        with_sound: the uids of samples whose frames and sound are read too.
+        with_sound: the uids of samples whose frames, passages and sound are read too.
     """
     try:
         texts = _rows(workspace, part, name, uids)
@@ -83,7 +87,7 @@ def sound_uri(data: bytes) -> str | None:
 
 
 def _rows(workspace: Workspace, part: str, name: str, uids: list[str]) -> dict[str, dict[str, Any]]:
-    rows = read_table(workspace.table(part, "rows", name), ["uid", "caption", "url", "start_s", "end_s"])
+    rows = read_table(workspace.table(part, "rows", name), ["uid", "kind", "caption", "url", "start_s", "end_s"])
     return {row["uid"]: row for row in rows.filter(pc.is_in(rows["uid"], pa.array(uids))).to_pylist()}
 
 
@@ -120,13 +124,18 @@ def _with_media(
             pictures = [ext for ext in members if ext.rpartition(".")[2] in ("jpg", "png", "webp")]
             image = small_picture(_read(file, members[pictures[0]])) if pictures else None
             frames: tuple[str, ...] = ()
+            passages: tuple[tuple[str | None, str], ...] = ()
+            caption, url = text.get("caption") or "", text.get("url") or ""
+            if text.get("kind") == DOCUMENT:
+                caption = with_pictures(caption, [member_place(ext) for ext in pictures])
             sound = None
             if uid in with_sound:
                 pictures_of_frames = [small_picture(_read(file, members[ext]), FRAME_PX) for ext in pictures]
+                if text.get("kind") == DOCUMENT:
+                    passages = tuple(zip([None, *pictures_of_frames], texts_between(caption), strict=True))
                 frames = tuple(uri for uri in pictures_of_frames if uri is not None)
                 sound = sound_uri(_read(file, members["flac"])) if "flac" in members else None
-            caption, url = text.get("caption") or "", text.get("url") or ""
-            yield uid, Stored(caption, url, image, frames, sound, _span(text, row))
+            yield uid, Stored(caption, url, image, frames, passages, sound, _span(text, row))
 
 
 def _read(file: IO[bytes], member: dict[str, Any]) -> bytes:

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmdata.documents import texts_between
 from mmdata.engine.freshness import CODE_VERSIONS, TEXT_VERSION
 from mmdata.samples import FEATURES
 from mmdata.score.caption_vectors import CaptionVectors, distinct_captions
@@ -85,12 +86,16 @@ def lacks_text_embedding(reused: pa.Table) -> np.ndarray:
 def captions_to_embed(samples: pl.DataFrame, reused: pa.Table, keep_texts: bool) -> pl.Series:
     """The distinct captions that a run must embed: of new pictures, and of reused rows without a text embedding.
 
-    They stand in the order of the samples, so that a run that only fills embeds the same batches as a first run.
+    Of a new document they are its whole text and the texts between its pictures. They stand in the order of the
+    samples, so that a run that only fills embeds the same batches as a first run.
     """
     reused_uids = pl.Series(reused["uid"])
     filled_uids = reused_uids.filter(pl.Series(lacks_text_embedding(reused))) if keep_texts else reused_uids.clear()
     is_new = is_pictured() & ~pl.col("uid").is_in(reused_uids.to_list())
-    return distinct_captions(samples.filter(is_new | pl.col("uid").is_in(filled_uids.to_list()))["caption"])
+    captions = samples.filter(is_new | pl.col("uid").is_in(filled_uids.to_list()))["caption"]
+    marked = samples.filter(is_new)["marked"].drop_nulls() if "marked" in samples.columns else ()
+    between = [text for document in marked for text in texts_between(document)]
+    return distinct_captions(pl.concat([captions, pl.Series(captions.name, between, captions.dtype)]))
 
 
 def with_text_embeddings(

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from mmdata.documents import PICTURED
 from mmdata.errors import DataError
 from mmdata.storage.tables import raise_unless_broken, read_table, table_remedy
 from mmdata.workspace.layout import PartStage, Workspace
@@ -86,7 +87,7 @@ def feature_counts(table: pa.Table, samples: pl.DataFrame) -> tuple[dict[str, in
     """
     has_texts = "text_embedding" in table.column_names  # tables of older versions have no such column
     problems = pl.Series(table["problem"]).drop_nulls().value_counts()
-    with_media = samples.filter(pl.col("status") == "success", pl.col("kind").is_in(["image", "video"])).height
+    with_media = samples.filter(pl.col("status") == "success", pl.col("kind").is_in(PICTURED)).height
     counts = {
         "rows": len(samples),
         "with_media": with_media,

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from mmdata.documents import DOCUMENT
 from mmdata.samples import FEATURES
 from mmdata.score.caption_vectors import vector_lists
 from mmdata.score.decode import PictureMeasures
@@ -29,7 +30,8 @@ def features_table(
 
     A bad row (`problem` in the rows table) has nulls throughout. A picture that cannot be decoded has a `problem`
     and no scores, and so has one for which the model returns numbers that are not finite (`nan_score`). Of a clip,
-    the frames that can be decoded count; it has a problem where none can.
+    the frames that can be decoded count; it has a problem where none can. So it is with the pictures of a document.
+    A document has no perceptual hash: it is not a duplicate of another that shows one of its pictures.
 
     Args:
         samples: as for `score_pictures`, and also uid, sha256, the sizes and faces.
@@ -49,17 +51,19 @@ def features_table(
         )
     ]
     is_clip = (samples["kind"] == "video").to_numpy() & (pictures.pictures_per_row > 0)
+    is_document = (samples["kind"] == DOCUMENT).to_numpy()
+    has_several = is_clip | (is_document & (pictures.pictures_per_row > 0))
     captions = samples.select(pl.when(pl.col("problem").is_null()).then("caption").alias("caption"))["caption"]
     transcripts = pl.Series([sound.transcript for sound in row_sounds], dtype=pl.String)
     text = text_features(pl.select(pl.coalesce(captions, transcripts)).to_series())
     columns = {
         "uid": samples["uid"].to_arrow(),
         "clip_score": pa.array(row_scores.mean, pa.float32(), mask=~is_scored),
-        "clip_score_max": pa.array(row_scores.best, pa.float32(), mask=~(is_scored & is_clip)),
-        "frame_scores": _frame_scores(pictures, is_clip & is_scored),
+        "clip_score_max": pa.array(row_scores.best, pa.float32(), mask=~(is_scored & has_several)),
+        "frame_scores": _frame_scores(pictures, has_several & is_scored),
         "embedding": vector_lists(row_scores.embeddings[row_scores.has_embedding], row_scores.has_embedding),
         "text_embedding": pictures.texts.column(samples["caption"], is_scored & keep_texts),
-        "phash": pa.array([_middle(m).phash if m else None for m in measures], pa.uint64()),
+        "phash": pa.array(_hashes(measures, is_document), pa.uint64()),
         **{name: text[name].to_arrow() for name in text.columns},
         "aspect": pa.array(_aspects(samples, measures), pa.float32()),
         "sharpness": pa.array([_median_sharpness(m) for m in measures], pa.float32()),
@@ -128,6 +132,11 @@ def _problem(
     return sound.measures.problem
 
 
+def _hashes(measures: Sequence[Sequence[PictureMeasures]], is_document: np.ndarray) -> list[int | None]:
+    """The perceptual hash of each row's picture or middle frame; None for a document."""
+    return [_middle(m).phash if m and not skipped else None for m, skipped in zip(measures, is_document, strict=True)]
+
+
 def _middle(measures: Sequence[PictureMeasures]) -> PictureMeasures:
     """The measures of the middle frame, or of the first where the middle one cannot be decoded."""
     middle = measures[len(measures) // 2]
@@ -170,11 +179,11 @@ def _aspects(samples: pl.DataFrame, measures: Sequence[Sequence[PictureMeasures]
     ]
 
 
-def _frame_scores(pictures: PictureFeatures, is_scored_clip: np.ndarray) -> pa.Array:
-    """list<float>: null for rows that are not clips; a frame that cannot be scored is null inside of its list."""
+def _frame_scores(pictures: PictureFeatures, is_wanted: np.ndarray) -> pa.Array:
+    """list<float>: null for rows that are not wanted; a frame that cannot be scored is null inside of its list."""
     counts = pictures.pictures_per_row
     lists = [
         [None if np.isnan(score) else float(score) for score in pictures.scores[end - count : end]] if wanted else None
-        for end, count, wanted in zip(np.cumsum(counts), counts, is_scored_clip, strict=True)
+        for end, count, wanted in zip(np.cumsum(counts), counts, is_wanted, strict=True)
     ]
     return pa.array(lists, pa.list_(pa.float32()))

@@ -1,4 +1,4 @@
-"""Decode, embed and score the pictures of a slice; every frame of a clip is a picture."""
+"""Decode, embed and score the pictures of a slice; every frame of a clip, and every picture of a document, is one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from upath import UPath
 
+from mmdata.documents import DOCUMENT, PICTURED, neighbouring_texts, texts_between
 from mmdata.score.caption_vectors import CaptionVectors
 from mmdata.score.decode import Decoder, Member, PictureMeasures
 from mmdata.score.scorer import ClipScorer, pair_scores
@@ -29,7 +30,7 @@ class PictureFeatures:
     row_count: int  # N
     measures: list[PictureMeasures]  # M, one for each picture
     embeddings: np.ndarray  # float32 M,D, of unit length; NaN where there is a problem
-    scores: np.ndarray  # float32 K, cosine of each pair's picture and caption; NaN without a caption or a result
+    scores: np.ndarray  # float32 K, cosine of each pair's picture and text; NaN without a text or a result
     texts: CaptionVectors
 
     @property
@@ -55,7 +56,8 @@ def score_pictures(
     """Decode, embed and score pictures; a picture or caption that several rows share is embedded once.
 
     Args:
-        samples: rows joined with media, sorted by uid: kind, caption, problem, status, ext, offset, length, further.
+        samples: rows joined with media, sorted by uid: kind, caption, problem, status, ext, offset, length, further;
+            if there are documents, also `marked` (see `documents.with_words`).
         captions: the texts to embed (see `distinct_captions`): those of the samples, and any others.
         tar: holds the stored media.
         advance: called with the number of rows done so far, after each batch.
@@ -81,24 +83,52 @@ def score_pictures(
             measures += batch.measures
             advance(int(first_row[len(measures) - 1]) + 1)
     scores = np.full(len(row), np.nan, np.float32)
-    text_of_pair = texts.numbers(samples["caption"])[row]
-    captioned = np.flatnonzero(text_of_pair >= 0)
-    scores[captioned] = pair_scores(embeddings[picture[captioned]], texts.vectors[text_of_pair[captioned]])
+    pair, compared = _texts_of_pairs(samples, pairs)
+    text = texts.numbers(compared)
+    pair, text = pair[text >= 0], text[text >= 0]
+    scores[pair] = -np.inf
+    with np.errstate(invalid="ignore"):  # NaN, where the model gives NaN
+        np.maximum.at(scores, pair, pair_scores(embeddings[picture[pair]], texts.vectors[text]))
     return PictureFeatures(row, picture, len(samples), measures, embeddings, scores, texts)
 
 
 def is_pictured() -> pl.Expr:
     """Whether a row, joined with its media, has stored pictures."""
     is_fetched = pl.col("problem").is_null() & (pl.col("status") == "success")
-    return is_fetched & pl.col("kind").is_in(["image", "video"])
+    return is_fetched & pl.col("kind").is_in(PICTURED)
 
 
 def picture_members(samples: pl.DataFrame) -> pl.DataFrame:
-    """Where the pictures of rows lie in the tar: row, offset, length; a clip has one line per frame, in their order."""
+    """Where the pictures of rows lie in the tar: row, frame, offset, length.
+
+    A clip has one line for each frame, and a document one for each stored picture; `frame` is its number, and they are
+    sorted by it.
+    """
     fetched = samples.with_row_index("row").filter(is_pictured())
-    first = fetched.select("row", "offset", "length", frame=pl.lit(0, pl.Int64))
+    number = pl.col("ext").str.extract(r"^(\d{3})\.").cast(pl.Int64)
+    first = fetched.select("row", number.fill_null(0).alias("frame"), "offset", "length")
     # the first frame (or the picture) stands in the row's own columns, later frames (`001.jpg`, ...) in `further`
     further = fetched.select("row", "further").explode("further").drop_nulls("further").unnest("further")
-    frames = further.filter(pl.col("ext").str.contains(r"^\d{3}\."))
-    later = frames.select("row", "offset", "length", frame=pl.col("ext").str.slice(0, 3).cast(pl.Int64))
-    return pl.concat([first, later]).sort("row", "frame").drop("frame")
+    later = further.select("row", number.alias("frame"), "offset", "length").drop_nulls("frame")
+    return pl.concat([first, later]).sort("row", "frame")
+
+
+def _texts_of_pairs(samples: pl.DataFrame, pairs: pl.DataFrame) -> tuple[np.ndarray, pl.Series]:
+    """The texts that each picture is compared with: numbers of pairs, int64, and a text for each of them.
+
+    They are the caption; of a document the nearest text before the picture and the nearest one after it.
+    """
+    row = pairs["row"].to_numpy()
+    is_document = (samples["kind"] == DOCUMENT).to_numpy()[row]
+    pair = np.flatnonzero(~is_document)
+    captions = samples["caption"].cast(pl.String).gather(row[pair])
+    if not is_document.any():
+        return pair, captions
+    shown, frames = np.flatnonzero(is_document), pairs["frame"].to_numpy()
+    neighbours = [
+        (number, text)
+        for number, marked in zip(shown.tolist(), samples["marked"].gather(row[shown]), strict=True)
+        for text in neighbouring_texts(texts_between(marked), int(frames[number]))
+    ]
+    of_documents = pl.DataFrame(neighbours, {"pair": pl.Int64, "text": pl.String}, orient="row")
+    return np.concatenate([pair, of_documents["pair"].to_numpy()]), pl.concat([captions, of_documents["text"]])

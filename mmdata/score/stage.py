@@ -14,6 +14,7 @@ import pyarrow as pa
 from mmdata.config import Corpus, Recaption, Score
 from mmdata.config.recaption import NO_CAPTIONS
 from mmdata.config.scorers import is_local_checkpoint
+from mmdata.documents import with_words
 from mmdata.engine import freshness
 from mmdata.engine.part_run import SliceResult, run_part_stage
 from mmdata.errors import DataError
@@ -159,7 +160,7 @@ def score_slice(
         torch.set_num_threads(max(1, cores() // workers))
     scorer = load_scorer(score, beside=len(score.networks))
     metadata = features_metadata(scorer, media_table.schema.metadata or {}, measures)
-    samples = rows.hstack(media.drop("uid"))
+    samples = with_words(rows.hstack(media.drop("uid")))
     reused = reusable_rows(workspace, part_name, slice_name, samples, metadata)
     new = samples.filter(~pl.col("uid").is_in(reused["uid"].to_pylist()))
     tar = workspace.media_tar(part_name, slice_name, media_table.schema.metadata)

@@ -12,6 +12,7 @@ from upath import UPath
 
 from mmdata.config import Balance, Recaption, Select
 from mmdata.config.recaption import NO_CAPTIONS
+from mmdata.documents import DOCUMENT, words_of
 from mmdata.errors import DataError
 from mmdata.optout.state import OPT_OUT
 from mmdata.samples import caption_or_transcript, estimate_tokens, modality_signature, uid_words
@@ -130,7 +131,7 @@ def compact(
     """
     high, low = uid_words(joined["uid"])
     words_of_clips = _words_of_clips(joined.with_columns(caption=caption_or_transcript()))
-    joined = with_sample_text(joined, recaption)
+    joined = with_sample_text(joined, recaption).with_columns(words_of())
     captioned = (pl.col("caption").str.len_bytes() > 0).fill_null(False)
     columns = [
         pl.col("copies").cast(pl.Int32),
@@ -294,7 +295,7 @@ def _signature(captioned: pl.Expr) -> pl.Expr:
         pl.when((pl.col("kind") == kind) & (captioned == text) & (heard == audio)).then(
             pl.lit(modality_signature(kind, text, audio), pl.Categorical)
         )
-        for kind in ("image", "video", "audio", "text")
+        for kind in ("image", "video", "audio", "text", DOCUMENT)
         for audio in (True, False)
         for text in (True, False)
     ]

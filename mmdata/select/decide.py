@@ -11,6 +11,7 @@ import polars as pl
 from mmdata.config import Balance, Dedup, Oversample, Select
 from mmdata.config.concept_list import Concepts
 from mmdata.config.presets import resolve
+from mmdata.documents import DOCUMENT
 from mmdata.samples import hash_words, unit_interval
 from mmdata.select.concepts import concept_caps, concept_rates, flatten, keep_probability, rarest
 from mmdata.select.cuts import Cut
@@ -23,7 +24,7 @@ from mmdata.select.top_fractions import drop_below_tops
 from mmdata.select.verdicts import STAYS, Verdicts
 
 NO_CLUSTER = -1
-KINDS = ("image", "video", "audio", "text")
+KINDS = ("image", "video", "audio", "text", DOCUMENT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import polars as pl
 from mmdata.config import Filter
 from mmdata.config.presets import other_language_score, resolve
 from mmdata.config.select_scores import ScoreKind
+from mmdata.documents import PICTURED
 from mmdata.samples import source_score
 from mmdata.select.scores.named_scores import score_value
 
@@ -101,7 +102,7 @@ def _exact(bounds: Mapping[str, float]) -> dict[str, pl.Expr]:
 
 
 def _rules(settings: Filter) -> Iterator[Rule]:
-    pictured = pl.col("kind").is_in(["image", "video"])
+    pictured = pl.col("kind").is_in(PICTURED)
     if settings.languages is not None or settings.exclude_languages is not None or settings.min_lang_prob > 0:
         yield Rule("language", ~_is_known_language(settings))
     words, characters = pl.col("n_words").fill_null(0), pl.col("n_chars").fill_null(0)

@@ -10,10 +10,12 @@ import polars as pl
 
 from mmdata.config import Recaption
 from mmdata.config.recaption import NO_CAPTIONS
+from mmdata.documents import words_of
 from mmdata.samples import estimate_tokens, hash64, sample_key
 from mmdata.score.generated_captions import captioner_mark
 from mmdata.score.sample_text import IS_GENERATED, with_sample_text
 from mmdata.shards.facts import facts
+from mmdata.shards.present_documents import present_documents
 from mmdata.storage.tables import read_table
 from mmdata.storage.tar import padded
 from mmdata.workspace.layout import Workspace
@@ -37,8 +39,9 @@ def load_members(workspace: Workspace, selection: pl.DataFrame, recaption: Recap
 
     Returns:
         Columns: uid, kind, url, source, caption, extra, start_s, end_s, lang, transcript; ext, tar, offset, length (of
-        the first stored member, in that tar), further (the other ones), and what media says of them. Where captions are
-        generated: own_score (the cosine of the source's caption), generated_by and what the features say of them.
+        the first stored member, in that tar), further (the other ones), and what media says of them; document_pixels.
+        Where captions are generated: own_score (the cosine of the source's caption), generated_by and what the features
+        say of them. Documents are as `present_documents` gives them.
     """
     # a uid may be in several parts; the selection names the one to read
     chosen = selection.select("uid", "part", "slice").unique("uid").partition_by("part", "slice")
@@ -89,12 +92,14 @@ def complete(placed: pl.DataFrame, members: pl.DataFrame, recaption: Recaption =
         pl.Series("key", [sample_key(*row) for row in frame.select("uid", "copy").iter_rows()], dtype=pl.String),
         pl.Series("json", list(facts(frame, recaption.is_on)), dtype=pl.Binary),
         txt=pl.col("caption").fill_null("").cast(pl.Binary),
-        tokens=estimate_tokens(pl.col("caption")),
         pixels=pl.col("width").fill_null(0).cast(pl.Int64) * pl.col("height").fill_null(0),
         frames=_frames(),
         seconds=pl.coalesce("duration_s", "audio_s").cast(pl.Float32),
     )
-    frame = frame.with_columns(pixels=pl.col("pixels") * pl.max_horizontal(1, "frames"))
+    frame = frame.with_columns(
+        pixels=pl.coalesce("document_pixels", pl.col("pixels") * pl.max_horizontal(1, "frames")),
+        tokens=frame.select(estimate_tokens(words_of())).to_series(),
+    )
     words = padded(frame["txt"].bin.size().to_numpy()) + padded(frame["json"].bin.size().to_numpy())
     return frame.with_columns(size=stored_size() + pl.Series(words, dtype=pl.Int64))
 
@@ -168,11 +173,11 @@ def _of_slice(workspace: Workspace, chosen: pl.DataFrame, recaption: Recaption) 
     rows = _table(workspace, part, name, "rows", _ROWS)
     features = _features(workspace, part, name, recaption)
     # the table that was read names its tar: after a re-fetch, another read would name another one
-    table = read_table(workspace.table(part, "media", name), _MEDIA)
+    table = read_table(workspace.table(part, "media", name), _MEDIA, ["pictures"])
     tar = str(workspace.media_tar(part, name, table.schema.metadata))
     media = pl.DataFrame(table).with_columns(tar=pl.lit(tar))
     joined = uids.join(rows, on="uid", how="left").join(media, on="uid", how="left")
-    return joined.join(features, on="uid", how="left")
+    return present_documents(joined.join(features, on="uid", how="left"))
 
 
 def _features(workspace: Workspace, part: str, name: str, recaption: Recaption) -> pl.DataFrame:

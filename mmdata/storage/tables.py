@@ -23,8 +23,11 @@ def write_table(path: UPath, table: pa.Table) -> None:
         pq.write_table(table, draft, compression="zstd", row_group_size=50_000)
 
 
-def read_table(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(path: UPath, columns: Sequence[str] | None = None, optional: Sequence[str] = ()) -> pa.Table:
     """Read a table, or some columns of it.
+
+    Args:
+        optional: columns to read as well, where the table has them.
 
     Raises:
         DataError: the file is missing or is not readable Parquet; names it.
@@ -32,6 +35,10 @@ def read_table(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
     """
     names = None if columns is None else list(columns)
     try:
+        if names is not None and optional:
+            with path.open("rb") as file:
+                present = pq.read_schema(file).names
+            names += [name for name in optional if name in present]
         if is_local(path):
             return pq.read_table(Path(path.path), columns=names, partitioning=None)
         with path.open("rb") as file:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mmdata.download.recordings import clip_sha256
-from mmdata.optout.hashes import OptOut, opt_out_of
+from mmdata.optout.hashes import COVERING, OptOut, opt_out_of
 from mmdata.optout.selectors import Kind, Selector, hash_of
 from mmdata.optout.state import OPT_OUT
 from mmdata.storage.tables import read_table, scan_tables
-from mmdata.takedown.parts import part_names, slice_names
+from mmdata.takedown.parts import part_names, refused_documents, slice_names
 from mmdata.urls import url_key
 from mmdata.workspace.layout import Workspace
 
@@ -53,7 +53,7 @@ class Matches:
 def find(workspace: Workspace, selectors: Iterable[Selector]) -> Matches:
     """Search the tables of every part, removed parts included; reads only the columns it compares.
 
-    A SHA-256 also means the clips that were cut from the file.
+    A SHA-256 also means the clips that were cut from the file, and the documents that show it.
 
     Raises:
         DataError: a table is damaged; names it.
@@ -65,12 +65,11 @@ def find(workspace: Workspace, selectors: Iterable[Selector]) -> Matches:
     before: set[str] = set()
     for part in part_names(workspace):
         for name in slice_names(workspace, part, "rows"):
-            columns = ["uid", "url", "expected_sha256", "problem", "start_s", "end_s"]
-            rows = read_table(workspace.table(part, "rows", name), columns)
-            sha256_by_uid = _fetched_sha256(workspace, part, name)
+            rows = read_table(workspace.table(part, "rows", name), [*COVERING, "problem", "start_s", "end_s"])
+            sha256_by_uid, refused = _fetched_sha256(workspace, part, name, opt_out)
             for row, is_meant in zip(rows.to_pylist(), opt_out.covers_rows(rows), strict=True):
                 sha256 = sha256_by_uid.get(row["uid"])
-                if not is_meant and not _is_from_file(files, opt_out, sha256, row):
+                if not is_meant and row["uid"] not in refused and not _is_from_file(files, opt_out, sha256, row):
                     continue
                 if row["problem"] == OPT_OUT and row["url"] is None:
                     before.add(row["uid"])
@@ -108,14 +107,16 @@ def entries(matches: Matches, near: Sequence[Hit] = ()) -> set[tuple[Kind, bytes
     return kept
 
 
-def _fetched_sha256(workspace: Workspace, part: str, name: str) -> dict[str, str]:
-    """uid -> SHA-256 of the fetched file."""
+def _fetched_sha256(
+    workspace: Workspace, part: str, name: str, opt_out: OptOut
+) -> tuple[dict[str, str], Collection[str]]:
+    """uid -> SHA-256 of the fetched file; and the documents that show a file that is meant."""
     path = workspace.table(part, "media", name)
     if not path.exists():
-        return {}
-    table = read_table(path, ["uid", "sha256"])
+        return {}, ()
+    table = read_table(path, ["uid", "sha256"], ["pictures"])
     pairs = zip(table["uid"].to_pylist(), table["sha256"].to_pylist(), strict=True)
-    return {uid: sha256 for uid, sha256 in pairs if sha256 is not None}
+    return {uid: sha256 for uid, sha256 in pairs if sha256 is not None}, refused_documents(table, opt_out)
 
 
 def _is_from_file(files: Sequence[str], opt_out: OptOut, sha256: str | None, row: Mapping[str, float | None]) -> bool:

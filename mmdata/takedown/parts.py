@@ -17,15 +17,16 @@ import pyarrow as pa
 from upath import UPath
 
 from mmdata.config import Corpus
+from mmdata.documents import DOCUMENT, DOCUMENT_MEDIA
 from mmdata.download.media_counts import media_counts
 from mmdata.engine.freshness import features_input, stage_settings
 from mmdata.engine.part_run import table_digest
 from mmdata.errors import UserError
 from mmdata.fingerprint import fingerprint
-from mmdata.optout.hashes import OptOut
+from mmdata.optout.hashes import COVERING, OptOut
 from mmdata.optout.redact import redacted_features, redacted_rows, rows_counts
 from mmdata.optout.state import OPT_OUT
-from mmdata.samples import FEATURES, MEDIA, ROWS
+from mmdata.samples import FEATURES, ROWS
 from mmdata.score.features_reader import feature_counts
 from mmdata.stage import add_counts
 from mmdata.storage.tables import read_table, write_table
@@ -34,7 +35,7 @@ from mmdata.workspace.layout import PART_STAGES, PartStage, PartStamp, SliceStam
 from mmdata.workspace.lease import leased
 from mmdata.workspace.media_tar import remove_unaddressed
 
-SCHEMAS: Mapping[PartStage, pa.Schema] = {"rows": ROWS, "media": MEDIA, "features": FEATURES}
+SCHEMAS: Mapping[PartStage, pa.Schema] = {"rows": ROWS, "media": DOCUMENT_MEDIA, "features": FEATURES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,24 @@ def left_out(workspace: Workspace, part: str, opt_out: OptOut) -> LeftOut:
     uids: set[str] = set()
     by_content: set[str] = set()
     for name in slice_names(workspace, part, "rows"):
-        rows = read_table(workspace.table(part, "rows", name), ["uid", "url", "expected_sha256", "problem"])
+        rows = read_table(workspace.table(part, "rows", name), [*COVERING, "problem"])
         uids |= _uids(rows, opt_out.covers_rows(rows) | _equals(rows["problem"], OPT_OUT))
     for name in slice_names(workspace, part, "media"):
-        media = read_table(workspace.table(part, "media", name), ["uid", "sha256"])
+        media = read_table(workspace.table(part, "media", name), ["uid", "sha256"], ["pictures"])
         uids |= _uids(media, opt_out.covers_uids(media["uid"]))
-        by_content |= _uids(media, opt_out.covers_content(media["sha256"]))
+        by_content |= _uids(media, opt_out.covers_content(media["sha256"])) | set(refused_documents(media, opt_out))
     return LeftOut(frozenset(uids), frozenset(by_content - uids))
+
+
+def refused_documents(media: pa.Table, opt_out: OptOut) -> dict[str, str]:
+    """uid -> SHA-256 of the first picture that is opted out, for the documents of a media table that have one."""
+    refused: dict[str, str] = {}
+    if "pictures" in media.column_names:
+        for uid, pictures in zip(media["uid"].to_pylist(), media["pictures"].to_pylist(), strict=True):
+            files = (picture["sha256"] for picture in pictures or ())
+            if (sha256 := next(filter(opt_out.covers_file, files), None)) is not None:
+                refused[uid] = sha256
+    return refused
 
 
 def leave_out(corpus: Corpus, workspace: Workspace, part: str, opt_out: OptOut) -> None:
@@ -86,7 +98,7 @@ def leave_out(corpus: Corpus, workspace: Workspace, part: str, opt_out: OptOut) 
         return
     settings = _settings(corpus, workspace, part)
     for name in sorted({name for stage in PART_STAGES for name in slice_names(workspace, part, stage)}):
-        _leave_out_of_slice(workspace, part, name, left, settings)
+        _leave_out_of_slice(workspace, part, name, left, opt_out, settings)
     _restamp_part(workspace, part, settings)
 
 
@@ -122,7 +134,7 @@ def finish_rows(workspace: Workspace, part: str, opt_out: OptOut) -> None:
 
 
 def _leave_out_of_slice(
-    workspace: Workspace, part: str, name: str, left: LeftOut, settings: Mapping[PartStage, str]
+    workspace: Workspace, part: str, name: str, left: LeftOut, opt_out: OptOut, settings: Mapping[PartStage, str]
 ) -> None:
     tables = {stage: _table(workspace, part, stage, name) for stage in PART_STAGES}
     masks = {stage: left.masks(table) for stage, table in tables.items() if table is not None}
@@ -131,7 +143,10 @@ def _leave_out_of_slice(
     stamps = {stage: workspace.slice_stamp(part, stage, name) for stage in PART_STAGES}
     rows, media, features = (tables[stage] for stage in PART_STAGES)
     new_rows = None if rows is None else redacted_rows(rows, masks["rows"][0])
-    new_media = None if media is None else repacked_media(workspace, part, name, media, *masks["media"])
+    new_media = None
+    if media is not None:
+        named = _with_refused_pictures(media, opt_out)
+        new_media = repacked_media(workspace, part, name, named, *masks["media"])
     digests = {
         "rows": (_digest(stamps["rows"]), "" if new_rows is None else table_digest(new_rows)),
         "media": (_digest(stamps["media"]), "" if new_media is None else table_digest(new_media)),
@@ -257,7 +272,19 @@ def _digest(stamp: SliceStamp | None) -> str:
 
 
 def _urls(rows: pa.Table | None) -> dict[str, str | None]:
-    return {} if rows is None else dict(zip(rows["uid"].to_pylist(), rows["url"].to_pylist(), strict=True))
+    """uid -> URL of the file of the row; a document has several files, and the URL of its row is that of its page."""
+    columns = [] if rows is None else [rows[name].to_pylist() for name in ("uid", "url", "kind")]
+    return {uid: None if kind == DOCUMENT else url for uid, url, kind in zip(*columns, strict=True)}
+
+
+def _with_refused_pictures(media: pa.Table, opt_out: OptOut) -> pa.Table:
+    """The table with the SHA-256 of the opted-out picture for each document that has one, as a fetch would note it."""
+    refused = refused_documents(media, opt_out)
+    if not refused:
+        return media
+    pairs = zip(media["uid"].to_pylist(), media["sha256"].to_pylist(), strict=True)
+    column = pa.array([refused.get(uid, sha256) for uid, sha256 in pairs], pa.string())
+    return media.set_column(media.column_names.index("sha256"), media.schema.field("sha256"), column)
 
 
 def _uids(table: pa.Table, chosen: np.ndarray) -> set[str]:

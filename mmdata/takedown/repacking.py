@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from mmdata.documents import DOCUMENT_MEDIA
 from mmdata.optout.redact import redacted_media
 from mmdata.samples import MEDIA
 from mmdata.workspace.layout import Workspace
@@ -47,7 +48,7 @@ def repacked_media(
         ]
         if placed:
             record.update(placed[0], further=placed[1:] or None)
-    table = pa.Table.from_pylist(records, schema=MEDIA)
+    table = pa.Table.from_pylist(records, schema=DOCUMENT_MEDIA if "pictures" in media.column_names else MEDIA)
     return signed(table, metadata.get(SETTINGS_KEY, b"").decode(), tar_sha256)
 
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
-from mmdata.samples import EXPECTED_MD5, MEDIA, own_columns
+from mmdata.documents import DOCUMENT_MEDIA, PICTURE
+from mmdata.samples import EXPECTED_MD5, own_columns
 
 HASH_MISMATCH = "hash_mismatch"
 
@@ -21,9 +22,31 @@ class Member(TypedDict):
     length: int
 
 
+class DocumentPicture(TypedDict):
+    """What was fetched for one picture of a document: the fields of `mmdata.documents.PICTURE`."""
+
+    status: str
+    error: str | None
+    detail: str | None
+    attempts: int
+    next_retry_at: datetime | None
+    sha256: str | None
+    bytes: int | None
+    mime: str | None
+    original_width: int | None
+    original_height: int | None
+    width: int | None
+    height: int | None
+    faces: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class MediaRecord:
-    """A row of the media table. The fields are the columns of `mmdata.samples.MEDIA`, which explains them."""
+    """A row of the media table. The fields are the columns of `mmdata.samples.MEDIA`, which explains them.
+
+    Args:
+        pictures: of a document, one for each of its markers; a column of `mmdata.documents.DOCUMENT_MEDIA` only.
+    """
 
     uid: str
     status: str
@@ -50,16 +73,21 @@ class MediaRecord:
     synthetic: str | None = None
     fetched_at: datetime | None = None
     etag: str | None = None
+    pictures: list[DocumentPicture] | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> MediaRecord:
         """The record in a row of a media table."""
-        columns: dict[str, Any] = {name: row.get(name) for name in MEDIA.names}
+        columns: dict[str, Any] = {name: row.get(name) for name in DOCUMENT_MEDIA.names}
         return cls(**columns)
 
     def as_row(self) -> dict[str, Any]:
         """The row of the media table."""
-        return {name: getattr(self, name) for name in MEDIA.names}
+        return {name: getattr(self, name) for name in DOCUMENT_MEDIA.names}
+
+    def as_picture(self) -> DocumentPicture:
+        """The record as that of one picture of a document."""
+        return cast(DocumentPicture, {field.name: getattr(self, field.name) for field in PICTURE})
 
     @property
     def members(self) -> list[Member]:

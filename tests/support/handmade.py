@@ -19,6 +19,7 @@ COLUMNS = {
     "video": {"url": "u", "caption": "c", "start_s": "s", "end_s": "e"},
     "audio": {"url": "u"},
     "text": {"caption": "c"},
+    "documents": None,
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mmdata.documents import DOCUMENT_MEDIA
 from mmdata.samples import MEDIA, STATUSES
 from mmdata.storage.tables import read_table
 from tests.support.hostile_server import picture
@@ -17,7 +18,7 @@ def records(part, slice_name="0000") -> list[dict]:
     """The media records of a slice, in the order of the rows that were given."""
     rows = read_table(part.workspace.table(part.name, "rows", slice_name)).to_pylist()
     table = read_table(part.workspace.table(part.name, "media", slice_name))
-    assert table.schema.remove_metadata() == MEDIA
+    assert table.schema.remove_metadata() in (MEDIA, DOCUMENT_MEDIA)
     assert table["uid"].to_pylist() == [row["uid"] for row in rows]
     number = {row["uid"]: row["row"] for row in rows}
     return sorted(table.to_pylist(), key=lambda record: number[record["uid"]])
@@ -58,7 +59,7 @@ def assert_whole(part, slice_name="0000") -> int:
     """Every row has its record, and every success addresses the picture of its own URL. Returns the successes."""
     rows = read_table(part.workspace.table(part.name, "rows", slice_name)).to_pylist()
     table = read_table(part.workspace.table(part.name, "media", slice_name))
-    assert table.schema.remove_metadata() == MEDIA
+    assert table.schema.remove_metadata() in (MEDIA, DOCUMENT_MEDIA)
     assert table["uid"].to_pylist() == [row["uid"] for row in rows]
     tar = tar_of(part, slice_name)
     data = tar.read_bytes()

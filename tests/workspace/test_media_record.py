@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from mmdata.documents import DOCUMENT_MEDIA
 from mmdata.samples import MEDIA, table_of
 from mmdata.workspace.media_record import ExpectedHashes, MediaRecord, Member
 
@@ -20,7 +21,7 @@ def expecting(sha256: str | None = None, md5: str | None = None) -> ExpectedHash
 
 
 def test_the_fields_are_the_columns_of_the_table() -> None:
-    assert [field.name for field in fields(MediaRecord)] == MEDIA.names
+    assert [field.name for field in fields(MediaRecord)] == DOCUMENT_MEDIA.names
 
 
 def test_a_record_survives_its_table() -> None:
