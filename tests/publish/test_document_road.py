@@ -1,0 +1,219 @@
+"""Documents from their source to a release: order of pictures and texts, and neighbours around what failed."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmdata.documents import texts_between
+from mmdata.inspect.story import explain
+from mmdata.optout.selectors import selector_of
+from mmdata.publish.verify import verify_release
+from mmdata.storage.tables import read_table
+from mmdata.takedown.find import find
+from tests.support.published import Published, Web, pairs, picture, serving
+from tests.support.takedowns import forget_samples
+
+SOURCES = [
+    {"name": "docs", "kind": "documents", "files": "inbox/*.jsonl", "slice_rows": 4},
+    {"name": "web", "kind": "laion", "files": "inbox/*.parquet", "slice_rows": 4},
+]
+LOST = 900  # pictures from this number on are not on the server
+PAGE = "https://page.example/{}"
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with serving() as web:
+        yield web
+
+
+def url_of(web: Web, number: int) -> str:
+    return web.url(number) if number < LOST else web.url(number, query="?gone=1")
+
+
+def drawn(seed: int, count: int) -> list[list[int | str]]:
+    """Documents as lists of picture numbers and texts, some pictures of which are lost."""
+    draws = random.Random(seed)
+    documents: list[list[int | str]] = []
+    for at in range(count):
+        segments: list[int | str] = [f"opening words of document {at}"]
+        for place in range(draws.randint(1, 6)):
+            segments.append(draws.choice([draws.randrange(40), draws.randrange(40), LOST + draws.randrange(9)]))
+            if draws.random() < 0.7:
+                segments.append(f"words {at} after picture {place}")
+        if draws.random() < 0.3:
+            segments = segments[1:]
+        documents.append([*segments, f"end {at}"])
+    return documents
+
+
+def write(built: Published, documents: Sequence[Sequence[int | str]]) -> None:
+    rows = [
+        {
+            "images": [url_of(built.web, one) if isinstance(one, int) else None for one in document],
+            "texts": [one if isinstance(one, str) else None for one in document],
+            "general_metadata": json.dumps({"url": PAGE.format(number)}),
+        }
+        for number, document in enumerate(documents)
+    ]
+    (built.folder / "inbox" / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def expected(document: Sequence[int | str]) -> tuple[list[int], list[str]]:
+    """The pictures that are there, and the texts between them."""
+    numbers: list[int] = []
+    texts = [""]
+    for segment in document:
+        if isinstance(segment, str):
+            texts[-1] = f"{texts[-1]} {segment}".strip()
+        elif segment < LOST:
+            numbers.append(segment)
+            texts.append("")
+    return numbers, texts
+
+
+def shown(data: bytes) -> int:
+    """The number of the picture of the server that these bytes show."""
+    pixels = {n: np.asarray(Image.open(io.BytesIO(picture(n))).convert("RGB"), float) for n in range(40)}
+    seen = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float)
+    return min(pixels, key=lambda n: float(np.abs(pixels[n] - seen).mean()))
+
+
+def released(built: Published, release: str) -> dict[str, dict[str, bytes]]:
+    """Key -> members by extension, of all samples of a release."""
+    samples: dict[str, dict[str, bytes]] = {}
+    folder = built.workspace.release_dir(release)
+    for shard in json.loads((folder / "manifest.json").read_text())["shards"]:
+        with tarfile.open(built.workspace.shards_dir / shard["name"]) as archive:
+            for member in archive:
+                key, _, ext = member.name.partition(".")
+                file = archive.extractfile(member)
+                samples.setdefault(key, {})[ext] = file.read() if file else b""
+    return samples
+
+
+@pytest.fixture(scope="module")
+def road(web: Web, tmp_path_factory: pytest.TempPathFactory) -> tuple[Published, str, list[list[int | str]]]:
+    folder = tmp_path_factory.mktemp("documents")
+    download = {"allow_hosts": ["127.0.0.0/8"], "retries": 0, "timeout_s": 5, "deadline_s": 9, "min_success_share": 0}
+    built = Published(folder, str(folder / "workspace"), web, sources=SOURCES, download=download)
+    documents = drawn(3, 14)
+    write(built, documents)
+    built.write("pairs", pairs(web, range(6)))
+    return built, built.build(), documents
+
+
+def test_a_release_holds_each_document_in_its_order(road) -> None:
+    built, release, documents = road
+    verify_release(built.workspace.release_dir(release), decode=True)
+    samples = released(built, release)
+    seen = Counter[tuple[Any, ...]]()
+    for members in samples.values():
+        facts = json.loads(members["json"])
+        if facts["signature"] != "document+text":
+            continue
+        pictures = sorted(ext for ext in members if ext.endswith(".jpg"))
+        assert pictures == [f"{number:03d}.jpg" for number in range(len(pictures))]
+        numbers = tuple(shown(members[ext]) for ext in pictures)
+        seen[numbers, tuple(texts_between(members["txt"].decode()))] += 1
+        assert json.loads(facts["extra"])["picture_urls"] == [built.web.url(number) for number in numbers]
+    wanted = [expected(document) for document in documents]
+    assert seen == Counter((tuple(numbers), tuple(texts)) for numbers, texts in wanted if numbers)
+    assert len(samples) - seen.total() == 6
+    lost = sum(isinstance(segment, int) and segment >= LOST for document in documents for segment in document)
+    assert lost > 10
+    assert sum(not numbers for numbers, _ in wanted) >= 1, "a document without any picture left"
+
+
+def test_the_index_counts_pictures_pixels_and_tokens(road) -> None:
+    built, release, _ = road
+    samples = released(built, release)
+    for row in read_table(built.workspace.release_dir(release) / "index.parquet").to_pylist():
+        members = samples[row["key"]]
+        pictures = [Image.open(io.BytesIO(data)).size for ext, data in members.items() if ext.endswith("jpg")]
+        assert row["pixels"] == sum(width * height for width, height in pictures)
+        if row["signature"] == "document+text":
+            assert row["frames"] == len(pictures)
+            words = len(members["txt"].decode().replace("<image>", " ").split())
+            assert row["tokens"] == (words * 4 + 2) // 3
+
+
+def test_a_picture_is_scored_with_its_nearest_texts(road) -> None:
+    from mmdata.score.scorer import load_scorer
+
+    built, _, _ = road
+    scorer = load_scorer(built.corpus.score)
+    looked_at = 0
+    for part in built.parts():
+        rows = built.rows(part, "rows")
+        media = built.rows(part, "media")
+        for uid, features in built.rows(part, "features").items():
+            if rows[uid]["kind"] != "document" or media[uid]["status"] != "success":
+                continue
+            texts = texts_between(rows[uid]["caption"])
+            places = [at for at, one in enumerate(media[uid]["pictures"]) if one["status"] == "success"]
+            assert len(features["frame_scores"]) == len(places)
+            assert features["clip_score"] == pytest.approx(np.mean(features["frame_scores"]), abs=1e-6)
+            assert features["clip_score_max"] == max(features["frame_scores"])
+            assert features["phash"] is None
+            assert features["n_words"] == len(rows[uid]["caption"].replace("<image>", " ").split())
+            if len(places) == 1:
+                before = [text for text in texts[: places[0] + 1] if text][-1:]
+                after = [text for text in texts[places[0] + 1 :] if text][:1]
+                cosines = scorer.embed_texts(before + after) @ np.asarray(features["embedding"], np.float32)
+                assert features["clip_score"] == pytest.approx(float(cosines.max()), abs=2e-3)
+                looked_at += 1
+    assert looked_at > 0
+
+
+def test_explain_and_the_report_show_a_document_in_its_order(road) -> None:
+    built, release, _ = road
+    index = read_table(built.workspace.release_dir(release) / "index.parquet").to_pylist()
+    row = next(row for row in index if row["signature"] == "document+text")
+    story = explain(built.corpus, built.workspace, row["uid"])
+    assert story.sightings[0].media is not None
+    assert story.sightings[0].rows["url"].startswith("https://page.example/")
+
+
+def test_the_takedown_of_a_picture_takes_the_documents_that_show_it(road, tmp_path: Path) -> None:
+    import shutil
+
+    original, _, documents = road
+    shutil.copytree(original.root, tmp_path / "workspace")
+    built = Published(original.folder, str(tmp_path / "workspace"), original.web, **original.sections)
+    number = next(n for n in range(40) if any(n in expected(document)[0] for document in documents))
+    holders = {uid for uid, row in built.rows("docs-000000", "rows").items() if built.web.url(number) in row["extra"]}
+    matches = find(built.workspace, [selector_of("url", built.web.url(number))])
+    assert matches.uids >= holders
+    forget_samples(built, selector_of("url", built.web.url(number)))
+    release = built.build()
+    kept = {json.loads(members["json"])["uid"] for members in released(built, release).values()}
+    assert not kept & holders
+    verify_release(built.workspace.release_dir(release))
+
+
+def test_the_takedown_of_a_file_takes_the_documents_that_show_it(road, tmp_path: Path) -> None:
+    import shutil
+
+    original, _, _ = road
+    shutil.copytree(original.root, tmp_path / "workspace")
+    built = Published(original.folder, str(tmp_path / "workspace"), original.web, **original.sections)
+    media = built.rows("docs-000000", "media")
+    sha256 = next(one["sha256"] for record in media.values() for one in record["pictures"] or () if one["sha256"])
+    holders = {uid for uid, record in media.items() if any(one["sha256"] == sha256 for one in record["pictures"] or ())}
+    assert find(built.workspace, [selector_of("sha256", sha256)]).uids >= holders
+    forget_samples(built, selector_of("sha256", sha256))
+    release = built.build()
+    kept = {json.loads(members["json"])["uid"] for members in released(built, release).values()}
+    assert holders and not kept & holders
