@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import random
-import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +19,18 @@ from mmdata.optout.selectors import selector_of
 from mmdata.publish.verify import verify_release
 from mmdata.storage.tables import read_table
 from mmdata.takedown.find import find
-from tests.support.published import Published, Web, pairs, picture, serving
+from tests.support.document_corpus import (
+    LOST,
+    PICTURES,
+    corpus_of_documents,
+    drawn,
+    expected,
+    number_in,
+    released,
+    write,
+)
+from tests.support.published import Published, Web, pairs, serving
 from tests.support.takedowns import forget_samples
-
-SOURCES = [
-    {"name": "docs", "kind": "documents", "files": "inbox/*.jsonl", "slice_rows": 4},
-    {"name": "web", "kind": "laion", "files": "inbox/*.parquet", "slice_rows": 4},
-]
-LOST = 900  # pictures from this number on are not on the server
-PAGE = "https://page.example/{}"
 
 
 @pytest.fixture(scope="module")
@@ -38,76 +39,10 @@ def web() -> Iterator[Web]:
         yield web
 
 
-def url_of(web: Web, number: int) -> str:
-    return web.url(number) if number < LOST else web.url(number, query="?gone=1")
-
-
-def drawn(seed: int, count: int) -> list[list[int | str]]:
-    """Documents as lists of picture numbers and texts, some pictures of which are lost."""
-    draws = random.Random(seed)
-    documents: list[list[int | str]] = []
-    for at in range(count):
-        segments: list[int | str] = [f"opening words of document {at}"]
-        for place in range(draws.randint(1, 6)):
-            segments.append(draws.choice([draws.randrange(40), draws.randrange(40), LOST + draws.randrange(9)]))
-            if draws.random() < 0.7:
-                segments.append(f"words {at} after picture {place}")
-        if draws.random() < 0.3:
-            segments = segments[1:]
-        documents.append([*segments, f"end {at}"])
-    return documents
-
-
-def write(built: Published, documents: Sequence[Sequence[int | str]]) -> None:
-    rows = [
-        {
-            "images": [url_of(built.web, one) if isinstance(one, int) else None for one in document],
-            "texts": [one if isinstance(one, str) else None for one in document],
-            "general_metadata": json.dumps({"url": PAGE.format(number)}),
-        }
-        for number, document in enumerate(documents)
-    ]
-    (built.folder / "inbox" / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def expected(document: Sequence[int | str]) -> tuple[list[int], list[str]]:
-    """The pictures that are there, and the texts between them."""
-    numbers: list[int] = []
-    texts = [""]
-    for segment in document:
-        if isinstance(segment, str):
-            texts[-1] = f"{texts[-1]} {segment}".strip()
-        elif segment < LOST:
-            numbers.append(segment)
-            texts.append("")
-    return numbers, texts
-
-
-def shown(data: bytes) -> int:
-    """The number of the picture of the server that these bytes show."""
-    pixels = {n: np.asarray(Image.open(io.BytesIO(picture(n))).convert("RGB"), float) for n in range(40)}
-    seen = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float)
-    return min(pixels, key=lambda n: float(np.abs(pixels[n] - seen).mean()))
-
-
-def released(built: Published, release: str) -> dict[str, dict[str, bytes]]:
-    """Key -> members by extension, of all samples of a release."""
-    samples: dict[str, dict[str, bytes]] = {}
-    folder = built.workspace.release_dir(release)
-    for shard in json.loads((folder / "manifest.json").read_text())["shards"]:
-        with tarfile.open(built.workspace.shards_dir / shard["name"]) as archive:
-            for member in archive:
-                key, _, ext = member.name.partition(".")
-                file = archive.extractfile(member)
-                samples.setdefault(key, {})[ext] = file.read() if file else b""
-    return samples
-
-
 @pytest.fixture(scope="module")
 def road(web: Web, tmp_path_factory: pytest.TempPathFactory) -> tuple[Published, str, list[list[int | str]]]:
     folder = tmp_path_factory.mktemp("documents")
-    download = {"allow_hosts": ["127.0.0.0/8"], "retries": 0, "timeout_s": 5, "deadline_s": 9, "min_success_share": 0}
-    built = Published(folder, str(folder / "workspace"), web, sources=SOURCES, download=download)
+    built = corpus_of_documents(folder, web)
     documents = drawn(3, 14)
     write(built, documents)
     built.write("pairs", pairs(web, range(6)))
@@ -125,7 +60,7 @@ def test_a_release_holds_each_document_in_its_order(road) -> None:
             continue
         pictures = sorted(ext for ext in members if ext.endswith(".jpg"))
         assert pictures == [f"{number:03d}.jpg" for number in range(len(pictures))]
-        numbers = tuple(shown(members[ext]) for ext in pictures)
+        numbers = tuple(number_in(members[ext]) for ext in pictures)
         seen[numbers, tuple(texts_between(members["txt"].decode()))] += 1
         assert json.loads(facts["extra"])["picture_urls"] == [built.web.url(number) for number in numbers]
     wanted = [expected(document) for document in documents]
@@ -192,7 +127,7 @@ def test_the_takedown_of_a_picture_takes_the_documents_that_show_it(road, tmp_pa
     original, _, documents = road
     shutil.copytree(original.root, tmp_path / "workspace")
     built = Published(original.folder, str(tmp_path / "workspace"), original.web, **original.sections)
-    number = next(n for n in range(40) if any(n in expected(document)[0] for document in documents))
+    number = next(n for n in range(PICTURES) if any(n in expected(document)[0] for document in documents))
     holders = {uid for uid, row in built.rows("docs-000000", "rows").items() if built.web.url(number) in row["extra"]}
     matches = find(built.workspace, [selector_of("url", built.web.url(number))])
     assert matches.uids >= holders

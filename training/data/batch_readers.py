@@ -18,7 +18,7 @@ from training.data.batch_types import BatchType, BatchType_co, PairBatch, RowBat
 from training.data.examples import Example, Instructions, Pairs
 from training.data.media_tensors import Media
 from training.data.order import Draw, Order, derived_seed, hash_bytes, next_draw
-from training.data.row_layout import EncodedRow, Layout, lay_out, pack
+from training.data.row_layout import EncodedRow, Layout, cut_to, lay_out, pack
 from training.data.sample_reader import BadSample
 from training.data.text_codec import Encoded, TextCodec, truncated
 
@@ -222,6 +222,8 @@ class RowReader(Reader[RowBatch]):
     def _encode_whole(self, example: Example) -> Encoded:
         if self.layout.template:
             return self._codec.conversation(example.turns)
+        if example.is_document:
+            return self._codec.document(example.turns[-1].text)
         return self._codec.caption(example.turns[-1].text, sum(example.media.counts))
 
     def _row(self, samples: list[int], epoch: int) -> EncodedRow:
@@ -229,11 +231,12 @@ class RowReader(Reader[RowBatch]):
         read = [(index, *self.example(index, epoch)) for index in samples]
         # A replacement with more media than were budgeted for the bad sample would displace the others. Leave it out.
         examples = [e for index, e, tries in read if not tries or self._media_tokens(e) <= self._media_budget(index)]
-        whole = [self._encode_whole(example) for example in examples]
-        encoded = [truncated(tokens, self.layout.max_text_tokens) for tokens in whole]
-        cut = sum(len(tokens.ids) for tokens in whole) - sum(len(tokens.ids) for tokens in encoded)
-        excess = self._tokens(EncodedRow(examples, encoded, 0, 0)) - self.layout.pack_length
-        while excess > 0:  # lengths were estimates: halve the longest text, or cut as much as is needed
+        encoded = [self._encode_whole(example) for example in examples]
+        whole = sum(len(tokens.ids) for tokens in encoded)
+        for at, tokens in enumerate(encoded):
+            examples[at], encoded[at] = cut_to(examples[at], tokens, self.layout.max_text_tokens, self.layout)
+        # lengths were estimates: halve the longest text, or cut as much as is needed
+        while (excess := self._tokens(EncodedRow(examples, encoded, 0, 0)) - self.layout.pack_length) > 0:
             longest = max(range(len(encoded)), key=lambda at: (len(encoded[at].ids), at))
             if not encoded[longest].ids:
                 raise DataError(
@@ -241,8 +244,9 @@ class RowReader(Reader[RowBatch]):
                     "Remedy: a larger pack_length, fewer data.frames, or fusion `attention`."
                 )
             dropped = min(excess, max(1, len(encoded[longest].ids) // 2))
-            encoded[longest] = truncated(encoded[longest], len(encoded[longest].ids) - dropped)
-            excess, cut = excess - dropped, cut + dropped
+            left = len(encoded[longest].ids) - dropped
+            examples[longest], encoded[longest] = cut_to(examples[longest], encoded[longest], left, self.layout)
+        cut = whole - sum(len(tokens.ids) for tokens in encoded)
         return EncodedRow(examples, encoded, sum(tries for *_, tries in read), cut)
 
     def _tokens(self, row: EncodedRow) -> int:

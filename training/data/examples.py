@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mmdata.documents import DOCUMENT, MARKER
 from training.data.augment import SeededVariation, caption_variants, generated_caption, variation_of
 from training.data.caption_mix import CaptionMix
 from training.data.conversations import Conversation, parse_member_path, parse_record, with_fewer_frames
@@ -16,7 +17,6 @@ from training.data.media_tensors import (
     Media,
     MediaSpec,
     decode_data_uri,
-    decode_media,
     encoded_media,
     encoded_picture,
     encoded_sound,
@@ -24,20 +24,26 @@ from training.data.media_tensors import (
 from training.data.records import Records
 from training.data.sample_index import MEDIA, row_uid
 from training.data.sample_reader import BadSample, SampleReader
-from training.data.text_codec import Turn, without_placeholders
+from training.data.text_codec import MEDIA_PLACEHOLDER, Turn, without_placeholders
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A sample that was read: its text, and its media in the order in which the text refers to them."""
+    """A sample that was read: its text, and its media in the order in which the text refers to them.
+
+    Args:
+        is_document: the one turn is the text of a document, with MEDIA_PLACEHOLDER where each picture stands. There
+            may be fewer pictures than that: of a long document only the first ones are read.
+    """
 
     uid: str
     turns: list[Turn]
     media: Media
+    is_document: bool = False
 
 
 class Pairs:
-    """A release's media-text pairs.
+    """A release's media-text pairs, and its documents if `spec.document_pictures` says so.
 
     Args:
         samples: rows of `sample_index.SAMPLE`; those without media that the towers take are left out.
@@ -48,7 +54,8 @@ class Pairs:
         self, samples: np.ndarray, reader: SampleReader, spec: MediaSpec, mix: CaptionMix | None = None
     ) -> None:
         self._samples, self._reader, self._spec, self._mix = samples, reader, spec, mix
-        usable = sum(1 << bit for bit, kind in enumerate(MEDIA) if kind != "audio" or spec.audio_samples)
+        left_out = {kind for kind, n in (("audio", spec.audio_samples), (DOCUMENT, spec.document_pictures)) if not n}
+        usable = sum(1 << bit for bit, kind in enumerate(MEDIA) if kind not in left_out)
         has_media = samples["media"] & np.uint8(usable) != 0
         self._rows = None if bool(has_media.all()) else np.flatnonzero(has_media)
 
@@ -69,8 +76,10 @@ class Pairs:
 
     def media(self, indices: np.ndarray) -> np.ndarray:
         """Pictures (or frames, at most) and sounds of each sample: int64 N,2."""
-        bits = self._samples["media"][indices if self._rows is None else self._rows[indices]]
+        rows = indices if self._rows is None else self._rows[indices]
+        bits = self._samples["media"][rows]
         pictures = (bits & 1) + ((bits >> 1) & 1) * self._spec.frames
+        pictures = pictures + np.minimum(self._samples["pictures"][rows], self._spec.document_pictures)
         return np.stack([pictures, ((bits >> 2) & 1) * bool(self._spec.audio_samples)], 1).astype(np.int64)
 
     def read(self, index: int, epoch: int = 0) -> Example:
@@ -78,20 +87,21 @@ class Pairs:
         row = self.row(index)
         members = self._reader.members(row)
         variation = self._variation(row, members)
-        media = decode_media(members, self._spec, variation)
-        return Example(row_uid(row), [self._text(index, epoch, members, variation)], media)
+        is_document = bool(row["pictures"])
+        media = encoded_media(members, self._spec, variation, is_document=is_document).read(self._spec.features)
+        return Example(row_uid(row), [self._text(index, epoch, members, variation)], media, is_document)
 
     def encoded_media(self, index: int) -> EncodedMedia:
         """A sample's media before they are decoded. Raises DataError as `read`."""
         row = self.row(index)
         members = self._reader.members(row)
-        return encoded_media(members, self._spec, self._variation(row, members))
+        return encoded_media(members, self._spec, self._variation(row, members), is_document=bool(row["pictures"]))
 
     def texts(self, index: int) -> list[str]:
         """All texts that a sample is read with, over the epochs. Raises as `read`."""
         row = self.row(index)
         members = self._reader.members(row)
-        texts = [_caption(members, self._variation(row, members)).text]
+        texts = [_turn(row, members, self._variation(row, members)).text]
         return texts if self._mix is None else [*texts, without_placeholders(generated_caption(members))]
 
     def turns(self, index: int, epoch: int = 0) -> list[Turn]:
@@ -105,17 +115,20 @@ class Pairs:
         rows = np.array([index if self._rows is None else self._rows[index]])
         if self._mix is not None and self._mix.draws_generated(self._samples, rows, epoch)[0]:
             return Turn("assistant", without_placeholders(generated_caption(members)))
-        return _caption(members, variation)
+        return _turn(self.row(index), members, variation)
 
     def _variation(self, row: np.void, members: Mapping[str, bytes]) -> SeededVariation | None:
         return variation_of(members) if self._spec.augment and row["copy"] else None
 
 
-def _caption(members: Mapping[str, bytes], variation: SeededVariation | None) -> Turn:
+def _turn(row: np.void, members: Mapping[str, bytes], variation: SeededVariation | None) -> Turn:
+    """A sample's caption; a document's text, with MEDIA_PLACEHOLDER in place of its markers."""
     try:
         caption = members["txt"].decode()
     except (KeyError, UnicodeDecodeError) as error:
         raise BadSample(f"no caption ({error})") from None
+    if row["pictures"]:
+        return Turn("assistant", without_placeholders(caption).replace(MARKER, MEDIA_PLACEHOLDER))
     if variation is not None:
         caption = variation.caption(caption, caption_variants(members))
     return Turn("assistant", without_placeholders(caption))

@@ -37,13 +37,14 @@ class MediaSpec:
     audio_samples: int = 0  # length of a sound in samples at 16 kHz; 0: no sound is read
     augment: bool = False  # whether copies of a sample are varied by their seed
     features: CachedFeatures = NO_FEATURES  # of frozen encoders, which are read in place of the media
+    document_pictures: int = 0  # the first pictures of a document that are read; 0: documents are left out
 
 
 @dataclass(frozen=True, slots=True)
 class Media:
     """A sample's media, decoded, or as float16 features of a frozen encoder."""
 
-    pictures: torch.Tensor | None  # uint8 N,3,H,W; N is 1 for a picture, and the number of frames for a clip
+    pictures: torch.Tensor | None  # uint8 N,3,H,W; N is 1 for a picture, else the number of frames or pictures
     sound: torch.Tensor | None  # float32 of `audio_samples`, or None
     is_clip: bool = False  # whether the pictures are frames
 
@@ -102,17 +103,27 @@ class EncodedMedia:
 
 
 def encoded_media(
-    members: Mapping[str, bytes], spec: MediaSpec, variation: SeededVariation | None = None
+    members: Mapping[str, bytes],
+    spec: MediaSpec,
+    variation: SeededVariation | None = None,
+    *,
+    is_document: bool = False,
 ) -> EncodedMedia:
-    """The media of a sample that the encoders take. Args: members: bytes by extension."""
+    """The media of a sample that the encoders take.
+
+    Args:
+        members: bytes by extension.
+        is_document: the numbered pictures are those of a document, and not frames.
+    """
     frames = sorted(extension for extension in members if _FRAME_EXTENSION.fullmatch(extension))
     single = [extension for extension in PICTURE_EXTENSIONS if extension in members][:1]
-    chosen = [members[extension] for extension in single or evenly_spaced(frames, spec.frames)]
+    shown = frames[: spec.document_pictures] if is_document else evenly_spaced(frames, spec.frames)
+    chosen = [members[extension] for extension in single or shown]
     pictures = [encoded_picture(data, spec) for data in chosen]
     if variation is not None:
         pictures = _varied_pictures(chosen, spec, variation)
     sound = encoded_sound(members["flac"], spec, variation) if spec.audio_samples and "flac" in members else None
-    return EncodedMedia(pictures, sound, bool(frames))
+    return EncodedMedia(pictures, sound, bool(frames) and not is_document)
 
 
 def decode_media(members: Mapping[str, bytes], spec: MediaSpec, variation: SeededVariation | None = None) -> Media:

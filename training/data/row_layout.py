@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from training.data.batch_types import PlacedMedia, RowBatch
 from training.data.examples import Example
-from training.data.text_codec import IGNORED, Encoded
+from training.data.text_codec import IGNORED, Encoded, truncated
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,41 @@ class _MediaColumns:
     def placed(self) -> PlacedMedia:
         table = torch.tensor(self.places, dtype=torch.long).reshape(-1, 3)
         return PlacedMedia(torch.stack(self.data) if self.data else None, table[:, 0], table[:, 1], table[:, 2])
+
+
+def cut_to(example: Example, encoded: Encoded, tokens: int, layout: Layout) -> tuple[Example, Encoded]:
+    """An example with its text cut to `tokens` tokens; of a document, cut where a text ends, as `cut_document` does."""
+    if not example.is_document:
+        return example, truncated(encoded, tokens)  # the media of a caption or of a prompt all stay
+    pictures, _ = example.media.counts
+    cut = cut_document(encoded, tokens, pictures, layout)
+    kept = None if example.media.pictures is None else example.media.pictures[: len(cut.media_at)]
+    return replace(example, media=replace(example.media, pictures=kept)), cut
+
+
+def cut_document(encoded: Encoded, tokens: int, pictures: int, layout: Layout) -> Encoded:
+    """The longest beginning of a document that fits into a row, cut between its texts and pictures.
+
+    A picture after which no text is left goes too. Only a document whose first text is too long is cut inside of it.
+
+    Args:
+        encoded: of the whole document.
+        tokens: of text, at most.
+        pictures: that were read; the document ends before the next one.
+    """
+    stops = [*encoded.media_at, len(encoded.ids)]
+    end, kept = 0, 0  # text tokens, and pictures before the last kept text
+    for before, stop in enumerate(stops[: pictures + 1]):
+        if stop == end and before < len(encoded.media_at):
+            continue  # no text between two pictures
+        room = min(tokens, layout.pack_length - before * layout.picture_tokens)
+        if stop <= room:
+            end, kept = stop, before
+            continue
+        if all(label == IGNORED for label in encoded.labels[:end]) and room > end:
+            end, kept = room, before
+        break
+    return Encoded(encoded.ids[:end], encoded.labels[:end], encoded.media_at[:kept])
 
 
 def lay_out(rows: Sequence[EncodedRow], count: int, length: int, layout: Layout, pad: int) -> RowBatch:

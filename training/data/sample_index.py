@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from mmdata.documents import DOCUMENT
 from mmdata.errors import DataError
 from mmdata.publish.release import sha256_of
 from mmdata.releases.manifest import Release, has_captions, manifest_digest, open_release
@@ -28,14 +29,16 @@ SAMPLE = np.dtype(
         ("tokens", "<u4"),  # of the caption, estimated
         ("copy", "<u2"),
         ("media", "u1"),  # one bit for each of MEDIA
+        ("pictures", "u2"),  # of a document; 0 for other samples
     ]
 )
-"""A row of the memory-mapped index: 43 bytes."""
+"""A row of the memory-mapped index: 45 bytes."""
 
-MEDIA = ("image", "video", "audio")
+SAMPLE_VERSION = 2  # raise it when SAMPLE changes, so that an index of before is made anew
+MEDIA = ("image", "video", "audio", DOCUMENT)
 SPLITS = ("train", "validation")
 _BATCH_ROWS = 200_000  # rows of index.parquet in memory at once
-_COLUMNS = ["uid", "shard", "offset", "length", "signature", "split", "tokens", "copy"]
+_COLUMNS = ["uid", "shard", "offset", "length", "signature", "split", "tokens", "copy", "frames"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def open_training_release(path: str, cache: Path) -> TrainingRelease:
 
     Args:
         path: a release's folder, `releases/latest`, or a workspace.
-        cache: local folder for memory-mapped files; a release takes 43 bytes a sample there.
+        cache: local folder for memory-mapped files; a release takes 45 bytes a sample there.
 
     Raises:
         UserError: there is no release at the path.
@@ -84,7 +87,7 @@ def open_training_release(path: str, cache: Path) -> TrainingRelease:
         raise DataError(f"{release.folder / 'manifest.json'}: its content does not match its digest: it was edited")
     _check_sizes(release)
     shards = tuple(shard["name"] for shard in manifest["shards"])
-    folder = cache / str(manifest["digest"])[:16]
+    folder = cache / f"{manifest['digest'][:16]}-{SAMPLE_VERSION}"
     if not is_complete(folder):
         index = release.folder / "index.parquet"
         expected = manifest["files"]["index.parquet"]
@@ -160,6 +163,7 @@ def _rows(frame: pl.DataFrame) -> np.ndarray:
     rows["shard"] = frame["number"].to_numpy()
     kinds = frame["signature"].str.split("+")
     rows["media"] = sum(kinds.list.contains(kind).to_numpy().astype(np.uint8) << bit for bit, kind in enumerate(MEDIA))
+    rows["pictures"] = frame["frames"].to_numpy() * kinds.list.contains(DOCUMENT).to_numpy()
     return rows
 
 

@@ -54,6 +54,21 @@ class TextCodec:
         ids = [*self._ids(self._without_special_tokens(without_placeholders(text))), self.eos]
         return Encoded([self.start, *ids], [IGNORED, *ids], [0] * media)
 
+    def document(self, text: str) -> Encoded:
+        """The start token and a document, all of whose text is learned, up to and with its end-of-text token.
+
+        Args: text: each MEDIA_PLACEHOLDER in it stands for the next picture.
+        """
+        encoded = Encoded([self.start], [IGNORED])
+        for number, piece in enumerate(self._without_special_tokens(text).split(MEDIA_PLACEHOLDER)):
+            if number:
+                encoded.media_at.append(len(encoded.ids))
+            said = piece.strip()
+            encoded.ids.extend(self._ids(f" {said}" if said and len(encoded.ids) > 1 else said))
+        encoded.ids.append(self.eos)
+        encoded.labels.extend(encoded.ids[1:])
+        return encoded
+
     def conversation(self, turns: Sequence[Turn]) -> Encoded:
         """A conversation. What the assistant says is learned, up to and with the end of its turns.
 

@@ -50,6 +50,8 @@ def generate_answers(
     answers: list[Answer] = []
     for index in reader.order.at(0, np.arange(count)):
         example, _ = reader.example(int(index))
+        if example.is_document:
+            continue  # it asks for no answer; the perplexity measures it
         *prompt_turns, answer_turn = example.turns
         if built.stage == "instruct":
             prompt = codec.prompt(prompt_turns)

@@ -161,14 +161,20 @@ class MultimodalLm(nn.Module):
         return embeds_RLD
 
     def _set_cross_attention(self, batch: RowBatch, tokens: Mapping[str, list[Tensor]]) -> None:
-        """Put the media tokens of each row into the context, with the mask of which position sees which token."""
-        rows = len(batch.segment)
+        """Put the media tokens of each row into the context, with the mask of which position sees which token.
+
+        A position sees the media of its own sample that stand before it, so that no text of a document sees a later
+        picture.
+        """
+        rows, length = batch.segment.shape
+        column_L = torch.arange(length, device=batch.segment.device)
         for at, entry in enumerate(self.plan):
             by_kind = [media_by_row(entries[at], batch.media[kind], rows) for kind, entries in tokens.items()]
             if by_kind:
-                self._context.seen[entry.layer] = torch.cat([tokens_RTD for tokens_RTD, _ in by_kind], 1)
-                segments_RT = torch.cat([segments for _, segments in by_kind], 1)
-                self._context.mask = batch.segment[:, :, None] == segments_RT[:, None, :]
+                tokens_RTD, segments_RT, starts_RT = (torch.cat(parts, 1) for parts in zip(*by_kind, strict=True))
+                self._context.seen[entry.layer] = tokens_RTD
+                is_own_RLT = batch.segment[:, :, None] == segments_RT[:, None, :]
+                self._context.mask = is_own_RLT & (column_L[:, None] >= starts_RT[:, None, :])
 
     def forward(self, batch: RowBatch, kl: bool = False, chunked: bool = True) -> dict[str, Tensor]:
         """Sums over the learned tokens of the batch: `loss`, and `kl`.

@@ -97,18 +97,19 @@ def with_media(rows_RLD: Tensor, tokens_MKD: Tensor, media: PlacedMedia) -> Tens
     return rows_RLD.index_put((media.row[:, None].expand(-1, width), columns_MK), tokens_MKD[:count].to(rows_RLD.dtype))
 
 
-def media_by_row(tokens_MKD: Tensor, media: PlacedMedia, rows: int) -> tuple[Tensor, Tensor]:
+def media_by_row(tokens_MKD: Tensor, media: PlacedMedia, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """Media tokens gathered by row.
 
     Returns:
-        R,T,D; every row has as many slots as the fullest, of K tokens each, and free slots are zero. And int64 R,T:
-        the sample that each token belongs to, -1 in free slots.
+        R,T,D; every row has as many slots as the fullest, of K tokens each, and free slots are zero. And int64 R,T
+        each: the sample that each token belongs to, -1 in free slots, and the column before which it stands.
     """
     count, width, device = len(media.row), tokens_MKD.shape[1], media.row.device
     per_row = torch.bincount(media.row, minlength=rows)
     slots = int(per_row.max()) if count else 1
     tokens_RSKD = tokens_MKD.new_zeros(rows, slots, *tokens_MKD.shape[1:])
     segments_RS = torch.full((rows, slots), -1, device=device)
+    starts_RS = torch.zeros((rows, slots), dtype=torch.long, device=device)
     if count:
         order = torch.argsort(media.row, stable=True)
         row = media.row[order]
@@ -116,6 +117,8 @@ def media_by_row(tokens_MKD: Tensor, media: PlacedMedia, rows: int) -> tuple[Ten
         slot = torch.arange(count, device=device) - first_of_row[row]
         tokens_RSKD = tokens_RSKD.index_put((row, slot), tokens_MKD[:count][order])
         segments_RS[row, slot] = media.segment[order]
+        starts_RS[row, slot] = media.start[order]
     if len(tokens_MKD) > count:  # a stand-in, which only adds a zero
         tokens_RSKD = tokens_RSKD + 0 * tokens_MKD[count:].sum()
-    return tokens_RSKD.flatten(1, 2), segments_RS.repeat_interleave(width, 1)
+    segments_RT, starts_RT = (places_RS.repeat_interleave(width, 1) for places_RS in (segments_RS, starts_RS))
+    return tokens_RSKD.flatten(1, 2), segments_RT, starts_RT

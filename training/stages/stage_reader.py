@@ -17,6 +17,7 @@ from training.data.sample_reader import SampleReader
 from training.model.encoders import DualEncoder
 from training.stages.stage_model import StageModel, generative_settings
 
+MAX_DOCUMENT_PICTURES = 32  # of one document in a row; the document is cut before the next one
 CLIP_ROW_SHARE, RECORD_ROW_SHARE = 0.5, 0.75  # of a row, that media may fill; the rest is for text
 
 
@@ -30,6 +31,8 @@ def make_reader(
     features: CachedFeatures = NO_FEATURES,
 ) -> PairReader | RowReader:
     """The reader of a stage's batches from one split of a release.
+
+    Stage `align` reads pairs, stage `joint` pairs and documents, and stage `instruct` instructions.
 
     Args: features: tables that are read in place of media and captions; `fill_tables` fills them.
     Raises UserError: the release has no instructions of the configured form, or the ranks do not divide the batch.
@@ -53,6 +56,11 @@ def make_reader(
     if isinstance(model, DualEncoder):
         spec = MediaSpec(preprocess, data.frames, audio_samples, data.augment, features)
         pairs = Pairs(samples, reader, spec, mix())
+        if not len(pairs) and samples["pictures"].any():
+            raise EmptySplit(
+                f"split {split} of release {release.id} holds nothing but documents, and stage `align` leaves "
+                "documents out. Remedy: begin with stage `joint`, or add a source of pairs."
+            )
         crop = config.align.crop_scale if split == "train" else 1.0
         tokenize = CachedTexts(features.text) if features.text is not None else model.tokenize
         return PairReader(pairs, order(len(pairs)), batch_size, share, tokenize, crop)
@@ -60,8 +68,11 @@ def make_reader(
     stage = generative_settings(built.stage, config)
     tokens, lengths = (model.picture_tokens, model.sound_tokens), (stage.pack_length, stage.max_text_tokens)
     layout = Layout(*tokens, *lengths, packed=stage.pack, template=built.stage == "instruct")
-    frames = pictures_that_fit(data.frames, CLIP_ROW_SHARE, layout)
-    spec = MediaSpec(preprocess, frames, audio_samples, data.augment, features)
+    frames, in_documents = (
+        pictures_that_fit(most, row_share, layout)
+        for most, row_share in ((data.frames, CLIP_ROW_SHARE), (MAX_DOCUMENT_PICTURES, RECORD_ROW_SHARE))
+    )
+    spec = MediaSpec(preprocess, frames, audio_samples, data.augment, features, in_documents)
     source: Pairs | Instructions
     if built.stage == "joint":
         source = Pairs(samples, reader, spec, mix())
