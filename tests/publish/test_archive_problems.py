@@ -66,3 +66,18 @@ def test_facts_that_are_no_object_are_a_problem_in_either_format(content: bytes)
 def test_a_member_that_the_signature_names_and_bytes_of_another_kind_are_problems() -> None:
     assert problems(sample(signature="image+text")) == [f"a.tar: sample {KEY} is image+text, but contains no image"]
     assert problems({f"{KEY}.jpg": b"GIF89a", **sample()}) == [f"a.tar: member {KEY}.jpg: its bytes are not a jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers", "problem"),
+    [
+        ("a <image> b <image>", [0, 1], None),
+        ("a <image> b", [0, 1], "has 1 markers in its text, and its pictures are numbered [0, 1]"),
+        ("a <image> b <image>", [0, 2], "has 2 markers in its text, and its pictures are numbered [0, 2]"),
+        ("a", [], "is document+text, but contains no document"),
+    ],
+)
+def test_a_document_has_a_picture_for_each_marker(text: str, numbers: list[int], problem: str | None) -> None:
+    pictures = {f"{KEY}.{number:03d}.jpg": b"\xff\xd8\xff" for number in numbers}
+    members = {**pictures, **sample(signature="document+text"), f"{KEY}.txt": text.encode()}
+    assert problems(members) == ([] if problem is None else [f"a.tar: sample {KEY} {problem}"])

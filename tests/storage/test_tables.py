@@ -14,6 +14,15 @@ from mmdata.errors import DataError
 from mmdata.storage.tables import read_schema, read_table, scan_tables, write_table
 
 
+def test_a_column_that_only_some_tables_have_may_be_asked_for_or_not(tmp_path: Path) -> None:
+    paths = [UPath(tmp_path / name) for name in ("plain.parquet", "further.parquet")]
+    write_table(paths[0], pa.table({"a": [1]}))
+    write_table(paths[1], pa.table({"a": [2], "b": ["x"]}))
+    assert [read_table(path, ["a"], ["b"]).column_names for path in paths] == [["a"], ["a", "b"]]
+    for order in (paths, paths[::-1]):
+        assert sorted(scan_tables(order, ["a"]).collect()["a"]) == [1, 2]
+
+
 def test_a_missing_and_a_damaged_table_are_named(tmp_path: Path) -> None:
     path = UPath(tmp_path / "t.parquet")
     with pytest.raises(DataError, match=r"t\.parquet"):

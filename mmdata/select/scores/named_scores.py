@@ -35,7 +35,7 @@ def score_value(name: str, scores: Mapping[str, ScoreKind]) -> pl.Expr:
         return _finite(number if not kind.required else number.fill_null(float("nan")))
     heard = pl.col("audio_s").is_not_null()
     captioned = (pl.col("caption").str.len_bytes() > 0).fill_null(value=False)
-    applies = pl.col("kind").is_in(["image", "video"])
+    applies = pl.col("kind").is_in(PICTURED)
     if kind is None and name in _OF_TEXT:
         applies = captioned
     elif kind is None and name in (*_OF_SOUND, *_OF_SPEECH):
