@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from mmdata.config.select_scores import ScoreKind
+from mmdata.documents import PICTURED
 from mmdata.samples import source_number
 
 _OF_SOUND = ("audio_rms_db", "silence_ratio", "speech_ratio")
