@@ -53,6 +53,12 @@ compare_release = dg.define_asset_job(
     "settings of `compare` in corpus.yaml. Only a person starts it.",
 )
 
+train_filter_network = dg.define_asset_job(
+    "train_filter_network",
+    selection=["filter_network"],
+    description="Train a data filtering network on a trusted release, and check it. Only a person starts it.",
+)
+
 running_schedule = partial(
     dg.ScheduleDefinition, execution_timezone=SETTINGS.timezone, default_status=dg.DefaultScheduleStatus.RUNNING
 )

@@ -19,6 +19,7 @@ defs = dg.Definitions(
         automation.publish_release,
         automation.train_release,
         automation.compare_release,
+        automation.train_filter_network,
     ],
     schedules=[automation.refresh, automation.release],
     sensors=[automation.new_parts, alerts],

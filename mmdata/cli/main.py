@@ -9,7 +9,21 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from mmdata.cli import build, compare, demo, doctor, explain, forget, init, plan, releases, status, training, ui
+from mmdata.cli import (
+    build,
+    compare,
+    demo,
+    doctor,
+    explain,
+    forget,
+    init,
+    network,
+    plan,
+    releases,
+    status,
+    training,
+    ui,
+)
 from mmdata.cli.extras import remedy_for
 from mmdata.display import shown
 from mmdata.errors import MMDataError, UserError, describe_machine_error
@@ -45,7 +59,16 @@ def options(
 for command in (
     *(init.init, build.build, ui.ui, plan.plan, status.status, explain.explain, releases.verify, releases.report),
     *(releases.releases, releases.diff, releases.pin, releases.unpin, releases.rollback, releases.gc, forget.forget),
-    *(compare.compare, training.train, training.evaluate, training.export, doctor.doctor, demo.demo, init.schema),
+    *(
+        compare.compare,
+        network.network,
+        training.train,
+        training.evaluate,
+        training.export,
+        doctor.doctor,
+        demo.demo,
+        init.schema,
+    ),
 ):
     app.command(command.__name__)(command)
 

@@ -12,6 +12,7 @@ from mmdata.errors import UserError
 from mmdata.inspect.training_runs import ModelStage
 from mmdata.releases.manifest import Release, open_release
 from mmdata.stage import Progress, StageReport
+from mmdata.storage.atomic import is_local
 from mmdata.workspace.layout import Workspace
 from pipelines import checks, launch
 from pipelines.assets.decorators import corpus_asset
@@ -37,6 +38,14 @@ class CompareArms(dg.Config):
         default_factory=list,
         description="As `mmdata compare` takes them; empty: `raw`, the parent of the latest release, and that release.",
     )
+
+
+class TrustedSeed(dg.Config):
+    """What a data filtering network is trained on."""
+
+    release: str = Field(description="The folder or id of a release whose pairs are trusted.")
+    name: str = Field(default="dfn", description="The network is written to `networks/<name>` in a local workspace.")
+    set: list[str] = Field(default_factory=list, description="`key=value` settings of training.")
 
 
 class MeasureOn(dg.Config):
@@ -102,6 +111,30 @@ def comparison(context: dg.AssetExecutionContext, config: CompareArms, corpus: C
         return publish_comparison(outcome, cache / "comparison.html")
 
     return to_result(corpus.run(context, "comparison", work))
+
+
+@model_asset(kinds={"pytorch", "openclip"}, deps=[release])
+def filter_network(
+    context: dg.AssetExecutionContext, config: TrustedSeed, corpus: CorpusResource
+) -> dg.MaterializeResult:
+    """A data filtering network, trained on a trusted release, and whether it tells mismatches better than the scorer.
+
+    Only a network that does may decide: name it in `score.networks`.
+    """
+
+    def work(settings: Corpus, workspace: Workspace, progress: Progress) -> StageReport:
+        from training.network.train_network import network_report, train_network
+
+        if not is_local(workspace.root):
+            raise UserError(f"{workspace.root}: not on a local disk. Remedy: `mmdata network RELEASE OUTPUT`.")
+        output = Path(workspace.root.path) / "networks" / config.name
+        is_folder = "/" in config.release
+        seed = open_release(config.release) if is_folder else _named_release(workspace, config.release)
+        progress("filter_network", 0, 0)
+        checked = train_network(str(seed.folder), settings.score, output, config.set)
+        return network_report(checked, output)
+
+    return to_result(corpus.run(context, "filter_network", work))
 
 
 def _arms_of_latest(workspace: Workspace) -> list[str]:

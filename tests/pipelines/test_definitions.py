@@ -43,7 +43,7 @@ def test_code_location_loads_with_a_wrong_corpus_and_says_what_is_wrong(tmp_path
 
 def test_every_asset_has_group_kind_owner_and_description() -> None:
     specs = list(defs.resolve_all_asset_specs())
-    assert len(specs) == 14
+    assert len(specs) == 15
     for spec in specs:
         assert spec.group_name in {"ingest", "curate", "publish", "train"}
         assert spec.kinds
@@ -62,17 +62,18 @@ def test_graph_is_the_road() -> None:
         **dict(zip(road, [[], *([name] for name in road[:-1])], strict=True)),
         "report": ["release"],
         "comparison": ["release"],
+        "filter_network": ["release"],
     }
 
 
 def test_training_starts_when_a_person_asks_and_never_by_itself() -> None:
     train = {spec.key for spec in defs.resolve_all_asset_specs() if spec.group_name == "train"}
-    assert len(train) == 5
+    assert len(train) == 6
     repository = defs.get_repository_def()
     for job in ("refresh_catalog", "build_part", "publish_release"):
         assert not set(repository.get_job(job).asset_layer.selected_asset_keys) & train
-    compared = {dg.AssetKey("comparison")}
-    assert set(repository.get_job("train_release").asset_layer.selected_asset_keys) == train - compared
+    compared, network = {dg.AssetKey("comparison")}, {dg.AssetKey("filter_network")}
+    assert set(repository.get_job("train_release").asset_layer.selected_asset_keys) == train - compared - network
     assert set(repository.get_job("compare_release").asset_layer.selected_asset_keys) == compared
     automatic = {schedule.job_name for schedule in repository.schedule_defs}
     automatic |= {target.job_name for sensor in repository.sensor_defs for target in sensor.targets}

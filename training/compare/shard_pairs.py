@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def read_shard_pairs(
     cache: UPath,
     group_column: str | None = None,
     advance: Callable[[int], None] = lambda samples: None,
+    splits: Sequence[str] = SPLITS,
 ) -> PairTables:
     """The pairs of a release from its shards. Shards that another release has too are embedded once.
 
@@ -48,15 +49,17 @@ def read_shard_pairs(
         score: the scorer; its towers embed pictures and captions.
         cache: local folder of one table a shard, below the scorer's fingerprint.
         advance: called with the number of samples that were just embedded.
+        splits: which of the release; a shard holds samples of one split only.
 
     Raises:
         DataError: a shard is missing or damaged; names it.
     """
     scorer, opened = load_scorer(score), open_training_release(str(release.folder), Path(cache.path))
-    samples = np.concatenate([opened.samples(split) for split in SPLITS])
+    samples = np.concatenate([opened.samples(split) for split in splits])
     samples = samples[samples["copy"] == 0]
     reader, tables = SampleReader(opened), []
-    for number, shard in enumerate(opened.shards):
+    for number in np.unique(samples["shard"]):
+        shard = opened.shards[number]
         table = cache / scorer.fingerprint / f"{shard}.parquet"
         if not table.exists():
             members = map(reader.members, samples[samples["shard"] == number])

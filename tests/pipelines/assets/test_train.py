@@ -10,8 +10,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from pipelines.definitions import defs
+from tests.support.coloured_pairs import TINY, coloured_release, tiny_scorer
 from tests.support.compared import make_compared, released
 from tests.support.training_runs import TrainingCorpus, failure, logged, run_training
 
@@ -142,3 +144,25 @@ def test_a_release_is_compared_with_the_raw_corpus_when_a_person_asks(
     assert verdict.startswith("release against raw: no difference seen")  # the release has every pair
     assert shown["both ways, recall@10 of raw"].value == shown["both ways, recall@10 of release"].value
     assert Path(shown["page"].value).read_text().startswith("<!doctype html>")
+
+
+def test_a_filter_network_is_trained_on_a_trusted_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    score = tiny_scorer(tmp_path / "scorer")
+    seed = coloured_release(tmp_path / "seed", pairs=260)
+    source = {"name": "web", "kind": "laion", "files": "*.parquet"}
+    corpus = {"workspace": str(tmp_path / "workspace"), "sources": [source]}
+    corpus["score"] = {"model": score.model, "pretrained": None, "device": "cpu"}
+    (tmp_path / "corpus.yaml").write_text(yaml.safe_dump(corpus))
+    monkeypatch.setenv("MMDATA_CONFIG", str(tmp_path / "corpus.yaml"))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    asked = {"release": str(seed), "set": [*TINY, "align.steps=3"]}
+    result = defs.resolve_job_def("train_filter_network").execute_in_process(
+        instance=instance, run_config={"ops": {"filter_network": {"config": asked}}}
+    )
+    shown = result.asset_materializations_for_node("filter_network")[0].metadata
+    assert shown["held_out"].value == 52
+    written = json.loads((Path(shown["network"].value) / "align" / "scorer" / "network.json").read_text())
+    assert written["beats_scorer"] == bool(shown["beats_scorer"].value)
+    assert len(shown["areas under the ROC curve"].value.records) == 9
