@@ -155,7 +155,7 @@ score: {{model: demo}}               # the small offline scorer; on a machine wi
 select:
   filter: {{top_fraction: 0.75, languages: [en], max_pwatermark: 0.8}}
   dedup: {{phash_bits: 4, semantic_eps: 0.03}}
-  balance: {{alpha: 0.7, concepts: concepts.txt, concepts_ignore_case: true, concept_cap: {max(rows // 10, 20)}}}
+  balance: {{alpha: 0.7, concepts: concepts.txt, concepts_by: embedding, concept_cap: {max(rows // 3, 20)}}}
   oversample: {{threshold: 0.08, max_repeats: 3}}
 shards: {{shard_mb: 4, validation_fraction: 0.4}}   # many held-out pictures: retrieval is measured among them
 instruct:
