@@ -17,9 +17,10 @@ import pyarrow as pa
 from upath import UPath
 
 from mmdata.config import Score
-from mmdata.samples import SCORE_PREFIX
-from mmdata.score.caption_vectors import distinct_captions, plain_captions
+from mmdata.samples import FEATURES, SCORE_PREFIX
+from mmdata.score.caption_vectors import plain_captions
 from mmdata.score.decode import Decoder, Member
+from mmdata.score.feature_reuse import captions_to_embed
 from mmdata.score.networks import network_settings
 from mmdata.score.nsfw import NsfwScore
 from mmdata.score.picture_scoring import is_pictured, picture_members, score_pictures
@@ -102,9 +103,8 @@ class PairScore:
 
     def of_rows(self, samples: pl.DataFrame, tar: UPath, threads: int) -> np.ndarray:
         """As in `FurtherScore`."""
-        pictures = score_pictures(
-            samples, distinct_captions(samples["caption"]), tar, self._scorer, threads, lambda done: None
-        )
+        captions = captions_to_embed(samples, FEATURES.empty_table(), keep_texts=False)
+        pictures = score_pictures(samples, captions, tar, self._scorer, threads, lambda done: None)
         is_scored = np.isfinite(pictures.scores)
         rows, scores = pictures.row[is_scored], pictures.scores[is_scored]
         with np.errstate(invalid="ignore"):
