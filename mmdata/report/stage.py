@@ -23,6 +23,7 @@ from mmdata.report.funnel import Step, funnel
 from mmdata.report.gallery import Gallery, choose, fill
 from mmdata.report.page import environment
 from mmdata.report.stored import FRAME_PX, small_picture, sound_uri
+from mmdata.select.score_summary import histograms
 from mmdata.select.selection_summary import Summary, summarise
 from mmdata.stage import StageReport
 from mmdata.storage.atomic import publish_bytes
@@ -73,6 +74,7 @@ def report_release(folder: UPath | str) -> StageReport:
             widest=max((step.left for step in steps), default=1) or 1,
             summary=summary,
             histogram=charts.score_histogram(summary.scores, summary.threshold, "Scores of all samples").inline(),
+            named_histograms=[chart.inline() for chart in histograms(summary.named).values()],
             tail=summary.long_tail().inline(),
             signatures=_bars(summary.signatures),
             concepts=_bars(_ends(summary.concepts)),

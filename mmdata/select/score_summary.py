@@ -11,6 +11,7 @@ import polars as pl
 
 from mmdata.config import Filter
 from mmdata.figures import charts
+from mmdata.figures.svg_chart import Chart
 from mmdata.select.cuts import Cut
 from mmdata.select.filters import REASON
 from mmdata.select.top_fractions import top_rules
@@ -75,10 +76,10 @@ def top_rows(rules: Filter, cuts: Mapping[str, Cut], reasons: Mapping[str, int])
     ]
 
 
-def histograms(scores: Mapping[str, NamedScore]) -> dict[str, bytes]:
-    """A histogram of each score, as SVG."""
+def histograms(scores: Mapping[str, NamedScore]) -> dict[str, Chart]:
+    """A histogram of each score that any sample has."""
     return {
-        f"score {name}": charts.score_histogram(score.values, score.threshold, f"Scores {name}").picture()
+        name: charts.score_histogram(score.values, score.threshold, f"Scores {name}")
         for name, score in scores.items()
         if len(score.values)
     }

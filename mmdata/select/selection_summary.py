@@ -72,7 +72,7 @@ class Summary:
         if len(self.scores):
             title = f"All scores by {scorer}"
             drawn["scores"] = charts.score_histogram(self.scores, self.threshold, title).picture()
-        drawn |= histograms(self.named)
+        drawn |= {f"score {name}": chart.picture() for name, chart in histograms(self.named).items()}
         if self.signatures:
             before = {name: pair[0] for name, pair in self.signatures.items()}
             after = {name: pair[1] for name, pair in self.signatures.items()}

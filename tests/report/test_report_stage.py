@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
 
+import polars as pl
 import pytest
 from PIL import Image
 
@@ -171,6 +172,23 @@ def test_an_empty_release_has_a_report(tmp_path: Path, samples: int) -> None:
     tiny_release.publish(tiny)
     assert report_release(tiny.folder).counts["rows"] == samples
     assert Page((tiny.folder / "report.html").read_text()).open == []
+
+
+def test_the_named_scores_of_a_release_are_drawn_and_told(tmp_path: Path) -> None:
+    tiny = tiny_release.build(tmp_path, samples=20)
+    path = tiny.folder / "selection.parquet"
+    selection = pl.read_parquet(path)
+    values = pl.Series("score_loss", [None, *(-number / 8 for number in range(1, len(selection)))], dtype=pl.Float32)
+    selection.with_columns(values).write_parquet(path)
+    write_instructions(tiny.corpus, tiny.workspace)
+    tiny_release.publish(tiny)
+    report = report_release(tiny.folder)
+    html = (tiny.folder / "report.html").read_text()
+    page = Page(html)
+    assert page.open == []
+    assert {"Scores", "least that is kept", "loss"} <= {text.strip() for text in page.text}
+    assert "Scores loss" in html
+    assert "score loss" in report.images
 
 
 def test_without_a_manifest_the_error_names_the_remedy(tmp_path: Path) -> None:

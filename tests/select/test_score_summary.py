@@ -35,8 +35,8 @@ def test_each_score_has_its_values_and_the_bound_that_decides() -> None:
     }
     assert score_rows(scores)[1] == {"score": "sim", "samples": 4, "mean": 0.625, "least that is kept": 0.25}
     drawn = histograms(scores)
-    assert list(drawn) == ["score loss", "score sim"]
-    assert b"Scores loss" in drawn["score loss"]
+    assert list(drawn) == ["loss", "sim"]
+    assert b"Scores loss" in drawn["loss"].picture()
 
 
 def test_top_fractions_are_told_with_their_weights_and_what_they_dropped() -> None:
