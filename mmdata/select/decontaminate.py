@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from mmdata.config.evaluation_set import EvaluationSet
+from mmdata.documents import DOCUMENT, picture_urls
 from mmdata.observe import logs
 from mmdata.select.candidates import file_hash, place_hashes
 from mmdata.select.decide import is_kind
@@ -18,6 +19,7 @@ from mmdata.select.near_texts import read_captions, texts_like
 from mmdata.select.scores.exact import cosines
 from mmdata.select.selection_inputs import SelectionInputs
 from mmdata.select.verdicts import Verdicts
+from mmdata.storage.tables import read_table
 
 _log = logs.logger(__name__)
 
@@ -31,7 +33,8 @@ def drop_contaminated(inputs: SelectionInputs, frame: pl.DataFrame, verdicts: Ve
 
     A sample matches by its URL, by the SHA-256 of its file, by its perceptual hash or by its embedding; a text by its
     words. Captions and languages do not count: the picture of another caption is the same picture. Of a clip, hash and
-    embedding are those of its frames together, and the URL is that of its film. Time grows with samples times items.
+    embedding are those of its frames together, and the URL is that of its film. A document matches by the URL or the
+    SHA-256 of any of its pictures. Time grows with samples times items.
 
     Args:
         frame: all candidates; those that are kept so far are compared.
@@ -43,9 +46,11 @@ def drop_contaminated(inputs: SelectionInputs, frame: pl.DataFrame, verdicts: Ve
     for wanted in inputs.corpus.select.decontaminate:
         prints = load_prints(inputs.workspace, wanted, inputs.corpus.score, inputs.scorer)
         rows = verdicts.kept()
+        shown_by_url, shown_by_file = _by_picture(inputs, frame, rows, prints)
+        files = np.isin(frame["sha256"].gather(rows).fill_null(0).to_numpy(), prints.sha256[prints.sha256 != 0])
         by_way = {
-            "url": _by_url(frame, rows, prints),
-            "sha256": np.isin(frame["sha256"].gather(rows).fill_null(0).to_numpy(), prints.sha256[prints.sha256 != 0]),
+            "url": _by_url(frame, rows, prints) | shown_by_url,
+            "sha256": files | shown_by_file,
             "phash": _by_phash(frame, rows, prints, wanted.phash_bits),
             "embedding": _by_embedding(inputs, frame, rows, prints, wanted),
             "text": _by_text(inputs, frame, rows, prints, wanted.text_similarity),
@@ -60,6 +65,26 @@ def _by_url(frame: pl.DataFrame, rows: np.ndarray, prints: Prints) -> np.ndarray
     places = np.isin(frame["url"].gather(rows).fill_null(0).to_numpy(), place_hashes(prints.urls))
     files = np.array([file_hash(url) for url in prints.urls], np.uint64)
     return places | np.isin(frame["file"].gather(rows).fill_null(0).to_numpy(), files)
+
+
+def _by_picture(
+    inputs: SelectionInputs, frame: pl.DataFrame, rows: np.ndarray, prints: Prints
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows are documents that show a picture of the set, by its URL and by its file: bool (n,) each."""
+    by_url, by_file = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+    documents = np.flatnonzero(is_kind(frame, DOCUMENT)[rows])
+    place, row = (frame[name].gather(rows[documents]).to_numpy() for name in ("place", "row"))
+    urls, files = frozenset(prints.urls), frozenset(prints.sha256[prints.sha256 != 0].tolist())
+    for number in np.unique(place):
+        of_slice = np.flatnonzero(place == number)
+        extras = read_table(inputs.tables("rows")[number], ["extra"])["extra"].take(row[of_slice])
+        by_url[documents[of_slice]] = [not urls.isdisjoint(picture_urls(extra)) for extra in extras.to_pylist()]
+        pictures = read_table(inputs.tables("media")[number], ["pictures"])["pictures"].take(row[of_slice])
+        by_file[documents[of_slice]] = [
+            any(int(one["sha256"][:16], 16) in files for one in of_document or () if one["sha256"])
+            for of_document in pictures.to_pylist()
+        ]
+    return by_url, by_file
 
 
 def _by_phash(frame: pl.DataFrame, rows: np.ndarray, prints: Prints, bits: int | None) -> np.ndarray:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -31,7 +33,7 @@ from tests.support.document_corpus import (
     released,
     write,
 )
-from tests.support.published import Published, Web, pairs, picture, serving
+from tests.support.published import SELECT_ALL, Published, Web, pairs, picture, serving
 from tests.support.takedowns import forget_samples
 
 
@@ -127,6 +129,31 @@ def test_explain_and_the_report_show_a_document_in_its_order(road) -> None:
     text = story.sightings[0].rows["caption"].rpartition("<image>")[2].strip()
     assert "picture 1 of the document" in section and text in section
     assert "&lt;image&gt;" not in section.partition('<div class="passages">')[2].partition("</div>")[0]
+
+
+def test_a_picture_of_an_evaluation_set_keeps_its_documents_out(road, tmp_path: Path) -> None:
+    original, _, documents = road
+    shutil.copytree(original.root, tmp_path / "workspace")
+    numbers = sorted({number for document in documents for number in expected(document)[0]})
+    hashes = [hashlib.sha256(picture(numbers[-1])).hexdigest(), "0" * 64]
+    table = pa.table({"url": [original.web.url(numbers[0]), "https://e.org/other.jpg"], "sha256": hashes[::-1]})
+    pq.write_table(table, tmp_path / "set.parquet")
+    select = {**SELECT_ALL, "decontaminate": [{"name": "held", "table": str(tmp_path / "set.parquet")}]}
+    sections = {**original.sections, "select": select}
+    built = Published(original.folder, str(tmp_path / "workspace"), original.web, **sections)
+    reasons = built.reasons(built.build())
+    rows, media = built.rows("docs-000000", "rows"), built.rows("docs-000000", "media")
+    held = {
+        uid
+        for uid, record in media.items()
+        if record["status"] == "success"
+        and (
+            original.web.url(numbers[0]) in json.loads(rows[uid]["extra"])["picture_urls"]
+            or hashes[0] in {one["sha256"] for one in record["pictures"]}
+        )
+    }
+    out = {uid for uid, reason in reasons.items() if reason == "contaminated:held"}
+    assert out & rows.keys() == held and len(held) > 1
 
 
 def test_the_takedown_of_a_url_or_file_takes_the_documents_that_show_it(road, tmp_path: Path) -> None:
