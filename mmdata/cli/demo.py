@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def demo(
     folder: Annotated[Path, typer.Option(help="The folder of the demo; it is created if needed.")] = Path("demo"),
-    rows: Annotated[int, typer.Option(min=150, max=100_000, help="About this many rows of metadata.")] = 2000,
+    rows: Annotated[int, typer.Option(min=150, max=100_000, help="About this many rows of metadata.")] = 3000,
     ui: Annotated[bool, typer.Option("--ui", help="Open the demo in the Dagster UI.")] = False,
     port: Annotated[int, typer.Option("--port", "-p", help="Port of the UI.")] = 3000,
     train: Annotated[bool, typer.Option(help="Train the three stages on the release too.")] = True,

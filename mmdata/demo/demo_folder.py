@@ -51,7 +51,7 @@ class DemoCorpus:
         return self.folder / "truth.parquet"
 
 
-def make_demo(folder: Path | str, rows: int = 2000, port: int | None = None, progress: Progress = silent) -> DemoCorpus:
+def make_demo(folder: Path | str, rows: int = 3000, port: int | None = None, progress: Progress = silent) -> DemoCorpus:
     """Write the demo: inbox/ (metadata), site/ (the files it points at), truth.parquet, concepts.txt, corpus.yaml.
 
     The same rows and port give the same bytes. A folder that holds this demo already is used as it is.
@@ -157,7 +157,7 @@ select:
   dedup: {{phash_bits: 4, semantic_eps: 0.03}}
   balance: {{alpha: 0.7, concepts: concepts.txt, concepts_by: embedding, concept_cap: {max(rows // 3, 20)}}}
   oversample: {{threshold: 0.08, max_repeats: 3}}
-shards: {{shard_mb: 4, validation_fraction: 0.4}}   # many held-out pictures: retrieval is measured among them
+shards: {{shard_mb: 4, validation_fraction: 0.3}}   # many held-out pictures: retrieval is measured among them
 instruct:
   tasks: [caption, match, reference_image, text_qa, step_caption, step_order, what_comes_next, transcribe,
           audio_visual_match]
