@@ -217,7 +217,9 @@ def test_examples_of_clips_show_their_frames_and_play_their_sound(tmp_path: Path
     examples = html[html.index('<div class="chats">') : html.index('<h2 id="shards">')]
     assert examples.count('alt="frame 4"') == 4
     assert examples.count('alt="frame 5"') == 2
-    assert examples.count("<audio controls") == 3  # the captions are English, and so are the questions whose answers they are
+    assert (
+        examples.count("<audio controls") == 3
+    )  # the captions are English, and so are the questions whose answers they are
     assert "not readable" not in examples
 
 
