@@ -74,19 +74,19 @@ class Model(Section):
         "`hierarchical`: several depths of the encoder, each at another layer; `attention`: tokens "
         "condensed by learned queries, at the first layer or, with `cross_attention`, at every fourth.",
     )
-    picture_features: Literal["map", "pooled"] = Field(
+    picture_features: Literal["map", "embedding"] = Field(
         "map",
         description="What the LLM reads of a picture: the encoder's feature map, a token for each of its places, or "
-        "`pooled`, one token: what the encoder's projection into the shared space reads.",
+        "`embedding`, one token: its vector in the space that stage `align` trains (as ClipCap, Mokady et al. 2021).",
     )
     queries: int = Field(32, ge=1, description="fusion `attention`: tokens that the resampler makes from one picture.")
     connector_width: int | None = Field(None, ge=1, description="Hidden width of the projector; null: that of the LLM.")
 
     @model_validator(mode="after")
     def _depths_have_maps(self) -> Model:
-        if self.picture_features == "pooled" and self.fusion == "hierarchical":
+        if self.picture_features == "embedding" and self.fusion == "hierarchical":
             raise ValueError(
-                "fusion `hierarchical` reads maps of several depths; picture_features `pooled` is one vector"
+                "fusion `hierarchical` reads maps of several depths; picture_features `embedding` is one vector"
             )
         return self
 

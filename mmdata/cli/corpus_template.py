@@ -30,6 +30,7 @@ OTHER_SOURCES = (
     "fetch_from: 'https://mirror.example/{video_id}.mp4'}",
     "{name: clips, kind: video, files: inbox/*.jsonl, columns: {url: url, caption: text, start_s: start, end_s: end}}",
     "{name: sounds, kind: audio, files: inbox/*.tsv, columns: {url: url, caption: transcript}}",
+    "{name: pages, kind: documents, files: inbox/obelics/*.parquet}",
     "{name: texts, kind: text, files: inbox/*.jsonl.gz, columns: {caption: text}}",
 )
 """Examples of the other kinds of sources."""

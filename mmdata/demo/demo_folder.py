@@ -21,7 +21,7 @@ from mmdata.media.espeak import Speaker
 from mmdata.stage import Progress, silent
 from mmdata.storage.atomic import publish_json
 
-VERSION = 4  # raised when the same call would write other bytes
+VERSION = 5  # raised when the same call would write other bytes
 FIRST_PORT = 8711
 
 
@@ -153,7 +153,8 @@ clips: {{min_clip_s: 3, max_clip_s: 12, frames: 4}}
 synthesis: {{speech: 0.5, kinds: [text]}}   # half of the texts are spoken by a machine, and say so
 score: {{model: demo}}               # the small offline scorer; on a machine with a GPU: {{model: ViT-B-32, ...}}
 select:
-  filter: {{top_fraction: 0.75, languages: [en], max_pwatermark: 0.8}}
+  scores: {{s_clip_loss: {{kind: s-clip-loss}}}}   # chosen with `mmdata compare`: docs/benchmarks.md
+  filter: {{top: [{{score: s_clip_loss, fraction: 0.8}}], languages: [en], max_pwatermark: 0.8}}
   dedup: {{phash_bits: 4, semantic_eps: 0.03}}
   balance: {{alpha: 0.7, concepts: concepts.txt, concepts_by: embedding, concept_cap: {max(rows // 3, 20)}}}
   oversample: {{threshold: 0.08, max_repeats: 3}}

@@ -117,7 +117,7 @@ def judge(samples: pl.DataFrame, rows_in: int) -> Judgement:
     reason = pl.col("reason").fill_null("")
     fetched = samples.filter(pl.col("status") == "success")
     true_pair = pl.col("planted").is_in(sorted(TRUE_PAIRS))
-    by_score = reason.is_in(["filter:top_fraction", "filter:clip_score"])
+    by_score = reason.is_in(["filter:top:s_clip_loss", "filter:nan_score"])
     good, wrong = fetched.filter(true_pair), fetched.filter(pl.col("planted") == "mismatch")
     judged = fetched.filter(true_pair | (pl.col("planted") == "mismatch"))
     wrong_kept = wrong.filter("keep")

@@ -36,9 +36,9 @@ def test_mismatches_and_good_pairs_are_counted_by_what_took_them():
     judgement = judge(
         frame(
             fetched("a", "clean", copies=2),
-            fetched("b", "clean", "filter:top_fraction"),
+            fetched("b", "clean", "filter:top:s_clip_loss"),
             fetched("c", "rare", "balance:concept"),
-            fetched("d", "mismatch", "filter:top_fraction"),
+            fetched("d", "mismatch", "filter:top:s_clip_loss"),
             fetched("e", "mismatch"),
             fetched("f", "mismatch", "duplicate:semantic"),
             fetched("g", "other_language", "filter:language"),
@@ -61,7 +61,7 @@ def test_mismatches_and_good_pairs_are_counted_by_what_took_them():
     }
     assert (judgement.rows_accounted_for, judgement.distinct, judgement.kept) == (8, 7, 2)
     assert (judgement.clean_share_before, judgement.clean_share_after) == (0.5, 0.5)
-    assert judgement.filtered == {"top_fraction": 2, "language": 1}
+    assert judgement.filtered == {"top:s_clip_loss": 2, "language": 1}
 
 
 def test_a_copy_is_caught_when_only_one_of_the_two_stays():

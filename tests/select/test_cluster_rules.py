@@ -166,7 +166,7 @@ def test_a_missing_target_is_named_before_anything_is_decided(tmp_path: Path) ->
     target = {"table": str(tmp_path / "nowhere.parquet")}
     corpus = corpus_for(tmp_path, {"filter": {"near_target": {"target": target}}})
     workspace = build(corpus, {"web-000000": [[sample(0, embedding=unit_vectors(1)[0])]]})
-    with pytest.raises(UserError, match=r"nowhere\.parquet: no such file or folder, but a score .* reads it"):
+    with pytest.raises(UserError, match=r"nowhere\.parquet: no such file or folder, but section select reads it"):
         select_samples(corpus, workspace)
 
 

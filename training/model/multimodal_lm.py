@@ -72,7 +72,7 @@ class MultimodalLm(nn.Module):
         self.attention = config.llm.attention
         layers = decoder_list(llm)
         self.plan = fusion_plan(config.architecture, config.fusion, len(layers))
-        self._pooled = config.picture_features == "pooled"
+        self._reads_embedding = config.picture_features == "embedding"
         self._context = MediaContext()
         for entry in self.plan:  # media that enter at the first layer are in its input, the embeddings
             if not (self.in_sequence and entry.layer == 0):
@@ -82,7 +82,8 @@ class MultimodalLm(nn.Module):
         hidden = config.connector_width or self.dim
         with torch.no_grad():
             blank = torch.zeros(1, 3, *self.vision.preprocess.size)
-            features = [_as_one_token(self.vision.body(blank))] * len(self.plan) if self._pooled else self._maps(blank)
+            features = [self._embedding(self.vision.body(blank))] if self._reads_embedding else self._maps(blank)
+            features *= len(self.plan) // len(features)
         self._widths = [entry_MNC.shape[2] for entry_MNC in features]
         self.connector = Connector(self._widths, hidden, self.dim, heads, queries)
         self.picture_tokens = (queries or features[0].shape[1]) if self.in_sequence else 0
@@ -104,16 +105,23 @@ class MultimodalLm(nn.Module):
         Args: pictures: uint8 M,3,H,W, or what `frozen_features` gave for them, from a cache.
         """
         features = from_cache(pictures) if pictures.is_floating_point() else self.frozen_features(pictures)
-        return [_as_one_token(features)] * len(self.plan) if self._pooled else list(features.split(self._widths, dim=2))
+        if self._reads_embedding:
+            return [self._embedding(features)] * len(self.plan)
+        return list(features.split(self._widths, dim=2))
 
     def frozen_features(self, pixels_MCHW: Tensor) -> Tensor:
         """All that the model reads of pictures, for `picture_features`.
 
         Args: pixels_MCHW: uint8.
-        Returns: M,N,C with the entries' features after one another; if pooled, what the image tower's body gives.
+        Returns: M,N,C with the entries' features after one another; what the image tower's body gives, if the embedding
+            is read.
         """
         normalised = (pixels_MCHW.float() / 255 - self.pixel_mean) / self.pixel_std
-        return self.vision.body(normalised) if self._pooled else torch.cat(self._maps(normalised), dim=2)
+        return self.vision.body(normalised) if self._reads_embedding else torch.cat(self._maps(normalised), dim=2)
+
+    def _embedding(self, features: Tensor) -> Tensor:
+        """M,1,C: the vector of the shared space, from what the image tower's body gives."""
+        return self.vision.head(features)[:, None]
 
     def _maps(self, normalised_MCHW: Tensor) -> list[Tensor]:
         maps = self.vision.maps(normalised_MCHW)
@@ -267,10 +275,3 @@ class MultimodalLm(nn.Module):
         self._context.clear()
         rows = torch.cat(generated, 1).tolist() if generated else [[] for _ in range(len(batch.input_ids))]
         return [row[: row.index(eos)] if eos in row else row for row in rows]
-
-
-def _as_one_token(features: Tensor) -> Tensor:
-    """M,1,C from what a tower's body gives: the vector M,C, or the mean of tokens M,N,C or of a map M,C,h,w."""
-    if features.ndim == 4:
-        features = features.flatten(2).transpose(1, 2)
-    return features[:, None] if features.ndim == 2 else features.mean(1, keepdim=True)

@@ -68,8 +68,8 @@ def frozen_towers(built: StageModel, config: TrainConfig, folder: Path) -> dict[
         if model.text.body_frozen:
             towers["text"] = frozen("text", model.text_body, model.text, "body")
         return towers
-    # Pooled, it is the table of stage `align`, if that froze the tower too.
-    how = ("body",) if config.model.picture_features == "pooled" else ("maps", model.plan)
+    # If the embedding is read, it is the table of stage `align`, whose body was frozen too.
+    how = ("body",) if config.model.picture_features == "embedding" else ("maps", model.plan)
     towers["picture"] = frozen("picture", model.frozen_features, model.vision, *how, model.vision.preprocess)
     if model.audio is not None:
         towers["sound"] = frozen("sound", model.sound_features, model.audio, model.audio.samples)

@@ -118,7 +118,7 @@ def test_what_cannot_be_a_target_is_refused_with_a_remedy(tmp_path: Path) -> Non
         ({"table": str(tmp_path / "wide.parquet")}, "has vectors of 9 numbers, and the corpus of 8"),
         ({"table": str(tmp_path / "zero.parquet")}, "holds no vector that is not zero"),
         ({"table": str(tmp_path / "wide.parquet"), "column": "emb"}, "has no column 'emb' in wide.parquet"),
-        ({"pictures": str(tmp_path / "empty")}, "there are no pictures in it"),
+        ({"pictures": str(tmp_path / "empty")}, "a set of pictures, but there are none in it"),
         ({"table": str(tmp_path / "nowhere.parquet")}, "no such file or folder"),
     ]
     for given, message in cases:

@@ -201,7 +201,7 @@ def test_maps_of_several_depths_are_pooled_to_one_grid(
     open_gates(model)
     assert [entry.layer for entry in model.plan] == [0, 1, 2]
     pixels = torch.randn(2, 3, *model.vision.preprocess.size)
-    maps, features = model.vision.maps(pixels), model._features(pixels)
+    maps, features = model.vision.maps(pixels), model._maps(pixels)
     grid = maps[-1].shape[-2] * maps[-1].shape[-1]
     assert [entry_MNC.shape[1] for entry_MNC in features] == [grid] * 3
     torch.testing.assert_close(features[0], maps[-1].flatten(2).transpose(1, 2))
@@ -209,6 +209,24 @@ def test_maps_of_several_depths_are_pooled_to_one_grid(
         assert len({entry_MNC.shape[2] for entry_MNC in features}) > 1
         expected = torch.nn.functional.adaptive_avg_pool2d(maps[0], maps[-1].shape[-2:])
         torch.testing.assert_close(features[1], expected.flatten(2).transpose(1, 2))
+    model(rows(built, mixed, tmp_path))["loss"].backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.connector.projectors.parameters())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_embedding_of_a_picture_may_be_all_that_is_read_of_it(
+    architecture: str, mixed: Workspace, tmp_path: Path
+) -> None:
+    built = build(architecture, "early", picture_features="embedding")
+    model = model_of(built)
+    open_gates(model)
+    pixels = torch.randint(0, 256, (2, 3, *model.vision.preprocess.size), dtype=torch.uint8)
+    (features,) = model.picture_features(pixels)
+    vectors = model.vision((pixels.float() / 255 - model.pixel_mean) / model.pixel_std)
+    torch.testing.assert_close(features, vectors[:, None])
+    from_body = model.frozen_features(pixels)
+    torch.testing.assert_close(model.picture_features(from_body)[0], features)
+    assert model.picture_tokens == (1 if architecture == "single_tower" else 0)
     model(rows(built, mixed, tmp_path))["loss"].backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.connector.projectors.parameters())
 
