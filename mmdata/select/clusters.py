@@ -12,12 +12,12 @@ from upath import UPath
 
 from mmdata.errors import DataError
 from mmdata.samples import hash_words
+from mmdata.select.scores.exact import DOUBT
 from mmdata.storage.atomic import publish_bytes
 
 POINTS_PER_CENTROID = 256
 _ITERATIONS = 20
 _BLOCK_ROWS = 4096
-_DOUBT = 1e-4  # a float32 product of unit fp16 vectors errs by less; within it, the exact product decides
 
 
 OUTGROWN = 10
@@ -130,7 +130,7 @@ def assign_clusters(embeddings: np.ndarray, centroids: np.ndarray) -> np.ndarray
         products = block.astype(np.float32) @ wide
         nearest = products.argmax(axis=1)
         best = products[np.arange(len(block)), nearest]
-        doubtful = np.flatnonzero((products >= (best - _DOUBT)[:, None]).sum(axis=1) > 1)
+        doubtful = np.flatnonzero((products >= (best - DOUBT)[:, None]).sum(axis=1) > 1)
         if len(doubtful):
             nearest[doubtful] = (block[doubtful].astype(np.float64) @ exact).argmax(axis=1)
         clusters_of_rows[start : start + len(block)] = nearest

@@ -16,7 +16,7 @@ from mmdata.select.dedup import near_any
 from mmdata.select.embeddings import gather_embeddings
 from mmdata.select.evaluation_sets import Prints, load_prints, set_problem
 from mmdata.select.near_texts import read_captions, texts_like
-from mmdata.select.scores.exact import cosines
+from mmdata.select.scores.exact import DOUBT, cosines
 from mmdata.select.selection_inputs import SelectionInputs
 from mmdata.select.verdicts import Verdicts
 from mmdata.storage.tables import read_table
@@ -25,7 +25,6 @@ _log = logs.logger(__name__)
 
 CONTAMINATED = "contaminated"
 _BLOCK = 4096
-_DOUBT = 1e-4  # a float32 product of unit fp16 vectors errs by less; within it, the exact product decides
 
 
 def drop_contaminated(inputs: SelectionInputs, frame: pl.DataFrame, verdicts: Verdicts) -> None:
@@ -129,8 +128,8 @@ def reaches(vectors: np.ndarray, others: np.ndarray, least: float) -> np.ndarray
             theirs = others[first : first + _BLOCK]
             products = wide @ theirs.astype(np.float32).T
             best = products.max(axis=1)
-            matched[start : start + len(block)] |= best >= least + _DOUBT
-            doubtful = np.flatnonzero((best >= least - _DOUBT) & ~matched[start : start + len(block)])
+            matched[start : start + len(block)] |= best >= least + DOUBT
+            doubtful = np.flatnonzero((best >= least - DOUBT) & ~matched[start : start + len(block)])
             if len(doubtful):
                 exact = cosines(block[doubtful].astype(np.float64), theirs.T.astype(np.float64))
                 matched[start + doubtful] |= (exact >= least).any(axis=1)

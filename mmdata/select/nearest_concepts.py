@@ -12,12 +12,12 @@ from upath import UPath
 from mmdata.config import Score
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
+from mmdata.select.scores.exact import DOUBT
 from mmdata.storage.atomic import publish_bytes
 
 NAMES_PER_CALL = 20_000
 _BLOCK_ROWS = 1024
 _MARGIN = 8  # candidates beyond the wanted ones; more are sought where these are too alike
-_DOUBT = 1e-4  # a float32 cosine of fp16 vectors errs by less; within it, the exact product decides
 
 
 def concept_vectors(names: Sequence[str], score: Score, scorer: str, folder: UPath) -> np.ndarray:
@@ -90,7 +90,7 @@ def _nearest_of_block(
     rows, depth = np.arange(len(block)), min(wanted + _MARGIN, len(vectors))
     while len(rows):
         scores, places = faiss.knn(queries[rows], unit, depth, faiss.METRIC_INNER_PRODUCT)
-        least = scores[:, wanted - 1] - 2 * _DOUBT
+        least = scores[:, wanted - 1] - 2 * DOUBT
         is_sure = least > scores[:, wanted] if depth > wanted else np.ones(len(rows), bool)
         nearest[rows[is_sure]] = np.sort(places[is_sure, :wanted], axis=1)
         close = ~is_sure & ((least > scores[:, -1]) | (depth == len(vectors)))  # all rivals are among the candidates

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 
 from mmdata.select.dedup import keep_greedily
+from mmdata.select.scores.exact import DOUBT
 from mmdata.select.verdicts import STAYS
 
 _BLOCK_ROWS = 1024
-_DOUBT = 1e-4  # a float32 product of unit fp16 vectors errs by less; within it, the exact product decides
 
 
 def semantic_leaders(embeddings: np.ndarray, cluster: np.ndarray, rank: np.ndarray, eps: float) -> np.ndarray:
@@ -82,7 +82,7 @@ def _alike(
     points: np.ndarray, unit: np.ndarray, norms: np.ndarray, rows: np.ndarray, others: np.ndarray, least: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The pairs (row, other) whose cosine is at least `least`, sorted by row, then other."""
-    near = np.nonzero(unit[rows] @ unit[others].T >= least - _DOUBT)
+    near = np.nonzero(unit[rows] @ unit[others].T >= least - DOUBT)
     row, other = rows[near[0]], others[near[1]]
     same = np.empty(len(row), bool)
     for start in range(0, len(row), _BLOCK_ROWS):

@@ -11,6 +11,9 @@ import numpy as np
 GRID = 2.0**-28
 """Step of the numbers that half-precision unit vectors are multiplied with: the products are multiples of 2^-52."""
 
+DOUBT = 1e-4
+"""A float32 product of half-precision unit vectors errs by less; within it of a bound, the exact product decides."""
+
 
 def cosines(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Products of all pairs, exact.
