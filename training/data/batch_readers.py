@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 from mmdata.errors import DataError
 from training.data.augment import random_crop
 from training.data.batch_types import BatchType, BatchType_co, PairBatch, RowBatch, to_device
-from training.data.examples import Example, Instructions, Pairs
+from training.data.examples import Example, Source
 from training.data.media_tensors import Media
-from training.data.order import Draw, Order, derived_seed, hash_bytes, next_draw
+from training.data.mixture import Mixture
+from training.data.order import Order, Picked, derived_seed, hash_bytes, next_draw
 from training.data.row_layout import EncodedRow, Layout, cut_to, lay_out, pack
 from training.data.sample_reader import BadSample
 from training.data.text_codec import Encoded, TextCodec, truncated
@@ -44,32 +45,35 @@ class Reader(Dataset[BatchType_co], ABC):
 
     Args:
         source: the samples.
+        order: of the samples; a Mixture draws several sources by weight.
         batch_size: samples of a batch, over all processes.
 
     Raises EmptySplit: the source has no samples.
     """
 
-    def __init__(self, source: Pairs | Instructions, order: Order, batch_size: int, share: Share) -> None:
+    def __init__(self, source: Source, order: Order | Mixture, batch_size: int, share: Share) -> None:
         if not len(source):
             raise EmptySplit("the release has no samples of this kind in this split, so there is nothing to train on")
         self.source, self.order, self.batch_size, self.share = source, order, batch_size, share
 
     def __getitem__(self, consumed: int) -> BatchType_co:
-        drawn = next_draw(consumed, self.batch_size, len(self.source))
-        return self.batch(drawn, self.order.at(drawn.epoch, drawn.positions))
+        drawn = next_draw(consumed, self.batch_size, self.order.n)
+        return self.batch(self.order.pick(drawn.epoch, drawn.positions), drawn.consumed)
 
     @abstractmethod
-    def batch(self, drawn: Draw, samples: np.ndarray) -> BatchType_co:
+    def batch(self, picked: Picked, consumed: int) -> BatchType_co:
         """This process's share of a batch.
 
-        Args: samples: int64; indices into the source of the whole batch's samples.
+        Args:
+            picked: the whole batch's samples, as indices into the source.
+            consumed: samples consumed after the batch.
         """
 
-    def example(self, index: int, epoch: int = 0) -> tuple[Example, int]:
-        """A sample as an epoch reads it, or the next readable one, and the number of bad samples passed over."""
+    def example(self, index: int, pass_number: int = 0) -> tuple[Example, int]:
+        """A sample as a pass reads it, or the next readable one, and the number of bad samples passed over."""
         for tries in range(MAX_REPLACEMENTS):
             try:
-                return self.source.read((index + tries) % len(self.source), epoch), tries
+                return self.source.read((index + tries) % len(self.source), pass_number), tries
             except BadSample as error:
                 last = error
         raise DataError(
@@ -88,8 +92,8 @@ class PairReader(Reader[PairBatch]):
 
     def __init__(
         self,
-        source: Pairs,
-        order: Order,
+        source: Source,
+        order: Order | Mixture,
         batch_size: int,
         share: Share,
         tokenize: Callable[[list[str]], Tensor],
@@ -98,15 +102,16 @@ class PairReader(Reader[PairBatch]):
         super().__init__(source, order, batch_size, share)
         self._tokenize, self._crop_scale = tokenize, crop_scale
 
-    def batch(self, drawn: Draw, samples: np.ndarray) -> PairBatch:
+    def batch(self, picked: Picked, consumed: int) -> PairBatch:
         size = self.batch_size // self.share.world
-        local = samples[self.share.rank * size : (self.share.rank + 1) * size]
+        of_rank = slice(self.share.rank * size, (self.share.rank + 1) * size)
+        local = list(zip(picked.samples[of_rank].tolist(), picked.passes[of_rank].tolist(), strict=True))
         padding = size - len(local)
-        read = [self.example(int(index), drawn.epoch) for index in local]
+        read = [self.example(*sample) for sample in local]
         examples = [example for example, _ in read]
         captions = [example.turns[-1].text for example in examples]
         groups = [int.from_bytes(hash_bytes(caption), "little", signed=True) for caption in captions]
-        media = [self._cropped(e.media, drawn.epoch, int(index)) for e, index in zip(examples, local, strict=True)]
+        media = [self._cropped(e.media, *sample) for e, sample in zip(examples, local, strict=True)]
         picture, picture_of, sound, sound_of = stack_media(media)
         return PairBatch(
             text=self._tokenize(captions + [""] * padding),
@@ -120,14 +125,14 @@ class PairReader(Reader[PairBatch]):
             uids=[example.uid for example in examples],
             read=len(local),
             bad=sum(tries for _, tries in read),
-            consumed=drawn.consumed,
+            consumed=consumed,
         )
 
-    def _cropped(self, media: Media, epoch: int, index: int) -> Media:
-        """The media with pictures cropped by a draw from (seed, epoch, sample)."""
+    def _cropped(self, media: Media, index: int, pass_number: int) -> Media:
+        """The media with pictures cropped by a draw from (seed, pass, sample)."""
         if self._crop_scale == 1.0 or media.pictures is None:
             return media
-        seed = derived_seed(self.order.seed, epoch, index)
+        seed = derived_seed(self.order.seed, pass_number, index)
         return replace(media, pictures=random_crop(media.pictures, self._crop_scale, seed))
 
 
@@ -157,8 +162,8 @@ class RowReader(Reader[RowBatch]):
 
     def __init__(
         self,
-        source: Pairs | Instructions,
-        order: Order,
+        source: Source,
+        order: Order | Mixture,
         batch_size: int,
         share: Share,
         codec: TextCodec,
@@ -168,27 +173,27 @@ class RowReader(Reader[RowBatch]):
         self._codec, self.layout = codec, layout
         self._slope, self._extra = self._calibrated()
 
-    def batch(self, drawn: Draw, samples: np.ndarray) -> RowBatch:
-        rows = self.rows(samples, drawn.epoch)
+    def batch(self, picked: Picked, consumed: int) -> RowBatch:
+        rows = self.rows(picked)
         count = -(-len(rows) // self.share.world)
         own_rows = rows[self.share.rank :: self.share.world]
-        local = [self._row([int(samples[at]) for at in row], drawn.epoch) for row in own_rows]
+        local = [self._row([(int(picked.samples[at]), int(picked.passes[at])) for at in row]) for row in own_rows]
         length = self.layout.pack_length
         if not self.layout.packed:
             longest = max((self._tokens(row) for row in local), default=1)
             length = min(length, LENGTH_STEP * -(-longest // LENGTH_STEP))
-        return replace(lay_out(local, count, length, self.layout, self._codec.pad), consumed=drawn.consumed)
+        return replace(lay_out(local, count, length, self.layout, self._codec.pad), consumed=consumed)
 
-    def rows(self, samples: np.ndarray, epoch: int = 0) -> list[list[int]]:
-        """The batch's rows, each a list of indices into `samples`."""
+    def rows(self, picked: Picked) -> list[list[int]]:
+        """The batch's rows, each a list of positions in `picked`."""
         if not self.layout.packed:
-            return [[at] for at in range(len(samples))]
-        return pack(self._budgets(samples, epoch).tolist(), self.layout.pack_length)
+            return [[at] for at in range(len(picked.samples))]
+        return pack(self._budgets(picked).tolist(), self.layout.pack_length)
 
-    def _budgets(self, samples: np.ndarray, epoch: int) -> np.ndarray:
+    def _budgets(self, picked: Picked) -> np.ndarray:
         """Columns that each sample is expected to take."""
-        text = np.ceil(self.source.tokens(samples, epoch) * self._slope + self._extra).astype(np.int64)
-        media = self.layout.media_tokens(self.source.media(samples))
+        text = np.ceil(self.source.tokens(*picked) * self._slope + self._extra).astype(np.int64)
+        media = self.layout.media_tokens(self.source.media(picked.samples))
         return np.minimum(np.minimum(text, self.layout.max_text_tokens) + media, self.layout.pack_length)
 
     def _calibrated(self) -> tuple[float, float]:
@@ -196,8 +201,7 @@ class RowReader(Reader[RowBatch]):
 
         Returns: Tokens per estimated token, and a constant part with two standard deviations of headroom.
         """
-        count = min(CALIBRATION_SAMPLES, len(self.source))
-        samples = self.order.at(0, np.arange(count))
+        samples, _ = self.order.pick(0, np.arange(min(CALIBRATION_SAMPLES, self.order.n)))
         estimates = self.source.tokens(samples).astype(np.float64)
         actual = np.array([self._text_tokens(int(index)) for index in samples], np.float64)
         estimates, actual = estimates[actual > 0], actual[actual > 0]
@@ -226,9 +230,9 @@ class RowReader(Reader[RowBatch]):
             return self._codec.document(example.turns[-1].text)
         return self._codec.caption(example.turns[-1].text, sum(example.media.counts))
 
-    def _row(self, samples: list[int], epoch: int) -> EncodedRow:
-        """Read the samples of a row, and cut their text so that they fit."""
-        read = [(index, *self.example(index, epoch)) for index in samples]
+    def _row(self, samples: list[tuple[int, int]]) -> EncodedRow:
+        """Read the samples of a row (index and pass), and cut their text so that they fit."""
+        read = [(index, *self.example(index, pass_number)) for index, pass_number in samples]
         # A replacement with more media than were budgeted for the bad sample would displace the others. Leave it out.
         examples = [e for index, e, tries in read if not tries or self._media_tokens(e) <= self._media_budget(index)]
         encoded = [self._encode_whole(example) for example in examples]
@@ -273,7 +277,7 @@ def batches(reader: Reader[BatchType], consumed: int, workers: int = 0, prefetch
         consumed: samples consumed before; this is the loader's whole state.
         prefetch: batches that each worker reads ahead.
     """
-    sampler: Any = _consumed_counts(consumed, reader.batch_size, len(reader.source))
+    sampler: Any = _consumed_counts(consumed, reader.batch_size, reader.order.n)
     options: dict[str, Any] = {"prefetch_factor": prefetch, "persistent_workers": False} if workers else {}
     return iter(DataLoader(reader, batch_size=None, sampler=sampler, num_workers=workers, **options))
 

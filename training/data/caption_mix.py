@@ -27,17 +27,23 @@ class CaptionMix:
     rate: float
     seed: int
 
-    def draws_generated(self, samples: np.ndarray, rows: np.ndarray, epoch: int) -> np.ndarray:
+    def draws_generated(self, samples: np.ndarray, rows: np.ndarray, passes: np.ndarray | int) -> np.ndarray:
         """Whether the generated caption is read, bool N.
 
         Args:
             samples: rows of `sample_index.SAMPLE`, of the whole split.
             rows: int64 N, numbers of the samples that are asked about.
+            passes: int64 N, or one number for all; the pass over the samples in which each of them is read.
         """
-        chosen = samples[rows]
-        copies = chosen["copy"].astype(np.uint64)  # each copy of a sample has a draw of its own
-        bits = hash_words(chosen["high"] ^ copies, chosen["low"], self.seed, f"generated caption {epoch}")
-        return (self.tokens[rows] > 0) & (unit_interval(bits) < self.rate)
+        passes = np.broadcast_to(passes, rows.shape)
+        is_drawn = np.zeros(rows.shape, bool)
+        for number in np.unique(passes):
+            at = np.flatnonzero(passes == number)
+            chosen = samples[rows[at]]
+            copies = chosen["copy"].astype(np.uint64)  # each copy of a sample has a draw of its own
+            bits = hash_words(chosen["high"] ^ copies, chosen["low"], self.seed, f"generated caption {number}")
+            is_drawn[at] = unit_interval(bits) < self.rate
+        return is_drawn & (self.tokens[rows] > 0)
 
 
 def caption_mix(release: TrainingRelease, split: str, rate: float, seed: int) -> CaptionMix | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -42,6 +42,36 @@ class Example:
     is_document: bool = False
 
 
+class Source(Protocol):
+    """Samples that a batch reader reads, by index."""
+
+    def __len__(self) -> int: ...
+
+    def tokens(self, indices: np.ndarray, passes: np.ndarray | int = 0) -> np.ndarray:
+        """Estimated tokens of the text that is read in a pass over the samples: int64 N."""
+        ...
+
+    def media(self, indices: np.ndarray) -> np.ndarray:
+        """Pictures (or frames, at most) and sounds of each sample: int64 N,2."""
+        ...
+
+    def read(self, index: int, pass_number: int = 0) -> Example:
+        """A sample as a pass reads it. Raises BadSample if it cannot be decoded, DataError if its file is broken."""
+        ...
+
+    def encoded_media(self, index: int) -> EncodedMedia:
+        """A sample's media before they are decoded. Raises as `read`."""
+        ...
+
+    def turns(self, index: int, pass_number: int = 0) -> list[Turn]:
+        """A sample's text, without decoding its media. Raises as `read`."""
+        ...
+
+    def texts(self, index: int) -> list[str]:
+        """All texts that a sample is read with, over the passes. Raises as `read`."""
+        ...
+
+
 class Pairs:
     """A release's media-text pairs, and its documents if `spec.document_pictures` says so.
 
@@ -66,13 +96,13 @@ class Pairs:
         """The sample's row of `sample_index.SAMPLE`."""
         return self._samples[index if self._rows is None else self._rows[index]]
 
-    def tokens(self, indices: np.ndarray, epoch: int = 0) -> np.ndarray:
-        """Estimated tokens of the text that is read in an epoch: int64 N."""
+    def tokens(self, indices: np.ndarray, passes: np.ndarray | int = 0) -> np.ndarray:
+        """Estimated tokens of the text that is read in a pass over the samples: int64 N."""
         rows = indices if self._rows is None else self._rows[indices]
         tokens = self._samples["tokens"][rows].astype(np.int64)
         if self._mix is None:
             return tokens
-        return np.where(self._mix.draws_generated(self._samples, rows, epoch), self._mix.tokens[rows], tokens)
+        return np.where(self._mix.draws_generated(self._samples, rows, passes), self._mix.tokens[rows], tokens)
 
     def media(self, indices: np.ndarray) -> np.ndarray:
         """Pictures (or frames, at most) and sounds of each sample: int64 N,2."""
@@ -82,14 +112,14 @@ class Pairs:
         pictures = pictures + np.minimum(self._samples["pictures"][rows], self._spec.document_pictures)
         return np.stack([pictures, ((bits >> 2) & 1) * bool(self._spec.audio_samples)], 1).astype(np.int64)
 
-    def read(self, index: int, epoch: int = 0) -> Example:
+    def read(self, index: int, pass_number: int = 0) -> Example:
         """Raises BadSample if the sample cannot be decoded, DataError if the shard is not this release's."""
         row = self.row(index)
         members = self._reader.members(row)
         variation = self._variation(row, members)
         is_document = bool(row["pictures"])
         media = encoded_media(members, self._spec, variation, is_document=is_document).read(self._spec.features)
-        return Example(row_uid(row), [self._text(index, epoch, members, variation)], media, is_document)
+        return Example(row_uid(row), [self._text(index, pass_number, members, variation)], media, is_document)
 
     def encoded_media(self, index: int) -> EncodedMedia:
         """A sample's media before they are decoded. Raises DataError as `read`."""
@@ -98,22 +128,24 @@ class Pairs:
         return encoded_media(members, self._spec, self._variation(row, members), is_document=bool(row["pictures"]))
 
     def texts(self, index: int) -> list[str]:
-        """All texts that a sample is read with, over the epochs. Raises as `read`."""
+        """All texts that a sample is read with, over the passes. Raises as `read`."""
         row = self.row(index)
         members = self._reader.members(row)
         texts = [_turn(row, members, self._variation(row, members)).text]
         return texts if self._mix is None else [*texts, without_placeholders(generated_caption(members))]
 
-    def turns(self, index: int, epoch: int = 0) -> list[Turn]:
+    def turns(self, index: int, pass_number: int = 0) -> list[Turn]:
         """A sample's text, without decoding its media. Raises as `read`."""
         row = self.row(index)
         members = self._reader.members(row)
-        return [self._text(index, epoch, members, self._variation(row, members))]
+        return [self._text(index, pass_number, members, self._variation(row, members))]
 
-    def _text(self, index: int, epoch: int, members: Mapping[str, bytes], variation: SeededVariation | None) -> Turn:
-        """The text of a sample in an epoch: its caption, varied in further copies, or its generated caption."""
+    def _text(
+        self, index: int, pass_number: int, members: Mapping[str, bytes], variation: SeededVariation | None
+    ) -> Turn:
+        """The text of a sample in a pass: its caption, varied in further copies, or its generated caption."""
         rows = np.array([index if self._rows is None else self._rows[index]])
-        if self._mix is not None and self._mix.draws_generated(self._samples, rows, epoch)[0]:
+        if self._mix is not None and self._mix.draws_generated(self._samples, rows, pass_number)[0]:
             return Turn("assistant", without_placeholders(generated_caption(members)))
         return _turn(self.row(index), members, variation)
 
@@ -143,8 +175,8 @@ class Instructions:
     def __len__(self) -> int:
         return len(self._records.index)
 
-    def tokens(self, indices: np.ndarray, epoch: int = 0) -> np.ndarray:
-        """Estimated tokens of text, the same in every epoch: int64 N."""
+    def tokens(self, indices: np.ndarray, passes: np.ndarray | int = 0) -> np.ndarray:
+        """Estimated tokens of text, the same in every pass: int64 N."""
         return self._records.index["tokens"][indices].astype(np.int64)
 
     def media(self, indices: np.ndarray) -> np.ndarray:
@@ -152,7 +184,7 @@ class Instructions:
         index = self._records.index
         return np.stack([index["images"][indices], index["sounds"][indices]], 1).astype(np.int64)
 
-    def read(self, index: int, epoch: int = 0) -> Example:
+    def read(self, index: int, pass_number: int = 0) -> Example:
         """Raises BadSample if a medium cannot be decoded, DataError if the shard is not this release's."""
         record, conversation = self._conversation(index)
         media = self._encoded_media(index, conversation).read(self._spec.features)
@@ -171,9 +203,13 @@ class Instructions:
         sounds = [encoded_sound(_medium_bytes(path, members_by_key), self._spec) for path in conversation.sounds]
         return EncodedMedia(pictures, sounds[0] if sounds else None)
 
-    def turns(self, index: int, epoch: int = 0) -> list[Turn]:
+    def turns(self, index: int, pass_number: int = 0) -> list[Turn]:
         """A record's text, without reading its media."""
         return self._conversation(index)[1].turns
+
+    def texts(self, index: int) -> list[str]:
+        """The texts of a record's turns."""
+        return [turn.text for turn in self.turns(index)]
 
     def _conversation(self, index: int) -> tuple[dict[str, Any], Conversation]:
         record = self._records.record(index)

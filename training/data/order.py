@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 ROUNDS = 4  # of the Feistel network
+
+
+class Picked(NamedTuple):
+    """The samples at some positions of an epoch."""
+
+    samples: np.ndarray  # int64 N; numbers of the samples
+    passes: np.ndarray  # int64 N; how often all samples of its source have been read before, for each sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,11 @@ class Order:
             shuffled[whole] = permuted(block, blocks, self._key(epoch, "blocks")) * self.block + offset
             samples[chosen] = shuffled
         return samples
+
+    def pick(self, epoch: int, positions: np.ndarray) -> Picked:
+        """The samples at these positions of the epoch, which is one pass over all samples."""
+        samples = self.at(epoch, positions)
+        return Picked(samples, np.full_like(samples, epoch))
 
     def _key(self, epoch: int, purpose: str) -> int:
         return int.from_bytes(hash_bytes(self.seed, epoch, purpose), "little")

@@ -48,7 +48,7 @@ def generate_answers(
     _, codec = built.generative()
     prompts: list[Prompt] = []
     answers: list[Answer] = []
-    for index in reader.order.at(0, np.arange(count)):
+    for index in reader.order.pick(0, np.arange(count)).samples:
         example, _ = reader.example(int(index))
         if example.is_document:
             continue  # it asks for no answer; the perplexity measures it
@@ -120,7 +120,7 @@ def names_concept(caption: str, concept: str) -> bool:
 def captioned_pictures(reader: RowReader, answers: Sequence[Answer]) -> list[CaptionedPicture]:
     """The first captions of `generate_answers` whose samples have pictures, with the first picture of each."""
     captioned: list[CaptionedPicture] = []
-    for index, answer in zip(reader.order.at(0, np.arange(len(answers))), answers, strict=True):
+    for index, answer in zip(reader.order.pick(0, np.arange(len(answers))).samples, answers, strict=True):
         if len(captioned) == MAX_CAPTIONS:
             break
         try:

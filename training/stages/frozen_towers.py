@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 from mmdata.errors import UserError
 from training.config import TrainConfig
 from training.data.batch_readers import MAX_REPLACEMENTS, PairReader, RowReader
-from training.data.examples import Instructions, Pairs
 from training.data.feature_cache import CachedFeatures, FeatureTable, text_key
 from training.data.media_tensors import EncodedMedium
 from training.data.sample_reader import BadSample
@@ -145,9 +144,9 @@ def fill_tables(
 def _samples_read(reader: PairReader | RowReader, samples: int) -> np.ndarray:
     """Indices of the samples that a reader gives first, ascending, so that shards are read from front to end."""
     count = len(reader.source)
-    if samples >= count:
+    if samples >= reader.order.n:
         return np.arange(count)
-    return np.sort(reader.order.at(0, np.arange(samples)))
+    return np.unique(reader.order.pick(0, np.arange(samples)).samples)
 
 
 def _check_shared(towers: dict[Kind, FrozenTower], names: list[str], mesh: Mesh) -> None:
@@ -168,7 +167,7 @@ class MissingFeatures(Dataset[Missing]):
     """Reads what a table lacks, in chunks of samples. It runs in worker processes."""
 
     def __init__(self, reader: PairReader | RowReader, towers: dict[Kind, FrozenTower], samples: np.ndarray) -> None:
-        self._source: Pairs | Instructions = reader.source
+        self._source = reader.source
         self._tables = {kind: tower.table for kind, tower in towers.items()}
         self._samples = samples
 
@@ -196,7 +195,7 @@ class MissingFeatures(Dataset[Missing]):
                         self._add_medium(found["picture"], picture, self._tables["picture"])
                 if "sound" in found and media.sound is not None:
                     self._add_medium(found["sound"], media.sound, self._tables["sound"])
-                if "text" in found and isinstance(self._source, Pairs):
+                if "text" in found:
                     for text in self._source.texts(at):
                         self._add_text(found["text"], text)
             except BadSample:
