@@ -25,16 +25,26 @@ class Encoder(Section):
         "open_clip",
         description="`open_clip`: a dual encoder; `demo`: the packaged offline towers; `hf`: Hugging Face encoders.",
     )
-    model: str = Field("ViT-B-32", description="Name in open_clip or `local-dir:…`; for `hf` a hub id or a folder.")
+    model: str = Field(
+        "ViT-B-32",
+        description="Name in open_clip or `local-dir:…`. For `hf` a hub id or a folder: of CLIP, SigLIP or SigLIP2, "
+        "which is loaded whole, or of an image encoder.",
+    )
     pretrained: str | None = Field(None, description="Pretrained tag of open_clip or a checkpoint; null: random.")
     config: dict[str, Any] | None = Field(
         None, description="Instead of `model`: open_clip's model config, or `model_type` and settings of an HF model."
     )
-    text_model: str | None = Field(None, description="`hf` only: hub id or folder of the text encoder.")
+    text_model: str | None = Field(
+        None, description="`hf` only: hub id or folder of the text encoder; null: `model` has one."
+    )
     text_config: dict[str, Any] | None = Field(None, description="`hf` only: a text encoder with random weights.")
-    embed_dim: int = Field(256, ge=1, description="`hf` only: width of the space that both are projected into.")
-    tokenizer: str | None = Field(None, description="`hf` only: hub id or folder; null: the text model's, or bytes.")
-    context_length: int = Field(64, ge=1, description="`hf` only: the most tokens of a caption that are read.")
+    embed_dim: int = Field(
+        256, ge=1, description="`hf`, two encoders: width of the space that both are projected into."
+    )
+    tokenizer: str | None = Field(
+        None, description="`hf`, two encoders: hub id or folder; null: the text model's, or bytes."
+    )
+    context_length: int = Field(64, ge=1, description="`hf`, two encoders: the most tokens of a caption that are read.")
 
 
 class Audio(Section):

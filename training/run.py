@@ -27,9 +27,10 @@ from training.data.batch_readers import Share
 from training.data.sample_index import TrainingRelease, open_training_release
 from training.distributed.parallelism import parallelise
 from training.distributed.process_mesh import Mesh, join_processes
-from training.model.encoders import DualEncoder, save_scorer
+from training.model.encoders import DualEncoder
 from training.model.fusion import decoder_list
 from training.model.multimodal_lm import MultimodalLm
+from training.model.scorer_folder import can_be_scorer, save_scorer
 from training.stages.frozen_towers import cached_features, fill_tables, frozen_towers
 from training.stages.pipeline import RemoteLayer, cut_pipeline
 from training.stages.stage_model import PREVIOUS_STAGE, build_model, initialise_weights, load_model, stage_settings
@@ -123,7 +124,7 @@ def _train_stage(
     if mesh.is_main:
         values = {**asdict(result), "folder": str(folder), "checkpoint": result.checkpoint.name}
         publish_json(UPath(folder / "result.json"), values)
-        if stage == "align" and config.model.encoder.kind != "hf" and result.stopped != "signal":
+        if stage == "align" and can_be_scorer(config.model.encoder) and result.stopped != "signal":
             built, _ = load_model(result.checkpoint)  # as the scorer of the next refresh: `score: {model: <folder>}`
             save_scorer(cast(DualEncoder, built.model), config.model.encoder, folder / "scorer")
     mesh.barrier()

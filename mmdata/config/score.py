@@ -27,7 +27,8 @@ class Score(Section):
 
     model: ModelFolderOrName = Field(
         "ViT-B-32",
-        description="An open_clip model, `hf-hub:…`, `demo` (the small offline scorer), or a folder of stage `align`.",
+        description="An open_clip model, `hf-hub:…`, `demo` (the small offline scorer), a folder of stage `align`, "
+        "or a folder of CLIP, SigLIP or SigLIP2 of transformers.",
     )
     pretrained: CheckpointOrTag | None = Field(
         "laion2b_s34b_b79k", description="open_clip's pretrained tag or a checkpoint path."

@@ -8,6 +8,8 @@ from mmdata.config.score import Score
 
 DEMO_NAME = "demo (small offline scorer)"
 SCHEMAS = ("hf-hub:", "local-dir:")
+CONFIG_FILES = ("open_clip_config.json", "config.json")
+"""Names of the file that describes the towers in a folder: of open_clip, and of transformers."""
 
 
 def resolved(score: Score) -> Score:
@@ -19,7 +21,7 @@ def resolved(score: Score) -> Score:
         return score
     folder = Path(score.model)
     candidates = (folder, folder / "scorer", folder / "align" / "scorer")
-    towers = next((path for path in candidates if (path / "open_clip_config.json").is_file()), None)
+    towers = next((path for path in candidates if any((path / name).is_file() for name in CONFIG_FILES)), None)
     return score if towers is None else score.model_copy(update={"model": f"local-dir:{towers}"})
 
 

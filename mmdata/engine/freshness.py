@@ -124,7 +124,9 @@ def scorer_settings(score: Score) -> list[str | int | None]:
     """The settings that decide the scores. A local checkpoint counts by name, size and time, not by its folder."""
     schema, _, folder = resolved(score).model.partition(":")
     if schema == "local-dir":
-        place, model = Path(folder) / "open_clip_model.safetensors", "local-dir"
+        names = ("open_clip_model.safetensors", "model.safetensors")  # of open_clip, and of transformers
+        files = [Path(folder) / name for name in names]
+        place, model = next((file for file in files if file.is_file()), files[0]), "local-dir"
     else:
         place, model = Path(score.pretrained or ""), score.model
     if place.is_file():

@@ -11,8 +11,9 @@ from typing import Any
 
 from mmdata.config import Score
 from mmdata.config.scorer_names import Published, check_against
-from mmdata.config.scorers import SCHEMAS, resolved, scorer_name
+from mmdata.config.scorers import CONFIG_FILES, SCHEMAS, resolved, scorer_name
 from mmdata.errors import UserError, first_line
+from mmdata.score.hf_dual_encoder import is_dual_encoder_folder, load_dual_encoder
 from mmdata.score.preprocess import Preprocess
 from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS, forbid_remote_code
 from mmdata.storage.digests import changed_file
@@ -20,7 +21,7 @@ from mmdata.storage.digests import changed_file
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """An open_clip dual encoder in evaluation mode, float32, on the CPU."""
+    """A dual encoder in evaluation mode, float32, on the CPU; it has the methods of open_clip's."""
 
     name: str
     model: Any
@@ -50,6 +51,12 @@ def load_model(score: Score) -> LoadedModel:
     """
     score = resolved(score)
     name = scorer_name(score)
+    folder = _local_folder(score)
+    if folder is not None and is_dual_encoder_folder(folder):
+        _check_unchanged(sorted(folder.glob("*.safetensors")))
+        dual = load_dual_encoder(str(folder), "score.model")
+        dual.model.requires_grad_(False)
+        return LoadedModel(name, dual, dual.preprocess, dual.tokenize)
     if score.model == "demo":
         from mmdata.score.offline import build
 
@@ -79,10 +86,8 @@ def _load_open_clip(score: Score, name: str) -> tuple[Any, Any]:
     import open_clip
 
     has_schema = score.model.startswith(SCHEMAS)
-    if score.model.startswith("local-dir:"):
-        folder = Path(score.model.partition(":")[2])
-        if problem := changed_file([folder / "open_clip_model.safetensors"]):
-            raise UserError(f"score.model: {problem}. Remedy: restore it from a copy, or train it again.")
+    if (folder := _local_folder(score)) is not None:
+        _check_unchanged([folder / "open_clip_model.safetensors"])
         if tuned := _load_tuned_demo(folder):
             return tuned
     forbid_remote_code()
@@ -106,6 +111,16 @@ def _load_open_clip(score: Score, name: str) -> tuple[Any, Any]:
             f"score: the weights of {name} cannot be loaded: {first_line(error)}. Remedy: check the network, or "
             "download the weights and give the file as `pretrained`; `model: demo` needs neither."
         ) from error
+
+
+def _local_folder(score: Score) -> Path | None:
+    schema, _, place = score.model.partition(":")
+    return Path(place) if schema == "local-dir" else None
+
+
+def _check_unchanged(files: list[Path]) -> None:
+    if problem := changed_file(files):
+        raise UserError(f"score.model: {problem}. Remedy: restore it from a copy, or train it again.")
 
 
 def _load_tuned_demo(folder: Path) -> tuple[Any, Any] | None:
@@ -155,8 +170,8 @@ def _check_location(model: str) -> None:
     schema, _, location = model.partition(":")
     if not location:
         raise UserError(f"score.model: {model!r} names nothing after the colon. Remedy: give a name or a folder there.")
-    if schema == "local-dir" and not (Path(location) / "open_clip_config.json").is_file():
+    if schema == "local-dir" and not any((Path(location) / name).is_file() for name in CONFIG_FILES):
         raise UserError(
-            f"score.model: {location} is not a folder with an open_clip_config.json. Remedy: give the folder of a "
-            "scorer, or of a training stage `align`."
+            f"score.model: {location} is not a folder with an open_clip_config.json, nor one with a config.json. "
+            "Remedy: give the folder of a scorer, of a training stage `align`, or of a CLIP or SigLIP model."
         )

@@ -180,6 +180,7 @@ NOTES = {
     "merged": "`merged` is this folder: `AutoModelForCausalLM.from_pretrained` reads the language model, "
     "`training.export.exported.load_exported` all of it.",
     "open_clip": 'This folder opens as `open_clip.create_model("local-dir:…")` and as `score.model` of a corpus.',
+    "transformers": "This folder opens as `AutoModel.from_pretrained(…)` of transformers, and as `score.model`.",
     "int8": "`int8`: the linear layers of the LLM's blocks in 8 bits, a scale a row; embeddings, head, encoders and "
     "connector in fp32. Products are taken in floats: fewer bytes are moved (answers), and more is computed (reading).",
     "pruned": "`pruned`: neurons are taken out of each MLP, not set to zero, so that files and products shrink. "

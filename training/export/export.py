@@ -18,7 +18,7 @@ from mmdata.errors import UserError
 from mmdata.storage.atomic import TEMPORARY, publish_json, sync
 from mmdata.storage.digests import write_digests
 from training.checkpoint.checkpoints import Progress, check_release, find_checkpoint, read_progress
-from training.config import TrainConfig
+from training.config import Audio, Encoder, TrainConfig
 from training.data.sample_index import TrainingRelease, open_training_release
 from training.distributed.process_mesh import Mesh, join_processes
 from training.export import shrink
@@ -32,8 +32,10 @@ from training.export.comparison import (
     tensor_bytes,
 )
 from training.export.exported import MEDIA_FOLDER, is_auto_tokenizer_right, load_exported, quiet, write_model
-from training.model.encoders import DualEncoder, save_scorer
+from training.model.encoders import DualEncoder, build_encoder, is_hf_dual
+from training.model.hf_dual_towers import HfDualVision
 from training.model.llm import merge_lora
+from training.model.scorer_folder import save_scorer
 from training.model.towers import OpenClipText, OpenClipVision
 from training.stages.stage_model import StageModel, load_model
 from training.stages.stage_step import validate
@@ -66,7 +68,8 @@ def export(
     Stages `joint` and `instruct`: the folder is the plain language model, adapters merged, for `AutoModelForCausalLM`
     and `AutoTokenizer`; `multimodal/` in it has the rest, for `load_exported`. Variants have the same form and are in
     `int8/`, `pruned/` and `distilled/`. Stage `align`: the folder is both towers, for
-    `open_clip.create_model("local-dir:OUTPUT")`, without a sound tower. `table.md` and `table.json` compare size, speed
+    `open_clip.create_model("local-dir:OUTPUT")` (a CLIP or SigLIP of transformers: for `AutoModel`), without a sound
+    tower. `table.md` and `table.json` compare size, speed
     and quality.
 
     Args:
@@ -207,7 +210,8 @@ def _export_towers(
     """Write the towers of stage `align`. Returns a row for the checkpoint and one for the towers as read back."""
     encoder = cast(DualEncoder, built.model)
     save_scorer(encoder, config.model.encoder, draft)
-    reopened = _open_towers(draft, encoder)
+    reopened = _open_towers(draft, encoder, config.model.encoder)
+    library = "transformers" if isinstance(encoder.vision, HfDualVision) else "open_clip"
     held_out = held_out_batches(built, config, release, mesh) if release is not None else []
     height, width = encoder.vision.preprocess.size
     pixels = (torch.arange(TIMED_PICTURES * 3 * height * width) * 97 % 251).byte()
@@ -225,7 +229,7 @@ def _export_towers(
     seconds = alternating_s(*(partial(embed_and_wait, model.to(mesh.device)) for model in (encoder, reopened)))
     measured = (
         ("checkpoint", tensor_bytes(encoder), encoder, seconds[0], 0.0),
-        ("open_clip", folder_bytes(draft), reopened, seconds[1], difference),
+        (library, folder_bytes(draft), reopened, seconds[1], difference),
     )
     return [
         {
@@ -240,11 +244,13 @@ def _export_towers(
     ]
 
 
-def _open_towers(folder: Path, encoder: DualEncoder) -> DualEncoder:
+def _open_towers(folder: Path, encoder: DualEncoder, config: Encoder) -> DualEncoder:
     """The towers of a folder as mmdata's scorer opens them, and the rest of the encoder that they come from."""
     from mmdata.config import Score
     from mmdata.score import pretrained
 
+    if is_hf_dual(config):
+        return build_encoder(config.model_copy(update={"model": str(folder)}), Audio()).eval()
     loaded = pretrained.load_model(Score(model=f"local-dir:{folder}", pretrained=None))
     vision, text = OpenClipVision(loaded.model.visual, loaded.preprocess), OpenClipText(loaded.model.text)
     scale, bias = float(loaded.model.logit_scale), float(encoder.logit_bias)

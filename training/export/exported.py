@@ -19,9 +19,11 @@ from mmdata.score.preprocess import Preprocess
 from mmdata.storage.digests import changed_file
 from training.config import Audio, Encoder, TrainConfig
 from training.data.text_codec import TextCodec, load_tokenizer
-from training.model.encoders import DualEncoder, open_clip_description
+from training.model.encoders import DualEncoder
 from training.model.fusion import FusedLayer, decoder_list
+from training.model.hf_dual_towers import HfDualVision
 from training.model.multimodal_lm import MultimodalLm
+from training.model.scorer_folder import open_clip_description
 from training.model.towers import AudioTower, HfVision, OpenClipVision
 from training.stages.pipeline import is_tied
 from training.stages.stage_model import StageModel
@@ -210,6 +212,9 @@ def _vision_description(model: MultimodalLm, config: Encoder) -> dict[str, Any]:
     """The settings that `_build_vision` needs; they hold no weights."""
     vision = model.vision
     preprocess = asdict(vision.preprocess)
+    if isinstance(vision, HfDualVision):
+        dim = None if vision.projection is None else vision.projection.out_features
+        return {"config": vision.model.config.to_dict(), "dual": True, "dim": dim, "preprocess": preprocess}
     if isinstance(vision, HfVision):
         hf_config: Any = vision.model.config
         return {"config": hf_config.to_dict(), "dim": vision.proj.out_features, "preprocess": preprocess}
@@ -221,13 +226,17 @@ def _vision_description(model: MultimodalLm, config: Encoder) -> dict[str, Any]:
     return {**settings, "vision_cfg": tower, "preprocess": preprocess}
 
 
-def _build_vision(description: Mapping[str, Any]) -> OpenClipVision | HfVision:
+def _build_vision(description: Mapping[str, Any]) -> OpenClipVision | HfVision | HfDualVision:
     preprocess = Preprocess.from_open_clip(description["preprocess"])
     if "config" in description:
         from transformers import AutoConfig, AutoModel
 
         with quiet():
             tower = AutoModel.from_config(AutoConfig.for_model(**description["config"]))
+        if description.get("dual"):
+            dim = description["dim"]
+            projection = None if dim is None else nn.Linear(tower.config.hidden_size, dim, bias=False)
+            return HfDualVision(tower, projection, preprocess)
         return HfVision(tower, description["dim"], preprocess)
     if description.get("base") == "demo":
         from mmdata.score.offline import build

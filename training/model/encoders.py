@@ -1,26 +1,22 @@
-"""The dual encoder that stage 1 aligns: how it is built from a configuration, and written for mmdata to score with."""
+"""The dual encoder that stage 1 aligns, and how it is built from a configuration."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from upath import UPath
 
 from mmdata.errors import UserError
+from mmdata.score.hf_dual_encoder import HALF, load_dual_encoder, processor_preprocess
 from mmdata.score.preprocess import Preprocess
 from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS, forbid_remote_code
-from mmdata.storage.atomic import publish_bytes
-from mmdata.storage.digests import write_digests
 from training.config import Audio, Encoder
 from training.data.batch_types import PairBatch
+from training.model.hf_dual_towers import HfDualText, HfDualVision, dual_towers
 from training.model.masked_prediction import MaskedPrediction
 from training.model.towers import AudioTower, HfText, HfVision, OpenClipText, OpenClipVision
 
@@ -40,8 +36,8 @@ class DualEncoder(nn.Module):
 
     def __init__(
         self,
-        vision: OpenClipVision | HfVision,
-        text: OpenClipText | HfText,
+        vision: OpenClipVision | HfVision | HfDualVision,
+        text: OpenClipText | HfText | HfDualText,
         tokenize: Tokenize,
         audio: AudioTower | None = None,
         temperature: float = float(np.log(1 / 0.07)),
@@ -125,6 +121,8 @@ def build_encoder(config: Encoder, audio: Audio) -> DualEncoder:
 
     Raises UserError: an unknown model, or weights that cannot be loaded.
     """
+    if is_hf_dual(config):
+        return _hf_dual_encoder(config, audio)
     if config.kind == "hf":
         return _hf_encoder(config, audio)
     clip, tokenize = _demo_clip() if config.kind == "demo" else _open_clip(config)
@@ -138,6 +136,28 @@ def build_encoder(config: Encoder, audio: Audio) -> DualEncoder:
         AudioTower(audio, dim) if audio.kind != "none" else None,
         float(clip.logit_scale.detach()),
         float(clip.logit_bias.detach()) if getattr(clip, "logit_bias", None) is not None else 0.0,
+    )
+
+
+def is_hf_dual(config: Encoder) -> bool:
+    """Whether both towers come from one model of transformers: kind `hf`, and nothing is said of a text encoder."""
+    return config.kind == "hf" and config.config is None and config.text_model is None and config.text_config is None
+
+
+def _hf_dual_encoder(config: Encoder, audio: Audio) -> DualEncoder:
+    dual = load_dual_encoder(
+        config.model, "model.encoder", "; with an image encoder, also model.encoder.text_model or text_config"
+    )
+    vision, text = dual_towers(dual)
+    with torch.no_grad():
+        dim = text(dual.tokenize(["a"])).shape[1]
+    return DualEncoder(
+        vision,
+        text,
+        dual.tokenize,
+        AudioTower(audio, dim) if audio.kind != "none" else None,
+        float(dual.model.logit_scale.detach()),
+        float(dual.model.logit_bias.detach()) if hasattr(dual.model, "logit_bias") else 0.0,
     )
 
 
@@ -227,20 +247,11 @@ def _hf_preprocess(name: str | None, size: tuple[int, int]) -> Preprocess:
     """The settings of the model's image processor; without one, a mean and deviation of one half."""
     from transformers import AutoImageProcessor
 
-    half = (0.5, 0.5, 0.5)
     try:
         processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False) if name is not None else None
     except (OSError, ValueError):
         processor = None
-    if processor is None:
-        return Preprocess(size=size, mean=half, std=half)
-    return Preprocess(
-        size=size,
-        mean=tuple(processor.image_mean or half),
-        std=tuple(processor.image_std or half),
-        interpolation="bilinear" if processor.resample == 2 else "bicubic",  # PIL.Image.Resampling.BILINEAR
-        resize_mode="shortest" if processor.size.get("shortest_edge") else "squash",
-    )
+    return Preprocess(size=size, mean=HALF, std=HALF) if processor is None else processor_preprocess(processor, size)
 
 
 def _hf_model(name: str | None, settings: dict[str, Any] | None, key: str) -> Any:
@@ -254,39 +265,3 @@ def _hf_model(name: str | None, settings: dict[str, Any] | None, key: str) -> An
         return AutoModel.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, *UNSAFE_WEIGHTS_ERRORS) as error:
         raise UserError(f"{key}: {name or settings} cannot be loaded: {str(error).splitlines()[0]}") from error
-
-
-def save_scorer(encoder: DualEncoder, config: Encoder, folder: Path) -> None:
-    """Write the image and text towers as a scorer for the next refresh: `score: {model: <folder>}`.
-
-    `open_clip.create_model("local-dir:…")` opens the folder of open_clip towers. mmdata opens that of the demo's
-    packaged towers.
-
-    Raises UserError: the towers are Hugging Face encoders, which open_clip cannot open.
-    """
-    from safetensors.torch import save_file
-
-    if config.kind == "hf":
-        raise UserError("towers of kind `hf` cannot be a scorer: open_clip cannot open them. Remedy: kind `open_clip`.")
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {**encoder.vision.state_dict(), **encoder.text.state_dict(), "logit_scale": encoder.logit_scale.reshape(())}
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    save_file(tensors, folder / "open_clip_model.safetensors")
-    write_digests([folder / "open_clip_model.safetensors"])
-    described = {"base": "demo"} if config.kind == "demo" else open_clip_description(encoder, config)
-    publish_bytes(UPath(folder / "open_clip_config.json"), json.dumps(described, indent=1).encode())
-
-
-def open_clip_description(encoder: DualEncoder, config: Encoder) -> dict[str, Any]:
-    """What open_clip_config.json holds: the model's settings and its preprocessing."""
-    import open_clip
-
-    if config.config is not None:
-        model = open_clip_settings(config.config)
-    elif config.model.startswith("local-dir:"):
-        path = Path(config.model.partition(":")[2]) / "open_clip_config.json"
-        model = json.loads(path.read_text())["model_cfg"]
-    else:
-        model = open_clip.get_model_config(config.model)
-    preprocess = asdict(encoder.vision.preprocess)
-    return {"model_cfg": {**model, "custom_text": True}, "preprocess_cfg": {**preprocess, "mode": "RGB"}}

@@ -10,7 +10,8 @@ import torch
 from mmdata.errors import UserError
 from tests.support.tiny_towers import hf, open_clip
 from training.config import Audio
-from training.model.encoders import build_encoder, save_scorer
+from training.model.encoders import build_encoder
+from training.model.scorer_folder import save_scorer
 
 
 def test_open_clip_opens_the_folder_and_embeds_the_same(tmp_path: Path) -> None:
@@ -34,5 +35,5 @@ def test_open_clip_opens_the_folder_and_embeds_the_same(tmp_path: Path) -> None:
 
 def test_hugging_face_towers_are_refused(tmp_path: Path) -> None:
     config = hf("vit")
-    with pytest.raises(UserError, match=r"towers of kind `hf` cannot be a scorer.* Remedy: "):
+    with pytest.raises(UserError, match=r"no CLIP or SigLIP together cannot be a scorer.* Remedy: "):
         save_scorer(build_encoder(config, Audio()), config, tmp_path)
