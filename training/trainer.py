@@ -22,6 +22,7 @@ from training.data.batch_types import Batch, to_device
 from training.data.order import derived_seed
 from training.distributed.gradients import clip_gradients
 from training.distributed.process_mesh import Mesh
+from training.loss_scale import LossScale
 from training.stages.stage_model import StageModel, train_mode
 from training.stages.stage_step import make_step, validate
 from training.step_log import Meter, StepLog
@@ -78,9 +79,8 @@ class Trainer:
         self._parameters = [p for p in wrapped.parameters() if p.requires_grad]
         self._optimizer = make_optimizer(wrapped, settings, mesh.device)
         self._autocast, is_fp16 = precision(config.parallel.precision, mesh.device)
-        self._scaler = torch.amp.GradScaler(mesh.device.type, enabled=is_fp16)
-        self._skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=mesh.device)
-        self._step = make_step(built, wrapped, config, mesh, self._autocast, self._scaler.scale)
+        self._loss_scale = LossScale(mesh.device, is_fp16)
+        self._step = make_step(built, wrapped, config, mesh, self._autocast, self._loss_scale)
 
     def run(self, progress: Progress, resumed: Path | None) -> StageResult:
         """Train until the last step. SIGTERM or SIGINT saves a checkpoint and stops.
@@ -95,6 +95,7 @@ class Trainer:
         """
         if resumed is not None:
             restore(resumed, self._wrapped, self._optimizer)
+            self._loss_scale.load(progress.loss_scale)
         begun, first_loss, last_loss = time.monotonic(), math.nan, math.nan
         settings = self._settings
         meter = Meter(self._built, self._config, self._mesh)
@@ -128,6 +129,7 @@ class Trainer:
                         stopped, is_last = "early", True
                 is_due = progress.step % settings.checkpoint_every == 0
                 if is_due or is_last or progress.best_step == progress.step:
+                    progress = replace(progress, loss_scale=self._loss_scale.state())
                     keep = self._config.keep_checkpoints
                     checkpoint = save(self._folder / "checkpoints", self._wrapped, self._optimizer, progress, keep)
         assert checkpoint is not None
@@ -149,33 +151,28 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._settings, step)
         losses = self._step(batch)
-        self._scaler.unscale_(self._optimizer)
-        norm = clip_gradients(self._parameters, self._settings.grad_clip, self._mesh)
-        if self._scaler.is_enabled():
-            self._scaler.step(self._optimizer)  # makes no update if the gradient overflowed
-            self._scaler.update()
-            # counted on the device, which is not waited for
-            self._skipped_in_a_row = (self._skipped_in_a_row + 1) * ~norm.isfinite()
-        elif self._mesh.device.type == "cpu":
-            if not bool(norm.isfinite()):
-                raise DataError(_not_a_number(step + 1))
-            self._optimizer.step()
-        else:  # without waiting for the device: fused AdamW makes no update if found_inf is set
+        scale = self._loss_scale.scale if self._loss_scale.enabled else None
+        norm = clip_gradients(self._parameters, self._settings.grad_clip, self._mesh, scale)
+        self._loss_scale.update(norm)
+        if self._mesh.device.type != "cpu":  # without waiting for the device: fused AdamW makes no update if it is set
             self._optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
             self._optimizer.step()
+        elif bool(norm.isfinite()):
+            self._optimizer.step()
+        elif not self._loss_scale.enabled:
+            raise DataError(_not_a_number(step + 1))
         self._optimizer.zero_grad(set_to_none=True)
         return {**losses, "grad_norm": norm}
 
     def _check(self, progress: Progress, line: dict[str, Any]) -> None:
         """End the run if it went wrong, and add the count of bad samples to its log line."""
-        is_fp16 = self._scaler.is_enabled()
-        if not math.isfinite(line["loss"]) or (not is_fp16 and not math.isfinite(line["grad_norm"])):
+        if not math.isfinite(line["loss"]) or (not self._loss_scale.enabled and not math.isfinite(line["grad_norm"])):
             raise DataError(_not_a_number(progress.step))
-        skipped = int(self._skipped_in_a_row)
+        skipped = int(self._loss_scale.skipped_in_a_row)
         if skipped >= min(MAX_SKIPPED_STEPS, self._settings.steps):
             raise DataError(
                 f"step {progress.step}: the fp16 gradient overflowed at each of the last {skipped} steps, so that "
-                f"none of them changed the weights; the loss scale is down to {self._scaler.get_scale():g}. "
+                f"none of them changed the weights; the loss scale is down to {float(self._loss_scale.scale):g}. "
                 'Remedy: parallel.precision = "bf16" or "fp32", or a smaller lr.'
             )
         counts = torch.tensor([progress.bad, progress.read], dtype=torch.float64, device=self._mesh.device)

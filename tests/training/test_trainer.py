@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 
 from mmdata.errors import DataError
 from tests.support.tiny_run import alone, built_stage, release_at, settings
-from training.checkpoint.checkpoints import Progress, list_checkpoints
+from training.checkpoint.checkpoints import Progress, list_checkpoints, read_progress
 from training.config import Align, TrainConfig
 from training.data.batch_readers import Share
 from training.data.sample_index import open_training_release
+from training.run import train
+from training.stages.stage_model import load_model
 from training.stages.stage_reader import make_reader
 from training.step_log import StepLog
 from training.trainer import MAX_SKIPPED_STEPS, StageResult, Trainer, learning_rate, make_optimizer, precision
@@ -67,6 +70,22 @@ def test_an_fp16_run_survives_overflows_at_its_beginning(release: str, tmp_path:
 
     result = train_fp16(release, tmp_path, MAX_SKIPPED_STEPS + 2, first_overflow)
     assert (result.stopped, result.steps) == ("finished", MAX_SKIPPED_STEPS + 2)
+
+
+def test_an_fp16_run_resumes_to_the_bit_with_its_loss_scale(release: str, tmp_path: Path) -> None:
+    section = {"steps": 4, "log_every": 1, "checkpoint_every": 2, "validate_every": 10**6}
+    config = settings(align=section, parallel={"precision": "fp16"}, keep_checkpoints=9)
+    whole = train(release, ["align"], config, tmp_path / "whole")[0]
+    checkpoints = whole.checkpoint.parent
+    half = read_progress(checkpoints / "step-00000002")
+    assert half.loss_scale["clean_steps"] + half.loss_scale["skipped_in_a_row"] > 0
+    (tmp_path / "cut" / "align" / "checkpoints").mkdir(parents=True)
+    shutil.copytree(checkpoints / "step-00000002", tmp_path / "cut" / "align" / "checkpoints" / "step-00000002")
+    resumed = train(release, ["align"], config, tmp_path / "cut")[0]
+    assert read_progress(resumed.checkpoint).loss_scale == read_progress(whole.checkpoint).loss_scale
+    assert resumed.last_loss == whole.last_loss
+    ours, theirs = (load_model(result.checkpoint)[0].model.state_dict() for result in (resumed, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_last_share() -> None:

@@ -62,6 +62,7 @@ class Progress:
     bad: int = 0  # unreadable samples that were replaced so far
     read: int = 0  # samples that were read so far
     metrics: dict[str, float] = field(default_factory=dict)  # of the last validation
+    loss_scale: dict[str, float] = field(default_factory=dict)  # the state of fp16's loss scale; empty without one
     format: int = FORMAT
 
 

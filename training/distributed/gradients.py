@@ -11,12 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import get_total_norm
 
 from training.distributed.process_mesh import Mesh
 
 Autocast = Callable[[], AbstractContextManager[Any]]  # makes the context of a forward pass
 ScaleLoss = Callable[[Tensor], Tensor]  # scales a loss before its backward pass
+CLIP_EPSILON = 1e-6  # as torch's clip_grad_norm_ adds to the norm
 
 
 def sync_gradients(model: Any, now: bool) -> AbstractContextManager[Any]:
@@ -29,12 +30,15 @@ def sync_gradients(model: Any, now: bool) -> AbstractContextManager[Any]:
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None, mesh: Mesh) -> Tensor:
+def clip_gradients(
+    parameters: Iterable[nn.Parameter], max_norm: float | None, mesh: Mesh, loss_scale: Tensor | None = None
+) -> Tensor:
     """Scale all gradients down together, so that their 2-norm is at most `max_norm`, and return the norm before.
 
     Args:
         parameters: may be sharded over different meshes, or not at all.
-        max_norm: None: nothing is scaled.
+        max_norm: None: nothing is clipped.
+        loss_scale: a scalar that the loss was multiplied by; the gradients and the norm are divided by it.
     """
     by_mesh: defaultdict[Any, list[nn.Parameter]] = defaultdict(list)  # torch's functions take one mesh at a time
     for parameter in parameters:
@@ -43,12 +47,15 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None, m
     squared = torch.zeros((), device=mesh.device)
     for group in by_mesh.values():
         counted = [p.grad for p in group if p.grad is not None and not getattr(p, "counted_elsewhere", False)]
-        norm = get_total_norm(counted)
+        norm = get_total_norm(counted, foreach=True)  # torch would choose a loop for sharded gradients
         squared += (norm.full_tensor() if isinstance(norm, DTensor) else norm).square()
     if mesh.size("pp") > 1:
         dist.all_reduce(squared, group=mesh.groups["pp"])
-    total = squared.sqrt()
-    if max_norm is not None:
+    total = squared.sqrt() if loss_scale is None else squared.sqrt() / loss_scale
+    factor = None if max_norm is None else (max_norm / (total + CLIP_EPSILON)).clamp_max(1.0)
+    if loss_scale is not None:
+        factor = (1 if factor is None else factor) / loss_scale
+    if factor is not None:
         for group in by_mesh.values():
-            clip_grads_with_norm_(group, max_norm, total)
+            torch._foreach_mul_([p.grad for p in group if p.grad is not None], factor)
     return total

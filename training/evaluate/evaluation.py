@@ -97,7 +97,7 @@ def evaluate(
         metrics = pair_scores(outputs, held_out, Mesh(mesh.device, {}))  # each process measures the whole split
     else:
         assert isinstance(reader, RowReader)
-        metrics = _perplexity(built.model, reader, count, mesh)
+        metrics = _perplexity(built.model, reader, count, mesh.device)
         answers = generate_answers(built, reader, opened, min(generate, count), mesh.device)
         metrics |= answer_metrics(answers)
     if generated is not None:
@@ -149,11 +149,15 @@ def _held_out_reader(
 
 
 @torch.no_grad()
-def _perplexity(model: MultimodalLm, reader: RowReader, count: int, mesh: Mesh) -> dict[str, float]:
-    """Perplexity and loss; and the loss of the same tokens when every picture is that of another sample."""
-    totals = torch.zeros(3, dtype=torch.float64, device=mesh.device)  # nats, nats with other pictures, tokens
+def _perplexity(model: MultimodalLm, reader: RowReader, count: int, device: torch.device) -> dict[str, float]:
+    """Perplexity and loss; and the loss of the same tokens when every picture is that of another sample.
+
+    Each process measures the whole split, so nothing is summed over processes.
+    """
+    mesh = Mesh(device, {})
+    totals = torch.zeros(3, dtype=torch.float64, device=device)  # nats, nats with other pictures, tokens
     can_swap = True
-    for batch in first_batches(reader, count, mesh.device):
+    for batch in first_batches(reader, count, device):
         swapped = with_other_pictures(batch)
         can_swap = can_swap and swapped is not None
         losses = [model(with_stand_ins(rows, model))["loss"] for rows in (batch, swapped or batch)]

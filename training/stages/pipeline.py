@@ -13,7 +13,7 @@ from mmdata.errors import UserError
 from training.config import Generative
 from training.data.batch_types import Batch, RowBatch
 from training.data.text_codec import IGNORED
-from training.distributed.gradients import Autocast
+from training.distributed.gradients import Autocast, ScaleLoss
 from training.distributed.process_mesh import Mesh
 from training.model.fusion import decoder_list
 from training.model.losses import chunked_cross_entropy
@@ -92,10 +92,19 @@ class PipelineStep:
             hold a copy each.
     """
 
-    def __init__(self, model: MultimodalLm, stage: Generative, mesh: Mesh, autocast: Autocast, tied: bool) -> None:
+    def __init__(
+        self,
+        model: MultimodalLm,
+        stage: Generative,
+        mesh: Mesh,
+        autocast: Autocast,
+        tied: bool,
+        scaled: ScaleLoss = lambda loss: loss,
+    ) -> None:
         if stage.kl_weight > 0:
             raise UserError("parallel.pp > 1 cannot be combined with kl_weight. Remedy: kl_weight = 0.")
         self._model, self._stage, self._mesh, self._autocast, self._tied = model, stage, mesh, autocast, tied
+        self._scaled = scaled
         self._first, self._last = mesh.rank("pp") == 0, mesh.rank("pp") == mesh.size("pp") - 1
         self.segment = PipelineSegment(model.llm)
         self._schedules: dict[int, Any] = {}
@@ -141,6 +150,7 @@ class PipelineStep:
             else:
                 run(**options)
         loss = torch.stack(losses).sum().detach() if losses else torch.zeros((), device=self._mesh.device)
+        loss = loss / self._scaled(torch.ones_like(loss))
         dist.all_reduce(loss, group=self._mesh.groups["pp"])
         return loss / self._mesh.size("dp") if backward else loss
 
@@ -162,7 +172,7 @@ class PipelineStep:
             hidden_RLD[:, :-1][learned], labels_RL[:, 1:][learned], head, self._stage.chunked_loss
         )
         scale = self._mesh.size("dp") if torch.is_grad_enabled() else 1
-        return total / self._tokens * scale
+        return self._scaled(total / self._tokens * scale)
 
     def _join_gradients(self) -> None:
         """Sum the gradients of both copies of tied embeddings, and average all gradients over data-parallel ranks."""

@@ -36,7 +36,7 @@ def make_step(
     stage = generative_settings(built.stage, config)
     if mesh.size("pp") > 1:
         assert isinstance(built.model, MultimodalLm)
-        return PipelineStep(built.model, stage, mesh, autocast, built.tied)
+        return PipelineStep(built.model, stage, mesh, autocast, built.tied, scaled)
     return GenerativeStep(wrapped, stage, mesh, autocast, scaled)
 
 

@@ -35,3 +35,23 @@ def test_a_copy_of_tied_embeddings_is_not_counted_but_scaled() -> None:
 
 def test_without_gradients_the_norm_is_zero() -> None:
     assert float(clip_gradients([], 1.0, alone())) == 0.0
+
+
+def test_gradients_of_a_scaled_loss_are_clipped_as_if_it_had_not_been_scaled() -> None:
+    plain, scaled = parameters(), parameters()
+    for parameter in scaled[:2]:
+        parameter.grad = parameter.grad * 1024  # type: ignore[operator]
+    for most in (None, 2.5):
+        norms = clip_gradients(plain, most, alone()), clip_gradients(scaled, most, alone(), torch.tensor(1024.0))
+        assert norms[0] == norms[1]
+        for parameter, other in zip(plain[:2], scaled[:2], strict=True):
+            assert parameter.grad is not None and other.grad is not None
+            assert torch.equal(parameter.grad, other.grad)
+            other.grad *= 1024
+
+
+def test_a_gradient_that_overflowed_has_no_finite_norm() -> None:
+    trained = parameters()
+    assert trained[0].grad is not None
+    trained[0].grad[0] = torch.inf
+    assert not clip_gradients(trained, 1.0, alone(), torch.tensor(2.0)).isfinite()

@@ -55,6 +55,9 @@ CASES = {
     "tp": case(["align", "joint", "instruct"], {"tp": 2}),
     "tp-cross": case(["joint"], {"tp": 2}, model=CROSS),
     "pp": case(["joint", "instruct"], {"pp": 2}, instruct={**FAST, "method": "full"}),
+    "fsdp2-fp16": case(["joint"], {"strategy": "fsdp2", "precision": "fp16"}),
+    "tp-fp16": case(["joint"], {"tp": 2, "precision": "fp16"}),
+    "pp-fp16": case(["joint"], {"pp": 2, "precision": "fp16"}),
     "pp-tied": case(["joint"], {"pp": 2}, joint={**FAST, "micro_batch": 1}, model=TIED),
 }
 
@@ -94,7 +97,8 @@ def test_two_processes_train_what_one_trains(
     numbered: str, two: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
     config = TrainConfig.model_validate(CASES[name]["config"])
-    config = config.model_copy(update={"parallel": settings().parallel})
+    alone = settings(parallel={"precision": config.parallel.precision}).parallel
+    config = config.model_copy(update={"parallel": alone})
     results = train(numbered, CASES[name]["stages"], config, tmp_path)
     for result in results:
         ours, theirs = result.folder, two(name) / result.stage

@@ -18,6 +18,8 @@ from tests.support.tiny_run import settings
 from tests.support.trained import checkpoint_of
 from training.data.batch_readers import Share, batches
 from training.data.sample_index import open_training_release
+from training.distributed.process_mesh import Mesh
+from training.evaluate import evaluation
 from training.evaluate.evaluation import evaluate
 from training.stages.generative import with_stand_ins
 from training.stages.stage_model import load_model
@@ -83,6 +85,22 @@ def test_perplexity_is_that_of_the_held_out_words(tmp_path: Path, release: str, 
     page = tmp_path / stage / "captions.html"
     assert page.exists() == (stage == "joint")
     assert stage != "joint" or page.read_text().count("<img") == 3
+
+
+class OneOfTwo(Mesh):
+    """A process that has a twin, which does exactly the same."""
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return values.mul_(2)
+
+
+def test_perplexity_does_not_depend_on_the_number_of_processes(
+    tmp_path: Path, release: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = checkpoint_of(tmp_path, "joint", settings(), release)
+    alone = evaluate(place, release, generate=0)["metrics"]
+    monkeypatch.setattr(evaluation, "join_processes", lambda *_: OneOfTwo(torch.device("cpu"), {}))
+    assert evaluate(place, release, generate=0)["metrics"] == alone
 
 
 def test_at_most_so_many_samples_are_measured(tmp_path: Path, release: str) -> None:
