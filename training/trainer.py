@@ -21,8 +21,8 @@ from training.data.batch_readers import Reader, batches, first_batches
 from training.data.batch_types import Batch, to_device
 from training.data.order import derived_seed
 from training.distributed.gradients import clip_gradients
+from training.distributed.loss_scale import LossScale
 from training.distributed.process_mesh import Mesh
-from training.loss_scale import LossScale
 from training.stages.stage_model import StageModel, train_mode
 from training.stages.stage_step import make_step, validate
 from training.step_log import Meter, StepLog

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from training.loss_scale import FIRST_SCALE, GROWTH_INTERVAL, MAX_SCALE, LossScale
+from training.distributed.loss_scale import FIRST_SCALE, GROWTH_INTERVAL, MAX_SCALE, LossScale
 
 CPU = torch.device("cpu")
 GOOD, BAD = torch.tensor(1.0), torch.tensor(torch.inf)
