@@ -61,7 +61,11 @@ class Llm(Section):
     """The causal language model."""
 
     kind: Literal["hf", "gguf", "config"] = Field("hf", description="Hub id or folder, a GGUF file, or random weights.")
-    model: str = Field("Qwen/Qwen2.5-0.5B", description="Hub id, folder, .gguf file, or `smollm2` (packaged).")
+    model: str = Field(
+        "Qwen/Qwen2.5-0.5B",
+        description="Hub id or folder (of a vision-language model: its language model), .gguf file, or `smollm2` "
+        "(packaged).",
+    )
     config: dict[str, Any] = Field(default_factory=dict, description="`config`: `model_type` and settings.")
     tokenizer: str | None = Field(None, description="Hub id or folder; `bytes`: a token per byte; null: the model's.")
     attention: str = Field("sdpa", description="attn_implementation of transformers: sdpa, flash_attention_2, …")

@@ -83,3 +83,54 @@ def save_dual(kind: str, folder: Path) -> Any:
     model.eval().save_pretrained(folder)
     processor.save_pretrained(folder)
     return model
+
+
+LLM = {**SMALL, "num_key_value_heads": 2, "vocab_size": 420, "max_position_embeddings": 256}
+LLAVA_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\\n' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] + ' ' }}{% endfor %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+"""As LLaVA 1.5's: it loses a text that is not in a list of parts."""
+
+
+def vision_language_config(kind: str, tied: bool = False) -> Any:
+    import transformers as hf
+
+    llama, qwen2 = {"model_type": "llama", **LLM}, {"model_type": "qwen2", **LLM}
+    clip, siglip = {"model_type": "clip_vision_model", **VISION}, {"model_type": "siglip_vision_model", **VISION}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+    qwen = {**LLM, "rope_parameters": rope, "bos_token_id": 1, "eos_token_id": 2}
+    tie, image = {"tie_word_embeddings": tied}, {"image_token_index": 3}
+    if kind in ("idefics3", "smolvlm"):
+        settings = {"text_config": {**llama, **tie}, "vision_config": VISION, "scale_factor": 2, "image_token_id": 3}
+        return (hf.Idefics3Config if kind == "idefics3" else hf.SmolVLMConfig)(**settings, **tie)
+    if kind == "llava":
+        return hf.LlavaConfig(text_config={**qwen2, **tie}, vision_config=clip, **image, **tie)
+    if kind == "llava_next":
+        pinpoints = [[64, 64]]
+        settings = {"text_config": llama, "vision_config": clip, "image_grid_pinpoints": pinpoints}
+        return hf.LlavaNextConfig(**settings, **image, **tie)
+    if kind == "llava_onevision":
+        return hf.LlavaOnevisionConfig(text_config=qwen2, vision_config=siglip, **image, **tie)
+    if kind == "qwen2_vl":
+        seen = {"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 2}
+        return hf.Qwen2VLConfig(text_config=qwen, vision_config=seen, **tie)
+    seen = {"depth": 1, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 48}
+    return hf.Qwen2_5_VLConfig(text_config=qwen, vision_config=seen, **tie)
+
+
+def save_vision_language(kind: str, folder: Path, tied: bool = False) -> Any:
+    """A folder of a vision-language model with its tokenizer; and the model."""
+    from transformers import AutoModelForImageTextToText
+
+    torch.manual_seed(0)
+    model = AutoModelForImageTextToText.from_config(vision_language_config(kind, tied)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(1.0 if parameter.ndim == 1 else 0.0, 0.1)
+    model.save_pretrained(folder)
+    tokenizer(template=LLAVA_TEMPLATE, special=("<image>",)).save_pretrained(folder)
+    return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from mmdata.errors import DataError, UserError
@@ -114,7 +115,7 @@ class TextCodec:
             ]
         spans, written = [], ""
         for at, turn in enumerate(turns):
-            messages = [{"role": earlier.role, "content": earlier.text} for earlier in turns[: at + 1]]
+            messages = [self._message(earlier) for earlier in turns[: at + 1]]
             text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=turn.role == "user"
             )
@@ -126,6 +127,21 @@ class TextCodec:
             spans.append((text[len(written) :], turn.role == "assistant"))
             written = text
         return spans
+
+    def _message(self, turn: Turn) -> dict[str, Any]:
+        content = [{"type": "text", "text": turn.text}] if self._template_reads_parts else turn.text
+        return {"role": turn.role, "content": content}
+
+    @cached_property
+    def _template_reads_parts(self) -> bool:
+        """Whether the chat template loses a text that is not in a list of parts, as many vision-language models' do."""
+        from jinja2 import TemplateError
+
+        try:
+            messages = [{"role": "user", "content": MEDIA_PLACEHOLDER}]
+            return MEDIA_PLACEHOLDER not in self.tokenizer.apply_chat_template(messages, tokenize=False)
+        except TemplateError:
+            return True
 
 
 def without_placeholders(text: str) -> str:

@@ -12,6 +12,12 @@ from mmdata.errors import UserError
 from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS
 from training.config import Llm, Lora
 from training.data.text_codec import TextCodec, load_tokenizer
+from training.model.vision_language import (
+    VISION_LANGUAGE_TYPES,
+    inner_llm,
+    load_vision_language,
+    processor_template,
+)
 
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -33,14 +39,22 @@ def load_llm(config: Llm) -> tuple[Any, TextCodec]:
             return AutoModelForCausalLM.from_config(llm_config, **options), codec
         source, gguf = gguf_file(config.model) if config.kind == "gguf" else (config.model, None)
         gguf_option = {} if gguf is None else {"gguf_file": gguf}
-        llm = AutoModelForCausalLM.from_pretrained(source, dtype="float32", **options, **gguf_option)
+        vision_language = None if gguf is not None else load_vision_language(source)
+        if vision_language is not None:
+            llm = inner_llm(vision_language, **options)
+        else:
+            llm = AutoModelForCausalLM.from_pretrained(source, dtype="float32", **options, **gguf_option)
         if config.tokenizer is not None:
             return llm, TextCodec(load_tokenizer(config.tokenizer))
-        return llm, TextCodec(load_tokenizer(source, **gguf_option))
+        tokenizer = load_tokenizer(source, **gguf_option)
+        if vision_language is not None and tokenizer.chat_template is None:
+            tokenizer.chat_template = processor_template(source)
+        return llm, TextCodec(tokenizer)
     except (OSError, ValueError, ImportError, *UNSAFE_WEIGHTS_ERRORS) as error:
         raise UserError(
             f"model.llm: {config.model} cannot be loaded: {str(error).splitlines()[0]}. "
-            "Remedy: a hub id, a folder, a .gguf file, or kind `config`."
+            "Remedy: a hub id or folder of a causal language model, or of a vision-language model "
+            f"({', '.join(VISION_LANGUAGE_TYPES)}), a .gguf file, or kind `config`."
         ) from error
 
 
