@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from mmdata.errors import DataError
-from training.checkpoint.checkpoints import Progress, restore, save, step_name
+from training.checkpoint.checkpoints import Progress, restore, step_name
+from training.checkpoint.saver import CheckpointSaver
 from training.config import Stage, StageName, TrainConfig
 from training.data.batch_readers import Reader, batches, first_batches
 from training.data.batch_types import Batch, to_device
@@ -102,7 +103,8 @@ class Trainer:
         stream = batches(self._reader, progress.consumed, self._config.data.workers, self._config.data.prefetch)
         checkpoint = resumed
         stopped: Stopped = "finished"
-        with _collected_signals() as signals:
+        saver = CheckpointSaver(self._folder / "checkpoints", self._config.keep_checkpoints, progress.base)
+        with _collected_signals() as signals, saver:
             while progress.step < settings.steps and stopped == "finished":
                 batch = meter.time_wait(lambda: to_device(next(stream), self._mesh.device))
                 losses_and_norm = self.train_step(batch, progress.step)
@@ -114,7 +116,7 @@ class Trainer:
                     read=progress.read + batch.read,
                 )
                 meter.count(batch, losses_and_norm)
-                if self._any_rank_got(signals):
+                if self._any_rank_must_stop(bool(signals) or saver.has_failed):
                     stopped = "signal"
                 is_last = stopped == "signal" or progress.step == settings.steps
                 if math.isnan(first_loss) or progress.step % settings.log_every == 0 or is_last:
@@ -130,8 +132,7 @@ class Trainer:
                 is_due = progress.step % settings.checkpoint_every == 0
                 if is_due or is_last or progress.best_step == progress.step:
                     progress = replace(progress, loss_scale=self._loss_scale.state())
-                    keep = self._config.keep_checkpoints
-                    checkpoint = save(self._folder / "checkpoints", self._wrapped, self._optimizer, progress, keep)
+                    checkpoint = saver.save(self._wrapped, self._optimizer, progress)
         assert checkpoint is not None
         if progress.best_step is not None:
             checkpoint = self._folder / "checkpoints" / step_name(progress.best_step)
@@ -207,13 +208,13 @@ class Trainer:
             return replace(progress, best=value, best_step=progress.step, waited=0)
         return replace(progress, waited=progress.waited + 1)
 
-    def _any_rank_got(self, signals: list[int]) -> bool:
-        """Whether any rank received a signal. All ranks stop at the same step."""
+    def _any_rank_must_stop(self, this_rank: bool) -> bool:
+        """Whether any rank must stop. All ranks stop at the same step. Args: this_rank: whether this one must."""
         if not self._mesh.groups:
-            return bool(signals)
+            return this_rank
         import torch.distributed as dist
 
-        flag = torch.tensor(float(bool(signals)), device=self._mesh.device)
+        flag = torch.tensor(float(this_rank), device=self._mesh.device)
         dist.all_reduce(flag)
         return bool(flag > 0)
 

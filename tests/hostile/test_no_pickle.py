@@ -29,6 +29,7 @@ from tests.support.hostile_tars import Touch
 from tests.support.scoring import TINY
 from tests.support.tiny_run import LLM
 from training.checkpoint import checkpoints
+from training.checkpoint.saver import save
 from training.config import Audio, Encoder, Llm
 from training.data.text_codec import load_tokenizer
 from training.model.encoders import _hf_model, _open_clip
@@ -188,7 +189,7 @@ def saved(tmp_path: Path) -> tuple[Path, nn.Module, torch.optim.Optimizer]:
     model(torch.zeros(1, 3)).sum().backward()
     optimizer.step()
     progress = checkpoints.Progress("align", 1, 8, "r", "d", {})
-    folder = checkpoints.save(tmp_path, model, optimizer, progress, keep=1)
+    folder = save(tmp_path, model, optimizer, progress, keep=1)
     for digest in folder.glob("*.sha256"):
         digest.unlink()  # whoever changes a file leaves them out, too
     return folder, model, optimizer

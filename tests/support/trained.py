@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from tests.support.tiny_run import LLM, built_stage, settings
-from training.checkpoint.checkpoints import Progress, save
+from training.checkpoint.checkpoints import Progress
+from training.checkpoint.saver import save
 from training.config import TrainConfig
 from training.data.sample_index import open_training_release
 from training.evaluate.answer import question_batch

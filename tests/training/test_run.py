@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -15,9 +16,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint import state_dict_saver
 
 from mmdata.errors import DataError, UserError
 from tests.support.tiny_run import LLM, release_at, settings
+from training.checkpoint.checkpoint_files import CheckpointReader
 from training.checkpoint.checkpoints import find_checkpoint, latest_checkpoint, read_progress
 from training.run import run_lock, train
 from training.stages.stage_model import load_model
@@ -97,6 +100,9 @@ def test_stages_follow_each_other_and_freeze_what_they_say(release: str, tmp_pat
         name: name.replace(".base_layer", "") for name in instruct if name.startswith("llm.") and "lora_" not in name
     }
     assert all(torch.equal(instruct[name], joint[old]) for name, old in base.items())
+    written = CheckpointReader(results[2].checkpoint).read_metadata().state_dict_metadata
+    in_checkpoint = {name.removeprefix("model.") for name in written if name.startswith("model.")}
+    assert in_checkpoint == {name for name in instruct if "lora_" in name or name.startswith("connector.")}
     fresh, _ = load_model(results[0].checkpoint)
     assert any(name.startswith("vision.") for name, p in fresh.model.named_parameters() if p.requires_grad)
     lines = read_log(results[1].folder)
@@ -148,6 +154,20 @@ def test_a_loss_that_is_not_a_number_ends_the_run_before_the_update(release: str
     last = latest_checkpoint(tmp_path / "joint" / "checkpoints")
     assert last is not None
     assert all(bool(tensor.isfinite().all()) for tensor in weights(last).values())
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_soon(
+    release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(state_dict_saver, "save", full)
+    config = settings(align={"steps": 10_000, "checkpoint_every": 2, "log_every": 1, "validate_every": 10**6})
+    lines: list[dict[str, Any]] = []
+    with pytest.raises(DataError, match=r"step-00000002: the checkpoint cannot be written.*No space left on device"):
+        train(release, ["align"], config, tmp_path, on_line=lines.append)
+    assert lines[-1]["step"] <= 4, "the save at step 4 waits for the one at step 2, at the latest"
 
 
 SCRIPT = """

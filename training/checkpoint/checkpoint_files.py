@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,12 +18,17 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.state_dict import StateDictOptions
 
 from mmdata.errors import DataError
 from mmdata.storage.digests import SUFFIX, changed_file, write_digests
 
 METADATA_FILE = ".metadata"
 REMEDY = "Remedy: delete this checkpoint; training continues from the one before."
+OPTIMIZER_OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True)
+"""The optimiser's state by parameter name, because the ranks of a pipeline hold different parameters."""
+# Said at each save and load of a single process. Threads save, so a filter around the calls would not do.
+warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized", UserWarning)
 _ALLOWED_CLASSES = {
     "torch.distributed.checkpoint.metadata": {
         *("Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "TensorProperties", "ChunkStorageMetadata"),

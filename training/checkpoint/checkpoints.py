@@ -1,23 +1,19 @@
-"""Saves, lists and restores checkpoints.
+"""Lists and restores checkpoints.
 
 A checkpoint is complete or absent, loads at any number of processes, and names the release that it was trained on.
+Weights that its stage does not train are in its base, a folder beside it (see training.checkpoint.base).
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
     set_model_state_dict,
@@ -25,22 +21,14 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from mmdata.errors import DataError, UserError, describe_machine_error, first_line
-from mmdata.storage.atomic import TEMPORARY, sync
-from mmdata.storage.digests import changed_file, write_digests
-from training.checkpoint.checkpoint_files import (
-    METADATA_FILE,
-    REMEDY,
-    CheckpointReader,
-    CheckpointWriter,
-    load_state,
-    write_own_digests,
-)
+from mmdata.errors import DataError, UserError
+from mmdata.storage.digests import changed_file
+from training.checkpoint.base import base_of
+from training.checkpoint.checkpoint_files import OPTIMIZER_OPTIONS, REMEDY, CheckpointReader, load_state
 from training.config import StageName
 
 FORMAT = 1
 META = "meta.json"
-_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)  # by name: pipeline ranks hold different parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,55 +49,10 @@ class Progress:
     waited: int = 0  # validations since
     bad: int = 0  # unreadable samples that were replaced so far
     read: int = 0  # samples that were read so far
+    base: str | None = None  # name of the folder with the weights that are not trained; None: the checkpoint has all
     metrics: dict[str, float] = field(default_factory=dict)  # of the last validation
     loss_scale: dict[str, float] = field(default_factory=dict)  # the state of fp16's loss scale; empty without one
     format: int = FORMAT
-
-
-def save(folder: Path, model: nn.Module, optimizer: Optimizer | None, progress: Progress, keep: int) -> Path:
-    """Write a checkpoint under a temporary name, rename it to `folder/step-…`, then delete older ones.
-
-    Args: keep: the newest checkpoints that stay, besides the best one.
-    Raises DataError: it cannot be written, because the disk is full for example; the older ones stay.
-    """
-    name = step_name(progress.step)
-    draft, final = folder / f"{TEMPORARY}{name}", folder / name
-    is_main = not dist.is_initialized() or dist.get_rank() == 0
-    if is_main:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-    _barrier()
-    state: dict[str, Any] = {"model": get_model_state_dict(model)}
-    if optimizer is not None:
-        state["optimizer"] = get_optimizer_state_dict(model, optimizer, options=_FLAT)
-    _write_state(state, draft, final)
-    write_own_digests(draft)
-    _barrier()
-    if is_main:
-        (draft / META).write_text(json.dumps(asdict(progress), indent=1))
-        write_digests([draft / METADATA_FILE, draft / META])
-        for path in draft.iterdir():
-            sync(path)
-        sync(draft)
-        shutil.rmtree(final, ignore_errors=True)  # there is one if this step is trained a second time
-        draft.replace(final)
-        sync(folder)
-        for old in list_checkpoints(folder)[:-keep]:
-            if progress.best_step is None or old.name != step_name(progress.best_step):
-                shutil.rmtree(old, ignore_errors=True)
-    _barrier()
-    return final
-
-
-def _write_state(state: dict[str, Any], draft: Path, final: Path) -> None:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # torch's, that a single process has no process group
-            dcp.save(state, checkpoint_id=draft, storage_writer=CheckpointWriter(draft))
-    except dcp.CheckpointException as error:  # torch makes it no Exception, and hides the cause in it
-        failure: BaseException = next((failure for failure, _ in error.failures.values()), error)
-        reason = describe_machine_error(failure) or first_line(failure)
-        shutil.rmtree(draft, ignore_errors=True)
-        raise DataError(f"{final}: the checkpoint cannot be written, and the older ones stay. {reason}") from failure
 
 
 def step_name(step: int) -> str:
@@ -182,33 +125,44 @@ def check_release(
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Load a model and its optimiser in place. They may be sharded differently from when they were saved."""
-    state: dict[str, Any] = {
-        "model": get_model_state_dict(model),
-        "optimizer": get_optimizer_state_dict(model, optimizer, options=_FLAT),
-    }
-    with warnings.catch_warnings(action="ignore"):
-        load_state(state, checkpoint)
-    set_model_state_dict(model, state["model"])
-    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=_FLAT)
+    """Load a model and its optimiser in place. They may be sharded differently from when they were saved.
+
+    Raises DataError: the checkpoint or its base is broken, was changed, or lacks weights of the model.
+    """
+    weights = get_model_state_dict(model)
+    values = get_optimizer_state_dict(model, optimizer, options=OPTIMIZER_OPTIONS)
+    if missing := _load(checkpoint, weights, {"optimizer": values}):
+        raise DataError(f"{checkpoint}: lacks {len(missing)} tensors of the model, such as {missing[0]}. {REMEDY}")
+    set_model_state_dict(model, weights)
+    set_optimizer_state_dict(model, optimizer, values, options=OPTIMIZER_OPTIONS)
 
 
 def load_weights(checkpoint: Path, model: nn.Module, is_wanted: Callable[[str], bool]) -> list[str]:
-    """Load the wanted tensors that a checkpoint has into a model that is complete on this process.
+    """Load the wanted tensors that a checkpoint or its base has into a model that is complete on this process.
 
     Args: is_wanted: takes a tensor's name.
     Returns: The names of wanted tensors that the checkpoint lacks, sorted.
     """
-    saved = {name.removeprefix("model.") for name in CheckpointReader(checkpoint).read_metadata().state_dict_metadata}
     wanted = {name: tensor for name, tensor in model.state_dict().items() if is_wanted(name)}
-    state = {"model": {name: tensor for name, tensor in wanted.items() if name in saved}}
-    if state["model"]:
-        with warnings.catch_warnings(action="ignore"):
-            load_state(state, checkpoint, single_process=True)
-        model.load_state_dict(state["model"], strict=False)
-    return sorted(set(wanted) - saved)
+    missing = _load(checkpoint, wanted, {}, single_process=True)
+    model.load_state_dict({name: tensor for name, tensor in wanted.items() if name not in missing}, strict=False)
+    return missing
 
 
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
+def _load(
+    checkpoint: Path, weights: Mapping[str, Tensor], other: Mapping[str, Any], single_process: bool = False
+) -> list[str]:
+    """Load tensors in place, from the checkpoint, or else from its base. Returns: the names that neither has, sorted.
+
+    Args: other: what is loaded from the checkpoint beside the weights.
+    """
+    missing = dict(weights)
+    base = base_of(checkpoint, read_progress(checkpoint).base)
+    for folder in (checkpoint, *([base] if base is not None else [])):
+        saved = CheckpointReader(folder).read_metadata().state_dict_metadata
+        state: dict[str, Any] = {"model": {name: missing[name] for name in missing if f"model.{name}" in saved}}
+        state |= other if folder is checkpoint else {}
+        if any(state.values()):
+            load_state(state, folder, single_process)
+        missing = {name: tensor for name, tensor in missing.items() if name not in state["model"]}
+    return sorted(missing)

@@ -15,7 +15,8 @@ from torch import nn
 from mmdata.errors import DataError
 from mmdata.fingerprint import file_sha256
 from training.checkpoint.checkpoint_files import METADATA_FILE, CheckpointReader
-from training.checkpoint.checkpoints import Progress, load_weights, save
+from training.checkpoint.checkpoints import Progress, load_weights
+from training.checkpoint.saver import save
 
 
 @pytest.fixture

@@ -1,24 +1,16 @@
-"""Checkpoints are found by stage or step, older ones are deleted, and another release's are refused."""
+"""Checkpoints are found by stage or step, and another release's are refused."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
 
 from mmdata.errors import DataError, UserError
-from tests.support.small_disk import small_disk
-from training.checkpoint import checkpoints
 from training.checkpoint.checkpoints import (
     Progress,
     check_release,
@@ -27,8 +19,8 @@ from training.checkpoint.checkpoints import (
     list_checkpoints,
     load_weights,
     read_progress,
-    save,
 )
+from training.checkpoint.saver import save
 
 PROGRESS = Progress("align", 0, 0, "release-1", "digest-1", {"seed": 3})
 
@@ -37,44 +29,6 @@ def save_steps(folder: Path, *steps: int, best: int | None = None, keep: int = 2
     for step in steps:
         best_step = best if best is not None and best <= step else None
         save(folder, nn.Linear(3, 2), None, replace(PROGRESS, step=step, best_step=best_step), keep)
-
-
-def test_old_checkpoints_go_and_the_newest_and_the_best_stay(tmp_path: Path) -> None:
-    save_steps(tmp_path, 1, 2, 3, 4, 5, best=2)
-    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000002", "step-00000004", "step-00000005"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in list_checkpoints(tmp_path)]
-
-
-@pytest.mark.parametrize("moment", ["while the tensors are written", "before the rename"])
-def test_a_process_killed_while_it_saves_leaves_the_older_checkpoint(tmp_path: Path, moment: str) -> None:
-    def die(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def tear_and_die(*args: Any, **options: Any) -> None:
-        dcp.save(*args, **options)
-        for path in Path(options["checkpoint_id"]).iterdir():
-            path.write_bytes(path.read_bytes()[:100])
-        die()
-
-    def save_and_die() -> None:
-        if moment == "before the rename":
-            checkpoints.sync = die
-        else:
-            checkpoints.dcp = SimpleNamespace(save=tear_and_die)
-        save_steps(tmp_path, 2)
-
-    save_steps(tmp_path, 1)
-    process = multiprocessing.get_context("fork").Process(target=save_and_die)
-    process.start()
-    process.join(timeout=60)
-    assert process.exitcode == -signal.SIGKILL
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".tmp-")] == [".tmp-step-00000002"]
-    newest = latest_checkpoint(tmp_path)
-    assert newest is not None
-    assert read_progress(newest).step == 1
-    assert load_weights(newest, nn.Linear(3, 2), lambda _: True) == []
-    save_steps(tmp_path, 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
 
 
 def test_a_stages_checkpoint_is_the_one_of_its_result_or_the_newest(tmp_path: Path) -> None:
@@ -120,14 +74,3 @@ def test_weights_that_are_missing_are_named_and_the_others_loaded(tmp_path: Path
     assert load_weights(checkpoint, larger, lambda name: "weight" in name) == ["1.weight"]
     assert torch.equal(larger[0].weight, saved[0].weight)
     assert not torch.equal(larger[0].bias, saved[0].bias)
-
-
-def test_a_full_disk_is_named_with_its_remedy_and_the_older_checkpoint_stays(tmp_path: Path) -> None:
-    """torch raises a BaseException that hides the cause among the failures of its ranks."""
-    folder = tmp_path / "disk"
-    with small_disk(folder, 300):
-        save(folder, nn.Linear(100, 100), None, replace(PROGRESS, step=1), keep=1)
-        with pytest.raises(DataError, match=r"step-00000002: .* No space left on device\. Remedy: free space"):
-            save(folder, nn.Linear(300, 300), None, replace(PROGRESS, step=2), keep=1)
-        assert [path.name for path in folder.iterdir()] == ["step-00000001"]
-        assert load_weights(folder / "step-00000001", nn.Linear(100, 100), lambda _: True) == []

@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mmdata.errors import UserError
 from tests.support.tiny_run import LLM, alone, built_stage, release_at
 from tests.support.trained import FUSIONS, checkpoint_of, config_of, hidden, pixels
-from training.checkpoint.checkpoints import Progress, save
+from training.checkpoint.checkpoints import Progress
+from training.checkpoint.saver import save
 from training.data.batch_readers import Share
 from training.data.sample_index import open_training_release
 from training.data.text_codec import Turn
