@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
@@ -150,7 +150,7 @@ def load_weights(checkpoint: Path, model: nn.Module, is_wanted: Callable[[str], 
 
 
 def _load(
-    checkpoint: Path, weights: Mapping[str, Tensor], other: Mapping[str, Any], single_process: bool = False
+    checkpoint: Path, weights: Mapping[str, Any], other: Mapping[str, Any], single_process: bool = False
 ) -> list[str]:
     """Load tensors in place, from the checkpoint, or else from its base. Returns: the names that neither has, sorted.
 

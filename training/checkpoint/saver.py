@@ -46,7 +46,7 @@ class CheckpointSaver:
     def __init__(self, folder: Path, keep: int, base: str | None = None) -> None:
         self._folder, self._keep, self._base = folder, keep, base
         # The thread's calls must not meet those of training in one group, and it moves nothing on a GPU.
-        self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+        self._group: Any = dist.new_group(backend="gloo") if dist.is_initialized() else None
         self._is_main = not dist.is_initialized() or dist.get_rank() == 0
         self._pending: Future[None] | None = None
 
