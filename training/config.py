@@ -93,11 +93,38 @@ class Model(Section):
         description="What the LLM reads of a picture: the encoder's feature map, a token for each of its places, or "
         "`embedding`, one token: its vector in the space that stage `align` trains (as ClipCap, Mokady et al. 2021).",
     )
+    picture_layer: int = Field(
+        -1,
+        le=-1,
+        description="Which layer of the image encoder the feature map comes from: -1 is the last, -2 the one before it "
+        "(LLaVA 1.5's).",
+    )
+    projector: Literal["norm_mlp", "mlp", "linear"] = Field(
+        "norm_mlp",
+        description="How features are mapped to the LLM's width. `norm_mlp`: layer norm, linear, GELU, linear; `mlp`: "
+        "the same without the norm; `linear`. The last two can be exported as LLaVA (`mmdata export --llava`).",
+    )
+    llava: str | None = Field(
+        None,
+        description="Hub id or folder of a LLaVA model: stages `joint` and `instruct` start from its image tower, "
+        "projector and language model. It replaces encoder, llm.model, picture_layer and projector.",
+    )
     queries: int = Field(32, ge=1, description="fusion `attention`: tokens that the resampler makes from one picture.")
     connector_width: int | None = Field(None, ge=1, description="Hidden width of the projector; null: that of the LLM.")
 
     @model_validator(mode="after")
+    def _llava_has_its_form(self) -> Model:
+        form = {"architecture": "single_tower", "fusion": "early", "picture_features": "map", "connector_width": None}
+        different = [key for key, value in form.items() if getattr(self, key) != value]
+        different += ["audio.kind"] if self.audio.kind != "none" else []
+        if self.llava is not None and different:
+            raise ValueError(f"llava: a LLaVA model has another {' and '.join(different)}. Leave it at its default")
+        return self
+
+    @model_validator(mode="after")
     def _depths_have_maps(self) -> Model:
+        if self.picture_features == "embedding" and self.picture_layer != -1:
+            raise ValueError("picture_layer is of feature maps; picture_features `embedding` reads none")
         if self.picture_features == "embedding" and self.fusion == "hierarchical":
             raise ValueError(
                 "fusion `hierarchical` reads maps of several depths; picture_features `embedding` is one vector"

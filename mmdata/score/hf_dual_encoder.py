@@ -115,11 +115,16 @@ def load_dual_encoder(name: str, key: str, other_remedy: str = "") -> HfDualEnco
             f"{key}: {name} cannot be loaded: {first_line(error)}. Remedy: a folder or hub id of CLIP, SigLIP or "
             "SigLIP2, with its tokenizer and preprocessor_config.json."
         ) from error
-    return HfDualEncoder(model.eval(), _preprocess(name, key, processor, config.vision_config), tokenizer)
+    return HfDualEncoder(model.eval(), tower_preprocess(name, key, processor, config.vision_config), tokenizer)
 
 
-def _preprocess(name: str, key: str, processor: Any, vision: Any) -> Preprocess:
-    """The preprocessing of an image processor. Raises UserError if mmdata has none that is the same."""
+def tower_preprocess(name: str, key: str, processor: Any, vision: Any) -> Preprocess:
+    """What an image processor does for an image tower. Raises UserError if mmdata cannot do the same.
+
+    Args:
+        name, key: of the model, and of the setting that names it, for the error.
+        vision: the configuration of the image tower.
+    """
     if vision.model_type == "siglip2_vision_model":  # of any aspect ratio there; here all pictures have one grid
         side = int(vision.num_patches**0.5) * vision.patch_size
         return processor_preprocess(processor, (side, side))
@@ -127,10 +132,12 @@ def _preprocess(name: str, key: str, processor: Any, vision: Any) -> Preprocess:
     sizes = dict(processor.size)
     if getattr(processor, "do_center_crop", None):
         sizes |= {f"crop {name}": edge for name, edge in dict(processor.crop_size).items()}
+    if getattr(processor, "do_pad", None):
+        sizes["do_pad"] = True
     if set(sizes.values()) - {None} != {side}:
         raise UserError(
-            f"{key}: preprocessor_config.json of {name} resizes or crops pictures to {sizes}, and the model takes "
-            f"{side} pixels. Remedy: write {side} for `size` and `crop_size` there."
+            f"{key}: preprocessor_config.json of {name} resizes, crops or pads pictures to {sizes}, and the model "
+            f"takes {side} pixels. Remedy: write {side} for `size` and `crop_size` there, and no `do_pad`."
         )
     return processor_preprocess(processor, (side, side))
 

@@ -21,7 +21,7 @@ from tests.support.hf_folders import TEXTS, save_dual
 
 def picture(height: int = 32, width: int = 32) -> np.ndarray:
     noise = np.random.default_rng(3).integers(0, 255, (max(1, height // 8), max(1, width // 8), 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
+    return np.array(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def by_transformers(model: Any, folder: Path, shown: np.ndarray) -> Any:
@@ -92,7 +92,9 @@ def test_sizes_that_do_not_agree_are_refused_and_the_remedy_works(tmp_path: Path
     right = described["image_processor"]["size"]
     described["image_processor"]["size"] = {"shortest_edge": 40}
     path.write_text(json.dumps(described))
-    with pytest.raises(UserError, match=r"resizes or crops pictures to .*40.* takes 32 pixels\. Remedy: write 32 for"):
+    with pytest.raises(
+        UserError, match=r"resizes, crops or pads pictures to .*40.* takes 32 pixels\. Remedy: write 32"
+    ):
         load_dual_encoder(str(tmp_path), "score.model")
     described["image_processor"]["size"] = right
     path.write_text(json.dumps(described))

@@ -134,3 +134,27 @@ def save_vision_language(kind: str, folder: Path, tied: bool = False) -> Any:
     model.save_pretrained(folder)
     tokenizer(template=LLAVA_TEMPLATE, special=("<image>",)).save_pretrained(folder)
     return model
+
+
+def save_llava(folder: Path, tower: str = "clip", **settings: Any) -> Any:
+    """A whole LLaVA folder with its processor; and the model. Args: settings: of its LlavaConfig."""
+    import transformers as hf
+
+    words = tokenizer(template=LLAVA_TEMPLATE, special=("<image>",))
+    seen = {"model_type": f"{tower}_vision_model", **VISION}
+    strategy = {"vision_feature_select_strategy": "default" if tower == "clip" else "full"}
+    more = {"image_token_index": 3, **strategy, **settings}
+    config = hf.LlavaConfig(vision_config=seen, text_config={"model_type": "qwen2", **LLM}, **more)
+    torch.manual_seed(0)
+    model: Any = hf.LlavaForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(1.0 if parameter.ndim == 1 else 0.0, 0.15)
+    if tower == "clip":
+        pictures: Any = hf.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    else:
+        pictures = hf.SiglipImageProcessor(size={"height": 32, "width": 32})
+    counted = {"patch_size": 8, "num_additional_image_tokens": int(tower == "clip"), **strategy}
+    model.save_pretrained(folder)
+    hf.LlavaProcessor(pictures, words, chat_template=LLAVA_TEMPLATE, **counted).save_pretrained(folder)
+    return model

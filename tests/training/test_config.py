@@ -192,3 +192,18 @@ def test_a_configuration_survives_being_written_down() -> None:
         assert TrainConfig.model_validate_json(config.model_dump_json()) == config
         text = (resources.files("training") / "presets" / f"{preset}.toml").read_text()
         assert TrainConfig.model_validate(tomllib.loads(text)) == config
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ({"llava": "x", "fusion": "late"}, "llava: a LLaVA model has another fusion"),
+        ({"llava": "x", "audio": {"kind": "logmel_vit"}}, r"another audio\.kind\. Leave it at its default"),
+        ({"picture_layer": -2, "picture_features": "embedding"}, "picture_layer is of feature maps"),
+        ({"picture_layer": 0}, "picture_layer"),
+    ],
+)
+def test_model_settings_that_contradict_each_other_are_refused(model: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        TrainConfig.model_validate({"model": model})
+    assert TrainConfig.model_validate({"model": {"llava": "x"}}).model.llava == "x"

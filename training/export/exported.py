@@ -19,7 +19,7 @@ from mmdata.score.preprocess import Preprocess
 from mmdata.storage.digests import changed_file
 from training.config import Audio, Encoder, TrainConfig
 from training.data.text_codec import TextCodec, load_tokenizer
-from training.model.encoders import DualEncoder
+from training.model.encoders import DualEncoder, pictures_only
 from training.model.fusion import FusedLayer, decoder_list
 from training.model.hf_dual_towers import HfDualVision
 from training.model.multimodal_lm import MultimodalLm
@@ -74,7 +74,7 @@ def write_model(built: StageModel, config: TrainConfig, origin: Mapping[str, Any
         "vision": _vision_description(model, config.model.encoder),
         "audio": _audio_description(model.audio, config.model.audio),
         "tokenizer": type(codec.tokenizer).__name__,
-        "config": config.model_dump(mode="json"),
+        "config": config.model_copy(update={"model": model.settings}).model_dump(mode="json"),
     }
     (media_folder / "config.json").write_text(
         json.dumps(description, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -126,7 +126,7 @@ def load_exported(folder: Path) -> Exported:
         raise UserError(f"{folder}: {_first_line(error)}. Remedy: install mmdata[train].") from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{folder}: cannot be loaded ({_first_line(error)}). Remedy: export again.") from error
-    model = MultimodalLm(DualEncoder(vision, cast(Any, nn.Identity()), _no_text, audio), llm, config.model)
+    model = MultimodalLm(pictures_only(vision, audio), llm, config.model)
     for part, prefixes in PART_PREFIXES.items():
         wanted = {name for name in model.state_dict() if name.startswith(prefixes)}
         model.load_state_dict(_read_tensors(folder / MEDIA_FOLDER / f"{part}.safetensors", wanted), strict=False)
@@ -284,10 +284,6 @@ def _read_tensors(path: Path, wanted: set[str]) -> dict[str, Tensor]:
 
 def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().clone()  # safetensors rejects tensors that share memory
-
-
-def _no_text(_: list[str]) -> Tensor:
-    raise TypeError("an exported language model has no text tower")
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -100,6 +100,15 @@ class DualEncoder(nn.Module):
     def normalised(self, pixels_BCHW: Tensor) -> Tensor:
         """uint8 -> float32, with the mean and deviation that the image tower expects."""
         return (pixels_BCHW.float() / 255 - self.pixel_mean) / self.pixel_std
+
+
+def pictures_only(vision: OpenClipVision | HfVision | HfDualVision, audio: AudioTower | None = None) -> DualEncoder:
+    """An encoder without a text tower, as a language model needs it."""
+    return DualEncoder(vision, cast(Any, nn.Identity()), _no_text, audio)
+
+
+def _no_text(_: list[str]) -> Tensor:
+    raise TypeError("this encoder has no text tower")
 
 
 def from_cache(features: Tensor) -> Tensor:

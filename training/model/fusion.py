@@ -43,16 +43,23 @@ def fusion_plan(architecture: str, fusion: str, layers: int) -> list[Entry]:
 
 
 class Projector(nn.Module):
-    """Maps feature tokens B,N,width to B,N,dim."""
+    """Maps feature tokens B,N,width to B,N,dim.
 
-    def __init__(self, width: int, hidden: int, dim: int) -> None:
+    Args:
+        hidden: width between the two layers.
+        kind: norm_mlp: layer norm, linear, GELU, linear. mlp: the same without the norm (LLaVA 1.5, Liu et al. 2023).
+            linear: one layer.
+    """
+
+    def __init__(self, width: int, hidden: int, dim: int, kind: str = "norm_mlp") -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, dim)
+        self.norm = nn.LayerNorm(width) if kind == "norm_mlp" else None
+        self.up = None if kind == "linear" else nn.Linear(width, hidden)
+        self.down = nn.Linear(width if kind == "linear" else hidden, dim)
 
     def forward(self, tokens_BNC: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(self.norm(tokens_BNC))))
+        hidden = tokens_BNC if self.norm is None else self.norm(tokens_BNC)
+        return self.down(hidden if self.up is None else F.gelu(self.up(hidden)))
 
 
 class Resampler(nn.Module):

@@ -44,18 +44,23 @@ def load_llm(config: Llm) -> tuple[Any, TextCodec]:
             llm = inner_llm(vision_language, **options)
         else:
             llm = AutoModelForCausalLM.from_pretrained(source, dtype="float32", **options, **gguf_option)
-        if config.tokenizer is not None:
-            return llm, TextCodec(load_tokenizer(config.tokenizer))
-        tokenizer = load_tokenizer(source, **gguf_option)
-        if vision_language is not None and tokenizer.chat_template is None:
-            tokenizer.chat_template = processor_template(source)
-        return llm, TextCodec(tokenizer)
+        return llm, codec_of_folder(config, source, vision_language is not None, **gguf_option)
     except (OSError, ValueError, ImportError, *UNSAFE_WEIGHTS_ERRORS) as error:
         raise UserError(
             f"model.llm: {config.model} cannot be loaded: {str(error).splitlines()[0]}. "
             "Remedy: a hub id or folder of a causal language model, or of a vision-language model "
             f"({', '.join(VISION_LANGUAGE_TYPES)}), a .gguf file, or kind `config`."
         ) from error
+
+
+def codec_of_folder(config: Llm, source: str, is_vision_language: bool, **options: Any) -> TextCodec:
+    """The tokenizer that `config` names, or that of the model's folder, with the chat template of its processor."""
+    if config.tokenizer is not None:
+        return TextCodec(load_tokenizer(config.tokenizer))
+    tokenizer = load_tokenizer(source, **options)
+    if tokenizer.chat_template is None and is_vision_language:
+        tokenizer.chat_template = processor_template(source)
+    return TextCodec(tokenizer)
 
 
 def gguf_file(model: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmdata.errors import UserError
 from training.config import Model
 from training.data.batch_types import RowBatch
 from training.data.text_codec import IGNORED
@@ -31,9 +32,11 @@ from training.model.packed_rows import attention_mask, media_by_row, text_only, 
 class Connector(nn.Module):
     """Projects an encoder's features to the LLM's width, for each entry of the fusion plan."""
 
-    def __init__(self, widths: Sequence[int], hidden: int, dim: int, heads: int, queries: int | None) -> None:
+    def __init__(
+        self, widths: Sequence[int], hidden: int, dim: int, heads: int, queries: int | None, kind: str = "norm_mlp"
+    ) -> None:
         super().__init__()
-        self.projectors = nn.ModuleList(Projector(width, hidden, dim) for width in widths)
+        self.projectors = nn.ModuleList(Projector(width, hidden, dim, kind) for width in widths)
         self.resampler = Resampler(dim, queries, heads) if queries is not None else None
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -65,6 +68,7 @@ class MultimodalLm(nn.Module):
         self.register_buffer("pixel_mean", encoder.pixel_mean, persistent=False)
         self.register_buffer("pixel_std", encoder.pixel_std, persistent=False)
         self.llm = llm
+        self.settings = config
         self.in_sequence = config.architecture == "single_tower"
         settings = llm.config.get_text_config()
         self.dim, heads = int(settings.hidden_size), int(settings.num_attention_heads)
@@ -85,14 +89,16 @@ class MultimodalLm(nn.Module):
             features = [self._embedding(self.vision.body(blank))] if self._reads_embedding else self._maps(blank)
             features *= len(self.plan) // len(features)
         self._widths = [entry_MNC.shape[2] for entry_MNC in features]
-        self.connector = Connector(self._widths, hidden, self.dim, heads, queries)
+        self.connector = Connector(self._widths, hidden, self.dim, heads, queries, config.projector)
         self.picture_tokens = (queries or features[0].shape[1]) if self.in_sequence else 0
         self.hearing: Connector | None = None
         self.sound_tokens = 0
         if self.audio is not None:
             with torch.no_grad():
                 tokens = self.audio.tokens(torch.zeros(1, self.audio.samples)).shape[1]
-            self.hearing = Connector([self.audio.width] * len(self.plan), hidden, self.dim, heads, queries)
+            self.hearing = Connector(
+                [self.audio.width] * len(self.plan), hidden, self.dim, heads, queries, config.projector
+            )
             self.sound_tokens = (queries or tokens) if self.in_sequence else 0
         # If media enter deeper than the first layer, their columns need an input of their own below that layer.
         is_deep = self.in_sequence and self.plan[0].layer > 0
@@ -125,6 +131,13 @@ class MultimodalLm(nn.Module):
 
     def _maps(self, normalised_MCHW: Tensor) -> list[Tensor]:
         maps = self.vision.maps(normalised_MCHW)
+        count = len(maps) + 1 + self.settings.picture_layer
+        if count < 1:
+            raise UserError(
+                f"model.picture_layer {self.settings.picture_layer}: the image tower has {len(maps)} feature maps. "
+                f"Remedy: a layer from -{len(maps)} to -1."
+            )
+        maps = maps[:count]
         grid = (maps[-1].shape[-2], maps[-1].shape[-1])
         chosen = [maps[max(0, round(entry.depth * len(maps)) - 1)] for entry in self.plan]
         return [F.adaptive_avg_pool2d(map_MChw, grid).flatten(2).transpose(1, 2) for map_MChw in chosen]

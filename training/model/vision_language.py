@@ -57,5 +57,6 @@ def processor_template(name: str) -> str | None:
     """The chat template of a processor, which older folders keep apart from the tokenizer; None without one."""
     from transformers.utils import cached_file
 
-    path = cached_file(name, "chat_template.json", _raise_exceptions_for_missing_entries=False)
+    missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    path = cached_file(name, "chat_template.json", **missing)
     return None if path is None else str(json.loads(Path(path).read_text(encoding="utf-8"))["chat_template"])

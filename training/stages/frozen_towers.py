@@ -68,7 +68,11 @@ def frozen_towers(built: StageModel, config: TrainConfig, folder: Path) -> dict[
             towers["text"] = frozen("text", model.text_body, model.text, "body")
         return towers
     # If the embedding is read, it is the table of stage `align`, whose body was frozen too.
-    how = ("body",) if config.model.picture_features == "embedding" else ("maps", model.plan)
+    how: tuple[object, ...] = ("maps", model.plan)
+    if config.model.picture_features == "embedding":
+        how = ("body",)
+    elif model.settings.picture_layer != -1:
+        how = (*how, model.settings.picture_layer)
     towers["picture"] = frozen("picture", model.frozen_features, model.vision, *how, model.vision.preprocess)
     if model.audio is not None:
         towers["sound"] = frozen("sound", model.sound_features, model.audio, model.audio.samples)

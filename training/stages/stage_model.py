@@ -16,6 +16,7 @@ from training.data.order import derived_seed
 from training.data.text_codec import TextCodec
 from training.model.encoders import DualEncoder, build_encoder
 from training.model.fusion import FusedLayer, decoder_list
+from training.model.llava_start import load_llava
 from training.model.llm import add_lora, load_llm
 from training.model.masked_prediction import MaskedPrediction
 from training.model.multimodal_lm import MultimodalLm
@@ -59,6 +60,8 @@ def build_model(stage: StageName, config: TrainConfig) -> StageModel:
     Raises UserError: an unknown model, or weights that cannot be loaded.
     """
     torch.manual_seed(derived_seed(config.seed, 1))
+    if config.model.llava is not None:
+        return _llava_model(stage, config)
     encoder = build_encoder(config.model.encoder, config.model.audio)
     if stage == "align":
         return _align_model(encoder, config)
@@ -66,6 +69,19 @@ def build_model(stage: StageName, config: TrainConfig) -> StageModel:
     torch.manual_seed(derived_seed(config.seed, 2))
     model = MultimodalLm(encoder, llm, config.model)
     return StageModel(stage, model, llm, codec, list(decoder_list(llm)), is_tied(llm))
+
+
+def _llava_model(stage: StageName, config: TrainConfig) -> StageModel:
+    if stage == "align":
+        raise UserError(
+            "model.llava: a LLaVA model has no text tower, so there is nothing to align. "
+            "Remedy: --stage instruct, or --stage joint."
+        )
+    start = load_llava(config.model)
+    torch.manual_seed(derived_seed(config.seed, 2))
+    model = MultimodalLm(start.encoder, start.llm, start.settings)
+    model.connector.projectors[0].load_state_dict(start.projector)
+    return StageModel(stage, model, start.llm, start.codec, list(decoder_list(start.llm)), is_tied(start.llm))
 
 
 @torch.no_grad()

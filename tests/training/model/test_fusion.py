@@ -51,6 +51,17 @@ def test_the_resampler_gives_so_many_tokens_whatever_comes_in() -> None:
     assert Projector(7, 12, 16)(torch.randn(2, 9, 7)).shape == (2, 9, 16)
 
 
+def test_projectors_are_what_their_names_say() -> None:
+    gelu, tokens = torch.nn.functional.gelu, torch.randn(2, 9, 7)
+    norm_mlp, mlp, linear = (Projector(7, 12, 16, kind) for kind in ("norm_mlp", "mlp", "linear"))
+    names = [{name.partition(".")[0] for name in projector.state_dict()} for projector in (norm_mlp, mlp, linear)]
+    assert names == [{"norm", "up", "down"}, {"up", "down"}, {"down"}]
+    assert norm_mlp.norm is not None and norm_mlp.up is not None and mlp.up is not None
+    torch.testing.assert_close(norm_mlp(tokens), norm_mlp.down(gelu(norm_mlp.up(norm_mlp.norm(tokens)))))
+    torch.testing.assert_close(mlp(tokens), mlp.down(gelu(mlp.up(tokens))))
+    torch.testing.assert_close(linear(tokens), linear.down(tokens))
+
+
 def test_a_query_that_may_look_nowhere_gets_nothing() -> None:
     torch.manual_seed(0)
     cross = GatedCrossAttention(16, 4)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmdata.errors import UserError
 from mmdata.workspace.layout import Workspace
 from tests.support.gradients import gradients, open_gates, same
 from tests.support.tiny_run import alone, built_stage, first_batch, settings
@@ -258,3 +259,14 @@ def test_chunked_loss_equals_the_whole_one(numbered: str, tmp_path: Path, monkey
     expected = make_step(built, built.model, plain, alone())(batch)
     same(ours, gradients(built.model))
     torch.testing.assert_close(losses["text"], expected["text"])
+
+
+def test_the_picture_layer_is_the_one_that_is_read_and_a_deeper_one_than_there_are_is_refused() -> None:
+    built = build("single_tower", "early", picture_layer=-2)
+    model = model_of(built)
+    pixels = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8)
+    maps = model.vision.maps((pixels.float() / 255 - model.pixel_mean) / model.pixel_std)
+    (features,) = model.picture_features(pixels)
+    torch.testing.assert_close(features, maps[-2].flatten(2).transpose(1, 2))
+    with pytest.raises(UserError, match=r"model\.picture_layer -3: .* has 2 feature maps\. Remedy: .* from -2 to -1"):
+        build("single_tower", "early", picture_layer=-3)

@@ -227,6 +227,15 @@ def test_other_weights_other_preprocessing_and_another_precision_have_other_tabl
     assert len(names) == 4
 
 
+def test_another_layer_of_the_tower_has_another_table(tmp_path: Path) -> None:
+    names = set()
+    for layer in (-1, -2):
+        config = cached(settings(model={"picture_layer": layer}))
+        towers = frozen_towers(built_stage("joint", config), config, tmp_path)
+        names.add(towers["picture"].table.folder.name)
+    assert len(names) == 2
+
+
 @pytest.mark.parametrize(
     ("align", "message"),
     [({"crop_scale": 0.9}, "align.crop_scale 0.9 crops"), ({"masked_weight": 0.1}, "align.masked_weight needs")],
