@@ -35,7 +35,8 @@ from training.stages.frozen_towers import cached_features, fill_tables, frozen_t
 from training.stages.pipeline import RemoteLayer, cut_pipeline
 from training.stages.stage_model import PREVIOUS_STAGE, build_model, initialise_weights, load_model, stage_settings
 from training.stages.stage_reader import make_reader, make_validation_reader
-from training.step_log import OnLine, StepLog
+from training.stages.step_flops import StepFlops
+from training.step_log import OnLine, StepLog, peak_flops
 from training.trainer import StageResult, Trainer, precision
 
 
@@ -160,13 +161,14 @@ def _make_trainer(
         autocast, _ = precision(config.parallel.precision, mesh.device)
         filled = fill_tables(built, towers, wanted, mesh, config.data.workers, autocast)
         log.write({"kind": "features", "step": progress.step, **filled})
+    work = StepFlops(built, config) if peak_flops(config.log, mesh.device) is not None else None
     if mesh.size("pp") > 1:
         if config.parallel.strategy == "fsdp2":
             raise UserError("parallel.pp > 1 does not work with strategy `fsdp2`. Remedy: parallel.strategy = ddp.")
         cut_pipeline(cast(MultimodalLm, built.model), mesh)
         built.blocks = [block for block in decoder_list(built.llm) if not isinstance(block, RemoteLayer)]
     wrapped = parallelise(built.model, built.llm, built.blocks, config.parallel, mesh)
-    return Trainer(built, wrapped, config, settings, mesh, (reader, held_out), output / stage, log)
+    return Trainer(built, wrapped, config, settings, mesh, (reader, held_out), output / stage, log, work)
 
 
 def _previous(stage: StageName, output: Path, release: TrainingRelease, config: TrainConfig) -> Path | None:

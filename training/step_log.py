@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from mmdata.errors import UserError
-from training.config import Log, TrainConfig
-from training.data.batch_types import Batch, PairBatch, RowBatch
-from training.data.text_codec import IGNORED
+from training.config import Log, StageName, TrainConfig
+from training.data.batch_types import Batch, RowBatch
 from training.distributed.process_mesh import Mesh
-from training.stages.stage_model import StageModel
+from training.stages.stage_model import generative_settings
+from training.stages.step_flops import StepFlops
 
 PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "B200": 2250.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0, "A10": 125.0}
 """Dense bf16 by GPU name, as the makers state them; that of the H100 is for the SXM module."""
@@ -58,22 +57,23 @@ class StepLog:
 
 
 class Meter:
-    """Measures the steps since the last log line. It waits for the device only when it makes a line."""
+    """Measures the steps since the last log line. It waits for the device only when it makes a line.
 
-    def __init__(self, built: StageModel, config: TrainConfig, mesh: Mesh) -> None:
-        self._mesh = mesh
-        kl_weight = (config.instruct if built.stage == "instruct" else config.joint).kl_weight
+    Args: work: counts the operations of a step for the MFU; without it, or a known peak of the device, there is none.
+    """
+
+    def __init__(self, stage: StageName, config: TrainConfig, mesh: Mesh, work: StepFlops | None = None) -> None:
+        self._mesh, self._work = mesh, work
+        kl_weight = generative_settings(stage, config).kl_weight
         masked_weight = config.align.masked_weight
         self._loss_weights = {**config.align.weights, "text": 1.0, "masked": masked_weight, "kl": kl_weight}
-        peak_tflops = config.log.peak_tflops or _peak_tflops(mesh.device)
-        self._peak_flops = None if peak_tflops is None else peak_tflops * 1e12
-        self._step_flops = StepFlops(built, mesh.device) if self._peak_flops is not None else None
+        self._peak_flops = peak_flops(config.log, mesh.device)
         self._reset()
 
     def _reset(self) -> None:
         self._begun, self._waited_s, self._steps = time.monotonic(), 0.0, 0
         self._sums: dict[str, Tensor] = {}  # on the device
-        self._samples, self._row_tokens, self._cut_tokens, self._flops = 0, 0, 0, 0.0
+        self._samples, self._row_tokens, self._cut_tokens = 0, 0, 0
 
     def time_wait(self, read: Callable[[], Result]) -> Result:
         """Read something, and count the time as a wait for data."""
@@ -92,8 +92,8 @@ class Meter:
             self._cut_tokens += batch.cut_tokens
             self._row_tokens += batch.segment.numel()
             self._add("_tokens", (batch.segment > 0).sum())
-        if self._step_flops is not None:
-            self._flops += self._step_flops.of(batch)
+        if self._work is not None:
+            self._add("_flops", self._work.of(batch))
 
     def _add(self, name: str, value: Tensor) -> None:
         self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
@@ -103,10 +103,10 @@ class Meter:
         names = sorted(self._sums)
         local = torch.stack([self._sums[name].double() for name in names])
         grad_norm = float(local[names.index("grad_norm")]) / self._steps  # of the whole gradient on every rank: no sum
-        counts = torch.tensor([self._samples, self._row_tokens, self._cut_tokens, self._flops], dtype=torch.float64)
-        samples, row_tokens, cut_tokens, flops = self._mesh.sum(counts.to(self._mesh.device)).tolist()
+        counts = torch.tensor([self._samples, self._row_tokens, self._cut_tokens], dtype=torch.float64)
+        samples, row_tokens, cut_tokens = self._mesh.sum(counts.to(self._mesh.device)).tolist()
         means = dict(zip(names, (self._mesh.sum(local) / self._steps).tolist(), strict=True))
-        tokens = means.pop("_tokens", 0.0) * self._steps
+        tokens, flops = (means.pop(name, 0.0) * self._steps for name in ("_tokens", "_flops"))
         del means["grad_norm"]
         elapsed_s = max(time.monotonic() - self._begun, 1e-9)
         line: dict[str, Any] = {"step": step, "loss": sum(self._loss_weights[name] * means[name] for name in means)}
@@ -119,60 +119,11 @@ class Meter:
                 "cut_tokens": int(cut_tokens),
             }
         devices = self._mesh.size("dp") * self._mesh.size("tp") * self._mesh.size("pp")
-        mfu = flops / elapsed_s / (self._peak_flops * devices) if self._peak_flops is not None else None
+        mfu = flops / elapsed_s / (self._peak_flops * devices) if flops and self._peak_flops else None
         line |= {"mfu": mfu, "data_wait": self._waited_s / elapsed_s, "peak_gib": _peak_gib(self._mesh.device)}
         line["eta_s"] = (steps - step) * elapsed_s / self._steps
         self._reset()
         return line
-
-
-class StepFlops:
-    """Estimates the floating-point operations of a step. The forward pass of each part is measured once.
-
-    A part costs its forward pass, as much again if gradients pass through it, and as much again if most of its weights
-    are trained. Recomputed activations are not counted: these are model FLOPs, not hardware FLOPs.
-    """
-
-    def __init__(self, built: StageModel, device: torch.device) -> None:
-        self._model: Any = built.model
-        self._device = device
-        self._costs: dict[str | int, float] = {}  # by part; for the language model by the length of a row
-
-    def of(self, batch: Batch) -> float:
-        """The operations of a step with this batch."""
-        model = self._model
-        pictures = len(batch.picture_of if isinstance(batch, PairBatch) else batch.picture.row)
-        picture = torch.zeros(1, 3, *model.vision.preprocess.size, device=self._device)
-        seen = pictures * self._cost("vision", lambda: model.vision.maps(picture), model.vision)
-        if isinstance(batch, PairBatch):
-            tokens = batch.text[:1]
-            return seen + len(batch.text) * self._cost("text", lambda: model.text(tokens), model.text)
-        length = batch.input_ids.shape[1]
-        embeds = torch.zeros(1, length, model.dim, device=self._device)
-        row = self._cost(length, lambda: model.llm.base_model(inputs_embeds=embeds, use_cache=False), model.llm)
-        head = 2.0 * model.dim * model.llm.config.get_text_config().vocab_size * _passes(model.llm)
-        # on a GPU the count would wait for the device: about half of a row's tokens are learned
-        learned = int((batch.labels != IGNORED).sum()) if self._device.type == "cpu" else batch.labels.numel() / 2
-        return seen + len(batch.input_ids) * row + learned * head
-
-    def _cost(self, key: str | int, forward: Callable[[], Any], part: nn.Module) -> float:
-        if key not in self._costs:
-            counter = FlopCounterMode(display=False)
-            with counter, torch.no_grad():
-                forward()
-            self._costs[key] = float(counter.get_total_flops()) * _passes(part)
-        return self._costs[key]
-
-
-def _passes(part: Any) -> int:
-    """How often a part's forward cost is paid: 1 forward only, 2 also gradients through it, 3 also its own weights'."""
-    weights = dict(part.named_parameters())
-    trained = {name: weight.numel() for name, weight in weights.items() if weight.requires_grad}
-    if sum(trained.values()) > sum(weight.numel() for weight in weights.values()) / 2:
-        return 3
-    if not hasattr(part, "head_names"):  # the language model: gradients pass through it to a connector or adapters
-        return 2
-    return 1 if all(name.startswith(part.head_names()) for name in trained) else 2
 
 
 def _end_torn_line(path: Path) -> None:
@@ -196,11 +147,12 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _peak_tflops(device: torch.device) -> float | None:
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for key, peak in PEAK_TFLOPS.items() if key in name), None)
+def peak_flops(config: Log, device: torch.device) -> float | None:
+    """Operations a second that the device can do at most; None if that is not known."""
+    if config.peak_tflops is not None:
+        return config.peak_tflops * 1e12
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return next((peak * 1e12 for key, peak in PEAK_TFLOPS.items() if key in name), None)
 
 
 def _peak_gib(device: torch.device) -> float:

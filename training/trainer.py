@@ -26,6 +26,7 @@ from training.distributed.loss_scale import LossScale
 from training.distributed.process_mesh import Mesh
 from training.stages.stage_model import StageModel, train_mode
 from training.stages.stage_step import make_step, validate
+from training.stages.step_flops import StepFlops
 from training.step_log import Meter, StepLog
 
 MIN_SAMPLES_READ = 200  # with fewer, the share of bad samples says nothing
@@ -61,6 +62,7 @@ class Trainer:
         built: the model, on the mesh's device, with its first weights.
         wrapped: the same model, wrapped for its parallelism.
         readers: of the train split and of the held-out split, which is None if nothing is held out.
+        work: for the MFU; counted from the model before it was wrapped.
     """
 
     def __init__(
@@ -73,9 +75,10 @@ class Trainer:
         readers: tuple[Reader[Any], Reader[Any] | None],
         folder: Path,
         log: StepLog,
+        work: StepFlops | None = None,
     ) -> None:
         self._built, self._wrapped, self._config, self._settings = built, wrapped, config, settings
-        self._mesh, self._folder, self._log = mesh, folder, log
+        self._mesh, self._folder, self._log, self._work = mesh, folder, log, work
         self._reader, self._held_out_reader = readers
         self._parameters = [p for p in wrapped.parameters() if p.requires_grad]
         self._optimizer = make_optimizer(wrapped, settings, mesh.device)
@@ -99,7 +102,7 @@ class Trainer:
             self._loss_scale.load(progress.loss_scale)
         begun, first_loss, last_loss = time.monotonic(), math.nan, math.nan
         settings = self._settings
-        meter = Meter(self._built, self._config, self._mesh)
+        meter = Meter(self._built.stage, self._config, self._mesh, self._work)
         stream = batches(self._reader, progress.consumed, self._config.data.workers, self._config.data.prefetch)
         checkpoint = resumed
         stopped: Stopped = "finished"

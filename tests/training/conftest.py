@@ -13,7 +13,7 @@ import torch
 from mmdata.instruct.forms import Record
 from mmdata.instruct.media_paths import data_uri, member_path
 from mmdata.workspace.layout import Workspace
-from tests.support.made_release import jpeg, mixed_samples, shard_of, write_release
+from tests.support.made_release import Sample, jpeg, mixed_samples, shard_of, write_release
 from tests.support.tiny_run import release_at
 from training.data.sample_index import TrainingRelease, open_training_release
 
@@ -48,6 +48,20 @@ def instructed(tmp_path_factory: pytest.TempPathFactory) -> TrainingRelease:
     records.append(Record(f"{samples[0].uid}-own", "caption", "en", "This?", "a dog", data_uri(".jpg", jpeg(5))))
     write_release(root, samples, records)
     return open_training_release(str(root), root / "cache")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A release of pictures alone, with records."""
+    root = tmp_path_factory.mktemp("pictures")
+    samples = [Sample(f"cat number {number}", {"jpg": jpeg(number)}) for number in range(12)]
+    workspace: Workspace = write_release(root, samples)
+    paths = [member_path(one.uid, "jpg", shard_of(workspace, one.uid)) for one in samples]
+    records = [
+        Record(f"{one.uid}-caption", "caption", "en", "What is it?", one.caption, path)
+        for one, path in zip(samples, paths, strict=True)
+    ]
+    return str(write_release(root, samples, records).root)
 
 
 @pytest.fixture(scope="session")

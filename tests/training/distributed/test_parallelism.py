@@ -27,7 +27,9 @@ FAST = {"steps": STEPS, "log_every": 1, "validate_every": STEPS, "lr": 1e-3, "wa
 
 
 def case(stages: list[str], parallel: dict[str, Any], **sections: Any) -> dict[str, Any]:
-    config = settings(parallel=parallel, **{"align": FAST, "joint": FAST, "instruct": FAST, **sections})
+    config = settings(
+        parallel=parallel, log={"peak_tflops": 0.1}, **{"align": FAST, "joint": FAST, "instruct": FAST, **sections}
+    )
     return {"stages": stages, "config": config.model_dump(mode="json")}
 
 
@@ -104,6 +106,7 @@ def test_two_processes_train_what_one_trains(
         ours, theirs = result.folder, two(name) / result.stage
         assert losses(theirs) == pytest.approx(losses(ours), rel=2e-4), result.stage
         assert len(losses(ours)) == STEPS
+        assert all(line["mfu"] > 0 for line in read_log(theirs) if line["kind"] == "train")
         done = read_result(theirs)
         assert done is not None
         # Ranks draw other masks: the masked loss itself differs, its weight is next to nothing.
