@@ -27,6 +27,7 @@ class OnnxModel:
             raise UserError(f"onnxruntime is not installed. Remedy: pip install 'mmdata[{file.extra}]'") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other stages use the cores too
         options.log_severity_level = 3  # errors only
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +26,16 @@ CAPTIONS_PER_TOKENIZER_CALL = 4096
 # CLIP's tokenizer takes seconds for one word of 10,000 letters; no text has so few tokens as to need more than this.
 MAX_CHARS_PER_TOKEN = 32
 DEFAULT_CONTEXT_LENGTH = 77  # tokens that CLIP reads
-# In a forward pass on a CPU: a batch that fits its caches is faster than a GPU's batch, and needs far less memory.
-IMAGES_PER_THREAD, TEXTS_PER_THREAD = 8, 32
+# In a forward pass on a CPU core: a batch that fits its caches is faster than a GPU's batch, and needs far less memory.
+IMAGES_PER_PASS, TEXTS_PER_PASS = 8, 32
 MIN_COSINE_OF_TRIMMED = 0.9999  # between embeddings of the trimmed and the whole text tower
 
 
 class ClipScorer:
     """Embeds pictures and captions into one space; cosines there are scores.
+
+    On a CPU each core runs forward passes of its own. Cores that share a pass wait for each other after every layer;
+    beside other processes, where a core may be busy elsewhere, that takes four times as long.
 
     Args:
         loaded: model, preprocessing and tokenizer.
@@ -62,8 +66,9 @@ class ClipScorer:
         self.batch_size = batch_size
         self.device = torch.device(device)
         on_cpu = self.device.type == "cpu"
-        self._images_per_pass = min(batch_size, IMAGES_PER_THREAD * torch.get_num_threads()) if on_cpu else batch_size
-        self._texts_per_pass = min(batch_size, TEXTS_PER_THREAD * torch.get_num_threads()) if on_cpu else batch_size
+        self._passes = torch.get_num_threads() if on_cpu and not compiled else 1  # at a time
+        self._images_per_pass = min(batch_size, IMAGES_PER_PASS) if on_cpu else batch_size
+        self._texts_per_pass = min(batch_size, TEXTS_PER_PASS) if on_cpu else batch_size
         self._dtype = _autocast_dtype(precision, self.device.type)
         weights = weights_digest(loaded.model)
         self.fingerprint = fingerprint(loaded.name, asdict(loaded.preprocess), weights, str(self._dtype))
@@ -94,9 +99,12 @@ class ClipScorer:
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (*self.preprocess.size, 3):
             raise ValueError(f"expected uint8 N,{self.preprocess.size},3, got {pixels.dtype} {pixels.shape}")
         size = self._images_per_pass
-        batches = (torch.from_numpy(pixels[start : start + size]) for start in range(0, len(pixels), size))
-        with torch.inference_mode():
-            embeddings = [self._forward(self._encode_image, self._normalise(batch), size) for batch in batches]
+
+        def embed(start: int) -> np.ndarray:
+            batch = self._normalise(torch.from_numpy(pixels[start : start + size]))
+            return self._forward(self._encode_image, batch, size)
+
+        embeddings = self._run_passes(embed, range(0, len(pixels), size))
         return np.concatenate(embeddings) if embeddings else np.empty((0, self.dim), np.float32)
 
     def embed_texts(self, captions: Sequence[str]) -> np.ndarray:
@@ -118,14 +126,28 @@ class ClipScorer:
         tokens = torch.cat([self._tokenize(part) for part in parts])
         lengths = self._needed_lengths(tokens)
         order = torch.argsort(lengths, stable=True)
+
+        def embed(rows: torch.Tensor) -> np.ndarray:
+            longest = int(lengths[rows].max())
+            length = min(-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, tokens.shape[1])
+            return self._forward(self._encode_text, tokens[rows, :length].to(self.device), self._texts_per_pass)
+
         embeddings = np.empty((len(captions), self.dim), np.float32)
-        with torch.inference_mode():
-            for rows in order.split(self._texts_per_pass):
-                longest = int(lengths[rows].max())
-                length = min(-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, tokens.shape[1])
-                batch = tokens[rows, :length].to(self.device)
-                embeddings[rows.numpy()] = self._forward(self._encode_text, batch, self._texts_per_pass)
+        embeddings[order.numpy()] = np.concatenate(self._run_passes(embed, order.split(self._texts_per_pass)))
         return embeddings
+
+    def _run_passes(self, embed: Callable[[Any], np.ndarray], batches: Sequence[Any]) -> list[np.ndarray]:
+        """`embed` each batch, in order of the batches; on a CPU as many at a time as there are cores."""
+        import torch
+
+        def run(batch: Any) -> np.ndarray:
+            with torch.inference_mode():  # holds in its own thread only
+                return embed(batch)
+
+        if self._passes == 1:
+            return [run(batch) for batch in batches]
+        with ThreadPoolExecutor(self._passes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(run, batches))
 
     def _forward(self, encode: Any, batch: torch.Tensor, size: int) -> np.ndarray:
         """Run a tower on a batch of at most `size`, and normalise its output."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import string
 from pathlib import Path
+from threading import Barrier, get_ident
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from mmdata.config.scorers import scorer_name
 from mmdata.errors import UserError
 from mmdata.score.decode import decode_picture
 from mmdata.score.pretrained import load_model
-from mmdata.score.scorer import IMAGES_PER_THREAD, TEXTS_PER_THREAD, ClipScorer, load_scorer, pair_scores
+from mmdata.score.scorer import IMAGES_PER_PASS, TEXTS_PER_PASS, ClipScorer, load_scorer, pair_scores
 from tests.support.scoring import encode, open_clip_embeddings, photo, save_model
 
 
@@ -61,8 +62,44 @@ def test_a_cpu_takes_no_more_at_once_than_fits_its_caches(tiny_folder: Path, mon
     count = 40 * torch.get_num_threads()
     scorer.embed_images(np.zeros((count, *scorer.preprocess.size, 3), np.uint8))
     scorer.embed_texts(["a cat"] * count)
-    assert (max(seen["images"]), sum(seen["images"])) == (IMAGES_PER_THREAD * torch.get_num_threads(), count)
-    assert (max(seen["texts"]), sum(seen["texts"])) == (TEXTS_PER_THREAD * torch.get_num_threads(), count)
+    assert (max(seen["images"]), sum(seen["images"])) == (IMAGES_PER_PASS, count)
+    assert (max(seen["texts"]), sum(seen["texts"])) == (TEXTS_PER_PASS, count)
+
+
+def test_embeddings_do_not_depend_on_the_number_of_cores(tiny_folder: Path) -> None:
+    pictures = [encode(photo(i)) for i in range(20)]
+    captions = [f"{'long ' * (i % 7)}caption {i}" for i in range(70)]
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            scorer = ClipScorer(load_model(Score(model=str(tiny_folder))))
+            results.append((embed(scorer, pictures), scorer.embed_texts(captions), torch.get_num_threads()))
+    finally:
+        torch.set_num_threads(threads)
+    assert np.array_equal(results[0][0], results[1][0])
+    assert np.array_equal(results[0][1], results[1][1])
+    assert [threads for *_, threads in results] == [1, 3], "the caller's threads stay"
+
+
+def test_each_core_runs_passes_of_its_own(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        scorer = ClipScorer(load_model(Score(model=str(tiny_folder))))
+    finally:
+        torch.set_num_threads(threads)
+    both, real, seen = Barrier(2), scorer._encode_image, set()
+
+    def encode_image(batch: torch.Tensor) -> torch.Tensor:
+        both.wait(timeout=30)  # a pass alone would wait in vain
+        seen.add((get_ident(), torch.get_num_threads()))
+        return real(batch)
+
+    monkeypatch.setattr(scorer, "_encode_image", encode_image)
+    scorer.embed_images(np.zeros((4 * IMAGES_PER_PASS, *scorer.preprocess.size, 3), np.uint8))
+    assert len(seen) == 2
+    assert {threads for _, threads in seen} == {1}
 
 
 def test_a_word_without_end_is_cut_before_it_is_tokenized(scorer: ClipScorer, monkeypatch: pytest.MonkeyPatch) -> None:

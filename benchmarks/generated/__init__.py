@@ -1,0 +1,1 @@
+"""Inputs of benchmarks that are generated: no network, no model."""
