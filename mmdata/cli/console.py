@@ -27,6 +27,7 @@ HEADLINES = {
     "shards": ("shards", "shards_reused", "shards_new", "samples", "samples_new", "bytes", "bytes_new"),
     "instructions": ("rows", "samples"),
     "report": (),
+    "evaluation": ("joint/loss", "joint/loss_with_other_pictures", "instruct/loss", "instruct/vqa_accuracy"),
     **dict.fromkeys(("align", "joint", "instruct"), ("steps", "samples", "first_loss", "last_loss", "samples_per_s")),
 }
 """The figures in the line of a stage, in this order; the line of a stage that is not here has all of them."""

@@ -48,9 +48,11 @@ def demo(
 
             raise typer.Exit(run_ui(corpus.config_path, port))
         result = run_build(corpus.config_path, verbose=verbose)
-    show(out, summarise(folder))
+    summary = summarise(folder)
+    show(out, summary)
     if train and result.release_id is not None:
         show_models(out, run_training(corpus.config_path, verbose), corpus.truth_path)
+    out.print(f"report, to open in a browser: {summary.report}", markup=False)
     out.print(f"look at it: {how_to_look(folder)}", markup=False)
     if result.failed:
         raise typer.Exit(1)

@@ -31,3 +31,9 @@ def test_shards_that_were_written_are_called_new() -> None:
 def test_shards_that_were_all_there_are_unchanged_and_not_called_new() -> None:
     line = summary_line(StageReport("shards", counts=COUNTS, slices_reused=11))
     assert line == "unchanged: 11 shards, 40 samples, 5 bytes"
+
+
+def test_an_evaluation_is_told_by_its_main_figures() -> None:
+    numbers = {"joint/loss": 1.117, "joint/loss_with_other_pictures": 1.185, "align/image_to_text/chance@1": 0.0017}
+    line = summary_line(StageReport("evaluation", numbers=numbers, slices_done=1))
+    assert line == "1.117 joint/loss, 1.185 joint/loss with other pictures"
