@@ -108,6 +108,8 @@ def show_models(out: Console, reports: Sequence[StageReport], truth: Path) -> No
     out.print(table("\ncaptions of held-out pictures", columns, [[row[name] for name in columns] for row in answers]))
     if "captions" in evaluation.paths:
         out.print(f"captions beside their pictures: {evaluation.paths['captions']}", markup=False)
+    if "report" in evaluation.paths:
+        out.print(f"the release, with captions: {evaluation.paths['report']}#captions", markup=False)
     out.print(f"models: {evaluation.paths['models']}", markup=False)
 
 

@@ -78,3 +78,8 @@ def is_path(release: str) -> bool:
     from upath import UPath
 
     return "/" in release or UPath(release).exists()
+
+
+def train_output(release: str, config: Path) -> str | None:
+    """`train.output` of the corpus in which a RELEASE argument names an id; None for a path."""
+    return None if is_path(release) else open_corpus(config)[0].train.output

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmdata.cli.options import CONFIG, ConfigOption, ReleaseArgument, find_release, is_path, open_corpus
+from mmdata.cli.options import CONFIG, ConfigOption, ReleaseArgument, find_release, is_path, open_corpus, train_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,10 +69,17 @@ def verify(
 
 
 def report(release: ReleaseArgument = "latest", config: ConfigOption = CONFIG) -> None:
-    """Write report.html of a release again."""
+    """Write report.html of a release again.
+
+    It shows the captions of the models that were evaluated on the release, too.
+    """
+    from mmdata.inspect.training_runs import model_folders
+    from mmdata.releases.manifest import open_release
     from mmdata.report.stage import report_release
 
-    typer.echo(report_release(find_release(release, config)).paths["report"])
+    opened = open_release(find_release(release, config))
+    models = model_folders(opened.workspace, opened.id, train_output(release, config))
+    typer.echo(report_release(opened.folder, models).paths["report"])
 
 
 def diff(

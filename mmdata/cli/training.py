@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmdata.cli.options import CONFIG, ReleaseArgument, find_release, is_path, open_corpus
+from mmdata.cli.options import CONFIG, ReleaseArgument, find_release, is_path, open_corpus, train_output
 from mmdata.errors import UserError
 
 if TYPE_CHECKING:
@@ -114,22 +114,29 @@ def evaluate(
     """Measure a model on the held-out split of a release.
 
     Measures retrieval, or perplexity and generated answers, depending on the stage. Writes metrics.json and metrics.md
-    next to the checkpoint.
+    next to the checkpoint. The captions of stage joint are shown beside their pictures in the report of the release.
     """
     from mmdata.cli.console import console, facts, table
-    from mmdata.inspect.training_runs import shown_answers
+    from mmdata.inspect.training_runs import show_captions, shown_answers
+    from mmdata.releases.manifest import open_release
 
     _must_exist(checkpoint)
-    folder = find_release(release, corpus)
+    opened = open_release(find_release(release, corpus))
     out = console()
     with out.status("measuring"):
         from training.evaluate.evaluation import evaluate as measure
 
-        measured = measure(checkpoint, str(folder), samples=samples, generate=answers, generated=pictures)
+        measured = measure(checkpoint, str(opened.folder), samples=samples, generate=answers, generated=pictures)
     out.print(facts(f"{measured['stage']}, {measured['samples']:,} held-out samples", measured["metrics"]))
     if rows := shown_answers(measured):
         columns = ("asked", "expected", "generated")
         out.print(table("\nanswers", columns, [[row[name] for name in columns] for row in rows]))
+    if measured["stage"] == "joint":
+        place = checkpoint.resolve()
+        models = [folder.parent for folder in (place, *place.parents) if folder.name == "joint"]
+        page = show_captions(opened, train_output(release, corpus), *models[:1])
+        if page is not None:
+            out.print(f"\ncaptions beside their pictures: {page}#captions", markup=False)
 
 
 def export(

@@ -9,14 +9,21 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmdata.errors import DataError, UserError
+from mmdata.errors import DataError, MMDataError, UserError
 from mmdata.fingerprint import file_sha256
+from mmdata.observe import logs
+from mmdata.report.model_captions import CAPTIONS_PAGE
 from mmdata.stage import StageReport
 from mmdata.storage.atomic import is_local
+from mmdata.releases.manifest import Release
 from mmdata.workspace.layout import Workspace
 
 if TYPE_CHECKING:
+    from upath import UPath
+
     from mmdata.inspect.audit import Finding
+
+_log = logs.logger(__name__)
 
 ModelStage = Literal["align", "joint", "instruct"]
 MODEL_STAGES: tuple[ModelStage, ...] = ("align", "joint", "instruct")
@@ -41,6 +48,39 @@ def model_folder(workspace: Workspace, release_id: str, preset: str | None, outp
         )
     base = Path(output) if output is not None else Path(workspace.root.path) / "training"
     return base / release_id / (preset or "run")
+
+
+def model_folders(workspace: Workspace, release_id: str, output: str | None = None) -> list[Path]:
+    """The folders of all models of a release that are on this machine: in the workspace, and in `output`.
+
+    Args:
+        output: `train.output` of corpus.yaml.
+    """
+    bases = [Path(workspace.root.path) / "training"] if is_local(workspace.root) else []
+    bases += [Path(output)] if output is not None else []
+    return sorted(folder for base in bases for folder in (base / release_id).glob("*") if folder.is_dir())
+
+
+def show_captions(release: Release, output: str | None, *evaluated: Path) -> UPath | None:
+    """Write the report of a release again after an evaluation, so that it shows the captions of the models.
+
+    Args:
+        output: `train.output` of corpus.yaml.
+        evaluated: folders of models elsewhere.
+
+    Returns: the report; None if the release has none, or if it cannot be written again: the log tells why.
+    """
+    from mmdata.report.stage import report_release
+
+    path = release.folder / "report.html"
+    if not path.exists():
+        return None
+    try:
+        report_release(release.folder, [*model_folders(release.workspace, release.id, output), *evaluated])
+    except (MMDataError, OSError) as error:  # such as a release that only others may write
+        _log.warning("the report does not show the new captions", report=str(path), why=str(error))
+        return None
+    return path
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -193,7 +233,7 @@ def evaluation_report(output: Path, release: str) -> StageReport:
     """
     measured = {stage: _read_metrics(output / stage) for stage in MODEL_STAGES if (output / stage).is_dir()}
     metrics = {stage: values["metrics"] for stage, values in measured.items()}
-    captions = output / "joint" / "captions.html"
+    captions = output / "joint" / CAPTIONS_PAGE
     names = dict.fromkeys(name for values in metrics.values() for name in values)
     return StageReport(
         "evaluation",

@@ -51,6 +51,7 @@ class Gallery:
         pairs: duplicate reason -> (dropped uid, uid of the sample that stays instead).
         common, rare: concept -> uids of its kept samples.
         clips: signature with video, sound or documents -> uids of its kept samples, shown with all frames and sound.
+        captioned: those for which a trained model made captions.
     """
 
     drawn: list[str]
@@ -62,11 +63,12 @@ class Gallery:
     common: dict[str, list[str]]
     rare: dict[str, list[str]]
     clips: dict[str, list[str]]
+    captioned: list[str] = field(default_factory=list)
     cards: dict[str, Card] = field(default_factory=dict)
 
     def uids(self) -> set[str]:
         """The uids of all samples in the gallery."""
-        lists: list[Iterable[str]] = [self.drawn, self.best, self.worst, self.repeated]
+        lists: list[Iterable[str]] = [self.drawn, self.best, self.worst, self.repeated, self.captioned]
         lists += [*self.dropped.values(), *self.common.values(), *self.rare.values(), *self.clips.values()]
         in_pairs = {uid for pairs in self.pairs.values() for pair in pairs for uid in pair}
         return in_pairs.union(*lists)

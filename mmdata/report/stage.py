@@ -7,6 +7,8 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,6 +23,7 @@ from mmdata.instruct.forms import FORMS, record_of
 from mmdata.instruct.media_paths import read_member
 from mmdata.report.funnel import Step, funnel
 from mmdata.report.gallery import Gallery, choose, fill
+from mmdata.report.model_captions import CaptionedPicture, ModelCaptions, read_captions
 from mmdata.report.page import environment
 from mmdata.report.stored import FRAME_PX, small_picture, sound_uri
 from mmdata.select.score_summary import histograms
@@ -39,10 +42,13 @@ DEMO_NOTE = (
 )
 
 
-def report_release(folder: UPath | str) -> StageReport:
+def report_release(folder: UPath | str, models: Sequence[Path] = ()) -> StageReport:
     """Write report.html into the folder of a release, `<workspace>/releases/<id>`.
 
-    The same release gives the same page.
+    The same release and the same evaluations give the same page.
+
+    Args:
+        models: folders of trained models. The page shows the captions of those that were evaluated on this release.
 
     Raises:
         UserError: the folder contains no release.
@@ -56,7 +62,9 @@ def report_release(folder: UPath | str) -> StageReport:
     table = scan_tables([folder / "selection.parquet"])
     summary = summarise(folder, Filter.model_validate(manifest["config"]["select"]["filter"]))
     instructions = read_json(folder / "instructions.json") or {}
-    gallery = fill(choose(table, list(summary.concepts)), table, workspace)
+    captions = read_captions(models, manifest["release_id"])
+    chosen = replace(choose(table, list(summary.concepts)), captioned=[uid for model in captions for uid in model.uids])
+    gallery = fill(chosen, table, workspace)
     steps = funnel(summary.counts["rows"], summary.counts["uids"], summary.counts["repeats"], summary.reasons)
     headline = _headline(manifest, summary, steps, instructions)
     scorer = manifest.get("scorer") or {}
@@ -83,6 +91,7 @@ def report_release(folder: UPath | str) -> StageReport:
             instructions=instructions,
             instruction_tasks=_by_task(instructions),
             examples=_examples(instructions, workspace),
+            trained=_trained(captions, gallery, folder),
             shards=manifest["shards"][:MAX_SHARDS],
             shards_left=len(manifest["shards"]) - MAX_SHARDS,
             config_yaml=yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),
@@ -163,6 +172,15 @@ def _examples(instructions: Mapping[str, Any], workspace: Workspace) -> list[dic
         forms = {name: json.dumps(form(record), ensure_ascii=False, indent=1) for name, form in FORMS.items()}
         examples.append({"record": record, "images": images, "frames": frames, "sound": sound, "forms": forms})
     return examples
+
+
+def _trained(
+    captions: Sequence[ModelCaptions], gallery: Gallery, folder: UPath
+) -> list[tuple[ModelCaptions, list[CaptionedPicture], str | None]]:
+    """The models that have captions to show, with these and with the link to the page of the model."""
+    images = {uid: card.stored.image for uid, card in gallery.cards.items()}
+    shown = [(model, model.pictures(images), model.link(folder)) for model in captions]
+    return [entry for entry in shown if entry[1]]
 
 
 def _bytes_or_none(path: str, workspace: Workspace) -> bytes | None:

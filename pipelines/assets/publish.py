@@ -2,6 +2,9 @@
 
 import dagster as dg
 
+from mmdata.config import Corpus
+from mmdata.stage import Progress, StageReport
+from mmdata.workspace.layout import Workspace
 from pipelines import checks
 from pipelines.assets.curate import selection
 from pipelines.assets.decorators import NIGHTLY, corpus_asset, stage_version
@@ -50,12 +53,13 @@ def release(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.Mat
 @corpus_asset(group_name="publish", kinds={"html"}, deps=[release])
 def report(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """The release on one HTML page: what came in, what was dropped and why, what it contains."""
+    from mmdata.inspect.training_runs import model_folders
     from mmdata.releases.draft import read_draft
     from mmdata.report.stage import report_release
 
-    made = corpus.run(
-        context,
-        "report",
-        lambda _, workspace, __: report_release(workspace.release_dir(read_draft(workspace).release_id)),
-    )
-    return to_result(made)
+    def work(settings: Corpus, workspace: Workspace, _: Progress) -> StageReport:
+        release_id = read_draft(workspace).release_id
+        models = model_folders(workspace, release_id, settings.train.output)
+        return report_release(workspace.release_dir(release_id), models)
+
+    return to_result(corpus.run(context, "report", work))

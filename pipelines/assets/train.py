@@ -1,6 +1,7 @@
 """Train: models on a release. It runs when a person starts it, each stage in a process of its own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pydantic import Field
 
 from mmdata.config import Corpus
 from mmdata.errors import UserError
-from mmdata.inspect.training_runs import ModelStage
+from mmdata.inspect.training_runs import ModelStage, show_captions
 from mmdata.releases.manifest import Release, open_release
 from mmdata.stage import Progress, StageReport
 from mmdata.storage.atomic import is_local
@@ -82,13 +83,18 @@ def instructed_model(context: dg.AssetExecutionContext, corpus: CorpusResource) 
 
 @model_asset(kinds={"pytorch", "markdown"}, deps=[instructed_model])
 def evaluation(context: dg.AssetExecutionContext, config: MeasureOn, corpus: CorpusResource) -> dg.MaterializeResult:
-    """The three models, measured on the held-out split: retrieval, captions, answers, perplexity."""
+    """The three models, measured on the held-out split: retrieval, captions, answers, perplexity.
+
+    The captions are then shown beside their pictures in the report of the release.
+    """
 
     def work(settings: Corpus, *_: object) -> StageReport:
         trained = _latest_report(context, "instructed_model")
         release, models = open_release(trained["release"]), Path(trained["model"]).parent
         answers = settings.train.answers if config.answers is None else config.answers
-        return launch.evaluate_stages(context, release, models, samples=config.samples, answers=answers)
+        report = launch.evaluate_stages(context, release, models, samples=config.samples, answers=answers)
+        page = show_captions(release, settings.train.output, models)
+        return report if page is None else replace(report, paths={**report.paths, "report": str(page)})
 
     return to_result(corpus.run(context, "evaluation", work))
 

@@ -48,7 +48,7 @@ MODELS = [
         "evaluation",
         numbers=RECALL,
         tables={"answers": [{"stage": "joint", "expected": "a red circle", "generated": "a red thing"}]},
-        paths={"models": "/somewhere", "captions": "/somewhere/joint/captions.html"},
+        paths={"models": "/somewhere", "captions": "/somewhere/joint/captions.html", "report": "r.html"},
     ),
 ]
 
@@ -101,6 +101,7 @@ def test_demo_builds_with_its_server_up_and_prints_the_summary(folder: Path, fet
         "held-out loss of captions: 1.250; with the pictures of other samples: 1.750",
         "a red thing",
         "captions beside their pictures: /somewhere/joint/captions.html",
+        "the release, with captions: r.html#captions",
     ):
         assert words in done.output.replace("\n", " ")
 

@@ -11,12 +11,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from mmdata.cli.main import app
 from mmdata.errors import UserError
+from mmdata.report.stage import report_release
 from tests.cli.conftest import Mmdata
 from tests.support.workspaces import Built, build, release
 
@@ -137,6 +139,28 @@ def test_evaluate_prints_metrics_and_answers_and_hands_its_options_on(ready: Rea
         assert word in done.stdout
     said = json.loads((ready.models / "tiny" / "joint" / "metrics.json").read_text())["options"]
     assert said == {"samples": 12, "generate": 5, "generated": None}
+    assert "captions beside their pictures" not in done.stdout, "the release has no report"
+
+
+def test_captions_of_models_elsewhere_stand_in_the_report_too(ready: Ready, mmdata: Mmdata) -> None:
+    mmdata("train", "latest", "--stage", "joint", "--output", "models")
+    page = ready.folder / "report.html"
+    report_release(page.parent)
+    done = mmdata("evaluate", "models/joint", "latest")
+    assert f"captions beside their pictures: {page}#captions" in done.stdout.replace("\n", "")
+    assert "a boat" in page.read_text().partition('id="captions"')[2]
+
+
+def test_report_finds_the_models_in_the_workspace(ready: Ready) -> None:
+    stage = ready.models / "tiny" / "joint"
+    stage.mkdir(parents=True)
+    table = pl.read_parquet(ready.folder / "selection.parquet").filter(pl.col("split") == "validation")
+    caption = {"uid": table["uid"][0], "expected": "a ship", "generated": "a boat"}
+    found = {"release_id": ready.release_id, "step": 20, "metrics": {}, "answers": [caption]}
+    (stage / "metrics.json").write_text(json.dumps(found))
+    done = CliRunner().invoke(app, ["report", "latest", "-c", str(ready.config)])
+    assert done.exit_code == 0, done.output
+    assert "a boat" in (ready.folder / "report.html").read_text().partition('id="captions"')[2]
 
 
 def test_export_prints_its_table_and_hands_its_options_on(ready: Ready, mmdata: Mmdata) -> None:

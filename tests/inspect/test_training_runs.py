@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from upath import UPath
 
 from mmdata.errors import DataError, UserError
 from mmdata.inspect.training_runs import (
@@ -16,12 +17,15 @@ from mmdata.inspect.training_runs import (
     last_step,
     loss_fell,
     model_folder,
+    model_folders,
     read_log,
+    show_captions,
     shown_answers,
     stage_report,
     step_text,
     trained_on,
 )
+from mmdata.releases.manifest import Release
 from mmdata.workspace.layout import Workspace
 
 RESULT = {"stage": "align", "checkpoint": "step-00000009", "steps": 9, "samples": 72, "seconds": 3.5, "metrics": {}}
@@ -150,3 +154,22 @@ def test_models_lie_in_a_local_workspace_or_where_they_are_told_to(tmp_path: Pat
     assert model_folder(here, "r1", None, "/models") == Path("/models/r1/run")
     with pytest.raises(UserError, match="--output"):
         model_folder(Workspace("memory://bucket"), "r1", None)
+
+
+def test_models_of_a_release_are_found_in_the_workspace_and_at_the_output(tmp_path: Path) -> None:
+    workspace = Workspace(str(tmp_path / "w"))
+    folders = [tmp_path / "w" / "training" / "r1" / "tiny", tmp_path / "out" / "r1" / "run"]
+    for folder in (*folders, tmp_path / "out" / "r2" / "run"):
+        folder.mkdir(parents=True)
+    assert model_folders(workspace, "r1") == folders[:1]
+    assert model_folders(workspace, "r1", str(tmp_path / "out")) == sorted(folders)
+    assert model_folders(Workspace("memory://w"), "r1") == []
+
+
+def test_a_report_that_cannot_be_written_again_loses_no_evaluation(tmp_path: Path) -> None:
+    release = Release(UPath(tmp_path / "releases" / "r1"), {"release_id": "r1"})
+    assert show_captions(release, None) is None
+    release.folder.mkdir(parents=True)
+    (release.folder / "report.html").write_text("old")
+    assert show_captions(release, None) is None, "there is no manifest"
+    assert (release.folder / "report.html").read_text() == "old"

@@ -7,21 +7,23 @@ import re
 
 from PIL import Image
 
-from mmdata.report.captions_page import MAX_CAPTIONS, CaptionedPicture, captions_page
+from mmdata.report.captions_page import MAX_CAPTIONS, captions_page
+from mmdata.report.model_captions import CaptionedPicture
+from mmdata.report.stored import small_picture
 
 
-def png() -> bytes:
+def image() -> str | None:
     out = io.BytesIO()
     Image.new("RGB", (300, 200), "red").save(out, "PNG")
-    return out.getvalue()
+    return small_picture(out.getvalue())
 
 
 def test_captions_stand_beside_their_pictures_and_are_marked() -> None:
     evil = "<script>alert(1)</script>"
     cards = [
-        CaptionedPicture("u1", png(), "the animal cat", f"the animal {evil}", "the food pie", "animal", True),
-        CaptionedPicture("u2", png(), evil, "a face", "", "food", False),
-        CaptionedPicture("u3", b"no picture", "a cat", "", None, None, None),
+        CaptionedPicture("u1", image(), "the animal cat", f"the animal {evil}", "the food pie", "animal", True),
+        CaptionedPicture("u2", image(), evil, "a face", "", "food", False),
+        CaptionedPicture("u3", None, "a cat", "", None, None, None),
     ]
     page = captions_page(f"Captions {evil}", [("loss", "1.25")], cards)
     assert "<script" not in page

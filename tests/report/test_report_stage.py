@@ -11,6 +11,7 @@ import subprocess
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
+from urllib.parse import unquote
 
 import polars as pl
 import pytest
@@ -19,6 +20,7 @@ from PIL import Image
 from mmdata.display import shown as readable
 from mmdata.errors import UserError
 from mmdata.instruct.stage import write_instructions
+from mmdata.report.model_captions import MAX_IN_REPORT
 from mmdata.report.stage import DEMO_NOTE, report_release
 from tests.support import modalities, tiny_release, workspaces
 from tests.support.tiny_release import Tiny
@@ -109,6 +111,34 @@ def test_evil_config_scorer_and_reasons_are_escaped(tmp_path: Path) -> None:
     text = (tiny.folder / "report.html").read_text()
     assert "<script" not in text and "<img src=x" not in text
     assert Page(text).open == []
+
+
+def test_captions_of_a_trained_model_stand_beside_their_pictures(tiny: Tiny, tmp_path: Path) -> None:
+    held_out = sorted(uid for uid, split in tiny.split.items() if split == "validation")
+    evil = "<script>alert(1)</script>"
+    gone = {"uid": "f" * 32, "expected": "forgotten", "generated": "forgotten", "prompt": ""}
+    answers = [
+        {"uid": uid, "prompt": "", "expected": evil, "generated": f"a boat {n}", "with_other_picture": evil}
+        for n, uid in enumerate(held_out)
+    ]
+    stage = tmp_path / "my run" / "joint"
+    stage.mkdir(parents=True)
+    evaluation = {"release_id": tiny.folder.name, "step": 9, "metrics": {"loss": 1.5}, "answers": [gone, *answers]}
+    (stage / "metrics.json").write_text(json.dumps(evaluation))
+    (stage / "captions.html").write_text("the page")
+    report_release(tiny.folder, [stage.parent])
+    text = (tiny.folder / "report.html").read_text()
+    report_release(tiny.folder)
+    assert 'id="captions"' not in (tiny.folder / "report.html").read_text(), "without models there is no section"
+    page = Page(text)
+    assert page.open == []
+    assert "<script" not in text.lower() and "forgotten" not in text
+    section = text.partition('<h2 id="captions">')[2].partition("<h2")[0]
+    images = re.findall(r'<img src="data:image/jpeg;base64,[^"]+" alt="([^"]+)"', section)
+    assert images == ["&lt;script&gt;alert(1)&lt;/script&gt;"] * min(len(answers), MAX_IN_REPORT)
+    assert "a boat 0" in section and "1.500" in section
+    (link,) = [str(attrs["href"]) for tag, attrs in page.tags if tag == "a" and not str(attrs["href"]).startswith("#")]
+    assert (Path(tiny.folder.path) / unquote(link)).read_text() == "the page"
 
 
 def test_pictures_are_small_jpegs_made_anew(html: str) -> None:

@@ -11,6 +11,7 @@ from upath import UPath
 from mmdata.display import markdown as markdown_cell
 from mmdata.errors import UserError
 from mmdata.report.captions_page import captions_page
+from mmdata.report.model_captions import CAPTIONS_PAGE, caption_facts
 from mmdata.storage.atomic import publish_bytes, publish_json
 from training.checkpoint.checkpoints import check_release, find_checkpoint, read_progress
 from training.config import TrainConfig
@@ -116,20 +117,9 @@ def evaluate(
     publish_bytes(UPath(stage_folder / "metrics.md"), _markdown(evaluation).encode())
     if built.stage == "joint" and answers and isinstance(reader, RowReader):
         title = f"Captions of release {opened.id}, step {progress.step}"
-        page = captions_page(title, _caption_facts(metrics), captioned_pictures(reader, answers))
-        publish_bytes(UPath(stage_folder / "captions.html"), page.encode())
+        page = captions_page(title, caption_facts(metrics), captioned_pictures(reader, answers))
+        publish_bytes(UPath(stage_folder / CAPTIONS_PAGE), page.encode())
     return evaluation
-
-
-def _caption_facts(metrics: dict[str, float]) -> list[tuple[str, str]]:
-    """What the page of captions says above the pictures."""
-    shares = {
-        "concept_named": "name the concept",
-        "concept_named_with_other_pictures": "name it when shown another sample's picture",
-    }
-    losses = {"loss": "loss", "loss_with_other_pictures": "loss with other samples' pictures"}
-    facts = [(words, f"{metrics[name]:.0%}") for name, words in shares.items() if name in metrics]
-    return facts + [(words, f"{metrics[name]:.3f}") for name, words in losses.items() if name in metrics]
 
 
 def _held_out_reader(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,9 @@ import numpy as np
 import polars as pl
 import torch
 
-from mmdata.report.captions_page import MAX_CAPTIONS, CaptionedPicture
+from mmdata.report.captions_page import MAX_CAPTIONS
+from mmdata.report.model_captions import CaptionedPicture, captioned_picture, names_concept
+from mmdata.report.stored import small_picture
 from training.data.batch_readers import RowReader
 from training.data.batch_types import to_device
 from training.data.examples import Example
@@ -111,12 +112,6 @@ def concepts_of(release: TrainingRelease, uids: Sequence[str]) -> dict[str, str]
     return dict(known.select("uid", "concept").iter_rows())
 
 
-def names_concept(caption: str, concept: str) -> bool:
-    """Whether a caption holds the name of a concept as whole words, in any case."""
-    words = re.escape(concept.strip())
-    return bool(words) and re.search(rf"(?<!\w){words}(?!\w)", caption, re.IGNORECASE) is not None
-
-
 def captioned_pictures(reader: RowReader, answers: Sequence[Answer]) -> list[CaptionedPicture]:
     """The first captions of `generate_answers` whose samples have pictures, with the first picture of each."""
     captioned: list[CaptionedPicture] = []
@@ -127,13 +122,8 @@ def captioned_pictures(reader: RowReader, answers: Sequence[Answer]) -> list[Cap
             pictures = reader.source.encoded_media(int(index)).pictures
         except BadSample:
             continue
-        concept = answer.get("concept")
-        is_named = concept is not None and names_concept(answer["expected"], concept)
-        right = names_concept(answer["generated"], concept) if concept is not None and is_named else None
-        other = answer.get("with_other_picture")
         if pictures:
-            words = answer["expected"], answer["generated"], other
-            captioned.append(CaptionedPicture(answer["uid"], pictures[0].data, *words, concept, right))
+            captioned.append(captioned_picture(answer, small_picture(pictures[0].data)))
     return captioned
 
 

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from mmdata.report.stage import report_release
 from pipelines.definitions import defs
 from tests.support.coloured_pairs import TINY, coloured_release, tiny_scorer
 from tests.support.compared import make_compared, released
@@ -29,6 +30,7 @@ MODELS = ("aligned_model", "joint_model", "instructed_model")
 def test_job_trains_the_three_stages_on_the_latest_release_and_measures_them(
     corpus: TrainingCorpus, instance: dg.DagsterInstance
 ) -> None:
+    report_release(corpus.built.workspace.release_dir(corpus.release_id))
     result = run_training(instance)
     assert result.success
     assert sorted(path.name for path in corpus.output.iterdir()) == ["align", "instruct", "joint"]
@@ -56,6 +58,13 @@ def test_job_trains_the_three_stages_on_the_latest_release_and_measures_them(
     assert options == {"samples": 5000, "generate": 64}
     answer = measured["answers"].value.records[0].data  # plain cells: nothing in them is obeyed
     assert (answer["stage"], answer["expected"]) == ("joint", "<b>x</b> | [a](b)")
+    page = corpus.built.workspace.release_dir(corpus.release_id) / "report.html"
+    assert measured["report"].value == str(page)
+    assert "a boat" in page.read_text().partition('id="captions"')[2]
+    report_release(page.parent)
+    everything = defs.resolve_implicit_global_asset_job_def()
+    assert everything.execute_in_process(asset_selection=[dg.AssetKey("report")], instance=instance).success
+    assert 'id="captions"' in page.read_text(), "the asset finds the models"
 
 
 def test_a_finished_stage_is_not_trained_again(corpus: TrainingCorpus, instance: dg.DagsterInstance) -> None:

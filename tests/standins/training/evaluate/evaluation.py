@@ -6,12 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 
 def evaluate(checkpoint: Path, release: str, **options: Any) -> dict[str, Any]:
     metrics = {"recall@1": 0.5} if checkpoint.name == "align" else {"perplexity": 8.0}
-    hostile = {"uid": "0" * 32, "prompt": "what?", "expected": "<b>x</b> | [a](b)", "generated": "a boat\n# no heading"}
+    held_out = pl.scan_parquet(Path(release) / "selection.parquet").filter(pl.col("split") == "validation")
+    uid = held_out.select("uid").head(1).collect().item()
+    hostile = {"uid": uid, "prompt": "what?", "expected": "<b>x</b> | [a](b)", "generated": "a boat\n# no heading"}
     found = {
         "stage": checkpoint.name,
+        "step": 20,
+        "release_id": Path(release).name,
         "samples": options.get("samples") or 16,
         "metrics": metrics,
         "answers": [] if checkpoint.name == "align" else [hostile],
