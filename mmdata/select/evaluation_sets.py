@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
 from collections.abc import Sequence
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from PIL import Image
 from upath import UPath
 
 from mmdata.config import Score
@@ -18,16 +16,13 @@ from mmdata.config.evaluation_set import EvaluationSet, PrintColumn
 from mmdata.config.selection_files import file_state, target_files
 from mmdata.errors import UserError
 from mmdata.fingerprint import fingerprint
-from mmdata.observe import logs
 from mmdata.score.features_reader import scorer_mark
+from mmdata.select.reference_pictures import READING_VERSION, read_pictures
 from mmdata.storage.atomic import publish_bytes
 from mmdata.storage.tables import read_table
 from mmdata.urls import canonical_url
 from mmdata.workspace.layout import Workspace
 
-_log = logs.logger(__name__)
-
-_PICTURES_AT_ONCE = 256
 COLUMNS: tuple[PrintColumn, ...] = ("url", "sha256", "phash", "embedding", "text")
 
 
@@ -64,7 +59,7 @@ def load_prints(workspace: Workspace, wanted: EvaluationSet, score: Score, score
     if wanted.table is not None:
         return _of_tables(wanted, files, scorer)
     path = workspace.scores_dir / f"evaluation-{wanted.name}.npz"
-    key = fingerprint(scorer, file_state(files))
+    key = fingerprint(scorer, READING_VERSION, file_state(files))
     prints = _read(path, key)
     if prints is None:
         prints = _of_pictures(wanted, files, score, scorer)
@@ -73,7 +68,6 @@ def load_prints(workspace: Workspace, wanted: EvaluationSet, score: Score, score
 
 
 def _of_pictures(wanted: EvaluationSet, files: Sequence[UPath], score: Score, scorer: str) -> Prints:
-    from mmdata.score.decode import decode_picture
     from mmdata.score.scorer import load_scorer
 
     model = load_scorer(score)
@@ -81,41 +75,10 @@ def _of_pictures(wanted: EvaluationSet, files: Sequence[UPath], score: Score, sc
         raise set_problem(
             wanted, f"would be embedded by {model.name} ({model.fingerprint}), and the parts were by {scorer}"
         )
-    digests, hashes, vectors = [], [], [np.empty((0, model.dim), np.float16)]
-    for start in range(0, len(files), _PICTURES_AT_ONCE):
-        pixels = []
-        for path in files[start : start + _PICTURES_AT_ONCE]:
-            data = path.read_bytes()
-            digests.append(int(hashlib.sha256(data).hexdigest()[:16], 16))
-            out = np.empty((*model.preprocess.size, 3), np.uint8)
-            measures = decode_picture(_on_white(data), model.preprocess, out)
-            if measures.phash is None:  # it still counts by its bytes
-                _log.warning("a picture of an evaluation set cannot be read", picture=str(path), error=measures.problem)
-                continue
-            hashes.append(measures.phash)
-            pixels.append(out)
-        if pixels:
-            vectors.append(model.embed_images(np.stack(pixels)).astype(np.float16))
-    if not hashes:
+    read = read_pictures(files, model, "evaluation set")
+    if not len(read.vectors):
         raise set_problem(wanted, f"has {len(files)} pictures, and none of them can be read")
-    return Prints(
-        [], np.array(digests, np.uint64), _informative(np.array(hashes, np.uint64)), np.concatenate(vectors), []
-    )
-
-
-def _on_white(data: bytes) -> bytes:
-    """A picture with transparency, on white as the download stores it; any other data as it is."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if not image.has_transparency_data:
-                return data
-            canvas = Image.new("RGBA", image.size, "white")
-            canvas.alpha_composite(image.convert("RGBA"))
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return data  # the decoder names the problem
-    out = io.BytesIO()
-    canvas.convert("RGB").save(out, "PNG")
-    return out.getvalue()
+    return Prints([], read.sha256, _informative(read.phash), read.vectors, [])
 
 
 def _of_tables(wanted: EvaluationSet, files: Sequence[UPath], scorer: str) -> Prints:

@@ -18,15 +18,11 @@ from mmdata.config.select_scores import Target
 from mmdata.config.selection_files import file_state, target_files
 from mmdata.errors import UserError
 from mmdata.fingerprint import fingerprint
-from mmdata.observe import logs
 from mmdata.score.features_reader import scorer_mark
+from mmdata.select.reference_pictures import READING_VERSION, read_pictures
 from mmdata.storage.atomic import publish_bytes
 from mmdata.storage.tables import read_table
 from mmdata.workspace.layout import Workspace
-
-_log = logs.logger(__name__)
-
-_PICTURES_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,8 @@ def target_path(workspace: Workspace, target: Target, scorer: str, with_texts: b
     """Where the vectors of a target set are kept: under another name if one of its files has changed."""
     state = [] if target.release is not None else file_state(target_files(target))
     key = target.model_dump(exclude={"pictures", "table"})
-    return workspace.scores_dir / f"target-{fingerprint(scorer, key, target.pictures is None, state, with_texts)}.npz"
+    reading = True if target.pictures is None else READING_VERSION  # True: the names of older files stay
+    return workspace.scores_dir / f"target-{fingerprint(scorer, key, reading, state, with_texts)}.npz"
 
 
 def load_target(
@@ -85,7 +82,6 @@ def load_target(
 
 
 def _of_pictures(target: Target, score: Score, scorer: str, with_texts: bool) -> TargetVectors:
-    from mmdata.score.decode import decode_pixels
     from mmdata.score.scorer import load_scorer
 
     if with_texts:
@@ -95,21 +91,11 @@ def _of_pictures(target: Target, score: Score, scorer: str, with_texts: bool) ->
         raise _problem(
             target, f"would be embedded by {model.name} ({model.fingerprint}), and the parts were by {scorer}"
         )
-    embedded, unreadable = [], 0
     files = target_files(target)
-    for start in range(0, len(files), _PICTURES_AT_ONCE):
-        pixels = []
-        for path in files[start : start + _PICTURES_AT_ONCE]:
-            try:
-                pixels.append(decode_pixels(path.read_bytes(), model.preprocess))
-            except (ValueError, OSError) as error:
-                unreadable += 1
-                _log.warning("a picture of a target set cannot be read", picture=str(path), error=str(error))
-        if pixels:
-            embedded.append(model.embed_images(np.stack(pixels)).astype(np.float16))
-    if not embedded:
-        raise _problem(target, f"has {unreadable} pictures, and none of them can be read")
-    return _usable(target, np.concatenate(embedded), None)
+    read = read_pictures(files, model, "target set")
+    if not len(read.vectors):
+        raise _problem(target, f"has {len(files)} pictures, and none of them can be read")
+    return _usable(target, read.vectors, None)
 
 
 def _of_tables(tables: Sequence[UPath], target: Target, scorer: str, with_texts: bool) -> TargetVectors:
