@@ -23,7 +23,7 @@ import dagster as dg
 from benchmarks.harness import Row, Run, measure, start_clock
 from mmdata.config import Corpus
 from mmdata.config.load import parse_corpus
-from mmdata.engine.freshness import features_input, rows_input, stage_settings
+from mmdata.engine.stage_fingerprints import features_input, rows_input, stage_settings
 from mmdata.fingerprint import fingerprint
 from mmdata.workspace.layout import PART_STAGES, Catalog, Part, PartStamp, Workspace
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 from benchmarks.scoring import photo
 from mmdata.config import Corpus
 from mmdata.config.load import parse_corpus
-from mmdata.engine.freshness import features_input, rows_input, stage_settings
 from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
+from mmdata.engine.stage_fingerprints import features_input, rows_input, stage_settings
 from mmdata.fingerprint import fingerprint
 from mmdata.instruct.stage import write_instructions
 from mmdata.publish.release import publish_release

@@ -13,15 +13,9 @@ from mmdata.download.media_counts import NOT_FETCHABLE, failed_urls
 from mmdata.download.media_settings import MediaSettings
 from mmdata.download.slices import fetch_slice
 from mmdata.engine.deciding_settings import deciding_settings, rules_changed
-from mmdata.engine.freshness import (
-    fetched_files,
-    is_due,
-    media_refusal,
-    media_reuse,
-    named_settings,
-    stage_settings,
-)
+from mmdata.engine.freshness import fetched_files, is_due, media_refusal, media_reuse
 from mmdata.engine.part_run import run_part_stage
+from mmdata.engine.stage_fingerprints import named_settings, stage_settings
 from mmdata.errors import DataError
 from mmdata.observe import metrics
 from mmdata.optout.hashes import load_opt_out

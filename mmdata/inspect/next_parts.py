@@ -14,16 +14,13 @@ from mmdata.engine.deciding_settings import deciding_settings, rules_changed
 from mmdata.engine.freshness import (
     FILTER_CHANGED,
     PartPlan,
-    features_input,
     is_due,
     lacking_vectors,
     lacks_text_vectors,
     media_reuse,
-    named_settings,
-    rows_input,
-    stage_settings,
     what_changed,
 )
+from mmdata.engine.stage_fingerprints import features_input, named_settings, rows_input, stage_settings
 from mmdata.fingerprint import fingerprint
 from mmdata.sources.source_rules import rule_reasons
 from mmdata.sources.stage import slice_spans

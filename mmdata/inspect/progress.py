@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from mmdata.config import Corpus
-from mmdata.engine.freshness import features_input, rows_input, stage_settings
+from mmdata.engine.stage_fingerprints import features_input, rows_input, stage_settings
 from mmdata.fingerprint import fingerprint
 from mmdata.workspace.attempts import Attempt
 from mmdata.workspace.layout import PART_STAGES, Part, PartStage, SliceStamp, Workspace

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from mmdata.errors import DataError, MMDataError, UserError
 from mmdata.fingerprint import file_sha256
 from mmdata.observe import logs
+from mmdata.releases.manifest import Release
 from mmdata.report.model_captions import CAPTIONS_PAGE
 from mmdata.stage import StageReport
 from mmdata.storage.atomic import is_local
-from mmdata.releases.manifest import Release
 from mmdata.workspace.layout import Workspace
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import polars as pl
 from upath import UPath
 
 from mmdata.config import Corpus
-from mmdata.engine.freshness import CODE_VERSIONS
+from mmdata.engine.stage_fingerprints import CODE_VERSIONS
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.instruct.forms import FORMS, Record, line

@@ -14,7 +14,7 @@ from mmdata.config import Corpus, Select
 from mmdata.config.concept_list import read_concept_lists
 from mmdata.config.presets import PRESETS
 from mmdata.config.selection_files import selection_file_states
-from mmdata.engine.freshness import CODE_VERSIONS, scorer_settings
+from mmdata.engine.stage_fingerprints import CODE_VERSIONS, scorer_settings
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.releases.manifest import find_manifest

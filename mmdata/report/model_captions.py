@@ -99,7 +99,7 @@ def read_captions(models: Sequence[Path], release_id: str) -> list[ModelCaptions
 
 
 def captioned_picture(answer: Mapping[str, Any], image: str | None) -> CaptionedPicture:
-    """A caption of metrics.json with its picture, and whether it names the concept that the sample's own caption names."""
+    """A caption of metrics.json with its picture, and whether it names the concept that the sample's own one names."""
     concept = answer.get("concept")
     is_named = concept is not None and names_concept(answer["expected"], concept)
     return CaptionedPicture(

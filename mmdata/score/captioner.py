@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from mmdata.config import Recaption
-from mmdata.engine.freshness import captioner_files
+from mmdata.engine.stage_fingerprints import captioner_files
 from mmdata.errors import UserError
 from mmdata.fingerprint import fingerprint
 

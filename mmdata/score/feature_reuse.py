@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmdata.documents import texts_between
-from mmdata.engine.freshness import CODE_VERSIONS, TEXT_VERSION
+from mmdata.engine.stage_fingerprints import CODE_VERSIONS, TEXT_VERSION
 from mmdata.samples import FEATURES
 from mmdata.score.caption_vectors import CaptionVectors, distinct_captions
 from mmdata.score.picture_scoring import is_pictured
@@ -31,7 +31,7 @@ def features_metadata(
 
     Args:
         media_metadata: schema metadata of the media table; its settings say how the pictures were stored.
-        measures: what beside the scorer decides what is measured (`freshness.measure_settings`).
+        measures: what beside the scorer decides what is measured (`stage_fingerprints.measure_settings`).
     """
     made_with: dict[str, Any] = {
         "code": CODE_VERSIONS["features"],

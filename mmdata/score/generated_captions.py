@@ -19,7 +19,7 @@ from upath import UPath
 
 from mmdata.config import Recaption
 from mmdata.config.recaption import CAPTION_PLACEHOLDER
-from mmdata.engine.freshness import CAPTION_VERSION
+from mmdata.engine.stage_fingerprints import CAPTION_VERSION
 from mmdata.fingerprint import fingerprint
 from mmdata.observe import logs
 from mmdata.samples import Column, draws

@@ -15,7 +15,7 @@ from mmdata.config import Corpus, Recaption, Score
 from mmdata.config.recaption import NO_CAPTIONS
 from mmdata.config.scorers import is_local_checkpoint
 from mmdata.documents import with_words
-from mmdata.engine import freshness
+from mmdata.engine import freshness, stage_fingerprints
 from mmdata.engine.part_run import SliceResult, run_part_stage
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
@@ -69,7 +69,7 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
     slice_stamp = functools.partial(workspace.slice_stamp, part_name)
     rows, media = _finished_stamp(workspace, part_name, "rows"), _finished_stamp(workspace, part_name, "media")
     inputs = _slice_inputs(workspace, part_name, rows, media)
-    settings = freshness.stage_settings(corpus, part, "features")
+    settings = stage_fingerprints.stage_settings(corpus, part, "features")
     _clear_stamps_of_changed_checkpoint(workspace, part_name, corpus.score, rows.slices)
     in_this_process = corpus.engine.in_this_process
     lacks_vectors = functools.partial(freshness.lacks_text_vectors, corpus)
@@ -95,21 +95,21 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         "features",
         settings=settings,
         inputs=inputs,
-        upstream=freshness.features_input(rows.digest, media.digest),
+        upstream=stage_fingerprints.features_input(rows.digest, media.digest),
         work=functools.partial(
             score_slice,
             workspace,
             part_name,
             corpus.score,
             min_face_score=privacy.min_face_score if counts_faces else None,
-            measures=freshness.measure_settings(corpus),
+            measures=stage_fingerprints.measure_settings(corpus),
             recaption=corpus.recaption,
             seed=corpus.seed,
             workers=corpus.engine.workers,
             advance=report_progress if in_this_process else _no_progress,  # closures cannot be sent to workers
         ),
         engine=corpus.engine,
-        named=freshness.named_settings(corpus, part, "features"),
+        named=stage_fingerprints.named_settings(corpus, part, "features"),
         is_due=lacks_vectors,
         accept=functools.partial(refusal, workspace, part_name),
     )
@@ -137,7 +137,7 @@ def score_slice(
     """Make the features table of a slice from its rows and media; what an earlier run measured is reused.
 
     Args:
-        measures: what beside the scorer decides what is measured (`freshness.measure_settings`).
+        measures: what beside the scorer decides what is measured (`stage_fingerprints.measure_settings`).
         seed: of the draw that chooses samples to caption.
         workers: processes that share this machine's cores.
 
@@ -247,7 +247,7 @@ def _slice_inputs(workspace: Workspace, part_name: str, rows: PartStamp, media: 
             missing: PartStage = "rows" if rows_stamp is None else "media"
             remedy = redo_remedy(part_name, missing, name)
             raise DataError(f"part {part_name}: the {missing} stamp of slice {name} is missing. {remedy}")
-        inputs[name] = freshness.features_input(rows_stamp.digest, media_stamp.digest)
+        inputs[name] = stage_fingerprints.features_input(rows_stamp.digest, media_stamp.digest)
     return inputs
 
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import polars as pl
 import pyarrow as pa
 
-from mmdata.engine.freshness import TEXT_VERSION
+from mmdata.engine.stage_fingerprints import TEXT_VERSION
 from mmdata.score.text_measures import text_features
 
 TEXT_KEY = "text_version"
-"""Schema metadata of a features table: `freshness.TEXT_VERSION` of the code that measured its texts."""
+"""Schema metadata of a features table: `stage_fingerprints.TEXT_VERSION` of the code that measured its texts."""
 
 
 def has_present_texts(metadata: Mapping[str, str]) -> bool:

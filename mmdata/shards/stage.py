@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from mmdata.config import Corpus
-from mmdata.engine.freshness import CODE_VERSIONS, stage_settings
+from mmdata.engine.stage_fingerprints import CODE_VERSIONS, stage_settings
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
 from mmdata.observe import logs

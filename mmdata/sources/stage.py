@@ -17,8 +17,8 @@ import pyarrow as pa
 from upath import UPath
 
 from mmdata.config import Corpus, Source
-from mmdata.engine.freshness import named_settings, rows_input, stage_settings
 from mmdata.engine.part_run import SliceResult, log_slice, publish_slice, stamp_part
+from mmdata.engine.stage_fingerprints import named_settings, rows_input, stage_settings
 from mmdata.errors import DataError, UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.observe import logs

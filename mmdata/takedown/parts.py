@@ -19,8 +19,8 @@ from upath import UPath
 from mmdata.config import Corpus
 from mmdata.documents import DOCUMENT, DOCUMENT_MEDIA
 from mmdata.download.media_counts import media_counts
-from mmdata.engine.freshness import features_input, stage_settings
 from mmdata.engine.part_run import table_digest
+from mmdata.engine.stage_fingerprints import features_input, stage_settings
 from mmdata.errors import UserError
 from mmdata.fingerprint import fingerprint
 from mmdata.optout.hashes import COVERING, OptOut

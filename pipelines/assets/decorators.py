@@ -7,7 +7,7 @@ from functools import partial
 
 import dagster as dg
 
-from mmdata.engine.freshness import CODE_VERSIONS
+from mmdata.engine.stage_fingerprints import CODE_VERSIONS
 from pipelines.partitions import PARTS
 from pipelines.resources import refresh_settings
 

@@ -13,7 +13,7 @@ import pytest
 
 from mmdata.config.load import parse_corpus
 from mmdata.download.stage import fetch_part
-from mmdata.engine import deciding_settings, freshness
+from mmdata.engine import deciding_settings, freshness, stage_fingerprints
 from mmdata.errors import DataError
 from mmdata.inspect.next_parts import part_work
 from mmdata.sources.catalog import update_catalog
@@ -172,7 +172,7 @@ def test_rows_must_be_read_first(handmade):
 
 
 def test_rows_that_are_read_again_by_newer_code_keep_their_pictures(web, tmp_path, monkeypatch):
-    monkeypatch.setitem(freshness.CODE_VERSIONS, "rows", 2)
+    monkeypatch.setitem(stage_fingerprints.CODE_VERSIONS, "rows", 2)
     urls = [web.url(f"/jpg/{number}") for number in range(3)]
     path = tmp_path / "a.tsv"
     path.write_text("URL\tTEXT\n" + "".join(f"{url}\tcaption {n}\n" for n, url in enumerate(urls)))
@@ -181,7 +181,7 @@ def test_rows_that_are_read_again_by_newer_code_keep_their_pictures(web, tmp_pat
     corpus = parse_corpus({"workspace": str(tmp_path / "w"), "sources": [source], "download": download})
     workspace = Workspace(corpus.workspace)
     for version in (2, 3):
-        monkeypatch.setitem(freshness.CODE_VERSIONS, "rows", version)
+        monkeypatch.setitem(stage_fingerprints.CODE_VERSIONS, "rows", version)
         update_catalog(corpus, workspace)
         (part,) = workspace.catalog().live_parts()
         assert "rows" in freshness.plan_part(corpus, workspace, part).stale

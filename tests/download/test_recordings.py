@@ -14,7 +14,7 @@ import pytest
 from mmdata.config import Clips, Privacy
 from mmdata.download import recordings
 from mmdata.download.stage import fetch_part
-from mmdata.engine import freshness
+from mmdata.engine import stage_fingerprints
 from mmdata.samples import MEDIA
 from mmdata.web import hosts, retries
 from mmdata.web.large_files import FetchedFile
@@ -247,7 +247,7 @@ def test_clip_settings_affect_only_parts_with_clips(part):
 
     def settings(of_part, **sections):
         changed = of_part.corpus.model_copy(update=sections)
-        return freshness.stage_settings(changed, of_part.workspace.part(of_part.name), "media")
+        return stage_fingerprints.stage_settings(changed, of_part.workspace.part(of_part.name), "media")
 
     for changed in ({"frames": 3}, {"sound": False}, {"keep_video": True}, {"choose": "scene"}):
         assert settings(films_part, clips=Clips(**changed)) != settings(films_part, clips=Clips())

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mmdata.download.stage import fetch_part
-from mmdata.engine import freshness
+from mmdata.engine import freshness, stage_fingerprints
 from mmdata.inspect.next_parts import part_work
 from mmdata.storage.tables import read_table
 from tests.support.media_parts import by_url
@@ -72,7 +72,7 @@ def test_loosened_and_narrowed_rules_fetch_only_what_they_let_in(part, web) -> N
 
 def test_the_rows_do_not_change_with_the_rules(part, web) -> None:
     def state() -> tuple:
-        settings = freshness.stage_settings(part.corpus, part.workspace.part(part.name), "rows")
+        settings = stage_fingerprints.stage_settings(part.corpus, part.workspace.part(part.name), "rows")
         return settings, read_table(part.workspace.table(part.name, "rows", "0000"))
 
     before = state()

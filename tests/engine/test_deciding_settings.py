@@ -20,7 +20,7 @@ from mmdata.engine.deciding_settings import (
     only_widened,
     rules_changed,
 )
-from mmdata.engine.freshness import named_settings
+from mmdata.engine.stage_fingerprints import named_settings
 from mmdata.workspace.layout import Part
 
 SPEED = {

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from mmdata.config.load import parse_corpus
-from mmdata.engine.freshness import named_settings, plan_part, stage_settings
+from mmdata.engine.freshness import plan_part
+from mmdata.engine.stage_fingerprints import named_settings, stage_settings
 from mmdata.fingerprint import fingerprint
 from mmdata.releases.draft import release_inputs
 from mmdata.workspace.layout import PART_STAGES, Part, Workspace

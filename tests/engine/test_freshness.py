@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from mmdata.config import Corpus, Score, Select
+from mmdata.config import Corpus, Select
 from mmdata.config.load import parse_corpus
 from mmdata.engine.deciding_settings import deciding_settings
-from mmdata.engine.freshness import (
-    features_input,
-    plan_part,
-    plan_parts,
-    releasable_parts,
-    rows_input,
-    scorer_settings,
-    stage_settings,
-)
+from mmdata.engine.freshness import plan_part, plan_parts, releasable_parts
 from mmdata.engine.part_run import stamp_part
+from mmdata.engine.stage_fingerprints import features_input, rows_input, stage_settings
 from mmdata.fingerprint import fingerprint
 from mmdata.workspace.layout import Catalog, Part, SliceStamp, Workspace
 
@@ -160,15 +152,3 @@ def test_missing_text_embeddings_make_features_stale_where_the_selection_needs_t
 def test_the_number_format_makes_features_stale(workspace: Workspace) -> None:
     finish(corpus_of(), workspace)
     assert plan_part(corpus_of(score={"precision": "bf16"}), workspace, PART).stale == ("features",)
-
-
-def test_a_checkpoint_is_known_by_what_it_is_and_not_by_where_it_lies(tmp_path: Path) -> None:
-    here, there = tmp_path / "a" / "clip.safetensors", tmp_path / "b" / "clip.safetensors"
-    for path in (here, there):
-        path.parent.mkdir()
-        path.write_bytes(b"weights")
-        os.utime(path, (1, 1))
-    settings = [scorer_settings(Score(model="ViT-B-32", pretrained=str(path))) for path in (here, there)]
-    assert settings[0] == settings[1]
-    there.write_bytes(b"other weights")
-    assert scorer_settings(Score(model="ViT-B-32", pretrained=str(there))) != settings[0]

@@ -18,8 +18,9 @@ import pytest
 from mmdata.config import Corpus
 from mmdata.config.load import parse_corpus
 from mmdata.engine.deciding_settings import deciding_settings
-from mmdata.engine.freshness import features_input, is_due, named_settings, plan_parts, stage_settings
+from mmdata.engine.freshness import is_due, plan_parts
 from mmdata.engine.part_run import SliceResult, run_part_stage
+from mmdata.engine.stage_fingerprints import features_input, named_settings, stage_settings
 from mmdata.inspect.next_build import RefreshPlan, plan_refresh
 from mmdata.instruct.stage import write_instructions
 from mmdata.publish.release import publish_release

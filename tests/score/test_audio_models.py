@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmdata.config import Score
-from mmdata.engine import freshness
+from mmdata.engine import stage_fingerprints
 from mmdata.errors import UserError
 from mmdata.media.flac import SAMPLE_RATE, flac
 from mmdata.score import audio_models
@@ -167,7 +167,7 @@ def test_another_model_makes_the_features_stale_and_nothing_else(clap: str) -> N
     blurred = parse_corpus({**base, "privacy": {"blur_faces": True}})
     corpora = (plain, with_audio, faces, blurred)
     stages = {
-        stage: [freshness.stage_settings(corpus, part, stage) for corpus in corpora]
+        stage: [stage_fingerprints.stage_settings(corpus, part, stage) for corpus in corpora]
         for stage in ("rows", "media", "features")
     }
     assert len(set(stages["rows"])) == 1

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mmdata.config import Network, Score
-from mmdata.engine.freshness import named_settings, stage_settings
+from mmdata.engine.stage_fingerprints import named_settings, stage_settings
 from mmdata.errors import UserError
 from mmdata.media.packaged_file import PackagedFile
 from mmdata.samples import FEATURES

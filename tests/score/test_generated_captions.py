@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from mmdata.config import Score
-from mmdata.engine import freshness
+from mmdata.engine import stage_fingerprints
 from mmdata.samples import FEATURES
 from mmdata.score.generated_captions import NAMES, captioner_mark
 from mmdata.score.scorer import ClipScorer, load_scorer
@@ -187,7 +187,7 @@ def test_what_decides_the_captions_is_named_and_the_rest_is_not(maker: PartMaker
 
     def settings(**section: Any) -> str:
         corpus = maker.corpus.model_copy(update={"recaption": maker.corpus.recaption.model_validate(section)})
-        return freshness.stage_settings(corpus, part, "features")
+        return stage_fingerprints.stage_settings(corpus, part, "features")
 
     plain = settings(model="one")
     assert settings() != plain
@@ -207,7 +207,7 @@ def test_a_local_model_counts_by_its_files_and_not_by_its_folder(tmp_path: Path,
     def settings(name: str) -> str:
         section = {"model": str(tmp_path / name / "model")}
         corpus = maker.corpus.model_copy(update={"recaption": maker.corpus.recaption.model_validate(section)})
-        return freshness.stage_settings(corpus, part, "features")
+        return stage_fingerprints.stage_settings(corpus, part, "features")
 
     for name in ("here", "there"):
         os.utime(tmp_path / name / "model" / "config.json", (1000, 1000))

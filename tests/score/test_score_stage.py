@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from mmdata.config import Engine, Score
-from mmdata.engine import freshness
+from mmdata.engine import stage_fingerprints
 from mmdata.errors import DataError, PartFailed, UserError
+from mmdata.fingerprint import fingerprint
 from mmdata.media.flac import SAMPLE_RATE, flac
 from mmdata.samples import FEATURES
 from mmdata.score import stage
@@ -223,8 +224,8 @@ def test_the_plan_calls_a_finished_part_up_to_date(maker: PartMaker) -> None:
 def fresh_stages(maker: PartMaker, corpus) -> set[str]:  # type: ignore[no-untyped-def]
     part = maker.workspace.part(PART)
     stamps = {stage: maker.workspace.part_stamp(PART, stage) for stage in ("rows", "media", "features")}
-    upstream = freshness.features_input(stamps["rows"].digest, stamps["media"].digest)
-    expected = freshness.fingerprint(freshness.stage_settings(corpus, part, "features"), upstream)
+    upstream = stage_fingerprints.features_input(stamps["rows"].digest, stamps["media"].digest)
+    expected = fingerprint(stage_fingerprints.stage_settings(corpus, part, "features"), upstream)
     return set() if stamps["features"].fingerprint == expected else {"features"}
 
 

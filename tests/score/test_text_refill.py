@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from mmdata.engine import freshness
+from mmdata.engine import freshness, stage_fingerprints
 from mmdata.score import feature_reuse, text_measures, text_refill
 from mmdata.score.stage import score_part
 from mmdata.score.text_refill import TEXT_KEY, has_present_texts
@@ -18,7 +18,7 @@ def older(maker: PartMaker) -> pl.DataFrame:
     """A part whose texts an older version of the code measured; the table as it ought to be."""
     maker.write([[*photo_samples(4), Sample("a text alone", kind="text"), Sample("lost", url="https://e.org/l.jpg")]])
     with pytest.MonkeyPatch.context() as patch:
-        for module in (freshness, feature_reuse, text_refill):
+        for module in (stage_fingerprints, feature_reuse, text_refill):
             patch.setattr(module, "TEXT_VERSION", 1)
         score_part(maker.corpus, maker.workspace, PART)
     expected = maker.table()
@@ -36,7 +36,7 @@ def test_older_texts_are_measured_again_without_reading_a_medium(maker: PartMake
     part, stamp = maker.workspace.part(PART), maker.workspace.part_stamp(PART, "features")
     assert stamp is not None
     why = freshness.what_changed(maker.corpus, part, "features", stamp)
-    assert why == f"code version of texts: 1 -> {freshness.TEXT_VERSION}"
+    assert why == f"code version of texts: 1 -> {stage_fingerprints.TEXT_VERSION}"
     report = score_part(maker.corpus, maker.workspace, PART)
     assert (report.counts["reused"], report.counts["pictures"]) == (4, 0)
     table = maker.table()

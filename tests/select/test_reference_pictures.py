@@ -83,7 +83,9 @@ def test_what_cannot_be_read_counts_by_its_bytes(tmp_path: Path, monkeypatch: py
 def test_a_plain_picture_is_embedded_as_before(tmp_path: Path) -> None:
     from mmdata.score.decode import decode_pixels
 
-    found = read(tmp_path, png=(on_white(), "PNG", {}), jpeg=(on_white(), "JPEG", {}), grey=(on_white().convert("L"), "PNG", {}))
+    found = read(
+        tmp_path, png=(on_white(), "PNG", {}), jpeg=(on_white(), "JPEG", {}), grey=(on_white().convert("L"), "PNG", {})
+    )
     model = load_scorer(DEMO)
     pixels = [decode_pixels((tmp_path / name).read_bytes(), model.preprocess) for name in ("png", "jpeg", "grey")]
     assert (found.vectors == model.embed_images(np.stack(pixels)).astype(np.float16)).all()

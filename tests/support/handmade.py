@@ -8,8 +8,8 @@ from typing import Any
 from mmdata.config import Corpus
 from mmdata.config.load import parse_corpus
 from mmdata.config.source_filter import SourceFilter
-from mmdata.engine.freshness import rows_input, stage_settings
 from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
+from mmdata.engine.stage_fingerprints import rows_input, stage_settings
 from mmdata.fingerprint import fingerprint
 from mmdata.samples import ROWS, sample_uid, table_of
 from mmdata.workspace.layout import Catalog, Part, Workspace

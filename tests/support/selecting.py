@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from mmdata.config import Corpus, Filter, Select
 from mmdata.config.load import parse_corpus
-from mmdata.engine.freshness import features_input, rows_input, stage_settings
 from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
+from mmdata.engine.stage_fingerprints import features_input, rows_input, stage_settings
 from mmdata.fingerprint import fingerprint
 from mmdata.releases.draft import read_draft
 from mmdata.releases.manifest import REQUIRED

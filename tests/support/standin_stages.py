@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +22,7 @@ import mmdata.inspect.up_to_date  # noqa: F401 - import the real stages before t
 from mmdata import samples
 from mmdata.config import Corpus
 from mmdata.config.load import load_corpus
-from mmdata.engine import freshness
+from mmdata.engine import freshness, stage_fingerprints
 from mmdata.engine.part_run import SliceResult, run_part_stage
 from mmdata.errors import DataError
 from mmdata.fingerprint import fingerprint
@@ -127,7 +127,7 @@ def read_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Pr
         rows = [_row(part, start + n, text) for n, text in enumerate(lines[start : start + 2])]
         return SliceResult(samples.table_of(rows, samples.ROWS), {"rows": len(rows)})
 
-    return _run(corpus, workspace, part, "rows", inputs, freshness.rows_input(part), work, progress)
+    return _run(corpus, workspace, part, "rows", inputs, stage_fingerprints.rows_input(part), work, progress)
 
 
 def fetch_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: Progress = silent) -> StageReport:
@@ -156,7 +156,7 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
     assert rows is not None
     assert media is not None
     inputs = {
-        n: freshness.features_input(_digest(workspace, part, "rows", n), _digest(workspace, part, "media", n))
+        n: stage_fingerprints.features_input(_digest(workspace, part, "rows", n), _digest(workspace, part, "media", n))
         for n in rows.slices
     }
 
@@ -169,7 +169,7 @@ def score_part(corpus: Corpus, workspace: Workspace, part_name: str, progress: P
         ]
         return SliceResult(samples.table_of(done, samples.FEATURES), {"rows": len(done)})
 
-    upstream = freshness.features_input(rows.digest, media.digest)
+    upstream = stage_fingerprints.features_input(rows.digest, media.digest)
     return _run(corpus, workspace, part, "features", inputs, upstream, work, progress)
 
 
@@ -217,7 +217,7 @@ def verify_shards(workspace: Workspace, release_id: str) -> StageReport:
     return StageReport("verify", counts={"shards": 1})
 
 
-def report_release(folder: UPath) -> StageReport:
+def report_release(folder: UPath, models: Sequence[Path] = ()) -> StageReport:
     publish_bytes(folder / "report.html", b"<h1>fine</h1>")
     return StageReport("report")
 
@@ -247,7 +247,7 @@ def _run(
     progress: Progress,
     accept: Callable[[Any], str | None] = lambda slices: None,
 ) -> StageReport:
-    settings = freshness.stage_settings(corpus, part, stage)
+    settings = stage_fingerprints.stage_settings(corpus, part, stage)
     result = run_part_stage(
         workspace,
         part.name,

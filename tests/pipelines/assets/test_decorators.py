@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from mmdata.engine.freshness import CODE_VERSIONS
+from mmdata.engine.stage_fingerprints import CODE_VERSIONS
 from pipelines.assets.decorators import RETRY, stage_version
 from pipelines.definitions import defs
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.support.tiny_run import alone, release_at, settings
 from tests.support.trained import checkpoint_of, config_of
@@ -18,7 +16,6 @@ from training.evaluate.answer import ANSWER_TOKENS, prompt_batch
 from training.evaluate.held_out_answers import concept_metrics, concepts_of, generate_answers
 from training.stages.stage_model import load_model
 from training.stages.stage_reader import make_reader
-
 
 
 def test_shares_are_of_the_captions_whose_concept_has_a_name() -> None:
