@@ -16,8 +16,8 @@ import polars as pl
 import pyarrow as pa
 
 from mmdata.config import Corpus
-from mmdata.engine.freshness import features_input, rows_input, stage_settings
 from mmdata.engine.part_run import SliceResult, publish_slice, stamp_part
+from mmdata.engine.stage_fingerprints import features_input, rows_input, stage_settings
 from mmdata.fingerprint import fingerprint
 from mmdata.samples import FEATURES, MEDIA, ROWS
 from mmdata.select.selection_table import hex_uids

@@ -101,7 +101,9 @@ def read_captions(models: Sequence[Path], release_id: str) -> list[ModelCaptions
 def captioned_picture(answer: Mapping[str, Any], image: str | None) -> CaptionedPicture:
     """A caption of metrics.json with its picture, and whether it names the concept that the sample's own one names."""
     concept = answer.get("concept")
-    is_named = concept is not None and names_concept(answer["expected"], concept)
+    is_named = None
+    if concept is not None and names_concept(answer["expected"], concept):
+        is_named = names_concept(answer["generated"], concept)
     return CaptionedPicture(
         uid=answer["uid"],
         image=image,
@@ -109,7 +111,7 @@ def captioned_picture(answer: Mapping[str, Any], image: str | None) -> Captioned
         generated=answer["generated"],
         with_other_picture=answer.get("with_other_picture"),
         concept=concept,
-        names_concept=names_concept(answer["generated"], concept) if is_named else None,
+        names_concept=is_named,
     )
 
 
