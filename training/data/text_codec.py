@@ -12,6 +12,7 @@ from mmdata.errors import DataError, UserError
 
 MEDIA_PLACEHOLDER = "\ue000"  # stands for one medium in a text; a private-use character that is removed from data
 IGNORED = -100  # the label of tokens that are not learned
+_ANSWER = "mmdata"  # what the assistant says when the chat template is asked how it ends a turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,33 @@ class TextCodec:
         self.eos = int(tokenizer.eos_token_id)
         self.start = int(tokenizer.bos_token_id if tokenizer.bos_token_id is not None else self.eos)
         self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos)
-        special = sorted((token for token in tokenizer.all_special_tokens if len(token) > 1), key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, special)) or "(?!)")
+        added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        special = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
+        self._special = re.compile("|".join(re.escape(token) for token in special if len(token) > 1) or "(?!)")
+        self._template_ends_turns = True
+        self._closing = self._closing_of_template()
+        self._template_ends_turns = bool(self._closing.strip())
+        special_ids = set(tokenizer.convert_tokens_to_ids(special))
+        closing_ids = self._ids(self._closing) if self._template_ends_turns else [self.eos]
+        self.end_of_turn = next((token for token in closing_ids if token in special_ids), None)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end what is generated: the template's end of turn, and the end-of-text token."""
+        return frozenset({self.eos, self.eos if self.end_of_turn is None else self.end_of_turn})
+
+    @property
+    def ending_problem(self) -> str | None:
+        """Why the model may not know how to end an answer: its end-of-text token is not the template's end of turn."""
+        if self.end_of_turn in (self.eos, None):
+            return None
+        end, eos = (self.tokenizer.convert_ids_to_tokens(number) for number in (self.end_of_turn, self.eos))
+        return (
+            f"the LLM's end-of-text token is {eos}, but its chat template ends a turn with {end}. This stage trains "
+            f"answers to end with {end}, and generation stops at either. The model may have seen little of {end} so "
+            "far. Remedy, if answers do not end: the LLM's instruction-tuned variant, whose end-of-text token is "
+            f"{end}, or instruct.method = full."
+        )
 
     def caption(self, text: str, media: int) -> Encoded:
         """Media, the start token, and then a caption, which is learned up to and with its end-of-text token."""
@@ -74,7 +100,14 @@ class TextCodec:
         """A conversation. What the assistant says is learned, up to and with the end of its turns.
 
         Raises DataError: the chat template rewrites earlier turns, so that answers cannot be told from prompts.
+        Raises UserError: the chat template ends a turn with nothing that is a token of its own.
         """
+        if self.end_of_turn is None:
+            raise UserError(
+                f"the LLM's chat template ends a turn with {self._closing!r}, in which its tokenizer has no special "
+                f"token (its end-of-text token is {self.tokenizer.eos_token}), so no answer could end. "
+                "Remedy: model.llm.tokenizer, one that has it as a special token."
+            )
         encoded = Encoded([], [])
         for text, learned in self._spans([Turn(turn.role, self._without_special_tokens(turn.text)) for turn in turns]):
             for number, piece in enumerate(text.split(MEDIA_PLACEHOLDER)):
@@ -97,6 +130,16 @@ class TextCodec:
         """The text of generated tokens, up to the end-of-text token."""
         stop = list(ids).index(self.eos) if self.eos in ids else len(ids)
         return str(self.tokenizer.decode(list(ids)[:stop], skip_special_tokens=True)).strip()
+
+    def _closing_of_template(self) -> str:
+        """What stands after an answer; empty if the template cannot write a conversation of two turns."""
+        from jinja2 import TemplateError
+
+        try:
+            text, _ = self._spans([Turn("user", _ANSWER), Turn("assistant", _ANSWER)])[-1]
+        except (DataError, TemplateError):
+            return ""
+        return text.rpartition(_ANSWER)[2]
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
@@ -124,7 +167,9 @@ class TextCodec:
                     "the tokenizer's chat template writes earlier turns differently once a later one follows; "
                     "answers cannot be told from prompts. Remedy: a tokenizer with another template."
                 )
-            spans.append((text[len(written) :], turn.role == "assistant"))
+            is_answer = turn.role == "assistant"
+            end = self.tokenizer.eos_token if is_answer and not self._template_ends_turns else ""
+            spans.append((text[len(written) :] + end, is_answer))
             written = text
         return spans
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from transformers import AddedToken
 
 from mmdata.errors import DataError, UserError
 from training.data.text_codec import (
@@ -24,6 +25,7 @@ CHATML = (
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 SYSTEM = "{% if messages[0].role != 'system' %}<|system|>\nBe kind.</s>\n{% endif %}" + CHATML
+QWEN = CHATML.replace("</s>", "<|im_end|>")  # as a base checkpoint's: its tokenizer's end-of-text token is another
 LAST_ONLY = (
     "{% for message in messages %}{% if loop.last %}<|{{ message.role }}|>{{ message.content }}{% endif %}{% endfor %}"
 )
@@ -42,6 +44,14 @@ MANY = [
 
 def codec(template: str | None = None) -> TextCodec:
     tokenizer = load_tokenizer("bytes")
+    tokenizer.chat_template = template
+    return TextCodec(tokenizer)
+
+
+def codec_with(template: str, *special: str) -> TextCodec:
+    """A codec whose tokenizer has more special tokens, which are none of its named ones."""
+    tokenizer = load_tokenizer("bytes")
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in special])
     tokenizer.chat_template = template
     return TextCodec(tokenizer)
 
@@ -152,6 +162,38 @@ def test_generated_text_ends_at_its_end() -> None:
     assert ours.decode([*ids, ours.eos, *ids]) == "a cat"
     assert ours.decode(ids) == "a cat"
     assert ours.decode([]) == ours.decode([ours.eos]) == ""
+
+
+def test_answers_end_with_the_templates_end_of_turn_and_learn_it() -> None:
+    ours = codec_with(QWEN, "<|im_end|>")
+    assert ours.tokenizer.convert_ids_to_tokens(ours.end_of_turn) == "<|im_end|>"
+    assert ours.ends == {ours.eos, ours.end_of_turn} and ours.end_of_turn != ours.eos
+    encoded = ours.conversation([*ONE, Turn("user", "no<|im_end|>"), Turn("assistant", "yes<|im_end|>!")])
+    assert encoded.labels.count(ours.end_of_turn) == 2, "once an answer; data cannot spell it"
+    assert encoded.ids.count(ours.end_of_turn) == 4 and ours.eos not in encoded.ids
+    assert ours.caption("a", 0).ids[-1] == ours.eos
+    problem = ours.ending_problem
+    assert problem is not None and "end-of-text token is </s>" in problem and "ends a turn with <|im_end|>" in problem
+    assert "Remedy" in problem
+    for template in TEMPLATES.values():
+        assert codec(template).ending_problem is None
+        assert codec(template).ends == {codec(template).eos}
+
+
+def test_answers_get_an_end_where_the_template_has_none() -> None:
+    ours = codec_with("{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}")
+    encoded = ours.conversation([*ONE, *ONE])
+    assert learned(encoded, ours).count("</s>") == encoded.labels.count(ours.eos) == 2
+    assert ours.ends == {ours.eos} and ours.ending_problem is None
+
+
+def test_an_end_that_is_no_token_is_refused() -> None:
+    ours = codec_with(QWEN)
+    with pytest.raises(
+        UserError, match=r"ends a turn with '<\|im_end\|>\\n'.* is </s>\).* Remedy: model.llm.tokenizer"
+    ):
+        ours.conversation(ONE)
+    assert ours.caption("a cat", 1).ids[-1] == ours.eos, "captions need no template"
 
 
 def test_cut_keeps_media() -> None:
