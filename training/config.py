@@ -68,8 +68,19 @@ class Llm(Section):
     )
     config: dict[str, Any] = Field(default_factory=dict, description="`config`: `model_type` and settings.")
     tokenizer: str | None = Field(None, description="Hub id or folder; `bytes`: a token per byte; null: the model's.")
-    attention: str = Field("sdpa", description="attn_implementation of transformers: sdpa, flash_attention_2, …")
-    sliding_window: int | None = Field(None, ge=1, description="Attention reaches back at most this many tokens.")
+    attention: Literal["auto", "flash_attention_2", "flash_attention_3", "flex_attention", "sdpa", "eager"] = Field(
+        "auto",
+        description="Kernel; auto: on a GPU flash attention where it is installed, else flex_attention; else sdpa.",
+    )
+    sliding_window: int | None = Field(
+        None, ge=1, description="Attention reaches back at most this many tokens; not with flash attention."
+    )
+
+    @model_validator(mode="after")
+    def _kernel_has_windows(self) -> Llm:
+        if self.sliding_window is not None and self.attention.startswith("flash"):
+            raise ValueError(f'{self.attention} has no sliding_window here. Set attention = "flex_attention" or "auto"')
+        return self
 
 
 class Model(Section):
@@ -282,6 +293,13 @@ class TrainConfig(Section):
     parallel: Parallel = Parallel()
     data: Data = Data()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _kernel_takes_the_precision(self) -> TrainConfig:
+        kernel, precision = self.model.llm.attention, self.parallel.precision
+        if (kernel == "flex_attention" and precision == "fp16") or (kernel.startswith("flash") and precision == "fp32"):
+            raise ValueError(f'model.llm.attention {kernel} does not run in {precision}. Set attention = "auto"')
+        return self
 
 
 def load_train_config(

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import socket
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -25,15 +26,25 @@ from training.checkpoint.checkpoints import META, Progress, check_release, lates
 from training.config import STAGES, Parallel, StageName, TrainConfig
 from training.data.batch_readers import Share
 from training.data.sample_index import TrainingRelease, open_training_release
+from training.distributed.gradients import Autocast
 from training.distributed.parallelism import parallelise
 from training.distributed.process_mesh import Mesh, join_processes
 from training.model.encoders import DualEncoder
 from training.model.fusion import decoder_list
 from training.model.multimodal_lm import MultimodalLm
+from training.model.packing_check import check_samples_apart
 from training.model.scorer_folder import can_be_scorer, save_scorer
 from training.stages.frozen_towers import cached_features, fill_tables, frozen_towers
 from training.stages.pipeline import RemoteLayer, cut_pipeline
-from training.stages.stage_model import PREVIOUS_STAGE, build_model, initialise_weights, load_model, stage_settings
+from training.stages.stage_model import (
+    PREVIOUS_STAGE,
+    StageModel,
+    build_model,
+    generative_settings,
+    initialise_weights,
+    load_model,
+    stage_settings,
+)
 from training.stages.stage_reader import make_reader, make_validation_reader
 from training.stages.step_flops import StepFlops
 from training.step_log import OnLine, StepLog, peak_flops
@@ -147,6 +158,9 @@ def _make_trainer(
     # A resumed run does this too: the KL term compares with the model that the stage started from.
     initialise_weights(built, config, _previous(stage, output, release, config))
     built.model.to(mesh.device)
+    autocast, _ = precision(config.parallel.precision, mesh.device)
+    if stage != "align":
+        _check_language_model(built, config, mesh, autocast)
     share = Share(mesh.rank("dp"), mesh.size("dp"))
     towers = frozen_towers(built, config, output / "data" / "features")
     features = cached_features(towers)
@@ -158,7 +172,6 @@ def _make_trainer(
     if towers:
         wanted = [(reader, settings.steps * settings.batch_size)]
         wanted += [] if held_out is None else [(held_out, settings.validate_samples + held_out_size)]
-        autocast, _ = precision(config.parallel.precision, mesh.device)
         filled = fill_tables(built, towers, wanted, mesh, config.data.workers, autocast)
         log.write({"kind": "features", "step": progress.step, **filled})
     work = StepFlops(built, config) if peak_flops(config.log, mesh.device) is not None else None
@@ -169,6 +182,16 @@ def _make_trainer(
         built.blocks = [block for block in decoder_list(built.llm) if not isinstance(block, RemoteLayer)]
     wrapped = parallelise(built.model, built.llm, built.blocks, config.parallel, mesh)
     return Trainer(built, wrapped, config, settings, mesh, (reader, held_out), output / stage, log, work)
+
+
+def _check_language_model(built: StageModel, config: TrainConfig, mesh: Mesh, autocast: Autocast) -> None:
+    """Check that samples of a row do not see each other, and warn if answers may not end."""
+    model, codec = built.generative()
+    if generative_settings(built.stage, config).pack:
+        with autocast():
+            check_samples_apart(model.llm, model.attention)
+    if built.stage == "instruct" and mesh.is_main and codec.ending_problem is not None:
+        warnings.warn(codec.ending_problem, stacklevel=2)
 
 
 def _previous(stage: StageName, output: Path, release: TrainingRelease, config: TrainConfig) -> Path | None:
@@ -186,6 +209,7 @@ def _check_origin(checkpoint: Path, release: TrainingRelease, config: TrainConfi
     check_release(progress, release.id, release.digest, config.allow_release_change, checkpoint)
     settings = config.model.model_dump(mode="json")
     trained = TrainConfig.model_validate(progress.config).model.model_dump(mode="json")  # older ones lack newer keys
+    trained["llm"]["attention"] = settings["llm"]["attention"]  # how it is computed, not what
     if trained != settings:
         differing = [key for key in settings if trained[key] != settings[key]]
         raise UserError(

@@ -207,3 +207,17 @@ def test_model_settings_that_contradict_each_other_are_refused(model: dict[str, 
     with pytest.raises(ValidationError, match=says):
         TrainConfig.model_validate({"model": model})
     assert TrainConfig.model_validate({"model": {"llava": "x"}}).model.llava == "x"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.llm.attention=flash_attention_2", "model.llm.sliding_window=64"],
+        ["model.llm.attention=flash_attention_3", "parallel.precision=fp32"],
+        ["model.llm.attention=flex_attention", "parallel.precision=fp16"],
+    ],
+)
+def test_a_kernel_that_cannot_do_what_is_set_is_refused(overrides: list[str]) -> None:
+    with pytest.raises(UserError, match=r'Set attention = .*"auto"'):
+        load_train_config("tiny", overrides=overrides)
+    assert load_train_config("tiny", overrides=[*overrides, "model.llm.attention=auto"])

@@ -17,11 +17,13 @@ from typing import Any
 import pytest
 import torch
 from torch.distributed.checkpoint import state_dict_saver
+from transformers import AddedToken
 
 from mmdata.errors import DataError, UserError
 from tests.support.tiny_run import LLM, release_at, settings
 from training.checkpoint.checkpoint_files import CheckpointReader
 from training.checkpoint.checkpoints import find_checkpoint, latest_checkpoint, read_progress
+from training.data.text_codec import load_tokenizer
 from training.run import run_lock, train
 from training.stages.stage_model import load_model
 from training.step_log import read_log
@@ -256,3 +258,39 @@ def test_time_passes_in_the_log(release: str, tmp_path: Path) -> None:
     assert len(lines) == 4
     assert lines[-1]["eta_s"] == 0
     assert 0 < result.seconds < time.monotonic() - begun
+
+
+def test_a_run_may_go_on_with_another_attention(release: str, tmp_path: Path) -> None:
+    train(release, ["joint"], settings(joint={"steps": 1}), tmp_path)
+    base = settings().model.model_dump()
+    other = settings(model={**base, "llm": {**base["llm"], "attention": "eager"}}, joint={"steps": 2, "log_every": 1})
+    lines: list[dict[str, Any]] = []
+    train(release, ["joint"], other, tmp_path, on_line=lines.append)
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [2]
+
+
+def test_a_language_model_that_mixes_samples_is_refused_before_the_first_step(release: str, tmp_path: Path) -> None:
+    mamba = {"model_type": "mamba", "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "time_step_rank": 4}
+    llm = {"kind": "config", "tokenizer": "bytes", "config": {**mamba, "num_attention_heads": 2}}
+    model = {**settings().model.model_dump(), "llm": llm}
+    with pytest.raises(UserError, match=r"see each other in MambaForCausalLM.* Remedy: pack = false"):
+        train(release, ["joint"], settings(model=model), tmp_path)
+    loose = settings(model=model, joint={"pack": False, "steps": 1})
+    assert train(release, ["joint"], loose, tmp_path)[0].steps == 1
+
+
+def test_an_end_of_turn_that_is_not_the_end_of_text_is_told_at_the_start(release: str, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer("bytes")
+    tokenizer.add_tokens([AddedToken("<|im_end|>", special=True)])
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message.role }}: {{ message.content }}<|im_end|>\n{% endfor %}"
+    )
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    llm = {"kind": "config", "tokenizer": str(tmp_path / "tokenizer"), "config": LLM}
+    config = settings(model={**settings().model.model_dump(), "llm": llm}, instruct={"steps": 1})
+    with pytest.warns(
+        UserWarning, match=r"token is </s>, but its chat template ends a turn with <\|im_end\|>.* Remedy"
+    ):
+        (result,) = train(release, ["instruct"], config, tmp_path / "out")
+    model, codec = load_model(result.checkpoint)[0].generative()
+    assert set(model.llm.generation_config.eos_token_id) == codec.ends

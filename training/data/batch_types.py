@@ -84,6 +84,11 @@ class RowBatch:
         """By kind."""
         return {"picture": self.picture, "sound": self.sound}
 
+    @property
+    def most_documents(self) -> int:
+        """The most places where position ids begin: at each sample, and at each row's padding."""
+        return self.read + len(self.input_ids)
+
     def split(self, size: int) -> Iterator[RowBatch]:
         """Runs of at most `size` rows, each with its own media; counts and uids stay those of the whole batch."""
         for start in range(0, len(self.input_ids), size):

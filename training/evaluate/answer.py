@@ -38,7 +38,7 @@ def answer(built: StageModel, pictures: Sequence[bytes], question: str = "", tok
         raise DataError(f"a picture cannot be decoded: {error}") from None
     device = next(model.connector.parameters()).device
     batch = to_device(question_batch(built, pixels, question), device)
-    return codec.decode(model.generate(batch, tokens, codec.eos)[0])
+    return codec.decode(model.generate(batch, tokens, codec.ends)[0])
 
 
 def question_batch(built: StageModel, pixels_NCHW: Tensor | None, question: str) -> RowBatch:

@@ -85,7 +85,7 @@ def _generated(built: StageModel, prompts: Sequence[Prompt | None], device: torc
         for first in range(0, len(group), BATCH_ANSWERS):
             chosen = group[first : first + BATCH_ANSWERS]
             batch = to_device(prompts_batch(built, [prompt for _, prompt in chosen]), device)
-            for (at, _), ids in zip(chosen, model.generate(batch, ANSWER_TOKENS, codec.eos), strict=True):
+            for (at, _), ids in zip(chosen, model.generate(batch, ANSWER_TOKENS, codec.ends), strict=True):
                 yield at, codec.decode(ids)
 
 

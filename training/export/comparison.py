@@ -80,7 +80,7 @@ class Comparison:
         question = "What is in the picture?" if built.stage == "instruct" else ""
         grey = torch.full((1, 3, *model.vision.preprocess.size), 127, dtype=torch.uint8)
         prompt = to_device(question_batch(built, grey, question), self._mesh.device)
-        return lambda: model.generate(prompt, ANSWER_TOKENS_TIMED, eos=-1)
+        return lambda: model.generate(prompt, ANSWER_TOKENS_TIMED, ends=())
 
     def _read(self, built: StageModel) -> Callable[[], Any]:
         """A function that reads a text at once."""

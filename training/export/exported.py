@@ -114,10 +114,7 @@ def load_exported(folder: Path) -> Exported:
         raise DataError(
             f"{path}: cannot be read ({_first_line(error)}). Remedy: export the checkpoint again."
         ) from error
-    options = {
-        "attn_implementation": config.model.llm.attention,
-        **{"local_files_only": True, "use_safetensors": True, "trust_remote_code": False},
-    }
+    options = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
     try:
         with quiet():
             llm = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", **options)

@@ -47,7 +47,7 @@ class ExportedCaptioner:
             return Answer(problem=UNDECODABLE)
         question = prompt or (DEFAULT_QUESTION if self._exported.stage == "instruct" else "")
         batch = to_device(question_batch(self._exported, pixels, question), self._device)
-        (ids,) = model.generate(batch, self._max_tokens, codec.eos)
+        (ids,) = model.generate(batch, self._max_tokens, codec.ends)
         return Answer(codec.decode(ids), TOO_LONG if len(ids) == self._max_tokens else None)
 
 

@@ -127,8 +127,9 @@ class GatedCrossAttention(nn.Module):
     def forward(self, hidden_RLD: Tensor, media_RTD: Tensor, mask_RLT: Tensor) -> Tensor:
         sees = mask_RLT.any(-1, keepdim=True).to(hidden_RLD.dtype)
         attended = self.attention(self.norm(hidden_RLD), media_RTD, mask_RLT)
-        hidden_RLD = hidden_RLD + self.gate.tanh() * attended * sees
-        return hidden_RLD + self.gate_mlp.tanh() * self.mlp(self.norm_mlp(hidden_RLD)) * sees
+        hidden_RLD = hidden_RLD + (self.gate.tanh() * attended * sees).to(hidden_RLD.dtype)
+        changed_RLD = self.gate_mlp.tanh() * self.mlp(self.norm_mlp(hidden_RLD)) * sees
+        return hidden_RLD + changed_RLD.to(hidden_RLD.dtype)
 
 
 class MediaContext:
@@ -165,7 +166,7 @@ class FusedLayer(nn.Module):
     def forward(self, hidden_RLD: Tensor, *args: Any, media: tuple[Tensor | None, ...], **kwargs: Any) -> Any:
         added, seen, mask = media
         if added is not None:
-            hidden_RLD = hidden_RLD + added
+            hidden_RLD = hidden_RLD + added.to(hidden_RLD.dtype)
         if self.cross is not None and seen is not None:
             assert mask is not None
             hidden_RLD = self.cross(hidden_RLD, seen, mask)

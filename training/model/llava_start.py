@@ -15,7 +15,7 @@ from training.config import Model
 from training.data.text_codec import TextCodec
 from training.model.encoders import DualEncoder, pictures_only
 from training.model.hf_dual_towers import HfDualVision
-from training.model.llm import codec_of_folder
+from training.model.llm import codec_of_folder, stop_at_ends
 from training.model.vision_language import inner_llm, load_vision_language
 
 STRATEGIES = {"clip_vision_model": "default", "siglip_vision_model": "full"}
@@ -70,8 +70,9 @@ def load_llava(settings: Model) -> LlavaStart:
         "projector": ACTIVATIONS[config.projector_hidden_act],
         "picture_layer": layer if layer < 0 else layer - layers - 1,
     }
-    llm = inner_llm(model, attn_implementation=settings.llm.attention)
+    llm = inner_llm(model)
     codec = codec_of_folder(settings.llm, name, True)
+    stop_at_ends(llm, codec)
     projector = _projector_weights(parts.multi_modal_projector, config.projector_hidden_act)
     return LlavaStart(pictures_only(vision), llm, codec, settings.model_copy(update=read), projector)
 

@@ -30,27 +30,38 @@ def load_llm(config: Llm) -> tuple[Any, TextCodec]:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    options: dict[str, Any] = {"attn_implementation": config.attention, "trust_remote_code": False}
+    options: dict[str, Any] = {"trust_remote_code": False}
     try:
         if config.kind == "config":
             codec = TextCodec(load_tokenizer(config.tokenizer or "bytes"))
             settings = {"vocab_size": len(codec.tokenizer), "pad_token_id": codec.pad, "eos_token_id": codec.eos}
             llm_config = AutoConfig.for_model(**{**settings, "bos_token_id": codec.start, **config.config})
-            return AutoModelForCausalLM.from_config(llm_config, **options), codec
-        source, gguf = gguf_file(config.model) if config.kind == "gguf" else (config.model, None)
-        gguf_option = {} if gguf is None else {"gguf_file": gguf}
-        vision_language = None if gguf is not None else load_vision_language(source)
-        if vision_language is not None:
-            llm = inner_llm(vision_language, **options)
+            llm = AutoModelForCausalLM.from_config(llm_config, **options)
         else:
-            llm = AutoModelForCausalLM.from_pretrained(source, dtype="float32", **options, **gguf_option)
-        return llm, codec_of_folder(config, source, vision_language is not None, **gguf_option)
+            source, gguf = gguf_file(config.model) if config.kind == "gguf" else (config.model, None)
+            gguf_option = {} if gguf is None else {"gguf_file": gguf}
+            vision_language = None if gguf is not None else load_vision_language(source)
+            if vision_language is not None:
+                llm = inner_llm(vision_language, **options)
+            else:
+                llm = AutoModelForCausalLM.from_pretrained(source, dtype="float32", **options, **gguf_option)
+            codec = codec_of_folder(config, source, vision_language is not None, **gguf_option)
     except (OSError, ValueError, ImportError, *UNSAFE_WEIGHTS_ERRORS) as error:
         raise UserError(
             f"model.llm: {config.model} cannot be loaded: {str(error).splitlines()[0]}. "
             "Remedy: a hub id or folder of a causal language model, or of a vision-language model "
             f"({', '.join(VISION_LANGUAGE_TYPES)}), a .gguf file, or kind `config`."
         ) from error
+    stop_at_ends(llm, codec)
+    return llm, codec
+
+
+def stop_at_ends(llm: Any, codec: TextCodec) -> None:
+    """Let transformers' own `generate` end answers where we end them, in the exported model too."""
+    known = llm.generation_config.eos_token_id
+    known_ends = set(known if isinstance(known, list) else [] if known is None else [known])
+    if not codec.ends <= known_ends:
+        llm.generation_config.eos_token_id = sorted(known_ends | codec.ends)
 
 
 def codec_of_folder(config: Llm, source: str, is_vision_language: bool, **options: Any) -> TextCodec:

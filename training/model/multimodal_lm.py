@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from mmdata.errors import UserError
 from training.config import Model
 from training.data.batch_types import RowBatch
 from training.data.text_codec import IGNORED
+from training.model.attention import PackedAttention, has_own_windows, keep_dtype_in_norms
 from training.model.encoders import DualEncoder, from_cache
 from training.model.fusion import (
     FusedLayer,
@@ -26,7 +28,7 @@ from training.model.fusion import (
     fusion_plan,
 )
 from training.model.losses import chunked_cross_entropy, chunked_kl
-from training.model.packed_rows import attention_mask, media_by_row, text_only, with_media
+from training.model.packed_rows import media_by_row, text_only, with_media
 
 
 class Connector(nn.Module):
@@ -72,8 +74,13 @@ class MultimodalLm(nn.Module):
         self.in_sequence = config.architecture == "single_tower"
         settings = llm.config.get_text_config()
         self.dim, heads = int(settings.hidden_size), int(settings.num_attention_heads)
-        self.window = config.llm.sliding_window
-        self.attention = config.llm.attention
+        self.attention = PackedAttention(config.llm.attention, config.llm.sliding_window)
+        if self.attention.window is not None and has_own_windows(llm):
+            raise UserError(
+                f"model.llm.sliding_window: {type(llm).__name__} has layers with windows of their own. "
+                "Remedy: leave sliding_window out."
+            )
+        keep_dtype_in_norms(llm)
         layers = decoder_list(llm)
         self.plan = fusion_plan(config.architecture, config.fusion, len(layers))
         self._reads_embedding = config.picture_features == "embedding"
@@ -213,10 +220,7 @@ class MultimodalLm(nn.Module):
 
     def hidden(self, llm: Any, embeds_RLD: Tensor, batch: RowBatch) -> Tensor:
         """A language model's last hidden states R,L,D."""
-        mask = attention_mask(batch, self.attention, self.window)
-        positions = batch.position_ids
-        outputs = llm.base_model(inputs_embeds=embeds_RLD, position_ids=positions, attention_mask=mask, use_cache=False)
-        return outputs.last_hidden_state
+        return self.attention.hidden(llm, embeds_RLD, batch.position_ids, batch.most_documents)
 
     def _loss(self, hidden_RLD: Tensor, labels_RL: Tensor, chunked: bool) -> Tensor:
         learned = labels_RL[:, 1:] != IGNORED
@@ -256,14 +260,15 @@ class MultimodalLm(nn.Module):
         object.__setattr__(self, "reference", copied)
 
     @torch.no_grad()
-    def generate(self, batch: RowBatch, tokens: int, eos: int) -> list[list[int]]:
+    def generate(self, batch: RowBatch, tokens: int, ends: Collection[int]) -> list[list[int]]:
         """Continue each row of a batch with the most likely tokens.
 
         Args:
             batch: rows of one sample each, without padding.
             tokens: at most so many are generated.
+            ends: tokens at which an answer ends.
 
-        Returns: The token ids of each row, without the end-of-text token.
+        Returns: The token ids of each row, up to its end and without it.
         """
         from transformers import DynamicCache
 
@@ -272,19 +277,18 @@ class MultimodalLm(nn.Module):
         seen, mask = dict(self._context.seen), self._context.mask
         generated: list[Tensor] = []
         is_done_R = torch.zeros(len(embeds_RLD), dtype=torch.bool, device=embeds_RLD.device)
+        ends_E = torch.tensor(sorted(ends), dtype=torch.long, device=embeds_RLD.device)
         for _ in range(tokens):
-            outputs = self.llm.base_model(
-                inputs_embeds=embeds_RLD, position_ids=position, past_key_values=cache, use_cache=True
-            )
+            hidden_RLD = self.attention.next_hidden(self.llm, embeds_RLD, position, cache)
             self._context.clear()
-            token_R1 = head(outputs.last_hidden_state[:, -1:]).argmax(-1)
-            is_done_R = is_done_R | (token_R1[:, 0] == eos)
+            token_R1 = head(hidden_RLD[:, -1:]).argmax(-1)
+            is_done_R = is_done_R | torch.isin(token_R1[:, 0], ends_E)
             if bool(is_done_R.all()):
                 break
-            generated.append(token_R1.masked_fill(is_done_R[:, None], eos))
+            generated.append(token_R1)
             embeds_RLD = self.llm.get_input_embeddings()(token_R1)
             position = position[:, -1:] + 1
             self._context.seen, self._context.mask = seen, None if mask is None else mask[:, -1:]
         self._context.clear()
         rows = torch.cat(generated, 1).tolist() if generated else [[] for _ in range(len(batch.input_ids))]
-        return [row[: row.index(eos)] if eos in row else row for row in rows]
+        return [list(takewhile(lambda token: token not in ends, row)) for row in rows]

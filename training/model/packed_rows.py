@@ -1,9 +1,8 @@
-"""Packed rows inside the language model: the mask that keeps samples apart, and media put in or taken out."""
+"""Packed rows inside the language model: media are put into them, taken out, or exchanged."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,35 +10,6 @@ from torch.nn import functional as F
 
 from training.data.batch_types import PlacedMedia, RowBatch
 from training.data.text_codec import IGNORED
-
-
-def attention_mask(batch: RowBatch, implementation: str, window: int | None) -> Any:
-    """The attention mask that keeps packed samples apart.
-
-    Args:
-        implementation: transformers' attn_implementation.
-        window: attention reaches back this many tokens; None: to the sample's start.
-
-    Returns:
-        None if transformers can tell the samples apart by position ids, which begin again at each sample. Otherwise
-        bool R,1,L,L; for flex attention a block mask, so that it can skip hidden blocks.
-    """
-    if window is None and implementation != "flex_attention":
-        return None
-    segment_RL, length = batch.segment, batch.segment.shape[1]
-    reach = length if window is None else window
-    if implementation == "flex_attention":
-        from torch.nn.attention.flex_attention import create_block_mask
-
-        def seen(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            near = (query >= key) & (query - key < reach)
-            return near & (segment_RL[row, query] == segment_RL[row, key])
-
-        return create_block_mask(seen, len(segment_RL), None, length, length, device=str(segment_RL.device))
-    at_L = torch.arange(length, device=segment_RL.device)
-    back_LL = at_L[:, None] - at_L[None]
-    near_LL = (back_LL >= 0) & (back_LL < reach)
-    return (near_LL[None] & (segment_RL[:, :, None] == segment_RL[:, None, :]))[:, None]
 
 
 def text_only(batch: RowBatch, picture_tokens: int, sound_tokens: int) -> RowBatch:

@@ -29,29 +29,25 @@ class RemoteLayer(nn.Module):
 
 
 class PipelineSegment(nn.Module):
-    """This rank's run of decoder layers: hidden states in, hidden states out."""
+    """This rank's run of decoder layers: hidden states in, hidden states of the same dtype out."""
 
-    def __init__(self, llm: Any) -> None:
+    def __init__(self, model: MultimodalLm) -> None:
         super().__init__()
-        self.base = llm.base_model
+        self.llm, self.attention = model.llm, model.attention
 
-    def forward(self, hidden_RLD: Tensor, position_ids: Tensor) -> Tensor:
-        return self.base(inputs_embeds=hidden_RLD, position_ids=position_ids, use_cache=False).last_hidden_state
+    def forward(self, hidden_RLD: Tensor, position_ids: Tensor, documents: int) -> Tensor:
+        return self.attention.hidden(self.llm, hidden_RLD, position_ids, documents).to(hidden_RLD.dtype)
 
 
 def cut_pipeline(model: MultimodalLm, mesh: Mesh) -> None:
     """Remove from a model, in place, the parts that other ranks of its pipeline hold.
 
-    Raises UserError: media enter deeper than the first layer, a sliding window is set, or there are too few layers.
+    Raises UserError: media enter deeper than the first layer, or there are too few layers.
     """
     if not model.in_sequence or [entry.layer for entry in model.plan] != [0]:
         raise UserError(
             "parallel.pp > 1 needs media at the first layer. "
             "Remedy: architecture `single_tower` with fusion `early` or `attention`, or parallel.pp = 1."
-        )
-    if model.window is not None:
-        raise UserError(
-            "parallel.pp > 1 cannot be combined with model.llm.sliding_window. Remedy: leave one of them out."
         )
     llm = model.llm
     layers = decoder_list(llm)
@@ -106,7 +102,7 @@ class PipelineStep:
         self._model, self._stage, self._mesh, self._autocast, self._tied = model, stage, mesh, autocast, tied
         self._scaled = scaled
         self._first, self._last = mesh.rank("pp") == 0, mesh.rank("pp") == mesh.size("pp") - 1
-        self.segment = PipelineSegment(model.llm)
+        self.segment = PipelineSegment(model)
         self._schedules: dict[int, Any] = {}
         self._tokens = torch.ones(())
 
@@ -134,7 +130,7 @@ class PipelineStep:
         positions = _with_rows(batch.position_ids, missing, None)
         labels = _with_rows(batch.labels, missing, IGNORED)
         losses: list[Tensor] = []
-        options: dict[str, Any] = {"position_ids": positions}
+        options: dict[str, Any] = {"position_ids": positions, "documents": batch.most_documents + missing}
         if self._last:
             options |= {"target": labels, "losses": losses}
         schedule = self._schedule(count)

@@ -35,6 +35,7 @@ def case(stages: list[str], parallel: dict[str, Any], **sections: Any) -> dict[s
 
 UNTIED = {**settings().model.model_dump(), "llm": {"kind": "config", "tokenizer": "bytes", "config": LLM}}
 TIED = {**UNTIED, "llm": {**UNTIED["llm"], "config": {**LLM, "tie_word_embeddings": True}}}
+WINDOW = {**UNTIED, "llm": {**UNTIED["llm"], "sliding_window": 16}}
 CROSS = {**UNTIED, "architecture": "cross_attention", "fusion": "hierarchical"}
 FULL = {**FAST, "method": "full", "kl_weight": 0.1}
 CASES = {
@@ -60,6 +61,7 @@ CASES = {
     "fsdp2-fp16": case(["joint"], {"strategy": "fsdp2", "precision": "fp16"}),
     "tp-fp16": case(["joint"], {"tp": 2, "precision": "fp16"}),
     "pp-fp16": case(["joint"], {"pp": 2, "precision": "fp16"}),
+    "pp-window": case(["joint"], {"pp": 2}, model=WINDOW),
     "pp-tied": case(["joint"], {"pp": 2}, joint={**FAST, "micro_batch": 1}, model=TIED),
 }
 

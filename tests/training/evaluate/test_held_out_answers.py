@@ -50,7 +50,7 @@ def test_answers_that_are_generated_together_are_those_of_one_at_a_time(tmp_path
     for at, answer in enumerate(answers):
         example, _ = reader.example(int(reader.order.at(0, [at])[0]))  # type: ignore[arg-type]
         own = Encoded(reader.encode(example).ids[:1], [IGNORED], [0])
-        ids = model.generate(prompt_batch(built, example, own), ANSWER_TOKENS, codec.eos)[0]
+        ids = model.generate(prompt_batch(built, example, own), ANSWER_TOKENS, codec.ends)[0]
         assert answer["uid"] == example.uid
         assert answer["generated"] == codec.decode(ids)
     uids = [answer["uid"] for answer in answers]

@@ -59,7 +59,7 @@ def test_it_answers_about_pictures_as_the_checkpoint_did(
     assert (hidden(after, one) - hidden(after, other)).abs().max() > 1e-4, "it does not look at the picture"
     rows = [question_batch(built, one, asked) for built in (before, after)]
     models: list[Any] = [before.model, after.model]
-    (ids,) = zip(*[model.generate(row, 24, eos=-1) for model, row in zip(models, rows, strict=True)], strict=True)
+    (ids,) = zip(*[model.generate(row, 24, ends=()) for model, row in zip(models, rows, strict=True)], strict=True)
     assert ids[0] == ids[1]
     assert len(ids[0]) == 24
     assert answer(before, [photo(0)], asked) == answer(after, [photo(0)], asked)

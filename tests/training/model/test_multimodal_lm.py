@@ -18,12 +18,13 @@ from tests.support.tiny_towers import SMALL, SWIN
 from training.config import Parallel
 from training.data.batch_readers import RowReader, Share
 from training.data.batch_types import PlacedMedia, RowBatch
-from training.data.examples import Pairs
-from training.data.media_tensors import MediaSpec
+from training.data.examples import Example, Pairs
+from training.data.media_tensors import Media, MediaSpec
 from training.data.order import Order
-from training.data.row_layout import Layout
+from training.data.row_layout import EncodedRow, Layout, lay_out
 from training.data.sample_index import open_training_release
 from training.data.sample_reader import SampleReader
+from training.data.text_codec import IGNORED, Encoded
 from training.distributed.parallelism import parallelise
 from training.model.multimodal_lm import MultimodalLm
 from training.stages.generative import with_stand_ins
@@ -270,3 +271,57 @@ def test_the_picture_layer_is_the_one_that_is_read_and_a_deeper_one_than_there_a
     torch.testing.assert_close(features, maps[-2].flatten(2).transpose(1, 2))
     with pytest.raises(UserError, match=r"model\.picture_layer -3: .* has 2 feature maps\. Remedy: .* from -2 to -1"):
         build("single_tower", "early", picture_layer=-3)
+
+
+def prompts(built: StageModel, *texts: list[int]) -> RowBatch:
+    """Rows of one sample each, without media, as generation begins with."""
+    layout = Layout(0, 0, len(texts[0]), len(texts[0]), packed=False, template=False)
+    example = Example("", [], Media(None, None))
+    rows = [EncodedRow([example], [Encoded(ids, [IGNORED] * len(ids))], 0, 0) for ids in texts]
+    return lay_out(rows, len(rows), len(texts[0]), layout, 0)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_generation_stays_in_the_window_and_ends_at_any_end(attention: str) -> None:
+    llm = {**settings().model.llm.model_dump(), "sliding_window": 4, "attention": attention}
+    built = build("single_tower", "early", llm=llm)
+    model = model_of(built).eval()
+    texts = [[5, 90, 17, 40, 8, 61, 33], [200, 4, 4, 150, 3, 77, 9]]
+    expected = [list(text) for text in texts]
+    for _ in range(6):  # without a cache: training's own computation on the whole row
+        last_RD = hidden(built, prompts(built, *expected))[:, -1]
+        for row, token in enumerate(model.llm.get_output_embeddings()(last_RD).argmax(-1).tolist()):
+            expected[row].append(token)
+    answers = [row[7:] for row in expected]
+    assert model.generate(prompts(built, *texts), 6, ends=()) == answers
+    ends = {answers[0][2], answers[1][4]}
+    cut = [answer[: min(at for at, token in enumerate(answer) if token in ends)] for answer in answers]
+    assert model.generate(prompts(built, *texts), 6, ends) == cut
+
+
+def test_a_window_over_a_models_own_windows_is_refused() -> None:
+    llm = settings().model.llm.model_dump()
+    mistral = {**llm, "config": {**llm["config"], "model_type": "mistral", "sliding_window": 8}}
+    build("single_tower", "early", llm=mistral)
+    with pytest.raises(UserError, match=r"windows of their own\. Remedy: leave sliding_window out"):
+        build("single_tower", "early", llm={**mistral, "sliding_window": 4})
+
+
+@pytest.mark.parametrize(("architecture", "fusion"), [("single_tower", "hierarchical"), ("cross_attention", "early")])
+def test_media_leave_the_residual_stream_bf16_under_autocast(
+    architecture: str, fusion: str, mixed: Workspace, tmp_path: Path
+) -> None:
+    built = build(architecture, fusion)
+    model = model_of(built)
+    open_gates(model)
+    given: list[torch.dtype] = []
+    for block in built.blocks:
+        layer = getattr(block, "layer", block)
+        layer.register_forward_pre_hook(lambda _layer, inputs: given.append(inputs[0].dtype))
+    batch = rows(built, mixed, tmp_path)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(batch)["loss"]
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert given == [torch.bfloat16] * len(built.blocks)
+    assert {p.grad.dtype for p in model.parameters() if p.grad is not None} == {torch.float32}

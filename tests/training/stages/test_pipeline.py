@@ -38,7 +38,6 @@ def model_of(**model: Any) -> MultimodalLm:
     [
         ({"fusion": "late"}, "needs media at the first layer"),
         ({"architecture": "cross_attention"}, "needs media at the first layer"),
-        ({"llm": {"kind": "config", "config": LLM, "tokenizer": "bytes", "sliding_window": 8}}, "sliding_window"),
         (
             {"llm": {"kind": "config", "config": {**LLM, "num_hidden_layers": 1}, "tokenizer": "bytes"}},
             "over the LLM's 1",
