@@ -112,7 +112,7 @@ class _RowFlops:
     def __init__(self, model: MultimodalLm, kl: bool, cached: bool) -> None:
         device = model.pixel_mean.device
         self._columns = (model.picture_tokens, model.sound_tokens)
-        self._window = model.window or WINDOWLESS
+        self._window = model.attention.window or WINDOWLESS
         pixels = torch.zeros(1, 3, *model.vision.preprocess.size, dtype=torch.uint8, device=device)
         pictures = _without_gradient(model.frozen_features, pixels) if cached else pixels
         tokens_of: dict[str, Callable[[], list[Tensor]]] = {}  # of one medium, for each entry of the fusion plan
