@@ -14,6 +14,7 @@ from mmdata.config.load import explain_validation
 from mmdata.errors import UserError
 
 StageName = Literal["align", "joint", "instruct"]
+PAIR_LOSS_NAMES = ("infonce", "siglip", "triplet", "bce")
 STAGES: tuple[StageName, ...] = ("align", "joint", "instruct")
 PRESETS = ("tiny", "demo", "smollm2", "b32-0.5b", "l14-1b", "l14-7b")
 
@@ -184,9 +185,14 @@ class Stage(Section):
 class Align(Stage):
     """Stage 1: contrastive alignment."""
 
-    loss: Literal["infonce", "siglip", "triplet"] = Field("infonce", description="CLIP's, SigLIP's, or hard triplets.")
+    loss: str | dict[str, float] = Field(
+        "infonce",
+        description="`infonce` (CLIP), `siglip`, `triplet` (hardest negative), `bce` (does it match? against the hardest "
+        "mismatches); or several with weights, such as `{infonce = 1.0, triplet = 0.5, bce = 0.5}`.",
+    )
     weights: dict[str, float] = Field(
-        default={"image": 1.0, "video": 1.0, "audio": 1.0}, description="Weight of the loss for each kind of pair."
+        default={"image": 1.0, "video": 1.0, "audio": 1.0},
+        description="Weight of the losses for each kind of pair, times the weight of each loss.",
     )
     local_loss: bool = Field(True, description="A rank computes its own rows of the logits; needs gather_with_grad.")
     gather_with_grad: bool = Field(True, description="Gradients flow back through gathered features.")
@@ -197,8 +203,32 @@ class Align(Stage):
     masked_weight: float = Field(0.0, ge=0, description="Weight of cross-modal masked prediction; 0: off.")
     mask_ratio: float = Field(0.6, gt=0, lt=1, description="Share of the patches that is hidden.")
 
+    @property
+    def pair_losses(self) -> dict[str, float]:
+        """The weight of each contrastive loss."""
+        return {self.loss: 1.0} if isinstance(self.loss, str) else self.loss
+
+    def share_name(self, kind: str, loss: str) -> str:
+        """What the loss of one kind of pair is called in the log: the kind; with several losses both."""
+        return kind if isinstance(self.loss, str) else f"{kind}/{loss}"
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The weight of each loss by its name in the log."""
+        weights = {
+            self.share_name(kind, loss): of_kind * of_loss
+            for kind, of_kind in self.weights.items()
+            for loss, of_loss in self.pair_losses.items()
+        }
+        return weights | {"masked": self.masked_weight}
+
     @model_validator(mode="after")
     def _gradient_is_right(self) -> Align:
+        if unknown := set(self.pair_losses) - set(PAIR_LOSS_NAMES):
+            raise ValueError(f"loss: {sorted(unknown)} not known; the losses are {', '.join(PAIR_LOSS_NAMES)}")
+        of_losses = self.pair_losses.values()
+        if min(of_losses, default=0.0) < 0 or not any(of_losses):
+            raise ValueError("loss: no weight may be negative, and one must be above 0")
         if unknown := set(self.weights) - {"image", "video", "audio"}:
             raise ValueError(f"weights: {sorted(unknown)} not known; the pairings are image, video, audio")
         if min(self.weights.values(), default=0.0) < 0 or not any(self.weights.values()):

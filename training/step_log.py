@@ -65,8 +65,7 @@ class Meter:
     def __init__(self, stage: StageName, config: TrainConfig, mesh: Mesh, work: StepFlops | None = None) -> None:
         self._mesh, self._work = mesh, work
         kl_weight = generative_settings(stage, config).kl_weight
-        masked_weight = config.align.masked_weight
-        self._loss_weights = {**config.align.weights, "text": 1.0, "masked": masked_weight, "kl": kl_weight}
+        self._loss_weights = {**config.align.loss_weights, "text": 1.0, "kl": kl_weight}
         self._peak_flops = peak_flops(config.log, mesh.device)
         self._reset()
 

@@ -46,6 +46,8 @@ class DualEncoder(nn.Module):
         super().__init__()
         self.vision, self.text, self.audio = vision, text, audio
         self.masked: MaskedPrediction | None = None
+        self.match_scale: nn.Parameter | None = None  # scale and bias of the logits of loss `bce`
+        self.match_bias: nn.Parameter | None = None
         self.tokenize = tokenize
         self.logit_scale = nn.Parameter(torch.tensor([temperature]))  # not a scalar: FSDP2 cannot shard those
         self.logit_bias = nn.Parameter(torch.tensor([bias]))
@@ -60,7 +62,7 @@ class DualEncoder(nn.Module):
 
         Returns:
             text, visual, audio: B,D of unit length, a sample's frames averaged; zero for a sample without the medium.
-            scale, bias: of the logits.
+            scale, bias, and perhaps match_scale, match_bias: of the logits.
         """
         count, device = len(batch.weight), batch.text.device
         # Without a picture or sound the tower runs on zeros, whose features count nothing, so that no rank waits.
@@ -73,12 +75,19 @@ class DualEncoder(nn.Module):
             "scale": self.logit_scale * 1,
             "bias": self.logit_bias * 1,
         }
+        if self.match_scale is not None and self.match_bias is not None:
+            outputs |= {"match_scale": self.match_scale * 1, "match_bias": self.match_bias * 1}
         if self.audio is not None:
             sound = batch.sound if batch.sound is not None else torch.zeros(1, self.audio.samples, device=device)
             outputs["audio"] = _mean_by_sample(self.audio(sound), batch.sound_of, count)
         if masked and self.masked is not None:
             outputs |= self.masked(self.vision, self.normalised(pictures), text_BD, batch.picture_of)
         return outputs
+
+    def add_matching(self, scale: float) -> None:
+        """Give loss `bce` a scale and bias of its own: it compares with two negatives, others with a whole batch."""
+        self.match_scale = nn.Parameter(torch.tensor([scale]))
+        self.match_bias = nn.Parameter(torch.zeros(1))
 
     def embed_pictures(self, pictures: Tensor) -> Tensor:
         """M,D in the shared space. Args: pictures: uint8 M,3,H,W, or cached features of the tower's body."""

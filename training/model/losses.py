@@ -119,8 +119,29 @@ def triplet(pairs: PairLogits, margin: float) -> Tensor:
     return total
 
 
+def binary_matching(pairs: PairLogits, _margin: float = 0.0) -> Tensor:
+    """Binary cross-entropy of "do these match?", summed over local rows: each pair against its hardest mismatches.
+
+    A row's own pair counts as much as its hardest caption and its hardest medium together, as in the image-text
+    matching of ALBEF (Li et al. 2021), here on the scaled cosine.
+    """
+    to_text, to_media, own = pairs.cosines()
+    negatives = pairs.negatives()
+    has_negative_B = negatives.any(1)
+
+    def logit(cosine_B: Tensor) -> Tensor:
+        return pairs.scale.exp() * cosine_B + pairs.bias
+
+    losses_B = F.softplus(-logit((to_text.float() * own).sum(1)))
+    for cosine in (to_text.float(), to_media.float()):
+        hardest = cosine.masked_fill(~negatives, -2.0).amax(1)
+        losses_B = losses_B + F.softplus(logit(hardest)) * has_negative_B / 2
+    return (losses_B * pairs.weight_B).sum() / 2
+
+
 PAIR_LOSSES: dict[str, Callable[[PairLogits, float], Tensor]] = {
     "infonce": info_nce,
     "siglip": siglip,
     "triplet": triplet,
+    "bce": binary_matching,
 }

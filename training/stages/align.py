@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from training.model.losses import PAIR_LOSSES, PairLogits
 
 KINDS = ("image", "video", "audio")
 FEATURES = ("text", "visual", "audio")  # of DualEncoder.forward; the last is absent without a sound tower
-SCALARS = ("scale", "bias")  # of the logits
+SCALARS = ("scale", "bias", "match_scale", "match_bias")  # of the logits; the last two only with loss `bce`
 
 
 def kind_weights(batch: PairBatch) -> Tensor:
@@ -32,9 +33,10 @@ def kind_weights(batch: PairBatch) -> Tensor:
 
 
 def pair_losses(outputs: dict[str, Tensor], batch: PairBatch, align: Align, mesh: Mesh) -> dict[str, Tensor]:
-    """The loss of each pairing (of KINDS): this rank's share. The shares sum to the mean over all pairs of the kind.
+    """Each loss of each pairing (of KINDS): this rank's share. The shares sum to the mean over all pairs of the kind.
 
     Args: outputs: FEATURES (B,D of unit length) and SCALARS of the dual encoder.
+    Returns: By `align.share_name`.
     """
     rank, world = mesh.rank("dp"), mesh.size("dp")
     local_weights = kind_weights(batch)
@@ -63,8 +65,14 @@ def pair_losses(outputs: dict[str, Tensor], batch: PairBatch, align: Align, mesh
             scale=outputs["scale"],
             bias=outputs["bias"],
         )
-        loss = PAIR_LOSSES[align.loss](pairs, align.margin) / weights[:, kind_at].sum().clamp_min(1)
-        losses[kind] = loss if align.local_loss else loss / world
+        count_of_kind = weights[:, kind_at].sum().clamp_min(1)
+        for loss_name in align.pair_losses:
+            if loss_name == "bce":
+                pairs = replace(pairs, scale=outputs["match_scale"], bias=outputs["match_bias"])
+            else:
+                pairs = replace(pairs, scale=outputs["scale"], bias=outputs["bias"])
+            loss = PAIR_LOSSES[loss_name](pairs, align.margin) / count_of_kind
+            losses[align.share_name(kind, loss_name)] = loss if align.local_loss else loss / world
     return losses
 
 
@@ -118,7 +126,7 @@ class AlignStep:
                 for name in FEATURES:
                     if name in leaves and (grad := leaves[name].grad) is not None:
                         surrogate = surrogate + (outputs[name] * grad[at * micro : (at + 1) * micro]).sum()
-                for name in SCALARS:  # their gradient is that of the whole batch already: add it once
+                for name in _scalars(outputs):  # their gradient is that of the whole batch already: add it once
                     grad = leaves[name].grad
                     surrogate = surrogate + (outputs[name] * (grad if is_last and grad is not None else 0)).sum()
                 if hidden_cells is not None:
@@ -136,7 +144,7 @@ class AlignStep:
             with torch.no_grad(), self._autocast():
                 parts.append(self._model(chunk))
         outputs = {name: torch.cat([part[name] for part in parts]) for name in FEATURES if name in parts[0]}
-        outputs |= {name: parts[0][name] for name in SCALARS}
+        outputs |= {name: parts[0][name] for name in _scalars(parts[0])}
         return states, {name: tensor.detach().clone().requires_grad_() for name, tensor in outputs.items()}
 
     def _whole(self, batch: PairBatch) -> dict[str, Tensor]:
@@ -144,8 +152,8 @@ class AlignStep:
             with self._autocast():
                 outputs = self._model(batch, self._masked)
             shares = pair_losses(outputs, batch, self._align, self._mesh)
-            # A loss need not use both scalars. DDP waits for the gradient of every parameter, so give them one of 0.
-            total = self._total(shares) + 0 * (outputs["scale"] + outputs["bias"]).sum()
+            # A loss need not use all scalars. DDP waits for the gradient of every parameter, so give them one of 0.
+            total = self._total(shares) + 0 * torch.stack([outputs[name] for name in _scalars(outputs)]).sum()
             if self._masked:
                 shares["masked"] = outputs["masked"] / self._hidden_cells(batch)
                 total = total + shares["masked"] * self._align.masked_weight * self._mesh.size("dp")
@@ -154,7 +162,7 @@ class AlignStep:
 
     def _total(self, shares: dict[str, Tensor]) -> Tensor:
         """The weighted loss, times the number of ranks, because gradients are averaged over them."""
-        weighted = [self._align.weights[name] * share for name, share in shares.items()]
+        weighted = [self._align.loss_weights[name] * share for name, share in shares.items()]
         return torch.stack(weighted).sum() * self._mesh.size("dp")
 
     def _hidden_cells(self, batch: PairBatch) -> Tensor:
@@ -163,6 +171,10 @@ class AlignStep:
         rows, columns = model.masked.grid
         pictures = torch.tensor(float(len(batch.picture_of)), device=self._mesh.device)
         return (self._mesh.sum(pictures) * rows * columns * self._align.mask_ratio).clamp_min(1)
+
+
+def _scalars(outputs: dict[str, Tensor]) -> list[str]:
+    return [name for name in SCALARS if name in outputs]
 
 
 def _rng_state(device: torch.device) -> Tensor:

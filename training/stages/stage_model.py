@@ -88,7 +88,9 @@ def _llava_model(stage: StageName, config: TrainConfig) -> StageModel:
 def _align_model(encoder: DualEncoder, config: TrainConfig) -> StageModel:
     """The towers of stage 1, with what stage 1 adds to them, and with the frozen parts marked."""
     align = config.align
-    if align.loss == "siglip" and not encoder.logit_bias.any():  # a trained SigLIP keeps its own
+    if "bce" in align.pair_losses:
+        encoder.add_matching(SIGLIP_SCALE)
+    if "siglip" in align.pair_losses and not encoder.logit_bias.any():  # a trained SigLIP keeps its own
         encoder.logit_scale.fill_(SIGLIP_SCALE)
         encoder.logit_bias.fill_(SIGLIP_BIAS)
     if align.masked_weight > 0:

@@ -84,7 +84,7 @@ def _validate_pairs(
         with autocast():
             outputs.append(wrapped(batch))
         shares = pair_losses(outputs[-1], batch, config.align, mesh)
-        loss = torch.stack([config.align.weights[name] * share for name, share in shares.items()]).sum()
+        loss = torch.stack([config.align.loss_weights[name] * share for name, share in shares.items()]).sum()
         total += mesh.sum(loss.detach().double()).cpu() * len(batch.weight)
     scores = pair_scores(outputs, pairs, mesh)
     recalls = [value for name, value in scores.items() if name.endswith("/recall@1")]

@@ -37,11 +37,13 @@ UNTIED = {**settings().model.model_dump(), "llm": {"kind": "config", "tokenizer"
 TIED = {**UNTIED, "llm": {**UNTIED["llm"], "config": {**LLM, "tie_word_embeddings": True}}}
 WINDOW = {**UNTIED, "llm": {**UNTIED["llm"], "sliding_window": 16}}
 CROSS = {**UNTIED, "architecture": "cross_attention", "fusion": "hierarchical"}
+LOSSES = {"infonce": 1.0, "triplet": 0.5, "bce": 0.5}  # the hinge of triplets and the hardest negatives too
 FULL = {**FAST, "method": "full", "kl_weight": 0.1}
 CASES = {
     "ddp": case(["align", "joint", "instruct"], {"strategy": "ddp"}),
     "ddp-full": case(["instruct"], {"strategy": "ddp"}, instruct=FULL),
     "ddp-siglip-cached": case(["align"], {"strategy": "ddp"}, align={**FAST, "loss": "siglip", "micro_batch": 2}),
+    "ddp-several-losses-cached": case(["align"], {"strategy": "ddp"}, align={**FAST, "loss": LOSSES, "micro_batch": 2}),
     "ddp-whole-loss": case(["align"], {"strategy": "ddp"}, align={**FAST, "local_loss": False}),
     "ddp-own-gradient": case(
         ["align"], {"strategy": "ddp"}, align={**FAST, "local_loss": False, "gather_with_grad": False}
@@ -66,7 +68,7 @@ CASES = {
 }
 
 
-QUICK = ("ddp-siglip-cached", "fsdp2-micro", "tp-cross", "pp-tied")  # each strategy once
+QUICK = ("ddp-several-losses-cached", "fsdp2-micro", "tp-cross", "pp-tied")  # each strategy once
 LONG = tuple(name for name in CASES if name not in QUICK)
 
 

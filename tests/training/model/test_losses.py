@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from training.config import PAIR_LOSS_NAMES
 from training.model import losses
 from training.model.losses import PAIR_LOSSES, PairLogits, chunked_cross_entropy, chunked_kl
 
@@ -36,6 +37,10 @@ def features(count: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
     return F.normalize(torch.randn(count, 8), dim=1), F.normalize(torch.randn(count, 8), dim=1)
 
 
+def test_the_settings_name_the_losses_there_are() -> None:
+    assert tuple(PAIR_LOSSES) == PAIR_LOSS_NAMES
+
+
 def test_info_nce_is_the_mean_of_both_directions() -> None:
     media, text = features()
     logits, target = 10 * media @ text.T, torch.arange(4)
@@ -54,6 +59,18 @@ def test_triplet_asks_for_a_margin_to_the_hardest_negative() -> None:
     media = text = torch.eye(3)
     assert float(PAIR_LOSSES["triplet"](pairs(media, text), 0.5)) == 0
     assert float(PAIR_LOSSES["triplet"](pairs(media, text), 1.25)) == pytest.approx(3 * 0.25)
+
+
+def test_bce_judges_the_pair_and_its_hardest_mismatch_in_each_direction() -> None:
+    media, text = features()
+    logits = 10 * media @ text.T - 1
+    right, wrong = torch.ones(4), torch.zeros(4)
+    hardest = logits.masked_fill(torch.eye(4).bool(), float("-inf"))
+    judged = [(logits.diagonal(), right, 1.0), (hardest.amax(1), wrong, 0.5), (hardest.amax(0), wrong, 0.5)]
+    expected = sum(w * F.binary_cross_entropy_with_logits(x, y, reduction="sum") for x, y, w in judged) / 2
+    torch.testing.assert_close(PAIR_LOSSES["bce"](pairs(media, text), 0.0), expected)
+    lonely = PAIR_LOSSES["bce"](pairs(media[:1], text[:1]), 0.0)
+    torch.testing.assert_close(lonely, F.softplus(-logits[0, 0]) / 2)
 
 
 @pytest.mark.parametrize("name", PAIR_LOSSES)

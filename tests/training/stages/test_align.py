@@ -15,19 +15,44 @@ from training.stages.align import AlignStep, pair_losses
 from training.stages.stage_step import make_step
 
 
-@pytest.mark.parametrize("loss", ["infonce", "siglip", "triplet"])
+ALL_LOSSES = {"infonce": 1.0, "siglip": 0.1, "triplet": 0.5, "bce": 0.25}
+
+
+@pytest.mark.parametrize("loss", ["infonce", "siglip", "triplet", "bce", ALL_LOSSES])
 @pytest.mark.parametrize("micro", [1, 3, 4])
-def test_contrastive_accumulation_equals_the_whole_batch(numbered: str, tmp_path: Path, loss: str, micro: int) -> None:
+def test_contrastive_accumulation_equals_the_whole_batch(numbered: str, tmp_path: Path, loss: Any, micro: int) -> None:
     config = settings(align={"loss": loss, "margin": 1.0})
     built = built_stage("align", config)
     batch = first_batch(built, config, numbered, tmp_path)
     whole = make_step(built, built.model, config, alone())(batch)
     expected = gradients(built.model)
-    assert expected["logit_scale"].abs() > 0 or loss == "triplet"
+    assert expected["logit_scale"].abs() > 0 or loss in ("triplet", "bce")
+    assert ("match_scale" in expected) == ("bce" in loss)
     cut = config.model_copy(update={"align": config.align.model_copy(update={"micro_batch": micro})})
     shares = make_step(built, built.model, cut, alone())(batch)
     same(gradients(built.model), expected)
-    torch.testing.assert_close(shares["image"], whole["image"])
+    assert shares.keys() == whole.keys()
+    for name, share in shares.items():
+        torch.testing.assert_close(share, whole[name])
+
+
+def test_several_losses_are_the_weighted_sum_of_each_alone(numbered: str, tmp_path: Path) -> None:
+    def gradient(loss: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        config = settings(align={"loss": loss, "weights": {"image": 2.0}})
+        built = built_stage("align", config)
+        built.model.logit_scale.data.fill_(1.0)
+        built.model.logit_bias.data.fill_(-1.0)
+        shares = make_step(built, built.model, config, alone())(first_batch(built, config, numbered, tmp_path))
+        return shares, gradients(built.model)
+
+    together, whole = gradient(ALL_LOSSES)
+    assert set(together) == {f"image/{name}" for name in ALL_LOSSES}
+    expected: dict[str, torch.Tensor] = {}
+    for name, weight in ALL_LOSSES.items():
+        shares, part = gradient(name)
+        torch.testing.assert_close(together[f"image/{name}"], shares["image"])
+        expected |= {key: expected.get(key, 0) + weight * value for key, value in part.items()}
+    same(whole, expected)
 
 
 def test_contrastive_accumulation_replays_dropout(numbered: str, tmp_path: Path) -> None:
