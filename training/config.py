@@ -187,7 +187,7 @@ class Align(Stage):
 
     loss: str | dict[str, float] = Field(
         "infonce",
-        description="`infonce` (CLIP), `siglip`, `triplet` (hardest negative), `bce` (does it match? against the hardest "
+        description="`infonce` (CLIP), `siglip`, `triplet` (hardest negative), `bce` (image-text matching: hardest "
         "mismatches); or several with weights, such as `{infonce = 1.0, triplet = 0.5, bce = 0.5}`.",
     )
     weights: dict[str, float] = Field(

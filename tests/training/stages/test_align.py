@@ -14,7 +14,6 @@ from tests.support.tiny_run import alone, built_stage, first_batch, settings
 from training.stages.align import AlignStep, pair_losses
 from training.stages.stage_step import make_step
 
-
 ALL_LOSSES = {"infonce": 1.0, "siglip": 0.1, "triplet": 0.5, "bce": 0.25}
 
 
