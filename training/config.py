@@ -281,7 +281,9 @@ class Data(Section):
     """How samples are read from the release."""
 
     workers: int = Field(2, ge=0, description="Reading processes per device.")
-    prefetch: int = Field(4, ge=1, description="Batches that each worker reads ahead.")
+    prefetch: int = Field(
+        4, ge=1, description="Pieces of 64 samples that each worker reads ahead; two whole batches wait beside them."
+    )
     block: int = Field(256, ge=1, description="Neighbouring samples that stay together in the first shuffle.")
     window_blocks: int = Field(64, ge=1, description="Blocks whose samples are shuffled together.")
     frames: int = Field(8, ge=1, le=16, description="Evenly spaced frames of a clip; fewer if they fill half a row.")

@@ -18,7 +18,8 @@ from mmdata.errors import DataError
 from training.checkpoint.checkpoints import Progress, restore, step_name
 from training.checkpoint.saver import CheckpointSaver
 from training.config import Stage, StageName, TrainConfig
-from training.data.batch_readers import Reader, batches, first_batches
+from training.data.batch_readers import Reader
+from training.data.batch_stream import batches, first_batches
 from training.data.batch_types import Batch, to_device
 from training.data.order import derived_seed
 from training.distributed.gradients import clip_gradients
@@ -72,7 +73,7 @@ class Trainer:
         config: TrainConfig,
         settings: Stage,
         mesh: Mesh,
-        readers: tuple[Reader[Any], Reader[Any] | None],
+        readers: tuple[Reader[Any, Any], Reader[Any, Any] | None],
         folder: Path,
         log: StepLog,
         work: StepFlops | None = None,
@@ -103,7 +104,8 @@ class Trainer:
         begun, first_loss, last_loss = time.monotonic(), math.nan, math.nan
         settings = self._settings
         meter = Meter(self._built.stage, self._config, self._mesh, self._work)
-        stream = batches(self._reader, progress.consumed, self._config.data.workers, self._config.data.prefetch)
+        data, is_pinned = self._config.data, self._mesh.device.type == "cuda"
+        stream = batches(self._reader, progress.consumed, data.workers, data.prefetch, is_pinned)
         checkpoint = resumed
         stopped: Stopped = "finished"
         saver = CheckpointSaver(self._folder / "checkpoints", self._config.keep_checkpoints, progress.base)

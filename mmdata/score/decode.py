@@ -20,7 +20,7 @@ from upath import UPath
 from mmdata.errors import DataError
 from mmdata.media.cores import cores
 from mmdata.score import picture_measures
-from mmdata.score.preprocess import Preprocess, fit_picture, resized_size
+from mmdata.score.preprocess import Crop, Preprocess, fit_crop, fit_picture, resized_size
 from mmdata.storage.atomic import is_local
 from mmdata.workspace.layout import redo_remedy, split_media_tar_name
 
@@ -168,12 +168,18 @@ def decode_picture(
     return PictureMeasures(problem=problem)
 
 
-def decode_pixels(data: bytes, preprocess: Preprocess) -> np.ndarray:
-    """Decode one picture to uint8 of `preprocess.size` and 3, RGB. Raises ValueError with the picture's problem."""
+def decode_pixels(data: bytes, preprocess: Preprocess, crop: Crop | None = None) -> np.ndarray:
+    """Decode one picture, or a part of it, to uint8 of `preprocess.size` and 3, RGB.
+
+    Raises ValueError with the picture's problem.
+    """
     out = np.empty((*preprocess.size, 3), np.uint8)
     try:
-        pixels, size = _decode(data, preprocess)
-        fit_picture(pixels, size, preprocess, out)
+        pixels, size = _decode(data, preprocess, crop)
+        if crop is None:
+            fit_picture(pixels, size, preprocess, out)
+        else:
+            fit_crop(pixels, size, preprocess, crop, out)
     except _TooManyPixelsError:
         raise ValueError("too_many_pixels") from None
     except Exception as error:  # noqa: BLE001 - as in `decode_picture`
@@ -185,7 +191,7 @@ class _TooManyPixelsError(Exception):
     pass
 
 
-def _decode(data: bytes, preprocess: Preprocess) -> tuple[np.ndarray, tuple[int, int]]:
+def _decode(data: bytes, preprocess: Preprocess, crop: Crop | None = None) -> tuple[np.ndarray, tuple[int, int]]:
     """Pixels, uint8 H,W,3 RGB, perhaps reduced; and height and width of the whole picture."""
     import cv2
     from PIL import Image
@@ -200,7 +206,7 @@ def _decode(data: bytes, preprocess: Preprocess) -> tuple[np.ndarray, tuple[int,
     is_whole_jpeg = header.format == "JPEG" and header.mode in ("RGB", "L") and JPEG_END in data[-JPEG_TAIL_BYTES:]
     if not is_whole_jpeg:  # Pillow raises where a file is cut short; OpenCV would paint the missing part grey
         return np.array(header.convert("RGB")), (height, width)
-    reduction = jpeg_reduction(height, width, preprocess)
+    reduction = jpeg_reduction(height, width, preprocess, crop)
     flag = cv2.IMREAD_COLOR_RGB if reduction == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduction}")
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
@@ -209,12 +215,17 @@ def _decode(data: bytes, preprocess: Preprocess) -> tuple[np.ndarray, tuple[int,
     return (pixels if reduction == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)), (height, width)
 
 
-def jpeg_reduction(height: int, width: int, preprocess: Preprocess) -> int:
-    """By how much (8, 4, 2 or 1) a JPEG's sides can be divided while it is decoded, with enough pixels left."""
+def jpeg_reduction(height: int, width: int, preprocess: Preprocess, crop: Crop | None = None) -> int:
+    """By how much (8, 4, 2 or 1) a JPEG's sides can be divided while it is decoded, with enough pixels left.
+
+    Args: crop: the part that is wanted, of a picture that is not measured; None: the whole, measured.
+    """
     resized_height, resized_width = resized_size(height, width, preprocess)
+    parts = (1.0, 1.0) if crop is None else (crop.height, crop.width)
     for reduction in (8, 4, 2):
-        enough_for_model = height // reduction >= resized_height and width // reduction >= resized_width
-        if enough_for_model and min(height, width) // reduction >= picture_measures.SHARPNESS_SIDE_PX:
+        left = height // reduction * parts[0], width // reduction * parts[1]
+        enough_for_measures = crop is not None or min(height, width) // reduction >= picture_measures.SHARPNESS_SIDE_PX
+        if left[0] >= resized_height and left[1] >= resized_width and enough_for_measures:
             return reduction
     return 1
 

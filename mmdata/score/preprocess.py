@@ -44,6 +44,24 @@ class Preprocess:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A part of a picture, after it was resized and cropped or padded to the size that the tower takes.
+
+    Args: top, left, height, width: shares of that size, in [0, 1].
+    """
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+    def of(self, crop: Crop) -> Crop:
+        """This part of a part."""
+        top, left = crop.top + self.top * crop.height, crop.left + self.left * crop.width
+        return Crop(top, left, self.height * crop.height, self.width * crop.width)
+
+
 def _triple(values: Any) -> tuple[float, float, float]:
     values = (values,) * 3 if isinstance(values, int | float) else tuple(values)
     return (float(values[0]), float(values[1]), float(values[2]))
@@ -91,3 +109,38 @@ def fit_picture(pixels: np.ndarray, original_size: tuple[int, int], preprocess: 
     down, right = max(target_h - height, 0) // 2, max(target_w - width, 0) // 2
     part = resized[top : top + target_h, left : left + target_w]
     out[down : down + part.shape[0], right : right + part.shape[1]] = part
+
+
+def fit_crop(
+    pixels: np.ndarray, original_size: tuple[int, int], preprocess: Preprocess, crop: Crop, out: np.ndarray
+) -> None:
+    """Resize a part of a picture to the whole of `out`, in one operation; `fit_picture` and a crop would take two.
+
+    Args: as of `fit_picture`.
+    """
+    sides = zip(pixels.shape, resized_size(*original_size, preprocess), out.shape[:2], strict=False)
+    parts = ((crop.top, crop.height), (crop.left, crop.width))
+    (rows, to_rows), (columns, to_columns) = (
+        _source_and_target(*lengths, *part) for lengths, part in zip(sides, parts, strict=True)
+    )
+    if to_rows != slice(0, out.shape[0]) or to_columns != slice(0, out.shape[1]):
+        out[:] = preprocess.fill_color
+    height, width = to_rows.stop - to_rows.start, to_columns.stop - to_columns.start
+    if height and width:
+        out[to_rows, to_columns] = resize(pixels[rows, columns], height, width, preprocess.interpolation)
+
+
+def _source_and_target(stored: int, resized: int, target: int, start: float, length: float) -> tuple[slice, slice]:
+    """Along one side: which of the stored pixels a crop shows, and where they come to lie in the result.
+
+    Args:
+        stored, resized, target: pixels as decoded, after the resize, and after it was cropped or padded.
+        start, length: of the crop, as shares of `target`.
+    """
+    margin = max(target - resized, 0) // 2 - round(max(resized - target, 0) / 2)  # below 0 where it is cut off
+    scale = stored / resized
+    first, last = (start * target - margin) * scale, ((start + length) * target - margin) * scale
+    inside = min(max(first, 0.0), stored), min(max(last, 0.0), stored)
+    begin, end = (round((at - first) / (last - first) * target) for at in inside)
+    low = min(round(inside[0]), stored - 1)
+    return slice(low, max(round(inside[1]), low + 1)), slice(begin, end)

@@ -13,11 +13,31 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmdata.score.preprocess import Crop
+from training.data.order import derived_seed
+
 MIN_CROP_SCALE = 0.7  # of a picture's area
 MAX_JITTER = 0.2  # relative change of brightness, contrast and saturation
 SPEED_RANGE = (0.9, 1.1)
 MAX_GAIN_DB = 6.0  # up or down
 _LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class RandomCrops:
+    """Crops each sample anew in each pass.
+
+    Args:
+        scale: the smallest share of a picture's area that is kept.
+        seed: of the draws, with the number of the sample and of the pass.
+    """
+
+    scale: float
+    seed: int
+
+    def of(self, index: int, pass_number: int) -> Crop:
+        """The crop of a sample's pictures in a pass."""
+        return random_crop(self.scale, derived_seed(self.seed, pass_number, index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +56,14 @@ class SeededVariation:
         """How much faster the sound is played; the pitch changes with it."""
         return float(self._draws("speed").uniform(*SPEED_RANGE))
 
+    @property
+    def crop(self) -> Crop:
+        """Of the pictures; all frames of a clip have the same."""
+        return random_crop(MIN_CROP_SCALE, self.seed)
+
     def pictures(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
-        """Crop the pictures and change their colours, in the same way for all frames of a clip."""
-        return jittered(random_crop(pixels_NCHW, MIN_CROP_SCALE, self.seed), self._draws("colour"))
+        """Change the colours of the pictures, in the same way for all frames of a clip."""
+        return jittered(pixels_NCHW, self._draws("colour"))
 
     def sound(self, wave_S: np.ndarray) -> np.ndarray:
         """Make the sound louder or softer, within full scale."""
@@ -54,26 +79,18 @@ class SeededVariation:
         return np.random.default_rng([self.seed, *purpose.encode()])
 
 
-def random_crop(pixels_NCHW: torch.Tensor, scale: float, seed: int) -> torch.Tensor:
-    """The same random crop of all frames, resized to their old size (RandomResizedCrop).
+def random_crop(scale: float, seed: int) -> Crop:
+    """A crop of at least `scale` of the area, with sides in a ratio between 3/4 and 4/3 of the picture's.
 
-    Args:
-        pixels_NCHW: uint8.
-        scale: the crop has at least this share of the area.
+    The draws are those of RandomResizedCrop, of which `mmdata.score.decode.decode_pixels` does the resize.
     """
-    height, width = pixels_NCHW.shape[-2:]
     draws = np.random.default_rng(seed)
     area = draws.uniform(scale, 1.0)
     # A more extreme aspect ratio would not fit into the picture; cutting it off would leave less than `area`.
     max_log_ratio = max(0.0, min(np.log(4 / 3), -np.log(area)))
     ratio = np.exp(draws.uniform(-max_log_ratio, max_log_ratio))
-    rows = max(1, round(height * float(np.sqrt(area / ratio))))
-    columns = max(1, round(width * float(np.sqrt(area * ratio))))
-    top, left = draws.integers(height - rows + 1), draws.integers(width - columns + 1)
-    crop = pixels_NCHW[..., top : top + rows, left : left + columns].float()
-    size = (height, width)
-    resized = torch.nn.functional.interpolate(crop, size, mode="bilinear", antialias=True, align_corners=False)
-    return resized.round().clamp(0, 255).to(torch.uint8)
+    height, width = min(1.0, float(np.sqrt(area / ratio))), min(1.0, float(np.sqrt(area * ratio)))
+    return Crop(float(draws.uniform(0, 1 - height)), float(draws.uniform(0, 1 - width)), height, width)
 
 
 def jittered(pixels_NCHW: torch.Tensor, draws: np.random.Generator) -> torch.Tensor:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from mmdata.errors import DataError
-from training.data.augment import random_crop
-from training.data.batch_types import BatchType, BatchType_co, PairBatch, RowBatch, to_device
+from training.data.batch_assembly import BatchAssembly
+from training.data.batch_types import BatchType, PairBatch, RowBatch
 from training.data.examples import Example, Source
 from training.data.media_tensors import Media
 from training.data.mixture import Mixture
-from training.data.order import Order, Picked, derived_seed, hash_bytes, next_draw
+from training.data.order import Order, Picked, hash_bytes, next_draw
 from training.data.row_layout import EncodedRow, Layout, cut_to, lay_out, pack
 from training.data.sample_reader import BadSample
 from training.data.text_codec import Encoded, TextCodec, truncated
 
 MAX_REPLACEMENTS = 64  # neighbours tried in place of a bad sample, before the data counts as broken
+PIECE_SAMPLES = 64  # of a batch, that a worker reads at once
 CALIBRATION_SAMPLES = 256  # samples on which the tokens per estimated token are measured
 LENGTH_STEP = 64  # rows that are not packed are as long as the longest, rounded up to a multiple of this
+
+
+Piece = TypeVar("Piece")
 
 
 class EmptySplit(DataError):
@@ -40,8 +43,21 @@ class Share:
     world: int = 1
 
 
-class Reader(Dataset[BatchType_co], ABC):
-    """Reads a step's batch; its index is the number of samples consumed before.
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[Piece]):
+    """What this process reads for a batch.
+
+    Args:
+        pieces: at least one; each is read by one worker, and they are joined in this order.
+        consumed: samples consumed after the batch.
+    """
+
+    pieces: list[Piece]
+    consumed: int
+
+
+class Reader(ABC, Generic[BatchType, Piece]):
+    """Reads a step's batch piece by piece; its index is the number of samples consumed before.
 
     Args:
         source: the samples.
@@ -56,18 +72,29 @@ class Reader(Dataset[BatchType_co], ABC):
             raise EmptySplit("the release has no samples of this kind in this split, so there is nothing to train on")
         self.source, self.order, self.batch_size, self.share = source, order, batch_size, share
 
-    def __getitem__(self, consumed: int) -> BatchType_co:
+    def __getitem__(self, consumed: int) -> BatchType:
+        plan = self.plan(consumed)
+        return self.joined(map(self.read, plan.pieces), plan)
+
+    def plan(self, consumed: int) -> Plan[Piece]:
+        """This process's share of the batch after `consumed` samples. No sample is read for it."""
         drawn = next_draw(consumed, self.batch_size, self.order.n)
-        return self.batch(self.order.pick(drawn.epoch, drawn.positions), drawn.consumed)
+        return Plan(self.pieces(self.order.pick(drawn.epoch, drawn.positions)), drawn.consumed)
+
+    def joined(self, pieces: Iterable[BatchType], plan: Plan[Piece], pin: bool = False) -> BatchType:
+        """The batch from its pieces. Args: pin: into page-locked memory, for a copy to a GPU."""
+        assembly = BatchAssembly[BatchType](len(plan.pieces), pin)
+        for piece in pieces:
+            assembly.add(piece)
+        return replace(assembly.batch(), consumed=plan.consumed)
 
     @abstractmethod
-    def batch(self, picked: Picked, consumed: int) -> BatchType_co:
-        """This process's share of a batch.
+    def pieces(self, picked: Picked) -> list[Piece]:
+        """This process's share of a batch. Args: picked: the whole batch's samples, as indices into the source."""
 
-        Args:
-            picked: the whole batch's samples, as indices into the source.
-            consumed: samples consumed after the batch.
-        """
+    @abstractmethod
+    def read(self, piece: Piece) -> BatchType:
+        """A piece of a batch, in memory."""
 
     def example(self, index: int, pass_number: int = 0) -> tuple[Example, int]:
         """A sample as a pass reads it, or the next readable one, and the number of bad samples passed over."""
@@ -82,12 +109,18 @@ class Reader(Dataset[BatchType_co], ABC):
         )
 
 
-class PairReader(Reader[PairBatch]):
+@dataclass(frozen=True, slots=True)
+class PairPiece:
+    """Neighbouring places of a batch of pairs. Args: samples: index and pass of each; padding: empty places behind."""
+
+    samples: list[tuple[int, int]]
+    padding: int
+
+
+class PairReader(Reader[PairBatch, PairPiece]):
     """Batches for contrastive training.
 
-    Args:
-        tokenize: captions -> int64 N,T, or cached features N,C.
-        crop_scale: smallest share of a picture's area that a random crop keeps; 1: pictures stay whole.
+    Args: tokenize: captions -> int64 N,T, or cached features N,C.
     """
 
     def __init__(
@@ -97,25 +130,31 @@ class PairReader(Reader[PairBatch]):
         batch_size: int,
         share: Share,
         tokenize: Callable[[list[str]], Tensor],
-        crop_scale: float = 1.0,
     ) -> None:
         super().__init__(source, order, batch_size, share)
-        self._tokenize, self._crop_scale = tokenize, crop_scale
+        self._tokenize = tokenize
 
-    def batch(self, picked: Picked, consumed: int) -> PairBatch:
+    def pieces(self, picked: Picked) -> list[PairPiece]:
         size = self.batch_size // self.share.world
         of_rank = slice(self.share.rank * size, (self.share.rank + 1) * size)
         local = list(zip(picked.samples[of_rank].tolist(), picked.passes[of_rank].tolist(), strict=True))
-        padding = size - len(local)
-        read = [self.example(*sample) for sample in local]
-        examples = [example for example, _ in read]
+        starts = range(0, size, PIECE_SAMPLES)
+        samples = [local[start : start + PIECE_SAMPLES] for start in starts]
+        return [
+            PairPiece(chosen, min(PIECE_SAMPLES, size - start) - len(chosen))
+            for start, chosen in zip(starts, samples, strict=True)
+        ]
+
+    def read(self, piece: PairPiece) -> PairBatch:
+        read = [self.example(*sample) for sample in piece.samples]
+        examples, padding = [example for example, _ in read], piece.padding
         captions = [example.turns[-1].text for example in examples]
         groups = [int.from_bytes(hash_bytes(caption), "little", signed=True) for caption in captions]
-        media = [self._cropped(e.media, *sample) for e, sample in zip(examples, local, strict=True)]
+        media = [example.media for example in examples]
         picture, picture_of, sound, sound_of = stack_media(media)
         return PairBatch(
             text=self._tokenize(captions + [""] * padding),
-            weight=torch.tensor([1.0] * len(local) + [0.0] * padding),
+            weight=torch.tensor([1.0] * len(read) + [0.0] * padding),
             group=torch.tensor(groups + [0] * padding),
             is_clip=torch.tensor([m.is_clip for m in media], dtype=torch.bool),
             picture=picture,
@@ -123,17 +162,9 @@ class PairReader(Reader[PairBatch]):
             sound=sound,
             sound_of=sound_of,
             uids=[example.uid for example in examples],
-            read=len(local),
+            read=len(read),
             bad=sum(tries for _, tries in read),
-            consumed=consumed,
         )
-
-    def _cropped(self, media: Media, index: int, pass_number: int) -> Media:
-        """The media with pictures cropped by a draw from (seed, pass, sample)."""
-        if self._crop_scale == 1.0 or media.pictures is None:
-            return media
-        seed = derived_seed(self.order.seed, pass_number, index)
-        return replace(media, pictures=random_crop(media.pictures, self._crop_scale, seed))
 
 
 def stack_media(media: Sequence[Media]) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor]:
@@ -153,7 +184,15 @@ def stack_media(media: Sequence[Media]) -> tuple[Tensor | None, Tensor, Tensor |
     )
 
 
-class RowReader(Reader[RowBatch]):
+@dataclass(frozen=True, slots=True)
+class RowPiece:
+    """Rows of a batch. Args: rows: index and pass of the samples of each; padding: empty rows behind."""
+
+    rows: list[list[tuple[int, int]]]
+    padding: int
+
+
+class RowReader(Reader[RowBatch, RowPiece]):
     """Batches for the language model: rows of tokens, each of one or more samples.
 
     The whole batch is packed at once, from the lengths in the index alone, so that all processes come to the same
@@ -173,16 +212,29 @@ class RowReader(Reader[RowBatch]):
         self._codec, self.layout = codec, layout
         self._slope, self._extra = self._calibrated()
 
-    def batch(self, picked: Picked, consumed: int) -> RowBatch:
+    def pieces(self, picked: Picked) -> list[RowPiece]:
         rows = self.rows(picked)
         count = -(-len(rows) // self.share.world)
         own_rows = rows[self.share.rank :: self.share.world]
-        local = [self._row([(int(picked.samples[at]), int(picked.passes[at])) for at in row]) for row in own_rows]
-        length = self.layout.pack_length
-        if not self.layout.packed:
-            longest = max((self._tokens(row) for row in local), default=1)
-            length = min(length, LENGTH_STEP * -(-longest // LENGTH_STEP))
-        return replace(lay_out(local, count, length, self.layout, self._codec.pad), consumed=consumed)
+        pieces, samples = [RowPiece([], 0)], 0
+        for row in own_rows:
+            if samples and samples + len(row) > PIECE_SAMPLES:
+                pieces.append(RowPiece([], 0))
+                samples = 0
+            pieces[-1].rows.append([(int(picked.samples[at]), int(picked.passes[at])) for at in row])
+            samples += len(row)
+        return [*pieces[:-1], replace(pieces[-1], padding=count - len(own_rows))]
+
+    def read(self, piece: RowPiece) -> RowBatch:
+        rows = [self._row(samples) for samples in piece.rows]
+        return lay_out(rows, len(rows) + piece.padding, self.layout.pack_length, self.layout, self._codec.pad)
+
+    def joined(self, pieces: Iterable[RowBatch], plan: Plan[RowPiece], pin: bool = False) -> RowBatch:
+        batch = super().joined(pieces, plan, pin)
+        if self.layout.packed:
+            return batch
+        longest = max(1, int((batch.segment > 0).sum(1).max()))
+        return batch.cut_to(min(self.layout.pack_length, LENGTH_STEP * -(-longest // LENGTH_STEP)))
 
     def rows(self, picked: Picked) -> list[list[int]]:
         """The batch's rows, each a list of positions in `picked`."""
@@ -261,28 +313,3 @@ class RowReader(Reader[RowBatch]):
 
     def _media_budget(self, index: int) -> int:
         return int(self.layout.media_tokens(self.source.media(np.array([index])))[0])
-
-
-def _consumed_counts(consumed: int, batch_size: int, n: int) -> Iterator[int]:
-    """The samples consumed before each step, without an end."""
-    while True:
-        yield consumed
-        consumed = next_draw(consumed, batch_size, n).consumed
-
-
-def batches(reader: Reader[BatchType], consumed: int, workers: int = 0, prefetch: int = 4) -> Iterator[BatchType]:
-    """A reader's batches after `consumed` samples, without an end, read ahead in worker processes.
-
-    Args:
-        consumed: samples consumed before; this is the loader's whole state.
-        prefetch: batches that each worker reads ahead.
-    """
-    sampler: Any = _consumed_counts(consumed, reader.batch_size, reader.order.n)
-    options: dict[str, Any] = {"prefetch_factor": prefetch, "persistent_workers": False} if workers else {}
-    return iter(DataLoader(reader, batch_size=None, sampler=sampler, num_workers=workers, **options))
-
-
-def first_batches(reader: Reader[BatchType], samples: int, device: torch.device) -> list[BatchType]:
-    """The batches, on a device, that hold the first `samples` samples of a reader's order."""
-    stream = batches(reader, 0)
-    return [to_device(next(stream), device) for _ in range(-(-samples // reader.batch_size))]

@@ -25,7 +25,16 @@ class PairBatch:
     uids: list[str]  # of the S samples
     read: int  # S
     bad: int  # unreadable samples that were replaced
-    consumed: int  # the loader's state after this batch, in samples
+    consumed: int = 0  # the loader's state after this batch, in samples; 0 for a batch that no loader made
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return len(self.weight)
+
+    def moved_by(self, rows: int) -> PairBatch:
+        """The same as a piece of a larger batch, behind `rows` pairs; they must be real ones."""
+        return replace(self, picture_of=self.picture_of + rows, sound_of=self.sound_of + rows)
 
     def split(self, size: int) -> Iterator[PairBatch]:
         """Runs of at most `size` samples, each with its own media; counts and uids stay those of the whole batch."""
@@ -54,6 +63,10 @@ class PlacedMedia:
     row: Tensor  # int64 M; index of the row
     segment: Tensor  # int64 M; number of the sample within its row, from 1
     start: Tensor  # int64 M; column of the medium's first token
+
+    def moved_by(self, rows: int) -> PlacedMedia:
+        """The same media, each `rows` rows further down."""
+        return replace(self, row=self.row + rows)
 
     def of_rows(self, first: int, stop: int) -> PlacedMedia:
         """The media of rows `first` to `stop`, with rows counted from `first`."""
@@ -89,6 +102,20 @@ class RowBatch:
         """The most places where position ids begin: at each sample, and at each row's padding."""
         return self.read + len(self.input_ids)
 
+    @property
+    def rows(self) -> int:
+        """R."""
+        return len(self.input_ids)
+
+    def cut_to(self, length: int) -> RowBatch:
+        """The first columns; what is cut off must be padding."""
+        names = ("input_ids", "labels", "position_ids", "segment")
+        return replace(self, **{name: getattr(self, name)[:, :length].contiguous() for name in names})
+
+    def moved_by(self, rows: int) -> RowBatch:
+        """The same as a piece of a larger batch, behind `rows` rows."""
+        return replace(self, picture=self.picture.moved_by(rows), sound=self.sound.moved_by(rows))
+
     def split(self, size: int) -> Iterator[RowBatch]:
         """Runs of at most `size` rows, each with its own media; counts and uids stay those of the whole batch."""
         for start in range(0, len(self.input_ids), size):
@@ -106,7 +133,6 @@ class RowBatch:
 
 Batch = PairBatch | RowBatch
 BatchType = TypeVar("BatchType", bound=PairBatch | RowBatch)
-BatchType_co = TypeVar("BatchType_co", bound=PairBatch | RowBatch, covariant=True)
 
 # FSDP2 casts a model's inputs to its mixed precision, and looks for tensors in registered classes only.
 for _batch_class in (PairBatch, PlacedMedia, RowBatch):

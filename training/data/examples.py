@@ -118,7 +118,9 @@ class Pairs:
         members = self._reader.members(row)
         variation = self._variation(row, members)
         is_document = bool(row["pictures"])
-        media = encoded_media(members, self._spec, variation, is_document=is_document).read(self._spec.features)
+        crop = None if self._spec.crops is None else self._spec.crops.of(index, pass_number)
+        encoded = encoded_media(members, self._spec, variation, is_document=is_document, crop=crop)
+        media = encoded.read(self._spec.features)
         return Example(row_uid(row), [self._text(index, pass_number, members, variation)], media, is_document)
 
     def encoded_media(self, index: int) -> EncodedMedia:

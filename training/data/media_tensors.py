@@ -16,8 +16,8 @@ import torch
 
 from mmdata.errors import DataError
 from mmdata.score.decode import decode_pixels
-from mmdata.score.preprocess import Preprocess
-from training.data.augment import SeededVariation
+from mmdata.score.preprocess import Crop, Preprocess
+from training.data.augment import RandomCrops, SeededVariation
 from training.data.feature_cache import NO_FEATURES, CachedFeatures, FeatureTable, feature_key
 from training.data.sample_reader import BadSample
 
@@ -37,6 +37,7 @@ class MediaSpec:
     audio_samples: int = 0  # length of a sound in samples at 16 kHz; 0: no sound is read
     augment: bool = False  # whether copies of a sample are varied by their seed
     features: CachedFeatures = NO_FEATURES  # of frozen encoders, which are read in place of the media
+    crops: RandomCrops | None = None  # of pairs' pictures; None: pictures stay whole
     document_pictures: int = 0  # the first pictures of a document that are read; 0: documents are left out
 
 
@@ -108,20 +109,23 @@ def encoded_media(
     variation: SeededVariation | None = None,
     *,
     is_document: bool = False,
+    crop: Crop | None = None,
 ) -> EncodedMedia:
     """The media of a sample that the encoders take.
 
     Args:
         members: bytes by extension.
         is_document: the numbered pictures are those of a document, and not frames.
+        crop: of all pictures.
     """
     frames = sorted(extension for extension in members if _FRAME_EXTENSION.fullmatch(extension))
     single = [extension for extension in PICTURE_EXTENSIONS if extension in members][:1]
     shown = frames[: spec.document_pictures] if is_document else evenly_spaced(frames, spec.frames)
     chosen = [members[extension] for extension in single or shown]
-    pictures = [encoded_picture(data, spec) for data in chosen]
-    if variation is not None:
-        pictures = _varied_pictures(chosen, spec, variation)
+    if variation is None:
+        pictures = [encoded_picture(data, spec, crop) for data in chosen]
+    else:
+        pictures = _varied_pictures(chosen, spec, variation, crop)
     sound = encoded_sound(members["flac"], spec, variation) if spec.audio_samples and "flac" in members else None
     return EncodedMedia(pictures, sound, bool(frames) and not is_document)
 
@@ -135,9 +139,9 @@ def decode_media(members: Mapping[str, bytes], spec: MediaSpec, variation: Seede
     return encoded_media(members, spec, variation).read(spec.features)
 
 
-def encoded_picture(data: bytes, spec: MediaSpec) -> EncodedMedium:
-    """A picture before it is decoded to uint8 3,H,W."""
-    return EncodedMedium(data, (data,), lambda: decode_picture(data, spec))
+def encoded_picture(data: bytes, spec: MediaSpec, crop: Crop | None = None) -> EncodedMedium:
+    """A picture, or a part of it, before it is decoded to uint8 3,H,W."""
+    return EncodedMedium(data, (data,), lambda: decode_picture(data, spec, crop))
 
 
 def encoded_sound(data: bytes, spec: MediaSpec, variation: SeededVariation | None = None) -> EncodedMedium:
@@ -146,12 +150,15 @@ def encoded_sound(data: bytes, spec: MediaSpec, variation: SeededVariation | Non
     return EncodedMedium(data, named_by, lambda: decode_sound(data, spec.audio_samples, variation))
 
 
-def _varied_pictures(chosen: Sequence[bytes], spec: MediaSpec, variation: SeededVariation) -> list[EncodedMedium]:
+def _varied_pictures(
+    chosen: Sequence[bytes], spec: MediaSpec, variation: SeededVariation, crop: Crop | None
+) -> list[EncodedMedium]:
     """Pictures that are varied together: the colours of one depend on those of all."""
+    part = variation.crop if crop is None else crop.of(variation.crop)
 
     @cache
     def decoded() -> torch.Tensor:
-        return variation.pictures(torch.stack([decode_picture(data, spec) for data in chosen]))
+        return variation.pictures(torch.stack([decode_picture(data, spec, part) for data in chosen]))
 
     def picture(at: int) -> EncodedMedium:
         named_by = (variation.name, str(at).encode(), *chosen)
@@ -160,10 +167,10 @@ def _varied_pictures(chosen: Sequence[bytes], spec: MediaSpec, variation: Seeded
     return [picture(at) for at in range(len(chosen))]
 
 
-def decode_picture(data: bytes, spec: MediaSpec) -> torch.Tensor:
-    """A picture as uint8 3,H,W. Raises BadSample."""
+def decode_picture(data: bytes, spec: MediaSpec, crop: Crop | None = None) -> torch.Tensor:
+    """A picture, or a part of it, as uint8 3,H,W. Raises BadSample."""
     try:
-        return torch.from_numpy(decode_pixels(data, spec.preprocess)).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(decode_pixels(data, spec.preprocess, crop)).permute(2, 0, 1).contiguous()
     except ValueError as error:
         raise BadSample(str(error)) from None
 

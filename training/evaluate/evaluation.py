@@ -15,7 +15,8 @@ from mmdata.report.model_captions import CAPTIONS_PAGE, caption_facts
 from mmdata.storage.atomic import publish_bytes, publish_json
 from training.checkpoint.checkpoints import check_release, find_checkpoint, read_progress
 from training.config import TrainConfig
-from training.data.batch_readers import EmptySplit, PairReader, RowReader, Share, first_batches
+from training.data.batch_readers import EmptySplit, PairReader, RowReader, Share
+from training.data.batch_stream import first_batches
 from training.data.batch_types import PairBatch
 from training.data.feature_cache import NO_FEATURES, CachedFeatures
 from training.data.media_tensors import MediaSpec, decode_picture

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from training.config import TrainConfig
-from training.data.batch_readers import Share, first_batches
+from training.data.batch_readers import Share
+from training.data.batch_stream import first_batches
 from training.data.batch_types import Batch, to_device
 from training.data.sample_index import TrainingRelease
 from training.distributed.process_mesh import Mesh

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mmdata.errors import DataError, UserError
-from training.data.batch_readers import RowReader, Share, batches
+from training.data.batch_readers import RowReader, Share
+from training.data.batch_stream import batches
 from training.data.batch_types import RowBatch, to_device
 from training.data.order import derived_seed
 from training.data.sample_index import TrainingRelease

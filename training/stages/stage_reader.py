@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmdata.errors import UserError
 from training.config import TrainConfig
+from training.data.augment import RandomCrops
 from training.data.batch_readers import EmptySplit, PairReader, RowReader, Share
 from training.data.caption_mix import CaptionMix, caption_mix
 from training.data.examples import Instructions, Pairs
@@ -54,16 +55,17 @@ def make_reader(
         return caption_mix(release, split, data.generated_captions, derived_seed(config.seed, 5))
 
     if isinstance(model, DualEncoder):
-        spec = MediaSpec(preprocess, data.frames, audio_samples, data.augment, features)
+        scale = config.align.crop_scale if split == "train" else 1.0
+        crops = None if scale == 1.0 else RandomCrops(scale, derived_seed(config.seed, 4))
+        spec = MediaSpec(preprocess, data.frames, audio_samples, data.augment, features, crops)
         pairs = Pairs(samples, reader, spec, mix())
         if not len(pairs) and samples["pictures"].any():
             raise EmptySplit(
                 f"split {split} of release {release.id} holds nothing but documents, and stage `align` leaves "
                 "documents out. Remedy: begin with stage `joint`, or add a source of pairs."
             )
-        crop = config.align.crop_scale if split == "train" else 1.0
         tokenize = CachedTexts(features.text) if features.text is not None else model.tokenize
-        return PairReader(pairs, order(len(pairs)), batch_size, share, tokenize, crop)
+        return PairReader(pairs, order(len(pairs)), batch_size, share, tokenize)
     _, codec = built.generative()
     stage = generative_settings(built.stage, config)
     tokens, lengths = (model.picture_tokens, model.sound_tokens), (stage.pack_length, stage.max_text_tokens)
@@ -72,7 +74,7 @@ def make_reader(
         pictures_that_fit(most, row_share, layout)
         for most, row_share in ((data.frames, CLIP_ROW_SHARE), (MAX_DOCUMENT_PICTURES, RECORD_ROW_SHARE))
     )
-    spec = MediaSpec(preprocess, frames, audio_samples, data.augment, features, in_documents)
+    spec = MediaSpec(preprocess, frames, audio_samples, data.augment, features, document_pictures=in_documents)
     source: Pairs | Instructions
     if built.stage == "joint":
         source = Pairs(samples, reader, spec, mix())

@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from mmdata.score.preprocess import Preprocess
+from mmdata.score.preprocess import Crop, Preprocess
 from mmdata.shards.members import augment_seeds
 from tests.support import modalities, workspaces
 from tests.support.made_release import flac, jpeg, tone
+from tests.support.scoring import encode
 from training.data.augment import (
     MAX_GAIN_DB,
     SPEED_RANGE,
@@ -22,7 +24,7 @@ from training.data.augment import (
     variation_of,
 )
 from training.data.examples import Example, Pairs
-from training.data.media_tensors import SAMPLE_RATE, MediaSpec, decode_picture, decode_sound
+from training.data.media_tensors import SAMPLE_RATE, MediaSpec, decode_picture, decode_sound, encoded_media
 from training.data.sample_index import TrainingRelease, open_training_release
 from training.data.sample_reader import SampleReader
 
@@ -183,25 +185,39 @@ def test_variants_are_read_from_releases_of_both_formats(extra: object) -> None:
 
 @pytest.mark.parametrize("scale", [0.5, 0.9, 1.0])
 def test_a_crop_keeps_at_least_its_share_of_the_area(scale: float) -> None:
-    """A picture whose red counts columns and whose green counts rows tells what was kept of it."""
-    size = 200
-    ramp = torch.arange(size).expand(1, 3, size, size)
-    pixels = torch.stack([ramp[0, 0], ramp[0, 1].T, ramp[0, 2] * 0])[None].to(torch.uint8)
-    kept = []
-    for seed in range(60):
-        crop = random_crop(pixels, scale, seed)
-        assert crop.shape == pixels.shape
-        assert crop.dtype == torch.uint8
-        spans = [float(crop[0, at].max()) - float(crop[0, at].min()) + 1 for at in (0, 1)]
-        kept.append(spans[0] * spans[1] / size**2)
-        assert torch.equal(crop, random_crop(pixels, scale, seed))
-    assert min(kept) > scale - 0.02
+    crops = [random_crop(scale, seed) for seed in range(200)]
+    assert crops == [random_crop(scale, seed) for seed in range(200)]
+    kept = [crop.height * crop.width for crop in crops]
+    assert scale - 1e-9 <= min(kept) < scale + 0.02
     assert max(kept) <= 1.0
-    assert len(set(kept)) > 20 or scale == 1.0
+    for crop in crops:
+        assert 0 <= crop.top <= crop.top + crop.height <= 1 + 1e-9
+        assert 0 <= crop.left <= crop.left + crop.width <= 1 + 1e-9
+        assert 3 / 4 - 1e-9 <= crop.width / crop.height <= 4 / 3 + 1e-9
+    if scale < 1:
+        corners = np.array([(crop.top + crop.height, crop.left + crop.width) for crop in crops])
+        assert len({round(share, 3) for share in kept}) > 50
+        assert abs(np.corrcoef(corners.T)[0, 1]) < 0.5, "not along the diagonal"
+
+
+def test_a_varied_copy_that_is_cropped_shows_a_part_of_the_varied_one() -> None:
+    variation, crop = SeededVariation(9), Crop(0.25, 0.0, 0.5, 0.75)
+    data = encode(Image.fromarray(np.tile(np.arange(0, 250, dtype=np.uint8)[:, None, None], (1, 250, 3))), "PNG")
+    spec = MediaSpec(Preprocess(size=(250, 250)), augment=True)
+    whole, part = (
+        encoded_media({"png": data}, spec, variation, crop=chosen).read(spec.features).pictures
+        for chosen in (None, crop)
+    )
+    rows = whole[0, 0, :, 0].float()
+    expected = torch.tensor([rows[round(250 * share)] for share in (0.25, 0.5, 0.745)])
+    # the brightness is that of what is shown, so levels are compared but for a shift
+    differences = (part[0, 0, [0, 125, -1], 0].float() - expected).diff()
+    assert differences.abs().max() < 6
+    assert part[0, 0, :, 0].float().diff().min() >= -1
 
 
 def test_all_frames_of_a_clip_are_cropped_alike() -> None:
-    frame = decode_picture(jpeg(1), SPEC)
-    crops = random_crop(torch.stack([frame, frame.flip(0)]), 0.5, 3)
-    assert torch.equal(crops[0], crops[1].flip(0))
-    assert not torch.equal(crops[0], frame)
+    frames = {f"{number:03d}.jpg": jpeg(1) for number in range(3)}
+    media = encoded_media(frames, SPEC, crop=random_crop(0.5, 3)).read(SPEC.features)
+    assert torch.equal(media.pictures[0], media.pictures[1]) and torch.equal(media.pictures[0], media.pictures[2])
+    assert not torch.equal(media.pictures[0], decode_picture(jpeg(1), SPEC))

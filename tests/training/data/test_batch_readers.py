@@ -17,7 +17,9 @@ from mmdata.score.preprocess import Preprocess
 from mmdata.workspace.layout import Workspace
 from tests.support.made_release import Sample, jpeg, mixed_samples, shard_of, write_release
 from tests.training.conftest import upload
-from training.data.batch_readers import EmptySplit, PairReader, Reader, RowReader, Share, batches
+from training.data.augment import RandomCrops
+from training.data.batch_readers import EmptySplit, PairReader, Reader, RowReader, Share
+from training.data.batch_stream import batches
 from training.data.batch_types import Batch, PairBatch, PlacedMedia
 from training.data.examples import Example, Instructions, Pairs
 from training.data.media_tensors import MediaSpec, decode_media
@@ -59,8 +61,8 @@ def order_of(source: Any, seed: int = 0) -> Order:
 
 
 def pair_reader(release: TrainingRelease, size: int = 8, share: Share = ALONE, crop: float = 1.0) -> PairReader:
-    source = pairs_of(release)
-    return PairReader(source, order_of(source), size, share, tokenize, crop)
+    source = pairs_of(release, spec=replace(SPEC, crops=None if crop == 1 else RandomCrops(crop, 0)))
+    return PairReader(source, order_of(source), size, share, tokenize)
 
 
 def row_reader(

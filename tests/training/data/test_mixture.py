@@ -141,7 +141,7 @@ def test_batches_of_a_mixture_are_the_same_for_any_world(joined: JoinedSource, k
     def batch(rank: int, world: int, consumed: int) -> list[str]:
         share = Share(rank, world)
         if kind == "pairs":
-            return PairReader(joined, order, 8, share, lambda texts: torch.zeros(len(texts), 1), 0.5)[consumed].uids
+            return PairReader(joined, order, 8, share, lambda texts: torch.zeros(len(texts), 1))[consumed].uids
         layout = Layout(4, 0, 96, 64, packed=True, template=False)
         return RowReader(joined, order, 8, share, codec, layout)[consumed].uids
 

@@ -16,7 +16,8 @@ from mmdata.errors import UserError
 from tests.support import workspaces
 from tests.support.tiny_run import settings
 from tests.support.trained import checkpoint_of
-from training.data.batch_readers import Share, batches
+from training.data.batch_readers import Share
+from training.data.batch_stream import batches
 from training.data.sample_index import open_training_release
 from training.distributed.process_mesh import Mesh
 from training.evaluate import evaluation
