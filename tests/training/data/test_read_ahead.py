@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from threading import Event, enumerate as threads
+from threading import Event
+from threading import enumerate as threads
 
 import pytest
 
