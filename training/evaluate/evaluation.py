@@ -15,7 +15,7 @@ from mmdata.report.model_captions import CAPTIONS_PAGE, caption_facts
 from mmdata.storage.atomic import publish_bytes, publish_json
 from training.checkpoint.checkpoints import check_release, find_checkpoint, read_progress
 from training.config import TrainConfig
-from training.data.batch_readers import EmptySplit, PairReader, RowReader, Share
+from training.data.batch_readers import EmptySplit, PairReader, Reader, RowReader, Share
 from training.data.batch_stream import first_batches
 from training.data.batch_types import PairBatch
 from training.data.feature_cache import NO_FEATURES, CachedFeatures
@@ -172,7 +172,7 @@ class _TowerFeatures(torch.nn.Module):
 
 def _generated_pictures(
     built: StageModel,
-    reader: PairReader | RowReader,
+    reader: Reader[Any, Any],
     count: int,
     folder: Path,
     extractor: torch.nn.Module | None,

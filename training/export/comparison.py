@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import TrainConfig
-from training.data.batch_readers import Share
+from training.data.batch_readers import Reader, Share
 from training.data.batch_stream import first_batches
 from training.data.batch_types import Batch, to_device
 from training.data.sample_index import TrainingRelease
@@ -104,7 +104,8 @@ def held_out_batches(built: StageModel, config: TrainConfig, release: TrainingRe
     """The batches of the stage's validation; none if the release holds nothing out for it."""
     settings = stage_settings(built.stage, config)
     size = min(settings.batch_size, settings.validate_samples)
-    if (reader := make_validation_reader(built, release, config, size, Share())) is None:
+    reader: Reader[Any, Any] | None = make_validation_reader(built, release, config, size, Share())
+    if reader is None:
         return []
     return first_batches(reader, min(settings.validate_samples, len(reader.source)), mesh.device)
 
