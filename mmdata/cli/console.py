@@ -44,7 +44,9 @@ class SafeConsole(Console):
 
 def console() -> Console:
     """Standard output. It has 120 columns where it is no terminal, so that lines do not depend on who reads them."""
-    return SafeConsole(highlight=False, width=None if sys.stdout.isatty() else 120, soft_wrap=not sys.stdout.isatty())
+    is_terminal = sys.stdout.isatty()
+    # `filter:top:score` is a reason, and not the name of an emoji
+    return SafeConsole(highlight=False, emoji=False, width=None if is_terminal else 120, soft_wrap=not is_terminal)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

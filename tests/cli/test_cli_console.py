@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mmdata.cli.console import summary_line
+import pytest
+
+from mmdata.cli.console import console, facts, summary_line, table
 from mmdata.stage import StageReport
 
 COUNTS = {
@@ -37,3 +39,13 @@ def test_an_evaluation_is_told_by_its_main_figures() -> None:
     numbers = {"joint/loss": 1.117, "joint/loss_with_other_pictures": 1.185, "align/image_to_text/chance@1": 0.0017}
     line = summary_line(StageReport("evaluation", numbers=numbers, slices_done=1))
     assert line == "1.117 joint/loss, 1.185 joint/loss with other pictures"
+
+
+def test_no_text_becomes_an_emoji(capsys: pytest.CaptureFixture[str]) -> None:
+    out = console()
+    reason = "filter:top:s_clip_loss"
+    out.print(reason)
+    out.print(reason, markup=False)
+    out.print(table(reason, (reason,), [(reason,)]))
+    out.print(facts(reason, {reason: 1}))
+    assert capsys.readouterr().out.count(reason) == 7
