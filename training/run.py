@@ -27,7 +27,7 @@ from training.config import STAGES, Parallel, StageName, TrainConfig
 from training.data.batch_readers import Share
 from training.data.sample_index import TrainingRelease, open_training_release
 from training.distributed.gradients import Autocast
-from training.distributed.parallelism import parallelise
+from training.distributed.parallelism import compute_dtype, parallelise
 from training.distributed.process_mesh import Mesh, join_processes
 from training.model.encoders import DualEncoder
 from training.model.fusion import decoder_list
@@ -42,6 +42,7 @@ from training.stages.stage_model import (
     build_model,
     generative_settings,
     initialise_weights,
+    keep_reference,
     load_model,
     stage_settings,
 )
@@ -157,6 +158,7 @@ def _make_trainer(
     built = build_model(stage, config)
     # A resumed run does this too: the KL term compares with the model that the stage started from.
     initialise_weights(built, config, _previous(stage, output, release, config))
+    keep_reference(built, config, mesh.device, compute_dtype(config.parallel.precision, mesh.device))
     built.model.to(mesh.device)
     autocast, _ = precision(config.parallel.precision, mesh.device)
     if stage != "align":

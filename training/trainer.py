@@ -24,6 +24,7 @@ from training.data.batch_types import Batch, to_device
 from training.data.order import derived_seed
 from training.distributed.gradients import clip_gradients
 from training.distributed.loss_scale import LossScale
+from training.distributed.parallelism import compute_dtype
 from training.distributed.process_mesh import Mesh
 from training.stages.stage_model import StageModel, train_mode
 from training.stages.stage_step import make_step, validate
@@ -248,12 +249,10 @@ def make_optimizer(model: nn.Module, settings: Stage, device: torch.device) -> t
 
 def precision(name: str, device: torch.device) -> tuple[Callable[[], Any], bool]:
     """A function that makes autocast contexts, and whether gradients need scaling (fp16)."""
-    if name == "auto":
-        name = "bf16" if device.type == "cuda" else "fp32"
-    if name == "fp32":
+    dtype = compute_dtype(name, device)
+    if dtype == torch.float32:
         return nullcontext, False
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[name]
-    return lambda: torch.autocast(device.type, dtype), name == "fp16"
+    return lambda: torch.autocast(device.type, dtype), dtype == torch.float16
 
 
 def _not_a_number(step: int) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tests.support import workspaces
 from training.config import TrainConfig
 from training.data.batch_readers import Share
 from training.data.batch_types import Batch
 from training.data.sample_index import open_training_release
 from training.distributed.process_mesh import Mesh
-from training.stages.stage_model import StageModel, build_model, freeze_and_adapt
+from training.stages.stage_model import StageModel, build_model, freeze_and_adapt, keep_reference
 from training.stages.stage_reader import make_reader
 
 VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
@@ -64,6 +66,7 @@ def built_stage(stage: Any, config: TrainConfig) -> StageModel:
     built = build_model(stage, config)
     if stage != "align":
         freeze_and_adapt(built, config)
+        keep_reference(built, config, torch.device("cpu"), torch.float32)
     return built
 
 

@@ -13,6 +13,7 @@ from mmdata.errors import UserError
 from training.config import Parallel
 from training.distributed.process_mesh import Mesh
 from training.model.fusion import FusedLayer, decoder_list
+from training.model.llm import is_tied
 
 
 def parallelise(model: nn.Module, llm: Any, blocks: Iterable[nn.Module], parallel: Parallel, mesh: Mesh) -> nn.Module:
@@ -38,7 +39,7 @@ def parallelise(model: nn.Module, llm: Any, blocks: Iterable[nn.Module], paralle
     if mesh.size("dp") == 1 and not (mesh.groups and parallel.strategy == "fsdp2"):
         return model
     if parallel.strategy == "fsdp2":
-        return _fully_sharded(model, blocks, parallel, mesh)
+        return _fully_sharded(model, llm, blocks, parallel, mesh)
     from torch.nn.parallel import DistributedDataParallel
 
     if not any(p.requires_grad for p in model.parameters()):
@@ -97,13 +98,29 @@ def _recompute(blocks: list[nn.Module]) -> None:
         block.forward = recomputed
 
 
-def _fully_sharded(model: nn.Module, blocks: list[nn.Module], parallel: Parallel, mesh: Mesh) -> nn.Module:
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The type that training computes in. Args: precision: `parallel.precision`."""
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def _fully_sharded(model: nn.Module, llm: Any, blocks: list[nn.Module], parallel: Parallel, mesh: Mesh) -> nn.Module:
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     policy = MixedPrecisionPolicy()
-    if mesh.device.type == "cuda" and parallel.precision in ("auto", "bf16"):
+    if mesh.device.type == "cuda" and compute_dtype(parallel.precision, mesh.device) == torch.bfloat16:
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    options: dict[str, Any] = {"mesh": mesh.mesh["dp"], "mp_policy": policy}
     for block in blocks:
-        fully_shard(block, mesh=mesh.mesh["dp"], mp_policy=policy)
-    fully_shard(model, mesh=mesh.mesh["dp"], mp_policy=policy)
+        fully_shard(block, **options)
+    if llm is not None and not is_tied(llm):  # tied embeddings stay with the whole, since the head needs them too
+        fully_shard(llm.get_input_embeddings(), **options)
+    fully_shard(model, **options)
+    if (reference := getattr(model, "reference", None)) is not None:
+        for block in decoder_list(reference):
+            fully_shard(block, **options)
+        # its embeddings and head are called without the rest, so each rank keeps them
+        words = set(reference.get_input_embeddings().parameters())
+        fully_shard(reference.base_model, **options, ignored_params=words)
     return model

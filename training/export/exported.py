@@ -22,10 +22,10 @@ from training.data.text_codec import TextCodec, load_tokenizer
 from training.model.encoders import DualEncoder, pictures_only
 from training.model.fusion import FusedLayer, decoder_list
 from training.model.hf_dual_towers import HfDualVision
+from training.model.llm import is_tied
 from training.model.multimodal_lm import MultimodalLm
 from training.model.scorer_folder import open_clip_description
 from training.model.towers import AudioTower, HfVision, OpenClipVision
-from training.stages.pipeline import is_tied
 from training.stages.stage_model import StageModel
 
 FORMAT = 1

@@ -21,10 +21,10 @@ from training.data.text_codec import IGNORED
 from training.distributed.process_mesh import Mesh
 from training.export.exported import Exported, build_plain, layers_name, plain_state, quiet
 from training.model.fusion import Entry, FusedLayer, decoder_list
+from training.model.llm import is_tied
 from training.model.losses import chunked_cross_entropy, chunked_kl
 from training.model.multimodal_lm import Connector, MultimodalLm
 from training.stages.generative import global_tokens, with_stand_ins
-from training.stages.pipeline import is_tied
 from training.stages.stage_model import stage_settings, train_mode
 from training.stages.stage_reader import make_reader
 from training.trainer import learning_rate, make_optimizer, precision

@@ -134,3 +134,9 @@ def merge_lora(llm: Any) -> None:
         parent, _, last = name.rpartition(".")
         setattr(llm.get_submodule(parent), last, module.get_base_layer())
     llm.requires_grad_(True)
+
+
+def is_tied(llm: Any) -> bool:
+    """Whether the LLM's input and output embeddings are one matrix."""
+    head, words = llm.get_output_embeddings(), llm.get_input_embeddings()
+    return getattr(head, "weight", None) is getattr(words, "weight", 0)

@@ -230,11 +230,12 @@ class MultimodalLm(nn.Module):
     def _divergence(self, batch: RowBatch) -> Tensor:
         """KL(reference || model), summed over the learned positions of rows without media."""
         learned = batch.labels[:, 1:] != IGNORED
+        words_RLD = self.llm.get_input_embeddings()(batch.input_ids)
         with torch.no_grad(), self._as_reference() as reference:
-            embeds = reference.get_input_embeddings()(batch.input_ids)
+            embeds = reference.get_input_embeddings()(batch.input_ids).to(words_RLD.dtype)  # one residual stream's type
             reference_ND = self.hidden(reference, embeds, batch)[:, :-1][learned]
             reference_head = reference.get_output_embeddings()
-        hidden_RLD = self.hidden(self.llm, self.llm.get_input_embeddings()(batch.input_ids), batch)
+        hidden_RLD = self.hidden(self.llm, words_RLD, batch)
         return chunked_kl(reference_ND, hidden_RLD[:, :-1][learned], reference_head, self.llm.get_output_embeddings())
 
     @contextmanager
@@ -254,10 +255,15 @@ class MultimodalLm(nn.Module):
             for module in adapted:
                 module.enable_adapters(True)
 
-    def keep_reference(self) -> None:
-        """Keep a frozen copy of the LLM as it is now, for the KL term. Checkpoints do not hold it."""
+    def keep_reference(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Keep a frozen copy of the LLM as it is now, for the KL term. Checkpoints do not hold it.
+
+        Args: dtype: of its weights. Buffers keep theirs, since the angles of rotary positions need fp32.
+        """
         copied = copy.deepcopy(self.llm).eval().requires_grad_(False)
-        object.__setattr__(self, "reference", copied)
+        for parameter in copied.parameters():
+            parameter.data = parameter.data.to(dtype)
+        object.__setattr__(self, "reference", copied.to(device))
 
     @torch.no_grad()
     def generate(self, batch: RowBatch, tokens: int, ends: Collection[int]) -> list[list[int]]:

@@ -16,6 +16,7 @@ from training.data.text_codec import IGNORED
 from training.distributed.gradients import Autocast, ScaleLoss
 from training.distributed.process_mesh import Mesh
 from training.model.fusion import decoder_list
+from training.model.llm import is_tied
 from training.model.losses import chunked_cross_entropy
 from training.model.multimodal_lm import MultimodalLm
 from training.stages.generative import global_tokens, with_stand_ins
@@ -71,12 +72,6 @@ def cut_pipeline(model: MultimodalLm, mesh: Mesh) -> None:
             llm.get_input_embeddings().weight.counted_elsewhere = True
         model.vision, model.audio = RemoteLayer(), None  # type: ignore[assignment]
         model.connector, model.hearing = RemoteLayer(), None  # type: ignore[assignment]
-
-
-def is_tied(llm: Any) -> bool:
-    """Whether the LLM's input and output embeddings are one matrix."""
-    head, words = llm.get_output_embeddings(), llm.get_input_embeddings()
-    return getattr(head, "weight", None) is getattr(words, "weight", 0)
 
 
 class PipelineStep:

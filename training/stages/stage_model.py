@@ -17,10 +17,9 @@ from training.data.text_codec import TextCodec
 from training.model.encoders import DualEncoder, build_encoder
 from training.model.fusion import FusedLayer, decoder_list
 from training.model.llava_start import load_llava
-from training.model.llm import add_lora, load_llm
+from training.model.llm import add_lora, is_tied, load_llm
 from training.model.masked_prediction import MaskedPrediction
 from training.model.multimodal_lm import MultimodalLm
-from training.stages.pipeline import is_tied
 
 PREVIOUS_STAGE: dict[StageName, StageName] = {"joint": "align", "instruct": "joint"}
 SIGLIP_SCALE, SIGLIP_BIAS = 2.3026, -10.0  # log 10 and -10: the first values in the paper (Zhai et al. 2023)
@@ -135,7 +134,7 @@ def initialise_weights(built: StageModel, config: TrainConfig, checkpoint: Path 
 
 
 def freeze_and_adapt(built: StageModel, config: TrainConfig) -> None:
-    """Freeze what a generative stage does not train, add its adapters, and keep the reference model for the KL term."""
+    """Freeze what a generative stage does not train, and add its adapters."""
     model = built.model
     assert isinstance(model, MultimodalLm)
     model.vision.requires_grad_(False)
@@ -145,12 +144,21 @@ def freeze_and_adapt(built: StageModel, config: TrainConfig) -> None:
         built.llm.requires_grad_(False)
         _train_cross_attention(built)
     lora = built.stage == "instruct" and config.instruct.method == "lora"
-    if generative_settings(built.stage, config).kl_weight > 0 and not lora:
-        model.keep_reference()
     if lora:
         torch.manual_seed(derived_seed(config.seed, 3))
         add_lora(built.llm, config.instruct.lora)
         _train_cross_attention(built)
+
+
+def keep_reference(built: StageModel, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """Keep a copy of the language model for the KL term, in the type that training computes in.
+
+    With adapters the model itself is the reference, with the adapters off.
+    """
+    if not isinstance(built.model, MultimodalLm) or (built.stage == "instruct" and config.instruct.method == "lora"):
+        return
+    if generative_settings(built.stage, config).kl_weight > 0:
+        built.model.keep_reference(device, dtype)
 
 
 def _train_cross_attention(built: StageModel) -> None:

@@ -14,10 +14,16 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
-from tests.support.tiny_run import LLM, settings
+from tests.support.tiny_run import LLM, built_stage, settings
 from training.checkpoint.checkpoints import read_progress
 from training.config import TrainConfig
+from training.distributed.parallelism import parallelise
+from training.distributed.process_mesh import Mesh
+from training.model.fusion import decoder_list
 from training.run import read_result, train
 from training.stages.stage_model import load_model
 from training.step_log import read_log
@@ -56,7 +62,9 @@ CASES = {
     "ddp-idle-rank-align": case(["align"], {"strategy": "ddp"}, align={**FAST, "batch_size": 40}),
     "fsdp2-idle-rank": case(["joint"], {"strategy": "fsdp2"}, joint={**FAST, "batch_size": 2}),
     "fsdp2": case(["align", "joint", "instruct"], {"strategy": "fsdp2", "activation_checkpointing": True}),
-    "fsdp2-micro": case(["joint"], {"strategy": "fsdp2"}, joint={**FAST, "micro_batch": 1}, model=TIED),
+    "fsdp2-micro": case(
+        ["joint"], {"strategy": "fsdp2"}, joint={**FAST, "micro_batch": 1, "kl_weight": 0.1}, model=TIED
+    ),
     "tp": case(["align", "joint", "instruct"], {"tp": 2}),
     "tp-cross": case(["joint"], {"tp": 2}, model=CROSS),
     "pp": case(["joint", "instruct"], {"pp": 2}, instruct={**FAST, "method": "full"}),
@@ -139,3 +147,23 @@ def test_a_run_of_two_processes_resumes_on_one(numbered: str, two: Callable[[str
         result = train(numbered, ["joint"], config, tmp_path / name, on_line=lines.append)[0]
         assert [line["step"] for line in lines if line["kind"] == "train"] == [STEPS + 1, STEPS + 2]
         assert result.last_loss < losses(tmp_path / name / "joint")[0]
+
+
+@pytest.mark.parametrize("model", [TIED, UNTIED])
+def test_fsdp2_shards_the_kl_reference_and_untied_embeddings(model: dict[str, Any]) -> None:
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    config = settings(model=model, joint={"kl_weight": 0.1}, parallel={"strategy": "fsdp2"})
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        mesh = dist.init_device_mesh("cpu", (1, 2, 1), mesh_dim_names=("pp", "dp", "tp"))
+        groups = {name: mesh.get_group(name) for name in ("pp", "dp", "tp")}
+        built = built_stage("joint", config)
+        parallelise(built.model, built.llm, built.blocks, config.parallel, Mesh(torch.device("cpu"), groups, mesh))
+        words = built.llm.get_input_embeddings()
+        assert isinstance(words, FSDPModule) == (model is UNTIED)
+        for llm in (built.llm, built.model.reference):  # type: ignore[union-attr]
+            layers = [p for layer in decoder_list(llm) for p in layer.parameters()]  # type: ignore[arg-type]
+            assert all(isinstance(p, DTensor) and p.to_local().numel() <= p.numel() / 2 for p in layers)
+    finally:
+        dist.destroy_process_group()

@@ -11,8 +11,9 @@ from mmdata.errors import UserError
 from tests.support.tiny_run import LLM, settings
 from training.config import TrainConfig
 from training.distributed.process_mesh import Mesh
+from training.model.llm import is_tied
 from training.model.multimodal_lm import MultimodalLm
-from training.stages.pipeline import RemoteLayer, cut_pipeline, is_tied
+from training.stages.pipeline import RemoteLayer, cut_pipeline
 from training.stages.stage_model import build_model
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from tests.support.tiny_run import built_stage, settings
+from training.config import StageName
 from training.model.encoders import DualEncoder
-from training.stages.stage_model import SIGLIP_BIAS, SIGLIP_SCALE, build_model, generative_settings, train_mode
+from training.stages.stage_model import (
+    SIGLIP_BIAS,
+    SIGLIP_SCALE,
+    build_model,
+    generative_settings,
+    keep_reference,
+    train_mode,
+)
 
 
 def test_the_same_seed_builds_the_same_weights_and_another_does_not() -> None:
@@ -49,3 +59,26 @@ def test_frozen_towers_stay_in_evaluation_mode() -> None:
     train_mode(built.model)
     assert built.llm.training and not built.model.vision.training
     assert generative_settings("joint", settings()).pack_length == 192
+
+
+def test_the_kl_reference_is_on_the_device_in_the_compute_type_and_not_saved() -> None:
+    config = settings(joint={"kl_weight": 0.1})
+    built = build_model("joint", config)
+    keep_reference(built, config, torch.device("meta"), torch.bfloat16)
+    reference = built.model.reference  # type: ignore[union-attr]
+    assert {(p.device.type, p.dtype, p.requires_grad) for p in reference.parameters()} == {  # type: ignore[union-attr]
+        ("meta", torch.bfloat16, False)
+    }
+    angles = [(b.device.type, b.dtype) for name, b in reference.named_buffers() if "inv_freq" in name]  # type: ignore[union-attr]
+    assert angles and set(angles) == {("meta", torch.float32)}
+    assert not any(name.startswith("reference") for name in built.model.state_dict())
+    assert all(p.device.type == "cpu" for p in built.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("stage", "sections"),
+    [("joint", {}), ("instruct", {"instruct": {"kl_weight": 0.1}}), ("align", {"joint": {"kl_weight": 0.1}})],
+)
+def test_there_is_no_reference_without_a_kl_term_or_with_adapters(stage: StageName, sections: dict[str, Any]) -> None:
+    built = built_stage(stage, settings(**sections))
+    assert getattr(built.model, "reference", None) is None
