@@ -109,25 +109,63 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Pictures that a model generated for the captions; measures their FID."),
     ] = None,
+    inception: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --pictures: weights of InceptionV3 (.pth), for the published FID and the Inception score; "
+            "default: the FID of the model's own image tower.",
+        ),
+    ] = None,
+    classify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Stage align: classify the pictures by the names of their classes. COLUMN holds the true classes: "
+            "`concept` of the release, or a column of the source.",
+        ),
+    ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --classify: the class names, one a line; default: all in the column."),
+    ] = None,
+    class_prompt: Annotated[
+        str, typer.Option(metavar="TEXT", help="With --classify: the text of a class; {} stands for its name.")
+    ] = "a photo of {}",
     corpus: CorpusOption = CONFIG,
 ) -> None:
     """Measure a model on the held-out split of a release.
 
-    Measures retrieval, or perplexity and generated answers, depending on the stage. Writes metrics.json and metrics.md
+    Measures retrieval, or perplexity and generated answers, depending on the stage; with --classify precision, recall
+    and F1 of each class; with --pictures FID and Inception score. Writes metrics.json and metrics.md
     next to the checkpoint. The captions of stage joint are shown beside their pictures in the report of the release.
     """
     from mmdata.cli.console import console, facts, table
-    from mmdata.inspect.training_runs import show_captions, shown_answers
+    from mmdata.inspect.training_runs import CLASS_COLUMNS, class_rows, show_captions, shown_answers
     from mmdata.releases.manifest import open_release
 
     _must_exist(checkpoint)
+    if classes is not None and classify is None:
+        raise UserError("--classes names classes for --classify. Remedy: add `--classify concept`.")
     opened = open_release(find_release(release, corpus))
     out = console()
     with out.status("measuring"):
         from training.evaluate.evaluation import evaluate as measure
 
-        measured = measure(checkpoint, str(opened.folder), samples=samples, generate=answers, generated=pictures)
+        measured = measure(
+            checkpoint,
+            str(opened.folder),
+            samples=samples,
+            generate=answers,
+            generated=pictures,
+            inception=inception,
+            classify=classify,
+            classes=classes,
+            class_prompt=class_prompt,
+        )
     out.print(facts(f"{measured['stage']}, {measured['samples']:,} held-out samples", measured["metrics"]))
+    if "classification" in measured:
+        out.print(table("\nclasses", CLASS_COLUMNS, class_rows(measured["classification"])))
     if rows := shown_answers(measured):
         columns = ("asked", "expected", "generated")
         out.print(table("\nanswers", columns, [[row[name] for name in columns] for row in rows]))

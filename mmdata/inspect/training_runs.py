@@ -29,6 +29,7 @@ ModelStage = Literal["align", "joint", "instruct"]
 MODEL_STAGES: tuple[ModelStage, ...] = ("align", "joint", "instruct")
 
 SHOWN_ANSWERS, MAX_ANSWER_CHARS = 12, 300
+CLASS_COLUMNS = ("class", "precision", "recall", "f1", "support")  # of the classification report
 
 
 def model_folder(workspace: Workspace, release_id: str, preset: str | None, output: str | None = None) -> Path:
@@ -268,4 +269,19 @@ def shown_answers(measured: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         {name: str(answer[key])[:MAX_ANSWER_CHARS] for name, key in columns.items()}
         for answer in measured["answers"][:SHOWN_ANSWERS]
+    ]
+
+
+def class_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The classification report as a table of CLASS_COLUMNS: the classes, then the averages.
+
+    Args: report: `classification` of metrics.json.
+    """
+    averages = [
+        {"class": f"{kind} average", **report[kind], "support": report["samples"]} for kind in ("macro", "weighted")
+    ]
+    _, *scores, _ = CLASS_COLUMNS
+    return [
+        (row["class"], *(f"{row[name]:.3f}" for name in scores), f"{row['support']:,}")
+        for row in (*report["classes"], *averages)
     ]

@@ -138,7 +138,25 @@ def test_evaluate_prints_metrics_and_answers_and_hands_its_options_on(ready: Rea
     for word in ("perplexity", "8", "what?", "<b>x</b> | [a](b)", "a boat"):
         assert word in done.stdout
     said = json.loads((ready.models / "tiny" / "joint" / "metrics.json").read_text())["options"]
-    assert said == {"samples": 12, "generate": 5, "generated": None}
+    assert said == {**UNASKED, "samples": 12, "generate": 5}
+
+
+UNASKED = {"generated": None, "inception": None, "classify": None, "classes": None, "class_prompt": "a photo of {}"}
+
+
+def test_evaluate_prints_the_classification_report(ready: Ready, mmdata: Mmdata) -> None:
+    mmdata("train", "latest", "--stage", "align")
+    align = ready.models / "tiny" / "align"
+    asked = ("--classify", "concept", "--class-prompt", "the {}")
+    done = mmdata("evaluate", align, "latest", *asked)
+    assert done.returncode == 0, done.stderr
+    for word in ("precision", "recall", "f1", "support", "cat", "0.250", "macro average", "weighted average"):
+        assert word in done.stdout
+    said = json.loads((align / "metrics.json").read_text())["options"]
+    assert said == {**UNASKED, "samples": None, "generate": 64, "classify": "concept", "class_prompt": "the {}"}
+    forgot = mmdata("evaluate", align, "latest", "--classes", "names.txt")
+    assert forgot.returncode == 2
+    assert "Remedy: add `--classify concept`" in forgot.stderr
     assert "captions beside their pictures" not in done.stdout, "the release has no report"
 
 

@@ -111,11 +111,16 @@ def variation_of(members: Mapping[str, bytes]) -> SeededVariation | None:
     return SeededVariation(seed) if seed else None
 
 
-def caption_variants(members: Mapping[str, bytes]) -> list[str]:
-    """Other wordings of a sample's caption: the source's column `variants`, a list of texts."""
+def own_columns(members: Mapping[str, bytes]) -> dict[str, Any]:
+    """The source's own columns of a sample."""
     extra = _json_member(members).get("extra")
     extra = _parsed(extra) if isinstance(extra, str) else extra  # an object in releases of format 1
-    variants = extra.get("variants") if isinstance(extra, dict) else None
+    return extra if isinstance(extra, dict) else {}
+
+
+def caption_variants(members: Mapping[str, bytes]) -> list[str]:
+    """Other wordings of a sample's caption: the source's column `variants`, a list of texts."""
+    variants = own_columns(members).get("variants")
     return [text for text in variants if isinstance(text, str) and text.strip()] if isinstance(variants, list) else []
 
 

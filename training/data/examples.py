@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmdata.documents import DOCUMENT, MARKER
-from training.data.augment import SeededVariation, caption_variants, generated_caption, variation_of
+from training.data.augment import SeededVariation, caption_variants, generated_caption, own_columns, variation_of
 from training.data.caption_mix import CaptionMix
 from training.data.conversations import Conversation, parse_member_path, parse_record, with_fewer_frames
 from training.data.media_tensors import (
@@ -128,6 +128,10 @@ class Pairs:
         row = self.row(index)
         members = self._reader.members(row)
         return encoded_media(members, self._spec, self._variation(row, members), is_document=bool(row["pictures"]))
+
+    def own_columns(self, index: int) -> dict[str, Any]:
+        """The source's own columns of a sample. Raises as `read`."""
+        return own_columns(self._reader.members(self.row(index)))
 
     def texts(self, index: int) -> list[str]:
         """All texts that a sample is read with, over the passes. Raises as `read`."""

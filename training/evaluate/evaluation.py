@@ -23,7 +23,9 @@ from training.data.media_tensors import MediaSpec, decode_picture
 from training.data.sample_index import TrainingRelease, open_training_release
 from training.distributed.process_mesh import Mesh, join_processes
 from training.evaluate.held_out_answers import Answer, answer_metrics, captioned_pictures, generate_answers
+from training.evaluate.zero_shot import PROMPT, ClassQuestion, classify_pictures, report_lines, report_metrics
 from training.metrics.image_metrics import fid_and_inception_score
+from training.metrics.inception import load_inception
 from training.metrics.text_metrics import perplexity
 from training.model.encoders import DualEncoder
 from training.model.multimodal_lm import MultimodalLm
@@ -49,6 +51,10 @@ def evaluate(
     generated: Path | None = None,
     extractor: torch.nn.Module | None = None,
     classifier: torch.nn.Module | None = None,
+    inception: Path | None = None,
+    classify: str | None = None,
+    classes: Path | None = None,
+    class_prompt: str = PROMPT,
     allow_release_change: bool = False,
 ) -> dict[str, Any]:
     """Measure a checkpoint on the held-out split of a release, and write metrics.json and metrics.md beside it.
@@ -66,14 +72,25 @@ def evaluate(
             against the held-out pictures is measured too.
         extractor: uint8 N,3,H,W -> features N,D for the FID; None: the checkpoint's own image tower.
         classifier: uint8 N,3,H,W -> logits N,K for the Inception score; None: no Inception score.
+        inception: a file of InceptionV3's weights, which gives the extractor and the classifier.
+        classify: a column with the true classes of the pictures, which are then classified by the names of the classes,
+            without training for it (stage `align`): `concept` of the release, or a column of the source.
+        classes: a file with a class name a line; None: all classes that the column holds.
+        class_prompt: the text of a class; {} stands for its name.
 
-    Returns: The content of metrics.json: stage, step, release, samples, metrics, and the answers.
+    Returns:
+        The content of metrics.json: stage, step, release, samples, metrics, answers; if asked for, `classification` and
+        `fid_features_of`, which names the extractor.
+
     Raises UserError: there is no checkpoint, it was trained on another release, or the release holds nothing out.
     Raises DataError: the checkpoint or the release is broken.
     """
     folder = find_checkpoint(checkpoint)
     run_folder, stage_folder = folder.parent.parent.parent, folder.parent.parent
     progress = read_progress(folder)
+    _check_request(folder, progress.stage, classify, generated, inception)
+    if inception is not None:
+        extractor, classifier = load_inception(inception)
     built, config = load_model(folder)
     mesh = join_processes(config.parallel.model_copy(update={"tp": 1, "pp": 1}), config.device)
     opened = open_training_release(release, run_folder / "data")
@@ -91,12 +108,17 @@ def evaluate(
         fill_tables(built, towers, [(reader, count + reader.batch_size)], alone, config.data.workers, autocast)
     metrics: dict[str, float]
     answers: list[Answer] = []
+    classification: dict[str, Any] | None = None
     if isinstance(built.model, DualEncoder):
         assert isinstance(reader, PairReader)
         held_out = first_batches(reader, count, mesh.device)
         with torch.no_grad():
             outputs = [built.model(batch) for batch in held_out]
         metrics = pair_scores(outputs, held_out, Mesh(mesh.device, {}))  # each process measures the whole split
+        if classify is not None:
+            question = ClassQuestion(classify, classes, class_prompt)
+            classification = classify_pictures(built.model, question, reader, opened, held_out, outputs)
+            metrics |= report_metrics(classification)
     else:
         assert isinstance(reader, RowReader)
         metrics = _perplexity(built.model, reader, count, mesh.device)
@@ -114,13 +136,43 @@ def evaluate(
         "metrics": metrics,
         "answers": answers,
     }
+    if classification is not None:
+        evaluation["classification"] = classification
+    if generated is not None:
+        evaluation["fid_features_of"] = _extractor_name(inception, extractor)
+    _publish(stage_folder, evaluation, reader)
+    return evaluation
+
+
+def _check_request(
+    folder: Path, stage: str, classify: str | None, generated: Path | None, inception: Path | None
+) -> None:
+    if classify is not None and stage != "align":
+        raise UserError(
+            f"{folder}: classifying by names compares pictures with texts, as stage `align` learns to; this is a "
+            f"checkpoint of stage `{stage}`. Remedy: give the folder of stage `align`."
+        )
+    if inception is not None and generated is None:
+        raise UserError(
+            f"{inception}: is for the FID of generated pictures. Remedy: give their folder too (--pictures)."
+        )
+
+
+def _publish(stage_folder: Path, evaluation: dict[str, Any], reader: PairReader | RowReader) -> None:
+    """Write metrics.json, metrics.md, and for captions captions.html."""
     publish_json(UPath(stage_folder / "metrics.json"), evaluation)
     publish_bytes(UPath(stage_folder / "metrics.md"), _markdown(evaluation).encode())
-    if built.stage == "joint" and answers and isinstance(reader, RowReader):
-        title = f"Captions of release {opened.id}, step {progress.step}"
-        page = captions_page(title, caption_facts(metrics), captioned_pictures(reader, answers))
+    answers = evaluation["answers"]
+    if evaluation["stage"] == "joint" and answers and isinstance(reader, RowReader):
+        title = f"Captions of release {evaluation['release_id']}, step {evaluation['step']}"
+        page = captions_page(title, caption_facts(evaluation["metrics"]), captioned_pictures(reader, answers))
         publish_bytes(UPath(stage_folder / CAPTIONS_PAGE), page.encode())
-    return evaluation
+
+
+def _extractor_name(inception: Path | None, extractor: torch.nn.Module | None) -> str:
+    if inception is not None:
+        return f"InceptionV3 ({inception.name})"
+    return "the image tower of the checkpoint" if extractor is None else type(extractor).__name__
 
 
 def _held_out_reader(
@@ -202,6 +254,10 @@ def _markdown(evaluation: dict[str, Any]) -> str:
         "|---|---:|",
         *(f"| {name} | {value:.4f} |" for name, value in evaluation["metrics"].items()),
     ]
+    if "fid_features_of" in evaluation:
+        lines += ["", f"`fid` is of the features of {evaluation['fid_features_of']}."]
+    if "classification" in evaluation:
+        lines += report_lines(evaluation["classification"])
     if evaluation["answers"]:
         lines += ["", "| asked | expected | generated |", "|---|---|---|"]
         for answer in evaluation["answers"][:MAX_TABLE_ANSWERS]:

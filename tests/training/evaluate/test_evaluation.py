@@ -16,9 +16,11 @@ from mmdata.errors import UserError
 from tests.support import workspaces
 from tests.support.tiny_run import settings
 from tests.support.trained import checkpoint_of
+from training.data.augment import own_columns
 from training.data.batch_readers import Share
 from training.data.batch_stream import batches
 from training.data.sample_index import open_training_release
+from training.data.sample_reader import SampleReader
 from training.distributed.process_mesh import Mesh
 from training.evaluate import evaluation
 from training.evaluate.evaluation import evaluate
@@ -126,9 +128,33 @@ def test_pictures_like_the_held_out_ones_are_nearer_to_them_than_noise(tmp_path:
             at += 1
     fid = {name: evaluate(place, release, generated=tmp_path / name)["metrics"]["fid"] for name in ("same", "noise")}
     assert fid["same"] < 0.2 * fid["noise"]
+    assert "features of the image tower of the checkpoint" in (tmp_path / "align" / "metrics.md").read_text()
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no pictures there"):
         evaluate(place, release, generated=tmp_path / "empty")
+
+
+def test_pictures_are_classified_by_a_column_of_the_source(tmp_path: Path, release: str) -> None:
+    place = checkpoint_of(tmp_path, "align", settings(), release)
+    with pytest.raises(UserError, match="column shade: no held-out picture has a class there"):
+        evaluate(place, release, classify="shade")
+    with pytest.raises(UserError, match="is for the FID of generated pictures"):
+        evaluate(place, release, inception=tmp_path / "weights.pth")
+    column = next(iter(own_columns_of(release, tmp_path)))
+    found = evaluate(place, release, classify=column)
+    report = found["classification"]
+    assert report["samples"] + report["left_out"] == found["samples"]
+    assert sum(row["support"] for row in report["classes"]) == report["samples"] > 16
+    assert found["metrics"]["zero_shot/accuracy"] == report["accuracy"]
+    assert "| macro average |" in (tmp_path / "align" / "metrics.md").read_text()
+    joint = checkpoint_of(tmp_path, "joint", settings(), release)
+    with pytest.raises(UserError, match="Remedy: give the folder of stage `align`"):
+        evaluate(joint, release, classify=column)
+
+
+def own_columns_of(release: str, folder: Path) -> dict[str, Any]:
+    opened = open_training_release(release, folder / "data")
+    return own_columns(SampleReader(opened).members(opened.samples("validation")[0]))
 
 
 def test_a_release_that_holds_nothing_out_cannot_be_measured_on(tmp_path: Path) -> None:
