@@ -174,8 +174,12 @@ def _make_trainer(
     if towers:
         wanted = [(reader, settings.steps * settings.batch_size)]
         wanted += [] if held_out is None else [(held_out, settings.validate_samples + held_out_size)]
-        filled = fill_tables(built, towers, wanted, mesh, config.data.workers, autocast)
-        log.write({"kind": "features", "step": progress.step, **filled})
+        step = {"step": progress.step}
+        filled = fill_tables(
+            built, towers, wanted, mesh, config.data.workers, autocast,
+            lambda plan: log.write({"kind": "features_planned", **step, **plan}),
+        )  # fmt: skip
+        log.write({"kind": "features", **step, **filled})
     work = StepFlops(built, config) if peak_flops(config.log, mesh.device) is not None else None
     if mesh.size("pp") > 1:
         if config.parallel.strategy == "fsdp2":

@@ -166,6 +166,9 @@ def _last_checkpoint(folder: Path) -> Path:
 
 def step_text(stage: str, line: Mapping[str, Any], steps: int | None = None) -> str:
     """A line of a log as text for people."""
+    if line["kind"] == "features_planned":
+        media, mb, free = f"{line['media']:,.0f}", f"{line['bytes'] / 1e6:,.1f}", f"{line['free_bytes'] / 1e6:,.1f}"
+        return f"{stage}: about {media} features of frozen towers are missing; they take {mb} MB of {free} MB free"
     if line["kind"] == "features":
         media, mb = f"{line['media']:,.0f}", f"{line['bytes'] / 1e6:,.1f}"
         return f"{stage}: {media} features of frozen towers computed in {line['seconds']:,.0f} s; {mb} MB are cached"

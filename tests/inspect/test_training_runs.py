@@ -146,6 +146,10 @@ def test_a_step_line_says_what_it_knows() -> None:
     assert step_text("align", {"kind": "train", "step": 1, "loss": 2.0, "mfu": None}) == "align step 1: loss 2"
     line = {"kind": "validation", "step": 5, "val/loss": 1.0, "val/recall@1": 0.5, "val/image_to_text/recall@1": 0.5}
     assert step_text("align", line) == "align step 5: validation loss 1, recall@1 0.5"
+    planned = {"kind": "features_planned", "step": 0, "media": 1e6, "bytes": 512e9, "free_bytes": 9e12}
+    assert step_text("joint", planned) == (
+        "joint: about 1,000,000 features of frozen towers are missing; they take 512,000.0 MB of 9,000,000.0 MB free"
+    )
 
 
 def test_models_lie_in_a_local_workspace_or_where_they_are_told_to(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -127,7 +127,8 @@ class Pairs:
         """A sample's media before they are decoded. Raises DataError as `read`."""
         row = self.row(index)
         members = self._reader.members(row)
-        return encoded_media(members, self._spec, self._variation(row, members), is_document=bool(row["pictures"]))
+        media = encoded_media(members, self._spec, self._variation(row, members), is_document=bool(row["pictures"]))
+        return replace(media, release_id=self._reader.release_id)
 
     def own_columns(self, index: int) -> dict[str, Any]:
         """The source's own columns of a sample. Raises as `read`."""
@@ -207,7 +208,7 @@ class Instructions:
         }
         pictures = [encoded_picture(_medium_bytes(path, members_by_key), self._spec) for path in conversation.images]
         sounds = [encoded_sound(_medium_bytes(path, members_by_key), self._spec) for path in conversation.sounds]
-        return EncodedMedia(pictures, sounds[0] if sounds else None)
+        return EncodedMedia(pictures, sounds[0] if sounds else None, release_id=self._reader.release_id)
 
     def turns(self, index: int, pass_number: int = 0) -> list[Turn]:
         """A record's text, without reading its media."""

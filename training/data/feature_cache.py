@@ -62,9 +62,13 @@ class FeatureTable:
         place = self._find(key)
         return None if place is None else torch.from_numpy(np.array(self._part(place[0])[place[1]]))
 
-    def add(self, keys: Sequence[bytes], features: Tensor) -> str:
-        """Publish a part: features N,… of N keys. `reopen` makes it readable. Returns: its name."""
-        name = feature_key(*keys).hex()
+    def add(self, keys: Sequence[bytes], features: Tensor, release_id: str | None = None) -> str:
+        """Publish a part: features N,… of N keys. `reopen` makes it readable.
+
+        Args: release_id: of the media. It begins the part's name, so that features can be deleted with their release.
+        Returns: the part's name.
+        """
+        name = feature_key(*keys).hex() if release_id is None else f"{release_id}.{feature_key(*keys).hex()}"
 
         def fill(draft: Path) -> None:
             np.save(draft / "keys.npy", np.array(keys, _KEY))

@@ -95,6 +95,7 @@ class EncodedMedia:
     pictures: list[EncodedMedium]
     sound: EncodedMedium | None
     is_clip: bool = False
+    release_id: str | None = None  # that they belong to; None: they are a user's own
 
     def read(self, features: CachedFeatures) -> Media:
         """The media, decoded or as features. Raises as `EncodedMedium.read`."""

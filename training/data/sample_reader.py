@@ -26,6 +26,7 @@ class SampleReader:
     """Reads one sample with one range read. It can be pickled, and used in worker processes."""
 
     def __init__(self, release: TrainingRelease) -> None:
+        self.release_id = release.id
         self._folder = release.release.workspace.shards_dir
         self._shards = release.shards
         self._handles: dict[int, int] = {}

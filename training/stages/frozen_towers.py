@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from mmdata.errors import UserError
 from training.config import TrainConfig
-from training.data.batch_readers import MAX_REPLACEMENTS, PairReader, RowReader
-from training.data.feature_cache import CachedFeatures, FeatureTable, text_key
-from training.data.media_tensors import EncodedMedium
-from training.data.sample_reader import BadSample
+from training.data.batch_readers import PairReader, RowReader
+from training.data.feature_cache import CachedFeatures, FeatureTable
+from training.data.missing_features import (
+    Kind,
+    Missing,
+    MissingFeatures,
+    MissingMedium,
+    plan_features,
+    samples_read,
+)
 from training.distributed.gradients import Autocast
 from training.distributed.process_mesh import Mesh
 from training.model.encoders import DualEncoder
 from training.model.towers import Tower
 from training.stages.stage_model import StageModel
 
-CHUNK_SAMPLES = 32  # read by a worker at once
 TOWER_BATCH = 32  # media that go through a tower at once
 PART_BYTES = 64 << 20  # of features that are held in memory before they are written
-Kind = str  # picture, sound or text
-
-Missing = dict[Kind, list[tuple[bytes, Any]]]  # keys, and decoded media or texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class FrozenTower:
 
     compute: Callable[[Any], Tensor]  # decoded media (stacked) or texts -> features M,…
     table: FeatureTable
+    blank: Any  # a medium or text, for the size of its features
 
 
 def frozen_towers(built: StageModel, config: TrainConfig, folder: Path) -> dict[Kind, FrozenTower]:
@@ -55,8 +57,13 @@ def frozen_towers(built: StageModel, config: TrainConfig, folder: Path) -> dict[
     model: Any = built.model
     precision = config.parallel.precision
 
+    blanks = {"picture": torch.zeros(3, *model.vision.preprocess.size, dtype=torch.uint8), "text": ""}
+    if model.audio is not None:
+        blanks["sound"] = torch.zeros(model.audio.samples)
+
     def frozen(kind: Kind, compute: Callable[[Any], Tensor], tower: Any, *how: object) -> FrozenTower:
-        return FrozenTower(compute, FeatureTable(folder / f"{kind}-{_fingerprint(tower, kind, precision, *how)}"))
+        table = FeatureTable(folder / f"{kind}-{_fingerprint(tower, kind, precision, *how)}")
+        return FrozenTower(compute, table, blanks[kind])
 
     towers: dict[Kind, FrozenTower] = {}
     if isinstance(model, DualEncoder):
@@ -115,21 +122,34 @@ def fill_tables(
     mesh: Mesh,
     workers: int,
     autocast: Autocast,
+    tell: Callable[[dict[str, float]], None] = lambda plan: None,
 ) -> dict[str, float]:
     """Compute the features that are missing. Each rank computes its share of the samples.
 
     Args:
         wanted: readers, and the number of samples that each is going to read, in its order.
+        tell: called before it begins, if features are missing: about how many (`media`), their `bytes`, and the
+            `free_bytes` of the disk.
 
     Returns: `media` computed on this rank, `bytes` of all tables, and `seconds`.
-    Raises UserError: the ranks do not see each other's files.
+    Raises UserError: the disk has too little space, or the ranks do not see each other's files.
     """
     begun = time.monotonic()
     built.model.eval()
+    tables = {kind: tower.table for kind, tower in towers.items()}
+    read = [(reader, samples_read(reader, samples)) for reader, samples in wanted]
+    sizes = {kind: _run(tower, [tower.blank], mesh.device, autocast).numel() * 2 for kind, tower in towers.items()}
+    folder = next(iter(tables.values())).folder.parent
+    plan = plan_features([MissingFeatures(reader, tables, samples) for reader, samples in read], sizes, folder)
+    if plan.media:
+        tell(plan.told())
+        plan.check_disk()
+    mesh.barrier()  # all ranks plan before the first one writes
+    rank, world = _rank_of_all(mesh)
     names: list[str] = []
     media = 0
-    for reader, samples in wanted:
-        missing = MissingFeatures(reader, towers, _samples_read(reader, samples)[mesh.rank("dp") :: mesh.size("dp")])
+    for reader, samples in read:
+        missing = MissingFeatures(reader, tables, samples[rank::world])
         loader: DataLoader[Missing] = DataLoader(missing, batch_size=None, num_workers=min(workers, len(missing)))
         writers = {kind: _PartWriter(tower, mesh.device, autocast) for kind, tower in towers.items()}
         for found in loader:
@@ -138,94 +158,53 @@ def fill_tables(
         for writer in writers.values():
             names += writer.flush()
             media += writer.count
-        for tower in towers.values():
-            tower.table.reopen()
+        for table in tables.values():
+            table.reopen()
     _check_shared(towers, names, mesh)
-    size = sum(tower.table.size_bytes() for tower in towers.values())
+    size = sum(table.size_bytes() for table in tables.values())
     return {"media": float(media), "bytes": float(size), "seconds": time.monotonic() - begun}
 
 
-def _samples_read(reader: PairReader | RowReader, samples: int) -> np.ndarray:
-    """Indices of the samples that a reader gives first, ascending, so that shards are read from front to end."""
-    count = len(reader.source)
-    if samples >= reader.order.n:
-        return np.arange(count)
-    return np.unique(reader.order.pick(0, np.arange(samples)).samples)
+def _rank_of_all(mesh: Mesh) -> tuple[int, int]:
+    """This process's number, and the number of processes: those that split a model compute features side by side."""
+    rank, world = 0, 1
+    for name in ("pp", "dp", "tp"):
+        rank, world = rank * mesh.size(name) + mesh.rank(name), world * mesh.size(name)
+    return rank, world
 
 
 def _check_shared(towers: dict[Kind, FrozenTower], names: list[str], mesh: Mesh) -> None:
-    if mesh.size("dp") == 1:
+    """Wait for all ranks, and check that their parts are seen here."""
+    if not mesh.groups:
         return
-    everywhere = {name for of_rank in mesh.gather_objects(names) for name in of_rank}
+    everywhere: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everywhere, names)
     for tower in towers.values():
         tower.table.reopen()
     seen = {name for tower in towers.values() for name in tower.table.parts()}
-    if not everywhere <= seen:
+    if not {name for of_rank in everywhere for name in of_rank} <= seen:
         raise UserError(
             "data.cache_features: the processes do not see each other's files. "
             "Remedy: an --output on a disk that they share, or data.cache_features = false."
         )
 
 
-class MissingFeatures(Dataset[Missing]):
-    """Reads what a table lacks, in chunks of samples. It runs in worker processes."""
-
-    def __init__(self, reader: PairReader | RowReader, towers: dict[Kind, FrozenTower], samples: np.ndarray) -> None:
-        self._source = reader.source
-        self._tables = {kind: tower.table for kind, tower in towers.items()}
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._samples) / CHUNK_SAMPLES)
-
-    def __getitem__(self, chunk: int) -> Missing:
-        if not 0 <= chunk < len(self):
-            raise IndexError(chunk)
-        found: dict[Kind, dict[bytes, Any]] = {kind: {} for kind in self._tables}
-        if "text" in found:
-            self._add_text(found["text"], "")  # of the empty places in a batch
-        for index in self._samples[chunk * CHUNK_SAMPLES : (chunk + 1) * CHUNK_SAMPLES]:
-            self._add_sample(found, int(index))
-        return {kind: list(entries.items()) for kind, entries in found.items()}
-
-    def _add_sample(self, found: dict[Kind, dict[bytes, Any]], index: int) -> None:
-        """Add what is missing of a sample, or of the one that a reader takes in its place."""
-        for tries in range(MAX_REPLACEMENTS):
-            at = (index + tries) % len(self._source)
-            try:
-                media = self._source.encoded_media(at)
-                if "picture" in found:
-                    for picture in media.pictures:
-                        self._add_medium(found["picture"], picture, self._tables["picture"])
-                if "sound" in found and media.sound is not None:
-                    self._add_medium(found["sound"], media.sound, self._tables["sound"])
-                if "text" in found:
-                    for text in self._source.texts(at):
-                        self._add_text(found["text"], text)
-            except BadSample:
-                continue
-            return
-
-    @staticmethod
-    def _add_medium(entries: dict[bytes, Any], medium: EncodedMedium, table: FeatureTable) -> None:
-        key = medium.key
-        if key not in entries and key not in table:
-            entries[key] = medium.decode()
-
-    def _add_text(self, entries: dict[bytes, Any], text: str) -> None:
-        key = text_key(text)
-        if key not in self._tables["text"]:
-            entries[key] = text
+def _run(tower: FrozenTower, media: list[Any], device: torch.device, autocast: Autocast) -> Tensor:
+    """Features of media or texts: float16 M,… on the CPU."""
+    inputs = media if isinstance(media[0], str) else torch.stack(media).to(device)
+    with autocast():
+        return tower.compute(inputs).to(torch.float16).cpu()
 
 
 class _PartWriter:
-    """Runs a tower on media as they come, and publishes their features in parts of bounded size."""
+    """Runs a tower on media as they come, and publishes their features in parts of bounded size and of one release."""
 
     def __init__(self, tower: FrozenTower, device: torch.device, autocast: Autocast) -> None:
         self._tower, self._device, self._autocast = tower, device, autocast
-        self._waiting: list[tuple[bytes, Any]] = []
+        self._waiting: list[MissingMedium] = []
         self._keys: list[bytes] = []
         self._features: list[Tensor] = []
+        self._release_id: str | None = None  # of all that is held
         self._bytes = 0
         self._seen: set[bytes] = set()
 
@@ -234,36 +213,37 @@ class _PartWriter:
         """Media that were computed."""
         return len(self._seen)
 
-    def add(self, entries: Sequence[tuple[bytes, Any]]) -> list[str]:
+    def add(self, entries: Sequence[MissingMedium]) -> list[str]:
         """Returns: the names of the parts that were published."""
-        for key, medium in entries:
-            if key not in self._seen:
-                self._seen.add(key)
-                self._waiting.append((key, medium))
         names = []
-        while len(self._waiting) >= TOWER_BATCH:
-            self._compute()
-            if self._bytes >= PART_BYTES:
-                names.append(self._publish())
+        for entry in entries:
+            if entry.key in self._seen:
+                continue
+            if entry.release_id != self._release_id:
+                names += self.flush()
+                self._release_id = entry.release_id
+            self._seen.add(entry.key)
+            self._waiting.append(entry)
+            if len(self._waiting) >= TOWER_BATCH:
+                self._compute()
+                if self._bytes >= PART_BYTES:
+                    names.append(self._publish())
         return names
 
     def flush(self) -> list[str]:
         """Publish the rest."""
-        while self._waiting:
+        if self._waiting:
             self._compute()
         return [self._publish()] if self._keys else []
 
     def _compute(self) -> None:
-        batch, self._waiting = self._waiting[:TOWER_BATCH], self._waiting[TOWER_BATCH:]
-        media = [medium for _, medium in batch]
-        inputs = media if isinstance(media[0], str) else torch.stack(media).to(self._device)
-        with self._autocast():
-            features = self._tower.compute(inputs).to(torch.float16).cpu()
-        self._keys += [key for key, _ in batch]
+        batch, self._waiting = self._waiting, []
+        features = _run(self._tower, [entry.medium for entry in batch], self._device, self._autocast)
+        self._keys += [entry.key for entry in batch]
         self._features.append(features)
         self._bytes += features.numel() * features.element_size()
 
     def _publish(self) -> str:
-        name = self._tower.table.add(self._keys, torch.cat(self._features))
+        name = self._tower.table.add(self._keys, torch.cat(self._features), self._release_id)
         self._keys, self._features, self._bytes = [], [], 0
         return name

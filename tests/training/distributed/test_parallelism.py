@@ -60,6 +60,8 @@ CASES = {
     # One rank has rows of padding alone, or no real sample: it has no picture, and nobody waits for it.
     "ddp-idle-rank": case(["joint"], {"strategy": "ddp"}, joint={**FAST, "batch_size": 2}),
     "ddp-idle-rank-align": case(["align"], {"strategy": "ddp"}, align={**FAST, "batch_size": 40}),
+    "ddp-cached": case(["joint", "instruct"], {"strategy": "ddp"}, data={"cache_features": True}),
+    "tp-cached": case(["joint"], {"tp": 2}, data={"cache_features": True}),
     "fsdp2-idle-rank": case(["joint"], {"strategy": "fsdp2"}, joint={**FAST, "batch_size": 2}),
     "fsdp2": case(["align", "joint", "instruct"], {"strategy": "fsdp2", "activation_checkpointing": True}),
     "fsdp2-micro": case(
@@ -76,7 +78,7 @@ CASES = {
 }
 
 
-QUICK = ("ddp-several-losses-cached", "fsdp2-micro", "tp-cross", "pp-tied")  # each strategy once
+QUICK = ("ddp-several-losses-cached", "ddp-cached", "fsdp2-micro", "tp-cross", "pp-tied")  # each strategy once
 LONG = tuple(name for name in CASES if name not in QUICK)
 
 
@@ -112,11 +114,13 @@ def test_two_processes_train_what_one_trains(
 ) -> None:
     config = TrainConfig.model_validate(CASES[name]["config"])
     alone = settings(parallel={"precision": config.parallel.precision}).parallel
-    config = config.model_copy(update={"parallel": alone})
+    is_cached = config.data.cache_features  # then the features are rounded to float16
+    data = config.data.model_copy(update={"cache_features": False})
+    config = config.model_copy(update={"parallel": alone, "data": data})
     results = train(numbered, CASES[name]["stages"], config, tmp_path)
     for result in results:
         ours, theirs = result.folder, two(name) / result.stage
-        assert losses(theirs) == pytest.approx(losses(ours), rel=2e-4), result.stage
+        assert losses(theirs) == pytest.approx(losses(ours), rel=2e-3 if is_cached else 2e-4), result.stage
         assert len(losses(ours)) == STEPS
         assert all(line["mfu"] > 0 for line in read_log(theirs) if line["kind"] == "train")
         done = read_result(theirs)
@@ -129,7 +133,11 @@ def test_two_processes_train_what_one_trains(
         assert ours_state
         for key in ours_state:
             torch.testing.assert_close(
-                theirs_state[key], ours_state[key], rtol=1e-2, atol=2e-4, msg=lambda m, k=key: f"{k}: {m}"
+                theirs_state[key],
+                ours_state[key],
+                rtol=1e-2,
+                atol=2e-3 if is_cached else 2e-4,
+                msg=lambda m, k=key: f"{k}: {m}",
             )
         assert read_progress(done.checkpoint).consumed == read_progress(result.checkpoint).consumed
         for key, value in result.metrics.items():

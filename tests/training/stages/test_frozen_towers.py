@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from mmdata.errors import DataError, UserError
 from tests.support import modalities, workspaces
-from tests.support.tiny_run import alone, built_stage, release_at, settings
+from tests.support.tiny_run import VISION, alone, built_stage, release_at, settings
 from tests.support.tiny_towers import SMALL, TOWERS
 from training.checkpoint.checkpoints import find_checkpoint, read_progress
 from training.config import TrainConfig
@@ -161,7 +161,8 @@ def test_a_killed_fill_continues_after_its_last_part(
     body = DualEncoder.picture_body
 
     def counted(model: DualEncoder, pictures: torch.Tensor) -> torch.Tensor:
-        runs.append(len(pictures))
+        if bool(pictures.any()):  # not the blank one, of which the size is taken
+            runs.append(len(pictures))
         if len(runs) == 4:
             raise Killed
         return body(model, pictures)
@@ -178,34 +179,82 @@ def test_a_killed_fill_continues_after_its_last_part(
 
 
 def test_the_share_of_each_rank_adds_up_to_all(release: str, tmp_path: Path) -> None:
-    """Two ranks, one after the other, write the parts that one would write."""
+    """Data-parallel ranks and ranks that split a model, one after the other, write what one process would."""
     from training.distributed.process_mesh import Mesh
 
     class Ranked(Mesh):
+        place: ClassVar[dict[str, int]] = {}
+
         def rank(self, name: str) -> int:
-            return int(os.environ["FAKE_RANK"])
+            return self.place[name]
 
         def size(self, name: str) -> int:
-            return 2
-
-        def gather_objects(self, value: Any) -> list[Any]:
-            return [value]
+            return {"pp": 1, "dp": 2, "tp": 2}[name]
 
     config = cached(settings(align=FROZEN))
     built = built_stage("align", config)
     opened = open_training_release(release, tmp_path / "data")
-    found = []
-    for folder, ranks in (("one", None), ("two", (0, 1))):
+    tables, media = [], []
+    for folder, ranks in (("one", [{}]), ("four", [{"pp": 0, "dp": dp, "tp": tp} for dp in (0, 1) for tp in (0, 1)])):
         towers = frozen_towers(built, config, tmp_path / folder)
         reader = make_reader(built, opened, config, "train", 8, Share(), cached_features(towers))
-        for rank in ranks or (0,):
-            os.environ["FAKE_RANK"] = str(rank)
-            mesh = alone() if ranks is None else Ranked(torch.device("cpu"), {})
-            fill_tables(built, towers, [(reader, 10**6)], mesh, 0, make_autocast)
-        found.append({kind: len(tower.table) for kind, tower in towers.items()})
-    os.environ.pop("FAKE_RANK")
-    assert found[0] == found[1]
-    assert found[0]["picture"] > 30
+        for Ranked.place in ranks:
+            mesh = Ranked(torch.device("cpu"), {}) if Ranked.place else alone()
+            media.append(fill_tables(built, towers, [(reader, 10**6)], mesh, 0, make_autocast)["media"])
+        tables.append({kind: len(tower.table) for kind, tower in towers.items()})
+    assert tables[0] == tables[1]
+    assert tables[0]["picture"] > 30
+    assert min(media[1:]) > 0.15 * media[0], "each of the four computes a share"
+
+
+def test_the_disk_is_told_before_and_refused_when_it_is_too_small(
+    release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_samples = {"batch_size": 48}
+    config = cached(settings(joint=all_samples))
+    lines: list[dict[str, Any]] = []
+    train(release, ["joint"], config, tmp_path / "large", on_line=lines.append)
+    told, done = (line for line in lines if line["kind"].startswith("features"))
+    assert [told["kind"], done["kind"]] == ["features_planned", "features"]
+    places, width = 4, VISION["width"]
+    assert told["media"] == done["media"] > 20
+    assert done["bytes"] == pytest.approx(done["media"] * places * width * 2, rel=0.1)
+    assert done["bytes"] < told["bytes"] < 1.2 * done["bytes"] + 1000
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=int(told["bytes"]) - 1))
+    with pytest.raises(
+        UserError, match=r"take about .* kB of picture\), and the disk of .* free\. Remedy: an --output"
+    ):
+        train(release, ["joint"], config, tmp_path / "small")
+    assert computed(tmp_path / "small" / "joint") == []
+    train(
+        release, ["joint"], settings(joint=all_samples), tmp_path / "small"
+    )  # the remedy: data.cache_features = false
+    again: list[dict[str, Any]] = []  # all is there: no space is needed
+    train(
+        release,
+        ["joint"],
+        cached(settings(joint={**all_samples, "steps": 5})),
+        tmp_path / "large",
+        on_line=again.append,
+    )
+    assert "features_planned" not in [line["kind"] for line in again]
+
+
+def test_parts_are_named_by_their_release_and_go_with_it(release: str, tmp_path: Path) -> None:
+    config = cached(settings(align=FROZEN))
+    train(release, ["align"], config, tmp_path)
+    id_ = open_training_release(release, tmp_path / "data").id
+    parts = list((tmp_path / "data" / "features").glob("*/parts/*"))
+    assert len(parts) >= 2
+    assert all(part.name.startswith(f"{id_}.") for part in parts)
+    for part in parts:
+        shutil.rmtree(part)
+    lines: list[dict[str, Any]] = []
+    longer = cached(settings(align={**FROZEN, "steps": 5}))
+    train(release, ["align"], longer, tmp_path, on_line=lines.append)
+    assert lines[1]["kind"] == "features"
+    assert lines[1]["media"] > 0
 
 
 def test_other_weights_other_preprocessing_and_another_precision_have_other_tables(tmp_path: Path) -> None:
