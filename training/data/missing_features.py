@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +77,7 @@ class MissingFeatures(Dataset[Missing]):
         entries += [] if media.sound is None else [("sound", media.sound.key, media.sound.decode)]
         if "text" in self._tables:  # the empty text is that of the empty places in a batch
             texts = ["", *self._source.texts(index)]
-            entries += [("text", text_key(text), lambda text=text: text) for text in texts]
+            entries += [("text", text_key(text), partial(str, text)) for text in texts]
         for kind, key, decode in entries:
             if kind in self._tables and key not in self._tables[kind]:
                 yield kind, key, decode, media.release_id
@@ -149,10 +150,11 @@ def plan_features(missing: Sequence[MissingFeatures], sizes: dict[Kind, int], fo
     """
     counts = dict.fromkeys(sizes, 0)
     for of_reader in missing:
-        chunks = np.unique(np.linspace(0, len(of_reader) - 1, PROBED_CHUNKS).astype(int)) if len(of_reader) else []
-        probed = sum(len(of_reader.chunk(int(chunk))) for chunk in chunks)
+        last = len(of_reader) - 1
+        chunks = sorted({round(last * at / (PROBED_CHUNKS - 1)) for at in range(PROBED_CHUNKS)})
+        probed = sum(len(of_reader.chunk(chunk)) for chunk in chunks)
         for chunk in chunks:
-            for kind, count in of_reader.count(int(chunk)).items():
+            for kind, count in of_reader.count(chunk).items():
                 counts[kind] += math.ceil(count * len(of_reader.samples) / probed)
     disk = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     return FeaturePlan(counts, sizes, folder, shutil.disk_usage(disk).free)
