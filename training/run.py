@@ -21,10 +21,12 @@ from filelock import FileLock, Timeout
 from upath import UPath
 
 from mmdata.errors import UserError
+from mmdata.inspect.training_runs import LEFT_OUT
 from mmdata.storage.atomic import publish_json
 from training.checkpoint.checkpoints import META, Progress, check_release, latest_checkpoint, read_progress
 from training.config import STAGES, Parallel, StageName, TrainConfig
 from training.data.batch_readers import Share
+from training.data.examples import Pairs
 from training.data.sample_index import TrainingRelease, open_training_release
 from training.distributed.gradients import Autocast
 from training.distributed.parallelism import compute_dtype, parallelise
@@ -171,6 +173,8 @@ def _make_trainer(
     held_out_size = max(share.world, held_out_size - held_out_size % share.world)  # a multiple of the ranks
     held_out = make_validation_reader(built, release, config, held_out_size, share, features)
     log = StepLog(output / stage, config.log, mesh.is_main, on_line)
+    if isinstance(reader.source, Pairs) and (left_out := reader.source.left_out):
+        log.write({"kind": LEFT_OUT, "step": progress.step, **left_out})
     if towers:
         wanted = [(reader, settings.steps * settings.batch_size)]
         wanted += [] if held_out is None else [(held_out, settings.validate_samples + held_out_size)]

@@ -10,6 +10,7 @@ import polars as pl
 
 from mmdata.config import Corpus
 from mmdata.config.setting_changes import Change, changed_settings
+from mmdata.config.source_filter import SourceFilter
 from mmdata.engine.deciding_settings import deciding_settings, rules_changed
 from mmdata.engine.freshness import (
     FILTER_CHANGED,
@@ -107,10 +108,13 @@ def part_work(
         settings: tuple[Change, ...] = ()
         if stamp is not None and stamp.settings:
             settings = tuple(changed_settings(stamp.settings, named_settings(corpus, part, stage)))
-        if stage == "media" and not fast:
-            _count_held_back(corpus, workspace, part, slices)
+        rules = next((source.filter for source in corpus.sources if source.name == part.source), None)
+        if stage == "media" and rules is not None and not fast:
+            _count_held_back(workspace, part, slices, rules)
         why = _why(corpus, plan, stage, stamp, before, slices, after=plan.stale[0] if upstream else None)
         why += _held_back_text(slices)
+        if stage == "media" and rules is not None and fast:
+            why += "; which rows the source's filter lets in is not counted in a fast plan"
         numbers = (len(slices.rows), slices.of, sum(slices.rows.values()))
         stages.append(StageWork(stage, *numbers, why, slices.urls_due, slices.is_exact and not fast, settings))
         upstream = slices
@@ -169,10 +173,9 @@ def _media_or_features_slices(
     return slices
 
 
-def _count_held_back(corpus: Corpus, workspace: Workspace, part: Part, slices: _Slices) -> None:
+def _count_held_back(workspace: Workspace, part: Part, slices: _Slices, rules: SourceFilter) -> None:
     """Count the rows of the slices that their source's filter does not let in, where the rows are read already."""
-    rules = next((source.filter for source in corpus.sources if source.name == part.source), None)
-    for name in slices.rows if rules is not None else ():
+    for name in slices.rows:
         table = workspace.table(part.name, "rows", name)
         if table.exists():
             slices.held_back.update(rule_reasons(read_table(table).to_pylist(), rules).values())

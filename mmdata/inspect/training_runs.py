@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _log = logs.logger(__name__)
 
 ModelStage = Literal["align", "joint", "instruct"]
+LEFT_OUT = "left_out"
+"""The kind of the log line that counts the samples of the release which a stage does not read, by what they hold."""
 MODEL_STAGES: tuple[ModelStage, ...] = ("align", "joint", "instruct")
 
 SHOWN_ANSWERS, MAX_ANSWER_CHARS = 12, 300
@@ -172,6 +174,9 @@ def step_text(stage: str, line: Mapping[str, Any], steps: int | None = None) -> 
     if line["kind"] == "features":
         media, mb = f"{line['media']:,.0f}", f"{line['bytes'] / 1e6:,.1f}"
         return f"{stage}: {media} features of frozen towers computed in {line['seconds']:,.0f} s; {mb} MB are cached"
+    if line["kind"] == LEFT_OUT:
+        counts = ", ".join(f"{count:,} of {kind}" for kind, count in line.items() if kind not in ("kind", "step"))
+        return f"{stage}: samples that this stage does not read: {counts}"
     step = f"{stage} step {line['step']:,}" + (f" of {steps:,}" if steps else "")
     if line["kind"] != "train":
         values = {key.removeprefix("val/"): value for key, value in line.items() if key.startswith("val/")}
@@ -212,6 +217,7 @@ def stage_report(folder: Path, release: str) -> StageReport:
         "seconds": result["seconds"],
         **result["metrics"],
     }
+    left_out = next((line for line in reversed(log) if line["kind"] == LEFT_OUT), {})
     finite = {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
     paths = {"model": str(folder), "checkpoint": str(checkpoint), "release": release}
     text: dict[str, str] = {}
@@ -220,7 +226,11 @@ def stage_report(folder: Path, release: str) -> StageReport:
         text["use as the scorer"] = f"In corpus.yaml, for the next refresh: `score: {{model: {scorer}}}`"
     return StageReport(
         stage,
-        counts={"steps": int(result["steps"]), "samples": int(result["samples"])},
+        counts={
+            "steps": int(result["steps"]),
+            "samples": int(result["samples"]),
+            **{f"{kind}_not_read": int(count) for kind, count in left_out.items() if kind not in ("kind", "step")},
+        },
         numbers=finite,
         images={"loss": loss_curve(log, f"{stage}: loss").picture()},
         text=text,

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from mmdata.config import Filter, Score
+import numpy as np
+
+from mmdata.config import Filter, Score, Select
 from mmdata.config.presets import resolve
 from mmdata.samples import SOURCE_SCORES
+from mmdata.select.score_summary import NamedScore
 from mmdata.workspace.layout import Part, PartStamp
 
 COMPUTED_BY = {"punsafe": "set score.nsfw: true, which computes one, "}
@@ -38,4 +41,23 @@ def idle_rules(settings: Filter, rows_stamps: Mapping[Part, PartStamp], score: S
                 f"the column that holds it, columns: {{{name}: <column>}}, in that source of corpus.yaml, "
                 f"{COMPUTED_BY.get(name, '')}or take the rule out."
             )
+    return warnings
+
+
+def idle_scores(select: Select, named: Mapping[str, NamedScore]) -> list[str]:
+    """A warning for each score that a rule uses and that reads a source's own column which no row has.
+
+    Args:
+        named: name -> the score of the rows of the selection.
+    """
+    warnings = []
+    for name in select.filter.used_scores:
+        kind = select.scores.get(name)
+        if kind is None or kind.kind != "column" or name not in named or np.isfinite(named[name].values).any():
+            continue
+        judges = "drops every row" if kind.required else "judges no row"
+        warnings.append(
+            f"select.filter: score {name} {judges}: no row has a number in its source's column {kind.column}. Remedy: "
+            f"correct select.scores.{name}.column, name the column in keep_columns of the source, or take the rule out."
+        )
     return warnings

@@ -29,7 +29,7 @@ from mmdata.select.decide import balance_and_repeat, drop_duplicates, drop_follo
 from mmdata.select.decontaminate import drop_contaminated
 from mmdata.select.domains import cap_domains
 from mmdata.select.embeddings import gather_embeddings
-from mmdata.select.idle_rules import idle_rules
+from mmdata.select.idle_rules import idle_rules, idle_scores
 from mmdata.select.near_texts import near_text_leaders, read_captions
 from mmdata.select.nearest_concepts import concept_vectors, concepts_column, nearest_concepts
 from mmdata.select.rates import Rates, rates_settings, read_lasting, read_rates, write_rates
@@ -71,7 +71,10 @@ def select_samples(corpus: Corpus, workspace: Workspace, progress: Progress = si
     stamps = {part: stamp for part in parts if (stamp := workspace.part_stamp(part.name, "rows")) is not None}
     cost = balance_cost(corpus.select, folder, plan.release_id)
     warnings = {
-        "rules that judge nothing": idle_rules(corpus.select.filter, stamps, corpus.score),
+        "rules that judge nothing": [
+            *idle_rules(corpus.select.filter, stamps, corpus.score),
+            *idle_scores(corpus.select, summary.named),
+        ],
         "presets": preset_warnings(corpus.select.filter, corpus.score),
         "balance": [*cut_warnings(summary.counts, summary.reasons), *(cost.shortfalls if cost else ())],
     }

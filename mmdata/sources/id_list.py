@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from mmdata.errors import UserError
+from mmdata.fingerprint import fingerprint
 
 WORDS = np.dtype("u8,u8")
 """An id as two 64-bit words, as DataComp's resharder reads them: the halves of 32 hex digits."""
 
+BLOCK_IDS = 100_000  # as text in memory at a time
+
 
 class IdList:
-    """A sorted list of ids, which may stay on the disk: a look-up reads about 30 places of it."""
+    """A sorted list of ids, which stays on the disk: a look-up reads about 30 places of it."""
 
     def __init__(self, words: np.ndarray) -> None:
         """Args: words: of dtype `u8,u8`, sorted."""
@@ -61,7 +69,9 @@ def _words_of(text: str) -> tuple[int, int]:
 
 
 def read_id_list(path: str, column: str) -> IdList:
-    """Read a list once for each state of its file. A sorted `.npy` is mapped into memory, not read.
+    """Map a list into memory: a sorted `.npy` itself, of any other file a sorted copy.
+
+    The copy is made once for each state of the file, in the machine's folder of temporary files; all workers share it.
 
     Args:
         column: of a Parquet file.
@@ -80,17 +90,53 @@ def read_id_list(path: str, column: str) -> IdList:
 
 
 @lru_cache(maxsize=8)
-def _read(path: str, column: str, _state: tuple[int, int]) -> IdList:
-    if path.endswith(".npy"):
-        words = np.load(path, mmap_mode="r", allow_pickle=False)
-        if words.dtype != WORDS or words.ndim != 1:
-            raise ValueError(f"its dtype is {words.dtype}")
-        return IdList(words if _is_sorted(words) else np.sort(words))
-    if path.endswith(".parquet"):
-        ids: Iterable[object] = pq.read_table(path, columns=[column])[column].drop_null().to_pylist()
-    else:
-        ids = filter(None, (line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()))
-    return IdList(np.unique(id_words(ids)))
+def _read(path: str, column: str, state: tuple[int, int]) -> IdList:
+    if not path.endswith(".npy"):
+        return IdList(_sorted_once([path, column, *state], lambda: _words_of_file(path, column)))
+    words = np.load(path, mmap_mode="r", allow_pickle=False)
+    if words.dtype != WORDS or words.ndim != 1:
+        raise ValueError(f"its dtype is {words.dtype}")
+    return IdList(words if _is_sorted(words) else _sorted_once([path, *state], lambda: np.array(words)))
+
+
+def _sorted_once(key: list[Any], read: Callable[[], np.ndarray]) -> np.ndarray:
+    """A list's words, sorted, mapped from a file that all processes of the machine share: the first one writes it."""
+    folder = Path(tempfile.gettempdir()) / f"mmdata-ids-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid() or folder.is_symlink():
+        raise OSError(f"{folder} is of another user")
+    file = folder / f"{fingerprint(*key)}.npy"
+    with FileLock(f"{file}.lock"):
+        if not file.exists():
+            words = read()
+            words.sort()
+            draft = file.with_suffix(".draft")
+            with draft.open("wb") as out:
+                np.save(out, words)
+            draft.rename(file)
+    return np.load(file, mmap_mode="r", allow_pickle=False)
+
+
+def _words_of_file(path: str, column: str) -> np.ndarray:
+    """The words of a text file or of a column. As text only `BLOCK_IDS` of them are in memory at a time."""
+    blocks = _blocks_of_parquet(path, column) if path.endswith(".parquet") else _blocks_of_text(path)
+    words = [id_words(block) for block in blocks]
+    return np.concatenate(words) if words else np.empty(0, WORDS)
+
+
+def _blocks_of_parquet(path: str, column: str) -> Iterator[list[object]]:
+    with pq.ParquetFile(path) as file:
+        if column not in file.schema_arrow.names:
+            raise KeyError(f"it has no column {column}")
+        for batch in file.iter_batches(BLOCK_IDS, columns=[column]):
+            yield batch.column(0).drop_null().to_pylist()
+
+
+def _blocks_of_text(path: str) -> Iterator[list[str]]:
+    with Path(path).open(encoding="utf-8") as lines:
+        ids = filter(None, (line.strip() for line in lines))
+        while block := list(islice(ids, BLOCK_IDS)):
+            yield block
 
 
 def _is_sorted(words: np.ndarray, block: int = 1 << 20) -> bool:

@@ -50,6 +50,8 @@ def test_loosened_and_narrowed_rules_fetch_only_what_they_let_in(part, web) -> N
     assert work.why == (
         "the source's filter has changed; the source's filter lets in 4 of 10 rows (rule:min.similarity 6)"
     )
+    fast = part_work(part.corpus, part.workspace, plan, plan.part, datetime.now(UTC), fast=True).stages[0]
+    assert fast.why.endswith("; which rows the source's filter lets in is not counted in a fast plan")
     fetch_part(part.corpus, part.workspace, part.name)
     assert fetched(web) == {6, 7, 8, 9}
 

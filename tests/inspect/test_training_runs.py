@@ -150,6 +150,8 @@ def test_a_step_line_says_what_it_knows() -> None:
     assert step_text("joint", planned) == (
         "joint: about 1,000,000 features of frozen towers are missing; they take 512,000.0 MB of 9,000,000.0 MB free"
     )
+    line = {"kind": "left_out", "step": 0, "document": 1200, "text": 3}
+    assert step_text("align", line) == "align: samples that this stage does not read: 1,200 of document, 3 of text"
 
 
 def test_models_lie_in_a_local_workspace_or_where_they_are_told_to(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mmdata.config import Filter, Score
+from mmdata.config import Filter, Score, Select
 from mmdata.config.load import parse_corpus
 from mmdata.inspect.corpus_status import corpus_status, to_json
-from mmdata.select.idle_rules import idle_rules
+from mmdata.select.idle_rules import idle_rules, idle_scores
+from mmdata.select.score_summary import NamedScore
 from mmdata.select.stage import select_samples
 from mmdata.sources.catalog import update_catalog
 from mmdata.takedown.read_part import read_part
@@ -62,3 +64,25 @@ def test_the_report_of_the_selection_shows_it(tmp_path: Path, monkeypatch: pytes
     for _ in range(2):  # the second time the tables are reused
         report = select_samples(built.corpus, built.workspace)
         assert report.tables["rules that judge nothing"] == [{"warning": "1 parts"}]
+
+
+@pytest.mark.parametrize(("required", "judges"), [(False, "judges no row"), (True, "drops every row")])
+def test_a_score_whose_column_no_row_has_is_named(tmp_path: Path, required: bool, judges: str) -> None:
+    kinds = {"aesthetic": {"kind": "column", "column": "AESTETIC", "required": required}}
+    built = build(
+        str(tmp_path), {"web-000000": range(6)}, select={"scores": kinds, "filter": {"min_scores": {"aesthetic": 5}}}
+    )
+    (row,) = select_samples(built.corpus, built.workspace).tables["rules that judge nothing"]
+    assert f"score aesthetic {judges}: no row has a number in its source's column AESTETIC. Remedy" in row["warning"]
+
+
+def test_a_score_that_some_rows_have_or_no_rule_uses_gives_no_warning() -> None:
+    select = Select.model_validate(
+        {
+            "scores": {name: {"kind": "column", "column": name} for name in ("a", "b")},
+            "filter": {"min_scores": {"a": 1}},
+        }
+    )
+    some, none = (NamedScore(np.array(values, np.float32), None) for values in ([np.nan, 2], [np.nan]))
+    assert idle_scores(select, {"a": some, "b": none}) == []
+    assert len(idle_scores(select, {"a": none, "b": none})) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdata.errors import UserError
+from mmdata.sources import id_list
 from mmdata.sources.id_list import WORDS, IdList, id_words, read_id_list
 
 UIDS = [f"{number * 7919:032x}" for number in range(50)] + ["f" * 32, "0" * 15 + "1" + "0" * 16]
+
+
+@pytest.fixture(autouse=True)
+def _own_folder_of_temporary_files(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
 
 
 def datacomp_array(uids: list[str]) -> np.ndarray:
@@ -58,6 +65,25 @@ def test_what_is_no_list_is_an_error_and_no_pickle_is_opened(tmp_path: Path) -> 
 def test_a_sorted_list_stays_on_the_disk(tmp_path: Path) -> None:
     np.save(tmp_path / "uids.npy", np.sort(datacomp_array(UIDS)))
     assert isinstance(read_id_list(str(tmp_path / "uids.npy"), "uid")._words, np.memmap)
+
+
+@pytest.mark.parametrize("name", ["ids.txt", "ids.parquet", "ids.npy"])
+def test_any_other_list_is_sorted_once_and_shared_by_all_workers(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(id_list, "BLOCK_IDS", 7)
+    path, uids = tmp_path / name, UIDS[::-2]
+    if name == "ids.txt":
+        path.write_text("\n".join(uids))
+    elif name == "ids.npy":
+        np.save(path, datacomp_array(uids))
+    else:
+        pq.write_table(pa.table({"uid": uids}), path)
+    assert read_id_list(str(path), "uid").contains(UIDS).tolist() == [uid in uids for uid in UIDS]
+    id_list._read.cache_clear()  # as in another worker
+    monkeypatch.setattr(id_list, "id_words", lambda ids: pytest.fail("read again"))
+    words = read_id_list(str(path), "uid")._words
+    assert isinstance(words, np.memmap) and len(words) == len(uids)
 
 
 @settings(max_examples=50, deadline=None)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from mmdata.inspect.training_runs import LEFT_OUT, stage_report
 from tests.support.document_corpus import LOST, corpus_of_documents, drawn, expected, shown, write
 from tests.support.published import Published, Web, pairs, serving
 from tests.support.tiny_run import VISION, built_stage, first_batch, settings
@@ -139,6 +140,11 @@ def test_the_joint_stage_trains_on_documents_and_the_other_stages_pass_them_over
         lines = [line for line in read_log(tmp_path / stage) if line["kind"] == "train"]
         assert lines and all(np.isfinite(line["loss"]) for line in lines)
         assert lines[-1]["bad_samples"] == 0
+    samples = open_training_release(built.root, tmp_path / "data").samples("train")
+    left_out = [line for line in read_log(tmp_path / "align") if line["kind"] == LEFT_OUT]
+    assert [line["document"] for line in left_out] == [int((samples["pictures"] > 0).sum())]
+    assert stage_report(tmp_path / "align", built.root).counts["document_not_read"] == left_out[0]["document"]
+    assert not [line for line in read_log(tmp_path / "joint") if line["kind"] == LEFT_OUT]
 
 
 def test_align_reads_pairs_only(built: Published, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from mmdata.workspace.layout import Workspace
 from training.compare.pairs import read_uids
 
 TABLES = (".parquet", ".csv", ".txt")
-_NAMED = re.compile(r"([\w.+-]+):(?!//)(.+)", re.DOTALL)
+_NAMED = re.compile(r"([^:/=;]*[^:/=;\s]):(?!//)(.+)", re.DOTALL)
 _SETTING = re.compile(r"select(\.\w+)+=")
 
 

@@ -92,6 +92,20 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._samples) if self._rows is None else len(self._rows)
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many samples are left out, by what they hold: `document`, `audio` or `text`; without those of none."""
+        if self._rows is None:
+            return {}
+        media = np.delete(self._samples["media"], self._rows)
+        is_document = media & np.uint8(1 << MEDIA.index(DOCUMENT)) != 0
+        counts = {
+            "document": is_document.sum(),
+            "audio": (~is_document & (media != 0)).sum(),
+            "text": (media == 0).sum(),
+        }
+        return {kind: int(count) for kind, count in counts.items() if count}
+
     def row(self, index: int) -> np.void:
         """The sample's row of `sample_index.SAMPLE`."""
         return self._samples[index if self._rows is None else self._rows[index]]

@@ -98,7 +98,8 @@ def network_config(score: Score, overrides: Sequence[str] = ()) -> TrainConfig:
             encoder.append(f"model.encoder.pretrained={score.pretrained}")
     # with frozen towers their features are computed once; a GPU trains whole towers with align.freeze_image=false
     gentle = [f"align.steps={STEPS}", "align.lr=0.0003", "align.freeze_image=true", "align.freeze_text=true"]
-    return load_train_config(None, None, [*encoder, *gentle, *overrides])
+    once = ["data.cache_features=true", "align.crop_scale=1"]
+    return load_train_config(None, None, [*encoder, *gentle, *once, *overrides])
 
 
 class _NoCaptions:

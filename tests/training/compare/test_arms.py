@@ -24,6 +24,12 @@ def test_raw_is_everything(small: Compared) -> None:
     assert open_arms(["raw"], small.corpus)[0].samples is None
 
 
+@pytest.mark.parametrize("name", ["a&b", "Arm <1>, (new)", "neu.1"])
+def test_a_name_may_have_any_sign_but_those_of_paths_and_settings(small: Compared, name: str) -> None:
+    (arm,) = open_arms([f"{name}:raw"], small.corpus)
+    assert (arm.name, arm.spec, arm.samples) == (name, "raw", None)
+
+
 def test_settings_select_without_a_draft(small: Compared) -> None:
     arm, tighter = open_arms(
         ["half:select.filter.top_fraction=0.5", "select.filter.top_fraction=0.25; select.dedup.url=false"], small.corpus

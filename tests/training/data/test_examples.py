@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tests.support.made_release import Sample, jpeg, shard_of, write_release
 from training.data.examples import Instructions, Pairs
 from training.data.media_tensors import MediaSpec
 from training.data.records import open_records
-from training.data.sample_index import TrainingRelease, open_training_release
+from training.data.sample_index import SAMPLE, TrainingRelease, open_training_release
 from training.data.sample_reader import BadSample, SampleReader
 
 SPEC = MediaSpec(Preprocess(size=(16, 16)), frames=4, audio_samples=8000)
@@ -37,6 +38,18 @@ def check_counts(source: Pairs | Instructions) -> None:
 def test_media_of_pairs_are_counted_before_they_are_read(mixed: Workspace, tmp_path: Path) -> None:
     release = open_training_release(str(mixed.root), tmp_path / "cache")
     check_counts(Pairs(release.samples("train"), SampleReader(release), SPEC))
+
+
+def test_samples_that_a_stage_does_not_read_are_counted_by_what_they_hold() -> None:
+    image, video, audio, document = (1 << bit for bit in range(4))
+    samples = np.zeros(8, SAMPLE)
+    samples["media"] = [image, audio, image | audio, document, 0, document, video, document | image]
+    no_reader: Any = None
+    deaf = MediaSpec(Preprocess(size=(16, 16)), frames=4, audio_samples=0)
+    assert Pairs(samples, no_reader, deaf).left_out == {"document": 2, "audio": 1, "text": 1}
+    hearing = MediaSpec(Preprocess(size=(16, 16)), frames=4, audio_samples=8, document_pictures=2)
+    assert Pairs(samples, no_reader, hearing).left_out == {"text": 1}
+    assert Pairs(samples[:3], no_reader, hearing).left_out == {}
 
 
 def test_media_of_records_are_counted_before_they_are_read(instructed: TrainingRelease) -> None:

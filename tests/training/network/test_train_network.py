@@ -66,6 +66,7 @@ def test_the_network_starts_from_the_scorer(score: Score, encoder: tuple[str, st
     found = network_config(score, ["align.steps=7"])
     assert (found.model.encoder.kind, found.model.encoder.model, found.model.encoder.pretrained) == encoder
     assert found.align.steps == 7
+    assert found.data.cache_features and found.align.crop_scale == 1, "frozen towers run once on each picture"
 
 
 def _with_network(score: Score, folder: Path) -> Score:
