@@ -217,7 +217,7 @@ def stage_report(folder: Path, release: str) -> StageReport:
         "seconds": result["seconds"],
         **result["metrics"],
     }
-    left_out = next((line for line in reversed(log) if line["kind"] == LEFT_OUT), {})
+    left_out: dict[str, Any] = next((line for line in reversed(log) if line["kind"] == LEFT_OUT), {})
     finite = {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
     paths = {"model": str(folder), "checkpoint": str(checkpoint), "release": release}
     text: dict[str, str] = {}
