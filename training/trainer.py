@@ -26,6 +26,8 @@ from training.distributed.gradients import clip_gradients
 from training.distributed.loss_scale import LossScale
 from training.distributed.parallelism import compute_dtype
 from training.distributed.process_mesh import Mesh
+from training.model.encoders import DualEncoder
+from training.stages.align import limit_scale
 from training.stages.stage_model import StageModel, train_mode
 from training.stages.stage_step import make_step, validate
 from training.stages.step_flops import StepFlops
@@ -102,6 +104,7 @@ class Trainer:
         if resumed is not None:
             restore(resumed, self._wrapped, self._optimizer)
             self._loss_scale.load(progress.loss_scale)
+        self._limit_scale()
         begun, first_loss, last_loss = time.monotonic(), math.nan, math.nan
         settings = self._settings
         meter = Meter(self._built.stage, self._config, self._mesh, self._work)
@@ -168,8 +171,13 @@ class Trainer:
             self._optimizer.step()
         elif not self._loss_scale.enabled:
             raise DataError(_not_a_number(step + 1))
+        self._limit_scale()
         self._optimizer.zero_grad(set_to_none=True)
         return {**losses, "grad_norm": norm}
+
+    def _limit_scale(self) -> None:
+        if isinstance(self._built.model, DualEncoder):
+            limit_scale(self._built.model, self._config.align)
 
     def _check(self, progress: Progress, line: dict[str, Any]) -> None:
         """End the run if it went wrong, and add the count of bad samples to its log line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from training.config import Align, TrainConfig
 from training.data.batch_readers import Share
 from training.data.sample_index import open_training_release
 from training.run import train
-from training.stages.stage_model import load_model
+from training.stages.stage_model import StageModel, load_model
 from training.stages.stage_reader import make_reader
 from training.step_log import StepLog
 from training.trainer import MAX_SKIPPED_STEPS, StageResult, Trainer, learning_rate, make_optimizer, precision
@@ -35,7 +36,6 @@ def train_fp16(
     """Train stage `align` in fp16 on the CPU. A function sees, and may replace, the gradient of one parameter."""
     sections: dict[str, Any] = {"parallel": {"precision": "fp16"}}
     config: TrainConfig = settings(align={"steps": steps, "log_every": 1, "checkpoint_every": 1}, **sections)
-    opened = open_training_release(release, folder / "data")
     built = built_stage("align", config)
     backward_passes = [0]
 
@@ -44,6 +44,12 @@ def train_fp16(
         return gradient_of_step(backward_passes[0], gradient)
 
     built.model.logit_scale.register_hook(replaced)  # type: ignore[union-attr,operator]
+    return train_built(built, config, release, folder)
+
+
+def train_built(built: StageModel, config: TrainConfig, release: str, folder: Path) -> StageResult:
+    """Train a model of stage `align` as it is."""
+    opened = open_training_release(release, folder / "data")
     reader = make_reader(built, opened, config, "train", config.align.batch_size, Share())
     log = StepLog(folder, config.log, True)
     trainer = Trainer(built, built.model, config, config.align, alone(), (reader, None), folder, log)
@@ -86,6 +92,21 @@ def test_an_fp16_run_resumes_to_the_bit_with_its_loss_scale(release: str, tmp_pa
     assert resumed.last_loss == whole.last_loss
     ours, theirs = (load_model(result.checkpoint)[0].model.state_dict() for result in (resumed, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("loss", ["infonce", "siglip"])
+def test_the_scale_of_the_logits_stays_within_100_but_for_siglip(release: str, tmp_path: Path, loss: str) -> None:
+    """From its first step on, and in what it saves; here its gradient always says up."""
+    config = settings(align={"steps": 2, "loss": loss, "lr": 0.1, "warmup_steps": 0})
+    built, scales = built_stage("align", config), []
+    scale: Any = built.model.logit_scale
+    scale.data.fill_(6.0)  # as an older checkpoint may have it
+    scale.register_hook(lambda gradient: gradient.abs().neg() - 1)
+    built.model.register_forward_hook(lambda _model, _inputs, outputs: scales.append(float(outputs["scale"].detach())))
+    result = train_built(built, config, release, tmp_path)
+    saved = float(load_model(result.checkpoint)[0].model.logit_scale.detach())  # type: ignore[union-attr,operator]
+    assert scales and all((value <= math.log(100) + 1e-6) == (loss == "infonce") for value in scales)
+    assert saved > 6.0 if loss == "siglip" else saved == pytest.approx(math.log(100))
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_last_share() -> None:

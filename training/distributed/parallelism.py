@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -108,15 +109,17 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
 def _fully_sharded(model: nn.Module, llm: Any, blocks: list[nn.Module], parallel: Parallel, mesh: Mesh) -> nn.Module:
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    policy = MixedPrecisionPolicy()
-    if mesh.device.type == "cuda" and compute_dtype(parallel.precision, mesh.device) == torch.bfloat16:
+    policy = whole = MixedPrecisionPolicy()
+    if compute_dtype(parallel.precision, mesh.device) == torch.bfloat16:
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        if llm is not None:  # else the temperature is among the other parameters, and stays fp32
+            whole = replace(policy, cast_forward_inputs=False)  # sound is an input, and stays fp32
     options: dict[str, Any] = {"mesh": mesh.mesh["dp"], "mp_policy": policy}
     for block in blocks:
         fully_shard(block, **options)
     if llm is not None and not is_tied(llm):  # tied embeddings stay with the whole, since the head needs them too
         fully_shard(llm.get_input_embeddings(), **options)
-    fully_shard(model, **options)
+    fully_shard(model, **{**options, "mp_policy": whole})
     if (reference := getattr(model, "reference", None)) is not None:
         for block in decoder_list(reference):
             fully_shard(block, **options)

@@ -121,8 +121,8 @@ def _no_text(_: list[str]) -> Tensor:
 
 
 def from_cache(features: Tensor) -> Tensor:
-    """Cached features as float32; FSDP2 may have cast them to its own precision, which stays."""
-    return features.float() if features.dtype == torch.float16 else features
+    """Cached features as float32."""
+    return features.float()
 
 
 def _mean_by_sample(features_MD: Tensor, sample_M: Tensor, count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,20 @@ from training.config import Align
 from training.data.batch_types import Batch, PairBatch
 from training.distributed.gradients import Autocast, ScaleLoss, sync_gradients
 from training.distributed.process_mesh import Mesh
+from training.model.encoders import DualEncoder
 from training.model.losses import PAIR_LOSSES, PairLogits
 
 KINDS = ("image", "video", "audio")
 FEATURES = ("text", "visual", "audio")  # of DualEncoder.forward; the last is absent without a sound tower
 SCALARS = ("scale", "bias", "match_scale", "match_bias")  # of the logits; the last two only with loss `bce`
+MAX_LOGIT_SCALE = math.log(100)
+
+
+@torch.no_grad()
+def limit_scale(model: DualEncoder, align: Align) -> None:
+    """Keep the logits within 100 times the cosine, as CLIP does with its loss (Radford et al. 2021)."""
+    if "infonce" in align.pair_losses:
+        model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
 
 
 def kind_weights(batch: PairBatch) -> Tensor:

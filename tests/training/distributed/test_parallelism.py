@@ -18,11 +18,16 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from tests.support.tiny_run import LLM, built_stage, settings
+from mmdata.workspace.layout import Workspace
+from tests.support.one_process import one_process
+from tests.support.tiny_run import LLM, built_stage, first_batch, settings
+from tests.support.tiny_towers import SMALL
 from training.checkpoint.checkpoints import read_progress
 from training.config import TrainConfig
+from training.data.batch_types import RowBatch
 from training.distributed.parallelism import parallelise
 from training.distributed.process_mesh import Mesh
+from training.model.encoders import DualEncoder
 from training.model.fusion import decoder_list
 from training.run import read_result, train
 from training.stages.stage_model import load_model
@@ -175,3 +180,40 @@ def test_fsdp2_shards_the_kl_reference_and_untied_embeddings(model: dict[str, An
             assert all(isinstance(p, DTensor) and p.to_local().numel() <= p.numel() / 2 for p in layers)
     finally:
         dist.destroy_process_group()
+
+
+SOUND = {"kind": "logmel_vit", "config": SMALL, "mel_bins": 16, "seconds": 0.5}
+
+
+@pytest.mark.parametrize("stage", ["align", "joint"])
+def test_under_fsdp2_in_bf16_sound_and_temperature_stay_fp32(stage: Any, mixed: Workspace, tmp_path: Path) -> None:
+    """The layers compute in bf16, on weights whose masters and gradients are fp32."""
+    model = {**settings().model.model_dump(), "audio": SOUND}
+    config = settings(model=model, parallel={"strategy": "fsdp2", "precision": "bf16"})
+    built = built_stage(stage, config)
+    waves: list[torch.dtype] = []
+    layers: list[tuple[torch.dtype, torch.dtype]] = []  # of the input and of a weight
+    audio: Any = built.model.audio
+    tokens_of = audio.tokens
+    audio.tokens = lambda wave: (waves.append(wave.dtype), tokens_of(wave))[1]
+    for block in built.blocks:
+        weight = next(name for name, parameter in block.named_parameters() if parameter.ndim == 2)
+        block.register_forward_pre_hook(
+            lambda module, inputs, name=weight: layers.append((inputs[0].dtype, module.get_parameter(name).dtype))
+        )
+    batch = first_batch(built, config, str(mixed.root), tmp_path, 14)
+    sound = batch.sound.data if isinstance(batch, RowBatch) else batch.sound
+    assert sound is not None
+    temperature = float(built.model.logit_scale.detach()) if isinstance(built.model, DualEncoder) else None
+    with one_process(tmp_path) as mesh:
+        wrapped = parallelise(built.model, built.llm, built.blocks, config.parallel, mesh)
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = wrapped(batch)
+        if temperature is not None:
+            assert outputs["scale"].dtype == torch.float32 and float(outputs["scale"].detach()) == temperature
+        sum(output.float().sum() for output in outputs.values()).backward()
+        assert waves == [torch.float32]
+        assert layers == [(torch.bfloat16, torch.bfloat16)] * len(built.blocks)
+        gradients = [parameter.grad for parameter in wrapped.parameters() if parameter.grad is not None]
+        assert gradients and {gradient.dtype for gradient in gradients} == {torch.float32}
+        assert {parameter.dtype for parameter in wrapped.parameters()} == {torch.float32}
