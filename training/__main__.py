@@ -14,7 +14,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("release", help="a release's folder, releases/latest, or a workspace")
     parser.add_argument("--stage", default="all", choices=["align", "joint", "instruct", "all"], help="default: all")
-    parser.add_argument("--preset", help="tiny, smollm2, b32-0.5b, l14-1b, l14-7b")
+    parser.add_argument("--preset", help="tiny, smollm2, b16-360m, b16-0.5b, b32-0.5b, l14-1b, l14-7b")
     parser.add_argument(
         "--settings", "--config", type=Path, metavar="TOML", dest="config", help="settings, over the preset"
     )

@@ -16,7 +16,7 @@ from mmdata.errors import UserError
 StageName = Literal["align", "joint", "instruct"]
 PAIR_LOSS_NAMES = ("infonce", "siglip", "triplet", "bce")
 STAGES: tuple[StageName, ...] = ("align", "joint", "instruct")
-PRESETS = ("tiny", "demo", "smollm2", "b32-0.5b", "l14-1b", "l14-7b")
+PRESETS = ("tiny", "demo", "smollm2", "b16-360m", "b16-0.5b", "b32-0.5b", "l14-1b", "l14-7b")
 
 
 class Encoder(Section):

@@ -48,7 +48,8 @@ def train(
     release: ReleaseArgument,
     stage: Annotated[StageOption, typer.Option(help="One stage, or all three in order.")] = StageOption.all,
     preset: Annotated[
-        str | None, typer.Option(help="tiny, demo, smollm2, b32-0.5b, l14-1b, l14-7b; default: train.preset.")
+        str | None,
+        typer.Option(help="tiny, demo, smollm2, b16-360m, b16-0.5b, b32-0.5b, l14-1b, l14-7b; default: train.preset."),
     ] = None,
     settings: Annotated[
         Path | None, typer.Option(metavar="TOML", help="A train.toml; it overrides the preset.")

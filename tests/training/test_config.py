@@ -16,7 +16,7 @@ from training.model.fusion import fusion_plan
 
 
 def test_all_presets_load() -> None:
-    assert {"tiny", "demo", "smollm2", "b32-0.5b", "l14-1b", "l14-7b"} == set(PRESETS)
+    assert {"tiny", "demo", "smollm2", "b16-360m", "b16-0.5b", "b32-0.5b", "l14-1b", "l14-7b"} == set(PRESETS)
     for preset in PRESETS:
         config = load_train_config(preset)
         assert config != TrainConfig()
