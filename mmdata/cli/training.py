@@ -189,6 +189,10 @@ def export(
         int | None,
         typer.Option(min=1, metavar="STEPS", help="Also write a student with half the layers, trained on --release."),
     ] = None,
+    llava: Annotated[
+        bool,
+        typer.Option("--llava", help="Also write it as a LLaVA model and processor, for image-text-to-text servers."),
+    ] = False,
     release: Annotated[
         str | None,
         typer.Option(metavar="RELEASE", help="The release that it was trained on; then quality is measured too."),
@@ -198,8 +202,8 @@ def export(
     """Write a model as a folder that other libraries load.
 
     Writes the language model for Hugging Face with its adapters merged, and the other parts next to it; for stage
-    align, both towers for open_clip. Smaller variants are in folders inside it. A table compares size, speed and
-    quality.
+    align, both towers for open_clip or transformers. Variants are in folders inside it. A table compares size, speed
+    and quality.
     """
     from mmdata.cli.console import console
 
@@ -209,7 +213,7 @@ def export(
     with out.status("exporting"):
         from training.export.export import export as write
 
-        write(checkpoint, output, int8=int8, prune=prune, distill_steps=distill, release=folder)
+        write(checkpoint, output, int8=int8, prune=prune, distill_steps=distill, llava=llava, release=folder)
     out.print((output / "table.md").read_text(encoding="utf-8"), markup=False)
     out.print(str(output), markup=False)
 

@@ -174,11 +174,11 @@ class TextCodec:
         return spans
 
     def _message(self, turn: Turn) -> dict[str, Any]:
-        content = [{"type": "text", "text": turn.text}] if self._template_reads_parts else turn.text
+        content = [{"type": "text", "text": turn.text}] if self.template_reads_parts else turn.text
         return {"role": turn.role, "content": content}
 
     @cached_property
-    def _template_reads_parts(self) -> bool:
+    def template_reads_parts(self) -> bool:
         """Whether the chat template loses a text that is not in a list of parts, as many vision-language models' do."""
         from jinja2 import TemplateError
 

@@ -32,6 +32,7 @@ from training.export.comparison import (
     tensor_bytes,
 )
 from training.export.exported import MEDIA_FOLDER, is_auto_tokenizer_right, load_exported, quiet, write_model
+from training.export.llava import check_llava, write_llava
 from training.model.encoders import DualEncoder, build_encoder, is_hf_dual
 from training.model.hf_dual_towers import HfDualVision
 from training.model.llm import merge_lora
@@ -47,11 +48,12 @@ Row = dict[str, Any]  # of the table; `comparison.COLUMNS` names its keys
 
 @dataclass(frozen=True, slots=True)
 class _Variants:
-    """The smaller variants that are asked for; see `export`."""
+    """The further variants that are asked for; see `export`."""
 
     int8: bool
     prune: float | None
     distill_steps: int | None
+    llava: bool
 
 
 def export(
@@ -61,6 +63,7 @@ def export(
     int8: bool = False,
     prune: float | None = None,
     distill_steps: int | None = None,
+    llava: bool = False,
     release: str | None = None,
 ) -> dict[str, Any]:
     """Write a checkpoint as a folder of safetensors and JSON, completely or not at all.
@@ -78,6 +81,7 @@ def export(
         int8: also write a variant with int8 weights.
         prune: also write a variant without this share of its MLP neurons, 0 to 1.
         distill_steps: also write a student with half the layers, trained on the release for this many steps.
+        llava: also write it in LLaVA's architecture to `llava/`, for `AutoModelForImageTextToText`.
         release: the one that the checkpoint was trained on. With it, quality is measured on the held-out split.
 
     Returns:
@@ -88,7 +92,7 @@ def export(
     """
     folder = find_checkpoint(checkpoint)
     progress = read_progress(folder)
-    variants = _Variants(int8, prune, distill_steps)
+    variants = _Variants(int8, prune, distill_steps, llava)
     _check_request(progress, output, variants, release)
     with quiet():
         built, config = load_model(folder)
@@ -128,9 +132,11 @@ def _check_request(progress: Progress, output: Path, variants: _Variants, releas
     prune, distill_steps = variants.prune, variants.distill_steps
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: exists already. Remedy: give another folder, or delete this one.")
-    if progress.stage == "align" and (variants.int8 or prune is not None or distill_steps is not None):
+    if progress.stage == "align" and (
+        variants.int8 or variants.llava or prune is not None or distill_steps is not None
+    ):
         raise UserError(
-            "int8, pruning and distillation make language models smaller; stage `align` has none. "
+            "int8, pruning, distillation and LLaVA are variants of language models; stage `align` has none. "
             "Remedy: export it without them."
         )
     if prune is not None and not 0 < prune < 1:
@@ -163,11 +169,20 @@ def _export_language_model(
     Returns:
         A row for the checkpoint and each folder, measured on the files that were written; and notes for the reader.
     """
+    if variants.llava:
+        check_llava(built.generative()[0])  # before the work begins
     comparison = Comparison(built, config, mesh, release)
     before = copy.deepcopy(built)
     merge_lora(built.llm)
     write_model(built, config, origin, draft)
     merged = load_exported(draft)
+    notes = []
+    if variants.llava:
+        difference = write_llava(merged, draft / "llava")
+        notes.append(
+            "`llava`: `AutoModelForImageTextToText` and `AutoProcessor` read it. Its logits differ from the merged "
+            f"model's by {difference:.1g} of the largest."
+        )
     rows = [comparison.row("checkpoint", tensor_bytes(before.model), before, merged)]
     del built, before
 
@@ -189,10 +204,10 @@ def _export_language_model(
         add_row("distilled", draft / "distilled")
     assert merged.codec is not None
     tokenizer = merged.codec.tokenizer
-    if is_auto_tokenizer_right(tokenizer, draft, TEXTS):
-        return rows, []
-    name = type(tokenizer).__name__
-    return rows, [f"`AutoTokenizer` takes another tokenizer for this model; `transformers.{name}` reads its own."]
+    if not is_auto_tokenizer_right(tokenizer, draft, TEXTS):
+        name = type(tokenizer).__name__
+        notes.append(f"`AutoTokenizer` takes another tokenizer for this model; `transformers.{name}` reads its own.")
+    return rows, notes
 
 
 def _copy_other_parts(folder: Path, variant: Path) -> None:
