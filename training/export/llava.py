@@ -140,7 +140,9 @@ def _build(built: StageModel, tower: Any, image_token: int, words_VD: Tensor, he
     name = next(name for name, module in base.named_modules() if module is embeddings)
     parts.language_model.load_state_dict({**base.state_dict(), f"{name}.weight": words_VD})
     llava.get_output_embeddings().weight.copy_(head_VD)
-    llava.generation_config = GenerationConfig(eos_token_id=codec.eos, pad_token_id=codec.pad, bos_token_id=codec.start)
+    llava.generation_config = GenerationConfig(
+        eos_token_id=sorted(codec.ends), pad_token_id=codec.pad, bos_token_id=codec.start
+    )
     return llava
 
 
@@ -187,7 +189,8 @@ def _compare(built: StageModel, folder: Path, image_token: int) -> float:
     start = int(batch.picture.start[0])
     wanted[start : start + model.picture_tokens] = image_token
     picture = Image.fromarray(pixels[0].permute(1, 2, 0).numpy())
-    content = [{"type": "image", "image": picture}, *([{"type": "text", "text": question}] if question else [])]
+    content: list[dict[str, Any]] = [{"type": "image", "image": picture}]
+    content += [{"type": "text", "text": question}] if question else []
     with quiet():
         inputs = _read_prompt(folder, content)
         if inputs is None or inputs["input_ids"][0].tolist() != wanted.tolist():
