@@ -146,6 +146,7 @@ class PairReader(Reader[PairBatch, PairPiece]):
         ]
 
     def read(self, piece: PairPiece) -> PairBatch:
+        self.source.expect([index for index, _ in piece.samples])
         read = [self.example(*sample) for sample in piece.samples]
         examples, padding = [example for example, _ in read], piece.padding
         captions = [example.turns[-1].text for example in examples]
@@ -226,6 +227,7 @@ class RowReader(Reader[RowBatch, RowPiece]):
         return [*pieces[:-1], replace(pieces[-1], padding=count - len(own_rows))]
 
     def read(self, piece: RowPiece) -> RowBatch:
+        self.source.expect([index for row in piece.rows for index, _ in row])
         rows = [self._row(samples) for samples in piece.rows]
         return lay_out(rows, len(rows) + piece.padding, self.layout.pack_length, self.layout, self._codec.pad)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -53,6 +53,10 @@ class Source(Protocol):
 
     def media(self, indices: np.ndarray) -> np.ndarray:
         """Pictures (or frames, at most) and sounds of each sample: int64 N,2."""
+        ...
+
+    def expect(self, indices: Sequence[int]) -> None:
+        """Say which samples are read next, in order: an object store is then asked for many at once."""
         ...
 
     def read(self, index: int, pass_number: int = 0) -> Example:
@@ -125,6 +129,11 @@ class Pairs:
         pictures = (bits & 1) + ((bits >> 1) & 1) * self._spec.frames
         pictures = pictures + np.minimum(self._samples["pictures"][rows], self._spec.document_pictures)
         return np.stack([pictures, ((bits >> 2) & 1) * bool(self._spec.audio_samples)], 1).astype(np.int64)
+
+    def expect(self, indices: Sequence[int]) -> None:
+        """Say which samples are read next, in order: an object store is then asked for many at once."""
+        at = np.asarray(indices, np.int64)
+        self._reader.expect(self._samples[at if self._rows is None else self._rows[at]])
 
     def read(self, index: int, pass_number: int = 0) -> Example:
         """Raises BadSample if the sample cannot be decoded, DataError if the shard is not this release's."""
@@ -204,6 +213,12 @@ class Instructions:
         """Pictures (or frames) and sounds of each record: int64 N,2."""
         index = self._records.index
         return np.stack([index["images"][indices], index["sounds"][indices]], 1).astype(np.int64)
+
+    def expect(self, indices: Sequence[int]) -> None:
+        """Say which records are read next, in order: an object store is then asked for many at once."""
+        self._records.expect(indices)
+        rows = [self._records.rows_of(index) for index in indices]
+        self._reader.expect(self._samples[np.concatenate([*rows, np.zeros(0, np.int64)])])
 
     def read(self, index: int, pass_number: int = 0) -> Example:
         """Raises BadSample if a medium cannot be decoded, DataError if the shard is not this release's."""

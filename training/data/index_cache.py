@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +13,10 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from filelock import AcquireReturnProxy, BaseFileLock, FileLock, Timeout
 
+WAIT_S = 60.0  # between two words about a process that is waited for
+_log = logging.getLogger(__name__)
 _DONE = "done.json"  # written last; what it holds is read by `read_mark`
 
 
@@ -49,7 +54,7 @@ def publish_folder(target: Path, fill: Callable[[Path], Any]) -> None:
     Args: fill: writes the files, and then calls `mark_complete`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+    draft = Path(tempfile.mkdtemp(prefix=_draft_prefix(target), dir=target.parent))
     try:
         fill(draft)
         draft.rename(target)
@@ -58,6 +63,37 @@ def publish_folder(target: Path, fill: Callable[[Path], Any]) -> None:
             raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def build_once(target: Path, fill: Callable[[Path], Any]) -> None:
+    """Fill a folder in one process of those that want it; the others wait until it is there.
+
+    If that process dies, its lock ends with it: one of the others begins anew, and meets the same error if there is
+    one. Where the disk's locks do not reach other machines, one process of each machine fills it, and the first wins.
+
+    Args: fill: as of `publish_folder`.
+    """
+    if is_complete(target):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _waited_for(FileLock(target.parent / f".{target.name}.lock"), target):
+        if not is_complete(target):
+            for draft in target.parent.glob(f"{_draft_prefix(target)}*"):  # of a process that died
+                shutil.rmtree(draft, ignore_errors=True)
+            publish_folder(target, fill)
+
+
+def _waited_for(lock: BaseFileLock, target: Path) -> AcquireReturnProxy:
+    """The lock, acquired; the log says where that takes long."""
+    while True:
+        try:
+            return lock.acquire(timeout=WAIT_S)
+        except Timeout:
+            _log.warning("%s: another process writes it; waited %d s more", target, WAIT_S)
+
+
+def _draft_prefix(target: Path) -> str:
+    return f".tmp-{target.name}-{socket.gethostname()}-"
 
 
 def mark_complete(folder: Path, counts: Mapping[str, int]) -> None:

@@ -101,7 +101,14 @@ class EncodedMedia:
         """The media, decoded or as features. Raises as `EncodedMedium.read`."""
         pictures = [picture.read(features.picture) for picture in self.pictures]
         sound = None if self.sound is None else self.sound.read(features.sound)
-        return Media(torch.stack(pictures) if pictures else None, sound, self.is_clip)
+        return Media(_stacked(pictures), sound, self.is_clip)
+
+
+def _stacked(pictures: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """N,3,H,W; a single picture is not copied."""
+    if len(pictures) == 1:
+        return pictures[0][None]
+    return torch.stack(list(pictures)) if pictures else None
 
 
 def encoded_media(

@@ -116,6 +116,11 @@ class JoinedSource:
             media[at] = source.media(local)
         return media
 
+    def expect(self, indices: Sequence[int]) -> None:
+        """As of the samples' own sources."""
+        for source, _, local in self._by_source(np.asarray(indices, np.int64)):
+            source.expect(local.tolist())
+
     def read(self, index: int, pass_number: int = 0) -> Example:
         """As of the sample's own source."""
         source, local = self.locate(index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from upath import UPath
 
 from mmdata.errors import DataError, UserError
 from mmdata.samples import estimate_tokens
-from mmdata.storage.atomic import is_local
 from training.data.conversations import Conversation, Member, parse_member_path, parse_record, with_fewer_frames
-from training.data.index_cache import RowTable, is_complete, mark_complete, publish_folder, read_mark
-from training.data.sample_index import TrainingRelease, find_rows
-from training.data.sample_reader import read_range
+from training.data.index_cache import RowTable, build_once, mark_complete, read_mark
+from training.data.range_reader import Range, RangeReader
+from training.data.sample_index import TrainingRelease
+from training.data.uid_index import UidIndex
 
 MAX_IMAGES, MAX_SOUNDS = 32, 1  # per record
 RECORD = np.dtype(
@@ -54,6 +54,7 @@ class Records:
     path: UPath  # of the JSONL
     index: np.ndarray  # memory-mapped rows of RECORD, in the file's order
     rows: np.ndarray  # memory-mapped int64; row numbers of samples in the split, one record's after another's
+    lines: RangeReader  # of the JSONL
     limits: MediaLimits  # on the media of a record
     left_out: int  # records that are not in the index: without a text answer, of another task, or over the limits
 
@@ -62,20 +63,22 @@ class Records:
         first = int(self.index[at]["first"])
         return self.rows[first : first + int(self.index[at]["samples"])]
 
+    def expect(self, indices: Sequence[int]) -> None:
+        """Say which records are read next, in order: an object store is then asked for many at once."""
+        self.lines.expect(map(self._line, indices))
+
+    def _line(self, at: int) -> Range:
+        return Range(self.path.name, int(self.index[at]["offset"]), int(self.index[at]["length"]))
+
     def record(self, at: int) -> dict[str, Any]:
         """A record as it is written. Raises DataError if the file is not the one that was indexed."""
-        offset, length = int(self.index[at]["offset"]), int(self.index[at]["length"])
-        if is_local(self.path):
-            with Path(self.path.path).open("rb") as file:
-                file.seek(offset)
-                data = file.read(length)
-        else:
-            data = read_range(self.path, offset, length)
+        line = self._line(at)
+        data = self.lines.read(line)
         try:
             return dict(json.loads(data))
         except ValueError:
             raise DataError(
-                f"{self.path}: at byte {offset} there is no record: the file was edited. Remedy: `mmdata verify`."
+                f"{self.path}: at byte {line.offset} there is no record: the file was edited. Remedy: `mmdata verify`."
             ) from None
 
 
@@ -99,11 +102,10 @@ def open_records(
         raise DataError(f"{path}: is missing or not the one of the manifest. Remedy: `mmdata verify` the release.")
     limits = limits or MediaLimits()
     folder = release.cache / f"records-{_cache_name(expected['sha256'], tasks, limits)}"
-    if not is_complete(folder):
-        chosen = _Filter(None if tasks is None else frozenset(tasks), limits)
-        publish_folder(folder, lambda draft: _write_index(path, expected["sha256"], release, split, chosen, draft))
+    chosen = _Filter(None if tasks is None else frozenset(tasks), limits)
+    build_once(folder, lambda draft: _write_index(path, expected["sha256"], release, split, chosen, draft))
     index, rows = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("records", "samples"))
-    return Records(path, index, rows, limits, read_mark(folder)["left_out"])
+    return Records(path, index, rows, RangeReader(path.parent), limits, read_mark(folder)["left_out"])
 
 
 def _records_path(release: TrainingRelease, form: str, split: str) -> UPath:
@@ -154,7 +156,7 @@ class _Line:
 
 
 def _write_index(path: UPath, sha256: str, release: TrainingRelease, split: str, chosen: _Filter, folder: Path) -> None:
-    samples, shards = release.samples(split), set(release.shards)
+    samples, shards = release.uid_index(split), set(release.shards)
     left_out = 0
     digest = hashlib.sha256()
     with (
@@ -212,7 +214,7 @@ def _check_counts(conversation: Conversation, path: UPath, number: int) -> None:
 
 
 def _index_rows(
-    lines: list[_Line], samples: np.ndarray, shards: set[str], path: UPath, first: int
+    lines: list[_Line], samples: UidIndex, shards: set[str], path: UPath, first: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of RECORD, and int64 row numbers of the samples that their media come from.
 
@@ -246,11 +248,11 @@ def _index_rows(
     rows["first"] = first + np.cumsum(rows["samples"], dtype=np.int64) - rows["samples"]
     schema = {"high": pl.UInt64, "low": pl.UInt64, "copy": pl.UInt16, "line": pl.Int64}
     table = pl.DataFrame(keys, schema, orient="row")
-    sample_rows = find_rows(samples, table.select("high", "low", "copy"))
+    sample_rows = samples.find(table)
     if (sample_rows < 0).any():
         number = table["line"][int(np.argmin(sample_rows))]
         raise DataError(
             f"{path}: line {number}: its sample is not in the index of this release's split. "
             "Remedy: `mmdata verify` the release."
         )
-    return rows, sample_rows.astype(np.int64)
+    return rows, sample_rows

@@ -17,7 +17,8 @@ from mmdata.errors import DataError
 from mmdata.publish.release import sha256_of
 from mmdata.releases.manifest import Release, has_captions, manifest_digest, open_release
 from mmdata.samples import GENERATED_TOKENS, sample_key, uid_words
-from training.data.index_cache import RowTable, is_complete, mark_complete, publish_folder
+from training.data.index_cache import RowTable, build_once, mark_complete
+from training.data.uid_index import UidIndex
 
 SAMPLE = np.dtype(
     [
@@ -61,6 +62,10 @@ class TrainingRelease:
         """The split's samples, memory-mapped, in shard order: a structured array of SAMPLE."""
         return np.load(self.cache / f"{split}.npy", mmap_mode="r")
 
+    def uid_index(self, split: str) -> UidIndex:
+        """Finds the rows of `samples` by uid; made when it is first asked for."""
+        return UidIndex(self.samples(split), self.cache / f"{split}-by-uid")
+
     def generated_tokens(self, split: str) -> np.ndarray | None:
         """Estimated tokens of each sample's generated caption, uint32, memory-mapped; 0: it has none beside its text.
 
@@ -72,6 +77,8 @@ class TrainingRelease:
 
 def open_training_release(path: str, cache: Path) -> TrainingRelease:
     """Open a release for training, and index its samples if that has not been done before.
+
+    Of several processes one makes the index, and the others wait for it.
 
     Args:
         path: a release's folder, `releases/latest`, or a workspace.
@@ -88,14 +95,17 @@ def open_training_release(path: str, cache: Path) -> TrainingRelease:
     _check_sizes(release)
     shards = tuple(shard["name"] for shard in manifest["shards"])
     folder = cache / f"{manifest['digest'][:16]}-{SAMPLE_VERSION}"
-    if not is_complete(folder):
+
+    def write(draft: Path) -> None:
         index = release.folder / "index.parquet"
         expected = manifest["files"]["index.parquet"]
         if not index.exists() or sha256_of(index) != (expected["sha256"], expected["bytes"]):
             raise DataError(f"{index}: is missing or not the one of the manifest. Remedy: `mmdata verify` the release.")
         sizes = [shard["bytes"] for shard in manifest["shards"]]
         with_captions = has_captions(manifest)
-        publish_folder(folder, lambda draft: _write_samples(index, shards, sizes, draft, with_captions))
+        _write_samples(index, shards, sizes, draft, with_captions)
+
+    build_once(folder, write)
     return TrainingRelease(release, shards, folder)
 
 
@@ -175,17 +185,3 @@ def row_key(row: np.void) -> str:
 def row_uid(row: np.void) -> str:
     """The sample's uid."""
     return f"{int(row['high']):016x}{int(row['low']):016x}"
-
-
-def find_rows(samples: np.ndarray, keys: pl.DataFrame) -> np.ndarray:
-    """Row numbers of samples by uid and copy: int64, -1 for a sample that is not in the index.
-
-    Args:
-        samples: rows of SAMPLE.
-        keys: columns high, low (UInt64) and copy (UInt16).
-    """
-    columns = ("high", "low", "copy")
-    index = pl.DataFrame({name: np.ascontiguousarray(samples[name]) for name in columns})
-    index = index.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
-    joined = keys.join(index, on=columns, how="left", maintain_order="left")
-    return joined["row"].fill_null(-1).to_numpy()

@@ -1,20 +1,15 @@
-"""Range reads of samples from the shards of a release, on local disk or in an object store."""
+"""Samples of a release, read by range from its shards and taken apart into their members."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from fsspec import filesystem
-from upath import UPath
 
 from mmdata.errors import DataError
-from mmdata.storage.atomic import is_local
+from training.data.range_reader import Range, RangeReader
 from training.data.sample_index import TrainingRelease, row_key
 
-MAX_OPEN_SHARDS = 256  # per process; the shard that was opened first is closed
 TAR_BLOCK = 512
 
 
@@ -23,21 +18,20 @@ class BadSample(Exception):
 
 
 class SampleReader:
-    """Reads one sample with one range read. It can be pickled, and used in worker processes."""
+    """Reads samples by range. It can be pickled, and used in worker processes."""
 
     def __init__(self, release: TrainingRelease) -> None:
         self.release_id = release.id
         self._folder = release.release.workspace.shards_dir
         self._shards = release.shards
-        self._handles: dict[int, int] = {}
-        self._owner = os.getpid()
+        self._ranges = RangeReader(self._folder)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handles": {}, "_owner": -1}
+    def expect(self, rows: np.ndarray) -> None:
+        """Say which samples are read next, in order: an object store is then asked for many at once.
 
-    def __del__(self) -> None:
-        for handle in self._handles.values():  # a forked process has descriptors of its own to close
-            os.close(handle)
+        Args: rows: of `sample_index.SAMPLE`.
+        """
+        self._ranges.expect(map(self._range, rows))
 
     def members(self, row: np.void) -> Mapping[str, bytes]:
         """A sample's members by extension: `jpg`, `txt`, `json`, `000.jpg`, `flac`.
@@ -46,7 +40,12 @@ class SampleReader:
         Raises DataError: the shard is gone or truncated, or does not hold this sample at the row's offset.
         """
         key = row_key(row)
-        data = self._read(int(row["shard"]), int(row["offset"]), int(row["length"]))
+        wanted = self._range(row)
+        try:
+            data = self._ranges.read(wanted)
+        except FileNotFoundError:
+            path = self._folder / wanted.name
+            raise DataError(f"{path}: is no longer there. Remedy: `mmdata verify`, then restore it.") from None
         members: dict[str, bytes] = {}
         at = 0
         while at + TAR_BLOCK <= len(data):  # fields of a tar header: name, size at 124, type at 156
@@ -67,33 +66,5 @@ class SampleReader:
             )
         return members
 
-    def _read(self, shard: int, offset: int, length: int) -> bytes:
-        path = self._folder / self._shards[shard]
-        try:
-            return self._read_local(path, shard, offset, length) if is_local(path) else read_range(path, offset, length)
-        except FileNotFoundError:
-            raise DataError(f"{path}: is no longer there. Remedy: `mmdata verify`, then restore it.") from None
-
-    def _read_local(self, path: UPath, shard: int, offset: int, length: int) -> bytes:
-        if self._owner != os.getpid():  # descriptors of before a fork work here too (pread), but the dict is ours
-            self._handles, self._owner = dict(self._handles), os.getpid()
-        if (handle := self._handles.get(shard)) is None:
-            if len(self._handles) >= MAX_OPEN_SHARDS:
-                os.close(self._handles.pop(next(iter(self._handles))))
-            handle = self._handles[shard] = os.open(path.path, os.O_RDONLY)
-        return os.pread(handle, length, offset)
-
-
-def read_range(path: UPath, offset: int, length: int) -> bytes:
-    """Bytes of a file in an object store; fewer if it ends before, as a local file would give.
-
-    The client is looked up for each read, because one that was used before a fork does not work after it.
-    """
-    client = filesystem(path.protocol, **path.storage_options)
-    try:
-        return bytes(client.cat_file(path.path, start=offset, end=offset + length))
-    except OSError:
-        client.invalidate_cache(path.path)
-        if client.size(path.path) > offset:
-            raise
-        return b""
+    def _range(self, row: np.void) -> Range:
+        return Range(self._shards[row["shard"]], int(row["offset"]), int(row["length"]))

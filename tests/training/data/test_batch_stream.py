@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from upath import UPath
 
 from mmdata.workspace.layout import Workspace
-from tests.training.data.test_batch_readers import equal, pair_reader, row_reader
+from tests.training.conftest import upload
+from tests.training.data.test_batch_readers import equal, pair_reader, row_reader, turns_reader
 from training.data import batch_readers
 from training.data.batch_stream import batches, first_batches
+from training.data.range_reader import RangeReader
 from training.data.sample_index import TrainingRelease, open_training_release
 
 
@@ -71,3 +74,30 @@ def test_the_first_batches_hold_the_first_samples(release: TrainingRelease, tmp_
     reader = pair_reader(release, 8)
     for samples, count in ((1, 1), (8, 1), (9, 2)):
         assert len(list(first_batches(reader, samples, torch.device("cpu")))) == count
+
+
+@pytest.mark.parametrize("make", [pair_reader, turns_reader])
+def test_a_piece_asks_an_object_store_once(
+    mixed: Workspace, instructed: TrainingRelease, bucket: str, tmp_path: Path, make: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    here = instructed if make is turns_reader else open_training_release(str(mixed.root), tmp_path / "here")
+    root = UPath(upload(here.release.workspace.root, bucket))
+    there = open_training_release(str(root), tmp_path / "there")
+    reader = make(there, 24)
+    expected = make(here, 24)[0]
+    calls: list[int] = []
+    client = RangeReader(root)._client()
+    many = client.cat_ranges
+
+    def counted(paths: list[str], *rest: Any, **options: Any) -> Any:
+        calls.append(len(paths))
+        return many(paths, *rest, **options)
+
+    monkeypatch.setattr(client, "cat_ranges", counted)
+    monkeypatch.setattr(RangeReader, "_read_alone", lambda *_: pytest.fail("one sample at a time"))
+    plan = reader.plan(0)
+    assert equal(reader.joined(map(reader.read, plan.pieces), plan), expected)
+    assert len(plan.pieces) == 1
+    assert len(calls) == (2 if make is turns_reader else 1), "the lines of records, and what they show"
+    assert max(calls) > 5
