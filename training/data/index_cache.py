@@ -83,7 +83,7 @@ def build_once(target: Path, fill: Callable[[Path], Any]) -> None:
             publish_folder(target, fill)
 
 
-def _waited_for(lock: BaseFileLock, target: Path) -> AcquireReturnProxy:
+def _waited_for(lock: BaseFileLock, target: Path) -> AcquireReturnProxy[BaseFileLock]:
     """The lock, acquired; the log says where that takes long."""
     while True:
         try:
