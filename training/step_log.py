@@ -72,7 +72,7 @@ class Meter:
     def _reset(self) -> None:
         self._begun, self._waited_s, self._steps = time.monotonic(), 0.0, 0
         self._sums: dict[str, Tensor] = {}  # on the device
-        self._samples, self._row_tokens, self._cut_tokens = 0, 0, 0
+        self._samples, self._row_tokens, self._cut_tokens, self._tokens, self._flops = 0, 0, 0, 0, 0.0
 
     def time_wait(self, read: Callable[[], Result]) -> Result:
         """Read something, and count the time as a wait for data."""
@@ -82,7 +82,7 @@ class Meter:
         return result
 
     def count(self, batch: Batch, losses_and_norm: dict[str, Tensor]) -> None:
-        """Add a step: its batch, this rank's share of each loss, and `grad_norm`."""
+        """Add a step: its batch, on the CPU, so that counting it waits for nothing; this rank's losses; `grad_norm`."""
         self._steps += 1
         for name, value in losses_and_norm.items():
             self._add(name, value)
@@ -90,9 +90,9 @@ class Meter:
         if isinstance(batch, RowBatch):
             self._cut_tokens += batch.cut_tokens
             self._row_tokens += batch.segment.numel()
-            self._add("_tokens", (batch.segment > 0).sum())
+            self._tokens += int((batch.segment > 0).sum())
         if self._work is not None:
-            self._add("_flops", self._work.of(batch))
+            self._flops += float(self._work.of(batch))
 
     def _add(self, name: str, value: Tensor) -> None:
         self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
@@ -102,10 +102,10 @@ class Meter:
         names = sorted(self._sums)
         local = torch.stack([self._sums[name].double() for name in names])
         grad_norm = float(local[names.index("grad_norm")]) / self._steps  # of the whole gradient on every rank: no sum
-        counts = torch.tensor([self._samples, self._row_tokens, self._cut_tokens], dtype=torch.float64)
-        samples, row_tokens, cut_tokens = self._mesh.sum(counts.to(self._mesh.device)).tolist()
+        counts = [self._samples, self._row_tokens, self._cut_tokens, self._tokens, self._flops]
+        on_device = torch.tensor(counts, dtype=torch.float64, device=self._mesh.device)
+        samples, row_tokens, cut_tokens, tokens, flops = self._mesh.sum(on_device).tolist()
         means = dict(zip(names, (self._mesh.sum(local) / self._steps).tolist(), strict=True))
-        tokens, flops = (means.pop(name, 0.0) * self._steps for name in ("_tokens", "_flops"))
         del means["grad_norm"]
         elapsed_s = max(time.monotonic() - self._begun, 1e-9)
         line: dict[str, Any] = {"step": step, "loss": sum(self._loss_weights[name] * means[name] for name in means)}

@@ -20,7 +20,7 @@ from training.checkpoint.saver import CheckpointSaver
 from training.config import Stage, StageName, TrainConfig
 from training.data.batch_readers import Reader
 from training.data.batch_stream import batches, first_batches
-from training.data.batch_types import Batch, to_device
+from training.data.batch_types import Batch
 from training.data.order import derived_seed
 from training.distributed.gradients import clip_gradients
 from training.distributed.loss_scale import LossScale
@@ -115,7 +115,7 @@ class Trainer:
         saver = CheckpointSaver(self._folder / "checkpoints", self._config.keep_checkpoints, progress.base)
         with _collected_signals() as signals, saver:
             while progress.step < settings.steps and stopped == "finished":
-                batch = meter.time_wait(lambda: to_device(next(stream), self._mesh.device))
+                batch = meter.time_wait(lambda: next(stream))
                 losses_and_norm = self.train_step(batch, progress.step)
                 progress = replace(
                     progress,
@@ -224,13 +224,7 @@ class Trainer:
 
     def _any_rank_must_stop(self, this_rank: bool) -> bool:
         """Whether any rank must stop. All ranks stop at the same step. Args: this_rank: whether this one must."""
-        if not self._mesh.groups:
-            return this_rank
-        import torch.distributed as dist
-
-        flag = torch.tensor(float(this_rank), device=self._mesh.device)
-        dist.all_reduce(flag)
-        return bool(flag > 0)
+        return self._mesh.sum_on_host(float(this_rank)) > 0
 
 
 def learning_rate(settings: Stage, step: int) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from training.data.text_codec import IGNORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,7 @@ class PairBatch:
         """Runs of at most `size` samples, each with its own media; counts and uids stay those of the whole batch."""
         for start in range(0, len(self.weight), size):
             run = slice(start, start + size)
-            pictures = (self.picture_of >= start) & (self.picture_of < start + size)
-            sounds = (self.sound_of >= start) & (self.sound_of < start + size)
+            pictures, sounds = (_run(owners, start, start + size) for owners in (self.picture_of, self.sound_of))
             yield replace(
                 self,
                 text=self.text[run],
@@ -63,6 +64,14 @@ class PlacedMedia:
     row: Tensor  # int64 M; index of the row
     segment: Tensor  # int64 M; number of the sample within its row, from 1
     start: Tensor  # int64 M; column of the medium's first token
+    known_most_per_row: int | None = None  # `most_per_row`, counted before the batch was moved to a device
+
+    @property
+    def most_per_row(self) -> int:
+        """The most media that a row has; 0 without any."""
+        if self.known_most_per_row is not None:
+            return self.known_most_per_row
+        return int(self.row.bincount().max()) if len(self.row) else 0
 
     def moved_by(self, rows: int) -> PlacedMedia:
         """The same media, each `rows` rows further down."""
@@ -70,7 +79,7 @@ class PlacedMedia:
 
     def of_rows(self, first: int, stop: int) -> PlacedMedia:
         """The media of rows `first` to `stop`, with rows counted from `first`."""
-        chosen = (self.row >= first) & (self.row < stop)
+        chosen = _run(self.row, first, stop)
         return PlacedMedia(
             _selected(self.data, chosen), self.row[chosen] - first, self.segment[chosen], self.start[chosen]
         )
@@ -91,6 +100,15 @@ class RowBatch:
     bad: int  # unreadable samples that were replaced
     cut_tokens: int  # text tokens that were cut off because they did not fit
     consumed: int = 0  # the loader's state after this batch, in samples; 0 for a batch that no loader made
+    known_learned: int | None = None  # `most_learned`, counted before the batch was moved to a device
+
+    @property
+    def most_learned(self) -> int:
+        """The most tokens that are learned; fewer where media were taken out of a batch on a device."""
+        return self.known_learned if self.known_learned is not None else self._learned()
+
+    def _learned(self) -> int:
+        return int((self.labels[:, 1:] != IGNORED).sum())
 
     @property
     def media(self) -> dict[str, PlacedMedia]:
@@ -140,18 +158,36 @@ for _batch_class in (PairBatch, PlacedMedia, RowBatch):
 
 
 def to_device(batch: BatchType, device: torch.device) -> BatchType:
-    """A batch with its tensors on the device; the copy runs beside the computation."""
-    return batch if device.type == "cpu" else _moved(batch, device)
+    """A batch with its tensors on the device; the copy runs beside the computation.
+
+    What sizes of tensors depend on is counted first, so that nobody waits for the device to count it. Split a batch
+    before it is moved, for the same reason.
+    """
+    if device.type == "cpu":
+        return batch
+    moved: BatchType = map_tensors(batch, lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
+    return moved
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A batch with each of its tensors changed, once its counts are known."""
     if isinstance(value, Tensor):
-        return value.pin_memory().to(device, non_blocking=True)
+        return change(value)
     if isinstance(value, PairBatch | PlacedMedia | RowBatch):
-        return replace(value, **{field.name: _moved(getattr(value, field.name), device) for field in fields(value)})
+        changed = {field.name: map_tensors(getattr(value, field.name), change) for field in fields(value)}
+        if isinstance(value, RowBatch):
+            changed["known_learned"] = value.most_learned
+        if isinstance(value, PlacedMedia):
+            changed["known_most_per_row"] = value.most_per_row
+        return replace(value, **changed)
     return value
 
 
-def _selected(data: Tensor | None, chosen: Tensor) -> Tensor | None:
-    """The media that a mask chooses; None if it chooses none."""
-    return data[chosen] if data is not None and bool(chosen.any()) else None
+def _run(owners_M: Tensor, first: int, stop: int) -> slice:
+    """The media whose owners are `first` to `stop`. Media stand in the order of their owners, so a view is enough."""
+    return slice(int((owners_M < first).sum()), int((owners_M < stop).sum()))
+
+
+def _selected(data: Tensor | None, chosen: slice) -> Tensor | None:
+    """The chosen media; None if there are none."""
+    return data[chosen] if data is not None and chosen.stop > chosen.start else None

@@ -17,6 +17,7 @@ from training.distributed.process_mesh import Mesh
 
 Autocast = Callable[[], AbstractContextManager[Any]]  # makes the context of a forward pass
 ScaleLoss = Callable[[Tensor], Tensor]  # scales a loss before its backward pass
+BUCKET_BYTES = 64 << 20  # of gradients that are summed over ranks at once
 CLIP_EPSILON = 1e-6  # as torch's clip_grad_norm_ adds to the norm
 
 
@@ -27,6 +28,28 @@ def sync_gradients(model: Any, now: bool) -> AbstractContextManager[Any]:
     elif hasattr(model, "no_sync") and not now:  # DDP
         return model.no_sync()
     return nullcontext()
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter], mesh: Mesh) -> None:
+    """Average gradients over the data-parallel ranks, in a few large sums instead of one for each parameter."""
+    if mesh.size("dp") == 1:
+        return
+    buckets: list[list[Tensor]] = []
+    free_bytes: dict[torch.dtype, tuple[int, list[Tensor]]] = {}
+    for grad in (parameter.grad for parameter in parameters if parameter.grad is not None):
+        left, bucket = free_bytes.get(grad.dtype, (0, []))
+        if left <= 0:
+            left, bucket = BUCKET_BYTES, []
+            buckets.append(bucket)
+        bucket.append(grad)
+        free_bytes[grad.dtype] = (left - grad.nbytes, bucket)
+    for bucket in buckets:
+        joined = torch.cat([grad.flatten() for grad in bucket])
+        dist.all_reduce(joined, group=mesh.dp_group)
+        joined /= mesh.size("dp")
+        parts = joined.split([grad.numel() for grad in bucket])
+        torch._foreach_copy_(bucket, [part.view_as(grad) for part, grad in zip(parts, bucket, strict=True)])
 
 
 @torch.no_grad()

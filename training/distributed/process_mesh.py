@@ -43,6 +43,17 @@ class Mesh:
             dist.all_reduce(values, group=self.dp_group)
         return values
 
+    def sum_on_host(self, value: float, name: str | None = None) -> float:
+        """Sum a number of this process over the processes of a dimension, or over all, without using the device.
+
+        Nobody waits for the device: NCCL would queue the sum behind the whole step.
+        """
+        if not self.groups or (name is not None and self.size(name) == 1):
+            return value
+        total = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(total, group=self.groups[name] if name is not None else None)
+        return float(total)
+
     def gather(self, local_BD: Tensor) -> Tensor:
         """Rows of all data-parallel ranks, in the order of ranks; all ranks have equally many.
 
@@ -85,7 +96,7 @@ def join_processes(parallel: Parallel, device: str) -> Mesh:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         kind = "cuda"
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
     names = ("pp", "dp", "tp")
     shape = (parallel.pp, world // (parallel.tp * parallel.pp), parallel.tp)
     mesh = dist.init_device_mesh(kind, shape, mesh_dim_names=names)

@@ -204,7 +204,8 @@ def _perplexity(model: MultimodalLm, reader: RowReader, count: int, device: torc
         swapped = with_other_pictures(batch)
         can_swap = can_swap and swapped is not None
         losses = [model(with_stand_ins(rows, model))["loss"] for rows in (batch, swapped or batch)]
-        totals += torch.stack([*losses, global_tokens(batch, mesh)]).double()
+        totals[:2] += torch.stack(losses).double()
+        totals[2] += global_tokens(batch, mesh)
     nats, other_nats, tokens = totals.tolist()
     metrics = {"perplexity": perplexity(nats, tokens), "loss": nats / tokens}
     return metrics | ({"loss_with_other_pictures": other_nats / tokens} if can_swap else {})

@@ -44,21 +44,28 @@ def chunked_kl(
     hidden_ND: Tensor,
     reference_head: Callable[[Tensor], Tensor],
     head: Callable[[Tensor], Tensor],
+    counts_N: Tensor | None = None,
 ) -> Tensor:
-    """KL(reference || model) of the next-token distributions, summed over N positions, in chunks of hidden states."""
+    """KL(reference || model) of the next-token distributions, summed over N positions, in chunks of hidden states.
 
-    def chunk_loss(reference: Tensor, hidden: Tensor) -> Tensor:
+    Args: counts_N: bool; whether the position counts; None: all do.
+    """
+
+    def chunk_loss(reference: Tensor, hidden: Tensor, counts: Tensor) -> Tensor:
         with torch.no_grad():
             target = reference_head(reference).float().log_softmax(-1)
-        return F.kl_div(head(hidden).float().log_softmax(-1), target, reduction="sum", log_target=True)
+        divergence_NV = F.kl_div(head(hidden).float().log_softmax(-1), target, reduction="none", log_target=True)
+        return (divergence_NV.sum(1) * counts).sum()
 
     if not len(hidden_ND):
         return _zero_loss(hidden_ND, head)
-    return _sum_in_chunks(chunk_loss, reference_ND, hidden_ND)
+    if counts_N is None:
+        counts_N = torch.ones(len(hidden_ND), dtype=torch.bool, device=hidden_ND.device)
+    return _sum_in_chunks(chunk_loss, reference_ND, hidden_ND, counts_N)
 
 
-def _sum_in_chunks(chunk_loss: Callable[[Tensor, Tensor], Tensor], first_ND: Tensor, second_N: Tensor) -> Tensor:
-    chunks = zip(first_ND.split(CHUNK_POSITIONS), second_N.split(CHUNK_POSITIONS), strict=True)
+def _sum_in_chunks(chunk_loss: Callable[..., Tensor], *by_position: Tensor) -> Tensor:
+    chunks = zip(*(tensor_N.split(CHUNK_POSITIONS) for tensor_N in by_position), strict=True)
     return torch.stack([checkpoint(chunk_loss, *chunk, use_reentrant=False) for chunk in chunks]).sum()
 
 
@@ -79,7 +86,8 @@ class PairLogits:
 
     def cosines(self) -> tuple[Tensor, Tensor, Tensor]:
         """Cosines of media to text B,N and of text to media B,N, and a mask of each row's own column B,N."""
-        own_BN = F.one_hot(self.own_B, len(self.usable_N)).bool()
+        column_N = torch.arange(len(self.usable_N), device=self.own_B.device)
+        own_BN = self.own_B[:, None] == column_N  # one_hot would wait for the device
         return self.media_BD @ self.all_text_ND.T, self.text_BD @ self.all_media_ND.T, own_BN
 
     def negatives(self) -> Tensor:

@@ -28,7 +28,7 @@ from training.model.fusion import (
     fusion_plan,
 )
 from training.model.losses import chunked_cross_entropy, chunked_kl
-from training.model.packed_rows import media_by_row, text_only, with_media
+from training.model.packed_rows import learned_positions, media_by_row, text_only, with_media
 
 
 class Connector(nn.Module):
@@ -213,7 +213,7 @@ class MultimodalLm(nn.Module):
         """
         hidden_RLD = self.hidden(self.llm, self.embed(batch), batch)
         self._context.clear()
-        sums = {"loss": self._loss(hidden_RLD, batch.labels, chunked)}
+        sums = {"loss": self._loss(hidden_RLD, batch, chunked)}
         if kl:
             sums["kl"] = self._divergence(text_only(batch, self.picture_tokens, self.sound_tokens))
         return sums
@@ -222,21 +222,22 @@ class MultimodalLm(nn.Module):
         """A language model's last hidden states R,L,D."""
         return self.attention.hidden(llm, embeds_RLD, batch.position_ids, batch.most_documents)
 
-    def _loss(self, hidden_RLD: Tensor, labels_RL: Tensor, chunked: bool) -> Tensor:
-        learned = labels_RL[:, 1:] != IGNORED
-        hidden_ND, labels_N = hidden_RLD[:, :-1][learned], labels_RL[:, 1:][learned]
+    def _loss(self, hidden_RLD: Tensor, batch: RowBatch, chunked: bool) -> Tensor:
+        hidden_ND, labels_N = learned_positions(hidden_RLD, batch.labels, batch.most_learned)
         return chunked_cross_entropy(hidden_ND, labels_N, self.llm.get_output_embeddings(), chunked)
 
     def _divergence(self, batch: RowBatch) -> Tensor:
         """KL(reference || model), summed over the learned positions of rows without media."""
-        learned = batch.labels[:, 1:] != IGNORED
+        most = batch.most_learned
         words_RLD = self.llm.get_input_embeddings()(batch.input_ids)
         with torch.no_grad(), self._as_reference() as reference:
             embeds = reference.get_input_embeddings()(batch.input_ids).to(words_RLD.dtype)  # one residual stream's type
-            reference_ND = self.hidden(reference, embeds, batch)[:, :-1][learned]
+            known_RLD = self.hidden(reference, embeds, batch)
+            reference_ND, _ = learned_positions(known_RLD, batch.labels, most)
             reference_head = reference.get_output_embeddings()
-        hidden_RLD = self.hidden(self.llm, words_RLD, batch)
-        return chunked_kl(reference_ND, hidden_RLD[:, :-1][learned], reference_head, self.llm.get_output_embeddings())
+        hidden_ND, labels_N = learned_positions(self.hidden(self.llm, words_RLD, batch), batch.labels, most)
+        is_learned_N = labels_N != IGNORED
+        return chunked_kl(reference_ND, hidden_ND, reference_head, self.llm.get_output_embeddings(), is_learned_N)
 
     @contextmanager
     def _as_reference(self) -> Iterator[Any]:

@@ -22,14 +22,15 @@ def text_only(batch: RowBatch, picture_tokens: int, sound_tokens: int) -> RowBat
     for media, width in ((batch.picture, picture_tokens), (batch.sound, sound_tokens)):
         if width and len(media.start):
             columns = media.start[:, None] + torch.arange(width, device=segment_RL.device)
-            kept_RL = kept_RL.index_put((media.row[:, None], columns), torch.tensor(False))
+            kept_RL = kept_RL.index_put((media.row[:, None], columns), torch.zeros_like(kept_RL[0, 0]))
     order_RL = torch.argsort((~kept_RL).int(), dim=1, stable=True)  # columns that are kept come first
     segment_RL = segment_RL.masked_fill(~kept_RL, 0).gather(1, order_RL)
     labels_RL = batch.labels.masked_fill(~kept_RL, IGNORED).gather(1, order_RL)
     starts_RL = segment_RL != F.pad(segment_RL, (1, 0), value=-1)[:, :-1]
     at_L = torch.arange(segment_RL.shape[1], device=segment_RL.device)
     first_RL = torch.where(starts_RL, at_L, 0).cummax(1).values
-    nothing = PlacedMedia(None, *(batch.picture.row[:0] for _ in range(3)))
+    none = batch.picture.row[:0]
+    nothing = PlacedMedia(None, none, none, none)
     return replace(
         batch,
         input_ids=batch.input_ids.gather(1, order_RL),
@@ -75,8 +76,8 @@ def media_by_row(tokens_MKD: Tensor, media: PlacedMedia, rows: int) -> tuple[Ten
         each: the sample that each token belongs to, -1 in free slots, and the column before which it stands.
     """
     count, width, device = len(media.row), tokens_MKD.shape[1], media.row.device
-    per_row = torch.bincount(media.row, minlength=rows)
-    slots = int(per_row.max()) if count else 1
+    per_row = torch.zeros(rows, dtype=torch.long, device=device).index_add(0, media.row, torch.ones_like(media.row))
+    slots = max(1, media.most_per_row)
     tokens_RSKD = tokens_MKD.new_zeros(rows, slots, *tokens_MKD.shape[1:])
     segments_RS = torch.full((rows, slots), -1, device=device)
     starts_RS = torch.zeros((rows, slots), dtype=torch.long, device=device)
@@ -92,3 +93,14 @@ def media_by_row(tokens_MKD: Tensor, media: PlacedMedia, rows: int) -> tuple[Ten
         tokens_RSKD = tokens_RSKD + 0 * tokens_MKD[count:].sum()
     segments_RT, starts_RT = (places_RS.repeat_interleave(width, 1) for places_RS in (segments_RS, starts_RS))
     return tokens_RSKD.flatten(1, 2), segments_RT, starts_RT
+
+
+def learned_positions(hidden_RLD: Tensor, labels_RL: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Hidden states N,D of the positions that predict a learned token, and these tokens N, in the order of the rows.
+
+    Args: most: N, or 1 if it is 0. The label of positions over the true number is IGNORED. So nobody waits for the
+        device to count them.
+    """
+    next_RL = F.pad(labels_RL[:, 1:], (0, 1), value=IGNORED)
+    learned_first = torch.argsort((next_RL == IGNORED).flatten().int(), stable=True)[: max(1, most)]
+    return hidden_RLD.flatten(0, 1).index_select(0, learned_first), next_RL.flatten().index_select(0, learned_first)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training.config import Align
-from training.data.batch_types import Batch, PairBatch
+from training.data.batch_types import Batch, PairBatch, to_device
 from training.distributed.gradients import Autocast, ScaleLoss, sync_gradients
 from training.distributed.process_mesh import Mesh
 from training.model.encoders import DualEncoder
@@ -117,10 +117,11 @@ class AlignStep:
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Leave gradients in the parameters, and return this rank's shares of the losses."""
         assert isinstance(batch, PairBatch)
-        micro = self._align.micro_batch or len(batch.weight)
+        micro, device = self._align.micro_batch or len(batch.weight), self._mesh.device
         if micro >= len(batch.weight):
-            return self._whole(batch)
-        chunks = list(batch.split(micro))
+            return self._whole(to_device(batch, device))
+        chunks = [to_device(chunk, device) for chunk in batch.split(micro)]
+        batch = to_device(replace(batch, text=batch.text[:0], picture=None, sound=None), device)
         states, leaves = self._features(chunks)
         shares = pair_losses(leaves, batch, self._align, self._mesh)
         self._scaled(self._total(shares)).backward()
@@ -179,7 +180,7 @@ class AlignStep:
         """The expected number of cells that are hidden, over all ranks."""
         model: Any = getattr(self._model, "module", self._model)
         rows, columns = model.masked.grid
-        pictures = torch.tensor(float(len(batch.picture_of)), device=self._mesh.device)
+        pictures = torch.full((), float(len(batch.picture_of)), device=self._mesh.device)
         return (self._mesh.sum(pictures) * rows * columns * self._align.mask_ratio).clamp_min(1)
 
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from mmdata.errors import DataError
 from training.config import Generative
-from training.data.batch_types import Batch, RowBatch
-from training.data.text_codec import IGNORED
+from training.data.batch_types import Batch, RowBatch, to_device
 from training.distributed.gradients import Autocast, ScaleLoss, sync_gradients
 from training.distributed.process_mesh import Mesh
 
@@ -33,13 +32,15 @@ class GenerativeStep:
         Raises DataError: no token of the batch, on any rank, is to be learned.
         """
         assert isinstance(batch, RowBatch)
-        tokens = global_tokens(batch, self._mesh)
+        tokens, device = global_tokens(batch, self._mesh), self._mesh.device
         shares: dict[str, Tensor] = {}
         chunks = list(batch.split(self._stage.micro_batch or len(batch.input_ids)))
         for at, chunk in enumerate(chunks):
             with sync_gradients(self._model, at == len(chunks) - 1):
                 with self._autocast():
-                    sums = self._model(with_stand_ins(chunk, self._model), self._kl, self._stage.chunked_loss)
+                    sums = self._model(
+                        with_stand_ins(to_device(chunk, device), self._model), self._kl, self._stage.chunked_loss
+                    )
                 total = sums["loss"] / tokens
                 shares["text"] = shares.get("text", 0) + total.detach()
                 if self._kl:
@@ -50,15 +51,15 @@ class GenerativeStep:
         return shares
 
 
-def global_tokens(batch: RowBatch, mesh: Mesh) -> Tensor:
-    """The number of learned tokens of a batch over all ranks, as a float32 scalar. Raises DataError: there are none."""
-    tokens = mesh.sum((batch.labels[:, 1:] != IGNORED).sum().double())
-    if not bool(tokens > 0):
+def global_tokens(batch: RowBatch, mesh: Mesh) -> float:
+    """The number of learned tokens of a batch over all ranks. Raises DataError: there are none."""
+    tokens = mesh.sum_on_host(batch.most_learned, "dp")
+    if not tokens:
         raise DataError(
             "a whole batch has no token to learn: every label is masked. Remedy: a larger max_text_tokens, since "
             "prompts may fill it, or other tasks."
         )
-    return tokens.float()
+    return tokens
 
 
 def with_stand_ins(batch: RowBatch, model: nn.Module) -> RowBatch:

@@ -11,14 +11,15 @@ from torch.nn import functional as F
 
 from mmdata.errors import UserError
 from training.config import Generative
-from training.data.batch_types import Batch, RowBatch
+from training.data.batch_types import Batch, RowBatch, to_device
 from training.data.text_codec import IGNORED
-from training.distributed.gradients import Autocast, ScaleLoss
+from training.distributed.gradients import Autocast, ScaleLoss, average_gradients
 from training.distributed.process_mesh import Mesh
 from training.model.fusion import decoder_list
 from training.model.llm import is_tied
 from training.model.losses import chunked_cross_entropy
 from training.model.multimodal_lm import MultimodalLm
+from training.model.packed_rows import learned_positions
 from training.stages.generative import global_tokens, with_stand_ins
 
 
@@ -99,7 +100,8 @@ class PipelineStep:
         self._first, self._last = mesh.rank("pp") == 0, mesh.rank("pp") == mesh.size("pp") - 1
         self.segment = PipelineSegment(model)
         self._schedules: dict[int, Any] = {}
-        self._tokens = torch.ones(())
+        self._tokens, self._most_learned = 1.0, 1  # of the batch on all ranks, and of a micro-batch here
+        self._tied_shape: tuple[int, ...] | None = None
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Leave gradients in the parameters, and return the share of the loss of this rank's pipeline."""
@@ -110,7 +112,7 @@ class PipelineStep:
         return {"text": loss}
 
     @torch.no_grad()
-    def validate(self, batch: RowBatch) -> tuple[Tensor, Tensor]:
+    def validate(self, batch: RowBatch) -> tuple[Tensor, float]:
         """The loss summed over the batch on all ranks, and the number of tokens."""
         self._tokens = global_tokens(batch, self._mesh)
         loss = self._run(batch, backward=False)
@@ -122,6 +124,8 @@ class PipelineStep:
         micro = self._stage.micro_batch or 1
         count = max(self._mesh.size("pp"), -(-rows // micro))
         missing = count * micro - rows  # rows of padding, so that each micro-batch has the same number of rows
+        self._most_learned = max(run.most_learned for run in batch.split(micro))
+        batch = to_device(batch, self._mesh.device)
         positions = _with_rows(batch.position_ids, missing, None)
         labels = _with_rows(batch.labels, missing, IGNORED)
         losses: list[Tensor] = []
@@ -157,11 +161,11 @@ class PipelineStep:
         return self._schedules[count]
 
     def _loss(self, hidden_RLD: Tensor, labels_RL: Tensor) -> Tensor:
-        learned = labels_RL[:, 1:] != IGNORED
         head = self._model.llm.get_output_embeddings()
-        total = chunked_cross_entropy(
-            hidden_RLD[:, :-1][learned], labels_RL[:, 1:][learned], head, self._stage.chunked_loss
-        )
+        hidden_ND, labels_N = learned_positions(hidden_RLD, labels_RL, self._most_learned)
+        # the schedule's first call, which looks for shapes, passes memory that nothing was written to
+        labels_N = labels_N.where((labels_N >= 0) & (labels_N < head.weight.shape[0]), IGNORED)
+        total = chunked_cross_entropy(hidden_ND, labels_N, head, self._stage.chunked_loss)
         scale = self._mesh.size("dp") if torch.is_grad_enabled() else 1
         return self._scaled(total / self._tokens * scale)
 
@@ -169,19 +173,17 @@ class PipelineStep:
         """Sum the gradients of both copies of tied embeddings, and average all gradients over data-parallel ranks."""
         if self._tied:
             weight = self._model.llm.get_input_embeddings().weight if self._first or self._last else None
-            shape = torch.tensor(weight.shape if weight is not None else (0, 0), device=self._mesh.device)
-            dist.all_reduce(shape, dist.ReduceOp.MAX, group=self._mesh.groups["pp"])
-            grad = torch.zeros(*shape.tolist(), device=self._mesh.device)
-            if weight is not None and weight.grad is not None:
-                grad = weight.grad
+            if self._tied_shape is None:
+                shape = torch.tensor(weight.shape if weight is not None else (0, 0), device=self._mesh.device)
+                dist.all_reduce(shape, dist.ReduceOp.MAX, group=self._mesh.groups["pp"])
+                self._tied_shape = tuple(shape.tolist())
+            grad = weight.grad if weight is not None else None
+            if grad is None:
+                grad = torch.zeros(self._tied_shape, device=self._mesh.device)
             dist.all_reduce(grad, group=self._mesh.groups["pp"])
             if weight is not None and weight.requires_grad:
                 weight.grad = grad
-        if self._mesh.size("dp") > 1:
-            for parameter in self._model.parameters():
-                if parameter.grad is not None:
-                    dist.all_reduce(parameter.grad, group=self._mesh.dp_group)
-                    parameter.grad /= self._mesh.size("dp")
+        average_gradients(self._model.parameters(), self._mesh)
 
 
 def _with_rows(rows_RL: Tensor, count: int, value: int | None) -> Tensor:

@@ -70,7 +70,8 @@ def validate(
             with autocast():
                 loss = wrapped(with_stand_ins(batch, wrapped), False, stage.chunked_loss)["loss"]
             loss = mesh.sum(loss.detach().double())
-        sums += torch.stack([loss.double(), tokens.double()])
+        sums[0] += loss
+        sums[1] += tokens
     mean = float(sums[0] / sums[1])
     return {"val/loss": mean, "val/perplexity": float(torch.tensor(mean).exp()), "val/tokens": float(sums[1])}
 

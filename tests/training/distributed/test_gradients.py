@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from tests.support.tiny_run import alone
-from training.distributed.gradients import clip_gradients
+from training.distributed import gradients
+from training.distributed.gradients import average_gradients, clip_gradients
+from training.distributed.process_mesh import Mesh
 
 
 def parameters() -> list[torch.nn.Parameter]:
@@ -55,3 +57,28 @@ def test_a_gradient_that_overflowed_has_no_finite_norm() -> None:
     assert trained[0].grad is not None
     trained[0].grad[0] = torch.inf
     assert not clip_gradients(trained, 1.0, alone(), torch.tensor(2.0)).isfinite()
+
+
+class Four(Mesh):
+    """The arrangement of four data-parallel processes."""
+
+    def size(self, name: str) -> int:
+        return 4 if name == "dp" else 1
+
+
+def test_gradients_are_averaged_in_a_few_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    sums: list[int] = []
+
+    def all_reduce(joined: torch.Tensor, group: object) -> None:
+        sums.append(joined.numel())
+        joined *= 2
+
+    monkeypatch.setattr(gradients.dist, "all_reduce", all_reduce)
+    monkeypatch.setattr(gradients, "BUCKET_BYTES", 40)
+    trained = [torch.nn.Parameter(torch.zeros(2, 3)) for _ in range(5)] + [torch.nn.Parameter(torch.zeros(1))]
+    for number, parameter in enumerate(trained[:5]):
+        parameter.grad = torch.full_like(parameter, float(number))
+    average_gradients(trained, Four(torch.device("cpu"), {}))
+    assert sums == [12, 12, 6]
+    assert [p.grad.unique().tolist() for p in trained[:5] if p.grad is not None] == [[n / 2] for n in range(5)]
+    assert trained[5].grad is None

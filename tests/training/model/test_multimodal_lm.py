@@ -177,7 +177,7 @@ def test_rows_without_media_run_the_connector_for_nothing(
     words = model.llm.get_input_embeddings()(batch.input_ids)
     expected = model.hidden(model.llm, words, batch)
     sums = model(with_stand_ins(bare, model))
-    torch.testing.assert_close(sums["loss"], model._loss(expected, batch.labels, True))
+    torch.testing.assert_close(sums["loss"], model._loss(expected, batch, True))
     sums["loss"].backward()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

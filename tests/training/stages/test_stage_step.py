@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from tests.support.device_waits import DeviceWaits
 from tests.support.tiny_run import alone, built_stage, first_batch, settings
+from training.distributed.gradients import clip_gradients
+from training.distributed.loss_scale import LossScale
 from training.metrics.retrieval import retrieval_by_kind
+from training.stages import align, generative
 from training.stages.stage_step import make_step, pair_scores, validate
+from training.stages.step_flops import StepFlops
+from training.step_log import Meter
 
 
 def test_rows_are_weighted_by_their_learned_tokens(numbered: str, tmp_path: Path) -> None:
@@ -50,3 +57,45 @@ def test_a_step_leaves_gradients_and_returns_its_losses(
     shares = make_step(built, built.model, config, alone())(first_batch(built, config, numbered, tmp_path))
     assert shares.keys() == losses
     assert any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in built.model.parameters())
+
+
+CROSS = {**settings().model.model_dump(), "architecture": "cross_attention", "fusion": "hierarchical"}
+# the kernel that transformers makes masks for looks at them; those for a GPU get no mask, or ours
+MASKED = {**settings().model.model_dump()["llm"], "sliding_window": 1000}
+STEPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "align": ("align", {}),
+    "align, siglip, masked, in pieces": (
+        "align",
+        {"align": {"loss": "siglip", "micro_batch": 3, "masked_weight": 0.1}},
+    ),
+    "joint": ("joint", {}),
+    "joint, in pieces, with a reference": ("joint", {"joint": {"micro_batch": 1, "kl_weight": 0.1}}),
+    "joint, cross-attention": ("joint", {"model": CROSS}),
+    "instruct, with a reference": ("instruct", {"instruct": {"kl_weight": 0.1}}),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_does_not_wait_for_the_device(
+    numbered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    stage, sections = STEPS[name]
+    model = sections.get("model", settings().model.model_dump())
+    config = settings(**{**sections, "model": {**model, "llm": MASKED}})
+    built = built_stage(stage, config)
+    batch = first_batch(built, config, numbered, tmp_path)
+    step = make_step(built, built.model, config, alone(), scaled=LossScale(torch.device("cpu"), True))
+    meter = Meter(stage, config, alone(), StepFlops(built, config))
+    reference = getattr(built.model, "reference", None)
+    weights = [*built.model.parameters(), *built.model.buffers(), *(reference.parameters() if reference else ())]
+    waits = DeviceWaits(weights)
+    for module in (align, generative):
+        monkeypatch.setattr(module, "to_device", waits.moved)
+    with waits:
+        losses = step(batch)
+        norm = clip_gradients(built.model.parameters(), 1.0, alone(), torch.ones(()))
+        meter.count(batch, {**losses, "grad_norm": norm})
+    assert waits.found == []
+    with waits:
+        float(norm)
+    assert waits.found, "a wait is found"
