@@ -123,21 +123,29 @@ def test_a_packed_document_is_computed_as_if_alone(
         torch.testing.assert_close(together[row, columns(row, document)], expected, rtol=0, atol=tolerance)
 
 
+def generated(attention: PackedAttention, llm: Any, embeds_RLD: Tensor) -> Tensor:
+    """Last hidden states of prompts of seven tokens, and of the tokens after them one by one."""
+    from transformers import DynamicCache
+
+    rows, length = embeds_RLD.shape[:2]
+    cache, positions_RL = DynamicCache(config=llm.config), torch.arange(length).expand(rows, -1)
+    parts = [slice(0, 7), *(slice(at, at + 1) for at in range(7, length))]
+    steps = [attention.next_hidden(llm, embeds_RLD[:, part], positions_RL[:, part], cache) for part in parts]
+    return torch.cat(steps, 1).float()
+
+
 @pytest.mark.parametrize(("kernel", "window"), WINDOWED)
 def test_generation_with_a_cache_is_the_dense_computation(
     with_kernel: Callable[..., Any], kernel: str, window: int | None
 ) -> None:
-    from transformers import DynamicCache
-
     llm = language_model()
     attention, autocast = with_kernel(kernel, window)
-    embeds, prompt = torch.randn(2, 12, LLM["hidden_size"]), 7
-    cache, positions = DynamicCache(config=llm.config), torch.arange(12).expand(2, -1)
+    embeds = torch.randn(2, 12, LLM["hidden_size"])
+    changed = torch.stack([embeds[0] + 1.0, embeds[1]])
     with torch.no_grad(), autocast:
-        parts = [slice(0, prompt), *(slice(at, at + 1) for at in range(prompt, 12))]
-        steps = [attention.next_hidden(llm, embeds[:, part], positions[:, part], cache) for part in parts]
-    cached = torch.cat(steps, 1).float()
-    for row in range(2):  # each as if the other were not there
+        cached, after = generated(attention, llm, embeds), generated(attention, llm, changed)
+    assert torch.equal(cached[1], after[1]) and not torch.equal(cached[0], after[0])
+    for row in range(2):
         with torch.no_grad():
             expected = alone(llm, embeds[row], window)
         torch.testing.assert_close(cached[row], expected, rtol=0, atol=0.1 if "flash" in kernel else 2e-5)

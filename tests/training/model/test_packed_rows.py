@@ -11,7 +11,7 @@ import torch
 from tests.support.gradients import gradients, open_gates, same
 from tests.support.tiny_run import LLM, alone, built_stage, first_batch, settings
 from training.data.batch_types import PlacedMedia, RowBatch
-from training.model.packed_rows import with_other_pictures
+from training.model.packed_rows import text_only, with_other_pictures
 from training.stages.stage_model import train_mode
 from training.stages.stage_step import make_step
 
@@ -92,3 +92,14 @@ def test_samples_of_several_pictures_get_none_of_their_own(samples: list[int], s
 
 def hash_of(picture: torch.Tensor) -> bytes:
     return picture.numpy().tobytes()
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_no_more_documents_begin_than_a_batch_says(numbered: str, tmp_path: Path, pack: bool) -> None:
+    """Flash attention is told their bounds in a tensor of so many, so that nobody waits for a GPU to count them."""
+    config = settings(joint={"pack": pack})
+    built = built_stage("joint", config)
+    batch = first_batch(built, config, numbered, tmp_path)
+    model: Any = built.model
+    for rows in (batch, text_only(batch, model.picture_tokens, model.sound_tokens), *batch.split(1)):
+        assert 0 < int((rows.position_ids == 0).sum()) <= rows.most_documents
