@@ -224,3 +224,11 @@ def test_a_kernel_that_cannot_do_what_is_set_is_refused(overrides: list[str]) ->
     with pytest.raises(UserError, match=r'Set attention = .*"auto"'):
         load_train_config("tiny", overrides=overrides)
     assert load_train_config("tiny", overrides=[*overrides, "model.llm.attention=auto"])
+
+
+@pytest.mark.parametrize("preset", ["b16-360m", "b16-0.5b"])
+def test_the_presets_that_the_docs_say_export_as_llava_have_its_form(preset: str) -> None:
+    model = load_train_config(preset).model
+    assert (model.architecture, model.fusion, model.picture_features) == ("single_tower", "early", "map")
+    assert (model.projector, model.connector_width, model.audio.kind) == ("mlp", None, "none")
+    assert (model.encoder.kind, model.encoder.text_model, model.encoder.config) == ("hf", None, None)
