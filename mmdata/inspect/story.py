@@ -11,9 +11,11 @@ from upath import UPath
 
 from mmdata.config import Corpus
 from mmdata.engine.freshness import plan_part, releasable_parts
-from mmdata.errors import UserError
+from mmdata.errors import DataError, UserError
 from mmdata.optout.hashes import when_forgotten
 from mmdata.optout.state import OPT_OUT
+from mmdata.releases.draft import release_inputs
+from mmdata.releases.manifest import find_manifest
 from mmdata.samples import own_columns
 from mmdata.storage.tables import scan_tables
 from mmdata.workspace.layout import Part, Workspace
@@ -91,17 +93,50 @@ def explain(corpus: Corpus, workspace: Workspace, uid: str) -> Story:
 
 
 def _sightings(corpus: Corpus, workspace: Workspace, prefix: str) -> Iterator[Sighting]:
+    configured = {source.name for source in corpus.sources}
+    for part, slice_name in _places(corpus, workspace, prefix):
+        for row in _rows(workspace.table(part.name, "rows", slice_name), prefix):
+            media, features = (
+                _readable(workspace.table(part.name, stage, slice_name), str(row["uid"]))
+                for stage in ("media", "features")
+            )
+            is_configured = part.source in configured and not part.removed
+            stale = plan_part(corpus, workspace, part).stale if is_configured else ()
+            yield Sighting(part, slice_name, _without_nulls(row), media, features, stale)
+
+
+def _places(corpus: Corpus, workspace: Workspace, prefix: str) -> Iterator[tuple[Part, str]]:
+    """The slices that may hold uids with a prefix, in the order of the parts.
+
+    The selection of the latest release is an index by uid of its parts, as long as they stay as they were, and only if
+    no uid stands in several of them. All other parts are looked through.
+    """
+    known, indexed = _indexed_places(corpus, workspace, prefix)
     for part in workspace.catalog().parts.values():
         stamp = workspace.part_stamp(part.name, "rows")
         for slice_name in stamp.slices if stamp is not None else ():
-            for row in _rows(workspace.table(part.name, "rows", slice_name), prefix):
-                media, features = (
-                    _readable(workspace.table(part.name, stage, slice_name), str(row["uid"]))
-                    for stage in ("media", "features")
-                )
-                is_configured = part.source in {source.name for source in corpus.sources}
-                stale = plan_part(corpus, workspace, part).stale if is_configured and not part.removed else ()
-                yield Sighting(part, slice_name, _without_nulls(row), media, features, stale)
+            if part.name not in indexed or (part.name, slice_name) in known:
+                yield part, slice_name
+
+
+def _indexed_places(corpus: Corpus, workspace: Workspace, prefix: str) -> tuple[set[tuple[str, str]], frozenset[str]]:
+    """Part and slice of the uids with a prefix by the latest selection, and the parts that it speaks for."""
+    latest = workspace.latest()
+    manifest = find_manifest(workspace, latest)
+    parts = frozenset(manifest.get("parts", ())) if manifest is not None else frozenset()
+    try:
+        is_current = manifest is not None and release_inputs(corpus, workspace, sorted(parts)) == manifest["inputs"]
+    except (DataError, UserError):  # a stamp or a list of concepts is gone
+        is_current = False
+    if latest is None or not is_current:
+        return set(), frozenset()
+    rows = _rows(workspace.release_dir(latest) / "selection.parquet", prefix)
+    places = {(str(row["part"]), str(row["slice"])) for row in rows}
+    for row in rows:  # copies that the slice itself does not have stand in other parts
+        own = _rows(workspace.table(row["part"], "rows", row["slice"]), str(row["uid"]))
+        if [copy["copies"] for copy in own] != [row["copies"]]:
+            return set(), frozenset()
+    return places, parts
 
 
 def _rows(path: UPath, prefix: str) -> list[dict[str, Any]]:

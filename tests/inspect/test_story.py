@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import polars as pl
 import pytest
+from upath import UPath
 
+import mmdata.inspect.story
 from mmdata.errors import UserError
-from mmdata.inspect.story import explain
+from mmdata.inspect.story import Story, explain
 from mmdata.samples import INDEX, sample_uid, table_of
 from mmdata.storage.atomic import publish_bytes
-from mmdata.storage.tables import write_table
+from mmdata.storage.tables import scan_tables, write_table
 from tests.support import modalities, workspaces
 from tests.support.standin_stages import Small, make_small
 
@@ -95,6 +99,43 @@ def test_before_the_first_release_there_is_a_story_too(small: Small) -> None:
     small.build()
     (small.workspace.releases_dir / "latest").unlink()
     assert "there is none yet" in explain(small.corpus, small.workspace, UID).verdict
+
+
+def parts_of(story: Story) -> list[str]:
+    return [sighting.part.name for sighting in story.sightings]
+
+
+def test_a_released_sample_is_found_without_looking_through_the_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = workspaces.build(str(tmp_path), {f"web-{n:06d}": range(10 * n, 10 * n + 10) for n in range(4)})
+    workspaces.release(built)
+    workspaces.add_parts(built, {"web-000009": [90, 91]})  # not in the release: it may hold the sample, too
+    searched: set[str] = set()
+
+    def scan(paths: Sequence[UPath]) -> pl.LazyFrame:
+        searched.update(path.parent.parent.name for path in paths if path.parent.name == "rows")
+        return scan_tables(paths)
+
+    monkeypatch.setattr(mmdata.inspect.story, "scan_tables", scan)
+    assert parts_of(explain(built.corpus, built.workspace, workspaces.uid_of(23))) == ["web-000002"]
+    assert searched == {"web-000002", "web-000009"}
+    assert parts_of(explain(built.corpus, built.workspace, workspaces.uid_of(91))) == ["web-000009"]
+
+
+def test_a_sample_of_several_parts_is_told_with_all_of_them(tmp_path: Path) -> None:
+    built = workspaces.build(str(tmp_path), {"web-000000": range(10), "web-000001": range(5, 15)})
+    workspaces.release(built)
+    assert parts_of(explain(built.corpus, built.workspace, workspaces.uid_of(7))) == ["web-000000", "web-000001"]
+    workspaces.add_parts(built, {"web-000002": [3, 30]})
+    assert parts_of(explain(built.corpus, built.workspace, workspaces.uid_of(3))) == ["web-000000", "web-000002"]
+
+
+def test_a_part_that_changed_since_the_release_is_looked_through(tmp_path: Path) -> None:
+    built = workspaces.build(str(tmp_path), {"web-000000": range(10), "web-000001": range(10, 20)})
+    workspaces.release(built)
+    workspaces.add_parts(built, {"web-000001": range(40, 50)})
+    assert parts_of(explain(built.corpus, built.workspace, workspaces.uid_of(44))) == ["web-000001"]
 
 
 def test_a_clip_is_told_with_its_members_and_its_copies(tmp_path: Path) -> None:

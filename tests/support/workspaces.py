@@ -75,6 +75,11 @@ def add_parts(built: Built, parts: Mapping[str, Sequence[int]]) -> None:
         finish_part(built, known[name], numbers)
 
 
+def uid_of(number: int) -> str:
+    """The uid of a numbered sample."""
+    return str(_sample(number)["uid"])
+
+
 def release(built: Built) -> str:
     """Run the publish stages; the id of the release."""
     select_samples(built.corpus, built.workspace)
