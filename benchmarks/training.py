@@ -1,12 +1,14 @@
 """Training speed: stage 1 against the loop of open_clip's trainer, stage 2 against a plain transformers Trainer.
 
 Same machine, same run, same shards. On a GPU real sizes (ViT-B/32 at 1,024 a step; a 0.5B language model), on a CPU
-small ones.
+small ones. `python -m benchmarks.training --gpu` prints the table of one GPU in ten minutes at most.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Row, Run, cores, measure
+from benchmarks.speed.gpu_table import TARGET_MFU, TARGET_TOKENS, TARGET_WAIT, run_table
 from benchmarks.speed.ours import measure_ours
 from benchmarks.speed.peers import measure_open_clip, measure_trainer
 from benchmarks.speed.release import write_release
-from benchmarks.speed.sizes import Size, Speed, align_size, joint_size
-
-TARGET_MFU, TARGET_TOKENS, TARGET_WAIT = 0.40, 90_000, 0.05
-"""On one H200. They are set against our side on a GPU only."""
+from benchmarks.speed.sizes import Size, Speed, align_size, joint_size, picture_tokens
 
 
 def run(quick: bool) -> list[Row]:
@@ -108,14 +108,6 @@ def _median(found: list[Any], value: Callable[[Any], float]) -> float:
     return statistics.median(value(one) for one in found)
 
 
-def picture_tokens(size: Size) -> int:
-    """Places that a picture takes in our rows: a patch each."""
-    import open_clip
-
-    vision = (size.clip or open_clip.get_model_config("ViT-B-32"))["vision_cfg"]
-    return int((vision.get("image_size", 224) // vision["patch_size"]) ** 2)
-
-
 def measured_peak_tflops(side: int = 2048, tries: int = 5) -> float:
     """What a square fp32 matmul reaches on this CPU: the peak that MFU is a share of where no maker states one."""
     import torch
@@ -127,3 +119,23 @@ def measured_peak_tflops(side: int = 2048, tries: int = 5) -> float:
         a @ b
         best = min(best, time.perf_counter() - begun)
     return 2 * side**3 / best / 1e12
+
+
+def main() -> int:
+    """Print the GPU table. Returns: 0; 1 if a row failed; 2 if there is no GPU."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=main.__doc__)
+    parser.add_argument("--gpu", action="store_true", required=True, help="training on one GPU, in 10 minutes at most")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu: only to see that it runs")
+    parser.add_argument("--tiny", action="store_true", help="the smallest models, for --device cpu")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    options = parser.parse_args()
+    import torch
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.stderr.write("there is no GPU here. Remedy: run it on a machine with one, or try --device cpu --tiny.\n")
+        return 2
+    return run_table(options.device, options.tiny, options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

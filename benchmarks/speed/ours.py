@@ -58,7 +58,7 @@ def our_config(size: Size) -> Any:
         "validate_every": never,
         "checkpoint_every": never,
     }
-    encoder = {"model": "ViT-B-32"} if size.clip is None else {"config": size.clip}
+    encoder = {"model": size.model} if size.clip is None else {"config": size.clip}
     return TrainConfig.model_validate(
         {
             "device": size.device,

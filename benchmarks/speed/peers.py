@@ -26,7 +26,7 @@ def measure_open_clip(workspace: str, size: Size, out: str) -> float:
     if size.compile:
         model = torch.compile(model)
     loss = open_clip.ClipLoss()
-    defaults = get_default_params("ViT-B-32")
+    defaults = get_default_params(size.model)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     undecayed = {name for name, p in named if p.ndim < 2 or "bn" in name or "ln" in name or "bias" in name}
     groups = [
@@ -65,8 +65,8 @@ def _open_clip(size: Size) -> tuple[Any, Any, Any]:
     from open_clip.transform import image_transform
 
     if size.clip is None:
-        model, preprocess, _ = open_clip.create_model_and_transforms("ViT-B-32")
-        return model, preprocess, open_clip.get_tokenizer("ViT-B-32")
+        model, preprocess, _ = open_clip.create_model_and_transforms(size.model)
+        return model, preprocess, open_clip.get_tokenizer(size.model)
     model = open_clip.CLIP(**size.clip)
     preprocess = image_transform(size.clip["vision_cfg"]["image_size"], is_train=True)
     return model, preprocess, open_clip.SimpleTokenizer(context_length=size.clip["text_cfg"]["context_length"])

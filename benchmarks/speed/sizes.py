@@ -44,7 +44,7 @@ class Size:
     """One comparison.
 
     Args:
-        clip: a model config as open_clip writes it, or None: ViT-B-32.
+        clip: a model config as open_clip writes it, or None: the model of that name.
         llm: an LLM's config; unused where towers are aligned.
         samples: of the release; batch: samples a step; peer_micro: samples that the peer's Trainer passes at once.
         warm, steps: steps before the clock starts, and on it.
@@ -64,6 +64,15 @@ class Size:
     pack_length: int = 1024
     compile: bool = False
     peak_tflops: float | None = None
+    model: str = "ViT-B-32"
+
+
+def picture_tokens(size: Size) -> int:
+    """Places that a picture takes in our rows: a patch each."""
+    import open_clip
+
+    vision = (size.clip or open_clip.get_model_config(size.model))["vision_cfg"]
+    return int((vision.get("image_size", 224) // vision["patch_size"]) ** 2)
 
 
 def align_size(device: str, quick: bool, cores: int) -> Size:

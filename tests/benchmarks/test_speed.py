@@ -11,8 +11,7 @@ from benchmarks.__main__ import names
 from benchmarks.speed.ours import our_config, speed_of
 from benchmarks.speed.peers import captions
 from benchmarks.speed.release import caption_words, write_release
-from benchmarks.speed.sizes import Speed, align_size, joint_size
-from benchmarks.training import picture_tokens
+from benchmarks.speed.sizes import Speed, align_size, joint_size, picture_tokens
 from training.run import build_model
 
 

@@ -78,7 +78,7 @@ class Mesh:
 
 
 def join_processes(parallel: Parallel, device: str) -> Mesh:
-    """Join the processes that torchrun launched, or stay alone.
+    """Join the processes that torchrun launched, or stay alone. With `fsdp2`, one process of torchrun is a group too.
 
     Args: device: cpu, cuda, or auto (cuda where there is one).
     Raises UserError: tp x pp does not divide the number of processes.
@@ -90,7 +90,8 @@ def join_processes(parallel: Parallel, device: str) -> Mesh:
             f"parallel: tp {parallel.tp} x pp {parallel.pp} does not divide {world} process(es). "
             "Remedy: start a multiple of it with `torchrun --nproc-per-node N -m training …`."
         )
-    if world == 1:
+    is_sharded_alone = parallel.strategy == "fsdp2" and "LOCAL_RANK" in os.environ  # torchrun with one process
+    if world == 1 and not is_sharded_alone:
         return Mesh(torch.device(kind), {})
     if kind.startswith("cuda"):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
