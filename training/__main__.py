@@ -12,7 +12,8 @@ from typing import Any
 def main() -> int:
     """Run the command line. Returns the exit code: 0 done, 1 a data error, 2 a user error."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("release", help="a release's folder, releases/latest, or a workspace")
+    sources = "a release (its folder, releases/latest, or a workspace), or a file of own instructions"
+    parser.add_argument("sources", nargs="*", metavar="RELEASE", help=f"{sources}; data.sources are read beside them")
     parser.add_argument("--stage", default="all", choices=["align", "joint", "instruct", "all"], help="default: all")
     parser.add_argument("--preset", help="tiny, smollm2, b16-360m, b16-0.5b, b32-0.5b, l14-1b, l14-7b")
     parser.add_argument(
@@ -30,7 +31,7 @@ def main() -> int:
     try:
         config = load_train_config(options.preset, options.config, options.overrides)
         stages = STAGES if options.stage == "all" else (options.stage,)
-        results = train(options.release, stages, config, options.output, on_line=_show)
+        results = train(options.sources, stages, config, options.output, on_line=_show)
     except MMDataError as error:
         sys.stderr.write(f"error: {shown(str(error))}\n")
         return 2 if isinstance(error, UserError) else 1

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from mmdata.config import Section
 from mmdata.config.load import explain_validation
+from mmdata.config.section import RelativePath
 from mmdata.errors import UserError
 
 StageName = Literal["align", "joint", "instruct"]
@@ -262,8 +263,10 @@ class Instruct(Generative):
 
     method: Literal["lora", "full"] = Field("lora", description="Train adapters, or all weights of the LLM.")
     lora: Lora = Lora()
-    form: Literal["record", "llava", "chat"] = Field("record", description="Which instruct-*.jsonl file is read.")
-    tasks: list[str] | None = Field(None, description="Only these tasks; null: all tasks with a text answer.")
+    form: Literal["record", "llava", "chat"] = Field(
+        "record", description="Which instruct-*.jsonl of a release is read."
+    )
+    tasks: list[str] | None = Field(None, description="Of a release: only these tasks; null: all with a text answer.")
 
 
 class Parallel(Section):
@@ -277,9 +280,39 @@ class Parallel(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Autocast; auto: bf16 on CUDA.")
 
 
-class Data(Section):
-    """How samples are read from the release."""
+class DataSource(Section):
+    """A release, or a file of own instructions, that is read beside the RELEASE arguments of the command."""
 
+    path: RelativePath = Field(
+        description="A release (its folder, `releases/latest` or a workspace), or a .json or .jsonl file of own "
+        "instructions, which stage `instruct` reads (docs/own-data.md). Relative paths count from the file's folder.",
+    )
+    weight: float = Field(
+        1.0,
+        gt=0,
+        description="How often an epoch reads each sample. With 0.5 an epoch reads one half of the samples, and the "
+        "next one the other half; none is read again before all others of its source. Alone, a source has no weight.",
+    )
+    pictures: list[RelativePath] = Field(
+        default=[],
+        description="Of an own file: the folders and tar files that its pictures and sounds lie in, searched in this "
+        "order; empty: the file's folder.",
+    )
+    held_out: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="Of an own file: share of the records that validate and are not learned. Records with the same "
+        "first picture go the same way.",
+    )
+
+
+class Data(Section):
+    """What is read, and how."""
+
+    sources: list[DataSource] = Field(
+        default=[], description="Releases and own files that are read beside the RELEASE arguments, whose weight is 1."
+    )
     workers: int = Field(2, ge=0, description="Reading processes per device.")
     prefetch: int = Field(
         4, ge=1, description="Pieces of 64 samples that each worker reads ahead; two whole batches wait beside them."
@@ -300,7 +333,12 @@ class Data(Section):
         description="Run each frozen tower once on each picture, sound or caption, keep what it gives in "
         "`<output>/data/features`, and read that in every step. Towers that a stage trains run in every step.",
     )
-    max_bad_share: float = Field(0.01, ge=0, le=1, description="A larger share of unreadable samples ends the run.")
+    max_bad_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="A larger share of unreadable samples, or of bad records of an own file, is an error.",
+    )
 
 
 class Log(Section):
@@ -372,7 +410,7 @@ def load_train_config(
             raise UserError(f"--set {override!r}: expected key=value, such as align.lr=0.001")
         values = _with(values, key.strip().split("."), _value(text.strip()))
     try:
-        return TrainConfig.model_validate(values)
+        return TrainConfig.model_validate(values, context={"folder": None if path is None else Path(path).parent})
     except ValidationError as error:
         raise UserError("\n".join(f"{name}: {line}" for line in explain_validation(error, TrainConfig))) from None
 

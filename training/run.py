@@ -26,8 +26,7 @@ from mmdata.storage.atomic import publish_json
 from training.checkpoint.checkpoints import META, Progress, check_release, latest_checkpoint, read_progress
 from training.config import STAGES, Parallel, StageName, TrainConfig
 from training.data.batch_readers import Share
-from training.data.examples import Pairs
-from training.data.sample_index import TrainingRelease, open_training_release
+from training.data.training_data import TrainingData, open_training_data
 from training.distributed.gradients import Autocast
 from training.distributed.parallelism import compute_dtype, parallelise
 from training.distributed.process_mesh import Mesh, join_processes
@@ -48,33 +47,40 @@ from training.stages.stage_model import (
     load_model,
     stage_settings,
 )
-from training.stages.stage_reader import make_reader, make_validation_reader
+from training.stages.stage_reader import left_out_of, make_reader, make_validation_reader
 from training.stages.step_flops import StepFlops
 from training.step_log import OnLine, StepLog, peak_flops
 from training.trainer import StageResult, Trainer, precision
 
 
 def train(
-    release: str, stages: Sequence[StageName], config: TrainConfig, output: Path, *, on_line: OnLine | None = None
+    sources: str | Sequence[str],
+    stages: Sequence[StageName],
+    config: TrainConfig,
+    output: Path,
+    *,
+    on_line: OnLine | None = None,
 ) -> list[StageResult]:
-    """Train stages on a release. A stage that was interrupted is resumed; a stage that is complete is not run again.
+    """Train stages on some data. A stage that was interrupted is resumed; a stage that is complete is not run again.
 
     Args:
-        release: a release's folder, `releases/latest`, or a workspace.
+        sources: releases (a folder, `releases/latest`, or a workspace) and own files, beside `config.data.sources`.
         output: local folder; the files of a stage are in `<output>/<stage>/`.
         on_line: called with each line of the log, on the main process.
 
     Raises:
-        UserError: a wrong configuration, a checkpoint of another release or configuration, or another run in the
-            output folder.
-        DataError: the release is broken, or training went wrong.
+        UserError: a wrong configuration, a checkpoint of other data or another configuration, a stage without data, or
+            another run in the output folder.
+        DataError: the data are broken, or training went wrong.
     """
     if unknown := [stage for stage in stages if stage not in STAGES]:
         raise UserError(f"there is no stage {unknown[0]!r}. Remedy: one of {', '.join(STAGES)}.")
     meshes = {stage: join_processes(_parallel_of(stage, config), config.device) for stage in stages}
     results = []
     with run_lock(output) if meshes[stages[0]].is_main else nullcontext():
-        opened = open_training_release(release, output / "data")
+        opened = open_training_data([sources] if isinstance(sources, str) else sources, config.data, output / "data")
+        for stage in stages:
+            opened.origin(stage)  # a stage without data is refused before another one is trained
         for stage in stages:
             result = read_result(output / stage)
             if result is not None:
@@ -126,16 +132,18 @@ def _parallel_of(stage: StageName, config: TrainConfig) -> Parallel:
 
 
 def _train_stage(
-    release: TrainingRelease, stage: StageName, config: TrainConfig, output: Path, mesh: Mesh, on_line: OnLine | None
+    data: TrainingData, stage: StageName, config: TrainConfig, output: Path, mesh: Mesh, on_line: OnLine | None
 ) -> StageResult:
     """Train one stage until it is complete or gets a signal, and write its result."""
     folder = output / stage
     resumed = latest_checkpoint(folder / "checkpoints")
     if resumed is not None:
-        progress = _check_origin(resumed, release, config)
+        progress = _check_origin(resumed, data, config)
     else:
-        progress = Progress(stage, 0, 0, release.id, release.digest, config.model_dump(mode="json"))
-    result = _make_trainer(release, config, output, mesh, on_line, progress).run(progress, resumed)
+        origin = data.origin(stage)
+        settings = config.model_dump(mode="json")
+        progress = Progress(stage, 0, 0, origin.id, origin.digest, settings, sources=list(origin.sources))
+    result = _make_trainer(data, config, output, mesh, on_line, progress).run(progress, resumed)
     if mesh.is_main:
         values = {**asdict(result), "folder": str(folder), "checkpoint": result.checkpoint.name}
         publish_json(UPath(folder / "result.json"), values)
@@ -147,7 +155,7 @@ def _train_stage(
 
 
 def _make_trainer(
-    release: TrainingRelease, config: TrainConfig, output: Path, mesh: Mesh, on_line: OnLine | None, progress: Progress
+    data: TrainingData, config: TrainConfig, output: Path, mesh: Mesh, on_line: OnLine | None, progress: Progress
 ) -> Trainer:
     """Build a stage's model, readers and log on this process, and compute the features that it reads from a cache.
 
@@ -159,7 +167,7 @@ def _make_trainer(
     settings = stage_settings(stage, config)
     built = build_model(stage, config)
     # A resumed run does this too: the KL term compares with the model that the stage started from.
-    initialise_weights(built, config, _previous(stage, output, release, config))
+    initialise_weights(built, config, _previous(stage, output, data, config))
     keep_reference(built, config, mesh.device, compute_dtype(config.parallel.precision, mesh.device))
     built.model.to(mesh.device)
     autocast, _ = precision(config.parallel.precision, mesh.device)
@@ -168,12 +176,14 @@ def _make_trainer(
     share = Share(mesh.rank("dp"), mesh.size("dp"))
     towers = frozen_towers(built, config, output / "data" / "features")
     features = cached_features(towers)
-    reader = make_reader(built, release, config, "train", settings.batch_size, share, features)
+    reader = make_reader(built, data, config, "train", settings.batch_size, share, features)
     held_out_size = min(settings.batch_size, settings.validate_samples)
     held_out_size = max(share.world, held_out_size - held_out_size % share.world)  # a multiple of the ranks
-    held_out = make_validation_reader(built, release, config, held_out_size, share, features)
+    held_out = make_validation_reader(built, data, config, held_out_size, share, features)
     log = StepLog(output / stage, config.log, mesh.is_main, on_line)
-    if isinstance(reader.source, Pairs) and (left_out := reader.source.left_out):
+    if stage == "instruct" and data.own:
+        log.write({"kind": "records", "step": progress.step, **data.counts_of_own()})
+    if left_out := left_out_of(reader.source):
         log.write({"kind": LEFT_OUT, "step": progress.step, **left_out})
     if towers:
         wanted = [(reader, settings.steps * settings.batch_size)]
@@ -204,19 +214,25 @@ def _check_language_model(built: StageModel, config: TrainConfig, mesh: Mesh, au
         warnings.warn(codec.ending_problem, stacklevel=2)
 
 
-def _previous(stage: StageName, output: Path, release: TrainingRelease, config: TrainConfig) -> Path | None:
-    """The checkpoint of the stage before; None if there is none, and the stage starts from initial weights."""
+def _previous(stage: StageName, output: Path, data: TrainingData, config: TrainConfig) -> Path | None:
+    """The checkpoint of the stage before; None if there is none, and the stage starts from initial weights.
+
+    Raises UserError: it was trained on other releases. A run on own data alone has none to compare with.
+    """
     if stage not in PREVIOUS_STAGE or (result := read_result(output / PREVIOUS_STAGE[stage])) is None:
         return None
     progress = read_progress(result.checkpoint)
-    check_release(progress, release.id, release.digest, config.allow_release_change, result.folder)
+    if data.releases:
+        origin = data.origin(PREVIOUS_STAGE[stage])
+        check_release(progress, origin.id, origin.digest, config.allow_release_change, result.folder)
     return result.checkpoint
 
 
-def _check_origin(checkpoint: Path, release: TrainingRelease, config: TrainConfig) -> Progress:
-    """Read a checkpoint's progress. Raises UserError if it comes from another release or another model."""
+def _check_origin(checkpoint: Path, data: TrainingData, config: TrainConfig) -> Progress:
+    """Read a checkpoint's progress. Raises UserError if it comes from other data or another model."""
     progress = read_progress(checkpoint)
-    check_release(progress, release.id, release.digest, config.allow_release_change, checkpoint)
+    origin = data.origin(progress.stage)
+    check_release(progress, origin.id, origin.digest, config.allow_release_change, checkpoint)
     settings = config.model.model_dump(mode="json")
     trained = TrainConfig.model_validate(progress.config).model.model_dump(mode="json")  # older ones lack newer keys
     trained["llm"]["attention"] = settings["llm"]["attention"]  # how it is computed, not what

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +12,12 @@ import typer
 
 from mmdata.cli.options import CONFIG, ReleaseArgument, find_release, is_path, open_corpus, train_output
 from mmdata.errors import UserError
+from mmdata.instruct.forms import is_record_file
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mmdata.config import Train
-    from mmdata.releases.manifest import Release
 
 PLAIN_LINE_EVERY_S = 5.0  # where the output is no terminal
 
@@ -44,8 +44,19 @@ CheckpointArgument = Annotated[
 ]
 
 
+SourcesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RELEASE",
+        help="Releases: folders, `releases/latest`, workspaces, ids (or their first digits), or `latest`; and .json or "
+        ".jsonl files of own instructions. `data.sources` of the settings are read beside them.",
+        show_default=False,
+    ),
+]
+
+
 def train(
-    release: ReleaseArgument,
+    sources: SourcesArgument = None,
     stage: Annotated[StageOption, typer.Option(help="One stage, or all three in order.")] = StageOption.all,
     preset: Annotated[
         str | None,
@@ -63,40 +74,42 @@ def train(
     ] = None,
     corpus: CorpusOption = CONFIG,
 ) -> None:
-    """Train models on a release.
+    """Train models on releases, and on your own instructions.
 
-    Trains in three stages: align the encoders, join them to a language model, teach it to answer. The same command
-    resumes a training that was stopped, and skips finished stages. Ctrl-C writes a checkpoint first. For several GPUs:
-    torchrun --nproc-per-node N -m training RELEASE …
+    Trains in three stages: align the encoders, join them to a language model, teach it to answer. Several sources are
+    mixed, each sample once an epoch; data.sources gives them weights. Your own instructions (docs/own-data.md) are read
+    by the last stage. The same command resumes a training that was stopped, and skips finished stages. Ctrl-C writes a
+    checkpoint first. For several GPUs: torchrun --nproc-per-node N -m training RELEASE …
     """
     from mmdata.cli.console import console, summary_line
     from mmdata.inspect.training_runs import MODEL_STAGES, stage_report
-    from mmdata.releases.manifest import open_release
     from training.config import load_train_config
 
     if corpus.suffix == ".toml":
         raise UserError(f"--config names corpus.yaml, and {corpus} is training settings. Remedy: --settings {corpus}")
-    opened = open_release(find_release(release, corpus))
-    corpus_settings = _settings(release, corpus, preset, settings)
+    named = sources or []
+    paths = [_source_path(source, corpus) for source in named]
+    corpus_settings = _settings(named, corpus, preset, settings)
     every_override = [*corpus_settings.set, *(overrides or [])]
     chosen = load_train_config(corpus_settings.preset, corpus_settings.config, every_override)
-    folder = output or _folder(opened, corpus_settings)
+    folder = output or _folder(paths, corpus_settings)
+    read = [*paths, *(source.path for source in chosen.data.sources)]
     out = console()
-    out.print(f"release {opened.id}, models in {folder}", markup=False)
+    out.print(f"data {', '.join(read)}; models in {folder}", markup=False)
     from training.run import train as run
 
     stages = MODEL_STAGES if stage is StageOption.all else tuple(name for name in MODEL_STAGES if name == stage)
     for name in stages:
         with StageProgress(out, name, getattr(chosen, name).steps) as progress:
-            for result in run(str(opened.folder), [name], chosen, folder, on_line=progress.show):
+            for result in run(paths, [name], chosen, folder, on_line=progress.show):
                 if result.stopped == "signal":
                     out.print(
                         f"stopped at step {result.steps:,}: {result.checkpoint}; the same command resumes from it"
                     )
                     raise typer.Exit(130)
-        report = stage_report(folder / name, str(opened.folder))
+        report = stage_report(folder / name, ", ".join(read))
         out.print(f"done    {name:<9} {summary_line(report)}", markup=False)
-    out.print(f"\nmeasure it:  mmdata evaluate {folder / stages[-1]} {release}", markup=False)
+    out.print(f"\nmeasure it:  mmdata evaluate {folder / stages[-1]} {[*named, *read][0]}", markup=False)
 
 
 def evaluate(
@@ -135,7 +148,7 @@ def evaluate(
     ] = "a photo of {}",
     corpus: CorpusOption = CONFIG,
 ) -> None:
-    """Measure a model on the held-out split of a release.
+    """Measure a model on the held-out split of a release, or of a file of own instructions.
 
     Measures retrieval, or perplexity and generated answers, depending on the stage; with --classify precision, recall
     and F1 of each class; with --pictures FID and Inception score. Writes metrics.json and metrics.md
@@ -148,14 +161,14 @@ def evaluate(
     _must_exist(checkpoint)
     if classes is not None and classify is None:
         raise UserError("--classes names classes for --classify. Remedy: add `--classify concept`.")
-    opened = open_release(find_release(release, corpus))
+    source = _source_path(release, corpus)
     out = console()
     with out.status("measuring"):
         from training.evaluate.evaluation import evaluate as measure
 
         measured = measure(
             checkpoint,
-            str(opened.folder),
+            source,
             samples=samples,
             generate=answers,
             generated=pictures,
@@ -173,7 +186,7 @@ def evaluate(
     if measured["stage"] == "joint":
         place = checkpoint.resolve()
         models = [folder.parent for folder in (place, *place.parents) if folder.name == "joint"]
-        page = show_captions(opened, train_output(release, corpus), *models[:1])
+        page = show_captions(open_release(source), train_output(release, corpus), *models[:1])
         if page is not None:
             out.print(f"\ncaptions beside their pictures: {page}#captions", markup=False)
 
@@ -252,19 +265,30 @@ class StageProgress:
         self.out.print(f"        {step_text(self.stage, line, self.steps)}", markup=False)
 
 
-def _settings(release: str, corpus: Path, preset: str | None, toml: Path | None) -> Train:
-    """The training settings: of the options, or of corpus.yaml where no option is given and RELEASE is an id."""
+def _source_path(source: str, corpus: Path) -> str:
+    """The path of a file of own instructions, or of a release by its path or id."""
+    return source if is_record_file(source) else str(find_release(source, corpus))
+
+
+def _settings(sources: Sequence[str], corpus: Path, preset: str | None, toml: Path | None) -> Train:
+    """The training settings: of the options, or of corpus.yaml where no option is given and a RELEASE is an id."""
     from mmdata.config import Train
 
-    if preset is None and toml is None and not is_path(release):
+    names_id = any(not is_path(source) and not is_record_file(source) for source in sources)
+    if preset is None and toml is None and names_id:
         return open_corpus(corpus)[0].train
     return Train(preset=preset, config=None if toml is None else str(toml))
 
 
-def _folder(release: Release, settings: Train) -> Path:
+def _folder(paths: Sequence[str], settings: Train) -> Path:
+    """The folder of the models of one release. Raises UserError: there are other data than that."""
     from mmdata.inspect.training_runs import model_folder
+    from mmdata.releases.manifest import open_release
     from mmdata.storage.atomic import is_local
 
+    if len(paths) != 1 or is_record_file(paths[0]):
+        raise UserError("only the models of one release have a folder of their own. Remedy: --output DIR.")
+    release = open_release(paths[0])
     if settings.output is None and not is_local(release.folder):
         return Path(f"training-{release.id}")
     return model_folder(release.workspace, release.id, settings.preset, settings.output)

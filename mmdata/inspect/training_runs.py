@@ -146,17 +146,18 @@ def loss_fell(folder: Path) -> Finding:
 
 
 def trained_on(folder: Path, release_id: str, digest: str) -> Finding:
-    """Check that a stage's checkpoint names this release, and the digest of its manifest."""
+    """Check that a stage's checkpoint names this release, and the digest of its manifest, alone or among others."""
     from mmdata.inspect.audit import Finding
 
     checkpoint = _last_checkpoint(folder)
     try:
         meta = json.loads((checkpoint / "meta.json").read_text(encoding="utf-8"))
         trained_id, trained_digest = str(meta["release_id"]), str(meta["release_digest"])
+        sources = [(source["id"], source["digest"]) for source in meta.get("sources", [])]
     except (OSError, ValueError, KeyError) as error:
         return Finding(False, f"{checkpoint}: names no release ({error})")
     summary = f"{checkpoint.name} names release {trained_id}, digest {trained_digest[:12]}"
-    if (trained_id, trained_digest) == (release_id, digest):
+    if (release_id, digest) in [(trained_id, trained_digest), *sources]:
         return Finding(True, summary)
     return Finding(False, f"{summary}; the graph trained on {release_id}, digest {digest[:12]}")
 
@@ -177,6 +178,10 @@ def step_text(stage: str, line: Mapping[str, Any], steps: int | None = None) -> 
     if line["kind"] == LEFT_OUT:
         counts = ", ".join(f"{count:,} of {kind}" for kind, count in line.items() if kind not in ("kind", "step"))
         return f"{stage}: samples that this stage does not read: {counts}"
+    if line["kind"] == "records":
+        named = f": {', '.join(line['lists'])}" if line["bad"] or line["left_out"] else ""
+        counts = f"{line['records']:,} own records, {line['bad']:,} bad, {line['left_out']:,} left out"
+        return f"{stage}: {counts}{named}"
     step = f"{stage} step {line['step']:,}" + (f" of {steps:,}" if steps else "")
     if line["kind"] != "train":
         values = {key.removeprefix("val/"): value for key, value in line.items() if key.startswith("val/")}

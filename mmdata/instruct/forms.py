@@ -12,6 +12,12 @@ _MARKERS = re.compile(r"<\s*+(/?\s*+(?:image|video|audio|im_start|im_end|im_patc
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _BREAKS = re.compile("[\x85\u2028\u2029]")
+_SUFFIXES = (".json", ".jsonl", ".ndjson")
+
+
+def is_record_file(path: str) -> bool:
+    """Whether a path names a file of instruction records, and not a release."""
+    return path.lower().endswith(_SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)

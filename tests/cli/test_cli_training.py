@@ -99,6 +99,17 @@ def test_train_of_a_path_needs_no_corpus_and_takes_none(ready: Ready, mmdata: Mm
     assert Path("here/align/result.json").exists()
 
 
+def test_other_data_than_one_release_need_an_output(ready: Ready, mmdata: Mmdata) -> None:
+    for sources in ([ready.folder, ready.folder], ["own.json"], []):
+        done = mmdata("train", *sources, "--preset", "tiny")
+        assert done.returncode == 2
+        assert "Remedy: --output DIR" in done.stderr
+    done = mmdata("train", ready.folder, ready.release_id, "own.json", "--stage", "align", "--output", "here")
+    assert done.returncode == 0, done.stderr
+    assert f"data {ready.folder}, {ready.folder}, own.json; models in here" in done.stdout.replace("\n", "")
+    assert Path("here/align/result.json").exists()
+
+
 @pytest.mark.parametrize(("fail", "code"), [("data", 1), ("user", 2)])
 def test_exit_codes_tell_whose_mistake_it_was(ready: Ready, mmdata: Mmdata, fail: str, code: int) -> None:
     done = mmdata("train", "latest", "--set", f"fail={fail}", "-c", ready.config)

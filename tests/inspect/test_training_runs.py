@@ -87,6 +87,10 @@ def test_a_checkpoint_must_name_release_and_digest(tmp_path: Path) -> None:
     assert trained_on(folder, "r1", "d" * 64).passed
     assert "names release r1" in trained_on(folder, "r2", "d" * 64).summary
     assert not trained_on(folder, "r1", "e" * 64).passed
+    meta = {"release_id": "r1 + own.json", "release_digest": "f", "sources": [{"id": "r1", "digest": "d" * 64}]}
+    (folder / "checkpoints" / "step-00000009" / "meta.json").write_text(json.dumps(meta))
+    assert trained_on(folder, "r1", "d" * 64).passed, "among others"
+    assert not trained_on(folder, "r1", "e" * 64).passed
     (folder / "checkpoints" / "step-00000009" / "meta.json").write_text("{}")
     assert "names no release" in trained_on(folder, "r1", "d" * 64).summary
 
@@ -152,6 +156,9 @@ def test_a_step_line_says_what_it_knows() -> None:
     )
     line = {"kind": "left_out", "step": 0, "document": 1200, "text": 3}
     assert step_text("align", line) == "align: samples that this stage does not read: 1,200 of document, 3 of text"
+    line = {"kind": "records", "step": 0, "records": 1200, "bad": 0, "left_out": 0, "lists": ["a.jsonl"]}
+    assert step_text("instruct", line) == "instruct: 1,200 own records, 0 bad, 0 left out"
+    assert step_text("instruct", {**line, "bad": 3}) == "instruct: 1,200 own records, 3 bad, 0 left out: a.jsonl"
 
 
 def test_models_lie_in_a_local_workspace_or_where_they_are_told_to(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmdata.instruct.forms import FORMS, Record, chat_form, line, llava_form, neutral, record_form
+from mmdata.instruct.forms import FORMS, Record, chat_form, is_record_file, line, llava_form, neutral, record_form
 from mmdata.instruct.media_paths import member_path
 from mmdata.instruct.templates import TEMPLATES, YES_NO, fill
 
@@ -92,3 +92,11 @@ def test_each_task_has_eight_templates_a_language_with_their_placeholders(task: 
             assert names <= {needs, "reference_caption" if task == "reference_image" else None}
             assert needs is None or needs in names
     assert set(TEMPLATES[task]) == set(YES_NO)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_file"),
+    [("own.json", True), ("a/b.JSONL", True), ("x.ndjson", True), ("releases/latest", False), ("00c0ffee", False)],
+)
+def test_a_record_file_is_told_from_a_release_by_its_suffix(path: str, is_file: bool) -> None:
+    assert is_record_file(path) == is_file

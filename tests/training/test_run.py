@@ -20,6 +20,7 @@ from torch.distributed.checkpoint import state_dict_saver
 from transformers import AddedToken
 
 from mmdata.errors import DataError, UserError
+from tests.support.own_data import in_record_form, write_list, write_pictures
 from tests.support.tiny_run import LLM, release_at, settings
 from training.checkpoint.checkpoint_files import CheckpointReader
 from training.checkpoint.checkpoints import find_checkpoint, latest_checkpoint, read_progress
@@ -27,6 +28,7 @@ from training.data.text_codec import load_tokenizer
 from training.run import run_lock, train
 from training.stages.stage_model import load_model
 from training.step_log import read_log
+from training.trainer import StageResult
 
 NOISY = {"kind": "config", "config": {**LLM, "attention_dropout": 0.3}, "tokenizer": "bytes"}
 
@@ -294,3 +296,53 @@ def test_an_end_of_turn_that_is_not_the_end_of_text_is_told_at_the_start(release
         (result,) = train(release, ["instruct"], config, tmp_path / "out")
     model, codec = load_model(result.checkpoint)[0].generative()
     assert set(model.llm.generation_config.eos_token_id) == codec.ends
+
+
+@pytest.fixture(scope="module")
+def own_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    names = write_pictures(folder, 12)
+    return write_list(folder / "own.json", [in_record_form(name, said=f"cat {name}") for name in names])
+
+
+def test_a_mixture_resumes_to_the_bit_and_its_data_are_checked(release: str, own_file: Path, tmp_path: Path) -> None:
+    def run(output: str, weight: float = 0.5, **options: Any) -> StageResult:
+        own = {"path": str(own_file), "weight": weight}
+        section = {"steps": 4, "checkpoint_every": 2, "log_every": 1}
+        config = settings(
+            instruct=section, data={"sources": [own], **options.pop("data", {})}, **options.pop("top", {})
+        )
+        return train(release, ["instruct"], config, tmp_path / output, **options)[0]
+
+    whole = run("whole")
+    with pytest.raises(Cut):
+        run("cut", on_line=cut_at(3))
+    lines: list[dict[str, Any]] = []
+    assert identical(weights(whole.checkpoint), weights(run("cut", on_line=lines.append).checkpoint))
+    assert [(line["records"], line["bad"]) for line in lines if line["kind"] == "records"] == [(12, 0)]
+    progress = read_progress(whole.checkpoint)
+    assert [source["weight"] for source in progress.sources] == [1.0, 0.5]
+    assert progress.release_id.endswith(" + own.json")
+    with pytest.raises(UserError, match=r"was trained on release .* \+ own.json .*Remedy: use another --output"):
+        run("whole", weight=2.0)
+    with pytest.raises(UserError, match="was trained on release"):
+        train(release, ["instruct"], settings(), tmp_path / "whole")
+    assert run("whole", weight=2.0, top={"allow_release_change": True}).steps == 4
+
+
+def test_own_data_alone_go_on_from_the_stage_before_whatever_it_was_trained_on(
+    release: str, own_file: Path, tmp_path: Path
+) -> None:
+    before = train([release], ["joint"], settings(), tmp_path)[0]
+    after = train([str(own_file)], ["instruct"], settings(), tmp_path)[0]
+    joint, instruct = weights(before.checkpoint), weights(after.checkpoint)
+    frozen = [name for name in joint if name.startswith("vision.")]
+    assert frozen
+    assert all(torch.equal(joint[name], instruct[name]) for name in frozen)
+    assert read_progress(after.checkpoint).release_id == "own.json"
+
+
+def test_a_stage_without_data_is_refused_before_any_is_trained(own_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="stage `align` reads releases"):
+        train([str(own_file)], ["instruct", "align"], settings(), tmp_path)
+    assert not (tmp_path / "instruct").exists()

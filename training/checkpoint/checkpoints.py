@@ -41,8 +41,8 @@ class Progress:
     stage: StageName
     step: int
     consumed: int  # samples; this is the whole state of the loader
-    release_id: str
-    release_digest: str
+    release_id: str  # of the release or own file; of several sources all ids
+    release_digest: str  # of several sources a hash of their digests and weights
     config: dict[str, Any]
     best: float | None = None  # for early stopping: the best value of its metric
     best_step: int | None = None  # of that value
@@ -52,6 +52,7 @@ class Progress:
     base: str | None = None  # name of the folder with the weights that are not trained; None: the checkpoint has all
     metrics: dict[str, float] = field(default_factory=dict)  # of the last validation
     loss_scale: dict[str, float] = field(default_factory=dict)  # the state of fp16's loss scale; empty without one
+    sources: list[dict[str, Any]] = field(default_factory=list)  # of several: id, digest and weight of each
     format: int = FORMAT
 
 
@@ -109,15 +110,21 @@ def check_release(
     allowed: bool,
     folder: Path,
     remedy: str = "use another --output, or --set allow_release_change=true",
+    *,
+    one_of_several: bool = False,
 ) -> None:
-    """Refuse a checkpoint that was trained on another release.
+    """Refuse a checkpoint that was trained on another release, or on other sources or weights.
 
     Args:
-        release_id, digest: of the release that is to be used now.
+        release_id, digest: of the data that are to be used now.
+        one_of_several: it is enough that they are one of the sources that the checkpoint was trained on.
 
-    Raises UserError: the releases differ, and that is not allowed.
+    Raises UserError: the data differ, and that is not allowed.
     """
-    if (progress.release_id, progress.release_digest) != (release_id, digest) and not allowed:
+    trained_on = [(progress.release_id, progress.release_digest)]
+    if one_of_several:
+        trained_on += [(source["id"], source["digest"]) for source in progress.sources]
+    if (release_id, digest) not in trained_on and not allowed:
         raise UserError(
             f"{folder}: was trained on release {progress.release_id} (digest {progress.release_digest[:12]}…), not on "
             f"{release_id} ({digest[:12]}…). Remedy: {remedy}."

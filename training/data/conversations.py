@@ -8,12 +8,19 @@ from typing import Any
 
 from mmdata.samples import sample_key
 from training.data.media_tensors import evenly_spaced
-from training.data.text_codec import MEDIA_PLACEHOLDER, Turn, without_placeholders
+from training.data.text_codec import MEDIA_PLACEHOLDER, Role, Turn, without_placeholders
 
 _MEDIUM_LINE = f"{MEDIA_PLACEHOLDER}\n"  # as LLaVA writes it, so that all three forms give one conversation
 _MEMBER_PATH = re.compile(
     r"tar://(?P<uid>[0-9a-f]{32})(?:_r(?P<copy>\d+))?\.(?P<ext>[a-z.0-9]+)::shards/(?P<shard>[^/:]+\.tar)"
 )
+_ROLES: dict[str, Role] = {
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "system": "system",
+}
 _PLACEHOLDER_LINE = re.compile(f"{MEDIA_PLACEHOLDER}\n?")
 
 
@@ -43,8 +50,8 @@ class Conversation:
     """A record's turns, and its media in the order in which the turns show them, pictures before sounds."""
 
     turns: list[Turn]  # each MEDIA_PLACEHOLDER in them stands for the next medium
-    images: list[str] = field(default_factory=list)  # paths into shards, or data URIs
-    sounds: list[str] = field(default_factory=list)  # paths into shards, or data URIs
+    images: list[str] = field(default_factory=list)  # paths into shards (a user's own: of files), data URIs or base64
+    sounds: list[str] = field(default_factory=list)  # likewise
 
     @property
     def keys(self) -> list[str]:
@@ -54,7 +61,7 @@ class Conversation:
 
 
 def parse_record(record: dict[str, Any]) -> Conversation | None:
-    """The conversation of a record in any form (record, LLaVA, chat).
+    """The conversation of a record in any form: record, LLaVA, or chat with the parts of OpenAI's API or of Qwen-VL.
 
     Returns: None if the answer is a picture, which no text loss can learn.
     Raises ValueError: the record has none of the forms, or its media do not match its text.
@@ -69,7 +76,8 @@ def parse_record(record: dict[str, Any]) -> Conversation | None:
         images = [record[name] for name in ("input_image", "reference_image") if record.get(name)]
         images += record.get("input_video") or []
         sounds = [record["input_audio"]] if record.get("input_audio") else []
-        prompt = _MEDIUM_LINE * (len(images) + len(sounds)) + without_placeholders(record["instruction"])
+        asked = record["instruction"] + (f"\n{record['input']}" if record.get("input") else "")  # `input` of Alpaca
+        prompt = _MEDIUM_LINE * (len(images) + len(sounds)) + without_placeholders(asked)
         turns = [Turn("user", prompt), Turn("assistant", without_placeholders(record["output"]))]
         return Conversation(turns, images, sounds)
     raise ValueError("neither `instruction` nor `conversations` nor `messages` is there")
@@ -82,10 +90,10 @@ def _llava(record: dict[str, Any]) -> Conversation | None:
         text = without_placeholders(message["value"])
         markers += "".join(re.findall("<image>|<audio>", text))
         text = text.replace("<image>", MEDIA_PLACEHOLDER).replace("<audio>", MEDIA_PLACEHOLDER)
-        is_answer = message["from"] == "gpt"
-        if is_answer and MEDIA_PLACEHOLDER in text:
+        role = _role(message["from"])
+        if role == "assistant" and MEDIA_PLACEHOLDER in text:
             return None
-        turns.append(Turn("assistant" if is_answer else "user", text))
+        turns.append(Turn(role, text))
     for marker, media in (("<image>", images), ("<audio>", sounds)):
         if (count := markers.count(marker)) != len(media):
             raise ValueError(f"{count} {marker} markers for {len(media)} of them")
@@ -103,17 +111,38 @@ def _chat(record: dict[str, Any]) -> Conversation | None:
     for message in record["messages"]:
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        shown = [(part["type"], part[part["type"]]) for part in parts if part["type"] in ("image", "audio")]
-        is_answer = message["role"] == "assistant"
-        if is_answer and shown:
+        shown = [_medium(part) for part in parts if part["type"] != "text"]
+        role = _role(message["role"])
+        if role == "assistant" and shown:
             return None
         media += shown
         texts = [without_placeholders(part["text"]) if part["type"] == "text" else _MEDIUM_LINE for part in parts]
-        turns.append(Turn("assistant" if is_answer else "user", "".join(texts)))
+        turns.append(Turn(role, "".join(texts)))
     kinds = "".join(kind[0] for kind, _ in media)
     _check_order(kinds.rfind("i"), kinds.find("a"))
     images = [path for kind, path in media if kind == "image"]
     return Conversation(turns, images, [path for kind, path in media if kind == "audio"])
+
+
+def _medium(part: dict[str, Any]) -> tuple[str, str]:
+    """The kind (image or audio) and the path or data URI of a part of a chat message."""
+    kind = part["type"]
+    if kind in ("image", "audio"):
+        return kind, part[kind]
+    if kind == "image_url":
+        address = part["image_url"]
+        return "image", address["url"] if isinstance(address, dict) else address
+    if kind == "input_audio":
+        sound = part["input_audio"]
+        return "audio", f"data:audio/{sound['format']};base64,{sound['data']}"
+    raise ValueError(f"a part of type {kind!r}; the types are text, image, image_url, audio, input_audio")
+
+
+def _role(name: str) -> Role:
+    """The role that a form calls so. Raises ValueError: it is none of them."""
+    if name not in _ROLES:
+        raise ValueError(f"the role {name!r}; the roles are {', '.join(_ROLES)}")
+    return _ROLES[name]
 
 
 def _check_order(last_picture: int, first_sound: int) -> None:

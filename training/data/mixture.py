@@ -95,7 +95,7 @@ class JoinedSource:
     """Several sources as one; a sample's index counts the samples of the sources before its own."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = list(sources)
+        self.sources = list(sources)
         self._ends = np.cumsum([len(source) for source in sources])
 
     def __len__(self) -> int:
@@ -144,11 +144,11 @@ class JoinedSource:
     def locate(self, index: int) -> tuple[Source, int]:
         """The source of a sample, and its index there."""
         number = int(np.searchsorted(self._ends, index, side="right"))
-        return self._sources[number], index - int(self._ends[number] - len(self._sources[number]))
+        return self.sources[number], index - int(self._ends[number] - len(self.sources[number]))
 
     def _by_source(self, indices: np.ndarray) -> list[tuple[Source, np.ndarray, np.ndarray]]:
         """Each source, with the places of its samples in `indices` and their indices in the source."""
         numbers = np.searchsorted(self._ends, indices, side="right")
-        starts = self._ends - [len(source) for source in self._sources]
+        starts = self._ends - [len(source) for source in self.sources]
         places = [(number, np.flatnonzero(numbers == number)) for number in np.unique(numbers)]
-        return [(self._sources[number], at, indices[at] - starts[number]) for number, at in places]
+        return [(self.sources[number], at, indices[at] - starts[number]) for number, at in places]

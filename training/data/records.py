@@ -114,7 +114,7 @@ def _records_path(release: TrainingRelease, form: str, split: str) -> UPath:
     if (name := f"instruct-{form}-{split}.jsonl") not in names:
         raise UserError(
             f"release {release.id} has no {name}; it has: {', '.join(sorted(names)) or 'no instructions'}. "
-            "Remedy: `instruct.formats` in corpus.yaml."
+            "Remedy: `instruct.formats` in corpus.yaml, or --stage instruct without this release."
         )
     return release.release.folder / name
 

@@ -14,12 +14,14 @@ MEDIA_PLACEHOLDER = "\ue000"  # stands for one medium in a text; a private-use c
 IGNORED = -100  # the label of tokens that are not learned
 _ANSWER = "mmdata"  # what the assistant says when the chat template is asked how it ends a turn
 
+Role = Literal["system", "user", "assistant"]
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """A message of one side; each MEDIA_PLACEHOLDER in the text stands for the next of the example's media."""
 
-    role: Literal["user", "assistant"]
+    role: Role
     text: str
 
 
@@ -141,6 +143,17 @@ class TextCodec:
             return ""
         return text.rpartition(_ANSWER)[2]
 
+    @cached_property
+    def _template_takes_system(self) -> bool:
+        """Whether the chat template has a system turn; some have none, and raise an error."""
+        from jinja2 import TemplateError
+
+        messages = [{"role": role, "content": "x"} for role in ("system", "user")]
+        try:
+            return bool(self.tokenizer.apply_chat_template(messages, tokenize=False))
+        except TemplateError:
+            return False
+
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
@@ -152,10 +165,10 @@ class TextCodec:
         """The conversation in pieces, each with whether it is learned."""
         if not getattr(self.tokenizer, "chat_template", None):
             end = self.tokenizer.eos_token
-            return [
-                (f"User: {turn.text}\nAssistant:", False) if turn.role == "user" else (f" {turn.text}{end}", True)
-                for turn in turns
-            ]
+            forms = {"system": "{}\n", "user": "User: {}\nAssistant:", "assistant": f" {{}}{end}"}
+            return [(forms[turn.role].replace("{}", turn.text), turn.role == "assistant") for turn in turns]
+        if turns[0].role == "system" and not self._template_takes_system:
+            turns = [Turn("user", "\n".join(turn.text for turn in turns[:2])), *turns[2:]]
         spans, written = [], ""
         for at, turn in enumerate(turns):
             messages = [self._message(earlier) for earlier in turns[: at + 1]]

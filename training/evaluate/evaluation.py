@@ -20,7 +20,7 @@ from training.data.batch_stream import first_batches
 from training.data.batch_types import PairBatch
 from training.data.feature_cache import NO_FEATURES, CachedFeatures
 from training.data.media_tensors import MediaSpec, decode_picture
-from training.data.sample_index import TrainingRelease, open_training_release
+from training.data.training_data import TrainingData, open_measured
 from training.distributed.process_mesh import Mesh, join_processes
 from training.evaluate.held_out_answers import Answer, answer_metrics, captioned_pictures, generate_answers
 from training.evaluate.zero_shot import PROMPT, ClassQuestion, classify_pictures, report_lines, report_metrics
@@ -93,9 +93,10 @@ def evaluate(
         extractor, classifier = load_inception(inception)
     built, config = load_model(folder)
     mesh = join_processes(config.parallel.model_copy(update={"tp": 1, "pp": 1}), config.device)
-    opened = open_training_release(release, run_folder / "data")
+    opened = open_measured(release, config.data, run_folder / "data")
+    origin = opened.origin(progress.stage)
     is_change_allowed = allow_release_change or config.allow_release_change
-    check_release(progress, opened.id, opened.digest, is_change_allowed, folder)
+    check_release(progress, origin.id, origin.digest, is_change_allowed, folder, one_of_several=True)
     built.model.to(mesh.device).eval()
     towers = frozen_towers(built, config, run_folder / "data" / "features")
     reader = _held_out_reader(built, opened, config, samples, cached_features(towers))
@@ -117,7 +118,7 @@ def evaluate(
         metrics = pair_scores(outputs, held_out, Mesh(mesh.device, {}))  # each process measures the whole split
         if classify is not None:
             question = ClassQuestion(classify, classes, class_prompt)
-            classification = classify_pictures(built.model, question, reader, opened, held_out, outputs)
+            classification = classify_pictures(built.model, question, reader, opened.releases[0][0], held_out, outputs)
             metrics |= report_metrics(classification)
     else:
         assert isinstance(reader, RowReader)
@@ -131,7 +132,7 @@ def evaluate(
         "stage": progress.stage,
         "step": progress.step,
         "checkpoint": folder.name,
-        "release_id": opened.id,
+        "release_id": origin.id,
         "samples": count,
         "metrics": metrics,
         "answers": answers,
@@ -177,17 +178,18 @@ def _extractor_name(inception: Path | None, extractor: torch.nn.Module | None) -
 
 def _held_out_reader(
     built: StageModel,
-    release: TrainingRelease,
+    data: TrainingData,
     config: TrainConfig,
     samples: int | None,
     features: CachedFeatures,
 ) -> PairReader | RowReader:
     try:
-        return make_reader(built, release, config, "validation", min(64, samples or 64), Share(), features)
+        return make_reader(built, data, config, "validation", min(64, samples or 64), Share(), features)
     except EmptySplit:
         raise UserError(
-            f"release {release.id} holds nothing out on which stage `{built.stage}` can be measured. "
-            "Remedy: a larger shards.validation_fraction in corpus.yaml, and a new release."
+            f"{data.origin(built.stage).id}: nothing is held out on which stage `{built.stage}` can be measured. "
+            "Remedy: a larger shards.validation_fraction in corpus.yaml, and a new release; of an own file, a larger "
+            "held_out in data.sources."
         ) from None
 
 

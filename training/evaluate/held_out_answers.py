@@ -20,6 +20,7 @@ from training.data.examples import Example
 from training.data.sample_index import TrainingRelease
 from training.data.sample_reader import BadSample
 from training.data.text_codec import IGNORED, MEDIA_PLACEHOLDER, Encoded
+from training.data.training_data import TrainingData
 from training.evaluate.answer import ANSWER_TOKENS, prompt_length, prompts_batch
 from training.metrics.text_metrics import bleu, rouge, vqa_accuracy
 from training.stages.stage_model import StageModel
@@ -43,7 +44,7 @@ class Answer(TypedDict):
 
 @torch.no_grad()
 def generate_answers(
-    built: StageModel, reader: RowReader, release: TrainingRelease, count: int, device: torch.device
+    built: StageModel, reader: RowReader, data: TrainingData, count: int, device: torch.device
 ) -> list[Answer]:
     """Generate the likeliest answers to the first samples of a reader's order."""
     _, codec = built.generative()
@@ -68,7 +69,8 @@ def generate_answers(
     if built.stage == "joint":
         for at, text in _generated(built, _with_other_media(prompts), device):
             answers[at]["with_other_picture"] = text
-        concepts = concepts_of(release, [answer["uid"] for answer in answers])
+        uids = [answer["uid"] for answer in answers]
+        concepts = {uid: name for release, _ in data.releases for uid, name in concepts_of(release, uids).items()}
         for answer in answers:
             answer["concept"] = concepts.get(answer["uid"])
     return answers

@@ -151,7 +151,8 @@ def _open_release(release: str, checkpoint: Path, progress: Progress, config: Tr
     """Open the release of the checkpoint. Another one could hold out samples that the model has learned."""
     opened = open_training_release(release, checkpoint.parent.parent.parent / "data")
     remedy = "give the release that it was trained on, whose held-out samples it has not learned"
-    check_release(progress, opened.id, opened.digest, config.allow_release_change, checkpoint, remedy)
+    allowed = config.allow_release_change
+    check_release(progress, opened.id, opened.digest, allowed, checkpoint, remedy, one_of_several=True)
     return opened
 
 

@@ -17,5 +17,6 @@ def load_train_config(preset: str | None = None, path: str | None = None, overri
         instruct=stage,
         pause=float(said.get("pause", 0)),
         fail=said.get("fail"),
+        data=SimpleNamespace(sources=[]),
         fail_rank=int(said.get("fail_rank", 0)),
     )

@@ -31,14 +31,14 @@ class StageResult:
 
 
 def train(
-    release: str,
+    sources: str | Sequence[str],
     stages: Sequence[str],
     config: Any,
     output: Path,
     *,
     on_line: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[StageResult]:
-    opened = open_release(release)
+    opened = open_release(sources if isinstance(sources, str) else sources[0])
     stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: stop.append(number))

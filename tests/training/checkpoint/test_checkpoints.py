@@ -67,6 +67,15 @@ def test_another_release_is_refused_unless_allowed(tmp_path: Path) -> None:
             check_release(PROGRESS, release_id, digest, False, tmp_path)
 
 
+def test_one_of_several_sources_may_be_measured_and_not_trained_on(tmp_path: Path) -> None:
+    sources = [{"id": f"release-{number}", "digest": f"digest-{number}", "weight": 1.0} for number in (1, 2)]
+    mixed = replace(PROGRESS, release_id="release-1 + release-2", release_digest="both", sources=sources)
+    check_release(mixed, "release-2", "digest-2", False, tmp_path, one_of_several=True)
+    for one_of_several, digest in ((False, "digest-2"), (True, "digest-1")):
+        with pytest.raises(UserError, match=r"was trained on release release-1 \+ release-2"):
+            check_release(mixed, "release-2", digest, False, tmp_path, one_of_several=one_of_several)
+
+
 def test_weights_that_are_missing_are_named_and_the_others_loaded(tmp_path: Path) -> None:
     saved = nn.Sequential(nn.Linear(3, 2))
     checkpoint = save(tmp_path, saved, None, PROGRESS, keep=1)

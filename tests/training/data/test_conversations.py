@@ -85,3 +85,42 @@ def test_a_sound_before_a_picture_is_refused() -> None:
     turned = json.loads(json.dumps(llava).replace("<audio>\\n<image>", "<image>\\n<audio>"))
     conversation = parse_record(turned)
     assert conversation is not None and (conversation.images, conversation.sounds) == (["a"], ["b"])
+
+
+def test_chats_as_openai_and_qwen_write_them_are_one_conversation() -> None:
+    def chat(*shown: dict[str, object]) -> Conversation | None:
+        asked = [*shown, {"type": "text", "text": "What is it?"}]
+        said = {"role": "assistant", "content": "a cat"}
+        return parse_record(
+            {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": asked}, said]}
+        )
+
+    expected = Conversation(
+        [Turn("system", "Be brief."), Turn("user", f"{MEDIA_PLACEHOLDER}\nWhat is it?"), Turn("assistant", "a cat")],
+        ["a.jpg"],
+    )
+    assert chat({"type": "image_url", "image_url": {"url": "a.jpg", "detail": "low"}}) == expected
+    assert chat({"type": "image_url", "image_url": "a.jpg"}) == expected
+    assert chat({"type": "image", "image": "a.jpg"}) == expected
+    sound = chat({"type": "input_audio", "input_audio": {"data": "QUJD", "format": "wav"}})
+    assert sound is not None
+    assert sound.sounds == ["data:audio/wav;base64,QUJD"]
+
+
+@pytest.mark.parametrize(
+    ("record", "problem"),
+    [
+        ({"messages": [{"role": "tool", "content": "a"}]}, "the role 'tool'; the roles are"),
+        ({"conversations": [{"from": "bot", "value": "a"}]}, "the role 'bot'"),
+        ({"messages": [{"role": "user", "content": [{"type": "video", "video": "a"}]}]}, "a part of type 'video'"),
+    ],
+)
+def test_unknown_roles_and_parts_are_refused(record: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        parse_record(record)
+
+
+def test_the_input_of_alpaca_follows_the_instruction() -> None:
+    conversation = parse_record({"instruction": "Translate.", "input": "Katze", "output": "cat"})
+    assert conversation is not None
+    assert conversation.turns[0].text == "Translate.\nKatze"

@@ -117,7 +117,7 @@ def joined(mixed: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Joined
 
 
 def test_joined_sources_are_their_samples(joined: JoinedSource) -> None:
-    first, second = joined._sources
+    first, second = joined.sources
     assert len(joined) == len(first) + len(second) > len(first) > 0
     indices = np.array([len(joined) - 1, 0, len(first), len(first) - 1])
     alone = [(second, len(second) - 1), (first, 0), (second, 0), (first, len(first) - 1)]
@@ -135,7 +135,7 @@ def test_joined_sources_are_their_samples(joined: JoinedSource) -> None:
 @pytest.mark.parametrize("kind", ["pairs", "rows"])
 def test_batches_of_a_mixture_are_the_same_for_any_world(joined: JoinedSource, kind: str) -> None:
     codec = TextCodec(load_tokenizer("bytes"))
-    sizes = [len(source) for source in joined._sources]
+    sizes = [len(source) for source in joined.sources]
     order = Mixture(tuple(Order(n, 1, 4, 3) for n in sizes), (1.5, 0.75))
 
     def batch(rank: int, world: int, consumed: int) -> list[str]:

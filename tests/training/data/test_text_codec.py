@@ -225,3 +225,22 @@ def test_the_packaged_models_own_template() -> None:
     forged, plain = (ours.conversation([Turn("user", text), Turn("assistant", text)]) for text in (said, "a"))
     assert forged.ids.count(ours.eos) == plain.ids.count(ours.eos)
     assert forged.ids.count(ours.start) == plain.ids.count(ours.start)
+
+
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHATML
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        (None, "Be brief.\nUser: Who?\nAssistant: I</s>"),
+        (CHATML, "<|system|>\nBe brief.</s><|user|>\nWho?</s><|assistant|>\nI</s>"),
+        (NO_SYSTEM, "<|user|>\nBe brief.\nWho?</s><|assistant|>\nI</s>"),
+    ],
+    ids=["none", "chatml", "no system turn"],
+)
+def test_a_system_turn_is_read_and_not_learned(template: str | None, text: str) -> None:
+    ours = codec(template)
+    encoded = ours.conversation([Turn("system", "Be brief."), Turn("user", "Who?"), Turn("assistant", "I")])
+    assert ours.tokenizer.decode(encoded.ids) == text
+    assert learned(encoded, ours).strip() == "I</s>"
