@@ -187,7 +187,7 @@ def _held_out_reader(
         return make_reader(built, data, config, "validation", min(64, samples or 64), Share(), features)
     except EmptySplit:
         raise UserError(
-            f"{data.origin(built.stage).id}: nothing is held out on which stage `{built.stage}` can be measured. "
+            f"{data.origin(built.stage).id} holds nothing out on which stage `{built.stage}` can be measured. "
             "Remedy: a larger shards.validation_fraction in corpus.yaml, and a new release; of an own file, a larger "
             "held_out in data.sources."
         ) from None

@@ -9,9 +9,10 @@ import pytest
 
 from tests.support.tiny_run import alone, release_at, settings
 from tests.support.trained import checkpoint_of, config_of
+from training.config import Data
 from training.data.batch_readers import RowReader, Share
-from training.data.sample_index import open_training_release
 from training.data.text_codec import IGNORED, Encoded
+from training.data.training_data import open_training_data
 from training.evaluate.answer import ANSWER_TOKENS, prompt_batch
 from training.evaluate.held_out_answers import concept_metrics, concepts_of, generate_answers
 from training.stages.stage_model import load_model
@@ -41,7 +42,7 @@ def test_answers_that_are_generated_together_are_those_of_one_at_a_time(tmp_path
     release = release_at(tmp_path / "release", samples=60)
     place = checkpoint_of(tmp_path, "joint", config_of(architecture), release)
     built, config = load_model(place)
-    opened = open_training_release(release, tmp_path / "data")
+    opened = open_training_data([release], Data(), tmp_path / "data")
     reader = make_reader(built, opened, config, "train", 8, Share())
     assert isinstance(reader, RowReader)
     answers = generate_answers(built, reader, opened, 12, alone().device)
@@ -54,7 +55,7 @@ def test_answers_that_are_generated_together_are_those_of_one_at_a_time(tmp_path
         assert answer["uid"] == example.uid
         assert answer["generated"] == codec.decode(ids)
     uids = [answer["uid"] for answer in answers]
-    assert concepts_of(opened, uids).keys() <= set(uids)
+    assert concepts_of(opened.releases[0][0], uids).keys() <= set(uids)
     next_generated = [*answers[1:], answers[0]]
     assert [answer["with_other_picture"] for answer in answers] == [answer["generated"] for answer in next_generated]
 
@@ -62,7 +63,7 @@ def test_answers_that_are_generated_together_are_those_of_one_at_a_time(tmp_path
 def test_questions_are_not_asked_of_other_pictures(tmp_path: Path) -> None:
     release = release_at(tmp_path / "release")
     built, config = load_model(checkpoint_of(tmp_path, "instruct", settings(), release))
-    opened = open_training_release(release, tmp_path / "data")
+    opened = open_training_data([release], Data(), tmp_path / "data")
     reader = make_reader(built, opened, config, "train", 8, Share())
     assert isinstance(reader, RowReader)
     answers = generate_answers(built, reader, opened, 3, alone().device)
