@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -113,7 +113,7 @@ class Trainer:
         checkpoint = resumed
         stopped: Stopped = "finished"
         saver = CheckpointSaver(self._folder / "checkpoints", self._config.keep_checkpoints, progress.base)
-        with _collected_signals() as signals, saver:
+        with _collected_signals() as signals, saver, closing(stream):
             while progress.step < settings.steps and stopped == "finished":
                 batch = meter.time_wait(lambda: next(stream))
                 losses_and_norm = self.train_step(batch, progress.step)
@@ -206,7 +206,8 @@ class Trainer:
         if reader is None:
             return progress
         samples = min(self._settings.validate_samples, len(reader.source))
-        held_out = first_batches(reader, samples, self._mesh.device)
+        data = self._config.data
+        held_out = first_batches(reader, samples, self._mesh.device, data.workers, data.prefetch)
         metrics = validate(self._built, self._wrapped, held_out, self._config, self._mesh, self._autocast, self._step)
         self._log.write({"kind": "validation", "step": progress.step, **metrics})
         progress = replace(progress, metrics=metrics)

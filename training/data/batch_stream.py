@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import chain, islice
 from typing import Any, cast
 
@@ -34,9 +34,14 @@ class _Pieces(Dataset[BatchType]):
 
 
 def batches(
-    reader: Reader[BatchType, Any], consumed: int, workers: int = 0, prefetch: int = 4, pin: bool = False
-) -> Iterator[BatchType]:
-    """A reader's batches after `consumed` samples, without an end.
+    reader: Reader[BatchType, Any],
+    consumed: int,
+    workers: int = 0,
+    prefetch: int = 4,
+    pin: bool = False,
+    count: int | None = None,
+) -> Generator[BatchType, None, None]:
+    """A reader's batches after `consumed` samples.
 
     Workers read pieces; a thread joins them, one batch ahead. Beside the batch that is worked on, two whole ones are in
     memory at most, and `workers * prefetch` pieces. Close the result to end both.
@@ -46,11 +51,12 @@ def batches(
         workers: processes; 0: each batch is read when it is asked for.
         prefetch: pieces that each worker reads ahead.
         pin: join them in page-locked memory, for a copy to a GPU.
+        count: of the batches; None: without an end.
     """
     plans: deque[Plan[Any]] = deque()
 
     def pieces() -> Iterator[Any]:
-        for before in _consumed_counts(consumed, reader.batch_size, reader.order.n):
+        for before in islice(_consumed_counts(consumed, reader.batch_size, reader.order.n), count):
             plans.append(reader.plan(before))
             yield from plans[-1].pieces
 
@@ -61,8 +67,7 @@ def batches(
     read = iter(loader)  # starts the workers, here in the main thread
 
     def joined() -> Iterator[BatchType]:
-        while True:
-            first = next(read)  # makes the plan, if it is not made yet
+        for first in read:  # whose plan is made
             plan = plans.popleft()
             yield reader.joined(chain([first], islice(read, len(plan.pieces) - 1)), plan, pin)
 
@@ -73,7 +78,13 @@ def _unchanged(piece: Any) -> Any:
     return piece
 
 
-def first_batches(reader: Reader[BatchType, Any], samples: int, device: torch.device) -> list[BatchType]:
-    """The batches, on a device, that hold the first `samples` samples of a reader's order."""
-    stream = batches(reader, 0)
-    return [to_device(next(stream), device) for _ in range(-(-samples // reader.batch_size))]
+def first_batches(
+    reader: Reader[BatchType, Any], samples: int, device: torch.device, workers: int = 0, prefetch: int = 4
+) -> Generator[BatchType, None, None]:
+    """The batches, on a device, that hold the first `samples` samples of a reader's order.
+
+    Args: workers, prefetch: as of `batches`.
+    """
+    count = -(-samples // reader.batch_size)
+    for batch in batches(reader, 0, workers, prefetch, device.type == "cuda", count):
+        yield to_device(batch, device)

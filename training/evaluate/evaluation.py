@@ -14,7 +14,7 @@ from mmdata.report.captions_page import captions_page
 from mmdata.report.model_captions import CAPTIONS_PAGE, caption_facts
 from mmdata.storage.atomic import publish_bytes, publish_json
 from training.checkpoint.checkpoints import check_release, find_checkpoint, read_progress
-from training.config import TrainConfig
+from training.config import Data, TrainConfig
 from training.data.batch_readers import EmptySplit, PairReader, Reader, RowReader, Share
 from training.data.batch_stream import first_batches
 from training.data.batch_types import PairBatch
@@ -32,13 +32,14 @@ from training.model.multimodal_lm import MultimodalLm
 from training.model.packed_rows import with_other_pictures
 from training.stages.frozen_towers import cached_features, fill_tables, frozen_towers
 from training.stages.generative import global_tokens, with_stand_ins
+from training.stages.held_out_pairs import HeldOutPairs
 from training.stages.stage_model import StageModel, load_model
 from training.stages.stage_reader import make_reader
-from training.stages.stage_step import pair_scores
 from training.trainer import precision
 
 ANSWERS = 64  # generated from as many held-out samples, by default
 PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
+PICTURES_AT_ONCE = 64  # generated ones, that are decoded and measured
 MAX_TABLE_ANSWERS = 20  # in metrics.md; metrics.json has all
 
 
@@ -112,17 +113,16 @@ def evaluate(
     classification: dict[str, Any] | None = None
     if isinstance(built.model, DualEncoder):
         assert isinstance(reader, PairReader)
-        held_out = first_batches(reader, count, mesh.device)
-        with torch.no_grad():
-            outputs = [built.model(batch) for batch in held_out]
-        metrics = pair_scores(outputs, held_out, Mesh(mesh.device, {}))  # each process measures the whole split
+        pairs = _embedded_pairs(built.model, reader, count, mesh.device, config.data)
+        metrics = pairs.scores()
         if classify is not None:
             question = ClassQuestion(classify, classes, class_prompt)
-            classification = classify_pictures(built.model, question, reader, opened.releases[0][0], held_out, outputs)
+            of_release = opened.releases[0][0]
+            classification = classify_pictures(built.model, question, reader, of_release, count, *pairs.pictures())
             metrics |= report_metrics(classification)
     else:
         assert isinstance(reader, RowReader)
-        metrics = _perplexity(built.model, reader, count, mesh.device)
+        metrics = _perplexity(built.model, reader, count, mesh.device, config.data)
         answers = generate_answers(built, reader, opened, min(generate, count), mesh.device)
         metrics |= answer_metrics(answers)
     if generated is not None:
@@ -194,7 +194,20 @@ def _held_out_reader(
 
 
 @torch.no_grad()
-def _perplexity(model: MultimodalLm, reader: RowReader, count: int, device: torch.device) -> dict[str, float]:
+def _embedded_pairs(
+    model: DualEncoder, reader: PairReader, count: int, device: torch.device, data: Data
+) -> HeldOutPairs:
+    """The embeddings of the first pairs of a reader's order. Each process measures the whole split."""
+    pairs = HeldOutPairs(Mesh(device, {}))
+    for batch in first_batches(reader, count, device, data.workers, data.prefetch):
+        pairs.add(model(batch), batch)
+    return pairs
+
+
+@torch.no_grad()
+def _perplexity(
+    model: MultimodalLm, reader: RowReader, count: int, device: torch.device, data: Data
+) -> dict[str, float]:
     """Perplexity and loss; and the loss of the same tokens when every picture is that of another sample.
 
     Each process measures the whole split, so nothing is summed over processes.
@@ -202,7 +215,7 @@ def _perplexity(model: MultimodalLm, reader: RowReader, count: int, device: torc
     mesh = Mesh(device, {})
     totals = torch.zeros(3, dtype=torch.float64, device=device)  # nats, nats with other pictures, tokens
     can_swap = True
-    for batch in first_batches(reader, count, device):
+    for batch in first_batches(reader, count, device, data.workers, data.prefetch):
         swapped = with_other_pictures(batch)
         can_swap = can_swap and swapped is not None
         losses = [model(with_stand_ins(rows, model))["loss"] for rows in (batch, swapped or batch)]
@@ -239,10 +252,13 @@ def _generated_pictures(
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
     if not paths:
         raise UserError(f"{folder}: no pictures there. Remedy: a folder with {', '.join(PICTURE_SUFFIXES)} files.")
-    generated = torch.stack([decode_picture(path.read_bytes(), spec) for path in paths])
+    generated = (
+        torch.stack([decode_picture(path.read_bytes(), spec) for path in paths[at : at + PICTURES_AT_ONCE]])
+        for at in range(0, len(paths), PICTURES_AT_ONCE)
+    )
     held_out = first_batches(reader, count, torch.device("cpu"))
-    pictures = [batch.picture if isinstance(batch, PairBatch) else batch.picture.data for batch in held_out]
-    real = torch.cat([pixels for pixels in pictures if pixels is not None])
+    pictures = (batch.picture if isinstance(batch, PairBatch) else batch.picture.data for batch in held_out)
+    real = (pixels for pixels in pictures if pixels is not None)
     return fid_and_inception_score(real, generated, extractor or _TowerFeatures(model), classifier)
 
 

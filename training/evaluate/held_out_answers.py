@@ -9,6 +9,8 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from mmdata.report.captions_page import MAX_CAPTIONS
@@ -27,6 +29,7 @@ from training.stages.stage_model import StageModel
 
 SHORT_ANSWER_WORDS = 3  # an expected answer of at most so many words is scored by VQA accuracy
 BATCH_ANSWERS = 32  # generated at once
+PROMPTS_AT_ONCE = 256  # whose media are in memory
 
 Prompt = tuple[Example, Encoded]
 
@@ -46,12 +49,29 @@ class Answer(TypedDict):
 def generate_answers(
     built: StageModel, reader: RowReader, data: TrainingData, count: int, device: torch.device
 ) -> list[Answer]:
-    """Generate the likeliest answers to the first samples of a reader's order."""
+    """Generate the likeliest answers to the first samples of a reader's order.
+
+    The media of `PROMPTS_AT_ONCE` samples are in memory at most. Each is also shown another's of these.
+    """
+    answers: list[Answer] = []
+    for indices in np.array_split(reader.order.pick(0, np.arange(count)).samples, -(-count // PROMPTS_AT_ONCE) or 1):
+        answers += _answers(built, reader, indices, device)
+    if built.stage == "joint":
+        uids = [answer["uid"] for answer in answers]
+        concepts = {uid: name for release, _ in data.releases for uid, name in concepts_of(release, uids).items()}
+        for answer in answers:
+            answer["concept"] = concepts.get(answer["uid"])
+    return answers
+
+
+def _answers(built: StageModel, reader: RowReader, indices: np.ndarray, device: torch.device) -> list[Answer]:
+    """Answers to some samples of a reader's source."""
     _, codec = built.generative()
+    reader.source.expect(indices.tolist())
     prompts: list[Prompt] = []
     answers: list[Answer] = []
-    for index in reader.order.pick(0, np.arange(count)).samples:
-        example, _ = reader.example(int(index))
+    for index in indices.tolist():
+        example, _ = reader.example(index)
         if example.is_document:
             continue  # it asks for no answer; the perplexity measures it
         *prompt_turns, answer_turn = example.turns
@@ -69,10 +89,6 @@ def generate_answers(
     if built.stage == "joint":
         for at, text in _generated(built, _with_other_media(prompts), device):
             answers[at]["with_other_picture"] = text
-        uids = [answer["uid"] for answer in answers]
-        concepts = {uid: name for release, _ in data.releases for uid, name in concepts_of(release, uids).items()}
-        for answer in answers:
-            answer["concept"] = concepts.get(answer["uid"])
     return answers
 
 
@@ -108,10 +124,13 @@ def _with_other_media(prompts: Sequence[Prompt]) -> list[Prompt | None]:
 def concepts_of(release: TrainingRelease, uids: Sequence[str]) -> dict[str, str]:
     """The concept of each of some samples, where the release's index has one."""
     path = release.release.folder / "index.parquet"
+    is_wanted = pl.col("uid").is_in(list(uids)) & pl.col("concept").is_not_null()
+    concepts: dict[str, str] = {}
     with path.open("rb") as file:
-        index = pl.read_parquet(file, columns=["uid", "concept"])
-    known = index.filter(pl.col("uid").is_in(list(uids)) & pl.col("concept").is_not_null())
-    return dict(known.select("uid", "concept").iter_rows())
+        for batch in pq.ParquetFile(file).iter_batches(columns=["uid", "concept"]):
+            rows = pl.DataFrame(pa.Table.from_batches([batch])).filter(is_wanted)
+            concepts.update(rows.select("uid", "concept").iter_rows())
+    return concepts
 
 
 def captioned_pictures(reader: RowReader, answers: Sequence[Answer]) -> list[CaptionedPicture]:

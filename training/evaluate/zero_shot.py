@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from mmdata.display import markdown
 from mmdata.errors import UserError
 from mmdata.inspect.training_runs import CLASS_COLUMNS, class_rows
 from training.data.batch_readers import PairReader
-from training.data.batch_types import PairBatch
 from training.data.examples import Pairs
 from training.data.sample_index import TrainingRelease, row_uid
 from training.data.sample_reader import BadSample
@@ -43,23 +41,22 @@ def classify_pictures(
     question: ClassQuestion,
     reader: PairReader,
     release: TrainingRelease,
-    batches: Sequence[PairBatch],
-    outputs: Sequence[dict[str, Tensor]],
+    samples: int,
+    uids: list[str],
+    visual: Tensor,
 ) -> dict[str, Any]:
     """The classification report of the held-out pictures and clips whose class is one of the names.
 
-    Args: outputs: the embeddings of the batches.
+    Args:
+        samples: that were read, the first of the reader's order.
+        uids, visual: of those with a picture or frames, and their embeddings N,D.
 
     Returns: `classification_report`, with `column`, `prompt`, and `left_out`: pictures without a class of these names.
     Raises UserError: no picture has a class, the prompt has no place for a name, or the file has no names.
     """
     if "{}" not in question.prompt:
         raise UserError(f"prompt {question.prompt!r}: has no place for a class. Remedy: such as {PROMPT!r}.")
-    uids, visual = _pictures(batches, outputs)
-    if question.column == CONCEPT:
-        of_uid = concepts_of(release, uids)
-    else:
-        of_uid = _column(question.column, reader, sum(len(batch.uids) for batch in batches))
+    of_uid = concepts_of(release, uids) if question.column == CONCEPT else _column(question.column, reader, samples)
     truth = [of_uid.get(uid) for uid in uids]
     names = sorted({name for name in truth if name is not None}) if question.names is None else _read(question.names)
     place = {name: at for at, name in enumerate(names)}
@@ -70,21 +67,11 @@ def classify_pictures(
             f"{'' if question.names is None else f' that {question.names} names'}. "
             f"Remedy: `{CONCEPT}` where the corpus has a list of concepts, or a column of the source."
         )
-    scores = visual[kept] @ _embedded(model, [question.prompt.replace("{}", _spoken(name)) for name in names]).T
+    scores = visual[kept] @ _embedded(model, [question.prompt.replace("{}", _spoken(name)) for name in names]).cpu().T
     report = classification_report([place[str(truth[at])] for at in kept], scores.argmax(1).tolist(), names)
     return {
         "column": question.column, "prompt": question.prompt, "left_out": len(truth) - len(kept), **report
     }  # fmt: skip
-
-
-def _pictures(batches: Sequence[PairBatch], outputs: Sequence[dict[str, Tensor]]) -> tuple[list[str], Tensor]:
-    """The uids of the samples with a picture or frames, and their embeddings N,D."""
-    uids, features = [], []
-    for batch, output in zip(batches, outputs, strict=True):
-        shown = sorted(set(batch.picture_of.tolist()))
-        uids += [batch.uids[at] for at in shown]
-        features.append(output["visual"][shown])
-    return uids, torch.cat(features)
 
 
 def _column(column: str, reader: PairReader, samples: int) -> dict[str, str]:

@@ -107,7 +107,7 @@ def held_out_batches(built: StageModel, config: TrainConfig, release: TrainingRe
     reader: Reader[Any, Any] | None = make_validation_reader(built, release, config, size, Share())
     if reader is None:
         return []
-    return first_batches(reader, min(settings.validate_samples, len(reader.source)), mesh.device)
+    return list(first_batches(reader, min(settings.validate_samples, len(reader.source)), mesh.device))
 
 
 def alternating_s(*functions: Callable[[], Any]) -> list[float]:

@@ -24,13 +24,13 @@ def retrieval(
     groups_M: Tensor | None = None,
     *,
     ks: Sequence[int] = (1, 5, 10),
-    chunk: int = 1024,
+    chunk: int | None = None,
 ) -> dict[str, float]:
     """Recall@K and mean average precision of retrieval by cosine, as CLIP and COCO 5K report it.
 
     A query counts as answered at K if any of its right candidates is among the first K. A wrong candidate with the same
     score as a right one is ranked before it, so that embeddings that are all alike score nothing. At most chunk x chunk
-    scores are held at a time, in float64.
+    scores are held at a time, in float64, so that the memory does not grow with N or M.
 
     Args:
         queries_ND: N embeddings, of any length and float dtype.
@@ -38,7 +38,7 @@ def retrieval(
         relevant_N: int64; the group of candidates that answers each query. None: candidate i answers query i.
         groups_M: int64; the group of each candidate. None: candidate j is group j, so `relevant_N` holds indices.
         ks: the cut-offs K.
-        chunk: queries and candidates that are compared at a time.
+        chunk: queries and candidates that are compared at a time; None: 1,024, or 8,192 on a GPU.
 
     Returns: `recall@K` for each K, `map`, and `chance@K`, the recall@K of a random order.
     Raises ValueError: shapes disagree, a query has no right candidate, or an embedding is not finite.
@@ -50,9 +50,11 @@ def retrieval(
     groups_M = torch.arange(m, device=device) if groups_M is None else groups_M.to(device)
     if len(relevant_N) != n or len(groups_M) != m:
         raise ValueError(f"{len(relevant_N)} groups for {n} queries, {len(groups_M)} groups for {m} candidates")
+    chunk = chunk or (8192 if device.type == "cuda" else 1024)
     answered, chance, precision = dict.fromkeys(ks, 0), dict.fromkeys(ks, 0.0), 0.0
-    for start in range(0, n, chunk):
-        query_BD, relevant_B = _normalised(queries_ND[start : start + chunk]), relevant_N[start : start + chunk]
+    for block in query_blocks(_right_counts(relevant_N, groups_M), chunk):
+        start = block.start
+        query_BD, relevant_B = _normalised(queries_ND[block]), relevant_N[block]
         blocks = partial(_score_blocks, query_BD, relevant_B, candidates_MD, groups_M, chunk)
         # A bar is the score of a right candidate. P bars per query, ascending; queries with fewer are padded.
         counts_B, bars_BP = _right_scores(blocks(), start)
@@ -74,6 +76,27 @@ def retrieval(
     return recalls | {f"chance@{k}": chance[k] / n for k in ks}
 
 
+def query_blocks(right_N: Tensor, chunk: int) -> Iterator[slice]:
+    """Runs of at most `chunk` queries that have at most chunk x chunk right candidates, or are alone.
+
+    Args: right_N: int64, right candidates of each query; all of a long split may share one caption.
+    """
+    start = 0
+    while start < len(right_N):
+        size = chunk
+        while size > 1 and size * int(right_N[start : start + size].max()) > chunk * chunk:
+            size //= 2
+        yield slice(start, start + size)
+        start += size
+
+
+def _right_counts(relevant_N: Tensor, groups_M: Tensor) -> Tensor:
+    """The number of candidates of each query's group: int64 N."""
+    groups, counts = groups_M.unique(return_counts=True)
+    place = torch.searchsorted(groups, relevant_N).clamp(max=len(groups) - 1)
+    return torch.where(groups[place] == relevant_N, counts[place], 0)
+
+
 def chance_at(k: int, right_N: Tensor, candidates: int) -> Tensor:
     """The recall@K of a random order: float64 N, 1 - C(M - R, K) / C(M, K).
 
@@ -91,7 +114,7 @@ def retrieval_both_ways(
     text_groups_M: Tensor | None = None,
     *,
     ks: Sequence[int] = (1, 5, 10),
-    chunk: int = 1024,
+    chunk: int | None = None,
 ) -> dict[str, float]:
     """`retrieval` from images to texts (`image_to_text/…`) and from texts to images (`text_to_image/…`).
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from training.config import TrainConfig
 from training.data.batch_types import Batch, PairBatch, RowBatch
 from training.distributed.gradients import Autocast, ScaleLoss
 from training.distributed.process_mesh import Mesh
-from training.metrics.retrieval import retrieval_by_kind
 from training.model.multimodal_lm import MultimodalLm
-from training.stages.align import FEATURES, AlignStep, pair_losses
+from training.stages.align import AlignStep, pair_losses
 from training.stages.generative import GenerativeStep, global_tokens, with_stand_ins
+from training.stages.held_out_pairs import HeldOutPairs
 from training.stages.pipeline import PipelineStep
 from training.stages.stage_model import StageModel, generative_settings
 
@@ -44,7 +44,7 @@ def make_step(
 def validate(
     built: StageModel,
     wrapped: nn.Module,
-    batches: Sequence[Batch],
+    batches: Iterable[Batch],
     config: TrainConfig,
     mesh: Mesh,
     autocast: Autocast = nullcontext,
@@ -77,32 +77,23 @@ def validate(
 
 
 def _validate_pairs(
-    wrapped: nn.Module, batches: Sequence[Batch], config: TrainConfig, mesh: Mesh, autocast: Autocast
+    wrapped: nn.Module, batches: Iterable[Batch], config: TrainConfig, mesh: Mesh, autocast: Autocast
 ) -> dict[str, float]:
-    pairs = [batch for batch in batches if isinstance(batch, PairBatch)]
-    total, outputs = torch.zeros((), dtype=torch.float64), []
-    for batch in pairs:
+    total, places = torch.zeros((), dtype=torch.float64), 0
+    pairs = HeldOutPairs(mesh)
+    for batch in batches:
+        assert isinstance(batch, PairBatch)
         with autocast():
-            outputs.append(wrapped(batch))
-        shares = pair_losses(outputs[-1], batch, config.align, mesh)
+            output = wrapped(batch)
+        shares = pair_losses(output, batch, config.align, mesh)
         loss = torch.stack([config.align.loss_weights[name] * share for name, share in shares.items()]).sum()
         total += mesh.sum(loss.detach().double()).cpu() * len(batch.weight)
-    scores = pair_scores(outputs, pairs, mesh)
+        places += len(batch.weight)
+        pairs.add(output, batch)
+    scores = pairs.scores()
     recalls = [value for name, value in scores.items() if name.endswith("/recall@1")]
     return {
-        "val/loss": float(total / sum(len(batch.weight) for batch in pairs)),
+        "val/loss": float(total / places),
         **{f"val/{name}": value for name, value in scores.items()},
         "val/recall@1": sum(recalls) / max(1, len(recalls)),
     }
-
-
-def pair_scores(outputs: Sequence[dict[str, Tensor]], batches: Sequence[PairBatch], mesh: Mesh) -> dict[str, float]:
-    """`retrieval_by_kind` of the embeddings of some batches, over all data-parallel ranks."""
-    real = [mesh.gather(batch.weight) > 0 for batch in batches]
-
-    def of_all(local: Iterable[Tensor]) -> Tensor:
-        return torch.cat([mesh.gather(rows)[is_real].cpu() for rows, is_real in zip(local, real, strict=True)])
-
-    features = {name: of_all(output[name] for output in outputs) for name in FEATURES if name in outputs[0]}
-    groups = of_all(batch.group for batch in batches)
-    return retrieval_by_kind(features["text"], features["visual"], features.get("audio"), groups)

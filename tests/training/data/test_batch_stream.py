@@ -18,7 +18,7 @@ from tests.training.conftest import upload
 from tests.training.data.test_batch_readers import equal, pair_reader, row_reader, turns_reader
 from training.data import batch_readers
 from training.data.batch_stream import batches, first_batches
-from training.data.range_reader import RangeReader
+from training.data.range_reader import Range, RangeReader
 from training.data.sample_index import TrainingRelease, open_training_release
 
 
@@ -39,7 +39,7 @@ def test_pieces_make_the_batch_that_is_read_at_once(
     for workers in (0, 2):
         stream = batches(reader, 0, workers, prefetch=2)
         assert all(map(equal, islice(stream, 3), whole))
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
     assert multiprocessing.active_children() == []
 
 
@@ -51,7 +51,7 @@ def test_workers_read_few_pieces_ahead(release: TrainingRelease, monkeypatch: py
     monkeypatch.setattr(reader, "plan", lambda consumed: (planned.update([consumed]), plan(consumed))[1])
     stream = batches(reader, 0, workers=1, prefetch=1)
     next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert max(planned) <= 24 * 3, "one is used, one waits, one is made, and a piece is ahead"
 
 
@@ -87,17 +87,28 @@ def test_a_piece_asks_an_object_store_once(
     reader = make(there, 24)
     expected = make(here, 24)[0]
     calls: list[int] = []
-    client = RangeReader(root)._client()
-    many = client.cat_ranges
+    client = RangeReader._client
 
-    def counted(paths: list[str], *rest: Any, **options: Any) -> Any:
-        calls.append(len(paths))
-        return many(paths, *rest, **options)
+    class Counting:
+        def __init__(self, reader: RangeReader) -> None:
+            self._many, self._one = client(reader).cat_ranges, client(reader).cat_file
 
-    monkeypatch.setattr(client, "cat_ranges", counted)
-    monkeypatch.setattr(RangeReader, "_read_alone", lambda *_: pytest.fail("one sample at a time"))
+        def cat_ranges(self, paths: list[str], *rest: Any, **options: Any) -> Any:
+            calls.append(len(paths))
+            return self._many(paths, *rest, **options)
+
+        def cat_file(self, *rest: Any, **options: Any) -> Any:
+            return self._one(*rest, **options)
+
+    monkeypatch.setattr(RangeReader, "_client", property(lambda reader: lambda: Counting(reader)))
+    alone: list[Range] = []
+    read_alone = RangeReader._read_alone
+    monkeypatch.setattr(
+        RangeReader, "_read_alone", lambda reader, wanted: alone.append(wanted) or read_alone(reader, wanted)
+    )
     plan = reader.plan(0)
-    assert equal(reader.joined(map(reader.read, plan.pieces), plan), expected)
+    batch = reader.joined(map(reader.read, plan.pieces), plan)
+    assert equal(batch, expected)
+    assert len(alone) <= 3 * batch.bad, "only what stands for an unreadable sample: a line, and what it shows"
     assert len(plan.pieces) == 1
     assert len(calls) == (2 if make is turns_reader else 1), "the lines of records, and what they show"
-    assert max(calls) > 5

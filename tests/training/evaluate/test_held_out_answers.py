@@ -13,6 +13,7 @@ from training.config import Data
 from training.data.batch_readers import RowReader, Share
 from training.data.text_codec import IGNORED, Encoded
 from training.data.training_data import open_training_data
+from training.evaluate import held_out_answers
 from training.evaluate.answer import ANSWER_TOKENS, prompt_batch
 from training.evaluate.held_out_answers import concept_metrics, concepts_of, generate_answers
 from training.stages.stage_model import load_model
@@ -68,3 +69,24 @@ def test_questions_are_not_asked_of_other_pictures(tmp_path: Path) -> None:
     assert isinstance(reader, RowReader)
     answers = generate_answers(built, reader, opened, 3, alone().device)
     assert all("with_other_picture" not in answer for answer in answers)
+
+
+def test_answers_are_generated_in_runs_of_few_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = release_at(tmp_path / "release", samples=40)
+    built, config = load_model(checkpoint_of(tmp_path, "joint", settings(), release))
+    opened = open_training_data([release], Data(), tmp_path / "data")
+    reader = make_reader(built, opened, config, "train", 8, Share())
+    assert isinstance(reader, RowReader)
+    whole = generate_answers(built, reader, opened, 7, alone().device)
+    monkeypatch.setattr(held_out_answers, "PROMPTS_AT_ONCE", 3)
+    kept: list[int] = []
+    generated = held_out_answers._generated
+    monkeypatch.setattr(
+        held_out_answers, "_generated", lambda b, prompts, d: (kept.append(len(prompts)), generated(b, prompts, d))[1]
+    )
+    parts = generate_answers(built, reader, opened, 7, alone().device)
+    assert kept == [3, 3, 2, 2, 2, 2], "own and others' pictures"
+    for name in ("uid", "expected", "generated", "concept"):
+        assert [answer.get(name) for answer in parts] == [answer.get(name) for answer in whole]
+    assert all("with_other_picture" in answer for answer in parts), "no run has one sample alone"
+    assert generate_answers(built, reader, opened, 0, alone().device) == []

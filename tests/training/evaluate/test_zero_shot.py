@@ -52,11 +52,10 @@ def classified(monkeypatch: pytest.MonkeyPatch, question: ClassQuestion) -> dict
     uids = [f"{at:032x}" for at in range(6)]
     order = SimpleNamespace(pick=lambda _, positions: SimpleNamespace(samples=positions))
     reader = cast(Any, SimpleNamespace(source=source, order=order))
-    batch = cast(Any, SimpleNamespace(uids=uids, picture_of=torch.tensor([0, 1, 2, 2, 3, 4])))  # sample 2 is a clip
-    seen = F.one_hot(torch.tensor([2, 0, 0, 1, 1, 2]), 3).float()  # sample 1 looks blue
+    seen = F.one_hot(torch.tensor([2, 0, 0, 1, 1]), 3).float()  # sample 1 looks blue, and the last has no picture
     monkeypatch.setattr(zero_shot, "concepts_of", lambda *_: {uids[0]: "en:red", uids[2]: "en:blue"})
     model = cast(Any, NamesAreVectors())
-    return classify_pictures(model, question, reader, cast(Any, None), [batch], [{"visual": seen}])
+    return classify_pictures(model, question, reader, cast(Any, None), 6, uids[:5], seen)
 
 
 def test_a_column_of_the_source_says_what_is_right(monkeypatch: pytest.MonkeyPatch) -> None:

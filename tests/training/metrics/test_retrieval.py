@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from training.metrics.retrieval import retrieval, retrieval_both_ways
+from training.metrics.retrieval import query_blocks, retrieval, retrieval_both_ways
 
 
 def brute(queries: np.ndarray, candidates: np.ndarray, wanted: list[int], groups: list[int], ks: tuple[int, ...]):
@@ -143,3 +143,21 @@ def test_what_retrieval_refuses() -> None:
         retrieval_both_ways(vectors, vectors[:2])
     with pytest.raises(ValueError, match="one side only"):
         retrieval_both_ways(vectors, vectors, torch.arange(4))
+
+
+def test_queries_with_many_right_answers_are_compared_in_shorter_runs() -> None:
+    right = torch.tensor([1] * 20 + [400] * 3 + [8] * 10 + [50])
+    blocks = list(query_blocks(right, 16))
+    assert [at for block in blocks for at in range(len(right))[block]] == list(range(len(right)))
+    for block in blocks:
+        size = len(right[block])
+        assert size == 1 or (size <= 16 and size * int(right[block].max()) <= 256)
+    assert len(blocks) < 15
+
+
+def test_one_caption_for_half_of_a_split_changes_no_score() -> None:
+    torch.manual_seed(0)
+    images, texts = torch.randn(90, 8), torch.randn(90, 8)
+    groups = torch.arange(90).clamp(min=45)
+    one = retrieval_both_ways(images, texts, groups, groups, chunk=4)
+    assert one == pytest.approx(retrieval_both_ways(images, texts, groups, groups, chunk=1000))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,16 @@ import torch
 
 from tests.support.device_waits import DeviceWaits
 from tests.support.tiny_run import alone, built_stage, first_batch, settings
+from training.config import StageName
+from training.data.batch_readers import Share
+from training.data.sample_index import open_training_release
 from training.distributed.gradients import clip_gradients
 from training.distributed.loss_scale import LossScale
 from training.metrics.retrieval import retrieval_by_kind
 from training.stages import align, generative
-from training.stages.stage_step import make_step, pair_scores, validate
+from training.stages.held_out_pairs import HeldOutPairs
+from training.stages.stage_reader import make_reader
+from training.stages.stage_step import make_step, validate
 from training.stages.step_flops import StepFlops
 from training.step_log import Meter
 
@@ -39,8 +46,10 @@ def test_pairs_are_ranked_among_those_of_all_batches(numbered: str, tmp_path: Pa
     batch = first_batch(built, config, numbered, tmp_path)
     parts = list(batch.split(3))
     with torch.no_grad():
-        whole, outputs = built.model(batch), [built.model(part) for part in parts]
-    scores = pair_scores(outputs, parts, alone())
+        whole, pairs = built.model(batch), HeldOutPairs(alone())
+        for part in parts:
+            pairs.add(built.model(part), part)
+    scores = pairs.scores()
     assert scores == retrieval_by_kind(whole["text"], whole["visual"], None, batch.group)
     metrics = validate(built, built.model, [batch], config, alone())
     assert {name: metrics[f"val/{name}"] for name in scores} == scores
@@ -99,3 +108,23 @@ def test_a_step_does_not_wait_for_the_device(
     with waits:
         float(norm)
     assert waits.found, "a wait is found"
+
+
+@pytest.mark.parametrize("stage", ["align", "joint"])
+def test_held_out_batches_are_let_go_one_after_the_other(numbered: str, tmp_path: Path, stage: StageName) -> None:
+    config = settings()
+    built = built_stage(stage, config)
+    reader = make_reader(built, open_training_release(numbered, tmp_path / "data"), config, "train", 4, Share())
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    most = []
+
+    def held_out() -> Iterator[Any]:
+        for at in range(6):
+            batch: Any = reader[4 * at]
+            alive.add(batch.picture if stage == "align" else batch.picture.data)
+            most.append(len(alive))
+            yield batch
+            del batch
+
+    validate(built, built.model, held_out(), config, alone())
+    assert max(most) <= 2, "one is measured, the next is read"
