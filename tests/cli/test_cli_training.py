@@ -194,10 +194,16 @@ def test_report_finds_the_models_in_the_workspace(ready: Ready) -> None:
 
 def test_export_prints_its_table_and_hands_its_options_on(ready: Ready, mmdata: Mmdata) -> None:
     mmdata("train", "latest", "--stage", "align")
-    options = ("--int8", "--prune", "0.5", "--distill", "10", "--release", "latest")
+    options = ("--int8", "--prune", "0.5", "--distill", "10", "--llava", "--release", "latest")
     done = mmdata("export", ready.models / "tiny" / "align", "out", *options)
     assert done.returncode == 0, done.stderr
-    for line in ("| int8 | True |", "| prune | 0.5 |", "| distill | 10 |", f"| release | {ready.folder} |"):
+    for line in (
+        "| int8 | True |",
+        "| prune | 0.5 |",
+        "| distill | 10 |",
+        "| llava | True |",
+        f"| release | {ready.folder} |",
+    ):
         assert line in done.stdout
 
 

@@ -199,7 +199,9 @@ def _compare(built: StageModel, folder: Path, image_token: int) -> float:
                 f"tokenizer ({type(codec.tokenizer).__name__}). Remedy: train with model.llm.tokenizer, a folder with "
                 "a tokenizer.json."
             )
-        llava = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32", local_files_only=True)
+        llava = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype="float32", local_files_only=True, trust_remote_code=False
+        )
     theirs = llava(**inputs).logits[0]
     ours = model.llm.get_output_embeddings()(model.hidden(model.llm, model.embed(batch), batch))[0]
     vocabulary = min(ours.shape[1], len(codec.tokenizer))

@@ -46,7 +46,7 @@ def pair_losses(outputs: dict[str, Tensor], batch: PairBatch, align: Align, mesh
     """Each loss of each pairing (of KINDS): this rank's share. The shares sum to the mean over all pairs of the kind.
 
     Args: outputs: FEATURES (B,D of unit length) and SCALARS of the dual encoder.
-    Returns: By `align.share_name`.
+    Returns: By the names of `Align.share_name`.
     """
     rank, world = mesh.rank("dp"), mesh.size("dp")
     local_weights = kind_weights(batch)

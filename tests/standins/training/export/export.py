@@ -13,9 +13,11 @@ def export(
     int8: bool = False,
     prune: float | None = None,
     distill_steps: int | None = None,
+    llava: bool = False,
     release: str | None = None,
 ) -> dict[str, Any]:
     output.mkdir(parents=True)
-    said = {"checkpoint": checkpoint.name, "int8": int8, "prune": prune, "distill": distill_steps, "release": release}
+    said = {"checkpoint": checkpoint.name, "int8": int8, "prune": prune, "distill": distill_steps}
+    said |= {"llava": llava, "release": release}
     (output / "table.md").write_text("\n".join(f"| {name} | {value} |" for name, value in said.items()))
     return said
