@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import tarfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from mmdata.errors import UserError
+from mmdata.storage.tar import MAX_NAME_BYTES, BrokenTar, entries
 
 EMBEDDED = -1  # the place of a medium that is in its record
 WHOLE_FILE = -1  # the length of a medium that is a file in a folder
@@ -45,8 +45,11 @@ class MediaPlaces:
                 raise UserError(
                     f"{path}: no such folder or tar file. Remedy: `pictures` of the source in data.sources."
                 )
-            if path.is_file() and not tarfile.is_tarfile(path):
-                raise UserError(f"{path}: is neither a folder nor a tar file of pictures. Remedy: unpack it.")
+            if path.is_file() and not _begins_as_tar(path):
+                raise UserError(
+                    f"{path}: is neither a folder nor a plain tar file of pictures. "
+                    "Remedy: unpack it, or pack it again without compression."
+                )
 
     def __getstate__(self) -> dict[str, object]:
         return {"_paths": self._paths}
@@ -69,7 +72,10 @@ class MediaPlaces:
                     return Place(number)
             elif (member := self._members[number].get(name.removeprefix("./"))) is not None:
                 return Place(number, *member)
-        raise ValueError(f"no picture or sound {name[:80]!r} in {', '.join(map(str, self._paths))}")
+        hint = (
+            f"; a tar file is searched for names of up to {MAX_NAME_BYTES} bytes" if len(name) > MAX_NAME_BYTES else ""
+        )
+        raise ValueError(f"no picture or sound {name[:80]!r} in {', '.join(map(str, self._paths))}{hint}")
 
     def read(self, name: str, place: Place) -> bytes:
         """The bytes of a medium. Raises ValueError: it is broken base64, or the file is gone."""
@@ -103,23 +109,30 @@ class MediaPlaces:
 
     @cached_property
     def _members(self) -> dict[int, dict[str, tuple[int, int]]]:
-        """By place: offset and length of each file in the tar by its name."""
+        """By place: offset and length of each file in the tar by its name, which has at most 100 bytes."""
         members: dict[int, dict[str, tuple[int, int]]] = {}
         for number, path in enumerate(self._paths):
             if path.is_file():
                 try:
-                    with tarfile.open(path, "r:") as tar:
+                    with path.open("rb") as tar:
                         members[number] = {
-                            member.name.removeprefix("./"): (member.offset_data, member.size)
-                            for member in tar
-                            if member.isreg() and not member.issparse()
+                            entry.name.removeprefix("./"): (entry.data_at, entry.size)
+                            for entry in entries(tar)
+                            if entry.is_plain
                         }
-                except tarfile.TarError as error:
+                except BrokenTar as error:
                     raise UserError(
-                        f"{path}: cannot be read as a plain tar file ({error}). Remedy: unpack it, or pack it again "
-                        "without compression."
+                        f"{path}: a damaged tar file ({error}). Remedy: unpack it, or pack it anew."
                     ) from None
         return members
+
+
+def _begins_as_tar(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return next(entries(file), None) is not None
+    except BrokenTar:
+        return False
 
 
 def is_embedded(text: str) -> bool:

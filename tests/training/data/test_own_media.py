@@ -115,8 +115,25 @@ def test_places_that_cannot_hold_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no such folder or tar file\. Remedy"):
         MediaPlaces([tmp_path / "none"])
     (tmp_path / "text").write_text("no tar")
-    with pytest.raises(UserError, match="neither a folder nor a tar file"):
+    remedy = r"neither a folder nor a plain tar file .*Remedy: unpack it, or pack it again without compression"
+    with pytest.raises(UserError, match=remedy):
         MediaPlaces([tmp_path / "text"])
-    packed = tar_at(tmp_path / "packed.tar.gz", {"a.jpg": jpeg(1)}, "w:gz")
-    with pytest.raises(UserError, match=r"plain tar file .*Remedy: unpack it, or pack it again without compression"):
-        MediaPlaces([packed]).find("a.jpg")
+    with pytest.raises(UserError, match=remedy):
+        MediaPlaces([tar_at(tmp_path / "packed.tar.gz", {"a.jpg": jpeg(1)}, "w:gz")])
+    whole = tar_at(tmp_path / "whole.tar", {"a.jpg": jpeg(1), "b.jpg": jpeg(2)})
+    (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[: 512 + len(jpeg(1)) // 2])
+    with pytest.raises(UserError, match="Remedy: unpack it"):
+        MediaPlaces([tmp_path / "cut.tar"])
+
+
+def test_a_tar_made_by_python_of_files_is_read_and_a_long_name_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "from"
+    folder.mkdir()
+    (folder / "one.jpg").write_bytes(jpeg(1))
+    (folder / f"{'long' * 30}.jpg").write_bytes(jpeg(2))
+    with tarfile.open(tmp_path / "made.tar", "w") as tar:  # with extended headers, as the time is a float
+        tar.add(folder, "pictures")
+    places = MediaPlaces([tmp_path / "made.tar"])
+    assert places.read("pictures/one.jpg", places.find("pictures/one.jpg")) == jpeg(1)
+    with pytest.raises(ValueError, match="names of up to 100 bytes"):
+        places.find(f"pictures/{'long' * 30}.jpg")
