@@ -14,7 +14,7 @@ from mmdata.errors import DataError
 
 _HEAD_BYTES = 1 << 12  # of which the first that is no white space tells a list
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _NESTING = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}
 REMEDY = "Remedy: a JSON list of objects, or one object a line (jq -c '.[]' OLD > NEW.jsonl)."
 
@@ -66,7 +66,7 @@ def parsed_record(line: int, offset: int, data: bytes) -> JsonRecord:
 
 
 def _list_elements(path: Path, text: mmap.mmap, start: int) -> Iterator[JsonRecord]:
-    line, depth, begin, end = 1, 0, 0, start
+    line, depth, begin, end = 1, 0, start, start
 
     def broken(at: int, problem: str) -> DataError:
         number = line + text[end:at].count(b"\n")
@@ -92,4 +92,6 @@ def _list_elements(path: Path, text: mmap.mmap, start: int) -> Iterator[JsonReco
             if (rest := text[token.end() :].strip()) or text[end : token.start()].strip() not in (b"", b"["):
                 raise broken(token.start(), "something after its end" if rest else "a trailing comma or value")
             return
+    if begin > end:  # a quotation mark may be missing far before the end of the file; `line` is that of `begin`
+        raise broken(end, "the record that begins here does not end")
     raise broken(len(text), "it breaks off")

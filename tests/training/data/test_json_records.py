@@ -62,7 +62,7 @@ def test_lines_that_are_not_json_are_records_with_a_problem(tmp_path: Path) -> N
         ('[{"a": 1},\n\n"b"]', "line 3: not a JSON list (an element that is no object)"),
         ('[{"a": 1},\n7]', "line 2: not a JSON list (a trailing comma or value)"),
         ('[{"a": 1}]\n[{"b": 2}]', "line 1: not a JSON list (something after its end)"),
-        ('[{"a": "x},\n{"b": 2}]', "not a JSON list (not JSON: "),
+        ('[{"a": 1},\n{"a": "x},\n{"b": 2}]', "line 2: not a JSON list (the record that begins here does not end)"),
         ("[7]", "line 1: not a JSON list (a trailing comma or value)"),
         (" \n", "holds no records"),
         ("", "holds no records"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,21 @@ def test_the_command_writes_it_beside_the_language_model_with_adapters_merged(tm
     assert any(note.startswith("`llava`: `AutoModelForImageTextToText`") for note in table["notes"])
     assert (tmp_path / "out" / "llava" / "model.safetensors.sha256").is_file()
     same_answers(load_model(place)[0], tmp_path / "out" / "llava")
+
+
+def test_the_code_of_the_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(tmp_path, words={"template": LLAVA_TEMPLATE, "ends": True})
+    full = config.instruct.model_copy(update={"method": "full"})
+    built = built_of("instruct", config.model_copy(update={"instruct": full}))
+    write_llava(built, tmp_path / "model" / "llava")
+    (tmp_path / "cat.jpg").write_bytes(photo(3))
+    page = Path(__file__).parents[3] / "docs" / "own-checkpoints.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "shown code", "exec"), {})
+    assert capsys.readouterr().out.strip()
 
 
 @pytest.mark.parametrize(("kind", "layer"), [("clip", -2), ("clip", -1), ("siglip", -1), ("siglip", -2)])
