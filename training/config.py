@@ -354,6 +354,12 @@ class TrainConfig(Section):
 
     seed: int = Field(0, description="Of the order, dropout and initial weights.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`.")
+    hang_s: float | None = Field(
+        1800,
+        gt=0,
+        description="If a rank or its loader does not move for so many seconds, the stacks of all ranks are written to "
+        "`<output>/<stage>/hang`, and the run ends with an error that names it; null: nothing is watched.",
+    )
     keep_checkpoints: int = Field(2, ge=1, description="The newest checkpoints that are kept.")
     allow_release_change: bool = Field(False, description="Accept checkpoints of another release.")
     model: Model = Model()

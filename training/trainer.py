@@ -26,6 +26,7 @@ from training.distributed.gradients import clip_gradients
 from training.distributed.loss_scale import LossScale
 from training.distributed.parallelism import compute_dtype
 from training.distributed.process_mesh import Mesh
+from training.distributed.watchdog import Watchdog
 from training.model.encoders import DualEncoder
 from training.stages.align import limit_scale
 from training.stages.stage_model import StageModel, train_mode
@@ -109,13 +110,18 @@ class Trainer:
         settings = self._settings
         meter = Meter(self._built.stage, self._config, self._mesh, self._work)
         data, is_pinned = self._config.data, self._mesh.device.type == "cuda"
-        stream = batches(self._reader, progress.consumed, data.workers, data.prefetch, is_pinned)
+        ranks = (self._mesh.global_rank, self._mesh.world_size)
+        watchdog = Watchdog(self._folder / "hang", *ranks, self._config.hang_s, data.workers)
+        busy = watchdog.busy_workers if data.workers else None
+        stream = batches(self._reader, progress.consumed, data.workers, data.prefetch, is_pinned, busy)
         checkpoint = resumed
         stopped: Stopped = "finished"
         saver = CheckpointSaver(self._folder / "checkpoints", self._config.keep_checkpoints, progress.base)
-        with _collected_signals() as signals, saver, closing(stream):
+        with _collected_signals() as signals, saver, closing(stream), watchdog:
             while progress.step < settings.steps and stopped == "finished":
+                watchdog.beat(f"step {progress.step + 1}, waiting for data")
                 batch = meter.time_wait(lambda: next(stream))
+                watchdog.beat(f"step {progress.step + 1}, forward and backward pass")
                 losses_and_norm = self.train_step(batch, progress.step)
                 progress = replace(
                     progress,
@@ -125,6 +131,7 @@ class Trainer:
                     read=progress.read + batch.read,
                 )
                 meter.count(batch, losses_and_norm)
+                watchdog.beat(f"step {progress.step}, waiting for the other ranks")
                 if self._any_rank_must_stop(bool(signals) or saver.has_failed):
                     stopped = "signal"
                 is_last = stopped == "signal" or progress.step == settings.steps
@@ -135,11 +142,13 @@ class Trainer:
                     self._check(progress, line)
                     self._log.write({"kind": "train", **line})
                 if progress.step % settings.validate_every == 0 or (is_last and stopped != "signal"):
+                    watchdog.beat(f"step {progress.step}, validation")
                     progress = self._validated(progress)
                     if settings.early_stop is not None and progress.waited >= settings.early_stop.patience:
                         stopped, is_last = "early", True
                 is_due = progress.step % settings.checkpoint_every == 0
                 if is_due or is_last or progress.best_step == progress.step:
+                    watchdog.beat(f"step {progress.step}, checkpoint")
                     progress = replace(progress, loss_scale=self._loss_scale.state())
                     checkpoint = saver.save(self._wrapped, self._optimizer, progress)
         assert checkpoint is not None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from itertools import chain, islice
 from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from training.data.batch_readers import Plan, Reader
 from training.data.batch_types import BatchType, to_device
@@ -26,11 +29,17 @@ def _consumed_counts(consumed: int, batch_size: int, n: int) -> Iterator[int]:
 class _Pieces(Dataset[BatchType]):
     """A reader as torch's workers take it: indexed by pieces."""
 
-    def __init__(self, reader: Reader[BatchType, Any]) -> None:
-        self._reader = reader
+    def __init__(self, reader: Reader[BatchType, Any], busy: Tensor | None) -> None:
+        self._reader, self._busy = reader, busy
 
     def __getitem__(self, piece: Any) -> BatchType:
-        return self._reader.read(piece)
+        worker = get_worker_info()
+        if worker is None or self._busy is None:
+            return self._reader.read(piece)
+        self._busy[worker.id] = torch.tensor([time.monotonic(), os.getpid()], dtype=torch.float64)
+        read = self._reader.read(piece)
+        self._busy[worker.id, 0] = 0.0
+        return read
 
 
 def batches(
@@ -40,6 +49,7 @@ def batches(
     prefetch: int = 4,
     pin: bool = False,
     count: int | None = None,
+    busy: Tensor | None = None,
 ) -> Generator[BatchType, None, None]:
     """A reader's batches after `consumed` samples.
 
@@ -52,6 +62,7 @@ def batches(
         prefetch: pieces that each worker reads ahead.
         pin: join them in page-locked memory, for a copy to a GPU.
         count: of the batches; None: without an end.
+        busy: float64 workers,2 in shared memory, where each worker writes since when it reads, and its process id.
     """
     plans: deque[Plan[Any]] = deque()
 
@@ -62,7 +73,7 @@ def batches(
 
     options: dict[str, Any] = {"prefetch_factor": prefetch} if workers else {}
     loader: DataLoader[BatchType] = DataLoader(
-        _Pieces(reader), None, sampler=cast(Any, pieces()), num_workers=workers, collate_fn=_unchanged, **options
+        _Pieces(reader, busy), None, sampler=cast(Any, pieces()), num_workers=workers, collate_fn=_unchanged, **options
     )
     read = iter(loader)  # starts the workers, here in the main thread
 

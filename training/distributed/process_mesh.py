@@ -34,6 +34,14 @@ class Mesh:
         return self.groups.get("dp")
 
     @property
+    def world_size(self) -> int:
+        return dist.get_world_size() if self.groups else 1
+
+    @property
+    def global_rank(self) -> int:
+        return dist.get_rank() if self.groups else 0
+
+    @property
     def is_main(self) -> bool:
         return not dist.is_initialized() or dist.get_rank() == 0
 
