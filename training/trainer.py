@@ -113,7 +113,7 @@ class Trainer:
         ranks = (self._mesh.global_rank, self._mesh.world_size)
         watchdog = Watchdog(self._folder / "hang", *ranks, self._config.hang_s, data.workers)
         busy = watchdog.busy_workers if data.workers else None
-        stream = batches(self._reader, progress.consumed, data.workers, data.prefetch, is_pinned, busy)
+        stream = batches(self._reader, progress.consumed, data.workers, data.prefetch, is_pinned, busy=busy)
         checkpoint = resumed
         stopped: Stopped = "finished"
         saver = CheckpointSaver(self._folder / "checkpoints", self._config.keep_checkpoints, progress.base)

@@ -64,6 +64,8 @@ class Watchdog:
             with suppress(ValueError, AttributeError):
                 signal.signal(signal.SIGUSR2, self._previous)
             self._state_file(self._rank).unlink(missing_ok=True)
+            with suppress(OSError):  # stacks, or files of other ranks, are in it
+                self._folder.rmdir()
 
     def _watch(self) -> None:
         assert self._hang_s is not None
