@@ -22,6 +22,7 @@ def named(wanted: str, device: str = "cpu", gpus: int = 0) -> Task:
     return next(task for task in tasks(device, device == "cpu", 1, gpus) if wanted in task.name)
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_is_named_and_the_rest_goes_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,7 @@ def train(tmp_path: Path, *arguments: str) -> str:
     return (tmp_path / "logs" / "run" / "out.log").read_text()
 
 
+@pytest.mark.slow  # another trainer, whole
 def test_a_release_trains_and_validates_in_open_clip(shards: dict[str, tuple[str, int]], tmp_path: Path) -> None:
     (train_shards, samples), (held_out_shards, held_out) = shards["train"], shards["validation"]
     assert min(train_shards.count("::"), held_out_shards.count("::")) >= 2, "several shards"

@@ -27,6 +27,7 @@ def test_true_pairs_make_a_network_that_may_decide(tmp_path: Path) -> None:
     refuse_unproven(_with_network(score, tmp_path / "dfn"), ["dfn"])
 
 
+@pytest.mark.slow  # both roads of the check are quick in test_mismatch_check
 def test_shuffled_pairs_make_one_that_is_refused(tmp_path: Path) -> None:
     score = tiny_scorer(tmp_path / "scorer")
     seed = coloured_release(tmp_path / "seed", shuffled=True)

@@ -65,7 +65,7 @@ def cached(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"cache_features": True})})
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_losses_are_those_without_the_cache_and_later_stages_find_the_features(
     release: str, tmp_path: Path, workers: int
 ) -> None:
