@@ -201,8 +201,17 @@ class Align(Stage):
     freeze_text: bool = Field(False, description="Train the text projection only.")
     crop_scale: float = Field(0.9, gt=0, le=1, description="Smallest share of a picture that a random crop keeps.")
     margin: float = Field(0.2, gt=0, description="Margin of the triplet loss, in cosine.")
-    masked_weight: float = Field(0.0, ge=0, description="Weight of cross-modal masked prediction; 0: off.")
-    mask_ratio: float = Field(0.6, gt=0, lt=1, description="Share of the patches that is hidden.")
+    masked_weight: float = Field(
+        0.0, ge=0, description="Weight of predicting hidden patches of pictures from the text's (and sound's) tokens."
+    )
+    masked_text_weight: float = Field(
+        0.0, ge=0, description="Weight of predicting hidden tokens of captions from the tokens of pictures and sound."
+    )
+    masked_sound_weight: float = Field(
+        0.0, ge=0, description="Weight of predicting hidden 160 ms of sound from the tokens of text and pictures."
+    )
+    mask_ratio: float = Field(0.6, gt=0, lt=1, description="Share of a picture's patches and of sound that is hidden.")
+    mask_text_ratio: float = Field(0.3, gt=0, lt=1, description="Share of a caption's tokens that is hidden.")
 
     @property
     def pair_losses(self) -> dict[str, float]:
@@ -221,7 +230,17 @@ class Align(Stage):
             for kind, of_kind in self.weights.items()
             for loss, of_loss in self.pair_losses.items()
         }
-        return weights | {"masked": self.masked_weight}
+        return weights | {
+            "masked": self.masked_weight,
+            "masked_text": self.masked_text_weight,
+            "masked_sound": self.masked_sound_weight,
+        }
+
+    @property
+    def masked_weights(self) -> dict[str, float]:
+        """The weight of each kind of masked prediction that is on."""
+        weights = {"picture": self.masked_weight, "text": self.masked_text_weight, "sound": self.masked_sound_weight}
+        return {kind: weight for kind, weight in weights.items() if weight > 0}
 
     @model_validator(mode="after")
     def _gradient_is_right(self) -> Align:

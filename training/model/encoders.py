@@ -58,7 +58,7 @@ class DualEncoder(nn.Module):
     def forward(self, batch: PairBatch, masked: bool = False) -> dict[str, Tensor]:
         """Embeddings of a batch of pairs.
 
-        Args: masked: also predict hidden patches; adds the sums `masked` and `masked_count`.
+        Args: masked: also predict what is hidden of media and captions; adds the sums of MaskedPrediction.
 
         Returns:
             text, visual, audio: B,D of unit length, a sample's frames averaged; zero for a sample without the medium.
@@ -68,20 +68,20 @@ class DualEncoder(nn.Module):
         # Without a picture or sound the tower runs on zeros, whose features count nothing, so that no rank waits.
         no_picture = torch.zeros(1, 3, *self.vision.preprocess.size, dtype=torch.uint8, device=device)
         pictures = batch.picture if batch.picture is not None else no_picture
-        text_BD = self.embed_texts(batch.text)
         outputs = {
-            "text": F.normalize(text_BD.float(), dim=-1),
+            "text": F.normalize(self.embed_texts(batch.text).float(), dim=-1),
             "visual": _mean_by_sample(self.embed_pictures(pictures), batch.picture_of, count),
             "scale": self.logit_scale * 1,
             "bias": self.logit_bias * 1,
         }
         if self.match_scale is not None and self.match_bias is not None:
             outputs |= {"match_scale": self.match_scale * 1, "match_bias": self.match_bias * 1}
+        sound = None
         if self.audio is not None:
             sound = batch.sound if batch.sound is not None else torch.zeros(1, self.audio.samples, device=device)
             outputs["audio"] = _mean_by_sample(self.audio(sound), batch.sound_of, count)
         if masked and self.masked is not None:
-            outputs |= self.masked(self.vision, self.normalised(pictures), text_BD, batch.picture_of)
+            outputs |= self.masked(self, self.normalised(pictures), sound, batch)
         return outputs
 
     def add_matching(self, scale: float) -> None:

@@ -70,6 +70,15 @@ class HfDualText(Tower):
         outputs = self.model(input_ids=inputs)
         return outputs.last_hidden_state[:, -1] if self.projection is None else outputs.pooler_output
 
+    def tokens(self, inputs: Tensor) -> Tensor:
+        """A vector for each token B,T,C, before they are pooled."""
+        return self.model(input_ids=inputs).last_hidden_state
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids."""
+        return int(self.model.config.vocab_size)
+
     def head(self, features: Tensor) -> Tensor:
         return self.model.head(features) if self.projection is None else self.projection(features)
 

@@ -143,16 +143,36 @@ class OpenClipText(Tower):
 
     def body(self, inputs: Tensor) -> Tensor:
         text = self.text
-        if hasattr(text, "pooler"):  # a Hugging Face encoder
-            mask_BT = (inputs != text.config.pad_token_id).long()
+        if hasattr(text, "pooler"):
+            mask_BT = self._mask(inputs)
             return text.pooler(text.transformer(input_ids=inputs, attention_mask=mask_BT), mask_BT)
         from open_clip.transformer import text_global_pool
 
-        hidden_BTC, mask = text._embeds(inputs)
-        hidden_BTC = text.transformer(hidden_BTC, attn_mask=mask)
+        hidden_BTC = self._hidden(inputs)
         pool_type = text.pool_type if text.cls_emb is None else "last"
         # A layer norm treats each token by itself, so pooling may come before it.
         return text_global_pool(hidden_BTC, inputs, pool_type=pool_type, eos_token_id=getattr(text, "eos_id", None))
+
+    def tokens(self, inputs: Tensor) -> Tensor:
+        """A vector for each token B,T,C, before they are pooled."""
+        text = self.text
+        if hasattr(text, "pooler"):  # a Hugging Face encoder
+            return text.transformer(input_ids=inputs, attention_mask=self._mask(inputs)).last_hidden_state
+        return self._hidden(inputs)[:, : inputs.shape[1]]  # CoCa's class token comes last
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids."""
+        text = self.text
+        table = text.transformer.get_input_embeddings() if hasattr(text, "pooler") else text.token_embedding
+        return int(table.num_embeddings)
+
+    def _mask(self, inputs: Tensor) -> Tensor:
+        return (inputs != self.text.config.pad_token_id).long()
+
+    def _hidden(self, inputs: Tensor) -> Tensor:
+        hidden_BTC, mask = self.text._embeds(inputs)
+        return self.text.transformer(hidden_BTC, attn_mask=mask)
 
     def without_padding(self, tokens_BT: Tensor) -> Tensor:
         reads_a_mask = hasattr(self.text, "pooler")
@@ -182,11 +202,24 @@ class HfText(Tower):
         self.proj = nn.Linear(model.config.hidden_size, dim, bias=False)
 
     def body(self, inputs: Tensor) -> Tensor:
-        mask_BT = (inputs != self.pad).long()
-        mask_BT[:, 0] = 1  # so that an empty caption has a token to pool
+        mask_BT = self._mask(inputs)
         hidden_BTD = self.model(inputs, attention_mask=mask_BT).last_hidden_state
         weight_BT1 = mask_BT[..., None].to(hidden_BTD.dtype)
         return (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)
+
+    def tokens(self, inputs: Tensor) -> Tensor:
+        """A vector for each token B,T,C, before they are pooled."""
+        return self.model(inputs, attention_mask=self._mask(inputs)).last_hidden_state
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids."""
+        return int(self.model.get_input_embeddings().num_embeddings)
+
+    def _mask(self, inputs: Tensor) -> Tensor:
+        mask_BT = (inputs != self.pad).long()
+        mask_BT[:, 0] = 1  # so that an empty caption has a token to pool
+        return mask_BT
 
     def without_padding(self, tokens_BT: Tensor) -> Tensor:
         return _without_padding(tokens_BT, self.pad)
@@ -210,19 +243,21 @@ class AudioTower(nn.Module):
 
     def __init__(self, config: Audio, dim: int) -> None:
         super().__init__()
-        self.kind = config.kind
+        from transformers.audio_utils import mel_filter_bank
+
+        self.kind, self.mel_bins = config.kind, config.mel_bins
+        self.frames = round(config.seconds * SAMPLE_RATE / _HOP) // _PATCH * _PATCH
+        bank = mel_filter_bank(_FFT // 2 + 1, self.mel_bins, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, "slaney", "slaney")
+        self.register_buffer("bank", torch.from_numpy(bank.astype(np.float32)), persistent=False)
+        self.segment_count = self.frames // _PATCH  # of 160 ms
         if config.kind == "wav2vec2":
             self.model: Any = _wav2vec2(config)
         else:
             from transformers import ViTConfig, ViTModel
-            from transformers.audio_utils import mel_filter_bank
 
-            self.frames = round(config.seconds * SAMPLE_RATE / _HOP) // _PATCH * _PATCH
-            size = (config.mel_bins // _PATCH * _PATCH, self.frames)
+            size = (self.mel_bins, self.frames)
             settings = {"num_channels": 1, "image_size": size, "patch_size": _PATCH, **config.config}
             self.model = ViTModel(ViTConfig(**settings), add_pooling_layer=False)
-            bank = mel_filter_bank(_FFT // 2 + 1, size[0], 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, "slaney", "slaney")
-            self.register_buffer("bank", torch.from_numpy(bank.astype(np.float32)), persistent=False)
         self.width = int(self.model.config.hidden_size)
         self.proj = nn.Linear(self.width, dim, bias=False)
         self.samples = round(config.seconds * SAMPLE_RATE)
@@ -237,6 +272,15 @@ class AudioTower(nn.Module):
             wave_BS = (wave_BS - wave_BS.mean(1, keepdim=True)) / (wave_BS.std(1, keepdim=True) + 1e-5)
             return self.model(wave_BS).last_hidden_state
         return self.model(self.log_mel(wave_BS)).last_hidden_state[:, 1:]
+
+    def segments(self, wave_BS: Tensor) -> Tensor:
+        """Sound -> B,K,width: the mean of the tokens in each of its segments of 160 ms."""
+        tokens_BCN = self.tokens(wave_BS).transpose(1, 2)
+        if self.kind == "logmel_vit":  # its tokens are rows of a spectrogram, and a row is all of the time
+            side = self.model.config.patch_size
+            rows = self.mel_bins // (side if isinstance(side, int) else side[0])
+            tokens_BCN = tokens_BCN.unflatten(2, (rows, -1)).mean(2)
+        return F.adaptive_avg_pool1d(tokens_BCN, self.segment_count).transpose(1, 2)
 
     def log_mel(self, wave_BS: Tensor) -> Tensor:
         """Log power in mel bands, scaled to about unit variance: B,1,mel,frames."""

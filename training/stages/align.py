@@ -112,7 +112,7 @@ class AlignStep:
     def __init__(self, model: nn.Module, align: Align, mesh: Mesh, autocast: Autocast, scaled: ScaleLoss) -> None:
         self._model, self._align, self._mesh = model, align, mesh
         self._autocast, self._scaled = autocast, scaled
-        self._masked = align.masked_weight > 0
+        self._masked = bool(align.masked_weights)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Leave gradients in the parameters, and return this rank's shares of the losses."""
@@ -125,7 +125,7 @@ class AlignStep:
         states, leaves = self._features(chunks)
         shares = pair_losses(leaves, batch, self._align, self._mesh)
         self._scaled(self._total(shares)).backward()
-        hidden_cells = self._hidden_cells(batch) if self._masked else None
+        counts = self._counts(batch)
         for at, chunk in enumerate(chunks):
             is_last = at == len(chunks) - 1
             with sync_gradients(self._model, is_last):
@@ -140,10 +140,11 @@ class AlignStep:
                 for name in _scalars(outputs):  # their gradient is that of the whole batch already: add it once
                     grad = leaves[name].grad
                     surrogate = surrogate + (outputs[name] * (grad if is_last and grad is not None else 0)).sum()
-                if hidden_cells is not None:
-                    share = outputs["masked"] / hidden_cells
-                    shares["masked"] = shares.get("masked", 0) + share.detach()
-                    surrogate = surrogate + self._scaled(share * self._align.masked_weight * self._mesh.size("dp"))
+                parts = {name: outputs[name] / count for name, count in counts.items()}
+                for name, part in parts.items():
+                    shares[name] = shares.get(name, 0) + part.detach()
+                if parts:
+                    surrogate = surrogate + self._scaled(self._total(parts))
                 surrogate.backward()
         return {name: share.detach() for name, share in shares.items()}
 
@@ -164,10 +165,8 @@ class AlignStep:
                 outputs = self._model(batch, self._masked)
             shares = pair_losses(outputs, batch, self._align, self._mesh)
             # A loss need not use all scalars. DDP waits for the gradient of every parameter, so give them one of 0.
+            shares |= {name: outputs[name] / count for name, count in self._counts(batch).items()}
             total = self._total(shares) + 0 * torch.stack([outputs[name] for name in _scalars(outputs)]).sum()
-            if self._masked:
-                shares["masked"] = outputs["masked"] / self._hidden_cells(batch)
-                total = total + shares["masked"] * self._align.masked_weight * self._mesh.size("dp")
             self._scaled(total).backward()
         return {name: share.detach() for name, share in shares.items()}
 
@@ -176,12 +175,14 @@ class AlignStep:
         weighted = [self._align.loss_weights[name] * share for name, share in shares.items()]
         return torch.stack(weighted).sum() * self._mesh.size("dp")
 
-    def _hidden_cells(self, batch: PairBatch) -> Tensor:
-        """The expected number of cells that are hidden, over all ranks."""
+    def _counts(self, batch: PairBatch) -> dict[str, Tensor]:
+        """What the model's sums are divided by: how much is hidden on average over all ranks, at least 1."""
+        if not self._masked:
+            return {}
         model: Any = getattr(self._model, "module", self._model)
-        rows, columns = model.masked.grid
-        pictures = torch.full((), float(len(batch.picture_of)), device=self._mesh.device)
-        return (self._mesh.sum(pictures) * rows * columns * self._align.mask_ratio).clamp_min(1)
+        expected = model.masked.expected(batch)
+        totals = self._mesh.sum(torch.stack([count.float() for count in expected.values()]))
+        return dict(zip(expected, totals.clamp_min(1), strict=True))
 
 
 def _scalars(outputs: dict[str, Tensor]) -> list[str]:

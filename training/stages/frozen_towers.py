@@ -67,6 +67,8 @@ def frozen_towers(built: StageModel, config: TrainConfig, folder: Path) -> dict[
 
     towers: dict[Kind, FrozenTower] = {}
     if isinstance(model, DualEncoder):
+        if model.vision.body_frozen or model.text.body_frozen:
+            _check_tokens_are_not_read(config)
         if model.vision.body_frozen:
             _check_pictures_stay(config)
             preprocess = model.vision.preprocess
@@ -86,16 +88,21 @@ def frozen_towers(built: StageModel, config: TrainConfig, folder: Path) -> dict[
     return towers
 
 
+def _check_tokens_are_not_read(config: TrainConfig) -> None:
+    if weights := [
+        name for name in ("masked_weight", "masked_text_weight", "masked_sound_weight") if getattr(config.align, name)
+    ]:
+        raise UserError(
+            f"data.cache_features: align.{weights[0]} reads the tokens of pictures and captions in each step, and the "
+            f"cache of a frozen tower keeps one vector. Remedy: align.{weights[0]} = 0, or data.cache_features = false."
+        )
+
+
 def _check_pictures_stay(config: TrainConfig) -> None:
     if config.align.crop_scale < 1:
         raise UserError(
             f"data.cache_features: align.crop_scale {config.align.crop_scale:g} crops a picture anew in each epoch, so "
             "the features of a frozen tower change. Remedy: align.crop_scale = 1.0, or data.cache_features = false."
-        )
-    if config.align.masked_weight > 0:
-        raise UserError(
-            "data.cache_features: align.masked_weight needs the pictures themselves in each step. "
-            "Remedy: align.masked_weight = 0, or data.cache_features = false."
         )
 
 

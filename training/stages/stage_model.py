@@ -92,10 +92,12 @@ def _align_model(encoder: DualEncoder, config: TrainConfig) -> StageModel:
     if "siglip" in align.pair_losses and not encoder.logit_bias.any():  # a trained SigLIP keeps its own
         encoder.logit_scale.fill_(SIGLIP_SCALE)
         encoder.logit_bias.fill_(SIGLIP_BIAS)
-    if align.masked_weight > 0:
-        channels, rows, columns = encoder.vision.maps(torch.zeros(1, 3, *encoder.vision.preprocess.size))[-1].shape[1:]
-        text_width = encoder.text(encoder.tokenize(["a"])).shape[1]
-        encoder.masked = MaskedPrediction(channels, (rows, columns), text_width, align.mask_ratio)
+    if align.masked_weights:
+        if "sound" in align.masked_weights and encoder.audio is None:
+            raise UserError(
+                "align.masked_sound_weight: the model has no sound tower. Remedy: model.audio.kind, or a weight of 0."
+            )
+        encoder.masked = MaskedPrediction(encoder, list(align.masked_weights), align.mask_ratio, align.mask_text_ratio)
     for tower, frozen in ((encoder.vision, align.freeze_image), (encoder.text, align.freeze_text)):
         if frozen:
             tower.freeze_body()
@@ -179,7 +181,8 @@ def load_model(checkpoint: Path) -> tuple[StageModel, TrainConfig]:
     config = TrainConfig.model_validate(progress.config)
     built = build_model(progress.stage, config)
     initialise_weights(built, config, None)
-    if missing := load_weights(folder, built.model, lambda _: True):
+    # The decoders of masked prediction are for training only, and older checkpoints have others.
+    if missing := load_weights(folder, built.model, lambda name: not name.startswith("masked.")):
         raise DataError(
             f"{folder}: {len(missing)} tensors of the model are missing, such as {missing[0]}. "
             "Remedy: use an older checkpoint."

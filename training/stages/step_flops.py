@@ -43,7 +43,7 @@ class StepFlops:
         model = built.model.eval()
         cached = config.data.cache_features
         self._of: Callable[[Any], Tensor] = (
-            _PairFlops(model, config.align.masked_weight > 0, cached)
+            _PairFlops(model, cached)
             if isinstance(model, DualEncoder)
             else _RowFlops(model, generative_settings(built.stage, config).kl_weight > 0, cached)
         )
@@ -57,22 +57,17 @@ class StepFlops:
 class _PairFlops:
     """Of stage `align`."""
 
-    def __init__(self, model: DualEncoder, masked: bool, cached: bool) -> None:
+    def __init__(self, model: DualEncoder, cached: bool) -> None:
         device = model.logit_scale.device
         pixels = torch.zeros(1, 3, *model.vision.preprocess.size, dtype=torch.uint8, device=device)
         pictures = _without_gradient(model.picture_body, pixels) if cached and model.vision.body_frozen else pixels
         self._picture = _measured(lambda: model.embed_pictures(pictures))
-        if masked and model.masked is not None:
-            predict, owner = model.masked, torch.zeros(1, dtype=torch.long, device=device)
-            caption_1D = torch.zeros(1, predict.caption.in_features, device=device, requires_grad=True)
-            self._picture += _measured(
-                lambda: predict(model.vision, model.normalised(pixels), caption_1D, owner)["masked"]
-            )
         self._sound = 0.0
         if model.audio is not None:
             audio, wave = model.audio, torch.zeros(1, model.audio.samples, device=device)
             self._sound = _measured(lambda: audio(wave))
         tokens = model.tokenize(["a"]).to(device)
+        self._auxiliary = _measured(lambda: _auxiliary(model, tokens)) if model.masked is not None else 0.0
         self._context = tokens.shape[1]
         self._pad, self._is_causal = _padding_of(model.text)
         texts = _without_gradient(model.text.body, tokens) if cached and model.text.body_frozen else tokens
@@ -88,7 +83,23 @@ class _PairFlops:
             tokens_B = length_B / self._context
             pairs_B = tokens_B.square() if not self._is_causal else tokens_B * (length_B + 1) / (2 * self._context)
         total = (batch.weight * (tokens_B * self._caption + pairs_B * self._products)).sum()
+        total = total + batch.weight.sum() * self._auxiliary
         return total + len(batch.picture_of) * self._picture + len(batch.sound_of) * self._sound
+
+
+def _auxiliary(model: DualEncoder, tokens_1T: Tensor) -> Tensor:
+    """The losses of one sample beside the contrastive one, with a picture, and with a sound if there is a tower."""
+    device = tokens_1T.device
+    first, none = torch.zeros(1, dtype=torch.long, device=device), torch.zeros(0, dtype=torch.long, device=device)
+    pixels = torch.zeros(1, 3, *model.vision.preprocess.size, dtype=torch.uint8, device=device)
+    sound = torch.zeros(1, model.audio.samples, device=device) if model.audio is not None else None
+    batch = PairBatch(
+        tokens_1T, torch.ones(1, device=device), first, first.bool(), pixels, first, sound,
+        first if sound is not None else none, [], read=1, bad=0, consumed=0,
+    )  # fmt: skip
+    assert model.masked is not None
+    sums = model.masked(model, model.normalised(pixels), sound, batch)
+    return torch.stack([value for name, value in sums.items() if not name.endswith("_count")]).sum()
 
 
 @dataclass

@@ -48,6 +48,7 @@ UNTIED = {**settings().model.model_dump(), "llm": {"kind": "config", "tokenizer"
 TIED = {**UNTIED, "llm": {**UNTIED["llm"], "config": {**LLM, "tie_word_embeddings": True}}}
 WINDOW = {**UNTIED, "llm": {**UNTIED["llm"], "sliding_window": 16}}
 CROSS = {**UNTIED, "architecture": "cross_attention", "fusion": "hierarchical"}
+MASKED = {"masked_weight": 1e-9, "masked_text_weight": 1e-9}
 LOSSES = {"infonce": 1.0, "triplet": 0.5, "bce": 0.5}  # the hinge of triplets and the hardest negatives too
 FULL = {**FAST, "method": "full", "kl_weight": 0.1}
 CASES = {
@@ -61,7 +62,7 @@ CASES = {
     ),
     "ddp-micro": case(["joint"], {"strategy": "ddp"}, joint={**FAST, "micro_batch": 1}),
     "ddp-cross": case(["joint"], {"strategy": "ddp"}, model=CROSS),
-    "ddp-masked": case(["align"], {"strategy": "ddp"}, align={**FAST, "masked_weight": 1e-9}),
+    "ddp-masked": case(["align"], {"strategy": "ddp"}, align={**FAST, **MASKED}),
     # One rank has rows of padding alone, or no real sample: it has no picture, and nobody waits for it.
     "ddp-idle-rank": case(["joint"], {"strategy": "ddp"}, joint={**FAST, "batch_size": 2}),
     "ddp-idle-rank-align": case(["align"], {"strategy": "ddp"}, align={**FAST, "batch_size": 40}),

@@ -87,15 +87,15 @@ def test_each_sample_is_one_unit_vector_whatever_it_holds(mixed: Workspace, tmp_
 def test_a_batch_without_media_runs_the_towers_and_teaches_them_nothing(mixed: Workspace, tmp_path: Path) -> None:
     """A rank that drew only words still takes part in every reduction of the others."""
     encoder = build_encoder(hf("vit"), sound(**WAVES["wav2vec2"]))
-    encoder.masked = MaskedPrediction(32, (4, 4), 16, 0.5)
+    encoder.masked = MaskedPrediction(encoder, ["picture", "text", "sound"], 0.5, 0.5)
     batch = first_batch(encoder, mixed, tmp_path)
     none = torch.empty(0, dtype=torch.long)
     bare = replace(batch, picture=None, sound=None, picture_of=none, sound_of=none)
     outputs = encoder(bare, True)
-    for name in ("visual", "audio", "masked", "masked_count"):
+    for name in ("visual", "audio", "masked", "masked_count", "masked_sound", "masked_sound_count"):
         assert not outputs[name].any(), name
-    sum(outputs[name].sum() for name in ("visual", "audio", "masked")).backward()
-    towers = [encoder.vision, encoder.audio, encoder.masked]
+    sum(outputs[name].sum() for name in ("visual", "audio", "masked", "masked_text", "masked_sound")).backward()
+    towers = [encoder.vision, encoder.audio]
     gradients = [
         p.grad for tower in towers if tower is not None for n, p in tower.named_parameters() if p.requires_grad
     ]

@@ -287,7 +287,7 @@ def test_another_layer_of_the_tower_has_another_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("align", "message"),
-    [({"crop_scale": 0.9}, "align.crop_scale 0.9 crops"), ({"masked_weight": 0.1}, "align.masked_weight needs")],
+    [({"crop_scale": 0.9}, "align.crop_scale 0.9 crops"), ({"masked_weight": 0.1}, "align.masked_weight reads")],
 )
 def test_pictures_that_change_are_refused(release: str, tmp_path: Path, align: dict[str, Any], message: str) -> None:
     config = cached(settings(align={**FROZEN, **align}))
