@@ -346,3 +346,18 @@ def test_a_stage_without_data_is_refused_before_any_is_trained(own_file: Path, t
     with pytest.raises(UserError, match="stage `align` reads releases"):
         train([str(own_file)], ["instruct", "align"], settings(), tmp_path)
     assert not (tmp_path / "instruct").exists()
+
+
+def test_a_run_goes_on_without_masked_prediction_where_its_decoder_is_another(release: str, tmp_path: Path) -> None:
+    plain, masked = ({"steps": steps, "masked_weight": weight} for steps, weight in ((2, 0.0), (3, 1.0)))
+    train(release, ["align"], settings(align=plain), tmp_path / "out")
+    with pytest.raises(DataError, match=r"lacks \d+ tensors .* such as masked\..*align\.masked_weight=0"):
+        train(release, ["align"], settings(align=masked), tmp_path / "out")
+    (result,) = train(release, ["align"], settings(align=plain | {"steps": 3}), tmp_path / "out")
+    assert result.steps == 3
+
+    train(release, ["align"], settings(align=masked | {"steps": 2}), tmp_path / "with")
+    (result,) = train(release, ["align"], settings(align=plain | {"steps": 3}), tmp_path / "with")
+    assert result.steps == 3
+    built, _ = load_model(result.checkpoint)
+    assert not any(name.startswith("masked.") for name in built.model.state_dict())

@@ -139,7 +139,10 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
     weights = get_model_state_dict(model)
     values = get_optimizer_state_dict(model, optimizer, options=OPTIMIZER_OPTIONS)
     if missing := _load(checkpoint, weights, {"optimizer": values}):
-        raise DataError(f"{checkpoint}: lacks {len(missing)} tensors of the model, such as {missing[0]}. {REMEDY}")
+        remedy = REMEDY
+        if all(name.startswith("masked.") for name in missing):  # of another version, or of a run without it
+            remedy = "Remedy: go on without masked prediction (--set align.masked_weight=0, …), or train anew."
+        raise DataError(f"{checkpoint}: lacks {len(missing)} tensors of the model, such as {missing[0]}. {remedy}")
     set_model_state_dict(model, weights)
     set_optimizer_state_dict(model, optimizer, values, options=OPTIMIZER_OPTIONS)
 
@@ -161,13 +164,16 @@ def _load(
 ) -> list[str]:
     """Load tensors in place, from the checkpoint, or else from its base. Returns: the names that neither has, sorted.
 
-    Args: other: what is loaded from the checkpoint beside the weights.
+    Args: other: what is loaded from the checkpoint beside the weights; if weights are lacking, nothing is loaded.
     """
     missing = dict(weights)
     base = base_of(checkpoint, read_progress(checkpoint).base)
-    for folder in (checkpoint, *([base] if base is not None else [])):
-        saved = CheckpointReader(folder).read_metadata().state_dict_metadata
-        state: dict[str, Any] = {"model": {name: missing[name] for name in missing if f"model.{name}" in saved}}
+    folders = (checkpoint, *([base] if base is not None else []))
+    saved = {folder: CheckpointReader(folder).read_metadata().state_dict_metadata for folder in folders}
+    if other and (lacking := [name for name in weights if not any(f"model.{name}" in held for held in saved.values())]):
+        return sorted(lacking)
+    for folder, held in saved.items():
+        state: dict[str, Any] = {"model": {name: missing[name] for name in missing if f"model.{name}" in held}}
         state |= other if folder is checkpoint else {}
         if any(state.values()):
             load_state(state, folder, single_process)

@@ -74,7 +74,9 @@ def waves(orders: torch.Tensor) -> torch.Tensor:
     return (orders + 1).float().repeat_interleave(2560, 1)
 
 
-@pytest.mark.parametrize("kind", ["picture", "text", "sound"])
+@pytest.mark.parametrize(
+    "kind", ["text", pytest.param("picture", marks=pytest.mark.slow), pytest.param("sound", marks=pytest.mark.slow)]
+)
 def test_the_other_mediums_tokens_are_used_and_not_their_mean(kind: str) -> None:
     """All samples hold the same four symbols, so any mean is the same: only the order of the tokens tells."""
     torch.manual_seed(0)
