@@ -120,13 +120,15 @@ def test_two_processes_train_what_one_trains(
 ) -> None:
     config = TrainConfig.model_validate(CASES[name]["config"])
     alone = settings(parallel={"precision": config.parallel.precision}).parallel
-    is_cached = config.data.cache_features  # then the features are rounded to float16
+    # Cached features, and all of a pass in fp16, are rounded to float16: Adam then moves a weight of next to no
+    # gradient the other way.
+    is_rounded = config.data.cache_features or config.parallel.precision == "fp16"
     data = config.data.model_copy(update={"cache_features": False})
     config = config.model_copy(update={"parallel": alone, "data": data})
     results = train(numbered, CASES[name]["stages"], config, tmp_path)
     for result in results:
         ours, theirs = result.folder, two(name) / result.stage
-        assert losses(theirs) == pytest.approx(losses(ours), rel=2e-3 if is_cached else 2e-4), result.stage
+        assert losses(theirs) == pytest.approx(losses(ours), rel=2e-3 if is_rounded else 2e-4), result.stage
         assert len(losses(ours)) == STEPS
         assert all(line["mfu"] > 0 for line in read_log(theirs) if line["kind"] == "train")
         done = read_result(theirs)
@@ -142,7 +144,7 @@ def test_two_processes_train_what_one_trains(
                 theirs_state[key],
                 ours_state[key],
                 rtol=1e-2,
-                atol=2e-3 if is_cached else 2e-4,
+                atol=2e-3 if is_rounded else 2e-4,
                 msg=lambda m, k=key: f"{k}: {m}",
             )
         assert read_progress(done.checkpoint).consumed == read_progress(result.checkpoint).consumed
