@@ -68,10 +68,10 @@ def test_the_rank_with_the_fewest_beats_is_the_one_that_is_waited_for(tmp_path: 
 
 
 def test_a_run_that_moves_is_left_alone(tmp_path: Path) -> None:
-    with Watchdog(tmp_path / "on", 0, 1, hang_s=0.5) as watchdog:
-        for _ in range(8):
+    with Watchdog(tmp_path / "on", 0, 1, hang_s=4.0) as watchdog:  # more than a busy machine stands still
+        for _ in range(10):
             watchdog.beat("step")
-            watchdog._ended.wait(0.1)
+            watchdog._ended.wait(0.5)
     assert list(tmp_path.iterdir()) == []
     with Watchdog(tmp_path / "off", 0, 1, hang_s=None):
         pass
