@@ -111,41 +111,48 @@ def _places(corpus: Corpus, workspace: Workspace, prefix: str) -> Iterator[tuple
     The selection of the latest release is an index by uid of its parts, as long as they stay as they were, and only if
     no uid stands in several of them. All other parts are looked through.
     """
-    known, indexed = _indexed_places(corpus, workspace, prefix)
+    indexed = _indexed_slices(corpus, workspace, prefix)
     for part in workspace.catalog().parts.values():
-        stamp = workspace.part_stamp(part.name, "rows")
-        for slice_name in stamp.slices if stamp is not None else ():
-            if part.name not in indexed or (part.name, slice_name) in known:
-                yield part, slice_name
+        if part.name in indexed:
+            slice_names: Sequence[str] = indexed[part.name]
+        else:
+            stamp = workspace.part_stamp(part.name, "rows")
+            slice_names = stamp.slices if stamp is not None else ()
+        yield from ((part, name) for name in slice_names)
 
 
-def _indexed_places(corpus: Corpus, workspace: Workspace, prefix: str) -> tuple[set[tuple[str, str]], frozenset[str]]:
-    """Part and slice of the uids with a prefix by the latest selection, and the parts that it speaks for."""
+def _indexed_slices(corpus: Corpus, workspace: Workspace, prefix: str) -> dict[str, list[str]]:
+    """For each part that the latest selection speaks for, the slices that hold the uids with a prefix by it."""
     latest = workspace.latest()
     manifest = find_manifest(workspace, latest)
-    parts = frozenset(manifest.get("parts", ())) if manifest is not None else frozenset()
+    if latest is None or manifest is None:
+        return {}
+    parts = sorted(manifest.get("parts", ()))
     try:
-        is_current = manifest is not None and release_inputs(corpus, workspace, sorted(parts)) == manifest["inputs"]
+        is_current = release_inputs(corpus, workspace, parts) == manifest["inputs"]
     except (DataError, UserError):  # a stamp or a list of concepts is gone
         is_current = False
-    if latest is None or not is_current:
-        return set(), frozenset()
-    rows = _rows(workspace.release_dir(latest) / "selection.parquet", prefix)
-    places = {(str(row["part"]), str(row["slice"])) for row in rows}
-    for row in rows:  # copies that the slice itself does not have stand in other parts
-        own = _rows(workspace.table(row["part"], "rows", row["slice"]), str(row["uid"]))
-        if [copy["copies"] for copy in own] != [row["copies"]]:
-            return set(), frozenset()
-    return places, parts
+    if not is_current:
+        return {}
+    rows = _rows(workspace.release_dir(latest) / "selection.parquet", prefix, ("uid", "part", "slice", "copies"))
+    slices: dict[str, list[str]] = {part: [] for part in parts}
+    for part, slice_name in sorted({(row["part"], row["slice"]) for row in rows}):
+        slices[part].append(slice_name)
+    if len(rows) == 1:  # else the prefix is refused
+        place = workspace.table(rows[0]["part"], "rows", rows[0]["slice"])
+        if [row["copies"] for row in _rows(place, rows[0]["uid"], ("copies",))] != [rows[0]["copies"]]:
+            return {}  # copies that the slice does not have stand in other parts
+    return slices
 
 
-def _rows(path: UPath, prefix: str) -> list[dict[str, Any]]:
-    """The rows whose uid begins with a prefix."""
+def _rows(path: UPath, prefix: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The rows whose uid begins with a prefix. Args: columns: those that are read; None: all."""
     if not path.exists():
         return []
     # a range instead of a prefix match: tables are sorted by uid, so Parquet's statistics skip most of a file
     between = pl.col("uid").is_between(pl.lit(prefix), pl.lit(prefix + "g"), closed="left")
-    return scan_tables([path]).filter(between).collect().to_dicts()
+    rows = scan_tables([path]).filter(between)
+    return (rows if columns is None else rows.select(columns)).collect().to_dicts()
 
 
 def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
