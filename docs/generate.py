@@ -35,7 +35,7 @@ file's folder. An unknown key is an error that names the nearest known one; YAML
 
 TRAINING = """# Configuration: train.toml
 
-<!-- Written by `make docs` from training/config.py; edit the models, not this page. -->
+<!-- Written by `make docs` from training/config.py and model_config.py; edit the models, not this page. -->
 
 A TOML file over a preset, for `mmdata train --settings FILE`; `--set key=value` goes over both. What the settings are
 for: [training.md](training.md). An unknown key is an error that names the nearest known one.

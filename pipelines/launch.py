@@ -121,7 +121,7 @@ def _follow(request: Request, progress: Progress) -> Callable[[], None]:
     """Make a function that tells the watcher of this process how far a stage is, as its log says."""
     if not watchers():
         return lambda: None
-    from training.config import load_train_config
+    from training.config_file import load_train_config
 
     (stage,) = request.stages
     steps = getattr(load_train_config(request.preset, request.config, list(request.overrides)), stage).steps

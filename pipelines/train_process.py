@@ -83,7 +83,7 @@ def _work(request: Request, pipes: PipesContext | None) -> None:
                 pipes.log.info(f"evaluating {stage}")
             evaluate(Path(request.output) / stage, request.release, samples=request.samples, generate=request.answers)
         return
-    from training.config import load_train_config
+    from training.config_file import load_train_config
     from training.run import train
 
     config = load_train_config(request.preset, request.config, list(request.overrides))

@@ -25,7 +25,8 @@ def main() -> int:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     from mmdata.display import shown
     from mmdata.errors import MMDataError, UserError, describe_machine_error
-    from training.config import STAGES, load_train_config
+    from training.config import STAGES
+    from training.config_file import load_train_config
     from training.run import train
 
     try:

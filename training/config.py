@@ -1,148 +1,18 @@
-"""The typed settings of a training run, filled from a preset, `train.toml` and `--set key=value`."""
+"""The typed settings of a training run; `training.config_file` fills them."""
 
 from __future__ import annotations
 
-import tomllib
-from importlib import resources
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from mmdata.config import Section
-from mmdata.config.load import explain_validation
 from mmdata.config.section import RelativePath
-from mmdata.errors import UserError
+from training.model_config import Model
 
 StageName = Literal["align", "joint", "instruct"]
 PAIR_LOSS_NAMES = ("infonce", "siglip", "triplet", "bce")
 STAGES: tuple[StageName, ...] = ("align", "joint", "instruct")
-PRESETS = ("tiny", "demo", "smollm2", "b16-360m", "b16-0.5b", "b32-0.5b", "l14-1b", "l14-7b")
-
-
-class Encoder(Section):
-    """The image encoder, and the text encoder that stage 1 aligns with it."""
-
-    kind: Literal["open_clip", "demo", "hf"] = Field(
-        "open_clip",
-        description="`open_clip`: a dual encoder; `demo`: the packaged offline towers; `hf`: Hugging Face encoders.",
-    )
-    model: str = Field(
-        "ViT-B-32",
-        description="Name in open_clip or `local-dir:…`. For `hf` a hub id or a folder: of CLIP, SigLIP or SigLIP2, "
-        "which is loaded whole, or of an image encoder.",
-    )
-    pretrained: str | None = Field(None, description="Pretrained tag of open_clip or a checkpoint; null: random.")
-    config: dict[str, Any] | None = Field(
-        None, description="Instead of `model`: open_clip's model config, or `model_type` and settings of an HF model."
-    )
-    text_model: str | None = Field(
-        None, description="`hf` only: hub id or folder of the text encoder; null: `model` has one."
-    )
-    text_config: dict[str, Any] | None = Field(None, description="`hf` only: a text encoder with random weights.")
-    embed_dim: int = Field(
-        256, ge=1, description="`hf`, two encoders: width of the space that both are projected into."
-    )
-    tokenizer: str | None = Field(
-        None, description="`hf`, two encoders: hub id or folder; null: the text model's, or bytes."
-    )
-    context_length: int = Field(64, ge=1, description="`hf`, two encoders: the most tokens of a caption that are read.")
-
-
-class Audio(Section):
-    """The sound encoder. It takes 16 kHz mono."""
-
-    kind: Literal["none", "logmel_vit", "wav2vec2"] = Field("none", description="`none`: sound is not used.")
-    model: str | None = Field(None, description="Hub id or folder of Wav2Vec2 weights; null: random weights.")
-    config: dict[str, Any] = Field(default_factory=dict, description="Settings of the HF config for random weights.")
-    seconds: float = Field(10.0, ge=0.2, description="Longer sound is cut; shorter sound is padded with silence.")
-    mel_bins: int = Field(64, ge=16, multiple_of=16, description="`logmel_vit`: mel bands; a patch is 16 high.")
-
-
-class Llm(Section):
-    """The causal language model."""
-
-    kind: Literal["hf", "gguf", "config"] = Field("hf", description="Hub id or folder, a GGUF file, or random weights.")
-    model: str = Field(
-        "Qwen/Qwen2.5-0.5B",
-        description="Hub id or folder (of a vision-language model: its language model), .gguf file, or `smollm2` "
-        "(packaged).",
-    )
-    config: dict[str, Any] = Field(default_factory=dict, description="`config`: `model_type` and settings.")
-    tokenizer: str | None = Field(None, description="Hub id or folder; `bytes`: a token per byte; null: the model's.")
-    attention: Literal["auto", "flash_attention_2", "flash_attention_3", "flex_attention", "sdpa", "eager"] = Field(
-        "auto",
-        description="Kernel; auto: on a GPU flash attention where it is installed, else flex_attention; else sdpa.",
-    )
-    sliding_window: int | None = Field(
-        None, ge=1, description="Attention reaches back at most this many tokens; not with flash attention."
-    )
-
-    @model_validator(mode="after")
-    def _kernel_has_windows(self) -> Llm:
-        if self.sliding_window is not None and self.attention.startswith("flash"):
-            raise ValueError(f'{self.attention} has no sliding_window here. Set attention = "flex_attention" or "auto"')
-        return self
-
-
-class Model(Section):
-    """The model, and where pictures enter the language model."""
-
-    encoder: Encoder = Encoder()
-    audio: Audio = Audio()
-    llm: Llm = Llm()
-    architecture: Literal["single_tower", "cross_attention"] = Field(
-        "single_tower",
-        description="Media are tokens in the LLM's sequence, or are read from outside it by gated cross-attention.",
-    )
-    fusion: Literal["early", "late", "hierarchical", "attention"] = Field(
-        "early",
-        description="Where media enter. `early`: at the first layer of the LLM; `late`: at three quarters of them; "
-        "`hierarchical`: several depths of the encoder, each at another layer; `attention`: tokens "
-        "condensed by learned queries, at the first layer or, with `cross_attention`, at every fourth.",
-    )
-    picture_features: Literal["map", "embedding"] = Field(
-        "map",
-        description="What the LLM reads of a picture: the encoder's feature map, a token for each of its places, or "
-        "`embedding`, one token: its vector in the space that stage `align` trains (as ClipCap, Mokady et al. 2021).",
-    )
-    picture_layer: int = Field(
-        -1,
-        le=-1,
-        description="Which layer of the image encoder the feature map comes from: -1 is the last, -2 the one before it "
-        "(LLaVA 1.5's).",
-    )
-    projector: Literal["norm_mlp", "mlp", "linear"] = Field(
-        "norm_mlp",
-        description="How features are mapped to the LLM's width. `norm_mlp`: layer norm, linear, GELU, linear; `mlp`: "
-        "the same without the norm; `linear`. The last two can be exported as LLaVA (`mmdata export --llava`).",
-    )
-    llava: str | None = Field(
-        None,
-        description="Hub id or folder of a LLaVA model: stages `joint` and `instruct` start from its image tower, "
-        "projector and language model. It replaces encoder, llm.model, picture_layer and projector.",
-    )
-    queries: int = Field(32, ge=1, description="fusion `attention`: tokens that the resampler makes from one picture.")
-    connector_width: int | None = Field(None, ge=1, description="Hidden width of the projector; null: that of the LLM.")
-
-    @model_validator(mode="after")
-    def _llava_has_its_form(self) -> Model:
-        form = {"architecture": "single_tower", "fusion": "early", "picture_features": "map", "connector_width": None}
-        different = [key for key, value in form.items() if getattr(self, key) != value]
-        different += ["audio.kind"] if self.audio.kind != "none" else []
-        if self.llava is not None and different:
-            raise ValueError(f"llava: a LLaVA model has another {' and '.join(different)}. Leave it at its default")
-        return self
-
-    @model_validator(mode="after")
-    def _depths_have_maps(self) -> Model:
-        if self.picture_features == "embedding" and self.picture_layer != -1:
-            raise ValueError("picture_layer is of feature maps; picture_features `embedding` reads none")
-        if self.picture_features == "embedding" and self.fusion == "hierarchical":
-            raise ValueError(
-                "fusion `hierarchical` reads maps of several depths; picture_features `embedding` is one vector"
-            )
-        return self
 
 
 class Lora(Section):
@@ -395,73 +265,3 @@ class TrainConfig(Section):
         if (kernel == "flex_attention" and precision == "fp16") or (kernel.startswith("flash") and precision == "fp32"):
             raise ValueError(f'model.llm.attention {kernel} does not run in {precision}. Set attention = "auto"')
         return self
-
-
-def load_train_config(
-    preset: str | None = None, path: str | Path | None = None, overrides: list[str] | None = None
-) -> TrainConfig:
-    """Read a preset, then a TOML file over it, then `key=value` pairs over both.
-
-    Args:
-        preset: one of PRESETS; or the file names it with `preset = "…"`.
-        overrides: such as `align.lr=0.001`: a dotted key and a TOML value. Text that is not TOML is a string.
-
-    Raises UserError: an unknown preset or key (the error names the nearest), a wrong value, or a file that is not TOML.
-    """
-    values: dict[str, Any] = {}
-    name = "train config"
-    if path is not None:
-        name = str(path)
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file") from None
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-        except RecursionError:
-            raise UserError(f"{path}: not valid TOML: too deeply nested") from None
-        except ValueError as error:
-            raise UserError(f"{path}: not valid TOML: {error}") from None
-    preset = preset or values.pop("preset", None)
-    values.pop("preset", None)
-    if preset is not None:
-        if preset not in PRESETS:
-            raise UserError(f"no preset {preset!r}; the presets are {', '.join(PRESETS)}")
-        text = (resources.files("training") / "presets" / f"{preset}.toml").read_text(encoding="utf-8")
-        values = _merged(tomllib.loads(text), values)
-    for override in overrides or []:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise UserError(f"--set {override!r}: expected key=value, such as align.lr=0.001")
-        values = _with(values, key.strip().split("."), _value(text.strip()))
-    try:
-        return TrainConfig.model_validate(values, context={"folder": None if path is None else Path(path).parent})
-    except ValidationError as error:
-        raise UserError("\n".join(f"{name}: {line}" for line in explain_validation(error, TrainConfig))) from None
-
-
-def _value(text: str) -> Any:
-    if text in ("null", "none", "None"):
-        return None
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        return text
-
-
-def _with(values: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
-    """A copy of `values` in which one nested key is set."""
-    first, *rest = keys
-    if not rest:
-        return _merged(values, {first: value})
-    section = values.get(first)
-    return {**values, first: _with(section if isinstance(section, dict) else {}, rest, value)}
-
-
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Merge `above` over `below`. A model's `config` table is replaced as a whole, since its keys belong together."""
-    merged = dict(below)
-    for key, value in above.items():
-        are_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if are_tables and not key.endswith("config") else value
-    return merged

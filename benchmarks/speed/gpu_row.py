@@ -31,14 +31,11 @@ def main() -> None:
 def smoke(task: Task, workspace: str, out: str) -> None:
     """Train a few steps with the task's settings; its work is the steps. Fails if the loss is not a number."""
     from training.config import TrainConfig
+    from training.config_file import with_setting
 
     settings: dict[str, Any] = our_config(task.size).model_dump(mode="json")
     for key, value in task.settings.items():
-        *sections, last = key.split(".")
-        place = settings
-        for section in sections:
-            place = place[section]
-        place[last] = value
+        settings = with_setting(settings, key.split("."), value)
     config = TrainConfig.model_validate(settings)
     import torch.distributed as dist
 

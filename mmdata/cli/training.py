@@ -83,7 +83,7 @@ def train(
     """
     from mmdata.cli.console import console, summary_line
     from mmdata.inspect.training_runs import MODEL_STAGES, stage_report
-    from training.config import load_train_config
+    from training.config_file import load_train_config
 
     if corpus.suffix == ".toml":
         raise UserError(f"--config names corpus.yaml, and {corpus} is training settings. Remedy: --settings {corpus}")

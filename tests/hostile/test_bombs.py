@@ -18,7 +18,7 @@ from mmdata.config import Source
 from mmdata.config.load import load_corpus
 from mmdata.errors import UserError
 from mmdata.sources.source_files import look_into
-from training.config import load_train_config
+from training.config_file import load_train_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

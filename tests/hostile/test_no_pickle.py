@@ -30,10 +30,10 @@ from tests.support.scoring import TINY
 from tests.support.tiny_run import LLM
 from training.checkpoint import checkpoints
 from training.checkpoint.saver import save
-from training.config import Audio, Encoder, Llm
 from training.data.text_codec import load_tokenizer
 from training.model.encoders import _hf_model, _open_clip
 from training.model.llm import load_llm
+from training.model_config import Audio, Encoder, Llm
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """

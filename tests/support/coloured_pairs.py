@@ -11,9 +11,9 @@ from PIL import Image
 from mmdata.config import Score
 from tests.support.made_release import Sample, write_release
 from tests.support.tiny_run import TEXT, VISION
-from training.config import Audio, Encoder
 from training.model.encoders import build_encoder
 from training.model.scorer_folder import save_scorer
+from training.model_config import Audio, Encoder
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 160, 40), "blue": (30, 40, 220), "white": (240, 240, 240)}
 

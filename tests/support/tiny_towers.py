@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.support.tiny_run import TEXT, VISION
-from training.config import Audio, Encoder
+from training.model_config import Audio, Encoder
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
 

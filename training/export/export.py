@@ -18,7 +18,7 @@ from mmdata.errors import UserError
 from mmdata.storage.atomic import TEMPORARY, publish_json, sync
 from mmdata.storage.digests import write_digests
 from training.checkpoint.checkpoints import Progress, check_release, find_checkpoint, read_progress
-from training.config import Audio, Encoder, TrainConfig
+from training.config import TrainConfig
 from training.data.sample_index import TrainingRelease, open_training_release
 from training.distributed.process_mesh import Mesh, join_processes
 from training.export import shrink
@@ -38,6 +38,7 @@ from training.model.hf_dual_towers import HfDualVision
 from training.model.llm import merge_lora
 from training.model.scorer_folder import save_scorer
 from training.model.towers import OpenClipText, OpenClipVision
+from training.model_config import Audio, Encoder
 from training.stages.stage_model import StageModel, load_model
 from training.stages.stage_step import validate
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mmdata.errors import DataError, UserError
 from mmdata.score.preprocess import Preprocess
 from mmdata.storage.digests import changed_file
-from training.config import Audio, Encoder, TrainConfig
+from training.config import TrainConfig
 from training.data.text_codec import TextCodec, load_tokenizer
 from training.model.encoders import DualEncoder, pictures_only
 from training.model.fusion import FusedLayer, decoder_list
@@ -26,6 +26,7 @@ from training.model.llm import is_tied
 from training.model.multimodal_lm import MultimodalLm
 from training.model.scorer_folder import open_clip_description
 from training.model.towers import AudioTower, HfVision, OpenClipVision
+from training.model_config import Audio, Encoder
 from training.stages.stage_model import StageModel
 
 FORMAT = 1

@@ -14,11 +14,11 @@ from mmdata.errors import UserError
 from mmdata.score.hf_dual_encoder import HALF, load_dual_encoder, processor_preprocess
 from mmdata.score.preprocess import Preprocess
 from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS, forbid_remote_code
-from training.config import Audio, Encoder
 from training.data.batch_types import PairBatch
 from training.model.hf_dual_towers import HfDualText, HfDualVision, dual_towers
 from training.model.masked_prediction import MaskedPrediction
 from training.model.towers import AudioTower, HfText, HfVision, OpenClipText, OpenClipVision
+from training.model_config import Audio, Encoder
 
 Tokenize = Callable[[list[str]], Tensor]
 

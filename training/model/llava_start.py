@@ -11,12 +11,12 @@ from torch import Tensor
 from mmdata.errors import UserError, first_line
 from mmdata.score.hf_dual_encoder import tower_preprocess
 from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS
-from training.config import Model
 from training.data.text_codec import TextCodec
 from training.model.encoders import DualEncoder, pictures_only
 from training.model.hf_dual_towers import HfDualVision
 from training.model.llm import codec_of_folder, stop_at_ends
 from training.model.vision_language import inner_llm, load_vision_language
+from training.model_config import Model
 
 STRATEGIES = {"clip_vision_model": "default", "siglip_vision_model": "full"}
 """Image towers by `model_type`, and the `vision_feature_select_strategy` that reads all patches and no class token."""

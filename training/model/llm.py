@@ -10,7 +10,7 @@ from typing import Any
 
 from mmdata.errors import UserError
 from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS
-from training.config import Llm, Lora
+from training.config import Lora
 from training.data.text_codec import TextCodec, load_tokenizer
 from training.model.vision_language import (
     VISION_LANGUAGE_TYPES,
@@ -18,6 +18,7 @@ from training.model.vision_language import (
     load_vision_language,
     processor_template,
 )
+from training.model_config import Llm
 
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdata.errors import UserError
-from training.config import Model
 from training.data.batch_types import RowBatch
 from training.data.text_codec import IGNORED
 from training.model.attention import PackedAttention, has_own_windows, keep_dtype_in_norms
@@ -29,6 +28,7 @@ from training.model.fusion import (
 )
 from training.model.losses import chunked_cross_entropy, chunked_kl
 from training.model.packed_rows import learned_positions, media_by_row, text_only, with_media
+from training.model_config import Model
 
 
 class Connector(nn.Module):

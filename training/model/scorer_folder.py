@@ -12,9 +12,9 @@ from upath import UPath
 from mmdata.errors import UserError
 from mmdata.storage.atomic import publish_bytes
 from mmdata.storage.digests import write_digests
-from training.config import Encoder
 from training.model.encoders import DualEncoder, is_hf_dual, open_clip_settings
 from training.model.hf_dual_towers import HfDualText, HfDualVision, save_dual
+from training.model_config import Encoder
 
 
 def can_be_scorer(config: Encoder) -> bool:

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from mmdata.errors import UserError
 from mmdata.score.preprocess import Preprocess
 from mmdata.score.safe_loading import UNSAFE_WEIGHTS_ERRORS
-from training.config import Audio
 from training.data.media_tensors import SAMPLE_RATE
+from training.model_config import Audio
 
 _FFT, _HOP = 400, 160  # samples; a frame of the spectrogram is 10 ms
 _PATCH = 16  # frames and mel bands

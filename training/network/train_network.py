@@ -19,7 +19,8 @@ from mmdata.stage import StageReport
 from mmdata.storage.atomic import publish_json
 from mmdata.storage.tables import scan_tables
 from training.compare.shard_pairs import read_shard_pairs
-from training.config import TrainConfig, load_train_config
+from training.config import TrainConfig
+from training.config_file import load_train_config
 from training.network.mismatch_check import Check, check, mismatches
 from training.run import train
 

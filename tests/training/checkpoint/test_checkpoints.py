@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from mmdata.errors import DataError, UserError
+from tests.support.saved_steps import PROGRESS, save_steps
 from training.checkpoint.checkpoints import (
-    Progress,
     check_release,
     find_checkpoint,
     latest_checkpoint,
@@ -21,14 +21,6 @@ from training.checkpoint.checkpoints import (
     read_progress,
 )
 from training.checkpoint.saver import save
-
-PROGRESS = Progress("align", 0, 0, "release-1", "digest-1", {"seed": 3})
-
-
-def save_steps(folder: Path, *steps: int, best: int | None = None, keep: int = 2) -> None:
-    for step in steps:
-        best_step = best if best is not None and best <= step else None
-        save(folder, nn.Linear(3, 2), None, replace(PROGRESS, step=step, best_step=best_step), keep)
 
 
 def test_a_stages_checkpoint_is_the_one_of_its_result_or_the_newest(tmp_path: Path) -> None:

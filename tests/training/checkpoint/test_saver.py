@@ -17,10 +17,10 @@ from torch import nn
 from torch.distributed.checkpoint import state_dict_saver
 
 from mmdata.errors import DataError
+from tests.support.saved_steps import PROGRESS, save_steps
 from tests.support.small_disk import small_disk
 from training.checkpoint import saver as saver_module
 from training.checkpoint.checkpoints import (
-    Progress,
     latest_checkpoint,
     list_checkpoints,
     load_weights,
@@ -28,14 +28,6 @@ from training.checkpoint.checkpoints import (
     restore,
 )
 from training.checkpoint.saver import CheckpointSaver, save
-
-PROGRESS = Progress("align", 0, 0, "release-1", "digest-1", {"seed": 3})
-
-
-def save_steps(folder: Path, *steps: int, best: int | None = None, keep: int = 2) -> None:
-    for step in steps:
-        best_step = best if best is not None and best <= step else None
-        save(folder, nn.Linear(3, 2), None, replace(PROGRESS, step=step, best_step=best_step), keep)
 
 
 def test_old_checkpoints_go_and_the_newest_and_the_best_stay(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import torch
 
 from tests.support.tiny_run import TEXT, VISION
 from tests.support.tiny_towers import open_clip
-from training.config import Audio, Encoder
 from training.export.clip_vision import clip_vision_model
 from training.model.encoders import build_encoder
 from training.model.towers import OpenClipVision
+from training.model_config import Audio, Encoder
 
 
 def tower(quick_gelu: bool = False, **vision: Any) -> OpenClipVision:

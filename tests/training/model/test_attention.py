@@ -13,9 +13,9 @@ from torch import Tensor
 from mmdata.errors import UserError
 from tests.support import fake_flash
 from tests.support.tiny_run import LLM
-from training.config import Llm
 from training.model.attention import PackedAttention, has_own_windows, is_bf16, keep_dtype_in_norms
 from training.model.llm import load_llm
+from training.model_config import Llm
 
 DOCUMENTS = [[7, 1, 11, 5], [13, 3, 8]]  # tokens of the documents of each row
 LENGTH = 24

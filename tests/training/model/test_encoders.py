@@ -13,7 +13,6 @@ from mmdata.errors import UserError
 from mmdata.workspace.layout import Workspace
 from tests.support.tiny_run import TEXT, alone, settings
 from tests.support.tiny_towers import BERT, HF, TOWERS, WAVES, hf, sound
-from training.config import Audio, Encoder
 from training.data.batch_readers import PairReader, Share
 from training.data.batch_types import PairBatch
 from training.data.examples import Pairs
@@ -24,6 +23,7 @@ from training.data.sample_reader import SampleReader
 from training.data.text_codec import load_tokenizer
 from training.model.encoders import DualEncoder, build_encoder
 from training.model.masked_prediction import MaskedPrediction
+from training.model_config import Audio, Encoder
 from training.stages.stage_model import build_model
 from training.stages.stage_step import make_step
 

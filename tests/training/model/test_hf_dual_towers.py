@@ -16,10 +16,10 @@ from mmdata.score.scorer import load_scorer
 from tests.support.hf_folders import TEXTS, save_dual
 from tests.support.tiny_run import settings
 from tests.support.trained import checkpoint_of, pixels
-from training.config import Audio, Encoder
 from training.export.export import export
 from training.model.encoders import DualEncoder, build_encoder
 from training.model.scorer_folder import save_scorer
+from training.model_config import Audio, Encoder
 from training.stages.stage_model import build_model, load_model
 
 

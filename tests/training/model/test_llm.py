@@ -7,8 +7,9 @@ import torch
 
 from mmdata.errors import UserError
 from tests.support.tiny_run import LLM
-from training.config import Llm, Lora
+from training.config import Lora
 from training.model.llm import add_lora, gguf_file, linear_names, load_llm, merge_lora
+from training.model_config import Llm
 
 
 def test_adapters_begin_as_nothing_and_fold_into_the_weights() -> None:

@@ -9,11 +9,11 @@ import torch
 
 from mmdata.errors import UserError
 from tests.support.tiny_run import LLM
-from training.config import Llm
 from training.model import attention
 from training.model.attention import PackedAttention
 from training.model.llm import load_llm
 from training.model.packing_check import check_samples_apart
+from training.model_config import Llm
 
 
 def language_model(config: dict[str, Any] = LLM) -> Any:

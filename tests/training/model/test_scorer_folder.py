@@ -9,9 +9,9 @@ import torch
 
 from mmdata.errors import UserError
 from tests.support.tiny_towers import hf, open_clip
-from training.config import Audio
 from training.model.encoders import build_encoder
 from training.model.scorer_folder import save_scorer
+from training.model_config import Audio
 
 
 def test_open_clip_opens_the_folder_and_embeds_the_same(tmp_path: Path) -> None:

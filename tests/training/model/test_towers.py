@@ -13,10 +13,10 @@ import torch
 from mmdata.errors import UserError
 from tests.support.made_release import flac, tone
 from tests.support.tiny_towers import TOWERS, WAVES, hf, sound
-from training.config import Audio
 from training.data.media_tensors import SAMPLE_RATE, decode_sound
 from training.model.encoders import build_encoder
 from training.model.towers import AudioTower
+from training.model_config import Audio
 
 
 @pytest.mark.parametrize("name", TOWERS)

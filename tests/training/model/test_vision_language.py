@@ -10,10 +10,10 @@ import torch
 
 from mmdata.errors import UserError
 from tests.support.hf_folders import LLAVA_TEMPLATE, TEXTS, save_vision_language
-from training.config import Llm
 from training.data.text_codec import MEDIA_PLACEHOLDER, Turn
 from training.model.llm import load_llm
 from training.model.vision_language import VISION_LANGUAGE_TYPES
+from training.model_config import Llm
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,8 @@ def make_autocast() -> Any:
 
 @pytest.mark.parametrize("name", TOWERS)
 def test_a_body_and_its_head_are_the_tower(name: str) -> None:
-    from training.config import Audio
     from training.model.encoders import build_encoder
+    from training.model_config import Audio
 
     encoder = build_encoder(TOWERS[name], Audio()).eval()
     pixels = torch.randn(2, 3, *encoder.vision.preprocess.size)
