@@ -108,8 +108,8 @@ def _last_error(text: str) -> str:
     """The last line that looks like an exception, of torchrun's worker if it is there."""
     lines = [line.split("]:", 1)[-1].strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line.split(":")[0] and " " not in line.split(":")[0]]
-    own = [line for line in errors if "ChildFailedError" not in line]
-    return next(reversed(own or errors or lines), "no message")[:200]
+    row_errors = [line for line in errors if "ChildFailedError" not in line]
+    return next(reversed(row_errors or errors or lines), "no message")[:200]
 
 
 def cells(outcome: Outcome, outcomes: list[Outcome]) -> list[str]:

@@ -20,12 +20,13 @@ BEFORE_AFTER = {"before": "before", "after": "after"}
 COSINE = "image-text cosine"
 
 
-def score_histogram(scores: np.ndarray, threshold: float | None, title: str) -> Chart:
+def score_histogram(scores: np.ndarray, threshold: float | None, title: str, axis: str = COSINE) -> Chart:
     """Draw how scores are distributed, and what a threshold keeps.
 
     Args:
         scores: any shape and float dtype; NaN and infinities are counted in the notes and not drawn.
         threshold: scores at or above it are kept; None draws none.
+        axis: what the scores are.
     """
     flat = np.asarray(scores, np.float64).ravel()
     finite = flat[np.isfinite(flat)]
@@ -51,7 +52,7 @@ def score_histogram(scores: np.ndarray, threshold: float | None, title: str) -> 
         ]
         if bars:
             elements.append(f'<path class="{css}" d="{"".join(bars)}"/>')
-    elements.append(svg.x_axis(svg.round_ticks(low, high), x, COSINE))
+    elements.append(svg.x_axis(svg.round_ticks(low, high), x, axis))
     if threshold is not None:
         notes.append(f"{is_kept.mean():.1%} at or above {threshold:.3g}")
         at_px = x(threshold)

@@ -86,7 +86,7 @@ def read_captions(models: Sequence[Path], release_id: str) -> list[ModelCaptions
                 continue
             facts = caption_facts(evaluation["metrics"])
             page = stage / CAPTIONS_PAGE
-            found = ModelCaptions(
+            model_captions = ModelCaptions(
                 folder.name, int(evaluation["step"]), facts, evaluation["answers"], page if page.exists() else None
             )
         except FileNotFoundError:
@@ -94,7 +94,7 @@ def read_captions(models: Sequence[Path], release_id: str) -> list[ModelCaptions
         except (ValueError, KeyError, TypeError) as error:
             _log.warning("an evaluation cannot be read; `mmdata evaluate` makes it anew", folder=str(stage), why=error)
             continue
-        captions.append(found)
+        captions.append(model_captions)
     return captions[:MAX_MODELS]
 
 

@@ -79,7 +79,7 @@ def top_rows(rules: Filter, cuts: Mapping[str, Cut], reasons: Mapping[str, int])
 def histograms(scores: Mapping[str, NamedScore]) -> dict[str, Chart]:
     """A histogram of each score that any sample has."""
     return {
-        name: charts.score_histogram(score.values, score.threshold, f"Scores {name}")
+        name: charts.score_histogram(score.values, score.threshold, f"Scores {name}", name)
         for name, score in scores.items()
         if len(score.values)
     }

@@ -158,8 +158,8 @@ UNASKED = {"generated": None, "inception": None, "classify": None, "classes": No
 def test_evaluate_prints_the_classification_report(ready: Ready, mmdata: Mmdata) -> None:
     mmdata("train", "latest", "--stage", "align")
     align = ready.models / "tiny" / "align"
-    asked = ("--classify", "concept", "--class-prompt", "the {}")
-    done = mmdata("evaluate", align, "latest", *asked)
+    options = ("--classify", "concept", "--class-prompt", "the {}")
+    done = mmdata("evaluate", align, "latest", *options)
     assert done.returncode == 0, done.stderr
     for word in ("precision", "recall", "f1", "support", "cat", "0.250", "macro average", "weighted average"):
         assert word in done.stdout

@@ -61,6 +61,14 @@ def test_the_histogram_says_how_much_a_threshold_keeps_and_what_has_no_score() -
     assert heights == {"below": 2, "above": 2}
 
 
+def test_the_axis_names_the_score_that_is_drawn() -> None:
+    cosine, other = (score_histogram(np.array([0.1, 0.3]), 0.2, "t", *axis) for axis in ((), ("a<b & c",)))
+    words = [{text.text for text in check(chart).iter(f"{SVG}text")} for chart in (cosine, other)]
+    assert "image-text cosine" in words[0]
+    assert "image-text cosine" not in words[1]
+    assert "a<b & c" in words[1]
+
+
 def test_ten_thousand_names_fold_into_others() -> None:
     counts = {f"concept {n} 概念 $x$ {'w' * (n % 90)}": 10_000_000 // (n + 1) for n in range(10_000)}
     assert "9,989 others" in before_after_bars(counts, counts, "many").inline()

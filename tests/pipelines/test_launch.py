@@ -56,8 +56,10 @@ def wait_for(condition: Callable[[], object], seconds: float = 200) -> None:
 def test_a_watcher_in_the_same_process_sees_how_far_a_stage_is(
     corpus: TrainingCorpus, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps_of = SimpleNamespace(align=SimpleNamespace(steps=20))
-    monkeypatch.setattr("training.config_file.load_train_config", lambda *_: steps_of)  # the stand-in's are in the child
+    steps_of = SimpleNamespace(align=SimpleNamespace(steps=20))  # the stand-in is in the child
+    monkeypatch.setattr(
+        "training.config_file.load_train_config", lambda *_: steps_of
+    )  # the stand-in's are in the child
     corpus.set_training("pause=0.2")
     watcher = Mock()
     with watched_by(watcher):
